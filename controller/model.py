@@ -1,0 +1,302 @@
+"""The words: what a run is, what one pass saw, what it asks for. Values only, no logic.
+
+Durations are `timedelta`, times are aware UTC, weights are whole percent of requests to the canary.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from analysis.evidence import CheckSpec
+from analysis.judge import Judgement
+
+
+class Phase(StrEnum):
+    """Where a run is, as shown to people. Derived from `Stage` and `Hold`; nothing decides by it."""
+
+    PENDING = "Pending"
+    PROGRESSING = "Progressing"
+    PROMOTING = "Promoting"
+    PAUSED = "Paused"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Stage(StrEnum):
+    """Where a run is, as the machine counts it."""
+
+    WAITING = "Waiting"  # no traffic yet: the canary's pods are not ready, or may not be loaded yet
+    STEPPING = "Stepping"  # at step `Run.step`, with that step's weight
+    PROMOTING = "Promoting"  # the analysed template is becoming stable's
+    ENDED = "Ended"  # promoted or rolled back; only chores are left
+
+
+class Reason(StrEnum):
+    """Why: on the run, in Events, in alerts. Stable names; people and alerts match on them."""
+
+    CHECK_FAILED = "CheckFailed"
+    CANARY_NOT_ANSWERING = "CanaryNotAnswering"
+    CANARY_UNAVAILABLE = "CanaryUnavailable"
+    CANARY_UNDER_PROVISIONED = "CanaryUnderProvisioned"
+    TRAFFIC_DOES_NOT_FOLLOW_WEIGHT = "TrafficDoesNotFollowWeight"
+    STABLE_CHANGED = "StableChanged"
+    STABLE_UNAVAILABLE = "StableUnavailable"  # the one thing that keeps traffic on a bad canary
+    SUPERSEDED = "Superseded"
+    PROMOTION_FAILED = "PromotionFailed"
+    READY_TO_PROMOTE = "ReadyToPromote"
+    NO_DATA = "NoData"
+    INCONCLUSIVE = "Inconclusive"
+    ABORTED = "Aborted"
+    FROZEN = "Frozen"
+    INTERRUPTED = "Interrupted"
+    PAUSED = "Paused"
+    # what happened, where nothing is wrong
+    STARTED = "Started"
+    WEIGHT_RAISED = "WeightRaised"
+    WEIGHT_REPAIRED = "WeightRepaired"
+    PROMOTING = "Promoting"
+    PROMOTED = "Promoted"
+    REFUSED = "Refused"
+
+
+class OnDoubt(StrEnum):
+    """What a policy does when a step ends without an answer."""
+
+    HOLD = "Hold"
+    PROCEED = "Proceed"
+    ROLL_BACK = "RollBack"
+
+
+class PromotionMode(StrEnum):
+    """Who gives stable the analysed template: we, or somebody else (git)."""
+
+    COPY = "Copy"
+    HANDOFF = "Handoff"
+
+
+class Sizing(StrEnum):
+    """Whether the canary is scaled up to carry its weight at stable's load per pod."""
+
+    MATCH = "Match"
+    KEEP = "Keep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Where to tell people, and about what. `secret` is a Secret's name in the run's namespace."""
+
+    kind: str  # "slack" or "webhook"
+    secret: str | None = None
+    url: str | None = None
+    on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A CanaryPolicy's spec. No defaults here: they stand in the CRD's schema and nowhere else."""
+
+    steps: tuple[int, ...]
+    warm_up: timedelta
+    min_step: timedelta
+    min_requests: int
+    step_timeout: timedelta
+    progress_deadline: timedelta
+    alpha: float
+    beta: float
+    canary_replicas: Sizing
+    on_inconclusive: OnDoubt
+    on_no_data: OnDoubt
+    no_data_timeout: timedelta
+    scale_down_promoted: timedelta
+    scale_down_rolled_back: timedelta
+    promotion: PromotionMode
+    history_limit: int
+    burst_tolerance: timedelta
+    checks: tuple[CheckSpec, ...]
+    alerts: tuple[Alert, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run does, fixed when it is asked for: names, both templates, the policy's snapshot."""
+
+    namespace: str
+    canary: str  # Deployment
+    stable: str  # Deployment
+    canary_hash: str  # pod-template-hash that is analysed, and promoted or nothing is
+    stable_hash: str
+    virtual_service: str
+    stable_subset: str
+    canary_subset: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightChange:
+    """One entry of a run's weight history."""
+
+    at: datetime
+    weight: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One alert that has not arrived yet; `alert` is its index in `Policy.alerts`.
+
+    The id is the same however often it is made, so receivers and a new leader can deduplicate.
+    """
+
+    id: str
+    alert: int
+    outcome: str
+    reason: Reason
+    sentence: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The state of one run: everything a new leader needs to go on as if nothing had been.
+
+    Evidence is beside it (`reconcile.Live`); the machine only sees what it says.
+    """
+
+    name: str
+    plan: Plan
+    stage: Stage = Stage.WAITING
+    step: int = 0
+    weight: int = 0
+    hold: Reason | None = None  # why the weight is not raised although nothing failed
+    reason: Reason | None = None  # why the run ended, or what it waits for
+    check: str | None = None  # the check that failed
+    message: str = ""
+    uid: str = ""  # of the canary's Deployment, for Events
+    created: datetime
+    step_since: datetime | None = None  # the step's weight was asked for
+    weight_since: datetime | None = None  # the weight last changed
+    data_since: datetime | None = None  # the last pass at which every required check had data
+    ended: datetime | None = None
+    weights: tuple[WeightChange, ...] = ()
+    approved: int = 0  # approvals used up
+    canary_replicas: int | None = None  # the canary's size before it was scaled to 0
+    copied: bool = False  # stable was given the analysed template
+    scaled_down: bool = False  # the last chore of an ended run
+    told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts
+    outbox: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSeen:
+    """One live pod of an arm (none with a deletionTimestamp)."""
+
+    name: str
+    node: str
+    ip: str
+    ready: bool
+    crash_looping: bool = False
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSeen:
+    """One arm's Deployment and its pods, as the API server last told."""
+
+    exists: bool
+    template_hash: str | None  # None while the Deployment's controller has not caught up
+    wanted: int  # spec.replicas
+    pods: tuple[PodSeen, ...] = ()
+    rolled_out: bool = True  # every wanted replica is of the newest template and available
+    autoscaled: bool = False  # an HPA owns its size
+    evicted: bool = False  # a healthy pod was evicted (not crashed) and nothing replaced it yet
+
+    @property
+    def ready(self) -> int:
+        """How many pods can take requests."""
+        return sum(pod.ready for pod in self.pods)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSeen:
+    """The VirtualService, read: the canary's weight there, or why it cannot be steered."""
+
+    weight: int | None  # None: the routes disagree, or it cannot be read
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSeen:
+    """Who served how much since the weight last changed (completed requests)."""
+
+    stable_requests: int = 0
+    canary_requests: int = 0
+    step_canary_requests: int = 0  # since the step began, for `min_requests`
+    since: timedelta = timedelta(0)  # how long both were counted
+    follows_weight: bool = True  # False: the share of traffic is not the weight (e-value > 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """What people ask of this run, from CanaryRun.spec (annotations are doorbells for it)."""
+
+    paused: bool = False
+    abort: str | None = None  # the reason given
+    promote: str | None = None
+    approvals: int = 0
+    deleted: bool = False  # the CanaryRun has a deletionTimestamp
+    withdrawn: bool = False  # the annotation that asked for the run is gone
+    frozen: bool = False  # serin.dev/freeze on the namespace, or the process setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Everything one pass observed."""
+
+    stable: ArmSeen
+    canary: ArmSeen
+    route: RouteSeen
+    judgement: Judgement
+    load: LoadSeen = LoadSeen()
+    commands: Commands = Commands()
+    stable_matches: bool = False  # stable's template.spec is the analysed one
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeight:
+    """Send `weight` percent of requests to the canary, the rest to stable."""
+
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Set the canary Deployment's replicas through its scale subresource."""
+
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTemplate:
+    """Give stable the analysed template."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTemplate:
+    """Give stable back the template of `Plan.stable_hash`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartStep:
+    """Throw this step's evidence away and gather it anew (the arms are no longer what they were)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Say it: an Event on the canary's Deployment and, where the policy asks, an alert."""
+
+    reason: Reason
+    message: str
+    outcome: str | None = None  # "Promoted", "RolledBack" or "Held" where people are alerted
+
+
+Action = SetWeight | Scale | CopyTemplate | RestoreTemplate | RestartStep | Tell

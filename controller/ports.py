@@ -1,0 +1,147 @@
+"""What the controller needs from outside, as Protocols of one to three methods.
+
+The real adapters stand beside this file; `scenarios` ships others that live in memory. Nothing
+here imports an adapter, and adapters never import each other.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from analysis.evidence import CheckSpec
+from analysis.samples import Counts, Statistic
+from controller.model import Plan, PodSeen, RouteSeen, Run, Tell
+
+Json = Any  # a JSON value; the wire's shapes are checked in `resource`
+
+
+class Answer(Protocol):
+    """An HTTP answer whose status is known and whose body may still be coming."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """The body by lines, as they arrive (watches)."""
+        ...
+
+
+class Transport(Protocol):
+    """How bytes reach the API server: a real connection, or the emulated server in this process."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> AbstractAsyncContextManager[Answer]:
+        """Send one request; connection trouble raises `OSError` or `TimeoutError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one pod's page said at `at` (seconds since 1970), all counters cumulative.
+
+    `values` is keyed by check name; a check whose series the page lacks is absent. `requests` counts
+    completed requests (k: failed ones) for breakers and load parity, whatever the checks are.
+    `sources` says which series each check was read from, for `explain`.
+    """
+
+    at: float
+    requests: Counts | None
+    values: Mapping[str, Statistic] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+class MetricsSource(Protocol):
+    """The newest reading of each pod. Reading never waits: scrapers are tasks of their own."""
+
+    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
+        """From now on exactly these pods are read for this run; no pods ends it."""
+        ...
+
+    def read(self, run: str) -> Mapping[str, Reading]:
+        """Newest reading by pod name; pods that never answered are absent."""
+        ...
+
+
+class TrafficRouter(Protocol):
+    """Istio's weights."""
+
+    def seen(self, plan: Plan) -> RouteSeen:
+        """The canary's weight as last told, or why it cannot be steered."""
+        ...
+
+    async def route(self, plan: Plan, weight: int) -> None:
+        """The canary's weight is `weight` when this returns; raises `kube.ApiError` else."""
+        ...
+
+
+class RunStore(Protocol):
+    """CanaryRun objects; their resourceVersion is the fence between two leaders."""
+
+    async def save(self, run: Run, checkpoint: Json, *, epoch: int) -> None:
+        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it."""
+        ...
+
+
+class Overtaken(Exception):
+    """A leader with a newer epoch has written this run; whatever we decided, it decides now."""
+
+
+class Recorder(Protocol):
+    """Kubernetes Events."""
+
+    async def tell(self, run: Run, what: Tell) -> None:
+        """An Event on the canary's Deployment says it; failures are logged, never raised."""
+        ...
+
+
+class Alerter(Protocol):
+    """Slack and webhooks. The outbox itself is `Run.outbox`, saved with the run."""
+
+    def offer(self, run: Run) -> None:
+        """Every message in the run's outbox is being delivered; offering again changes nothing."""
+        ...
+
+    def delivered(self, run: str) -> frozenset[str]:
+        """Ids of messages that arrived (or were given up) and may leave the outbox."""
+        ...
+
+
+class Fetch(Protocol):
+    """One GET of a pod's metrics page."""
+
+    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
+        """The page; raises `OSError` or `ValueError` (too large, not 200). Callers set the timeout."""
+        ...
+
+
+class Post(Protocol):
+    """One POST to a receiver of alerts."""
+
+    async def __call__(
+        self, url: str, body: bytes, *, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str]]:
+        """Status and headers; raises `OSError`. Callers set the timeout."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything the controller touches, in one value: the real world or an emulated one."""
+
+    transport: Transport
+    fetch: Fetch
+    post: Post
+    clock: Callable[[], datetime]  # aware UTC; the monotonic clock is the running loop's
