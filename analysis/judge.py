@@ -1,7 +1,26 @@
-"""From evidence to a verdict: how checks and steps combine under one alpha."""
+"""From evidence to a verdict: how checks and steps combine under one alpha.
 
+The run's evidence is `sum over checks of share x (sum over steps of pi_s x E)`, where steps to come
+count 1 and finished ones are frozen. It is itself an e-process, however the checks depend on each
+other; when it reaches 1 / alpha the run fails (Ville's inequality).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+import numpy as np
+from scipy.special import logsumexp
+
+from analysis import distributions, proportions, quantiles
+from analysis.evidence import PASS_PLUS, PASS_TOLERANCE, CheckKind, CheckSpec, Evidence, question
+from analysis.tracks import LIMIT
+
+SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
+LEAST_REQUESTS = 300.0  # canary requests before a Pass
+LEAST_TAIL = 15.0  # expected canary requests in the tail before a latency Pass: 5 % of those 300
+LEANING = float(np.log(2.0))  # no Pass while the odds against the canary have doubled in this step
+RESOLVED = 1.1  # buckets that prove a ratio within this of the margin need no caveat
 
 
 class Verdict(IntEnum):
@@ -19,7 +38,8 @@ class CheckJudgement:
 
     `log_e` is the check's term of the run's sum, log(share x mixture over steps); the run fails when
     the sum reaches log(1/alpha). `estimate` and `interval` are in the check's own unit: a ratio of
-    quantiles, a difference of rates, a total variation distance; None while not estimable.
+    quantiles, a difference of rates, a total variation distance; None while not estimable. The
+    interval holds at all times at once with probability 1 - alpha, for a step that does not change.
     """
 
     name: str
@@ -44,3 +64,160 @@ class Judgement:
     log_e: float
     checks: tuple[CheckJudgement, ...] = ()
     failed: str | None = None
+
+
+def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float) -> Judgement:
+    """What all checks' evidence says at `now` (in the samples' time).
+
+    Checks that are not required are part of the sum, so they can fail the run; they never keep it
+    from passing. Without checks there is no data.
+
+    Guarantee: a canary within every margin fails with probability at most `alpha` over the whole
+    run, however often one looks, for requests independent given the tick and the arm's state
+    (docs/statistics.md says what pods' noise does to that). A canary beyond a check's Pass margin
+    passes a step with probability at most `beta`.
+    """
+    terms = [log_term(one) for one in evidence]
+    total = float(np.clip(logsumexp(terms), -LIMIT, LIMIT)) if terms else 0.0
+    failed = int(np.argmax(terms)) if terms and total >= np.log(1 / alpha) else None
+    checks = tuple(
+        _check(one, term=term, failed=place == failed, alpha=alpha, beta=beta, now=now)
+        for place, (one, term) in enumerate(zip(evidence, terms, strict=True))
+    )
+    verdicts = [
+        check.verdict
+        for one, check in zip(evidence, checks, strict=True)
+        if one.spec.required or check.verdict is Verdict.FAIL
+    ]
+    overall = max(verdicts, default=Verdict.PASS if checks else Verdict.NO_DATA)
+    return Judgement(
+        verdict=overall,
+        log_e=total,
+        checks=checks,
+        failed=None if failed is None else evidence[failed].spec.name,
+    )
+
+
+def step_weights(steps: int) -> tuple[float, ...]:
+    """The steps' shares of a check's evidence, proportional to 1/s: the first step finds most."""
+    weights = [1 / step for step in range(1, steps + 1)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def log_term(evidence: Evidence) -> float:
+    """The check's term of the run's sum: log(share x sum over steps of pi_s x E_s)."""
+    weights = step_weights(max(evidence.steps, evidence.step + 1))
+    logs = (*evidence.finished, evidence.log_e)
+    values = np.zeros(len(weights))
+    values[: len(logs)] = logs
+    term = logsumexp(values, b=weights) + np.log(max(evidence.spec.share, 1e-300))
+    return float(np.clip(term, -LIMIT, LIMIT))
+
+
+def _check(
+    evidence: Evidence, *, term: float, failed: bool, alpha: float, beta: float, now: float
+) -> CheckJudgement:
+    n_c, k_c, n_s, k_s = evidence.tally
+    rate, spec = k_s / max(n_s, 1.0), evidence.spec
+    asked = question(evidence)
+    allowed = rate if asked is None else float(asked.rho[0] * rate + asked.delta[0])
+    estimate, interval = _figures(evidence, alpha)
+    return CheckJudgement(
+        name=spec.name,
+        verdict=Verdict.FAIL if failed else _verdict(evidence, beta=beta, now=now),
+        log_e=term,
+        log_e_pass=evidence.log_e_pass,
+        estimate=estimate,
+        interval=interval,
+        canary_requests=int(evidence.memory.step_canary.sum()),
+        stable_requests=int(evidence.memory.step_stable.sum()),
+        canary_hits=int(k_c),
+        expected_hits=float(min(allowed, 1.0) * n_c),
+        threshold=_threshold(evidence),
+        note="; ".join(_notes(evidence)),
+    )
+
+
+def _verdict(evidence: Evidence, *, beta: float, now: float) -> Verdict:
+    if evidence.both_at is None or now - evidence.both_at > SILENCE:
+        return Verdict.NO_DATA
+    proven = evidence.log_e_pass >= np.log(1 / beta) and evidence.log_e < LEANING
+    return Verdict.PASS if proven and _seen_enough(evidence) else Verdict.INCONCLUSIVE
+
+
+def _seen_enough(evidence: Evidence) -> bool:
+    n_c, _, n_s, k_s = evidence.tally
+    if evidence.spec.kind is CheckKind.LATENCY and n_c * k_s < LEAST_TAIL * n_s:
+        return False
+    return bool(n_c >= LEAST_REQUESTS)
+
+
+def _figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[float, float] | None]:
+    memory, spec = evidence.memory, evidence.spec
+    stable, canary = memory.step_stable, memory.step_canary
+    if stable.sum() <= 0 or canary.sum() <= 0:
+        return None, None
+    if spec.kind is CheckKind.ERROR_RATE:
+        k, n = np.array([canary[1], stable[1]]), np.array([canary.sum(), stable.sum()])
+        low, high = proportions.rate_interval(k, n, error=alpha / 2, temper=evidence.phi)
+        return float(k[0] / n[0] - k[1] / n[1]), (float(low[0] - high[1]), float(high[0] - low[1]))
+    if spec.kind is CheckKind.PREDICTIONS:
+        interval = distributions.distance_interval(stable, canary, error=alpha, temper=evidence.phi)
+        return distributions.distance(stable, canary), interval
+    return _latency_figures(evidence, alpha)
+
+
+def _latency_figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[float, float] | None]:
+    memory, level = evidence.memory, 1 - evidence.spec.quantile
+    of_stable = quantiles.quantile(memory.step_stable, memory.le, level)
+    of_canary = quantiles.quantile(memory.step_canary, memory.canary_le, level)
+    interval = quantiles.ratio_interval(
+        memory.step_stable,
+        memory.step_canary,
+        memory.le,
+        memory.canary_le,
+        level=level,
+        error=alpha,
+        temper=evidence.phi,
+    )
+    if of_stable is None or of_canary is None:
+        return None, interval
+    return of_canary / of_stable, interval
+
+
+def _threshold(evidence: Evidence) -> float | None:
+    chosen = _pair(evidence)
+    return None if chosen is None else evidence.memory.canary_le[chosen.canary]
+
+
+def _pair(evidence: Evidence) -> quantiles.Pair | None:
+    spec, memory = evidence.spec, evidence.memory
+    if spec.kind is not CheckKind.LATENCY or not memory.le:
+        return None
+    return quantiles.pair(
+        memory.recent[0], memory.le, memory.canary_le, level=1 - spec.quantile, margin=1 + spec.max_increase
+    )
+
+
+def _notes(evidence: Evidence) -> list[str]:
+    spec, memory = evidence.spec, evidence.memory
+    notes = []
+    chosen = _pair(evidence)
+    if chosen is not None:
+        ratio = quantiles.resolution(memory.le, memory.canary_le, chosen)
+        if ratio > (1 + spec.max_increase) * RESOLVED:
+            notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none")
+    elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
+        notes.append("its buckets end below stable's latency: nothing can be compared")
+    if len(evidence.groups) == 1:
+        notes.append("one canary node: bursts longer than the tolerance look like the version")
+    notes.extend(_pass_notes(spec))
+    return notes
+
+
+def _pass_notes(spec: CheckSpec) -> list[str]:
+    if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
+        return [f"a Pass shows an increase below {100 * PASS_PLUS:g} percentage points"]
+    if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
+        return [f"a Pass shows a shift below {PASS_TOLERANCE:g}"]
+    return []

@@ -4,6 +4,8 @@ Counters arrive cumulative, as the pods expose them; `difference` turns two read
 happened between them and recognises a counter that started again from zero.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -18,6 +20,11 @@ class Counts:
         """Both taken together."""
         return Counts(self.n + other.n, self.k + other.k)
 
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Requests by outcome: without and with what is counted."""
+        return (self.n - self.k, self.k)
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -30,10 +37,21 @@ class Histogram:
     le: tuple[float, ...]
     count: tuple[int, ...]
 
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """Both taken together; their buckets must be the same."""
+        if self.le != other.le:
+            raise ValueError("histograms with different buckets cannot be added; see `coarsened`")
+        return Histogram(self.le, tuple(a + b for a, b in zip(self.count, other.count, strict=True)))
+
     @property
     def n(self) -> int:
         """The number of observations."""
         return sum(self.count)
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Observations by bucket, the overflow last."""
+        return self.count
 
 
 Statistic = Counts | Histogram
@@ -55,3 +73,67 @@ class Sample:
     start: float
     end: float
     pods: tuple[PodSample, ...] = ()
+
+
+def difference(before: Statistic, after: Statistic) -> Statistic | None:
+    """What was counted between two cumulative readings of one pod.
+
+    None where the readings do not belong together: a counter that is smaller than before (the
+    process began again) or buckets that are not the same. The caller then waits for the next pair.
+    """
+    if _bounds(before) != _bounds(after):
+        return None
+    cells = tuple(b - a for a, b in zip(before.cells, after.cells, strict=True))
+    if min(cells) < 0:
+        return None
+    if isinstance(after, Histogram):
+        return Histogram(after.le, cells)
+    return Counts(sum(cells), cells[1])
+
+
+def coarsened(histogram: Histogram, le: tuple[float, ...]) -> Histogram:
+    """The same observations in the wider buckets `le`, whose bounds must be among the finer ones."""
+    if not set(le) <= set(histogram.le):
+        raise ValueError("buckets can be joined but not cut: every wide bound must be a fine one too")
+    wide, total = [], 0
+    for bound, count in zip(histogram.le, histogram.count, strict=False):
+        total += count
+        if bound in le:
+            wide.append(total)
+            total = 0
+    return Histogram(le, (*wide, total + histogram.count[-1]))
+
+
+def usual_bounds(pods: Iterable[PodSample], *, known: tuple[float, ...]) -> tuple[float, ...]:
+    """The buckets most pods use; of equally frequent ones those already `known`. () for counts."""
+    frequency = Counter(_bounds(pod.value) for pod in pods)
+    if not frequency:
+        return known
+    return max(frequency, key=lambda le: (frequency[le], le == known, le))
+
+
+def by_node(pods: Iterable[PodSample], le: tuple[float, ...]) -> dict[str, tuple[int, ...]]:
+    """Cells of each node, its pods added up; pods with other buckets than `le` are left out.
+
+    A pod that does not know its node stands for itself.
+    """
+    nodes: dict[str, tuple[int, ...]] = {}
+    for pod in pods:
+        if not _sound(pod.value, le):
+            continue
+        place = pod.node or pod.name
+        known = nodes.get(place)
+        cells = pod.value.cells
+        nodes[place] = cells if known is None else tuple(map(sum, zip(known, cells, strict=True)))
+    return nodes
+
+
+def _bounds(value: Statistic) -> tuple[float, ...]:
+    return value.le if isinstance(value, Histogram) else ()
+
+
+def _sound(value: Statistic, le: tuple[float, ...]) -> bool:
+    """Whether the value has these buckets and nothing negative in them."""
+    cells = value.cells
+    wanted = len(le) + 1 if isinstance(value, Histogram) else 2
+    return _bounds(value) == le and len(cells) == wanted and min(cells) >= 0

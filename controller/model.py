@@ -87,6 +87,7 @@ class Alert:
 
     kind: str  # "slack" or "webhook"
     secret: str | None = None
+    key: str | None = None  # where in the Secret
     url: str | None = None
     on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
 
@@ -173,17 +174,32 @@ class Run:
     message: str = ""
     uid: str = ""  # of the canary's Deployment, for Events
     created: datetime
-    step_since: datetime | None = None  # the step's weight was asked for
+    step_since: datetime | None = None  # the step, or the promotion, began
     weight_since: datetime | None = None  # the weight last changed
     data_since: datetime | None = None  # the last pass at which every required check had data
     ended: datetime | None = None
     weights: tuple[WeightChange, ...] = ()
+    passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     copied: bool = False  # stable was given the analysed template
+    settled: bool = False  # ended, and weight 0 was seen at the VirtualService since
     scaled_down: bool = False  # the last chore of an ended run
     told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts
     outbox: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What is saved beside a run so that a new leader goes on with nothing lost.
+
+    `body` holds the evidence and the counters it was read from, as opaque JSON text (a merge patch
+    would keep the pods that are gone); `judgement` and `sentences` (by check) are for people.
+    """
+
+    body: str = ""
+    judgement: Judgement
+    sentences: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +210,8 @@ class PodSeen:
     node: str
     ip: str
     ready: bool
+    created: datetime
+    restarts: int = 0
     crash_looping: bool = False
     annotations: dict[str, str] = field(default_factory=dict)
 
@@ -208,7 +226,6 @@ class ArmSeen:
     pods: tuple[PodSeen, ...] = ()
     rolled_out: bool = True  # every wanted replica is of the newest template and available
     autoscaled: bool = False  # an HPA owns its size
-    evicted: bool = False  # a healthy pod was evicted (not crashed) and nothing replaced it yet
 
     @property
     def ready(self) -> int:
@@ -226,13 +243,12 @@ class RouteSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSeen:
-    """Who served how much since the weight last changed (completed requests)."""
+    """Who served how much, counted in completed requests."""
 
-    stable_requests: int = 0
-    canary_requests: int = 0
     step_canary_requests: int = 0  # since the step began, for `min_requests`
-    since: timedelta = timedelta(0)  # how long both were counted
-    follows_weight: bool = True  # False: the share of traffic is not the weight (e-value > 1000)
+    silence: int = 0  # stable's requests since the canary last completed one, or the weight last rose
+    silent_for: timedelta = timedelta(0)  # how long that is
+    follows_weight: bool = True  # False: the canary's share is off by more than 2 x (e-value > 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +275,7 @@ class Seen:
     load: LoadSeen = LoadSeen()
     commands: Commands = Commands()
     stable_matches: bool = False  # stable's template.spec is the analysed one
+    canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +303,10 @@ class RestoreTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class RestartStep:
-    """Throw this step's evidence away and gather it anew (the arms are no longer what they were)."""
+class BeginStep:
+    """Evidence is gathered for `step` from now on; what the same step had gathered is thrown away."""
+
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,4 +318,4 @@ class Tell:
     outcome: str | None = None  # "Promoted", "RolledBack" or "Held" where people are alerted
 
 
-Action = SetWeight | Scale | CopyTemplate | RestoreTemplate | RestartStep | Tell
+Action = SetWeight | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell

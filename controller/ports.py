@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Statistic
-from controller.model import Plan, PodSeen, RouteSeen, Run, Tell
+from controller.model import Checkpoint, Plan, PodSeen, RouteSeen, Run, Tell
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`
 
@@ -90,7 +90,7 @@ class TrafficRouter(Protocol):
 class RunStore(Protocol):
     """CanaryRun objects; their resourceVersion is the fence between two leaders."""
 
-    async def save(self, run: Run, checkpoint: Json, *, epoch: int) -> None:
+    async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
         """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it."""
         ...
 

@@ -1,0 +1,45 @@
+# Everything a person types. `make` alone lists it.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# pins what is installed, and what builds it
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup gpu demo test lint pytest pytest-live clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## a .venv with everything but torch; done once, the others call it
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[lab,dev]'
+	touch $@
+
+gpu: setup  ## torch as well (a large download), for gpu_shadow
+	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu]'
+
+demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
+	$(BIN)/serin scenario run --live scenarios/good-canary.yaml scenarios/latency-doubles.yaml
+
+test: lint pytest pytest-live  ## everything that has to hold
+
+lint: setup  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest: setup  ## all tests but those that start real processes
+	$(BIN)/pytest -n 2 -m 'not live'
+
+pytest-live: setup  ## real Envoy, real model servers, one story after the other
+	$(BIN)/pytest -m live
+
+clean:  ## away with what was made here
+	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,125 @@
+"""The words of evidence: a check, what was learned, what its ticks have said. Values only."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from analysis import tracks
+from analysis.dispersion import Dispersion
+from analysis.proportions import Array
+from analysis.tracks import Tracks
+
+
+class CheckKind(StrEnum):
+    """What a check compares; the values are those of the policy."""
+
+    LATENCY = "Latency"
+    ERROR_RATE = "ErrorRate"
+    PREDICTIONS = "Predictions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSpec:
+    """One check of a plan: the harm that is still allowed, and how much of alpha it may spend.
+
+    `max_increase` is relative (0.2 = +20 %); `plus` is absolute, a fraction of requests; `tolerance`
+    a total variation distance; `share` a part of alpha, already normalised over the plan's checks.
+    """
+
+    name: str
+    kind: CheckKind
+    quantile: float = 0.95
+    max_increase: float = 0.0
+    plus: float = 0.0
+    tolerance: float = 0.05
+    required: bool = True
+    share: float = 1.0
+
+
+# Latency first: most regressions of a model show there, and fastest.
+SHARES: Mapping[CheckKind, float] = {
+    CheckKind.LATENCY: 0.45,
+    CheckKind.ERROR_RATE: 0.35,
+    CheckKind.PREDICTIONS: 0.20,
+}
+
+
+def normalised(
+    specs: Iterable[CheckSpec], shares: Mapping[str, float] | None = None
+) -> tuple[CheckSpec, ...]:
+    """The plan's checks with shares that sum to one: those given by name, else by kind."""
+    plan = tuple(specs)
+    wanted = [(shares or {}).get(spec.name, SHARES[spec.kind]) for spec in plan]
+    total = sum(wanted)
+    return tuple(replace(spec, share=share / total) for spec, share in zip(plan, wanted, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """What was learned from ticks, and may be used for the next one.
+
+    `le`, `canary_le`: buckets in use, () for counts. `recent` (R, K_s): stable's cells, fading with
+    R time constants; `recent_canary` (K_c,) with the first of them. `step_stable` (K_s,),
+    `step_canary` (K_c,): cells since the step began, unfaded.
+    """
+
+    le: tuple[float, ...]
+    canary_le: tuple[float, ...]
+    recent: Array
+    recent_canary: Array
+    step_stable: Array
+    step_canary: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Evidence:
+    """All that one check's ticks have said so far.
+
+    `finished`: log e of each finished step, frozen. `step_began`: None until a canary tick was seen
+    in the first step. `at`: end of the last tick; `both_at`: of the last with traffic in both arms
+    in this step. `groups`: canary nodes' keys in order of appearance. `phi`: as last used. `weight`
+    (L,): mass of the lenses. `passing` (P, E'): log e for a Pass, by set. `tally`: requests and hits
+    of canary and of stable at the thresholds in use, this step.
+    """
+
+    spec: CheckSpec
+    steps: int
+    burst_tolerance: float
+    step_timeout: float
+    finished: tuple[float, ...] = ()
+    step_began: float | None = None
+    at: float | None = None
+    both_at: float | None = None
+    groups: tuple[int, ...] = ()
+    stable_nodes: int = 0
+    phi: float = 1.0
+    memory: Memory
+    dispersion: Dispersion
+    tracks: Tracks
+    weight: Array
+    passing: Array
+    tally: Array
+
+    @property
+    def step(self) -> int:
+        """The step evidence is gathered for, counted from zero."""
+        return len(self.finished)
+
+    @property
+    def log_e(self) -> float:
+        """Log e of this step against "within the margin"."""
+        return tracks.log_mixture(self.tracks, self.weight)
+
+    @property
+    def log_e_pass(self) -> float:
+        """Log e of this step against "beyond the margin".
+
+        Latency asks the same by two memories: their mean. Predictions ask for several sets, each of
+        which has to be proven: the least.
+        """
+        mixed = np.logaddexp.reduce(self.passing, axis=1) - np.log(self.passing.shape[1])
+        if self.spec.kind is CheckKind.PREDICTIONS:
+            return float(mixed.min())
+        return float(np.logaddexp.reduce(mixed) - np.log(len(mixed)))

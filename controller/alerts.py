@@ -1,0 +1,271 @@
+"""Alerter: Slack and signed webhooks, at least once, never in anybody's way.
+
+Every receiver has a task of its own that lives while something is to be delivered, so one that hangs
+delays only what is meant for itself. The outbox is the run's and is saved with it: what was not
+delivered when a leader died is offered again by the next one, under the same id.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import structlog
+
+from controller import letters
+from controller.model import Alert, Message, Run
+from controller.ports import Post
+
+log = structlog.get_logger(__name__)
+
+Secrets = Callable[[str, str], Awaitable[Mapping[str, bytes]]]  # (namespace, name) -> values by key
+
+ATTEMPT_TIMEOUT = 10.0  # seconds; Slack answers within one, and an attempt holds up only its receiver
+FIRST_RETRY = 1.0  # seconds, doubling
+LONGEST_RETRY = 300.0  # seconds; about 290 attempts in a day
+LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond it is taken as this
+GIVE_UP_AFTER = timedelta(hours=24)
+QUEUE_LIMIT = 100  # letters a receiver; what is over it stays in the outbox and is offered again
+
+
+class Undelivered(Exception):
+    """An attempt failed; the text says why and what to do, without any secret."""
+
+    def __init__(self, why: str, *, wait: float = 0.0, final: bool = False) -> None:
+        super().__init__(why)
+        self.wait = wait
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where one alert of a policy goes: the same definition in the same namespace is one receiver."""
+
+    namespace: str
+    alert: Alert
+
+
+@dataclass(slots=True, kw_only=True)
+class Letter:
+    """One message on its way, rendered once so that every attempt sends the same bytes."""
+
+    id: str
+    run: str
+    body: bytes
+    at: datetime
+    attempts: int = 0
+    due: float = 0.0  # the loop's clock
+
+
+@dataclass(slots=True)
+class Desk:
+    """A receiver's letters and the task that delivers them."""
+
+    letters: dict[str, Letter] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)  # a letter, while others wait
+    not_before: float = 0.0  # the receiver asked for a pause (Retry-After)
+    task: asyncio.Task[None] | None = None
+
+
+class Alerts:
+    """An Alerter (`ports.Alerter`); `close` ends its tasks, undelivered messages stay in the outbox."""
+
+    def __init__(
+        self, post: Post, secrets: Secrets, *, clock: Callable[[], datetime], seed: int | None = None
+    ) -> None:
+        self._post = post
+        self._secrets = secrets
+        self._clock = clock
+        self._chance = random.Random(seed)  # noqa: S311 - spreads retries, guards nothing
+        self._desks: dict[Receiver, Desk] = {}
+        self._delivered: dict[str, set[str]] = {}
+
+    def offer(self, run: Run) -> None:
+        """Every message in the run's outbox is being delivered; offering again changes nothing."""
+        self._forget(run)
+        for message in run.outbox:
+            if message.id not in self._delivered.get(run.name, ()):
+                self._take(run, message)
+
+    def delivered(self, run: str) -> frozenset[str]:
+        """Ids of messages that arrived, or were given up, and may leave the outbox."""
+        return frozenset(self._delivered.get(run, ()))
+
+    async def close(self) -> None:
+        """No task of ours runs any more."""
+        tasks = [desk.task for desk in self._desks.values() if desk.task is not None]
+        self._desks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, run: Run) -> None:
+        """What has left the outbox needs no remembering; another namespace's run may share the name."""
+        known = self._delivered.get(run.name, set())
+        mine = f"{run.plan.namespace}/"
+        known -= {id_ for id_ in known if id_.startswith(mine)} - {message.id for message in run.outbox}
+        if not known:
+            self._delivered.pop(run.name, None)
+
+    def _take(self, run: Run, message: Message) -> None:
+        receiver = Receiver(run.plan.namespace, run.plan.policy.alerts[message.alert])
+        desk = self._desks.setdefault(receiver, Desk())
+        if message.id in desk.letters or len(desk.letters) >= QUEUE_LIMIT:
+            return
+        render = letters.slack if receiver.alert.kind == "slack" else letters.cloud_event
+        desk.letters[message.id] = Letter(
+            id=message.id, run=run.name, body=render(run, message), at=message.at
+        )
+        desk.arrived.set()
+        if desk.task is None:
+            desk.task = asyncio.create_task(self._deliver(receiver, desk), name="alerts")
+
+    async def _deliver(self, receiver: Receiver, desk: Desk) -> None:
+        """The receiver's letters, the one that is due first, until there are none."""
+        loop = asyncio.get_running_loop()
+        while desk.letters:
+            letter = min(desk.letters.values(), key=lambda one: one.due)
+            pause = max(letter.due, desk.not_before) - loop.time()
+            if pause > 0:
+                await _either(desk.arrived, pause)
+            else:
+                await self._try(receiver, desk, letter)
+        del self._desks[receiver]
+
+    async def _try(self, receiver: Receiver, desk: Desk, letter: Letter) -> None:
+        """One attempt; afterwards the letter is gone or due again later."""
+        letter.attempts += 1
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT):
+                await self._send(receiver, letter)
+        except Exception as error:  # noqa: BLE001 - whatever one receiver does, its task goes on
+            self._put_off(receiver, desk, letter, _reason(error))
+        else:
+            self._done(desk, letter)
+            log.info("alert_delivered", **_keys(receiver, letter))
+
+    async def _send(self, receiver: Receiver, letter: Letter) -> None:
+        if receiver.alert.kind == "slack":
+            url = (await self._secret(receiver)).decode(errors="replace").strip()
+            headers: Mapping[str, str] = {"content-type": "application/json; charset=utf-8"}
+        else:
+            url = receiver.alert.url or ""
+            headers = await self._signed(receiver, letter)
+        check_url(url)
+        status, answer = await self._post(url, letter.body, headers=headers)
+        _accept(status, answer, now=self._clock())
+
+    async def _signed(self, receiver: Receiver, letter: Letter) -> Mapping[str, str]:
+        keys: tuple[bytes, ...] = ()
+        if receiver.alert.secret is not None:
+            try:
+                keys = letters.signing_secrets(await self._secret(receiver))
+            except letters.BadSecret as error:
+                raise Undelivered(f"{_where(receiver)} is {error}") from None
+        headers = letters.signed(letter.id, letter.body, secrets=keys, at=self._clock())
+        return {"content-type": "application/cloudevents+json; charset=utf-8", **headers}
+
+    async def _secret(self, receiver: Receiver) -> bytes:
+        """The value the alert names, read anew for each attempt: a rotated or mended one is used."""
+        alert = receiver.alert
+        try:
+            values = await self._secrets(receiver.namespace, alert.secret or "")
+        except Exception as error:
+            what = f"cannot be read ({type(error).__name__}); let the controller get it with a Role there"
+            raise Undelivered(f"{_where(receiver)} {what}") from error
+        if (alert.key or "") not in values:
+            raise Undelivered(f"{_where(receiver)} does not exist; add it or change secretRef.key")
+        return values[alert.key or ""]
+
+    def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
+        """The letter is due again later, or was given up."""
+        if error.final or self._clock() - letter.at >= GIVE_UP_AFTER:
+            log.warning("alert_given_up", why=str(error), **_keys(receiver, letter))
+            self._done(desk, letter)
+            return
+        if letter.attempts == 1:
+            log.warning("alert_delayed", why=str(error), **_keys(receiver, letter))
+        now = asyncio.get_running_loop().time()
+        backoff = min(FIRST_RETRY * 2.0 ** min(letter.attempts - 1, 16), LONGEST_RETRY)
+        letter.due = now + backoff * self._chance.uniform(0.5, 1.5)
+        desk.not_before = now + error.wait
+
+    def _done(self, desk: Desk, letter: Letter) -> None:
+        desk.letters.pop(letter.id)
+        self._delivered.setdefault(letter.run, set()).add(letter.id)
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """The event was set, and is cleared for the next one, or the seconds have passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
+
+
+def check_url(url: str) -> None:
+    """`url` is one we post to: http or https, a host, no credentials in it; raises `Undelivered`."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fine = False
+    if not fine or any(character <= " " for character in url):
+        raise Undelivered("the URL is not http or https with a host; correct it in the policy or Secret")
+    if "@" in parts.netloc:
+        raise Undelivered("the URL carries a user name; name a secret instead, which signs the message")
+
+
+def _accept(status: int, headers: Mapping[str, str], *, now: datetime) -> None:
+    """A 2xx was answered; raises `Undelivered` with how long to wait and whether to try again."""
+    if 200 <= status < 300:
+        return
+    if 300 <= status < 400:
+        raise Undelivered(f"the receiver redirects ({status}), which is not followed; name its final URL")
+    if status == 410:  # Standard Webhooks: the receiver is gone and wants no more
+        raise Undelivered("the receiver is gone (410); take it out of the policy", final=True)
+    wait = retry_after({name.lower(): value for name, value in headers.items()}.get("retry-after"), now=now)
+    raise Undelivered(f"the receiver answered {status}", wait=wait)
+
+
+def retry_after(value: str | None, *, now: datetime) -> float:
+    """Seconds that a Retry-After header asks for, as a number or as a date; 0 without a usable one."""
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value) if value.strip().isdecimal() else _until(value, now=now)
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)
+
+
+def _until(value: str, *, now: datetime) -> float:
+    when = parsedate_to_datetime(value)
+    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def _reason(error: Exception) -> Undelivered:
+    """Why, in words of ours: other libraries' texts may quote the URL, which is Slack's secret."""
+    if isinstance(error, Undelivered):
+        return error
+    if isinstance(error, TimeoutError):
+        return Undelivered(f"no answer within {ATTEMPT_TIMEOUT:g} s")
+    return Undelivered(f"the receiver cannot be reached ({type(error).__name__})")
+
+
+def _where(receiver: Receiver) -> str:
+    return f"Secret {receiver.namespace}/{receiver.alert.secret}, key {receiver.alert.key},"
+
+
+def _keys(receiver: Receiver, letter: Letter) -> dict[str, object]:
+    return {
+        "namespace": receiver.namespace,
+        "run": letter.run,
+        "receiver": receiver.alert.kind,
+        "message": letter.id,
+        "attempts": letter.attempts,
+    }

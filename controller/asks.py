@@ -1,0 +1,69 @@
+"""One annotated Deployment, one turn: make the CanaryRun it asks for, or say why not."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from controller import istio, trigger
+from controller.cluster import Cluster, Key, pods
+from controller.trigger import Asked, Refused
+
+Json = Any
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Asks:
+    """Annotated Deployments, looked at whenever something near them changes.
+
+    `create` makes a CanaryRun (making it twice is harmless); `refuse` puts an Event on the Deployment.
+    """
+
+    cluster: Cluster
+    create: Callable[[Json], Awaitable[None]]
+    refuse: Callable[[Json, str], Awaitable[None]]
+    refused: dict[Key, str] = field(default_factory=dict)
+
+    async def turn(self, key: Key) -> None:
+        """The run that the Deployment asks for exists, or an Event says why not, once a reason."""
+        deployment = self.cluster.get("deployments", *key)
+        asked = None if deployment is None else trigger.wanted(deployment, self.cluster, self._unsteerable)
+        if not isinstance(asked, Refused):
+            self.refused.pop(key, None)
+        if isinstance(asked, Asked):
+            log.info("run_asked_for", namespace=key[0], workload=key[1], run=asked.run["metadata"]["name"])
+            await self.create(asked.run)
+        if isinstance(asked, Refused) and self.refused.get(key) != asked.message:
+            log.warning("refused", namespace=key[0], workload=key[1], why=asked.message)
+            self.refused[key] = asked.message
+            await self.refuse(deployment, asked.message)
+
+    def _unsteerable(self, plan: Json, canary: Json) -> str | None:
+        """Why the plan's VirtualService cannot be steered safely; None if it can."""
+        namespace = canary["metadata"]["namespace"]
+        service = self.cluster.get("virtualservices", namespace, plan["virtualService"])
+        if service is None:
+            return (
+                f"there is no VirtualService {plan['virtualService']} in namespace {namespace}; create it, "
+                "or name another one in annotation serin.dev/virtual-service"
+            )
+        names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}
+        found = istio.steering(service, **names)
+        if isinstance(found, istio.Refusal):
+            return f"VirtualService {plan['virtualService']}: {found}"
+        stable = self.cluster.get("deployments", namespace, plan["stable"])
+        mixed = istio.subsets_told_apart(
+            list(self.cluster.all("destinationrules", namespace)),
+            found,
+            **names,
+            stable_labels=self._labels(stable),
+            canary_labels=self._labels(canary),
+        )
+        return None if mixed is None else str(mixed)
+
+    def _labels(self, deployment: Json) -> list[dict[str, str]]:
+        """The labels of the Deployment's template and of each of its pods."""
+        template = deployment["spec"]["template"]["metadata"].get("labels", {})
+        return [template, *(pod["metadata"].get("labels", {}) for pod in pods(self.cluster, deployment))]

@@ -1,0 +1,231 @@
+"""What the API server last told us, and the facts that follow from it.
+
+`Cluster` is an index of followed objects: by kind, by name, by owner. The functions below it read
+one arm out of it the way Kubernetes itself relates things, by owner references and never by names
+or users' labels.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from controller.model import ArmSeen, PodSeen
+
+Json = Any
+Key = tuple[str, str]  # namespace, name
+
+HASH = "pod-template-hash"
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+REVISION = "deployment.kubernetes.io/revision"
+
+# Every kind that is followed, with its path; all are namespaced but Namespace itself.
+FOLLOWED = {
+    "deployments": "/apis/apps/v1",
+    "replicasets": "/apis/apps/v1",
+    "pods": "/api/v1",
+    "namespaces": "/api/v1",
+    "horizontalpodautoscalers": "/apis/autoscaling/v2",
+    "virtualservices": "/apis/networking.istio.io/v1",
+    "destinationrules": "/apis/networking.istio.io/v1",
+    "canarypolicies": "/apis/serin.dev/v1alpha1",
+    "canaryruns": "/apis/serin.dev/v1alpha1",
+}
+
+
+def path(kind: str, namespace: str | None = None, name: str | None = None, *, sub: str = "") -> str:
+    """The URL path of a followed kind's collection, object or subresource."""
+    within = f"/namespaces/{namespace}" if namespace and kind != "namespaces" else ""
+    return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
+
+
+class Cluster:
+    """Newest known objects. Written by the followers, read by everybody else; one event loop."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Key, Json]] = {kind: {} for kind in FOLLOWED}
+        self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
+
+    def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
+        """`items` is all there is now; the keys that changed."""
+        now = {_key(item): item for item in items}
+        gone = self._objects[kind].keys() - now.keys()
+        changed = {key for key, item in now.items() if _version(self.get(kind, *key)) != _version(item)}
+        for key in gone:
+            self._drop(kind, key)
+        for item in now.values():
+            self._put(kind, item)
+        return gone | changed
+
+    def changed(self, kind: str, event: str, item: Json) -> Key:
+        """One watch event is taken in; the key it is about."""
+        key = _key(item)
+        if event == "DELETED":
+            self._drop(kind, key)
+        else:
+            self._put(kind, item)
+        return key
+
+    def wrote(self, kind: str, item: Json) -> None:
+        """The answer to a write of ours, unless the watch has brought something newer already."""
+        known = self.get(kind, *_key(item))
+        if known is None or int(_version(known)) < int(_version(item)):
+            self._put(kind, item)
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """The object, or None."""
+        return self._objects[kind].get((namespace, name))
+
+    def all(self, kind: str, namespace: str | None = None) -> Iterator[Json]:
+        """Every known object of a kind, of one namespace or of all."""
+        for (within, _), item in list(self._objects[kind].items()):
+            if namespace is None or within == namespace:
+                yield item
+
+    def owned(self, kind: str, owner: Json) -> list[Json]:
+        """The objects whose controlling owner is `owner`."""
+        keys = self._owned[kind].get(owner["metadata"]["uid"], set())
+        return [self._objects[kind][key] for key in sorted(keys)]
+
+    def _put(self, kind: str, item: Json) -> None:
+        item["metadata"].pop("managedFields", None)  # half of an object's bytes, and none of our business
+        self._drop(kind, _key(item))
+        self._objects[kind][_key(item)] = item
+        owner = owner_uid(item)
+        if owner is not None:
+            self._owned[kind][owner].add(_key(item))
+
+    def _drop(self, kind: str, key: Key) -> None:
+        old = self._objects[kind].pop(key, None)
+        owner = None if old is None else owner_uid(old)
+        if owner is not None:
+            self._owned[kind][owner].discard(key)
+            if not self._owned[kind][owner]:
+                del self._owned[kind][owner]
+
+
+def owner_uid(item: Json) -> str | None:
+    """The uid of the controlling owner, or None."""
+    owners = item["metadata"].get("ownerReferences", ())
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+def _key(item: Json) -> Key:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def _version(item: Json | None) -> str:
+    return "" if item is None else item["metadata"].get("resourceVersion", "0")
+
+
+# -- templates -------------------------------------------------------------------------------------
+
+
+def caught_up(deployment: Json) -> bool:
+    """Whether the Deployment's own controller has acted on its newest generation."""
+    seen: int = deployment.get("status", {}).get("observedGeneration", 0)
+    wanted: int = deployment["metadata"].get("generation", 0)
+    return seen >= wanted
+
+
+def replica_sets(cluster: Cluster, deployment: Json) -> list[Json]:
+    """The Deployment's ReplicaSets, newest revision first."""
+    return sorted(cluster.owned("replicasets", deployment), key=_revision, reverse=True)
+
+
+def template_hash(cluster: Cluster, deployment: Json) -> str | None:
+    """The identity of the newest template; None until the Deployment's controller has caught up.
+
+    A `rollout restart` makes a new ReplicaSet whose template differs in one annotation only; the
+    identity is then still that of the oldest ReplicaSet with the same template.
+    """
+    sets = replica_sets(cluster, deployment)
+    if not sets or not caught_up(deployment):
+        return None
+    newest = _essence(sets[0])
+    same = next(old for old in reversed(sets) if _essence(old) == newest)
+    found: str = same["metadata"]["labels"][HASH]
+    return found
+
+
+def template_of(cluster: Cluster, deployment: Json, wanted: str) -> Json | None:
+    """The pod template whose hash is `wanted`, without the hash label; None if history lost it."""
+    for found in replica_sets(cluster, deployment):
+        if found["metadata"].get("labels", {}).get(HASH) == wanted:
+            return _unhashed(found["spec"]["template"])
+    return None
+
+
+def _revision(replica_set: Json) -> tuple[int, str]:
+    meta = replica_set["metadata"]
+    return int(meta.get("annotations", {}).get(REVISION, 0)), meta.get("creationTimestamp", "")
+
+
+def _unhashed(template: Json) -> Json:
+    meta = template.get("metadata", {})
+    labels = {key: value for key, value in meta.get("labels", {}).items() if key != HASH}
+    return template | {"metadata": meta | {"labels": labels}}
+
+
+def _essence(replica_set: Json) -> Json:
+    template = _unhashed(replica_set["spec"]["template"])
+    notes = template["metadata"].get("annotations", {})
+    kept = {key: value for key, value in notes.items() if key != RESTARTED}
+    return template["metadata"]["labels"], kept, template["spec"]
+
+
+# -- arms ------------------------------------------------------------------------------------------
+
+
+def pods(cluster: Cluster, deployment: Json) -> list[Json]:
+    """Live pods: Deployment -> ReplicaSets -> pods, without those that are leaving or over."""
+    return [
+        pod
+        for owner in cluster.owned("replicasets", deployment)
+        for pod in cluster.owned("pods", owner)
+        if "deletionTimestamp" not in pod["metadata"]
+        and pod.get("status", {}).get("phase") not in {"Failed", "Succeeded"}
+    ]
+
+
+def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
+    """One arm as the API server last told."""
+    deployment = cluster.get("deployments", namespace, name)
+    if deployment is None or "deletionTimestamp" in deployment["metadata"]:
+        return ArmSeen(exists=False, template_hash=None, wanted=0, rolled_out=False)
+    return ArmSeen(
+        exists=True,
+        template_hash=template_hash(cluster, deployment),
+        wanted=deployment["spec"].get("replicas", 1),
+        pods=tuple(_pod(pod) for pod in pods(cluster, deployment)),
+        rolled_out=_rolled_out(deployment),
+        autoscaled=_autoscaled(cluster, namespace, name),
+    )
+
+
+def _pod(pod: Json) -> PodSeen:
+    status, spec = pod.get("status", {}), pod.get("spec", {})
+    containers = status.get("containerStatuses", [])
+    conditions = {item["type"]: item["status"] for item in status.get("conditions", [])}
+    waiting = [item.get("state", {}).get("waiting", {}).get("reason") for item in containers]
+    return PodSeen(
+        name=pod["metadata"]["name"],
+        node=spec.get("nodeName", ""),
+        ip=status.get("podIP", ""),
+        ready=conditions.get("Ready") == "True",
+        created=datetime.fromisoformat(pod["metadata"]["creationTimestamp"]),
+        restarts=max((item.get("restartCount", 0) for item in containers), default=0),
+        crash_looping="CrashLoopBackOff" in waiting,
+        annotations=pod["metadata"].get("annotations", {}),
+    )
+
+
+def _rolled_out(deployment: Json) -> bool:
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    counts = (status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas"))
+    return caught_up(deployment) and all(count == wanted for count in counts)
+
+
+def _autoscaled(cluster: Cluster, namespace: str, name: str) -> bool:
+    targets = (hpa["spec"]["scaleTargetRef"] for hpa in cluster.all("horizontalpodautoscalers", namespace))
+    return any(target.get("kind") == "Deployment" and target.get("name") == name for target in targets)

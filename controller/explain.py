@@ -1,0 +1,206 @@
+"""Plain sentences about a check: the question it asked, the answer it got, and how sure that is.
+
+Pure, and light on purpose: `serin explain` runs this without loading numpy.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the real modules bring numpy along; names are all that is needed here
+    from analysis.evidence import CheckSpec
+    from analysis.judge import CheckJudgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check, question and answer: what a CheckSpec allows and what a CheckJudgement found."""
+
+    name: str
+    kind: str
+    verdict: str  # "Pass", "Inconclusive", "NoData" or "Fail"
+    quantile: float = 0.95
+    max_increase: float = 0.0
+    plus: float = 0.0
+    tolerance: float = 0.05
+    required: bool = True
+    log_e: float | None = None
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    canary_requests: int = 0
+    stable_requests: int = 0
+    canary_hits: int = 0
+    expected_hits: float = 0.0
+    threshold: float | None = None
+    note: str = ""
+
+
+_VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
+
+
+def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
+    """Both taken together."""
+    return Finding(
+        name=spec.name,
+        kind=str(spec.kind),
+        verdict=_VERDICTS[judged.verdict.name],
+        quantile=spec.quantile,
+        max_increase=spec.max_increase,
+        plus=spec.plus,
+        tolerance=spec.tolerance,
+        required=spec.required,
+        log_e=judged.log_e,
+        estimate=judged.estimate,
+        interval=judged.interval,
+        canary_requests=judged.canary_requests,
+        stable_requests=judged.stable_requests,
+        canary_hits=judged.canary_hits,
+        expected_hits=judged.expected_hits,
+        threshold=judged.threshold,
+        note=judged.note,
+    )
+
+
+def sentence(spec: "CheckSpec", judged: "CheckJudgement", *, after: timedelta | None = None) -> str:
+    """One sentence with numbers, for Events, alerts and status; no full stop, so it can go on.
+
+    `after` is how long the step's weight had been set when this was decided.
+    """
+    return said(finding(spec, judged), after=after)
+
+
+def said(found: Finding, *, after: timedelta | None = None) -> str:
+    """The same sentence from a `Finding`."""
+    return "; ".join(clauses(found, after=after))
+
+
+def clauses(found: Finding, *, after: timedelta | None = None) -> list[str]:
+    """The sentence's parts: how canary and stable compare, what was counted, when, and a caveat."""
+    decided = "" if after is None else f"decided {duration(after)} after the weight was set"
+    return [each for each in (_compared(found), _counted(found), decided, found.note) if each]
+
+
+def _compared(found: Finding) -> str:
+    """Canary against stable, in the check's own unit, with the side of the interval that decided."""
+    if found.verdict == "NoData" or not found.canary_requests or not found.stable_requests:
+        return (
+            f"no {subject(found)} to compare: {_requests(found.canary_requests, 'canary')}"
+            f" and {_requests(found.stable_requests, 'stable')} were measured"
+        )
+    if found.estimate is None:
+        return f"{subject(found)} at the canary cannot be put into one number yet"
+    return _sized(found, found.estimate)
+
+
+def _sized(found: Finding, estimate: float) -> str:
+    """The estimate, and what is certain about it."""
+    certain = _certainty(found)
+    if found.kind == "Latency":
+        return f"{subject(found)} at the canary is {_times(estimate)} stable's{certain}"
+    if found.kind == "ErrorRate":
+        side = "above" if estimate >= 0 else "below"
+        return f"the error rate at the canary is {_points(abs(estimate))} {side} stable's{certain}"
+    return f"predictions at the canary are {estimate:.2g} away from stable's{certain}"
+
+
+def _certainty(found: Finding) -> str:
+    """In parentheses: at least so much (Fail), at most so much (Pass), or between."""
+    if found.interval is None:
+        return "" if found.verdict == "Fail" else f" ({allowed(found)})"
+    low, high = (amount(found, end) for end in found.interval)
+    if found.kind == "ErrorRate" and found.verdict in {"Inconclusive", "NoData"}:
+        low = low.removesuffix(" points")
+    if found.verdict == "Fail":
+        return f" (at least {low})"
+    if found.verdict == "Pass":
+        return f" (at most {high}, {allowed(found)})"
+    return f" (between {low} and {high}, not certain yet, {allowed(found)})"
+
+
+def _counted(found: Finding) -> str:
+    """How many canary requests were beyond the threshold, and how many may be."""
+    if not found.canary_requests or found.verdict == "NoData":
+        return ""
+    what = _beyond(found)
+    if not what:
+        return ""
+    expected = _at_most(found.expected_hits)
+    return f"{found.canary_hits} of {_requests(found.canary_requests, 'canary')} {what}, {expected}"
+
+
+def _beyond(found: Finding) -> str:
+    """What it means for a request to count, as a verb."""
+    if found.kind == "Latency":
+        return "" if found.threshold is None else f"took longer than {seconds(found.threshold)}"
+    if found.kind == "ErrorRate":
+        return "failed"
+    return "were predicted where the canary predicts more often than stable"
+
+
+def _at_most(expected: float) -> str:
+    """Rounded up, since it is said as a bound; a decimal where whole requests are too coarse."""
+    bound = math.ceil(expected) if expected >= 10 else math.ceil(round(expected * 10, 6)) / 10
+    return f"at most {bound:g} {'was' if bound == 1 else 'were'} expected"
+
+
+def subject(found: Finding) -> str:
+    """What the check compares, in a word or two: "p95", "error rate", "predictions"."""
+    if found.kind == "Latency":
+        return f"p{found.quantile * 100:g}"
+    return {"ErrorRate": "error rate", "Predictions": "predictions"}.get(found.kind, found.kind)
+
+
+def allowed(found: Finding) -> str:
+    """The margin: the harm that is still allowed."""
+    if found.kind == "Latency":
+        return f"{_times(1 + found.max_increase)} is allowed"
+    if found.kind == "ErrorRate":
+        margin = f"{_times(1 + found.max_increase)} stable's rate"
+        return f"{margin} plus {_points(found.plus)} is allowed" if found.plus else f"{margin} is allowed"
+    return f"{found.tolerance:g} is allowed"
+
+
+def amount(found: Finding, value: float) -> str:
+    """A value in the check's own unit."""
+    if found.kind == "Latency":
+        return _times(value)
+    if found.kind == "ErrorRate":
+        return _points(value)
+    return f"{value:.2g}"
+
+
+def seconds(value: float) -> str:
+    """142 ms, 1.4 s, 0.42 ms: three figures at most."""
+    if value >= 60:
+        return duration(timedelta(seconds=value))
+    if value >= 1:
+        return f"{value:.3g} s"
+    return f"{value * 1000:.3g} ms" if value < 0.0995 else f"{value * 1000:.0f} ms"
+
+
+def duration(value: timedelta) -> str:
+    """4.2 s below a minute, then 3 min 20 s, then 2 h 5 min."""
+    total = value.total_seconds()
+    if round(total, 1) < 60:
+        return f"{total:.1f} s" if total % 1 else f"{total:.0f} s"
+    minutes, rest = divmod(round(total), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def _times(ratio: float) -> str:
+    """2.03x; 12x; 1.2x."""
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}".rstrip("0").rstrip(".") + "x"
+
+
+def _points(rate: float) -> str:
+    """A difference of rates as percentage points."""
+    return f"{rate * 100:.2g} points"
+
+
+def _requests(count: int, arm: str) -> str:
+    """240 canary requests; 1 canary request."""
+    return f"{count} {arm} request{'' if count == 1 else 's'}"

@@ -1,0 +1,91 @@
+"""The world outside as the controller sees it in production: API server, pods' pages, receivers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import aiohttp
+
+from controller.kube import connect
+from controller.ports import Outside
+
+CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
+POD_CONNECTIONS = 200  # 10 runs' worth of pods at once; kept open, one each
+ANSWER = 64 * 1024  # bytes read of a receiver's answer, so that its connection can be used again
+
+
+class Pages:
+    """`ports.Fetch`. Never through a proxy: the address is a pod's."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
+        """The page; raises `OSError`, or `ValueError` if it is not a 200 or larger than `limit` bytes."""
+        try:
+            async with self._session.get(url, headers={"Accept": accept}, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ValueError(f"{url} answered {response.status}, not 200")
+                return await _at_most(limit, response, url)
+        except aiohttp.ClientError as error:
+            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
+
+
+class Letters:
+    """`ports.Post`. Through the environment's proxy, if there is one: receivers are far away."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(
+        self, url: str, body: bytes, *, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str]]:
+        """Status and headers; raises `OSError`. A redirect is an answer, not an order."""
+        try:
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                await response.content.read(ANSWER)
+                return response.status, dict(response.headers)
+        except aiohttp.ClientError as error:
+            # its text may hold the URL, which is Slack's secret: only the kind of trouble is told
+            raise ConnectionError(type(error).__name__) from None
+
+
+async def _at_most(limit: int, response: aiohttp.ClientResponse, url: str) -> bytes:
+    """The body as it comes, however it is compressed and whatever its header says of its length."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise ValueError(f"{url} is larger than {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _session(*, connections: int, trust_env: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        timeout=aiohttp.ClientTimeout(sock_connect=CONNECT),  # callers limit the whole
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=trust_env,
+    )
+
+
+@asynccontextmanager
+async def outside(
+    *, agent: str, kubeconfig: str | None = None, context: str | None = None
+) -> AsyncIterator[Outside]:
+    """The real world, until the block ends; raises `kube.NoCluster` where there is none.
+
+    Pods and receivers have connections of their own: a receiver that hangs takes none from the pods.
+    """
+    async with (
+        connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
+        _session(connections=POD_CONNECTIONS, trust_env=False) as pods,
+        _session(connections=20, trust_env=True) as receivers,
+    ):
+        yield Outside(
+            transport=transport,
+            fetch=Pages(pods),
+            post=Letters(receivers),
+            clock=lambda: datetime.now(UTC),
+        )

@@ -1,0 +1,418 @@
+"""Istio's weights: which routes of a VirtualService are steered, and the patch that steers them.
+
+Only `weight` is ever written, and only of the two destinations that name the run's subsets; routes,
+matches, retries, headers and mirrors are the user's and stay as they are, byte for byte. A route that
+we would have to guess about is refused with the field, its value and what to do.
+
+All routes that name both subsets move together. A route with a match that names the canary alone is
+left to its owner: testers are pinned to a canary on purpose.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from controller.kube import JSON_PATCH, ApiError
+from controller.model import Plan, RouteSeen
+from controller.ports import Json
+
+ATTEMPTS = 4  # the first and three more, each on the object as it is by then
+STALE = {409, 422}  # somebody wrote in between; a `test` of ours found another destination
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something cannot be steered: the field, what stands there, what to do about it."""
+
+    field: str
+    value: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.value}: {self.remedy}"
+
+
+class Unsteerable(Exception):
+    """The VirtualService cannot be given the weight that was asked for; the text is a refusal's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A route that names both subsets: its index in `spec.http`, theirs in `route`, and their weights.
+
+    Weights are as written; None where absent. `others` is the sum of what else the route names.
+    """
+
+    route: int
+    stable: int
+    canary: int
+    destinations: tuple[Json, Json]
+    weights: tuple[Json, Json]
+    others: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Where the canary's weight stands in a VirtualService, and the host that both subsets are of."""
+
+    host: str
+    splits: tuple[Split, ...]
+
+
+def steering(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | Refusal:
+    """The routes to steer, or why this VirtualService is refused (for a new run)."""
+    found = located(vs, stable_subset=stable_subset, canary_subset=canary_subset)
+    if isinstance(found, Refusal):
+        return found
+    return next((bad for split in found.splits if (bad := _weights_refused(split))), found)
+
+
+def located(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | Refusal:
+    """As `steering`, whatever the weights are: mid-run, odd weights are drift and are set right."""
+    routes = vs.get("spec", {}).get("http") or []
+    refused = next(_refusals(vs, routes, stable_subset, canary_subset), None)
+    if refused:
+        return refused
+    splits = tuple(_splits(routes, stable_subset, canary_subset))
+    return Steering(_fqdn(splits[0].destinations[0]["host"], vs), splits)
+
+
+def _splits(routes: Sequence[Json], stable: str, canary: str) -> Iterator[Split]:
+    """The routes that name both subsets."""
+    for index, http in enumerate(routes):
+        targets = http.get("route") or []
+        subsets = [_subset(target) for target in targets]
+        if stable in subsets and canary in subsets:
+            at, to = subsets.index(stable), subsets.index(canary)
+            pair = targets[at], targets[to]
+            others = sum(_number(target) for place, target in enumerate(targets) if place not in {at, to})
+            yield Split(
+                index,
+                at,
+                to,
+                (pair[0]["destination"], pair[1]["destination"]),
+                (pair[0].get("weight"), pair[1].get("weight")),
+                others,
+            )
+
+
+def _refusals(vs: Json, routes: Sequence[Json], stable: str, canary: str) -> Iterator[Refusal]:
+    """What speaks against the VirtualService, the most telling first."""
+    if not vs.get("spec", {}).get("hosts"):
+        yield Refusal(
+            "spec.hosts", "empty (a delegate)", "name the VirtualService that has hosts, not a delegate"
+        )
+    if not routes:
+        yield Refusal(
+            "spec.http", "empty", f"add a route to subsets {stable} and {canary}; only http is steered"
+        )
+    for index, http in enumerate(routes):
+        yield from _route_refusals(f"spec.http[{index}]", http, vs, stable, canary)
+    if not any(True for _ in _splits(routes, stable, canary)):
+        yield from _unsplit(routes, stable, canary)
+
+
+def _route_refusals(where: str, http: Json, vs: Json, stable: str, canary: str) -> Iterator[Refusal]:
+    """What speaks against one route."""
+    targets = http.get("route") or []
+    subsets = [_subset(target) for target in targets]
+    if http.get("delegate"):
+        value = _quoted(http["delegate"].get("name"))
+        yield Refusal(f"{where}.delegate", value, "move the delegate's routes into this VirtualService")
+    if stable in subsets and canary in subsets:
+        yield from _pair_refusals(where, targets, vs, stable, canary)
+    elif canary in subsets and not http.get("match"):
+        remedy = f"add subset {stable} beside it with weight 100, or give the route a match"
+        yield Refusal(f"{where}.route", f"subset {canary} without {stable} for all requests", remedy)
+
+
+def _pair_refusals(
+    where: str, targets: Sequence[Json], vs: Json, stable: str, canary: str
+) -> Iterator[Refusal]:
+    """What speaks against a route that names both subsets."""
+    for place, target in enumerate(targets):
+        if _subset(target) not in {stable, canary}:
+            value = _quoted(_subset(target) or target.get("destination", {}).get("host"))
+            remedy = f"only {stable} and {canary} may share a route; give the third one a route of its own"
+            yield Refusal(f"{where}.route[{place}].destination", value, remedy)
+    if len(targets) > 2:
+        remedy = f"name {stable} and {canary} once each"
+        yield Refusal(f"{where}.route", f"{len(targets)} destinations", remedy)
+    hosts = {_fqdn(target.get("destination", {}).get("host", ""), vs) for target in targets}
+    if len(hosts) > 1:
+        remedy = "use one host with two subsets of its DestinationRule"
+        yield Refusal(f"{where}.route", f"split over hosts {' and '.join(sorted(hosts))}", remedy)
+
+
+def _unsplit(routes: Sequence[Json], stable: str, canary: str) -> Iterator[Refusal]:
+    """Why no route names both subsets."""
+    for index, http in enumerate(routes):
+        targets = http.get("route") or []
+        hosts = sorted({str(target.get("destination", {}).get("host")) for target in targets})
+        if len(hosts) > 1:
+            remedy = f"use one host with subsets {stable} and {canary} of its DestinationRule"
+            yield Refusal(f"spec.http[{index}].route", f"split over hosts {' and '.join(hosts)}", remedy)
+    named = sorted({_subset(target) or "none" for http in routes for target in http.get("route") or []})
+    remedy = f"give one route both {stable} (weight 100) and {canary} (weight 0), or set serin.dev/*-subset"
+    yield Refusal("spec.http[].route[].destination.subset", ", ".join(named) or "nowhere", remedy)
+
+
+def _weights_refused(split: Split) -> Refusal | None:
+    """Why the weights of a route cannot be taken as percent; both absent are read as 100 and 0.
+
+    The CRD's schema takes 150, and 0 beside 0; only istiod's webhook, where installed, refuses some.
+    """
+    where = f"spec.http[{split.route}].route[].weight"
+    if split.weights == (None, None):
+        return None
+    stable, canary = (0 if weight is None else weight for weight in split.weights)
+    sound = all(isinstance(weight, int) and 0 <= weight <= 100 for weight in (stable, canary))
+    if sound and stable + canary == 100:
+        return None
+    return Refusal(
+        where, f"{stable} and {canary}", "give whole percent that add up to 100, such as 100 and 0"
+    )
+
+
+def seen_weight(found: Steering) -> int | None:
+    """The canary's weight, or None if the routes disagree or their weights are not percent.
+
+    An absent weight is 0, as in Istio; where both are, the canary is taken to have none.
+    """
+    weights = {
+        None if split.others or _weights_refused(split) else split.weights[1] or 0 for split in found.splits
+    }
+    return weights.pop() if len(weights) == 1 else None
+
+
+def patch(found: Steering, weight: int) -> list[Json]:
+    """JSON Patch operations that make `weight` the canary's percentage in every steered route.
+
+    Each destination is tested first, whole: if a route moved, nothing is written. `add` replaces a
+    weight and also works where there is none. The resourceVersion is not tested: every annotation
+    anybody writes changes it, and a rollback must not fail on that.
+    """
+    return [operation for split in found.splits for operation in _operations(split, weight)]
+
+
+def _operations(split: Split, weight: int) -> list[Json]:
+    base = f"/spec/http/{split.route}/route"
+    stable, canary = f"{base}/{split.stable}", f"{base}/{split.canary}"
+    rest = max(0, 100 - weight - split.others)
+    return [
+        {"op": "test", "path": f"{stable}/destination", "value": split.destinations[0]},
+        {"op": "test", "path": f"{canary}/destination", "value": split.destinations[1]},
+        {"op": "add", "path": f"{stable}/weight", "value": rest},
+        {"op": "add", "path": f"{canary}/weight", "value": weight},
+    ]
+
+
+def to_zero(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | Refusal:
+    """The routes whose canary weight must fall, also in a VirtualService that would be refused by now.
+
+    Whatever was done to it mid-run, no rollback fails on a rule that only guards beginnings. A
+    VirtualService that sends nothing to the canary is as good as one at zero: no routes to steer.
+    """
+    routes = vs.get("spec", {}).get("http") or []
+    splits = tuple(_splits(routes, stable_subset, canary_subset))
+    for index, http in enumerate(routes):
+        alone = [_subset(target) for target in http.get("route") or []] == [canary_subset]
+        if alone and not http.get("match"):
+            remedy = f"add subset {stable_subset} with weight 100 and give {canary_subset} weight 0"
+            return Refusal(f"spec.http[{index}].route", f"subset {canary_subset} alone", remedy)
+    return Steering("", splits)
+
+
+# -- what else must hold ---------------------------------------------------------------------------
+
+
+def subsets_told_apart(
+    rules: Sequence[Json],
+    found: Steering,
+    *,
+    stable_subset: str,
+    canary_subset: str,
+    stable_labels: Sequence[Mapping[str, str]],
+    canary_labels: Sequence[Mapping[str, str]],
+) -> Refusal | None:
+    """Why the DestinationRules do not tell the arms apart; None if each subset selects its arm alone.
+
+    `rules` may be all of the namespace; those for the steered host count. Labels are those of each pod
+    of an arm, and of its template, so that an arm without pods is judged too.
+    """
+    subsets = {
+        item["name"]: item.get("labels") or {}
+        for rule in rules
+        if _fqdn(rule["spec"].get("host", ""), rule) == found.host
+        for item in rule["spec"].get("subsets") or []
+    }
+    return _told_apart(stable_subset, subsets, mine=stable_labels, theirs=canary_labels) or _told_apart(
+        canary_subset, subsets, mine=canary_labels, theirs=stable_labels
+    )
+
+
+def _told_apart(
+    name: str,
+    subsets: Mapping[str, Mapping[str, str]],
+    *,
+    mine: Sequence[Mapping[str, str]],
+    theirs: Sequence[Mapping[str, str]],
+) -> Refusal | None:
+    """Why the subset `name` does not select all of `mine` and none of `theirs`."""
+    if name not in subsets:
+        known = ", ".join(sorted(subsets)) or "none"
+        return Refusal(
+            "DestinationRule spec.subsets", known, f"add subset {name} for the VirtualService's host"
+        )
+    labels, where = subsets[name], f"DestinationRule spec.subsets[{name}].labels"
+    value = ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "empty"
+    if any(labels.items() <= pod.items() for pod in theirs):
+        return Refusal(
+            where, value, "it selects pods of the other arm too; add a label that only its own pods have"
+        )
+    if not all(labels.items() <= pod.items() for pod in mine):
+        return Refusal(
+            where, value, "it does not select every pod of its arm; use labels of its pod template"
+        )
+    return None
+
+
+def ambient(namespace: Json, pods: Sequence[Mapping[str, str]] = ()) -> Refusal | None:
+    """Why the namespace's traffic does not obey a VirtualService; None in sidecar mode.
+
+    `pods` are the labels of each pod (or template): the label on a pod overrides the namespace's.
+    """
+    mode = "istio.io/dataplane-mode"
+    default = (namespace.get("metadata", {}).get("labels") or {}).get(mode)
+    if any(labels.get(mode, default) == "ambient" for labels in (*pods, *([] if pods else [{}]))):
+        remedy = f"use sidecars (remove {mode}, set istio-injection=enabled); waypoints are not steered yet"
+        return Refusal(f"label {mode}", "ambient", remedy)
+    return None
+
+
+# -- the adapter -----------------------------------------------------------------------------------
+
+
+class _Caller(Protocol):
+    """The one thing this adapter needs of `kube.Kube`."""
+
+    def __call__(
+        self, method: str, path: str, *, body: Json = None, content_type: str = ..., urgent: bool = False
+    ) -> Awaitable[Json]: ...
+
+
+class IstioRouter:
+    """`ports.TrafficRouter` on VirtualServices.
+
+    `newest(namespace, name)` gives the VirtualService as last told; `call` is `kube.Kube.call`, and
+    `wrote` hears each object as it is after a patch, so that whoever looks next sees it.
+    """
+
+    def __init__(
+        self,
+        newest: Callable[[str, str], Json | None],
+        call: _Caller,
+        *,
+        wrote: Callable[[Json], None] = lambda _: None,
+    ) -> None:
+        self._newest = newest
+        self._call = call
+        self._wrote = wrote
+
+    def seen(self, plan: Plan) -> RouteSeen:
+        """The canary's weight as last told, or why it cannot be steered."""
+        vs = self._newest(plan.namespace, plan.virtual_service)
+        if vs is None:
+            return RouteSeen(weight=None, refusal=str(_missing(plan)))
+        found = located(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
+        if isinstance(found, Refusal):
+            return RouteSeen(weight=None, refusal=str(found))
+        return RouteSeen(weight=seen_weight(found))
+
+    async def route(self, plan: Plan, weight: int) -> None:
+        """The canary's weight is `weight` when this returns; raises `ApiError` or `Unsteerable`.
+
+        It is sent even if it is believed to be there, since what we believe may be old. A VirtualService
+        that is gone, or names no canary any more, is at zero already.
+        """
+        believed = _wanted(self._newest(plan.namespace, plan.virtual_service), plan, weight)
+        operations = [] if isinstance(believed, Refusal) else believed
+        for left in reversed(range(ATTEMPTS)):
+            operations = operations or _sure(_wanted(await self._get(plan), plan, weight), plan)
+            if not operations or await self._sent(plan, operations, left):
+                return
+            operations = []  # what they were made of is old
+
+    async def _sent(self, plan: Plan, operations: list[Json], left: int) -> bool:
+        """Whether the patch is in; False if the object must be read again first, while `left` lasts."""
+        try:
+            self._wrote(
+                await self._call("PATCH", _path(plan), body=operations, content_type=JSON_PATCH, urgent=True)
+            )
+        except ApiError as error:
+            if error.status not in STALE or not left:
+                raise
+            _log.info("virtual_service_changed", object=_path(plan), status=error.status)
+            return False
+        return True
+
+    async def _get(self, plan: Plan) -> Json | None:
+        """The VirtualService as it is at the API server; None if there is none."""
+        try:
+            return await self._call("GET", _path(plan), urgent=True)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+
+def _wanted(vs: Json | None, plan: Plan, weight: int) -> list[Json] | Refusal:
+    """The operations to send; none where nothing goes to the canary that could be taken away."""
+    if vs is None:
+        return _missing(plan) if weight else []
+    find = located if weight else to_zero
+    found = find(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
+    return found if isinstance(found, Refusal) else patch(found, weight)
+
+
+def _sure(wanted: list[Json] | Refusal, plan: Plan) -> list[Json]:
+    """The operations; raises `Unsteerable` if the object as it is now is refused."""
+    if isinstance(wanted, Refusal):
+        raise Unsteerable(f"VirtualService {plan.namespace}/{plan.virtual_service}: {wanted}")
+    return wanted
+
+
+def _missing(plan: Plan) -> Refusal:
+    remedy = "create it, or name another one in serin.dev/virtual-service"
+    return Refusal(f"VirtualService {plan.namespace}/{plan.virtual_service}", "missing", remedy)
+
+
+def _path(plan: Plan) -> str:
+    group = "/apis/networking.istio.io/v1"
+    return f"{group}/namespaces/{plan.namespace}/virtualservices/{plan.virtual_service}"
+
+
+# -- small words -----------------------------------------------------------------------------------
+
+
+def _subset(target: Json) -> str:
+    return str(target.get("destination", {}).get("subset") or "")
+
+
+def _number(target: Json) -> int:
+    weight = target.get("weight")
+    return weight if isinstance(weight, int) else 0
+
+
+def _fqdn(host: str, within: Json) -> str:
+    """The host as Istio completes it: a name without dots is of the object's own namespace."""
+    namespace = within.get("metadata", {}).get("namespace", "default")
+    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
+
+
+def _quoted(value: Json) -> str:
+    return f'"{value}"'

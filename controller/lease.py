@@ -1,0 +1,290 @@
+"""Work that runs in one replica at a time: whoever holds the Lease.
+
+A leader that cannot renew has its work cancelled before anybody else may take the Lease, and goes on
+as a candidate in the same process. Work that crashes takes the leader down with it; a clean end gives
+the Lease back, so that the next replica need not wait for it to lapse.
+
+Clocks are not compared. A candidate measures with its own monotonic clock for how long the Lease has
+not changed; a leader counts from the moment before it asked for the last renewal that succeeded. The
+times written into the Lease are for people.
+
+Leadership saves work and noise. Safety does not rest on it: every write of a run's state is fenced by
+its resourceVersion and by the epoch that the work is given, and weight 0 is safe from anybody.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from controller.kube import ApiError, Kube
+from controller.ports import Json
+
+AWAY = 0.5  # seconds between a candidate's tries while the API server is away
+STOPPING = 1.0  # seconds that cancelled work has to end: half of what is left of the Lease then
+
+Work = Callable[[int], Awaitable[None]]
+_log = structlog.get_logger(__name__)
+
+
+class Stuck(Exception):
+    """Cancelled work did not end. The Lease is about to lapse, so the process has to."""
+
+
+class OnChange(Protocol):
+    """Hears whether we lead; `telemetry.Telemetry.leads` is one."""
+
+    def __call__(self, lease: str, *, now: bool) -> None:
+        """From now on we lead, or do not."""
+        ...
+
+
+def _unheard(lease: str, *, now: bool) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Which Lease, for whom, and how fast.
+
+    With 6/4/1 s the worst hand-over after a crash is about 8.6 s (15/10/2, the usual: 18.6 s): the
+    Lease's 6 s, and on each side up to a second and its jitter. Work is cancelled 4 s after the last
+    renewal, has 1 s to end, and the Lease still holds for another.
+    """
+
+    namespace: str
+    name: str
+    identity: str  # no other replica has it
+    duration: timedelta = timedelta(seconds=6)
+    deadline: timedelta = timedelta(seconds=4)
+    retry: timedelta = timedelta(seconds=1)
+
+    def __post_init__(self) -> None:
+        if not self.retry < self.deadline < self.duration - timedelta(seconds=STOPPING):
+            raise ValueError(
+                f"Lease {self.name}: retry < deadline < duration - {STOPPING:g} s is needed, got "
+                f"{self.retry}, {self.deadline}, {self.duration}"
+            )
+        if self.duration % timedelta(seconds=1):
+            raise ValueError(f"Lease {self.name}: duration must be whole seconds, got {self.duration}")
+
+    @property
+    def collection(self) -> str:
+        """The path of the namespace's Leases."""
+        return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
+
+
+async def hold(
+    kube: Kube,
+    claim: Claim,
+    work: Work,
+    *,
+    clock: Callable[[], datetime],
+    floor: Callable[[], int] = lambda: 0,
+    on_change: OnChange = _unheard,
+) -> None:
+    """`work(epoch)` has run to its end while we held the Lease; its exceptions come out here.
+
+    The epoch is `leaseTransitions` and larger than any before. `floor` is the highest epoch that is
+    known from elsewhere: somebody may delete the Lease, and runs remember epochs longer than it.
+    """
+    lease = _Lease(kube, claim, clock=clock, floor=floor)
+    while True:
+        epoch = await lease.acquire()
+        _log.info("lease_acquired", lease=claim.name, identity=claim.identity, epoch=epoch)
+        on_change(claim.name, now=True)
+        try:
+            if await _lead(lease, claim, work, epoch):
+                return
+        finally:
+            on_change(claim.name, now=False)
+            _log.info("lease_ended", lease=claim.name, identity=claim.identity, epoch=epoch)
+
+
+async def _lead(lease: "_Lease", claim: Claim, work: Work, epoch: int) -> bool:
+    """True when the work has ended by itself, False when the Lease was lost and it was cancelled."""
+    working = asyncio.ensure_future(work(epoch))
+    keeping = asyncio.create_task(lease.keep(), name=f"lease {claim.name}")
+    try:
+        await asyncio.wait((working, keeping), return_when=asyncio.FIRST_COMPLETED)
+        return working.done()
+    finally:  # also when we are cancelled, by whoever wants the process to end
+        try:
+            await _end(working)
+        finally:
+            keeping.cancel()
+            await asyncio.wait((keeping,))
+            if working.done() and not lease.lost:
+                await lease.release()
+            if not keeping.cancelled():
+                keeping.result()  # a mistake of ours in keeping the Lease is not a lost Lease
+
+
+async def _end(working: "asyncio.Future[None]") -> None:
+    """The work has ended; raises what it raised, but for its cancellation."""
+    working.cancel()
+    await asyncio.wait((working,), timeout=STOPPING)
+    if not working.done():
+        raise Stuck(f"cancelled work still runs after {STOPPING:g} s: {working!r}; end this process")
+    if not working.cancelled():
+        working.result()
+
+
+class _Lease:
+    """The Lease as we last saw it, and since when it has looked like that."""
+
+    def __init__(
+        self, kube: Kube, claim: Claim, *, clock: Callable[[], datetime], floor: Callable[[], int]
+    ) -> None:
+        self._kube = kube
+        self._claim = claim
+        self._clock = clock
+        self._floor = floor
+        self._seen: Json = None
+        self._since = 0.0  # loop time at which `_seen` was first seen
+        self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
+        self._highest = 0  # epoch seen in the Lease, whoever's it was
+        self._epoch = 0  # ours
+        self.lost = True
+
+    # -- as a candidate ----------------------------------------------------------------------------
+
+    async def acquire(self) -> int:
+        """The Lease is ours; our epoch."""
+        while True:
+            began = _now()
+            try:
+                async with asyncio.timeout(_seconds(self._claim.retry)):
+                    await self._look()
+                    if self._free():
+                        epoch = max(self._highest, self._floor()) + 1
+                        await self._write(self._ours(epoch))
+                        self._renewed, self._epoch, self.lost = began, epoch, False
+                        return epoch
+                pause = min(_seconds(self._claim.retry), max(self._lapses() - _now(), 0.0))
+            except (ApiError, TimeoutError) as error:
+                _log.debug("lease_not_acquired", lease=self._claim.name, error=str(error))
+                pause = AWAY
+            await asyncio.sleep(self._jitter(max(pause, 0.1)))
+
+    def _free(self) -> bool:
+        """Whether nobody holds the Lease, or nobody has renewed it for as long as it is good for."""
+        holder = self._spec.get("holderIdentity")
+        return not holder or holder == self._claim.identity or _now() >= self._lapses()
+
+    def _lapses(self) -> float:
+        lasts = self._spec.get("leaseDurationSeconds") or _seconds(self._claim.duration)
+        return self._since + float(lasts)
+
+    # -- as the leader -----------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Renews until that fails for too long or somebody else has the Lease; then we have lost it."""
+        deadline = _seconds(self._claim.deadline)
+        while (left := self._renewed + deadline - _now()) > 0:
+            await asyncio.sleep(min(self._jitter(_seconds(self._claim.retry)), left))
+            began = _now()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(
+                    min(began + _seconds(self._claim.retry), self._renewed + deadline)
+                ):
+                    if not await self._renew():
+                        break
+                    self._renewed = began
+        self.lost = True
+        _log.warning("lease_lost", lease=self._claim.name, identity=self._claim.identity, epoch=self._epoch)
+
+    async def _renew(self) -> bool:
+        """False if the Lease is somebody else's; trouble that may pass is a `TimeoutError`."""
+        try:
+            return await self._insist({})
+        except ApiError as error:
+            _log.warning("lease_not_renewed", lease=self._claim.name, error=str(error))
+            raise TimeoutError from error
+
+    async def release(self) -> None:
+        """Nobody has to wait for the Lease to lapse; if that cannot be said within a second, they do."""
+        self.lost = True
+        try:
+            async with asyncio.timeout(_seconds(self._claim.retry)):
+                await self._insist({"holderIdentity": "", "leaseDurationSeconds": 1})
+        except (ApiError, TimeoutError) as error:
+            _log.warning("lease_not_released", lease=self._claim.name, error=str(error))
+
+    async def _insist(self, but: Json) -> bool:
+        """The Lease is renewed (but for what `but` says), unless it is somebody else's: then False."""
+        try:
+            await self._write(self._ours(self._epoch, but))
+        except ApiError as error:
+            if not (error.conflict or error.exists or error.not_found):
+                raise
+            await self._look()  # somebody put a label on it, or an attempt of ours only seemed to fail
+            if self._seen is not None and not self._mine():
+                return False
+            await self._write(self._ours(self._epoch, but))
+        return True
+
+    def _mine(self) -> bool:
+        mine: bool = self._spec.get("holderIdentity") == self._claim.identity
+        return mine and self._spec.get("leaseTransitions") == self._epoch
+
+    # -- both --------------------------------------------------------------------------------------
+
+    @property
+    def _spec(self) -> Json:
+        return (self._seen or {}).get("spec") or {}
+
+    def _ours(self, epoch: int, but: Json = None) -> Json:
+        """The Lease as it says that we have just renewed it."""
+        now = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MicroTime: always six digits
+        acquired = self._spec.get("acquireTime") if epoch == self._epoch else None
+        ours = {
+            "holderIdentity": self._claim.identity,
+            "leaseDurationSeconds": int(_seconds(self._claim.duration)),
+            "acquireTime": acquired or now,
+            "renewTime": now,
+            "leaseTransitions": epoch,
+        }
+        new = {"metadata": {"namespace": self._claim.namespace, "name": self._claim.name}}
+        about = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        return about | (self._seen or new) | {"spec": self._spec | ours | (but or {})}
+
+    async def _write(self, lease: Json) -> None:
+        """The API server holds `lease`, unless somebody wrote it since we saw it."""
+        path, method = self._claim.collection, "POST"
+        if self._seen is not None:
+            path, method = f"{path}/{self._claim.name}", "PUT"
+        self._notice(await self._kube.call(method, path, body=lease, deadline=self._claim.retry, urgent=True))
+
+    async def _look(self) -> None:
+        try:
+            path = f"{self._claim.collection}/{self._claim.name}"
+            self._notice(await self._kube.call("GET", path, deadline=self._claim.retry, urgent=True))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            if self._free():  # else its holder may still be at work, and will notice within a second
+                self._notice(None)
+
+    def _notice(self, lease: Json) -> None:
+        """A change of the spec starts the wait anew; somebody's label does not."""
+        before, self._seen = self._spec, lease
+        if self._spec != before:
+            self._since = _now()
+        self._highest = max(self._highest, self._spec.get("leaseTransitions") or 0)
+
+    def _jitter(self, pause: float) -> float:
+        """`pause`, 20 % more or less: replicas that started together do not ask together."""
+        return pause * self._kube.chance.uniform(0.8, 1.2)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _seconds(duration: timedelta) -> float:
+    return duration.total_seconds()

@@ -1,0 +1,170 @@
+"""What an alert says: a run's message as Slack blocks or as a signed CloudEvent.
+
+Pure: the same run and message make the same bytes, so a repeated delivery is recognised as one.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.explain import duration
+from controller.model import Message, Run, WeightChange
+
+Json = Any
+
+TITLES = {"RolledBack": "Rolled back", "Held": "On hold", "Promoted": "Promoted"}
+
+# Slack's own limits (characters), from its reference of layout blocks.
+HEADER_LIMIT = 150
+TEXT_LIMIT = 3000
+HISTORY_LINES = 20  # 20 lines of at most 70 characters leave room under TEXT_LIMIT
+BAR = 20  # characters of a full bar: one for every 5 percent
+
+
+class BadSecret(ValueError):
+    """A signing secret cannot be used; the text says what one looks like, never what it was."""
+
+
+# -- Slack -----------------------------------------------------------------------------------------
+
+
+def slack(run: Run, message: Message) -> bytes:
+    """The body of one POST to a Slack incoming webhook."""
+    title = f"{title_of(message)}: {run.plan.canary} in {run.plan.namespace}"
+    blocks = [
+        {"type": "header", "text": {"type": "plain_text", "text": _cut(title, HEADER_LIMIT)}},
+        _section(_cut(escaped(message.sentence or message.reason.value), TEXT_LIMIT)),
+        {"type": "section", "fields": _fields(run, message)},
+        *([_section(f"*Weight*\n```\n{escaped(history(run.weights))}\n```")] if run.weights else []),
+        {"type": "context", "elements": [_mrkdwn(f"Look further: `{escaped(_look(run))}`")]},
+    ]
+    return _encoded({"text": _cut(escaped(f"{title}. {message.sentence}"), TEXT_LIMIT), "blocks": blocks})
+
+
+def title_of(message: Message) -> str:
+    """What happened, in two words."""
+    return TITLES.get(message.outcome, message.outcome or message.reason.value)
+
+
+def escaped(text: str) -> str:
+    """`text` with the three characters that Slack reads as markup made harmless."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def history(weights: Sequence[WeightChange]) -> str:
+    """One line for each change of the weight, the newest twenty, with a bar to read at a glance."""
+    left_out = max(0, len(weights) - HISTORY_LINES)
+    lines = [f"({left_out} earlier)"] if left_out else []
+    for change in weights[left_out:]:
+        since = duration(change.at - weights[0].at)
+        bar = "█" * -(-change.weight * BAR // 100)  # rounded up: one percent shows
+        lines.append(f"{since:>12} {change.weight:>4}% {bar:<{BAR}} {change.reason.value}")
+    return "\n".join(lines)
+
+
+def _fields(run: Run, message: Message) -> list[Json]:
+    fields = [
+        ("Reason", message.reason.value),
+        ("Check", run.check or ""),
+        ("Run", run.name),
+        ("Stable", run.plan.stable),
+        ("At", f"{message.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
+    ]
+    return [_mrkdwn(f"*{name}*\n{escaped(value)}") for name, value in fields if value]
+
+
+def _look(run: Run) -> str:
+    return f"kubectl serin explain {run.name} -n {run.plan.namespace}"
+
+
+def _section(text: str) -> Json:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def _mrkdwn(text: str) -> Json:
+    return {"type": "mrkdwn", "text": text}
+
+
+def _cut(text: str, limit: int) -> str:
+    """`text`, or as much of it as fits, never ending inside an escape such as `&lt;`."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 1]
+    ampersand = kept.rfind("&", limit - 6)
+    return (kept[:ampersand] if ampersand >= 0 and ";" not in kept[ampersand:] else kept) + "…"
+
+
+# -- CloudEvents, signed as Standard Webhooks say ------------------------------------------------------
+
+
+def cloud_event(run: Run, message: Message) -> bytes:
+    """The message as a CloudEvent 1.0 in structured JSON."""
+    plan = run.plan
+    return _encoded(
+        {
+            "specversion": "1.0",
+            "id": message.id,
+            "source": f"/apis/serin.dev/v1alpha1/namespaces/{plan.namespace}/canaryruns/{run.name}",
+            "type": f"dev.serin.run.{(message.outcome or message.reason.value).lower()}",
+            "subject": run.name,
+            "time": _time(message.at),
+            "datacontenttype": "application/json",
+            "data": {
+                "outcome": message.outcome,
+                "reason": message.reason.value,
+                "message": message.sentence,
+                "check": run.check,
+                "namespace": plan.namespace,
+                "run": run.name,
+                "canary": plan.canary,
+                "stable": plan.stable,
+                "canaryHash": plan.canary_hash,
+                "virtualService": plan.virtual_service,
+                "weight": run.weight,
+                "weights": [
+                    {"at": _time(change.at), "weight": change.weight, "reason": change.reason.value}
+                    for change in run.weights
+                ],
+            },
+        }
+    )
+
+
+def signed(message_id: str, body: bytes, *, secrets: Sequence[bytes], at: datetime) -> Mapping[str, str]:
+    """The three headers of Standard Webhooks; one signature for each secret, none without any."""
+    timestamp = str(int(at.timestamp()))
+    content = b".".join((message_id.encode(), timestamp.encode(), body))
+    headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
+    if secrets:
+        headers["webhook-signature"] = " ".join(f"v1,{_hmac(secret, content)}" for secret in secrets)
+    return headers
+
+
+def signing_secrets(value: bytes) -> tuple[bytes, ...]:
+    """The keys in a Secret's value: base64, with or without `whsec_`, several separated by blanks."""
+    try:
+        keys = tuple(
+            base64.b64decode(word.removeprefix("whsec_"), validate=True) for word in value.decode().split()
+        )
+    except (UnicodeDecodeError, binascii.Error):
+        keys = ()
+    if not keys or not all(keys):
+        raise BadSecret("not base64; make one with: echo whsec_$(openssl rand -base64 32)")
+    return keys
+
+
+def _hmac(secret: bytes, content: bytes) -> str:
+    return base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
+
+
+def _time(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _encoded(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

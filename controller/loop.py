@@ -1,0 +1,82 @@
+"""Keys with due times: each is given its turn when it is due, and never two turns at once.
+
+Asking again for a key moves its time forward, never back. A turn that raises is tried again later
+and later; what it was about is level-triggered, so nothing is lost by the wait.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from random import Random
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# Waits after failed turns, seconds: the first hardly felt, the last bounded, so that a run whose API
+# server is back is looked at within seconds.
+FIRST_WAIT, LAST_WAIT = 0.2, 5.0
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Loop(Generic[Key]):
+    """One queue of keys. `turn(key)` returns the seconds to its next turn, or None to forget it."""
+
+    def __init__(self, turn: Callable[[Key], Awaitable[float | None]], *, random: Random) -> None:
+        self._turn = turn
+        self._random = random
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._busy: dict[Key, asyncio.Task[None]] = {}
+        self._again: dict[Key, float] = {}
+        self._failures: dict[Key, int] = {}
+        self.turned = 0.0  # loop time of the last turn's end, for the liveness probe
+
+    def due(self, key: Key, after: float = 0.0) -> None:
+        """`key` has its turn within `after` seconds; right after the present one if it is busy."""
+        if key in self._busy:
+            self._again[key] = min(after, self._again.get(key, after))
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + after
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= when:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_at(when, self._start, key)
+
+    async def close(self) -> None:
+        """No key has another turn; turns that were running are cancelled and over."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        tasks = list(self._busy.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, key: Key) -> None:
+        del self._timers[key]
+        self._busy[key] = asyncio.get_running_loop().create_task(self._run(key))
+
+    async def _run(self, key: Key) -> None:
+        after: float | None = None
+        try:
+            after = await self._turn(key)
+            self._failures.pop(key, None)
+        except Exception as error:  # noqa: BLE001  one run's trouble must not stop the others
+            after = self._wait_after_failure(key, error)
+        finally:
+            del self._busy[key]
+        self.turned = asyncio.get_running_loop().time()
+        again = self._again.pop(key, None)
+        waits = [wait for wait in (after, again) if wait is not None]
+        if waits:
+            self.due(key, min(waits))
+
+    def _wait_after_failure(self, key: Key, error: Exception) -> float:
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        wait: float = min(FIRST_WAIT * 2.0 ** min(count - 1, 9), LAST_WAIT) * self._random.uniform(0.5, 1.5)
+        log.warning("turn_failed", key=key, error=repr(error), failures=count, wait_seconds=round(wait, 2))
+        return wait

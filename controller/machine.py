@@ -1,0 +1,486 @@
+"""Every change of a run's state, as one pure function.
+
+`advance(run, seen, now)` takes what is known, what was observed and the time, and returns the run as
+it is from now on with the actions that make it so. It has no clock, no I/O and no memory: the same
+history gives the same states, and a pass that was lost is made up by the next one. It reads from
+top to bottom in the order in which things matter:
+
+1. **Leave.** If there is a reason to take the traffic away (`LEAVING`, in order of precedence),
+   that is done before anything else is looked at. One thing alone stands against it: stable has
+   no pod that could take the traffic.
+2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods, gathers evidence
+   at a step, promotes, or, when ended, does its last chores.
+3. **Repair.** If the VirtualService does not say what the run says, it is told again.
+
+Weights only rise by one step or fall to zero. Silence is not a reason to go on: only a Pass of every
+required check, a person, or a policy that says `Proceed` raises a weight.
+
+```mermaid
+stateDiagram-v2
+    [*] --> Waiting
+    Waiting --> Stepping: pods are ready and carry the load
+    Stepping --> Stepping: every required check has passed
+    Stepping --> Waiting: interrupted (healthy pods were evicted)
+    Stepping --> Promoting: the last step has passed
+    Waiting --> Ended: rolled back
+    Stepping --> Ended: rolled back
+    Promoting --> Ended: promoted or rolled back
+    Ended --> [*]
+```
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import ceil
+
+from analysis.judge import Verdict
+from controller.explain import sentence
+from controller.model import (
+    Action,
+    BeginStep,
+    CopyTemplate,
+    Message,
+    OnDoubt,
+    PromotionMode,
+    Reason,
+    RestoreTemplate,
+    Run,
+    Scale,
+    Seen,
+    SetWeight,
+    Sizing,
+    Stage,
+    Tell,
+    WeightChange,
+)
+
+# A canary is called silent when stable has completed so many requests that twenty of the canary's
+# were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
+SILENT_AFTER_DUE = 20
+# ... and not before requests had the time to come back once the weight was raised.
+SILENT_AFTER = timedelta(seconds=3)
+# More than 10 % more requests per pod than at stable makes a healthy version look slow.
+PARITY_LIMIT = 1.1
+# A weight that differs is somebody else's doing once our own patch must have come back to us.
+DRIFT_AFTER = timedelta(seconds=3)
+# Not people's own doing, so people are told.
+ALERTED_HOLDS = frozenset(
+    {
+        Reason.INCONCLUSIVE,
+        Reason.NO_DATA,
+        Reason.CANARY_UNDER_PROVISIONED,
+        Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT,
+        Reason.INTERRUPTED,
+        Reason.STABLE_UNAVAILABLE,
+        Reason.READY_TO_PROMOTE,
+        Reason.REFUSED,
+    }
+)
+
+Next = tuple[Run, tuple[Action, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a run ends other than by promotion."""
+
+    reason: Reason
+    message: str
+    check: str | None = None
+
+
+def advance(run: Run, seen: Seen, now: datetime) -> Next:
+    """The run as it is from now on, and what has to be done for it."""
+    if run.stage is Stage.ENDED:
+        return _repair(*_chores(run, seen, now), seen, now)
+    ending = next((end for rule in LEAVING if (end := rule(run, seen, now)) is not None), None)
+    if ending is not None:
+        return _leave(run, seen, now, ending)
+    return _repair(*STAGES[run.stage](run, seen, now), seen, now)
+
+
+def finished(run: Run) -> bool:
+    """Whether nothing is left to do for the run: it ended, and so did its chores."""
+    owes_template = run.copied and run.reason is not Reason.PROMOTED
+    done = run.settled and run.scaled_down and not owes_template
+    return run.stage is Stage.ENDED and done and not run.outbox
+
+
+# -- 1. leave --------------------------------------------------------------------------------------
+
+
+def _commanded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    said = seen.commands
+    if said.deleted:
+        return Ending(Reason.ABORTED, "the CanaryRun was deleted")
+    if not seen.canary.exists:
+        return Ending(Reason.ABORTED, f"Deployment {run.plan.canary} was deleted")
+    if said.withdrawn:
+        return Ending(Reason.ABORTED, f"the annotation that asked for it was removed from {run.plan.canary}")
+    return None if said.abort is None else Ending(Reason.ABORTED, f"aborted: {said.abort}")
+
+
+def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    new = seen.canary.template_hash
+    if new is None or new == run.plan.canary_hash:
+        return None
+    return Ending(
+        Reason.SUPERSEDED, f"{run.plan.canary} has a new template ({new}, was {run.plan.canary_hash})"
+    )
+
+
+def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    new = seen.stable.template_hash
+    promoted = run.stage is Stage.PROMOTING and seen.stable_matches
+    if new in {None, run.plan.stable_hash} or promoted:
+        return None
+    return Ending(
+        Reason.STABLE_CHANGED,
+        f"{run.plan.stable} has a new template ({new}); the canary was compared with {run.plan.stable_hash}",
+    )
+
+
+def _check_failed(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if run.weight == 0 or seen.judgement.verdict is not Verdict.FAIL:
+        return None
+    name = seen.judgement.failed
+    spec = next(check for check in run.plan.policy.checks if check.name == name)
+    judged = next(check for check in seen.judgement.checks if check.name == name)
+    return Ending(Reason.CHECK_FAILED, f"{name}: {sentence(spec, judged)}", name)
+
+
+def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if run.weight == 0:
+        return None
+    looping = [pod.name for pod in seen.canary.pods if pod.crash_looping]
+    if looping:
+        return Ending(Reason.CANARY_UNAVAILABLE, f"pod {looping[0]} crashes again and again")
+    if seen.canary.ready == 0 and not _evicted(run, seen):
+        return Ending(
+            Reason.CANARY_UNAVAILABLE, f"none of {len(seen.canary.pods)} pods of {run.plan.canary} is ready"
+        )
+    return None
+
+
+def _evicted(run: Run, seen: Seen) -> bool:
+    """Whether the pods that had the traffic were taken away, rather than having failed in place."""
+    since = run.weight_since or run.created
+    fresh = all(pod.restarts == 0 and pod.created > since for pod in seen.canary.pods)
+    return run.stage is Stage.STEPPING and seen.canary.wanted > 0 and fresh
+
+
+def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    due = seen.load.silence * run.weight / (100 - run.weight)
+    if run.weight == 0 or due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
+        return None
+    seconds = seen.load.silent_for.total_seconds()
+    return Ending(
+        Reason.CANARY_NOT_ANSWERING,
+        f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
+        f"{seen.load.silence}; about {due:.0f} were due",
+    )
+
+
+def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
+    limit = run.plan.policy.progress_deadline
+    if run.stage is Stage.WAITING:
+        since = max(filter(None, (run.created, run.weight_since)))
+        late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
+        message = (
+            f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
+            f"were ready within {_seconds(limit)}"
+        )
+        return Ending(Reason.CANARY_UNAVAILABLE, message) if late else None
+    late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
+    message = f"{run.plan.stable} was not rolled out within {_seconds(limit)}"
+    return Ending(Reason.PROMOTION_FAILED, message) if late else None
+
+
+LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
+    _commanded,
+    _superseded,
+    _stable_changed,
+    _check_failed,
+    _unavailable,
+    _not_answering,
+    _too_late,
+)
+
+# While stable is being given the analysed template, these mean that the promotion failed.
+_FAULTS = frozenset(
+    {
+        Reason.CHECK_FAILED,
+        Reason.CANARY_UNAVAILABLE,
+        Reason.CANARY_NOT_ANSWERING,
+        Reason.PROMOTION_FAILED,
+    }
+)
+# After these a new run follows, or nobody owns the canary any more: its size is not ours to change.
+_KEEPS_SIZE = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
+
+
+def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
+    if run.weight > 0 and seen.stable.ready == 0 and seen.canary.ready > 0:
+        why = f"{ending.message}; traffic stays, since {run.plan.stable} has no ready pod to take it"
+        return _repair(*_hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
+    restore = run.copied and ending.reason is not Reason.STABLE_CHANGED
+    if run.copied and ending.reason in _FAULTS:
+        ending = replace(ending, reason=Reason.PROMOTION_FAILED)
+    owned = seen.canary.exists and not seen.commands.withdrawn and ending.reason not in _KEEPS_SIZE
+    run = replace(run, check=ending.check, scaled_down=not owned, copied=restore)
+    back = (RestoreTemplate(),) if restore else ()
+    run, actions = _end(run, ending.reason, ending.message, "RolledBack", now)
+    return run, (*actions[:1], *back, *actions[1:])
+
+
+def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) -> Next:
+    run = _weighted(run, 0, reason, now)
+    run = replace(run, stage=Stage.ENDED, hold=None, reason=reason, message=message, ended=now)
+    run, told = _say(run, Tell(reason, message, outcome), now)
+    return run, (SetWeight(0), *told)
+
+
+# -- 2. go on --------------------------------------------------------------------------------------
+
+
+def _wait(run: Run, seen: Seen, now: datetime) -> Next:
+    blocked = _blocked(run, seen)
+    if blocked is not None:
+        return _hold(run, *blocked, now)
+    return _raise(run, seen, now, run.step)
+
+
+def _step(run: Run, seen: Seen, now: datetime) -> Next:
+    if seen.canary.ready == 0:  # evicted: any other cause has ended the run above
+        return _interrupt(run, now)
+    if seen.judgement.verdict is not Verdict.NO_DATA:
+        run = replace(run, data_since=now)
+    run = replace(run, passed=run.passed or _passes(run, seen, now))
+    blocked = _blocked(run, seen)
+    if seen.commands.promote is not None and not seen.commands.frozen:
+        return _begin_promotion(run, now, f"promoted by hand: {seen.commands.promote}")
+    if blocked is not None:
+        return _hold(run, *blocked, now)
+    if run.passed:
+        return _forward(run, seen, now)
+    return _in_doubt(run, seen, now)
+
+
+def _promote(run: Run, seen: Seen, now: datetime) -> Next:
+    if seen.stable_matches and seen.stable.rolled_out:
+        message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
+        return _end(run, Reason.PROMOTED, message, "Promoted", now)
+    if run.plan.policy.promotion is PromotionMode.HANDOFF:
+        message = f"every step has passed; give {run.plan.stable} the template of {run.plan.canary}"
+        return _hold(run, Reason.READY_TO_PROMOTE, message, now)
+    if not run.copied and (blocked := _blocked(run, seen)):
+        return _hold(run, *blocked, now)
+    if seen.stable_matches or seen.stable.template_hash is None:
+        return replace(run, hold=None), ()
+    since = run.step_since if run.copied else now
+    return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
+
+
+def _chores(run: Run, seen: Seen, now: datetime) -> Next:
+    """What is owed after the end: stable's template, the canary's size; and weight 0 seen to stand."""
+    away = seen.route.weight == 0 or seen.route.refusal is not None
+    run = replace(run, settled=run.settled or away)
+    if run.copied and run.reason is not Reason.PROMOTED:
+        return (run, (RestoreTemplate(),)) if seen.stable_matches else (replace(run, copied=False), ())
+    policy = run.plan.policy
+    promoted = run.reason is Reason.PROMOTED
+    delay = policy.scale_down_promoted if promoted else policy.scale_down_rolled_back
+    if run.scaled_down or run.ended is None or now - run.ended < delay:
+        return run, ()
+    run = replace(run, scaled_down=True)
+    ours = seen.canary.exists and seen.canary.template_hash == run.plan.canary_hash
+    if not ours or seen.canary.autoscaled or seen.canary.wanted == 0:
+        return run, ()
+    return replace(run, canary_replicas=seen.canary.wanted), (Scale(0),)
+
+
+STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
+    Stage.WAITING: _wait,
+    Stage.STEPPING: _step,
+    Stage.PROMOTING: _promote,
+}
+
+
+def _passes(run: Run, seen: Seen, now: datetime) -> bool:
+    policy = run.plan.policy
+    long_enough = run.step_since is not None and now - run.step_since >= policy.min_step
+    enough = seen.load.step_canary_requests >= policy.min_requests
+    return long_enough and enough and seen.judgement.verdict is Verdict.PASS
+
+
+def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
+    """Why nothing may be raised or promoted now, although nothing failed."""
+    if seen.commands.frozen:
+        return Reason.FROZEN, "frozen by serin.dev/freeze: nothing is raised or promoted"
+    if seen.commands.paused:
+        return Reason.PAUSED, "paused: the weight stays, checks go on"
+    if seen.route.refusal is not None:
+        return Reason.REFUSED, seen.route.refusal
+    if run.weight > 0 and _overloaded(seen, run.weight):
+        return Reason.CANARY_UNDER_PROVISIONED, _too_few(run, seen, run.weight)
+    if run.weight > 0 and not seen.load.follows_weight:
+        message = (
+            f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
+            "look for users stuck to an arm or another route to the pods"
+        )
+        return Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT, message
+    return None
+
+
+def _forward(run: Run, seen: Seen, now: datetime) -> Next:
+    if run.step + 1 < len(run.plan.policy.steps):
+        return _raise(run, seen, now, run.step + 1)
+    return _begin_promotion(run, now, "every step has passed")
+
+
+def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
+    run = replace(run, stage=Stage.PROMOTING, hold=None, step_since=now, told=(), message=why)
+    return _say(run, Tell(Reason.PROMOTING, why), now)
+
+
+def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
+    """No Pass yet: wait, or, when time is up, do what a person or the policy says."""
+    policy = run.plan.policy
+    waiting = run.hold in {Reason.INCONCLUSIVE, Reason.NO_DATA}
+    if waiting and seen.commands.approvals > run.approved:
+        return _forward(replace(run, approved=run.approved + 1), seen, now)
+    silent = now - (run.data_since or run.step_since or now) > policy.no_data_timeout
+    late = now - (run.step_since or now) > policy.step_timeout
+    if silent or (late and seen.judgement.verdict is Verdict.NO_DATA):
+        message = f"no check had data for {_seconds(policy.no_data_timeout)}; see `serin explain {run.name}`"
+        return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
+    if late:
+        message = f"neither passed nor failed within {_seconds(policy.step_timeout)}"
+        return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
+    return replace(run, hold=None), ()
+
+
+def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> Next:
+    if wish is OnDoubt.ROLL_BACK:
+        return _leave(run, seen, now, why)
+    if wish is OnDoubt.PROCEED and why.reason is Reason.INCONCLUSIVE:
+        return _forward(run, seen, now)
+    return _hold(run, why.reason, why.message, now)
+
+
+def _interrupt(run: Run, now: datetime) -> Next:
+    message = f"every pod of {run.plan.canary} was evicted; traffic is away until they are back"
+    run = replace(_weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.WAITING, step_since=None)
+    run, told = _hold(run, Reason.INTERRUPTED, message, now)
+    return run, (SetWeight(0), *told)
+
+
+# -- raising ---------------------------------------------------------------------------------------
+
+
+def replicas_for(weight: int, stable: int) -> int:
+    """How many canary pods carry `weight` percent at stable's load per pod; at most stable's count."""
+    return min(max(ceil(stable * weight / (100 - weight)), 1), max(stable, 1))
+
+
+def parity(weight: int, *, stable: int, canary: int) -> float:
+    """Requests per canary pod over requests per stable pod at `weight`, for these pod counts."""
+    return float("inf") if canary == 0 else (weight / canary) / ((100 - weight) / max(stable, 1))
+
+
+def _size_for(run: Run, seen: Seen, weight: int) -> int:
+    """The replicas the canary should have before it gets `weight`; never fewer than it has."""
+    before = seen.canary_replicas_before if seen.canary.wanted == 0 else None
+    kept = max(seen.canary.wanted, before or 0)
+    match = run.plan.policy.canary_replicas is Sizing.MATCH and not seen.canary.autoscaled
+    return max(kept, replicas_for(weight, seen.stable.wanted)) if match else kept
+
+
+def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
+    """Step `step`'s weight, once the canary has the pods for it."""
+    weight = run.plan.policy.steps[step]
+    size = _size_for(run, seen, weight)
+    if size > seen.canary.wanted:
+        return replace(run, hold=None), (Scale(size),)
+    if seen.canary.ready < size or seen.canary.ready == 0 or seen.canary.template_hash is None:
+        waiting = run.hold if run.hold is Reason.INTERRUPTED else None
+        return replace(run, hold=waiting), ()
+    if _overloaded(seen, weight):
+        return _hold(run, Reason.CANARY_UNDER_PROVISIONED, _too_few(run, seen, weight), now)
+    run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
+    run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=())
+    what = Tell(Reason.WEIGHT_RAISED, f"step {step + 1} of {len(run.plan.policy.steps)}: {weight} %")
+    run, told = _say(replace(run, message=what.message), what, now)
+    return run, (BeginStep(step), SetWeight(weight), *told)
+
+
+def _overloaded(seen: Seen, weight: int) -> bool:
+    return parity(weight, stable=seen.stable.ready, canary=seen.canary.ready) > PARITY_LIMIT
+
+
+def _too_few(run: Run, seen: Seen, weight: int) -> str:
+    needed = ceil(seen.stable.ready * weight / (100 - weight) / PARITY_LIMIT)
+    return (
+        f"{seen.canary.ready} pods at {weight} % would each take more than {PARITY_LIMIT} x the load of a "
+        f"stable pod and look slow for that alone; {run.plan.canary} needs {needed} replicas"
+    )
+
+
+# -- 3. repair, and the small words ----------------------------------------------------------------
+
+
+def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
+    """The same, with the wanted weight sent again if the VirtualService says another."""
+    sent = any(isinstance(action, SetWeight) for action in actions)
+    if sent or seen.route.refusal is not None or seen.route.weight == run.weight:
+        return run, actions
+    if run.weight_since is None or run.settled:  # not ours yet, or no more
+        return run, actions
+    told: tuple[Action, ...] = ()
+    if now - run.weight_since > DRIFT_AFTER:
+        there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
+        told = (
+            Tell(
+                Reason.WEIGHT_REPAIRED,
+                f"{run.plan.virtual_service} had {there}; set to {run.weight} %",
+            ),
+        )
+    return run, (*actions, SetWeight(run.weight), *told)
+
+
+def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
+    if weight == run.weight:
+        return run
+    change = WeightChange(at=now, weight=weight, reason=reason)
+    return replace(run, weight=weight, weight_since=now, weights=(*run.weights, change))
+
+
+def _hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
+    """The run holds; people are told once a step, however often the reason comes and goes."""
+    run = replace(run, hold=reason, message=message)
+    if reason.value in run.told:
+        return run, ()
+    run = replace(run, told=(*run.told, reason.value))
+    return _say(run, Tell(reason, message, "Held" if reason in ALERTED_HOLDS else None), now)
+
+
+def _say(run: Run, what: Tell, now: datetime) -> Next:
+    """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
+    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if what.outcome in alert.on]
+    messages = tuple(
+        Message(
+            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}",
+            alert=index,
+            outcome=what.outcome or "",
+            reason=what.reason,
+            sentence=what.message,
+            at=now,
+        )
+        for index in wanted
+    )
+    return replace(run, outbox=(*run.outbox, *messages)), (what,)
+
+
+def _seconds(value: timedelta) -> str:
+    return f"{value.total_seconds():g} s"

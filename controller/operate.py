@@ -1,0 +1,237 @@
+"""The controller on any `Outside`: followers always, and a leadership while it holds the Lease."""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import structlog
+
+from controller import trigger
+from controller.alerts import Alerts
+from controller.asks import Asks
+from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
+from controller.events import Events
+from controller.istio import IstioRouter
+from controller.kube import Kube, Listed
+from controller.lease import Claim, hold
+from controller.loop import Loop
+from controller.ports import Outside
+from controller.reconcile import Means, Reconciler
+from controller.runs import Runs
+from controller.scrape import Scrape
+from controller.settings import Settings
+from controller.telemetry import Telemetry
+from controller.ticks import Pace
+from controller.workloads import Workloads
+
+Json = Any
+log = structlog.get_logger(__name__)
+
+RESYNC = 300.0  # seconds between looking at everything again, whatever was or was not heard
+# A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
+SILENT_KINDS = frozenset({"pods", "namespaces"})
+
+
+@dataclass(slots=True)
+class Leadership:
+    """What only the leader has: the turns of runs and of annotated Deployments."""
+
+    reconciler: Reconciler
+    runs: Loop[Key]
+    asks: Loop[Key]
+
+    def everything(self, cluster: Cluster) -> None:
+        """Every run and every annotated Deployment has a turn now."""
+        for run in cluster.all("canaryruns"):
+            self.runs.due(_key(run))
+        self.annotated(cluster)
+
+    def annotated(self, cluster: Cluster, namespace: str | None = None) -> None:
+        """Every annotated Deployment has a turn now."""
+        for deployment in cluster.all("deployments", namespace):
+            if trigger.annotations(deployment):
+                self.asks.due(_key(deployment))
+
+    def heard(self, cluster: Cluster, kind: str, obj: Json) -> None:
+        """Whatever the change may concern has a turn now."""
+        namespace, name = _key(obj)
+        if kind == "canaryruns":
+            self.runs.due((namespace, name))
+            self.asks.due((namespace, obj["spec"]["plan"]["canary"]))
+            return
+        workload = _workload(cluster, kind, obj)
+        for key, live in self.reconciler.lives.items():
+            plan = live.run.plan
+            if plan.namespace == namespace and workload in {None, plan.canary, plan.stable}:
+                self.runs.due(key)
+        if kind not in SILENT_KINDS:
+            self.annotated(cluster, namespace)
+
+    async def close(self) -> None:
+        """No turn and no errand is left."""
+        await self.runs.close()
+        await self.asks.close()
+        await self.reconciler.close()
+
+
+@dataclass(slots=True)
+class Operator:
+    """One controller process, whatever it is connected to."""
+
+    settings: Settings
+    outside: Outside
+    chance: Random = field(default_factory=Random)
+    cluster: Cluster = field(default_factory=Cluster)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    listed: set[str] = field(default_factory=set)
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    leading: Leadership | None = None
+    turned: float = 0.0  # loop time; the liveness probe asks for it
+
+    async def operate(self, stop: asyncio.Event) -> None:
+        """Canaries are looked after until `stop` is set; then the Lease is released."""
+        kube = Kube(self.outside.transport, chance=self.chance, on_answer=self.telemetry.requested)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._follow(kube, kind), name=f"follow {kind}") for kind in FOLLOWED]
+            tasks.append(group.create_task(self._campaign(kube), name="campaign"))
+            tasks.append(group.create_task(self._beat(), name="beat"))
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    def lists(self) -> dict[str, bool]:
+        """Which lists the API server has delivered."""
+        return {kind: kind in self.listed for kind in FOLLOWED}
+
+    def idle(self) -> timedelta:
+        """How long ago the event loop last turned."""
+        return timedelta(seconds=max(0.0, asyncio.get_running_loop().time() - self.turned))
+
+    async def _beat(self) -> None:
+        while True:
+            self.turned = asyncio.get_running_loop().time()
+            await asyncio.sleep(1)
+
+    async def _follow(self, kube: Kube, kind: str) -> None:
+        """The index holds what the API server says of `kind`, for ever."""
+        async for news in kube.follow(path(kind, self.settings.namespace)):
+            if isinstance(news, Listed):
+                changed = self.cluster.listed(kind, news.items)
+                self._delivered(kind)
+                if self.leading is not None and changed:
+                    self.leading.everything(self.cluster)
+                continue
+            self.cluster.changed(kind, news.type, news.object)
+            if self.leading is not None:
+                self.leading.heard(self.cluster, kind, news.object)
+
+    def _delivered(self, kind: str) -> None:
+        self.listed.add(kind)
+        if len(self.listed) == len(FOLLOWED):
+            self.complete.set()
+
+    async def _campaign(self, kube: Kube) -> None:
+        """We lead whenever nobody else does and everything has been listed once."""
+        await self.complete.wait()
+        log.info("lists_delivered", **{kind: sum(1 for _ in self.cluster.all(kind)) for kind in FOLLOWED})
+        settings = self.settings
+        claim = Claim(
+            namespace=settings.lease_namespace, name=settings.lease_name, identity=settings.identity
+        )
+        runs = Runs(kube, self.cluster, clock=self.outside.clock)
+        await hold(
+            kube,
+            claim,
+            lambda epoch: self._lead(kube, runs, epoch),
+            clock=self.outside.clock,
+            floor=lambda: runs.highest_epoch,
+            on_change=self.telemetry.leads,
+        )
+
+    async def _lead(self, kube: Kube, runs: Runs, epoch: int) -> None:
+        """Until cancelled, runs and annotated Deployments have their turns."""
+        alerts = Alerts(self.outside.post, _secrets(kube), clock=self.outside.clock)
+        metrics = Scrape(
+            self.outside.fetch,
+            clock=self.outside.clock,
+            interval=self.settings.scrape_interval,
+            timeout=self.settings.scrape_timeout,
+        )
+        reconciler = Reconciler(self._means(kube, runs, alerts, metrics), epoch)
+        events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
+        asks = Asks(self.cluster, create=runs.create, refuse=events.refuse)
+        leading = Leadership(
+            reconciler,
+            Loop(reconciler.turn, random=self.chance),
+            Loop(asks.turn, random=self.chance),
+        )
+        metrics.on_news = lambda run: leading.runs.due(_split(run))
+        self.leading = leading
+        try:
+            while True:
+                leading.everything(self.cluster)
+                await asyncio.sleep(RESYNC)
+        finally:
+            self.leading = None
+            await leading.close()
+            await metrics.close()
+            await alerts.close()
+
+    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Scrape) -> Means:
+        cluster, settings, clock = self.cluster, self.settings, self.outside.clock
+        router = IstioRouter(
+            lambda namespace, name: cluster.get("virtualservices", namespace, name),
+            kube.call,
+            wrote=lambda written: cluster.wrote("virtualservices", written),
+        )
+        return Means(
+            cluster=cluster,
+            metrics=metrics,
+            router=router,
+            store=runs,
+            recorder=Events(kube, identity=settings.identity, clock=clock),
+            alerter=alerts,
+            workloads=Workloads(kube, cluster),
+            telemetry=self.telemetry,
+            clock=clock,
+            pace=Pace(interval=settings.scrape_interval),
+            tick=settings.tick,
+            checkpoint=settings.checkpoint,
+            freeze=settings.freeze,
+        )
+
+
+def _secrets(kube: Kube) -> Callable[[str, str], Awaitable[dict[str, bytes]]]:
+    """Reads a Secret by namespace and name."""
+
+    async def read(namespace: str, name: str) -> dict[str, bytes]:
+        secret = await kube.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        return {key: b64decode(value) for key, value in (secret.get("data") or {}).items()}
+
+    return read
+
+
+def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
+    """The Deployment that a change is about; None if it may be about any in its namespace."""
+    if kind == "deployments":
+        name: str = obj["metadata"]["name"]
+        return name
+    if kind not in {"pods", "replicasets"}:
+        return None
+    above = "replicasets" if kind == "pods" else "deployments"
+    owners = cluster.all(above, obj["metadata"]["namespace"])
+    owner = next((one for one in owners if one["metadata"]["uid"] == owner_uid(obj)), None)
+    return "" if owner is None else _workload(cluster, above, owner)
+
+
+def _key(obj: Json) -> Key:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _split(run: str) -> Key:
+    namespace, _, name = run.partition("/")
+    return namespace, name

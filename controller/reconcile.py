@@ -1,0 +1,354 @@
+"""One run, one pass: read, analyse, advance, save, act.
+
+The order of the last two is the design. A raise is saved before it is made, so that whoever comes next
+knows of it. The way to zero is made before it is saved, since nothing may stand in front of it: no
+conflict on the run's object, no status that is too large, no newer leader. What fails on the way is
+made up by the next pass, which finds the VirtualService and the run in disagreement.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from zlib import crc32
+
+import structlog
+
+from analysis.judge import Judgement, judge
+from controller import gather, machine, resource, ticks, trigger
+from controller.cluster import Cluster, Key, arm
+from controller.explain import sentence
+from controller.gather import Gathered
+from controller.istio import Unsteerable
+from controller.kube import ApiError
+from controller.model import (
+    Action,
+    BeginStep,
+    Checkpoint,
+    Commands,
+    CopyTemplate,
+    Plan,
+    PodSeen,
+    RestoreTemplate,
+    Run,
+    Scale,
+    Seen,
+    SetWeight,
+    Stage,
+    Tell,
+)
+from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
+from controller.scrape import chosen
+from controller.telemetry import Telemetry
+from controller.workloads import TemplateLost, Workloads
+
+log = structlog.get_logger(__name__)
+
+# A pass that could not act is repeated soon: this is the way to zero.
+RETRY = timedelta(milliseconds=200)
+
+
+class Store(RunStore, Protocol):
+    """What a pass needs of CanaryRun objects."""
+
+    async def guard(self, run: Run) -> None:
+        """The run's object has our finalizer: it cannot vanish while it may have traffic."""
+        ...
+
+    async def release(self, run: Run) -> None:
+        """The run's object has no finalizer of ours."""
+        ...
+
+    async def prune(self, namespace: str, workload: str, *, keep: int) -> None:
+        """At most `keep` ended runs of the workload are left."""
+        ...
+
+
+@dataclass(slots=True)
+class Live:
+    """One run in memory: its state, its evidence, and what of them has been saved."""
+
+    run: Run
+    gathered: Gathered
+    judgement: Judgement
+    saved: Run | None = None
+    saved_at: float = 0.0
+    guarded: bool = False
+    last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """Everything a pass works with."""
+
+    cluster: Cluster
+    metrics: MetricsSource
+    router: TrafficRouter
+    store: Store
+    recorder: Recorder
+    alerter: Alerter
+    workloads: Workloads
+    telemetry: Telemetry
+    clock: Callable[[], datetime]
+    pace: ticks.Pace
+    tick: timedelta
+    checkpoint: timedelta
+    freeze: bool = False
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """All live runs of one leadership. A new leader makes a new one and finds the rest in status."""
+
+    means: Means
+    epoch: int
+    lives: dict[Key, Live] = field(default_factory=dict)
+    errands: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def turn(self, key: Key) -> float | None:
+        """One pass over the run; the seconds until its next one, or None when it needs no more."""
+        try:
+            return await self._pass(key)
+        except Overtaken as newer:
+            log.warning("overtaken", run=key[1], namespace=key[0], why=str(newer))
+            self._forget(key)
+            return None
+
+    async def _pass(self, key: Key) -> float | None:
+        obj = self.means.cluster.get("canaryruns", *key)
+        live = self._live(key, obj)
+        if live is None:
+            self._forget(key)
+            return None
+        live.gathered, seen = self._observe(live, obj)
+        live.judgement = seen.judgement
+        run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
+        done = await self._carry_out(live, run, actions)
+        self._show(live)
+        if machine.finished(live.run) and live.saved == live.run:
+            await self._close(key, live)
+            return None
+        return self.means.tick.total_seconds() if done else RETRY.total_seconds()
+
+    async def close(self) -> None:
+        """Errands (Events on their way) are over."""
+        for errand in self.errands:
+            errand.cancel()
+        await asyncio.gather(*self.errands, return_exceptions=True)
+
+    # -- read --------------------------------------------------------------------------------------
+
+    def _live(self, key: Key, obj: Any) -> Live | None:
+        known = self.lives.get(key)
+        if obj is None or known is not None:
+            return known if obj is not None or (known and known.run.weight > 0) else None
+        run = resource.run(obj)
+        if machine.finished(run):
+            return None
+        gathered = gather.load(run.plan, resource.checkpoint(obj))
+        if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
+            gathered = gather.begin_step(gathered, run.step, at=self.means.clock().timestamp())
+        live = Live(run, gathered, self._judged(run, gathered), saved=run if obj.get("status") else None)
+        self.lives[key] = live
+        return live
+
+    def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
+        run, plan, cluster = live.run, live.run.plan, self.means.cluster
+        seen = Seen(
+            stable=arm(cluster, plan.namespace, plan.stable),
+            canary=arm(cluster, plan.namespace, plan.canary),
+            route=self.means.router.seen(plan),
+            judgement=live.judgement,
+            commands=self._commands(plan, obj),
+            stable_matches=self.means.workloads.matches(plan),
+            canary_replicas_before=_replicas_before(cluster, plan),
+        )
+        now = self.means.clock()
+        stable = chosen([pod for pod in seen.stable.pods if pod.ready])
+        canary = [pod for pod in seen.canary.pods if pod.ready]
+        readings = self._read(run, [*stable, *canary])
+        live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
+        cursor, new, load = ticks.advance(
+            live.gathered.cursor,
+            readings,
+            stable={pod.name: pod.node for pod in stable},
+            canary={pod.name: pod.node for pod in canary},
+            now=now.timestamp(),
+            since=_instants(run),
+            pace=self.means.pace,
+        )
+        sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
+        seen = replace(seen, load=gather.load_seen(run, load, sampled=sampled))
+        gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
+        return gathered, replace(seen, judgement=self._judged(run, gathered))
+
+    def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
+        wanted = pods if run.stage is not Stage.ENDED else []
+        key = f"{run.plan.namespace}/{run.name}"
+        self.means.metrics.watch(key, wanted, run.plan.policy.checks)
+        return self.means.metrics.read(key) if wanted else {}
+
+    def _commands(self, plan: Plan, obj: Any) -> Commands:
+        cluster = self.means.cluster
+        if obj is None:
+            return Commands(deleted=True)
+        deployment = cluster.get("deployments", plan.namespace, plan.canary)
+        notes = {} if deployment is None else trigger.annotations(deployment)
+        namespace = cluster.get("namespaces", "", plan.namespace) or {"metadata": {}}
+        frozen = namespace["metadata"].get("annotations", {}).get(trigger.FREEZE) == "true"
+        said = resource.commands(
+            obj,
+            withdrawn=deployment is not None and trigger.CANARY_OF not in notes,
+            frozen=self.means.freeze or frozen,
+        )
+        return trigger.rung(said, notes, obj["metadata"]["name"])
+
+    def _judged(self, run: Run, gathered: Gathered) -> Judgement:
+        policy = run.plan.policy
+        return judge(
+            gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=self.means.clock().timestamp()
+        )
+
+    def _answered(self, run: Run) -> Run:
+        """The run without the messages that have arrived."""
+        gone = self.means.alerter.delivered(run.name)
+        return replace(run, outbox=tuple(m for m in run.outbox if m.id not in gone)) if gone else run
+
+    # -- save and act ------------------------------------------------------------------------------
+
+    async def _carry_out(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
+        """Whether everything was done; what was not is found again by the next pass."""
+        zero = any(isinstance(action, SetWeight) and action.weight == 0 for action in actions)
+        if zero:
+            live.run = run  # decided, whether or not it can be written down
+            routed = await self._route(live, 0)
+            return await self._save(live, run, actions) and await self._act(live, actions) and routed
+        if not await self._save(live, run, actions):
+            return False
+        live.run = run
+        weights = [action.weight for action in actions if isinstance(action, SetWeight)]
+        routed = not weights or await self._route(live, weights[-1])
+        return await self._act(live, actions) and routed
+
+    async def _route(self, live: Live, weight: int) -> bool:
+        began = self.means.clock().timestamp()
+        try:
+            if weight > 0 and not live.guarded:
+                await self.means.store.guard(live.run)
+                live.guarded = True
+            await self.means.router.route(live.run.plan, weight)
+        except (ApiError, Unsteerable, OSError) as error:
+            log.warning("route_failed", run=live.run.name, weight=weight, error=str(error))
+            return False
+        took = self.means.clock().timestamp() - (live.last_byte or began)
+        log.info(
+            "weight_set",
+            run=live.run.name,
+            namespace=live.run.plan.namespace,
+            weight=weight,
+            reason=str(live.run.reason or "") or None,
+            decision_seconds=round(took, 4),
+        )
+        self.means.telemetry.decided(timedelta(seconds=took))
+        return True
+
+    async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
+        """Whether status holds `run`, where it has to: on every change, and at every checkpoint."""
+        now = self.means.clock().timestamp()
+        begun = [action for action in actions if isinstance(action, BeginStep)]
+        if begun:
+            live.gathered = gather.begin_step(live.gathered, begun[-1].step, at=now)
+        if not begun and _same(live.saved, run) and not self._checkpoint_due(live, now):
+            return True
+        try:
+            await self.means.store.save(run, self._checkpoint(live, run), epoch=self.epoch)
+        except (ApiError, OSError) as error:
+            if not (isinstance(error, ApiError) and error.not_found):  # deleted: nobody reads it again
+                log.warning("save_failed", run=run.name, error=str(error))
+                return False
+        live.saved, live.saved_at = run, now
+        self.means.alerter.offer(run)
+        return True
+
+    def _checkpoint_due(self, live: Live, now: float) -> bool:
+        """On a fixed schedule, staggered by name; never because the evidence moved."""
+        every = self.means.checkpoint.total_seconds()
+        phase = crc32(live.run.name.encode()) % 1000 / 1000 * every
+        return (now - phase) // every > (live.saved_at - phase) // every
+
+    def _checkpoint(self, live: Live, run: Run) -> Checkpoint:
+        judged = live.judgement
+        specs = {spec.name: spec for spec in run.plan.policy.checks}
+        sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
+        return Checkpoint(body=gather.save(live.gathered), judgement=judged, sentences=sentences)
+
+    async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
+        done = True
+        for action in actions:
+            if isinstance(action, Tell):
+                self._tell(live.run, action)
+            elif not isinstance(action, SetWeight | BeginStep):
+                done = await self._touch(live.run.plan, action) and done
+        return done
+
+    async def _touch(self, plan: Plan, action: Scale | CopyTemplate | RestoreTemplate) -> bool:
+        """Whether the Deployment is as the action wants it."""
+        try:
+            match action:
+                case Scale(replicas):
+                    await self.means.workloads.scale(plan, replicas)
+                case CopyTemplate():
+                    await self.means.workloads.promote(plan)
+                case RestoreTemplate():
+                    await self.means.workloads.restore(plan)
+        except (ApiError, OSError, TemplateLost) as error:
+            log.warning("workload_not_changed", plan=plan.canary, action=repr(action), error=str(error))
+            return False
+        return True
+
+    def _tell(self, run: Run, what: Tell) -> None:
+        log.info("told", run=run.name, reason=what.reason.value, message=what.message)
+        self._errand(self.means.recorder.tell(run, what))
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.errands.add(task)
+        task.add_done_callback(self.errands.discard)
+
+    # -- show and forget ---------------------------------------------------------------------------
+
+    def _show(self, live: Live) -> None:
+        run, telemetry = live.run, self.means.telemetry
+        workload = (run.plan.namespace, run.plan.canary)
+        telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
+        telemetry.evidence(*workload, {one.name: one.log_e for one in live.judgement.checks})
+
+    async def _close(self, key: Key, live: Live) -> None:
+        run = live.run
+        await self.means.store.release(run)
+        await self.means.store.prune(run.plan.namespace, run.plan.canary, keep=run.plan.policy.history_limit)
+        self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        live = self.lives.pop(key, None)
+        if live is not None:
+            self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
+
+
+def _same(saved: Run | None, run: Run) -> bool:
+    """Whether nothing but the time of the last data has changed, which can wait for the checkpoint."""
+    return saved is not None and replace(saved, data_since=run.data_since) == run
+
+
+def _instants(run: Run) -> dict[str, float]:
+    """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers)."""
+    named = {"step": run.step_since, "weight": run.weight_since}
+    return {name: at.timestamp() for name, at in named.items() if at is not None and run.weight > 0}
+
+
+def _replicas_before(cluster: Cluster, plan: Plan) -> int | None:
+    """The canary's size before the last run scaled it to zero."""
+    past = (run.get("status", {}) for run in trigger.runs_of(cluster, plan.namespace, plan.canary))
+    sizes = [status["canaryReplicas"] for status in past if status.get("canaryReplicas")]
+    return sizes[-1] if sizes else None

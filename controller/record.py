@@ -1,0 +1,134 @@
+"""A CanaryRun object as `kubectl get -o json` gives it, read. Pure, and light: no numpy.
+
+Nothing is taken for granted: a run that was just created has no status yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from controller.explain import Finding
+
+Json = Any
+
+
+def status(run: Json) -> Mapping[str, Json]:
+    """The run's status; empty while it has none."""
+    found: Mapping[str, Json] = run.get("status") or {}
+    return found
+
+
+def policy(run: Json) -> Mapping[str, Json]:
+    """The policy that the run was planned with."""
+    found: Mapping[str, Json] = run["spec"]["plan"].get("policy") or {}
+    return found
+
+
+def ended(run: Json) -> bool:
+    """Whether the run is over."""
+    return status(run).get("phase") in {"Succeeded", "Failed"}
+
+
+def reason(run: Json) -> str | None:
+    """Why the run ended, or what holds it: one word."""
+    said = status(run)
+    found: str | None = said.get("reason")
+    if found is None and said.get("phase") == "Paused":
+        conditions = said.get("conditions") or []
+        return next((each["reason"] for each in conditions if each["type"] == "Progressing"), None)
+    return found
+
+
+def exposed(run: Json, *, now: datetime) -> timedelta:
+    """How long the canary has had traffic."""
+    total, since = timedelta(0), None
+    for change in status(run).get("weights") or []:
+        at = time(change["at"])
+        if since is not None:
+            total += at - since
+        since = at if change["weight"] > 0 else None
+    return total if since is None else total + max(timedelta(0), now - since)
+
+
+def findings(run: Json) -> list[Finding]:
+    """Each check of the plan with what its status says; without status it has no data."""
+    plan = run["spec"]["plan"]
+    seen = {check["name"]: check for check in status(run).get("checks") or []}
+    return [_finding(spec, seen.get(spec["name"], {}), plan=plan) for spec in policy(run).get("checks", [])]
+
+
+def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
+    increase = spec.get("maxIncrease", "0%")
+    if spec["type"] == "Latency":
+        increase = plan.get("maxLatencyIncrease") or increase
+    interval = seen.get("interval")
+    return Finding(
+        name=spec["name"],
+        kind=spec["type"],
+        verdict=seen.get("verdict", "NoData"),
+        quantile=spec.get("quantile", 0.95),
+        max_increase=_fraction(increase),
+        plus=_fraction(spec.get("plus", "0%")),
+        tolerance=spec.get("tolerance", 0.05),
+        required=spec.get("required", True),
+        log_e=seen.get("logE"),
+        estimate=seen.get("estimate"),
+        interval=(interval[0], interval[1]) if interval else None,
+        canary_requests=seen.get("canaryRequests", 0),
+        stable_requests=seen.get("stableRequests", 0),
+        canary_hits=seen.get("canaryHits", 0),
+        expected_hits=seen.get("expectedHits") or 0.0,
+        threshold=seen.get("threshold"),
+        note=seen.get("note", ""),
+    )
+
+
+def time(text: str) -> datetime:
+    """An RFC 3339 time."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _fraction(percent: str) -> float:
+    return float(percent.rstrip("%")) / 100
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+COLUMNS = ("NAME", "PHASE", "WEIGHT", "STEP", "VERDICT", "WORKLOAD", "AGE")
+
+
+def row(run: Json, *, now: datetime) -> dict[str, str]:
+    """A run as cells by column, those of the wide table included."""
+    said, meta = status(run), run["metadata"]
+    created = meta.get("creationTimestamp")
+    cells = {
+        "NAMESPACE": meta["namespace"],
+        "NAME": meta["name"],
+        "PHASE": said.get("phase"),
+        "WEIGHT": said.get("weight"),
+        "STEP": said.get("step"),
+        "VERDICT": said.get("verdict"),
+        "WORKLOAD": run["spec"]["plan"]["canary"],
+        "AGE": age(now - time(created)) if created else None,
+        "REASON": reason(run),
+    }
+    return {name: "" if cell is None else str(cell) for name, cell in cells.items()}
+
+
+def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
+    """Lines with aligned columns, three blanks apart, as kubectl sets them."""
+    cells = [list(columns), *([each[name] for name in columns] for each in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return [
+        "   ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def age(value: timedelta) -> str:
+    """45s, 12m, 3h, 9d: one unit, as kubectl says it for what is not young."""
+    total = max(0, int(value.total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if total >= 2 * size:
+            return f"{total // size}{unit}"
+    return f"{total}s"

@@ -1,0 +1,302 @@
+"""A CanaryRun object as plain text: what was seen, how sure, what decided, what could not be seen.
+
+Pure. It reads the object as `kubectl get -o json` gives it and takes nothing for granted: a run that
+was just created has no status yet.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from controller import record
+from controller.explain import Finding, allowed, amount, clauses, duration, subject
+
+Json = Any
+KINDS = {"Latency": "latency", "ErrorRate": "errors", "Predictions": "predictions"}
+# Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
+FEW = 20
+WIDTH = 100
+
+REASONS = {
+    "CheckFailed": "a check failed",
+    "CanaryNotAnswering": "the canary completed no request although at least 20 were due",
+    "CanaryUnavailable": "the canary had no ready pod, or its pods kept crashing",
+    "CanaryUnderProvisioned": "the canary has too few pods for the next weight",
+    "TrafficDoesNotFollowWeight": "the canary's share of requests is not its weight",
+    "StableChanged": "stable was changed by somebody else while it was being compared with",
+    "StableUnavailable": "stable has no ready pod that could take the traffic back",
+    "Superseded": "a newer version of the canary was asked for",
+    "PromotionFailed": "stable did not become ready with the new template and was given the old one back",
+    "ReadyToPromote": "every check passed; somebody has to give stable the new template",
+    "NoData": "the metrics that the required checks need are missing",
+    "Inconclusive": "the step's time was up before the evidence was clear",
+    "Aborted": "somebody aborted it",
+    "Frozen": "raises and promotions are frozen here",
+    "Interrupted": "healthy canary pods were evicted",
+    "Paused": "somebody paused it",
+    "Refused": "traffic cannot be steered as it is set up",
+    "Promoted": "stable runs the new version",
+}
+# Reasons that are counted facts, not test results: alpha has no part in them.
+FACTS = frozenset(
+    {"CanaryNotAnswering", "CanaryUnavailable", "StableChanged", "Superseded", "PromotionFailed", "Aborted"}
+)
+
+
+def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> str:
+    """Everything there is to say about a run, in sections."""
+    sections = (
+        ("What", list(_compared(run))),
+        ("How sure", list(_certainty(run))),
+        ("Checks", list(_checks(run))),
+        ("Weights", list(_weights(run))),
+        ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
+        ("What happens next", list(_next(run))),
+        ("What you can type", commands(run, program=program)),
+    )
+    shown = [_section(title, lines) for title, lines in sections if lines]
+    return "\n\n".join([headline(run), *shown])
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *(each for line in lines for each in _wrapped(line))])
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of a section, folded where a terminal would fold it; what can be typed stays whole."""
+    if "   # " in line or len(line) < WIDTH:
+        return [f"  {line}"]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    hang = indent + "  " if line.lstrip().startswith("- ") else indent
+    return textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=hang)
+
+
+def headline(run: Json) -> str:
+    """Who, where, and how it stands: one line."""
+    meta = run["metadata"]
+    return f"{meta['name']} in {meta['namespace']}: {standing(run)}{_because(run)}"
+
+
+def standing(run: Json) -> str:
+    """Promoted, rolled back, or where it is."""
+    status = record.status(run)
+    match phase := status.get("phase"):
+        case None | "Pending":
+            return "waiting for the canary's pods, no traffic yet"
+        case "Succeeded":
+            return "promoted"
+        case "Failed":
+            return "rolled back"
+    where = f"step {status.get('step', '?')}, {status.get('weight', 0)} % of requests"
+    return f"{ {'Paused': 'held', 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
+
+
+def _because(run: Json) -> str:
+    why = record.reason(run)
+    return f" ({why}: {REASONS[why]})" if why in REASONS else f" ({why})" if why else ""
+
+
+def _compared(run: Json) -> Iterator[str]:
+    plan, status = run["spec"]["plan"], record.status(run)
+    yield (
+        f"Deployment {plan['canary']} (template {plan.get('canaryHash', '?')})"
+        f" {'was' if record.ended(run) else 'is'} compared with {plan['stable']}"
+        f" ({plan.get('stableHash', '?')}) behind VirtualService"
+        f" {plan.get('virtualService', plan['stable'])}."
+    )
+    if status.get("message"):
+        yield _full_stop(status["message"])
+
+
+def _certainty(run: Json) -> Iterator[str]:
+    """What the evidence has come to, and what that is worth."""
+    status, policy = record.status(run), record.policy(run)
+    alpha, beta = policy.get("alpha", 0.01), policy.get("beta", 0.05)
+    if record.reason(run) in FACTS:
+        yield "This was not a statistical verdict: it was counted or commanded, and alpha has no part in it."
+    log_e = status.get("logE")
+    if log_e is None:
+        yield "No evidence yet."
+        return
+    line = f"{1 / alpha:,.0f} to 1 rolls back"
+    yield f'All checks together: {odds(log_e)} against "no worse than the margins"; {line}.'
+    yield (
+        f"A version within its margins gets there in at most {_percent(alpha)} of runs,"
+        " however often one looks."
+    )
+    if status.get("phase") == "Succeeded":
+        yield f"Where checks passed a step, one beyond its margin would have passed in at most {_percent(beta)}."
+
+
+def odds(log_e: float) -> str:
+    """Evidence as a bet that paid: 240 to 1."""
+    if log_e > math.log(1e6):
+        return "more than a million to 1"
+    value = math.exp(log_e)
+    return f"{value:,.0f} to 1" if value >= 1.5 else "nothing"
+
+
+def _checks(run: Json) -> Iterator[str]:
+    """Each check: its verdict, then its sentence clause by clause."""
+    alpha = record.policy(run).get("alpha", 0.01)
+    for found in record.findings(run):
+        yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
+        for clause in clauses(found):
+            yield f"  {clause}"
+        if found.log_e is not None:
+            yield f"  evidence of harm: {_of_the_line(found.log_e, alpha)}"
+
+
+def _of_the_line(log_e: float, alpha: float) -> str:
+    """How far one check alone has come towards a rollback; its share of alpha is in it."""
+    log_part = log_e + math.log(alpha)
+    if log_part >= 0:
+        return "enough to roll back by itself"
+    part = math.exp(log_part)
+    return f"{_percent(part)} of what rolls back" if part >= 0.01 else "less than 1 % of what rolls back"
+
+
+def _weights(run: Json) -> Iterator[str]:
+    """The weight's history, with the time since the change before."""
+    before: datetime | None = None
+    for change in record.status(run).get("weights") or []:
+        at = record.time(change["at"])
+        since = "" if before is None else f"  after {duration(at - before)}"
+        yield f"{at:%Y-%m-%d %H:%M:%S}Z  {change['weight']:3d} %  {change['reason']}{since}"
+        before = at
+
+
+# -- the limits of what was seen -------------------------------------------------------------------
+
+
+def unseen(run: Json, *, now: datetime) -> Iterator[str]:
+    """What this run could not have noticed, however bad it is."""
+    found, policy = record.findings(run), record.policy(run)
+    for each in found:
+        yield from _below_notice(each)
+    kinds = {each.kind for each in found}
+    for kind, what in KINDS.items():
+        if kind not in kinds:
+            yield f"{what}: the policy has no {kind} check"
+    if warm_up := policy.get("warmUp"):
+        yield f"latency and predictions while the canary warms up (warmUp: {warm_up})"
+    exposed = record.exposed(run, now=now)
+    if exposed:
+        yield f"anything that takes longer to show than the {duration(exposed)} with traffic on the canary"
+
+
+def _below_notice(found: Finding) -> Iterator[str]:
+    """One check's blind spots."""
+    name = found.name
+    yield f"{name}: what the margin permits ({allowed(found)})"
+    if found.kind == "Predictions":
+        yield f"{name}: whether predictions are right; only how often each value comes is compared"
+    if found.interval and found.verdict != "Fail":
+        yield f"{name}: {amount(found, found.interval[1])} cannot be ruled out with the requests so far"
+    tail = (1 - found.quantile) * found.canary_requests
+    if found.kind == "Latency" and 0 < tail < FEW:
+        yield (
+            f"{name}: small increases; of {found.canary_requests} canary requests"
+            f" only about {tail:.0f} lie beyond the {subject(found)}"
+        )
+    if found.note:
+        yield f"{name}: {found.note}"
+
+
+# -- what comes next -------------------------------------------------------------------------------
+
+
+def _next(run: Json) -> Iterator[str]:
+    """What the controller will do by itself."""
+    status, policy = record.status(run), record.policy(run)
+    match status.get("phase"):
+        case "Succeeded":
+            yield "Nothing: stable runs this version."
+        case "Failed":
+            delay = policy.get("scaleDownDelay", {}).get("rolledBack", "a while")
+            yield f"All requests go to stable. The canary's pods stay for {delay}, then it is scaled to 0."
+        case "Promoting":
+            yield "When stable is rolled out with the new template the canary's weight becomes 0."
+        case "Paused":
+            yield _held(run)
+        case None | "Pending":
+            yield (
+                f"The first step begins when the canary's pods are ready;"
+                f" it is given up after {policy.get('progressDeadline', 'the deadline')}."
+            )
+        case _:
+            yield _onwards(run)
+
+
+def _onwards(run: Json) -> str:
+    """What a step waits for."""
+    policy = record.policy(run)
+    return (
+        f"{_next_step(run)} follows when every required check has passed, after at least"
+        f" {policy.get('minStep')} and {policy.get('minRequests')} canary requests;"
+        f" undecided after {policy.get('stepTimeout')}: {policy.get('onInconclusive')}."
+        " A failed check takes all requests from the canary at once."
+    )
+
+
+def _next_step(run: Json) -> str:
+    steps, weight = record.policy(run).get("steps", []), record.status(run).get("weight", 0)
+    above = [step for step in steps if step > weight]
+    return f"{above[0]} %" if above else "Promotion"
+
+
+WAITS = {
+    "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
+    "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
+    "Paused": "It stays as it is until somebody resumes it.",
+    "Frozen": "It stays as it is until the freeze is lifted (annotation serin.dev/freeze, or --freeze).",
+    "Interrupted": "It goes on by itself when the canary's pods are back.",
+    "CanaryUnderProvisioned": "It goes on by itself when the canary has enough pods.",
+    "ReadyToPromote": "It goes on by itself when stable has been given the new template.",
+    "StableUnavailable": "Requests move as soon as stable has a ready pod.",
+}
+
+
+def _held(run: Json) -> str:
+    waits = WAITS.get(record.reason(run) or "", "It goes on by itself when what it waits for has come.")
+    return f"{waits} Checks go on meanwhile and can still roll back."
+
+
+def approvable(run: Json) -> bool:
+    """Whether the run waits for what an approval can stand in for: an answer from the evidence."""
+    return record.status(run).get("phase") == "Paused" and record.reason(run) in {"Inconclusive", "NoData"}
+
+
+def commands(run: Json, *, program: str) -> list[str]:
+    """What can be typed now, most likely first."""
+    phase, first = record.status(run).get("phase"), []
+    if phase == "Succeeded":
+        return []
+    if phase == "Failed":
+        return [_command(run, "retry", "tries the same version once more", program=program)]
+    if phase == "Paused" and record.reason(run) == "Paused":
+        first.append(_command(run, "resume", "goes on", program=program))
+    elif approvable(run):
+        first.append(_command(run, "approve", "goes on once in spite of it", program=program))
+    elif phase == "Progressing":
+        first.append(_command(run, "pause", "stops raising; checks go on", program=program))
+    first.append(_command(run, "abort", "sends all requests to stable", program=program))
+    if phase in {"Progressing", "Paused"}:
+        first.append(_command(run, "promote", "skips the remaining steps", program=program))
+    return first
+
+
+def _command(run: Json, verb: str, does: str, *, program: str) -> str:
+    meta = run["metadata"]
+    why = " --reason '...'" if verb in {"abort", "promote"} else ""
+    return f"{program} {verb} {meta['name']} -n {meta['namespace']}{why}   # {does}"
+
+
+def _percent(part: float) -> str:
+    return f"{part * 100:.3g} %"
+
+
+def _full_stop(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else text + "."

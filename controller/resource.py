@@ -1,0 +1,351 @@
+"""CanaryRun and CanaryPolicy as JSON, and back.
+
+`wire` holds the shapes; here they become the words of `model` and the other way round.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from analysis.evidence import CheckKind, CheckSpec, normalised
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import wire
+from controller.model import (
+    Alert,
+    Checkpoint,
+    Commands,
+    Message,
+    Phase,
+    Plan,
+    Policy,
+    Reason,
+    Run,
+    Stage,
+    WeightChange,
+)
+
+GROUP = "serin.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FINALIZER = f"{GROUP}/restore-traffic"
+WORKLOAD_LABEL = f"{GROUP}/workload"
+EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
+
+Json = Any
+_VERDICT_NAMES = {
+    Verdict.PASS: "Pass",
+    Verdict.INCONCLUSIVE: "Inconclusive",
+    Verdict.NO_DATA: "NoData",
+    Verdict.FAIL: "Fail",
+}
+
+
+# -- from the wire ---------------------------------------------------------------------------------
+
+
+def _checks(checks: tuple[wire.Check, ...], max_latency_increase: str | None) -> tuple[CheckSpec, ...]:
+    shares = {check.name: check.share for check in checks if check.share is not None}
+    return normalised((_check(check, max_latency_increase) for check in checks), shares)
+
+
+def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
+    field = f"checks[{check.name}]"
+    if check.type not in set(CheckKind):
+        known = ", ".join(CheckKind)
+        raise wire.Malformed(
+            f"{field}.type: {check.type} is not available in this version; use one of {known}"
+        )
+    kind = CheckKind(check.type)
+    increase = check.max_increase
+    if kind is CheckKind.LATENCY and max_latency_increase is not None:
+        increase = max_latency_increase
+    return CheckSpec(
+        name=check.name,
+        kind=kind,
+        quantile=check.quantile,
+        max_increase=wire.percent(increase, field=f"{field}.maxIncrease"),
+        plus=wire.percent(check.plus, field=f"{field}.plus"),
+        tolerance=check.tolerance,
+        required=check.required,
+    )
+
+
+def unusable(policy: Json) -> str | None:
+    """What in a policy's spec this version cannot do, although the schema allows it; or None."""
+    try:
+        _checks(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]), None)
+    except (wire.Malformed, msgspec.ValidationError) as error:
+        return f"policy: {error}"
+    return None
+
+
+def _alert(alert: wire.Alert) -> Alert:
+    if alert.slack is not None:
+        slack = alert.slack.secret_ref
+        return Alert(kind="slack", secret=slack.name, key=slack.key, on=alert.on)
+    if alert.webhook is None:
+        raise wire.Malformed("alerts[]: give slack or webhook")
+    secret = alert.webhook.secret_ref
+    name, key = (secret.name, secret.key) if secret else (None, None)
+    return Alert(kind="webhook", url=alert.webhook.url, secret=name, key=key, on=alert.on)
+
+
+def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
+    return Policy(
+        steps=given.steps,
+        warm_up=wire.duration(given.warm_up, field="warmUp"),
+        min_step=wire.duration(given.min_step, field="minStep"),
+        min_requests=given.min_requests,
+        step_timeout=wire.duration(given.step_timeout, field="stepTimeout"),
+        progress_deadline=wire.duration(given.progress_deadline, field="progressDeadline"),
+        alpha=given.alpha,
+        beta=given.beta,
+        canary_replicas=given.canary_replicas,
+        on_inconclusive=given.on_inconclusive,
+        on_no_data=given.on_no_data,
+        no_data_timeout=wire.duration(given.no_data_timeout, field="noDataTimeout"),
+        scale_down_promoted=wire.duration(given.scale_down_delay.promoted, field="scaleDownDelay.promoted"),
+        scale_down_rolled_back=wire.duration(
+            given.scale_down_delay.rolled_back, field="scaleDownDelay.rolledBack"
+        ),
+        promotion=given.promotion.mode,
+        history_limit=given.history_limit,
+        burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
+        checks=_checks(given.checks, max_latency_increase),
+        alerts=tuple(_alert(alert) for alert in given.alerts),
+    )
+
+
+def _plan(given: wire.Plan, namespace: str) -> Plan:
+    return Plan(
+        namespace=namespace,
+        canary=given.canary,
+        stable=given.stable,
+        canary_hash=given.canary_hash,
+        stable_hash=given.stable_hash,
+        virtual_service=given.virtual_service,
+        stable_subset=given.stable_subset,
+        canary_subset=given.canary_subset,
+        policy=_policy(given.policy, given.max_latency_increase),
+    )
+
+
+def run(obj: Json) -> Run:
+    """The run that a CanaryRun object holds; one without status has just been asked for."""
+    found = wire.decode(obj)
+    status, state = found.status, found.status.state
+    return Run(
+        name=found.metadata.name,
+        plan=_plan(found.spec.plan, found.metadata.namespace),
+        uid=next((owner.uid for owner in found.metadata.owner_references), ""),
+        created=found.metadata.creation_timestamp,
+        stage=state.stage,
+        step=state.step,
+        weight=status.weight,
+        hold=state.hold,
+        reason=status.reason,
+        check=state.check,
+        message=status.message,
+        step_since=state.step_since,
+        weight_since=state.weight_since,
+        data_since=state.data_since,
+        ended=state.ended,
+        weights=tuple(WeightChange(at=w.at, weight=w.weight, reason=w.reason) for w in status.weights),
+        passed=state.passed,
+        approved=state.approved,
+        canary_replicas=status.canary_replicas,
+        copied=state.copied,
+        settled=state.settled,
+        scaled_down=state.scaled_down,
+        told=state.told,
+        outbox=tuple(Message(**msgspec.structs.asdict(m)) for m in status.outbox),
+    )
+
+
+def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Commands:
+    """What people ask of the run: its spec beside the plan, and what its surroundings say."""
+    found = wire.decode(obj)
+    return Commands(
+        paused=found.spec.paused,
+        abort=None if found.spec.abort is None else found.spec.abort.reason,
+        promote=None if found.spec.promote is None else found.spec.promote.reason,
+        approvals=len(found.spec.approved),
+        deleted=found.metadata.deletion_timestamp is not None,
+        withdrawn=withdrawn,
+        frozen=frozen,
+    )
+
+
+def checkpoint(obj: Json) -> str | None:
+    """The saved checkpoint's body; None if there is none or its version is not ours."""
+    status = wire.decode(obj).status
+    return status.checkpoint if status.checkpoint and status.evidence_version == EVIDENCE_VERSION else None
+
+
+def epoch(obj: Json) -> int:
+    """The epoch of the leader that last wrote the object."""
+    return wire.decode(obj).status.epoch
+
+
+# -- to the wire -----------------------------------------------------------------------------------
+
+
+def phase(run: Run) -> Phase:
+    """Where the run is, as shown to people."""
+    match run.stage:
+        case Stage.ENDED:
+            return Phase.SUCCEEDED if run.reason is Reason.PROMOTED else Phase.FAILED
+        case _ if run.hold is not None:
+            return Phase.PAUSED
+        case Stage.WAITING:
+            return Phase.PENDING
+        case Stage.PROMOTING:
+            return Phase.PROMOTING
+        case _:
+            return Phase.PROGRESSING
+
+
+def verdict_name(verdict: Verdict) -> str:
+    """The verdict as people read it: Pass, Inconclusive, NoData, Fail."""
+    return _VERDICT_NAMES[verdict]
+
+
+def _check_status(check: CheckJudgement, sentence: str) -> Json:
+    low_high = None if check.interval is None else list(check.interval)
+    return {
+        "name": check.name,
+        "verdict": verdict_name(check.verdict),
+        "logE": round(check.log_e, 4),
+        "logEPass": round(check.log_e_pass, 4),
+        "estimate": check.estimate,
+        "interval": low_high,
+        "canaryRequests": check.canary_requests,
+        "stableRequests": check.stable_requests,
+        "canaryHits": check.canary_hits,
+        "expectedHits": round(check.expected_hits, 2),
+        "threshold": check.threshold,
+        "note": check.note,
+        "sentence": sentence,
+    }
+
+
+def _finite(value: Json) -> Json:
+    """`value` with every NaN and infinity as null: one of them would make the whole status a 400."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _state(run: Run) -> Json:
+    return {
+        "stage": run.stage.value,
+        "step": run.step,
+        "hold": run.hold,
+        "check": run.check,
+        "stepSince": wire.time(run.step_since),
+        "weightSince": wire.time(run.weight_since),
+        "dataSince": wire.time(run.data_since),
+        "ended": wire.time(run.ended),
+        "passed": run.passed,
+        "approved": run.approved,
+        "copied": run.copied,
+        "settled": run.settled,
+        "scaledDown": run.scaled_down,
+        "told": list(run.told),
+    }
+
+
+def _outbox(run: Run) -> Json:
+    return [
+        {
+            "id": m.id,
+            "alert": m.alert,
+            "outcome": m.outcome,
+            "reason": m.reason.value,
+            "sentence": m.sentence,
+            "at": wire.time(m.at),
+        }
+        for m in run.outbox
+    ]
+
+
+def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None, now: datetime) -> Json:
+    """The whole status as a merge patch holds it: what is None removes its field."""
+    steps = run.plan.policy.steps
+    judgement = checkpoint.judgement
+    sentences = checkpoint.sentences
+    written: Json = _finite(
+        {
+            "phase": phase(run).value,
+            "conditions": conditions(run, judgement, before=(before or {}).get("conditions", []), now=now),
+            "reason": run.reason,
+            "message": run.message,
+            "step": f"{min(run.step + 1, len(steps))}/{len(steps)}",
+            "weight": run.weight,
+            "verdict": verdict_name(judgement.verdict),
+            "logE": round(judgement.log_e, 4),
+            "weights": [
+                {"at": wire.time(w.at), "weight": w.weight, "reason": w.reason.value} for w in run.weights
+            ],
+            "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
+            "epoch": epoch,
+            "evidenceVersion": EVIDENCE_VERSION,
+            "checkpoint": checkpoint.body,
+            "outbox": _outbox(run),
+            "canaryReplicas": run.canary_replicas,
+            "state": _state(run),
+        }
+    )
+    return written
+
+
+def conditions(run: Run, judgement: Judgement, *, before: list[Json], now: datetime) -> list[Json]:
+    """Progressing, Healthy and Succeeded; a transition's time changes only with its status."""
+    ended = run.stage is Stage.ENDED
+    promoted = run.reason is Reason.PROMOTED
+    reason = (run.reason or run.hold or Reason.STARTED).value
+    succeeded = ("True" if promoted else "False") if ended else "Unknown"
+    progressing = "False" if ended or run.hold else "True"
+    healthy = {Verdict.FAIL: "False", Verdict.NO_DATA: "Unknown"}.get(judgement.verdict, "True")
+    old = {condition["type"]: condition for condition in before}
+    return [
+        _condition(old.get(kind), kind=kind, status=value, reason=why, message=run.message, now=now)
+        for kind, value, why in (
+            ("Progressing", progressing, reason),
+            ("Healthy", healthy, verdict_name(judgement.verdict)),
+            ("Succeeded", succeeded, reason),
+        )
+    ]
+
+
+def _condition(
+    old: Json, *, kind: str, status: str, reason: str, message: str, now: datetime
+) -> dict[str, str]:
+    same = old is not None and old["status"] == status
+    since = old["lastTransitionTime"] if same else now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message[:1024],
+        "lastTransitionTime": since,
+    }
+
+
+def run_object(plan: Json, *, name: str, namespace: str, workload: str, owner_uid: str) -> Json:
+    """The CanaryRun to create: owned by the canary's Deployment, with its plan and nothing else."""
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload, "uid": owner_uid}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "CanaryRun",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {WORKLOAD_LABEL: workload},
+            "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": False}],
+        },
+        "spec": {"plan": plan},
+    }

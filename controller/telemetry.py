@@ -1,0 +1,335 @@
+"""What the controller says about itself: logs to stdout, and metrics as one object that is passed in.
+
+Names that mean the same as in controller-runtime are the same, so that existing dashboards work.
+Label values are bounded: namespaces, workloads and checks come from objects and leave with them;
+nothing is labelled by run, pod or URL.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from time import perf_counter
+from typing import TextIO
+
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+CONTROLLER = "canaryrun"
+PHASES = ("Pending", "Progressing", "Promoting", "Paused", "Succeeded", "Failed")
+# Check names are people's own. A plan holds at most 20; beyond so many different ones over the life
+# of the process the counter says "other", so that generated names cannot fill the memory.
+MOST_CHECK_NAMES = 200
+# The aim is 0.3 s from the last response byte to the API server's answer; 10 s is an outage.
+DECISION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
+# A pass takes about a millisecond; a request to the API server about ten.
+PASS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+# Nobody asked for these two libraries' routine: one line a request each.
+QUIET = ("aiohttp.access", "kubernetes_asyncio")
+
+
+def start_logging(format_: str = "auto", *, level: str = "info", stream: TextIO | None = None) -> None:
+    """From now on logs go to `stream` (stdout): JSON lines, or text for people on a terminal."""
+    stream = stream or sys.stdout
+    console = format_ == "console" or (format_ == "auto" and stream.isatty())
+    colours = stream.isatty() and not os.environ.get("NO_COLOR")
+    last: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
+    )
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not console:
+        shared.append(structlog.processors.dict_tracebacks)
+    least = getattr(logging, level.upper())
+    structlog.configure(
+        processors=[*shared, last],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda name="serin": _Named(stream, name),
+        cache_logger_on_first_use=False,
+    )
+    _others(stream, shared=shared, last=last, level=least)
+
+
+class _Named(structlog.PrintLogger):
+    """Prints to a stream and knows its name: `structlog.get_logger("controller.loop")`."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        super().__init__(stream)
+        self.name = name
+
+
+def _others(
+    stream: TextIO,
+    *,
+    shared: list[structlog.types.Processor],
+    last: structlog.types.Processor,
+    level: int,
+) -> None:
+    """Libraries that log through `logging` come out in the same form."""
+    through = logging.StreamHandler(stream)
+    through.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [through]
+    root.setLevel(max(level, logging.INFO))
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class Telemetry:
+    """Our metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # else each has a second series, read by nobody
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._runs = _Runs(self.registry)
+        self._passes = _Passes(self.registry)
+        self._queue = _Queue(self.registry)
+        self._rest = _Rest(self.registry)
+
+    def page(self) -> tuple[bytes, str]:
+        """The metrics in Prometheus' text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    # -- runs --------------------------------------------------------------------------------------
+
+    def run(self, namespace: str, workload: str, *, phase: str, weight: int) -> None:
+        """The workload's run is in this phase at this weight."""
+        for each in PHASES:
+            self._runs.phase.labels(namespace, workload, each).set(each == phase)
+        self._runs.weight.labels(namespace, workload).set(weight)
+
+    def evidence(self, namespace: str, workload: str, log_e: Mapping[str, float]) -> None:
+        """What each check's evidence has come to (natural logarithm)."""
+        for check, value in log_e.items():
+            self._runs.log_e.labels(namespace, workload, check).set(value)
+
+    def verdict(self, check: str, verdict: str) -> None:
+        """A check's verdict has become this; to be called when it changes, not on each pass."""
+        self._runs.verdicts.labels(self._runs.bounded(check), verdict).inc()
+
+    def rolled_back(self, reason: str) -> None:
+        """A run was rolled back."""
+        self._runs.rollbacks.labels(reason).inc()
+
+    def decided(self, took: timedelta) -> None:
+        """From the last response byte of the last pod to the API server's answer, weight patched."""
+        self._runs.decision.observe(took.total_seconds())
+
+    def forget(self, namespace: str, workload: str) -> None:
+        """The workload has no run any more; its series end."""
+        for gauge in (self._runs.phase, self._runs.weight, self._runs.log_e):
+            gauge.remove_by_labels({"namespace": namespace, "workload": workload})
+
+    # -- passes and their queue --------------------------------------------------------------------
+
+    @contextmanager
+    def a_pass(self) -> Iterator[None]:
+        """The block is one reconciliation: counted, timed, and an error if it raises one."""
+        self._passes.active.inc()
+        began = perf_counter()
+        result = "error"
+        try:
+            yield
+            result = "requeue_after"  # a live run is always looked at again
+        finally:
+            self._passes.active.dec()
+            self._passes.seconds.observe(perf_counter() - began)
+            self._passes.total[result].inc()
+            if result == "error":
+                self._passes.errors.inc()
+
+    def workers(self, most: int) -> None:
+        """So many passes may run at once."""
+        self._passes.most.set(most)
+
+    def queued(self, depth: int) -> None:
+        """A key was added; so many are waiting now."""
+        self._queue.adds.inc()
+        self._queue.depth.set(depth)
+
+    def taken(self, depth: int, *, waited: timedelta) -> None:
+        """A key was taken after it had waited for so long; so many are left."""
+        self._queue.depth.set(depth)
+        self._queue.waited.observe(max(0.0, waited.total_seconds()))
+
+    def worked(self, took: timedelta) -> None:
+        """A key's pass has ended."""
+        self._queue.worked.observe(took.total_seconds())
+
+    def retried(self) -> None:
+        """A key's pass failed and will be tried again."""
+        self._queue.retries.inc()
+
+    # -- surroundings ------------------------------------------------------------------------------
+
+    def requested(self, method: str, code: str, *, took: timedelta) -> None:
+        """The API server answered with this status code, or `<error>` as client-go says it."""
+        self._rest.requests.labels(code, method).inc()
+        self._rest.seconds.labels(method).observe(took.total_seconds())
+
+    def leads(self, lease: str, *, now: bool) -> None:
+        """Whether this replica leads now."""
+        self._rest.leading.labels(lease).set(now)
+
+
+class _Runs:
+    """Series about runs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        workload = ("namespace", "workload")
+        self.phase = Gauge(
+            "canary_run_phase",
+            "1 for the phase that the workload's newest run is in.",
+            (*workload, "phase"),
+            registry=registry,
+        )
+        self.weight = Gauge(
+            "canary_weight_percent",
+            "Percent of requests that the canary is meant to get.",
+            workload,
+            registry=registry,
+        )
+        self.log_e = Gauge(
+            "canary_evidence_log_e",
+            "Evidence of harm, natural logarithm; all checks' together at log(1/alpha) roll back.",
+            (*workload, "check"),
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "canary_verdicts_total",
+            "How often a check's verdict became this one.",
+            ("check", "verdict"),
+            registry=registry,
+        )
+        self.rollbacks = Counter(
+            "canary_rollbacks_total", "Runs that were rolled back.", ("reason",), registry=registry
+        )
+        self.decision = Histogram(
+            "canary_decision_seconds",
+            "From the last response byte of the last pod to the API server's answer to the weight patch.",
+            buckets=DECISION_BUCKETS,
+            registry=registry,
+        )
+        self._checks: set[str] = set()
+
+    def bounded(self, check: str) -> str:
+        """The check's name while there are few different ones, else "other"."""
+        if check not in self._checks and len(self._checks) >= MOST_CHECK_NAMES:
+            return "other"
+        self._checks.add(check)
+        return check
+
+
+class _Passes:
+    """Series about reconciliation, named as controller-runtime names them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        total = Counter(
+            "controller_runtime_reconcile_total",
+            "Passes by result.",
+            ("controller", "result"),
+            registry=registry,
+        )
+        results = ("success", "error", "requeue", "requeue_after")
+        self.total = {result: total.labels(CONTROLLER, result) for result in results}
+        self.errors = Counter(
+            "controller_runtime_reconcile_errors_total",
+            "Passes that ended in an error.",
+            ("controller",),
+            registry=registry,
+        ).labels(CONTROLLER)
+        self.seconds = Histogram(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of a pass.",
+            ("controller",),
+            buckets=PASS_BUCKETS,
+            registry=registry,
+        ).labels(CONTROLLER)
+        self.active = Gauge(
+            "controller_runtime_active_workers",
+            "Passes under way.",
+            ("controller",),
+            registry=registry,
+        ).labels(CONTROLLER)
+        self.most = Gauge(
+            "controller_runtime_max_concurrent_reconciles",
+            "Passes that may be under way at once.",
+            ("controller",),
+            registry=registry,
+        ).labels(CONTROLLER)
+
+
+class _Queue:
+    """Series about keys that wait for their pass, named as client-go names them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name = ("name",)
+        self.depth = Gauge("workqueue_depth", "Keys that are due.", name, registry=registry).labels(
+            CONTROLLER
+        )
+        self.adds = Counter("workqueue_adds_total", "Keys added.", name, registry=registry).labels(CONTROLLER)
+        self.retries = Counter(
+            "workqueue_retries_total", "Keys tried again.", name, registry=registry
+        ).labels(CONTROLLER)
+        self.waited = Histogram(
+            "workqueue_queue_duration_seconds",
+            "Due until taken.",
+            name,
+            buckets=PASS_BUCKETS,
+            registry=registry,
+        ).labels(CONTROLLER)
+        self.worked = Histogram(
+            "workqueue_work_duration_seconds",
+            "Taken until done.",
+            name,
+            buckets=PASS_BUCKETS,
+            registry=registry,
+        ).labels(CONTROLLER)
+
+
+class _Rest:
+    """Series about the API server and the Lease, named as client-go names them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "rest_client_requests_total",
+            "Requests to the API server.",
+            ("code", "method"),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "rest_client_request_duration_seconds",
+            "Length of a request to the API server.",
+            ("verb",),
+            buckets=PASS_BUCKETS,
+            registry=registry,
+        )
+        self.leading = Gauge(
+            "leader_election_master_status",
+            "1 while this replica leads.",
+            ("name",),
+            registry=registry,
+        )

@@ -1,0 +1,266 @@
+"""From readings to ticks: what each arm counted between two moments, check by check.
+
+Readings are cumulative and every pod's page has a time of its own. A tick of a check is open from the
+moment the last one closed; it closes when each arm has news, and then every pod that was there at its
+beginning contributes the difference of its own two pages. Nothing is lost while a tick stays open: it
+only grows, for both arms alike. That is also how a new leader goes on: it loads the cursor of the old
+one, and everything since is one large tick.
+
+Who is waited for, and how long (`Pace`):
+
+* an arm that has pods is never left out: without any news of it the tick stays open;
+* single pods without a new page are waited for one scrape interval after the first news, then the tick
+  closes without them. Back within three intervals they catch up, later they start afresh;
+* Istio's histograms stand still until the proxy flushes them, while its counters run. A pod whose
+  requests moved and whose histogram did not is waited for two flush intervals. It loses nothing: what
+  it counted is all in its next flush.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+
+from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
+from controller.ports import Json, Reading
+from controller.served import Load, Served, counted
+
+LATCHED = "istio_"  # series of the proxy; everything else is taken to be live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often pages are read and proxies flush; all patience is counted in these."""
+
+    interval: timedelta = timedelta(seconds=1)  # as `scrape` reads by default
+    flush: timedelta = timedelta(seconds=5)  # Envoy's stats_flush_interval by default
+
+    @property
+    def page_patience(self) -> float:
+        """Seconds that a pod without a new page is waited for; a little less than one interval.
+
+        A pass comes once an interval, so that "one interval later" must include one that is early.
+        """
+        return 0.9 * self.interval.total_seconds()
+
+    @property
+    def flush_patience(self) -> float:
+        """Seconds that a pod's flush is waited for."""
+        return 2 * self.flush.total_seconds()
+
+    @property
+    def stale(self) -> float:
+        """Seconds after which a pod's old page no longer counts as its beginning of the tick.
+
+        Two reads that failed; beyond that, its window and the others' are different times.
+        """
+        return 3 * self.interval.total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a pod's page at `at` said for one check, and its completed requests there, if told."""
+
+    at: float
+    value: Statistic
+    requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A check's open tick: when it began and what each pod had counted by then.
+
+    `first` is when news first came; it is not saved, since a new leader's first news is its own.
+    """
+
+    start: float
+    marks: Mapping[str, Mark]
+    first: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One closed tick of a check: what both arms counted in it."""
+
+    check: str
+    stable: Sample
+    canary: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far one run's readings have been used."""
+
+    checks: Mapping[str, Open] = field(default_factory=dict)
+    served: Mapping[str, Served] = field(default_factory=dict)  # by pod
+    loads: Mapping[str, Load] = field(default_factory=dict)  # by the caller's name for the instant
+
+
+def advance(
+    cursor: Cursor,
+    readings: Mapping[str, Reading],
+    *,
+    stable: Mapping[str, str],
+    canary: Mapping[str, str],
+    now: float,
+    since: Mapping[str, float] | None = None,
+    pace: Pace = Pace(),
+) -> tuple[Cursor, tuple[Tick, ...], Mapping[str, Load]]:
+    """The next cursor, the ticks that closed, and the load since each instant in `since`.
+
+    `stable` and `canary` map the names of the pods that are there now to their nodes; `now` and the
+    instants are seconds since 1970, as in `Reading.at`. An instant that changed starts from zero.
+    """
+    here = {name: reading for name, reading in readings.items() if name in stable or name in canary}
+    checks: dict[str, Open] = {}
+    ticks = []
+    for check in sorted({name for reading in here.values() for name in reading.values} | set(cursor.checks)):
+        view = _View(_pages(check, here), stable, canary, now, pace)
+        checks[check], tick = _follow(check, cursor.checks.get(check), view)
+        ticks += [tick] if tick else []
+    served, loads = counted(
+        cursor.served,
+        cursor.loads,
+        stable={name: reading for name, reading in here.items() if name in stable},
+        canary={name: reading for name, reading in here.items() if name in canary},
+        since=since or {},
+        stale=pace.stale,
+    )
+    return Cursor(checks, served, loads), tuple(ticks), loads
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The newest page of a pod for one check."""
+
+    mark: Mark
+    latched: bool  # stands still between the proxy's flushes
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one pass sees of one check."""
+
+    pages: Mapping[str, _Page]
+    stable: Mapping[str, str]
+    canary: Mapping[str, str]
+    now: float
+    pace: Pace
+
+
+def _pages(check: str, readings: Mapping[str, Reading]) -> dict[str, _Page]:
+    return {
+        name: _Page(
+            Mark(reading.at, value, None if reading.requests is None else reading.requests.n),
+            latched=not isinstance(value, Counts) and reading.sources.get(check, "").startswith(LATCHED),
+        )
+        for name, reading in readings.items()
+        if (value := reading.values.get(check)) is not None
+    }
+
+
+def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | None]:
+    """The check's open tick after this pass, and the one that closed in it."""
+    marks = {} if tick is None else _present(tick.marks, view)
+    if tick is None or not view.stable.keys() & marks.keys():  # nobody to compare with: begin here
+        return _next({}, set(), view), None
+    news = {name for name in marks if name in view.pages and view.pages[name].mark.at > marks[name].at}
+    first = view.now if news and tick.first is None else tick.first
+    if first is None or _waits(marks, news, first, view):
+        return Open(tick.start, marks, first), None
+    return _next(marks, news, view), _closed(check, replace(tick, marks=marks), news, view)
+
+
+def _present(marks: Mapping[str, Mark], view: _View) -> dict[str, Mark]:
+    return {name: mark for name, mark in marks.items() if name in view.stable or name in view.canary}
+
+
+def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View) -> bool:
+    """Whether the tick stays open: an arm has said nothing, or a pod may still come."""
+    if any(arm.keys() & marks.keys() and not arm.keys() & news for arm in (view.stable, view.canary)):
+        return True
+    unread = marks.keys() - news
+    if unread and view.now - first < view.pace.page_patience:
+        return True
+    unflushed = any(not _flushed(marks[name], view.pages[name]) for name in news)
+    return unflushed and view.now - first < view.pace.flush_patience
+
+
+def _flushed(mark: Mark, page: _Page) -> bool:
+    """Whether the page's histogram holds what happened since the mark, as far as can be told."""
+    return not page.latched or page.mark.value != mark.value or page.mark.requests == mark.requests
+
+
+def _closed(check: str, tick: Open, news: set[str], view: _View) -> Tick:
+    def sample(arm: Mapping[str, str]) -> Sample:
+        names = sorted(name for name in news & arm.keys())
+        parts = ((name, difference(tick.marks[name].value, view.pages[name].mark.value)) for name in names)
+        pods = tuple(PodSample(name, arm[name], value) for name, value in parts if value is not None)
+        return Sample(tick.start, view.now, pods)
+
+    return Tick(check, sample(view.stable), sample(view.canary))
+
+
+def _next(marks: Mapping[str, Mark], news: set[str], view: _View) -> Open:
+    """The tick that begins now; pods that are too far behind, or unread, are not in it."""
+    seen = {name: page.mark for name, page in view.pages.items() if name in news or name not in marks}
+    return Open(view.now, _fresh(dict(marks) | seen, view))
+
+
+def _fresh(marks: Mapping[str, Mark], view: _View) -> dict[str, Mark]:
+    """The marks that are recent enough to begin a tick with."""
+    return {name: mark for name, mark in marks.items() if view.now - mark.at <= view.pace.stale}
+
+
+# -- across a change of leader ---------------------------------------------------------------------
+
+VERSION = 1  # of what `save` writes; a cursor of another version is not read
+
+
+def save(cursor: Cursor) -> Json:
+    """The cursor as JSON; bounds of buckets stand once, however many pods share them.
+
+    `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}]},
+    "served": {pod: [at, n]}, "loads": {name: [...]}}`; a value is `[n, k]` or `[bounds' index, [count...]]`.
+    """
+    marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
+    bounds = list(dict.fromkeys(value.le for value in marks if isinstance(value, Histogram)))
+    index = {le: at for at, le in enumerate(bounds)}
+    return {
+        "v": VERSION,
+        "bounds": [list(le) for le in bounds],
+        "checks": {name: [tick.start, _saved(tick.marks, index)] for name, tick in cursor.checks.items()},
+        "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
+        "loads": {name: asdict(load) for name, load in cursor.loads.items()},
+    }
+
+
+def load(saved: Json) -> Cursor:
+    """The cursor that `save` wrote; raises `ValueError` if this is not one, or of another version."""
+    if not isinstance(saved, dict) or saved.get("v") != VERSION:
+        raise ValueError(f"not a cursor of version {VERSION}; begin with an empty one")
+    try:
+        bounds = [tuple(le) for le in saved["bounds"]]
+        return Cursor(
+            {name: Open(start, _loaded(marks, bounds)) for name, (start, marks) in saved["checks"].items()},
+            {name: Served(at, n) for name, (at, n) in saved["served"].items()},
+            {name: Load(**values) for name, values in saved["loads"].items()},
+        )
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error
+
+
+def _saved(marks: Mapping[str, Mark], index: Mapping[tuple[float, ...], int]) -> Json:
+    return {name: [mark.at, mark.requests, _packed(mark.value, index)] for name, mark in marks.items()}
+
+
+def _packed(value: Statistic, index: Mapping[tuple[float, ...], int]) -> Json:
+    return [value.n, value.k] if isinstance(value, Counts) else [index[value.le], list(value.count)]
+
+
+def _loaded(marks: Json, bounds: list[tuple[float, ...]]) -> dict[str, Mark]:
+    return {name: Mark(at, _unpacked(value, bounds), n) for name, (at, n, value) in marks.items()}
+
+
+def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic:
+    first, second = value
+    return Histogram(bounds[first], tuple(second)) if isinstance(second, list) else Counts(first, second)

@@ -1,0 +1,252 @@
+"""From an annotated Deployment to the CanaryRun it asks for, or why not.
+
+Pure and level-triggered: the same objects give the same answer, so a missed event, a restart or two
+leaders at once compute the same name and find the run there. Nothing is written on users' objects.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from controller import resource
+from controller.cluster import Cluster, template_hash
+from controller.model import Commands, Reason, Stage
+
+Json = Any
+
+PREFIX = f"{resource.GROUP}/"
+CANARY_OF = f"{PREFIX}canary-of"
+FREEZE = f"{PREFIX}freeze"
+KNOWN = frozenset(
+    f"{PREFIX}{name}"
+    for name in (
+        "canary-of",
+        "policy",
+        "virtual-service",
+        "stable-subset",
+        "canary-subset",
+        "steps",
+        "max-latency-increase",
+        "pause",
+        "abort",
+        "approve",
+        "promote",
+    )
+)
+# A run that ended so says nothing about its template: the same template may be asked for again.
+UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
+# DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
+LONGEST_NAME = 63
+
+Steerable = Callable[[Json, Json], str | None]
+"""(plan, canary Deployment) -> why its VirtualService cannot be steered, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A CanaryRun object to create."""
+
+    run: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why no run is made: the field, its value and the remedy, in one sentence."""
+
+    message: str
+
+
+def annotations(deployment: Json) -> dict[str, str]:
+    """The Deployment's `serin.dev/` annotations."""
+    found = deployment["metadata"].get("annotations", {})
+    return {key: value for key, value in found.items() if key.startswith(PREFIX)}
+
+
+def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | Refused | None:
+    """The run that the Deployment asks for, a refusal, or None when nothing is to be made (yet)."""
+    notes = annotations(deployment)
+    if "deletionTimestamp" in deployment["metadata"] or not notes:
+        return None
+    refusal = _misread(deployment, notes)
+    if refusal is not None:
+        return Refused(refusal)
+    return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
+
+
+def rung(said: Commands, notes: dict[str, str], run: str) -> Commands:
+    """`said`, and what the annotations' doorbells add: they name the run, so a leftover rings for none."""
+    note = "asked for by annotation"
+    return replace(
+        said,
+        paused=said.paused or notes.get(f"{PREFIX}pause") == "true",
+        abort=said.abort or (note if notes.get(f"{PREFIX}abort") == run else None),
+        promote=said.promote or (note if notes.get(f"{PREFIX}promote") == run else None),
+        approvals=max(said.approvals, int(notes.get(f"{PREFIX}approve") == run)),
+    )
+
+
+def _misread(deployment: Json, notes: dict[str, str]) -> str | None:
+    """What is wrong with the annotations as such."""
+    unknown = sorted(notes.keys() - KNOWN)
+    if unknown:
+        return f"annotation {unknown[0]} is unknown; remove it or use one of {', '.join(sorted(KNOWN))}"
+    stable = notes.get(CANARY_OF, "-")
+    if not re.fullmatch(r"[a-z0-9-]([a-z0-9.-]*[a-z0-9])?|-", stable):
+        return (
+            f'annotation {CANARY_OF}: "{stable}" is not the name of a Deployment in this namespace; '
+            "give the name alone (a canary and its stable Deployment share a namespace)"
+        )
+    if stable == deployment["metadata"]["name"]:
+        return f'annotation {CANARY_OF}: "{stable}" is this Deployment itself; name the stable one'
+    return _misread_values(notes)
+
+
+def _misread_values(notes: dict[str, str]) -> str | None:
+    steps, increase = notes.get(f"{PREFIX}steps"), notes.get(f"{PREFIX}max-latency-increase")
+    if steps is not None and _steps(steps) is None:
+        return (
+            f'annotation {PREFIX}steps: "{steps}" is not a list of 1 to 20 rising percentages from 1 to 99; '
+            'write for example "5,10,25,50" (promotion is what follows the last step)'
+        )
+    if increase is not None and not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", increase):
+        return (
+            f'annotation {PREFIX}max-latency-increase: "{increase}" is not a percentage; '
+            'write for example "20%"'
+        )
+    pause = notes.get(f"{PREFIX}pause", "true")
+    if pause not in {"true", "false"}:
+        return f'annotation {PREFIX}pause: "{pause}" is neither "true" nor "false"; remove it or set "true"'
+    return None
+
+
+def _steps(text: str) -> list[int] | None:
+    parts = text.split(",")
+    if not all(re.fullmatch(r" *[0-9]{1,2} *", part) for part in parts) or len(parts) > 20:
+        return None
+    steps = [int(part) for part in parts]
+    rising = all(low < high for low, high in pairwise(steps))
+    return steps if rising and steps[0] >= 1 else None
+
+
+def _asked(
+    deployment: Json, notes: dict[str, str], cluster: Cluster, steerable: Steerable
+) -> Asked | Refused | None:
+    meta = deployment["metadata"]
+    stable = cluster.get("deployments", meta["namespace"], notes[CANARY_OF])
+    if stable is None:
+        return Refused(
+            f'annotation {CANARY_OF}: there is no Deployment "{notes[CANARY_OF]}" in namespace '
+            f"{meta['namespace']}; create it or correct the name"
+        )
+    canary_hash, stable_hash = template_hash(cluster, deployment), template_hash(cluster, stable)
+    if canary_hash is None or stable_hash is None:
+        return None  # their own controller has not caught up; its next event brings us back
+    attempt = _attempt(cluster, deployment, canary_hash)
+    if attempt is None:
+        return None
+    if any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
+        return None  # it will be superseded by what it sees, and its end brings us back
+    plan = _plan(notes, deployment, stable) | {"canaryHash": canary_hash, "stableHash": stable_hash}
+    refusal = _unfit(cluster, deployment, stable) or _policy(cluster, notes, plan, meta["namespace"])
+    refusal = refusal or steerable(plan, deployment) or _taken(cluster, plan, meta["namespace"])
+    if refusal is not None:
+        return Refused(refusal)
+    name = run_name(meta["name"], canary_hash, attempt)
+    return Asked(
+        resource.run_object(
+            plan, name=name, namespace=meta["namespace"], workload=meta["name"], owner_uid=meta["uid"]
+        )
+    )
+
+
+def run_name(workload: str, template: str, attempt: int) -> str:
+    """`{deployment}-{hash}-{attempt}`, the Deployment's name cut where it would not fit a label."""
+    tail = f"-{template}-{attempt}"
+    return workload[: LONGEST_NAME - len(tail)].rstrip("-.") + tail
+
+
+def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
+    """The number of the run to make; None if this template has its run already."""
+    past = [
+        run
+        for run in runs_of(cluster, deployment["metadata"]["namespace"], deployment["metadata"]["name"])
+        if run["spec"]["plan"]["canaryHash"] == template
+    ]
+    status = [run.get("status", {}) for run in past]
+    judged = [s for s in status if not (_ended(s) and s.get("reason") in UNJUDGED)]
+    return None if judged else len(past) + 1
+
+
+def runs_of(cluster: Cluster, namespace: str, workload: str) -> list[Json]:
+    """The workload's runs, oldest first."""
+    found = (run for run in cluster.all("canaryruns", namespace) if run["spec"]["plan"]["canary"] == workload)
+    return sorted(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+
+
+def live(run: Json) -> bool:
+    """Whether the CanaryRun object has not ended."""
+    return not _ended(run.get("status", {}))
+
+
+def _ended(status: Json) -> bool:
+    return bool(status.get("state", {}).get("stage") == Stage.ENDED)
+
+
+def _plan(notes: dict[str, str], deployment: Json, stable: Json) -> Json:
+    increase = notes.get(f"{PREFIX}max-latency-increase")
+    plan = {
+        "canary": deployment["metadata"]["name"],
+        "stable": stable["metadata"]["name"],
+        "virtualService": notes.get(f"{PREFIX}virtual-service", stable["metadata"]["name"]),
+        "stableSubset": notes.get(f"{PREFIX}stable-subset", "stable"),
+        "canarySubset": notes.get(f"{PREFIX}canary-subset", "canary"),
+    }
+    return plan if increase is None else plan | {"maxLatencyIncrease": increase}
+
+
+def _unfit(cluster: Cluster, deployment: Json, stable: Json) -> str | None:
+    """What about the two Deployments or their namespace rules a canary out."""
+    for one in (deployment, stable):
+        owner = next((o for o in one["metadata"].get("ownerReferences", ()) if o.get("controller")), None)
+        if owner is not None:
+            return (
+                f"Deployment {one['metadata']['name']} is owned by {owner['kind']} {owner['name']}, which "
+                "would undo a promotion; ask the owner for the canary instead"
+            )
+    if stable["spec"].get("revisionHistoryLimit") == 0:
+        return (
+            f"Deployment {stable['metadata']['name']} has revisionHistoryLimit 0, so that a failed promotion "
+            "could not be taken back; set it to 2 or more"
+        )
+    namespace = cluster.get("namespaces", "", deployment["metadata"]["namespace"]) or {"metadata": {}}
+    if namespace["metadata"].get("labels", {}).get("istio.io/dataplane-mode") == "ambient":
+        return "the namespace is in Istio's ambient mode, which has no subset weights; use sidecars"
+    return None
+
+
+def _policy(cluster: Cluster, notes: dict[str, str], plan: Json, namespace: str) -> str | None:
+    """`plan` gets its policy; the schema's defaults stand in for a policy that nobody wrote."""
+    named = notes.get(f"{PREFIX}policy")
+    found = cluster.get("canarypolicies", namespace, named or "default")
+    if named is not None and found is None:
+        return (
+            f'annotation {PREFIX}policy: there is no CanaryPolicy "{named}" in namespace {namespace}; '
+            "create it, or remove the annotation to use CanaryPolicy/default"
+        )
+    policy = dict(found["spec"]) if found is not None else {}
+    steps = notes.get(f"{PREFIX}steps")
+    plan["policy"] = policy if steps is None else policy | {"steps": _steps(steps)}
+    return resource.unusable(plan["policy"])
+
+
+def _taken(cluster: Cluster, plan: Json, namespace: str) -> str | None:
+    for run in cluster.all("canaryruns", namespace):
+        other = run["spec"]["plan"]
+        if live(run) and other["virtualService"] == plan["virtualService"]:
+            return (
+                f"VirtualService {plan['virtualService']} is being steered by CanaryRun "
+                f"{run['metadata']['name']}; one run at a time, wait for it or abort it"
+            )
+    return None

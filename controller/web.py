@@ -1,0 +1,154 @@
+"""What can be asked of the process over HTTP: probes, metrics, and the runs it knows. Reading only.
+
+Every replica answers, leader or not.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from aiohttp import web
+
+Json = Any
+# The loop turns every second. A replica that has not for so long is stuck, and better restarted;
+# longer than the longest wait that may be in it (an attempt on the Lease, 4 s).
+STUCK_AFTER = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Where the answers come from; each is called when somebody asks."""
+
+    idle: Callable[[], timedelta]  # since the loop last turned (of a standby: since it last tried to lead)
+    lists: Callable[[], Mapping[str, bool]]  # which lists the API server has delivered
+    metrics: Callable[[], tuple[bytes, str]]  # page and content type
+    runs: Callable[[], Sequence[Json]]  # CanaryRun objects
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """One line of a probe: what, whether it is fine, and why not."""
+
+    name: str
+    fine: bool
+    why: str = ""
+
+    def __str__(self) -> str:
+        """As the API server's own probes write it."""
+        return f"[+]{self.name} ok" if self.fine else f"[-]{self.name} failed: {self.why}"
+
+
+def application(answers: Answers) -> web.Application:
+    """The routes. `GET` only: nothing here changes anything."""
+
+    async def livez(request: web.Request) -> web.Response:
+        idle = answers.idle()
+        why = f"it last turned {idle.total_seconds():.0f} s ago"
+        return _probed("livez", [_Probe("loop", idle < STUCK_AFTER, why)], request=request)
+
+    async def readyz(request: web.Request) -> web.Response:
+        lists = sorted(answers.lists().items())
+        why = "the API server has not delivered this list; may the service account list it?"
+        return _probed("readyz", [_Probe(name, there, why) for name, there in lists], request=request)
+
+    async def metrics(_: web.Request) -> web.Response:
+        page, content_type = answers.metrics()
+        return web.Response(body=page, headers={"Content-Type": content_type})
+
+    async def runs(_: web.Request) -> web.Response:
+        return _json({"items": [summary(run) for run in sorted(answers.runs(), key=_key)]})
+
+    async def run(request: web.Request) -> web.Response:
+        key = request.match_info["namespace"], request.match_info["name"]
+        found = next((run for run in answers.runs() if _key(run) == key), None)
+        if found is None:
+            return _json(
+                {"error": f"no CanaryRun {key[0]}/{key[1]}; /runs lists those there are"}, status=404
+            )
+        return _json(_shown(found))
+
+    app = web.Application(middlewares=[_guarded])
+    app.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics),
+            web.get("/runs", runs),
+            web.get("/runs/{namespace}/{name}", run),
+        ]
+    )
+    return app
+
+
+@asynccontextmanager
+async def serving(answers: Answers, host: str, port: int) -> AsyncIterator[str]:
+    """While the block runs the answers are served; yields the URL (port 0 takes any free port)."""
+    runner = web.AppRunner(application(answers), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise OSError(
+                f"cannot serve probes and metrics at {host}:{port}: {error.strerror};"
+                " choose another address with --bind and --port (0: any free port)"
+            ) from error
+        address = runner.addresses[0]
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        yield f"http://{shown}:{address[1]}"
+    finally:
+        await runner.cleanup()
+
+
+def summary(run: Json) -> Json:
+    """A run in a line."""
+    status, plan = run.get("status", {}), run["spec"]["plan"]
+    return {
+        "namespace": run["metadata"]["namespace"],
+        "name": run["metadata"]["name"],
+        "created": run["metadata"].get("creationTimestamp"),
+        "canary": plan["canary"],
+        "stable": plan["stable"],
+        **{field: status.get(field) for field in ("phase", "step", "weight", "verdict", "reason", "message")},
+    }
+
+
+def _shown(run: Json) -> Json:
+    """The object without what is nobody's interface: checkpoint, outbox, bookkeeping, field owners."""
+    status = {
+        field: value
+        for field, value in run.get("status", {}).items()
+        if field not in {"checkpoint", "outbox", "state"}
+    }
+    metadata = {field: value for field, value in run["metadata"].items() if field != "managedFields"}
+    return {**run, "metadata": metadata, "status": status}
+
+
+def _key(run: Json) -> tuple[str, str]:
+    return run["metadata"]["namespace"], run["metadata"]["name"]
+
+
+def _probed(name: str, probes: Sequence[_Probe], *, request: web.Request) -> web.Response:
+    """200 "ok" or 503 with every line; `?verbose` shows the lines either way."""
+    fine = bool(probes) and all(probe.fine for probe in probes)
+    if fine and "verbose" not in request.query:
+        return web.Response(text="ok")
+    lines = [*map(str, probes), f"{name} check {'passed' if fine else 'failed'}"]
+    return web.Response(text="\n".join(lines) + "\n", status=200 if fine else 503)
+
+
+def _json(value: Json, *, status: int = 200) -> web.Response:
+    return web.json_response(value, status=status, dumps=lambda each: json.dumps(each, default=str))
+
+
+@web.middleware
+async def _guarded(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Every answer is fresh, and a browser takes it for what it says it is."""
+    answer: web.StreamResponse = await handler(request)
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    return answer

@@ -1,0 +1,245 @@
+"""What stands on the wire: camelCase fields, `"30s"` durations, `"20%"` percentages, RFC 3339 times.
+
+Defaults stand in the CRD's schema. A field that the schema defaults is required here, and its absence
+is an error; a field that we do not know is ignored, since a newer schema may know more than we do.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from controller.model import OnDoubt, PromotionMode, Reason, Sizing, Stage
+
+Json = Any
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
+
+
+class Malformed(ValueError):
+    """An object that the schema should have refused; the text names the field and the remedy."""
+
+
+# -- scalars ---------------------------------------------------------------------------------------
+
+
+def duration(text: str, *, field: str = "duration") -> timedelta:
+    """The duration that `text` writes, such as `30s`, `1m30s` or `500ms`."""
+    if not re.fullmatch(r"([0-9]+(ms|s|m|h))+", text):
+        raise Malformed(f'{field}: expected a duration such as "30s" or "1m30s", got "{text}"')
+    return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text)))
+
+
+def percent(text: str, *, field: str = "percentage") -> float:
+    """The fraction that `text` writes: 0.2 for `20%`."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", text):
+        raise Malformed(f'{field}: expected a percentage such as "20%", got "{text}"')
+    return float(text[:-1]) / 100
+
+
+def time(value: datetime | None) -> str | None:
+    """RFC 3339 in UTC with microseconds."""
+    return None if value is None else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# -- objects ---------------------------------------------------------------------------------------
+
+
+class Wire(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Base of all that is read from the wire."""
+
+
+class Check(Wire, frozen=True, kw_only=True):
+    """One entry of `checks[]`."""
+
+    name: str
+    type: str
+    quantile: float = 0.95
+    max_increase: str = "0%"
+    plus: str = "0%"
+    tolerance: float = 0.05
+    required: bool = True
+    share: float | None = None
+
+
+class Secret(Wire, frozen=True, kw_only=True):
+    """A Secret in the run's own namespace."""
+
+    name: str
+    key: str
+
+
+class Slack(Wire, frozen=True, kw_only=True):
+    """Where Slack's URL is kept."""
+
+    secret_ref: Secret
+
+
+class Webhook(Wire, frozen=True, kw_only=True):
+    """A receiver, and where its signing key is kept."""
+
+    url: str
+    secret_ref: Secret | None = None
+
+
+class Alert(Wire, frozen=True, kw_only=True):
+    """One entry of `alerts[]`: `slack` or `webhook`."""
+
+    slack: Slack | None = None
+    webhook: Webhook | None = None
+    on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
+
+
+class ScaleDownDelay(Wire, frozen=True, kw_only=True):
+    """How long the canary's pods stay after the end."""
+
+    promoted: str
+    rolled_back: str
+
+
+class Promotion(Wire, frozen=True, kw_only=True):
+    """Who gives stable the template."""
+
+    mode: PromotionMode
+
+
+class Policy(Wire, frozen=True, kw_only=True):
+    """A CanaryPolicy's spec, complete."""
+
+    steps: tuple[int, ...]
+    warm_up: str
+    min_step: str
+    min_requests: int
+    step_timeout: str
+    progress_deadline: str
+    alpha: float
+    beta: float
+    canary_replicas: Sizing
+    on_inconclusive: OnDoubt
+    on_no_data: OnDoubt
+    no_data_timeout: str
+    scale_down_delay: ScaleDownDelay
+    promotion: Promotion
+    history_limit: int
+    burst_tolerance: str
+    checks: tuple[Check, ...]
+    alerts: tuple[Alert, ...] = ()
+
+
+class Plan(Wire, frozen=True, kw_only=True):
+    """`CanaryRun.spec.plan`."""
+
+    canary: str
+    stable: str
+    canary_hash: str
+    stable_hash: str
+    virtual_service: str
+    stable_subset: str
+    canary_subset: str
+    max_latency_increase: str | None = None
+    policy: Policy
+
+
+class Said(Wire, frozen=True, kw_only=True):
+    """A command with its reason."""
+
+    reason: str
+
+
+class RunSpec(Wire, frozen=True, kw_only=True):
+    """`CanaryRun.spec`."""
+
+    plan: Plan
+    paused: bool = False
+    abort: Said | None = None
+    promote: Said | None = None
+    approved: tuple[str, ...] = ()
+
+
+class Owner(Wire, frozen=True, kw_only=True):
+    """One owner reference."""
+
+    uid: str = ""
+    controller: bool = False
+
+
+class Meta(Wire, frozen=True, kw_only=True):
+    """What we need of an object's metadata."""
+
+    name: str
+    namespace: str
+    creation_timestamp: datetime
+    deletion_timestamp: datetime | None = None
+    owner_references: tuple[Owner, ...] = ()
+
+
+class Weight(Wire, frozen=True, kw_only=True):
+    """One entry of `status.weights[]`."""
+
+    at: datetime
+    weight: int
+    reason: Reason
+
+
+class Message(Wire, frozen=True, kw_only=True):
+    """One entry of `status.outbox[]`."""
+
+    id: str
+    alert: int
+    outcome: str
+    reason: Reason
+    sentence: str
+    at: datetime
+
+
+class State(Wire, frozen=True, kw_only=True):
+    """The machine's own bookkeeping, under `status.state`."""
+
+    stage: Stage = Stage.WAITING
+    step: int = 0
+    hold: Reason | None = None
+    check: str | None = None
+    step_since: datetime | None = None
+    weight_since: datetime | None = None
+    data_since: datetime | None = None
+    ended: datetime | None = None
+    passed: bool = False
+    approved: int = 0
+    copied: bool = False
+    settled: bool = False
+    scaled_down: bool = False
+    told: tuple[str, ...] = ()
+
+
+class RunStatus(Wire, frozen=True, kw_only=True):
+    """`CanaryRun.status`, as far as we read it back."""
+
+    state: State = State()
+    weight: int = 0
+    reason: Reason | None = None
+    message: str = ""
+    weights: tuple[Weight, ...] = ()
+    outbox: tuple[Message, ...] = ()
+    canary_replicas: int | None = None
+    epoch: int = 0
+    evidence_version: int = 0
+    checkpoint: str = ""
+
+
+class RunObject(Wire, frozen=True, kw_only=True):
+    """A CanaryRun."""
+
+    metadata: Meta
+    spec: RunSpec
+    status: RunStatus = RunStatus()
+
+
+def decode(obj: Json) -> RunObject:
+    """The CanaryRun that `obj` holds; raises `Malformed`."""
+    try:
+        return msgspec.convert(obj, RunObject, strict=True)
+    except msgspec.ValidationError as error:
+        name = obj.get("metadata", {}).get("name", "?") if isinstance(obj, Mapping) else "?"
+        raise Malformed(f"CanaryRun {name}: {error}") from error

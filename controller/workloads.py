@@ -1,0 +1,100 @@
+"""Deployments, as far as a run may touch them: the canary's size and, to promote, stable's template."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.cluster import Cluster, path, template_of
+from controller.kube import ApiError, Kube
+from controller.model import Plan
+
+Json = Any
+MERGE = "application/merge-patch+json"
+
+
+class TemplateLost(LookupError):
+    """The ReplicaSet that holds the template is gone, so that nothing can be promoted or restored."""
+
+
+class Workloads:
+    """The two Deployments of a run."""
+
+    def __init__(self, kube: Kube, cluster: Cluster) -> None:
+        self._kube = kube
+        self._cluster = cluster
+
+    def matches(self, plan: Plan) -> bool:
+        """Whether stable's template.spec is the one that was analysed."""
+        stable = self._cluster.get("deployments", plan.namespace, plan.stable)
+        analysed = self._template(plan, plan.canary, plan.canary_hash)
+        return (
+            stable is not None
+            and analysed is not None
+            and bool(stable["spec"]["template"]["spec"] == analysed["spec"])
+        )
+
+    async def scale(self, plan: Plan, replicas: int) -> None:
+        """The canary's Deployment wants `replicas` pods."""
+        where = path("deployments", plan.namespace, plan.canary, sub="scale")
+        await self._kube.call("PATCH", where, body={"spec": {"replicas": replicas}}, content_type=MERGE)
+
+    async def promote(self, plan: Plan) -> None:
+        """Stable has the analysed template.spec and annotations; its labels stay its own."""
+        analysed = self._template(plan, plan.canary, plan.canary_hash)
+        if analysed is None:
+            raise TemplateLost(f"Deployment {plan.canary} no longer has template {plan.canary_hash}")
+        stable = await self._read(plan)
+        labels = _labels(stable, analysed, self._subset_keys(plan))
+        await self._give(plan, stable, analysed | {"metadata": analysed["metadata"] | {"labels": labels}})
+
+    async def restore(self, plan: Plan) -> None:
+        """Stable has the template again that the canary was compared with."""
+        before = self._template(plan, plan.stable, plan.stable_hash)
+        if before is None:
+            raise TemplateLost(f"Deployment {plan.stable} no longer has template {plan.stable_hash}")
+        await self._give(plan, await self._read(plan), before)
+
+    def _template(self, plan: Plan, deployment: str, wanted: str) -> Json | None:
+        found = self._cluster.get("deployments", plan.namespace, deployment)
+        return None if found is None else template_of(self._cluster, found, wanted)
+
+    async def _read(self, plan: Plan) -> Json:
+        stable = await self._kube.call("GET", path("deployments", plan.namespace, plan.stable))
+        if stable is None:
+            raise ApiError(404, "NotFound", f"Deployment {plan.stable} is gone")
+        return stable
+
+    async def _give(self, plan: Plan, stable: Json, template: Json) -> None:
+        """A merge patch, not a strategic one, which would keep the environment that was removed."""
+        body = {
+            "metadata": {"resourceVersion": stable["metadata"]["resourceVersion"]},
+            "spec": {"template": merge_patch(stable["spec"]["template"], template)},
+        }
+        where = path("deployments", plan.namespace, plan.stable)
+        written = await self._kube.call("PATCH", where, body=body, content_type=MERGE)
+        self._cluster.wrote("deployments", written)
+
+    def _subset_keys(self, plan: Plan) -> set[str]:
+        """Label keys by which any DestinationRule of the namespace tells subsets apart."""
+        rules = self._cluster.all("destinationrules", plan.namespace)
+        subsets = (subset for rule in rules for subset in rule["spec"].get("subsets", ()))
+        return {key for subset in subsets for key in subset.get("labels", {})}
+
+
+def _labels(stable: Json, analysed: Json, subset_keys: set[str]) -> dict[str, str]:
+    """Stable's labels, and those of the canary that neither a selector nor a subset looks at.
+
+    A verbatim copy would be a 422 (the selector no longer matches) or move pods between the arms.
+    """
+    own: dict[str, str] = stable["spec"]["template"]["metadata"].get("labels", {})
+    taken = own.keys() | subset_keys | stable["spec"]["selector"].get("matchLabels", {}).keys()
+    new = analysed["metadata"].get("labels", {})
+    return own | {key: value for key, value in new.items() if key not in taken}
+
+
+def merge_patch(old: Json, new: Json) -> Json:
+    """The RFC 7386 merge patch that turns `old` into `new`: what is gone is null."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    gone = {key: None for key in old if key not in new}
+    changed = {key: merge_patch(old.get(key), value) for key, value in new.items() if old.get(key) != value}
+    return gone | changed

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Installs one of the images' programs into a prefix: install.sh TARGET PREFIX, from the repository root.
+# The Dockerfile runs this and so does CI, so that what an image holds is tried where none can be built.
+set -eu
+
+target=$1
+prefix=$2
+case $target in
+    controller) extras= ;;
+    gpu-shadow) extras='[gpu]' ;;
+    *) echo "install.sh: unknown target '$target'; use controller or gpu-shadow" >&2; exit 2 ;;
+esac
+
+"${PYTHON:-python3}" -m venv "$prefix"
+PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache-dir --compile ".$extras"
+
+# One look at what was installed: the program starts, and only gpu-shadow has torch.
+"$prefix/bin/serin" --help >/dev/null
+if [ "$target" = controller ] && "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
+    echo 'install.sh: the controller must not carry torch' >&2
+    exit 1
+fi

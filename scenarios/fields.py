@@ -1,0 +1,216 @@
+"""A YAML file read field by field, so that every complaint names file, field and remedy.
+
+The reader accepts YAML 1.2 as Kubernetes users mean it: `on`, `yes` and `2026-01-01` are strings, a
+key given twice is a mistake.
+"""
+
+import json
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+LONGEST = timedelta(days=1)  # nothing here plays longer; keeps sums of durations far from overflow
+_DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
+_PERCENT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?%")
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours"}
+_SHOWN = 40  # characters of a wrong value that are repeated back
+
+
+class BadStory(Exception):
+    """What is wrong with a scenario file, in one line: file, field, remedy."""
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML whose scalars are those of JSON, and whose mappings have each key once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
+        """The mapping; a key that stands twice raises."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{name!r} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+_TAG = "tag:yaml.org,2002:"
+_Yaml.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] not in (_TAG + "bool", _TAG + "timestamp")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(_TAG + "bool", re.compile(r"(?:true|false)\Z"), list("tf"))
+
+
+def read(path: Path) -> "Field":
+    """The file's top value; a file that cannot be read, or is not YAML, raises `BadStory`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as trouble:
+        raise BadStory(f"{path}: cannot be read: {trouble.strerror or trouble}") from trouble
+    except ValueError as trouble:
+        raise BadStory(f"{path}: is not UTF-8 text; save it as UTF-8") from trouble
+    return parse(text, file=str(path))
+
+
+def parse(text: str, *, file: str) -> "Field":
+    """The top value of `text`; `file` is only its name in complaints."""
+    try:
+        # A subclass of SafeLoader: nothing but plain values comes out of it.
+        value = yaml.load(text, Loader=_Yaml)  # noqa: S506
+        json.dumps(value, allow_nan=False)
+    except yaml.MarkedYAMLError as trouble:
+        mark = trouble.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the whole file"
+        raise BadStory(f"{file}: {where}: is not YAML: {_line(trouble.problem)}") from trouble
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as trouble:
+        # PyYAML lets some malformed scalars escape as the constructor's own error.
+        raise BadStory(f"{file}: holds what JSON cannot: {_line(trouble)}") from trouble
+    return Field(file=file, path="", value=value)
+
+
+def _line(what: object) -> str:
+    return " ".join(str(what).split())
+
+
+def shown(value: object) -> str:
+    """`value` as the file's author would recognise it, cut short."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One value of the file, and where it stands."""
+
+    file: str
+    path: str
+    value: Any
+
+    def bad(self, expected: str) -> BadStory:
+        """The complaint that something else stands here than was expected."""
+        return self.wrong(f"expected {expected}, got {shown(self.value)}")
+
+    def wrong(self, sentence: str) -> BadStory:
+        """A complaint about this field in free words."""
+        return BadStory(f"{self.file}: {self.path or 'the whole file'}: {sentence}")
+
+    def table(self, *names: str) -> "Table":
+        """The mapping that stands here, with no other fields than these."""
+        if not isinstance(self.value, dict):
+            raise self.bad(f"a mapping with {', '.join(names)}")
+        for name in self.value:
+            if name not in names:
+                raise self._under(str(name)).wrong(f"is unknown here; known are {', '.join(names)}")
+        inside = {name: self._under(name, value) for name, value in self.value.items()}
+        return Table(whole=self, inside=inside)
+
+    def _under(self, name: str, value: Any = None) -> "Field":
+        path = f"{self.path}.{name}" if self.path else name
+        return Field(file=self.file, path=path, value=value)
+
+    def items(self) -> tuple["Field", ...]:
+        """The entries of the list that stands here."""
+        if not isinstance(self.value, list):
+            raise self.bad("a list")
+        return tuple(
+            Field(file=self.file, path=f"{self.path}[{at}]", value=value)
+            for at, value in enumerate(self.value)
+        )
+
+    def mapping(self) -> Mapping[str, Any]:
+        """The mapping that stands here, as it is; somebody else knows its fields."""
+        if not isinstance(self.value, dict):
+            raise self.bad("a mapping")
+        return self.value
+
+    def text(self) -> str:
+        """The string that stands here."""
+        if not isinstance(self.value, str) or not self.value.strip():
+            raise self.bad("a string")
+        return self.value
+
+    def matching(self, pattern: str, example: str) -> str:
+        """The string that stands here, of this form."""
+        if not isinstance(self.value, str) or not re.fullmatch(pattern, self.value):
+            raise self.bad(f'a name like "{example}"')
+        return self.value
+
+    def one_of(self, *words: str) -> str:
+        """The word that stands here, one of these."""
+        if not isinstance(self.value, str) or self.value not in words:
+            raise self.bad(f"one of {', '.join(words)}" if len(words) > 1 else words[0])
+        return self.value
+
+    def true(self) -> bool:
+        """`True`; what is not the case is left out instead."""
+        if self.value is not True:
+            raise self.bad("true (leave it out otherwise)")
+        return True
+
+    def whole(self, *, least: int, most: int) -> int:
+        """The whole number that stands here, within these bounds."""
+        number = isinstance(self.value, int) and not isinstance(self.value, bool)
+        if not number or not least <= self.value <= most:
+            raise self.bad(f"a whole number from {least} to {most}")
+        return int(self.value)
+
+    def number(self, *, above: float | None = None, least: float = 0.0, most: float = 1e6) -> float:
+        """The number that stands here, within these bounds."""
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        low_enough = number and self.value <= most
+        if not low_enough or not (self.value > above if above is not None else self.value >= least):
+            bound = f"above {above:g}" if above is not None else f"from {least:g}"
+            raise self.bad(f"a number {bound} to {most:g}")
+        return float(self.value)
+
+    def percent(self) -> float:
+        """The share that stands here as `"0.1%"`, from 0 to 1."""
+        if isinstance(self.value, str) and _PERCENT.fullmatch(self.value):
+            share = float(self.value[:-1]) / 100
+            if share <= 1:
+                return share
+        raise self.bad('a percentage from 0% to 100% like "0.1%"')
+
+    def duration(self, *, positive: bool = False) -> timedelta:
+        """The duration that stands here as `"20s"`, of at most a day."""
+        if not isinstance(self.value, str) or not _DURATION.fullmatch(self.value):
+            raise self.bad('a duration like "20s"')
+        parts = _DURATION_PART.findall(self.value)
+        lasting = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
+        if lasting > LONGEST or (positive and not lasting):
+            raise self.bad('a duration above 0s like "20s"' if positive else 'a duration of at most "24h"')
+        return lasting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A mapping of the file, by field."""
+
+    whole: Field
+    inside: Mapping[str, Field]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.inside
+
+    def need(self, name: str) -> Field:
+        """The field, which must be there."""
+        if name not in self.inside:
+            raise Field(
+                file=self.whole.file,
+                path=f"{self.whole.path}.{name}" if self.whole.path else name,
+                value=None,
+            ).wrong("is missing; say it")
+        return self.inside[name]
+
+    def get(self, name: str, read: Callable[[Field], T], default: T) -> T:
+        """The field as `read` understands it, or the default where it is not said."""
+        return read(self.inside[name]) if name in self.inside else default

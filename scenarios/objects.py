@@ -1,0 +1,155 @@
+"""The Kubernetes objects of a story: two Deployments behind one Service, and Istio's routes to them.
+
+The canary's Deployment is annotated from the start: creating it is what asks for the run.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from scenarios.patches import merged
+from scenarios.plot import Arm, Patch, Story
+
+Json = Any
+
+NAMESPACE = "lab"
+STABLE = "model"
+CANARY = "model-canary"
+PORT = 8080
+SECRET = "alerts"  # noqa: S105 (the name of a Secret)
+DEPLOYMENTS: Mapping[Arm, str] = {Arm.STABLE: STABLE, Arm.CANARY: CANARY}
+VERSIONS: Mapping[Arm, str] = {Arm.STABLE: "v1", Arm.CANARY: "v2"}
+# Ready when the model answers; 2 s x 3 tell a dead process from a slow one as a usual probe would.
+PROBE: Json = {
+    "httpGet": {"path": "/v2/models/model/ready", "port": PORT},
+    "periodSeconds": 2,
+    "timeoutSeconds": 1,
+    "failureThreshold": 3,
+}
+
+
+def objects(story: Story, *, alerts_url: str = "http://alerts.lab/slack") -> list[Json]:
+    """All objects in the order to create them, the canary's Deployment last."""
+    found = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        *_secrets(story, alerts_url),
+        _policy(story),
+        _service(),
+        _destination_rule(),
+        _virtual_service(),
+        _deployment(Arm.STABLE, replicas=story.stable.replicas),
+        _deployment(Arm.CANARY, replicas=story.canary.replicas),
+    ]
+    return [_as_edited(obj, story) for obj in found]
+
+
+def _as_edited(obj: Json, story: Story) -> Json:
+    """The object as the story's edits at 0s leave it."""
+    for edit in story.edits:
+        if isinstance(edit, Patch) and edit.at == timedelta(0) and _is(obj, edit.kind, edit.name):
+            obj = merged(obj, edit.merge)
+    return obj
+
+
+def _is(obj: Json, kind: str, name: str) -> bool:
+    return bool(obj["kind"] == kind and obj["metadata"]["name"] == name)
+
+
+def _named(name: str, **more: Json) -> Json:
+    return {"name": name, "namespace": NAMESPACE, **more}
+
+
+def _secrets(story: Story, url: str) -> Sequence[Json]:
+    """What the policy's alerts refer to, if there are any."""
+    if not story.policy.get("alerts"):
+        return ()
+    return (
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": _named(SECRET),
+            # a Standard Webhooks secret: "whsec_" and 24 bytes or more in base64
+            "stringData": {"url": url, "secret": "whsec_c2VyaW4ncyBsYWIsIG5vdCBhIHJlYWwgc2VjcmV0"},
+        },
+    )
+
+
+def _policy(story: Story) -> Json:
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryPolicy",
+        "metadata": _named("default"),
+        "spec": dict(story.policy),
+    }
+
+
+def _service() -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _named(STABLE),
+        "spec": {"selector": {"app": "model"}, "ports": [{"name": "http", "port": 80, "targetPort": PORT}]},
+    }
+
+
+def _destination_rule() -> Json:
+    subsets = [{"name": str(arm), "labels": {"version": str(arm)}} for arm in Arm]
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": _named(STABLE),
+        "spec": {"host": STABLE, "subsets": subsets},
+    }
+
+
+def _virtual_service() -> Json:
+    route = [
+        {"destination": {"host": STABLE, "subset": str(arm)}, "weight": weight}
+        for arm, weight in ((Arm.STABLE, 100), (Arm.CANARY, 0))
+    ]
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": _named(STABLE),
+        "spec": {"hosts": [STABLE], "http": [{"name": "primary", "route": route}]},
+    }
+
+
+def _deployment(arm: Arm, *, replicas: int) -> Json:
+    labels = {"app": "model", "version": str(arm)}
+    asking = {"annotations": {"serin.dev/canary-of": STABLE}} if arm is Arm.CANARY else {}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _named(DEPLOYMENTS[arm], labels=labels, **asking),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels, "annotations": _scraped()},
+                "spec": {"containers": [_container(VERSIONS[arm])]},
+            },
+        },
+    }
+
+
+def _scraped() -> Mapping[str, str]:
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(PORT),
+        "prometheus.io/path": "/metrics",
+    }
+
+
+def _container(version: str) -> Json:
+    return {
+        "name": "model",
+        "image": f"serin.dev/lab-model:{version}",
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "env": [{"name": "MODEL_VERSION", "value": version}],
+        "readinessProbe": PROBE,
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "256Mi"},
+        },
+    }

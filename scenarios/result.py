@@ -1,0 +1,133 @@
+"""What came of a story, and whether it is what the story expects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from scenarios.plot import Ending, Outcome, Story
+
+Json = Any
+Weights = tuple[tuple[float, int], ...]  # (seconds since the story's beginning, percent to the canary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Requests as their senders count them; failed ones are in the arms' numbers too."""
+
+    stable: int = 0
+    canary: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What was observed while a story was played; times are seconds since its beginning.
+
+    `verdict` is when the run ended, or was held; `last_routed` the start of the last request that
+    the proxy routed to the canary, `last_attempt` the last try of one that still reached it.
+    """
+
+    outcome: Outcome
+    reason: str | None = None
+    check: str | None = None
+    verdict: float | None = None
+    first_routed: float | None = None
+    last_routed: float | None = None
+    last_attempt: float | None = None
+    weights: Weights = ()
+    requests: Requests = Requests()
+    evidence: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One story's line in the JSON list. Seconds count from the fault, or the canary's first request."""
+
+    name: str
+    ok: bool
+    mode: str  # "live" or "virtual"
+    outcome: str
+    reason: str | None
+    check: str | None
+    seconds_to_verdict: float | None
+    seconds_to_weight_zero: float | None
+    last_attempt: float | None
+    weights: Weights
+    requests: Requests
+    evidence: Json
+
+    def as_json(self) -> Mapping[str, Json]:
+        """The object with the keys of the file."""
+        asked = self.requests
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "mode": self.mode,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "check": self.check,
+            "secondsToVerdict": _rounded(self.seconds_to_verdict),
+            "secondsToWeightZero": _rounded(self.seconds_to_weight_zero),
+            "lastAttempt": _rounded(self.last_attempt),
+            "weights": [[round(at, 3), weight] for at, weight in self.weights],
+            "requests": {"stable": asked.stable, "canary": asked.canary, "failed": asked.failed},
+            "evidence": self.evidence,
+        }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def result(story: Story, played: Played, *, mode: str) -> Result:
+    """What was played, measured from the moment that counts, and held against the story's `expect`."""
+    onset = _onset(story, played)
+    ended = played.outcome is not Outcome.HELD
+    zero = _after(onset, played.last_routed) if ended else None
+    return Result(
+        name=story.name,
+        ok=any(_met(ending, played, zero=zero) for ending in story.expect),
+        mode=mode,
+        outcome=str(played.outcome),
+        reason=played.reason,
+        check=played.check,
+        seconds_to_verdict=_after(onset, played.verdict),
+        seconds_to_weight_zero=zero,
+        last_attempt=_after(onset, played.last_attempt) if ended else None,
+        weights=played.weights,
+        requests=played.requests,
+        evidence=played.evidence,
+    )
+
+
+def _onset(story: Story, played: Played) -> float:
+    """The last arm fault, or the canary's first request if that is later."""
+    faults = [fault.at.total_seconds() for fault in story.arm_faults]
+    return max([*faults, played.first_routed or 0.0])
+
+
+def _after(onset: float, at: float | None) -> float | None:
+    return None if at is None else at - onset
+
+
+def _met(ending: Ending, played: Played, *, zero: float | None) -> bool:
+    return (
+        ending.outcome is played.outcome
+        and ending.check in (None, played.check)
+        and ending.reason in (None, played.reason)
+        and (ending.within is None or zero is None or timedelta(seconds=zero) <= ending.within)
+    )
+
+
+def wanted(expect: Sequence[Ending]) -> str:
+    """The expectation in words, for the table at the end."""
+    return " or ".join(map(_words, expect))
+
+
+def _words(ending: Ending) -> str:
+    words = [str(ending.outcome)]
+    words += [f"by {ending.check}"] if ending.check else []
+    words += [f"({ending.reason})"] if ending.reason else []
+    words += [f"within {ending.within.total_seconds():g} s"] if ending.within else []
+    return " ".join(words)

@@ -1,0 +1,124 @@
+"""Probes, metrics and runs over real HTTP on loopback."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+
+from controller.telemetry import Telemetry
+from controller.web import STUCK_AFTER, Answers, serving
+
+RUN: dict[str, Any] = {
+    "apiVersion": "serin.dev/v1alpha1",
+    "kind": "CanaryRun",
+    "metadata": {
+        "name": "model-canary-abc-1",
+        "namespace": "lab",
+        "creationTimestamp": "2026-11-01T12:00:00Z",
+        "managedFields": [{"manager": "serin-controller"}],
+    },
+    "spec": {"plan": {"canary": "model-canary", "stable": "model"}},
+    "status": {"phase": "Progressing", "weight": 10, "checkpoint": "x" * 1000, "state": {}, "outbox": []},
+}
+CALM = Answers(
+    idle=lambda: timedelta(seconds=1),
+    lists=lambda: {"pods": True, "deployments": True},
+    metrics=Telemetry().page,
+    runs=lambda: [RUN],
+)
+
+
+@asynccontextmanager
+async def asked(answers: Answers) -> AsyncIterator[aiohttp.ClientSession]:
+    async with serving(answers, "127.0.0.1", 0) as url, aiohttp.ClientSession(url) as session:
+        yield session
+
+
+async def test_a_turning_loop_is_alive() -> None:
+    async with asked(CALM) as session, session.get("/livez") as answer:
+        assert (answer.status, await answer.text()) == (200, "ok")
+
+
+async def test_a_stuck_loop_is_not_alive_and_the_probe_says_for_how_long() -> None:
+    stuck = replace(CALM, idle=lambda: STUCK_AFTER + timedelta(seconds=8))
+    async with asked(stuck) as session, session.get("/livez") as answer:
+        assert answer.status == 503
+        assert "[-]loop failed: it last turned 23 s ago" in await answer.text()
+
+
+async def test_ready_when_every_list_was_delivered() -> None:
+    async with asked(CALM) as session, session.get("/readyz?verbose") as answer:
+        assert answer.status == 200
+        assert await answer.text() == "[+]deployments ok\n[+]pods ok\nreadyz check passed\n"
+
+
+async def test_not_ready_while_a_list_is_missing_and_the_probe_names_it() -> None:
+    early = replace(CALM, lists=lambda: {"pods": False, "deployments": True})
+    async with asked(early) as session, session.get("/readyz") as answer:
+        assert answer.status == 503
+        text = await answer.text()
+    assert "[+]deployments ok" in text
+    assert "[-]pods failed: the API server has not delivered this list" in text
+
+
+async def test_not_ready_before_anything_is_followed() -> None:
+    nothing = replace(CALM, lists=dict)
+    async with asked(nothing) as session, session.get("/readyz") as answer:
+        assert answer.status == 503
+
+
+async def test_metrics_are_in_the_text_format() -> None:
+    async with asked(CALM) as session, session.get("/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert "canary_decision_seconds_count 0.0" in await answer.text()
+
+
+async def test_runs_are_listed_in_a_line_each() -> None:
+    async with asked(CALM) as session, session.get("/runs") as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
+        (line,) = (await answer.json())["items"]
+    assert (line["namespace"], line["name"], line["phase"], line["weight"]) == (
+        "lab",
+        "model-canary-abc-1",
+        "Progressing",
+        10,
+    )
+
+
+async def test_one_run_is_shown_without_what_is_nobodys_interface() -> None:
+    async with asked(CALM) as session, session.get("/runs/lab/model-canary-abc-1") as answer:
+        shown = await answer.json()
+    assert shown["status"] == {"phase": "Progressing", "weight": 10}
+    assert "managedFields" not in shown["metadata"]
+    assert "checkpoint" in RUN["status"]
+
+
+async def test_a_run_without_status_is_listed_too() -> None:
+    fresh = {key: value for key, value in RUN.items() if key != "status"}
+    async with asked(replace(CALM, runs=lambda: [fresh])) as session, session.get("/runs") as answer:
+        assert (await answer.json())["items"][0]["phase"] is None
+
+
+async def test_an_unknown_run_is_not_found_and_the_answer_says_where_to_look() -> None:
+    async with asked(CALM) as session, session.get("/runs/lab/other") as answer:
+        assert answer.status == 404
+        assert (await answer.json())["error"] == "no CanaryRun lab/other; /runs lists those there are"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_nothing_can_be_changed(method: str) -> None:
+    async with asked(CALM) as session, session.request(method, "/runs/lab/model-canary-abc-1") as answer:
+        assert answer.status == 405
+
+
+async def test_a_taken_port_is_named_with_the_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}.*--bind and --port"):
+            async with serving(CALM, "127.0.0.1", port):
+                pass

@@ -1,0 +1,331 @@
+"""What holds for every history of a run, whatever is seen in whatever order."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller.machine import advance, finished
+from controller.model import (
+    ArmSeen,
+    Commands,
+    CopyTemplate,
+    LoadSeen,
+    OnDoubt,
+    Plan,
+    PodSeen,
+    Policy,
+    PromotionMode,
+    Reason,
+    RouteSeen,
+    Run,
+    Scale,
+    Seen,
+    SetWeight,
+    Sizing,
+    Stage,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+STEPS = (5, 20, 50)
+
+
+def second(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def policies() -> st.SearchStrategy[Policy]:
+    return st.builds(
+        Policy,
+        steps=st.just(STEPS),
+        warm_up=st.just(second(2)),
+        min_step=st.sampled_from([second(0), second(3)]),
+        min_requests=st.sampled_from([0, 50]),
+        step_timeout=st.just(second(20)),
+        progress_deadline=st.just(second(30)),
+        alpha=st.just(0.01),
+        beta=st.just(0.05),
+        canary_replicas=st.sampled_from(Sizing),
+        on_inconclusive=st.sampled_from(OnDoubt),
+        on_no_data=st.sampled_from([OnDoubt.HOLD, OnDoubt.ROLL_BACK]),
+        no_data_timeout=st.just(second(8)),
+        scale_down_promoted=st.just(second(3)),
+        scale_down_rolled_back=st.just(second(5)),
+        promotion=st.sampled_from(PromotionMode),
+        history_limit=st.just(10),
+        burst_tolerance=st.just(second(6)),
+        checks=st.just((CheckSpec(name="latency", kind=CheckKind.LATENCY),)),
+    )
+
+
+def new_run(policy: Policy) -> Run:
+    plan = Plan(
+        namespace="shop",
+        canary="model-canary",
+        stable="model",
+        canary_hash="new",
+        stable_hash="old",
+        virtual_service="model",
+        stable_subset="stable",
+        canary_subset="canary",
+        policy=policy,
+    )
+    return Run(name="model-canary-new-1", plan=plan, created=START)
+
+
+def pod(name: str, *, ready: bool = True, created: float = -10, restarts: int = 0, loop: bool = False) -> PodSeen:
+    return PodSeen(
+        name=name,
+        node="node",
+        ip="10.0.0.1",
+        ready=ready,
+        created=START + second(created),
+        restarts=restarts,
+        crash_looping=loop,
+    )
+
+
+def arm(template: str, pods: int) -> ArmSeen:
+    named = tuple(pod(f"{template}-{index}") for index in range(pods))
+    return ArmSeen(exists=True, template_hash=template, wanted=pods, pods=named)
+
+
+def judged(verdict: Verdict) -> Judgement:
+    check = CheckJudgement(name="latency", verdict=verdict, log_e=9.0, log_e_pass=0.0)
+    return Judgement(verdict=verdict, log_e=1.0, checks=(check,), failed="latency")
+
+
+WELL = Seen(
+    stable=arm("old", 3),
+    canary=arm("new", 3),
+    route=RouteSeen(weight=0),
+    judgement=judged(Verdict.PASS),
+    load=LoadSeen(step_canary_requests=60),
+)
+
+
+@st.composite
+def troubles(draw: st.DrawFn) -> Seen:
+    """One thing that is not as in `WELL`, or two."""
+    canary = WELL.canary
+    gone = replace(canary, pods=())
+    evicted = replace(canary, pods=(pod("fresh", ready=False, created=500),))
+    looping = replace(canary, pods=(*canary.pods, pod("loop", ready=False, restarts=3, loop=True)))
+    options: list[dict[str, object]] = [
+        *({"judgement": judged(verdict)} for verdict in (Verdict.INCONCLUSIVE, Verdict.NO_DATA) for _ in "123"),
+        {"judgement": judged(Verdict.FAIL)},
+        {"stable": replace(WELL.stable, pods=())},
+        {"stable": replace(WELL.stable, template_hash="other")},
+        {"stable": replace(WELL.stable, template_hash=None)},
+        {"stable": replace(WELL.stable, rolled_out=False), "stable_matches": True},
+        *({"stable_matches": True} for _ in "123"),
+        *({"canary": one} for one in (gone, evicted, looping)),
+        {"canary": replace(canary, wanted=1, pods=canary.pods[:1])},
+        {"canary": replace(canary, wanted=0, pods=())},
+        {"canary": replace(canary, template_hash="newer")},
+        {"canary": replace(canary, exists=False)},
+        {"canary": replace(canary, autoscaled=True, pods=canary.pods[:1])},
+        {"load": LoadSeen(step_canary_requests=60, silence=1000, silent_for=second(4))},
+        *({"load": LoadSeen(step_canary_requests=n, follows_weight=n > 0)} for n in (0, 60)),
+        *(
+            {"commands": Commands(**{name: value})}  # type: ignore[arg-type]
+            for name, value in {
+                "paused": True,
+                "abort": "because",
+                "promote": "trust me",
+                "deleted": True,
+                "withdrawn": True,
+                "frozen": True,
+            }.items()
+        ),
+        *({"commands": Commands(approvals=n)} for n in (1, 2, 3)),
+    ]
+    changes = draw(st.sampled_from(options)) | draw(st.one_of(st.just({}), st.sampled_from(options)))
+    return replace(WELL, **changes)  # type: ignore[arg-type]
+
+
+def sights() -> st.SearchStrategy[tuple[float, Seen, bool]]:
+    """Seconds until the pass, what it sees (the weight apart), and whether its actions get through."""
+    seen = st.one_of(st.just(WELL), st.just(WELL), st.just(WELL), troubles())
+    return st.tuples(
+        st.sampled_from([1.0, 4.0, 0.5, 12.0, 40.0]), seen, st.sampled_from([True] * 5 + [False])
+    )
+
+
+@dataclass
+class Pass:
+    before: Run
+    seen: Seen
+    after: Run
+    weights: list[int]
+    copies: int
+    scales: list[int]
+
+
+def history(run: Run, sight: list[tuple[float, Seen, bool]]) -> list[Pass]:
+    """The run through all of it, over a VirtualService that obeys only what gets through."""
+    now, there, passes = START, 0, []
+    for wait, seen, through in sight:
+        now += second(wait)
+        seen = replace(seen, route=RouteSeen(weight=there))
+        after, actions = advance(run, seen, now)
+        weights = [action.weight for action in actions if isinstance(action, SetWeight)]
+        scales = [action.replicas for action in actions if isinstance(action, Scale)]
+        copies = sum(isinstance(action, CopyTemplate) for action in actions)
+        passes.append(Pass(run, seen, after, weights, copies, scales))
+        run, there = after, (weights[-1] if weights and through else there)
+    return passes
+
+
+histories = st.tuples(policies().map(new_run), st.lists(sights(), min_size=10, max_size=40))
+many = settings(max_examples=300, deadline=None)
+
+
+@many
+@given(histories)
+def test_a_run_that_has_ended_never_changes_its_mind(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        if step.before.stage is Stage.ENDED:
+            assert step.after.stage is Stage.ENDED
+            assert (step.after.reason, step.after.message, step.after.ended, step.after.weights) == (
+                step.before.reason,
+                step.before.message,
+                step.before.ended,
+                step.before.weights,
+            )
+
+
+@many
+@given(histories)
+def test_a_weight_rises_to_a_step_of_the_plan_or_drops_to_zero(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        before, after = step.before.weight, step.after.weight
+        assert after in (before, 0) or (after > before and after == STEPS[step.after.step])
+        assert step.after.step - step.before.step in (0, 1)
+
+
+@many
+@given(histories)
+def test_a_failed_check_takes_all_traffic_away_in_the_same_pass(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        seen = step.seen
+        taken = seen.stable.ready > 0 or seen.canary.ready == 0
+        if step.before.weight > 0 and seen.judgement.verdict is Verdict.FAIL and taken:
+            assert step.after.weight == 0
+            assert step.weights[-1:] == [0]
+            assert step.after.stage is Stage.ENDED
+
+
+@many
+@given(histories)
+def test_what_is_routed_is_what_the_state_says(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        assert all(weight == step.after.weight for weight in step.weights)
+
+
+@many
+@given(histories)
+def test_a_virtual_service_that_disagrees_is_told_again_until_it_agrees(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        ours = step.after.weight_since is not None and not step.after.settled
+        if ours and step.seen.route.weight != step.after.weight:
+            assert step.weights == [step.after.weight]
+
+
+@many
+@given(histories)
+def test_no_step_is_left_upwards_without_a_pass_a_person_or_the_policy(given_: tuple[Run, list]) -> None:
+    passed = False
+    for step in history(*given_):
+        seen, before, after = step.seen, step.before, step.after
+        if before.step_since != after.step_since and after.stage is Stage.STEPPING:
+            passed = before.passed if after.step == before.step else False
+        enough = seen.load.step_canary_requests >= before.plan.policy.min_requests
+        passed = passed or (seen.judgement.verdict is Verdict.PASS and enough)
+        went_on = after.step > before.step or (
+            after.stage is Stage.PROMOTING and before.stage is Stage.STEPPING
+        )
+        if went_on and before.stage is Stage.STEPPING:
+            person = seen.commands.promote is not None or after.approved > before.approved
+            silent = seen.judgement.verdict is Verdict.NO_DATA
+            policy = before.plan.policy.on_inconclusive is OnDoubt.PROCEED and not silent
+            assert passed or person or policy
+            passed = False
+
+
+@many
+@given(histories)
+def test_silence_alone_never_raises_a_weight(given_: tuple[Run, list]) -> None:
+    run, sight = given_
+    silent = [
+        (
+            wait,
+            replace(
+                seen,
+                judgement=replace(seen.judgement, verdict=Verdict.NO_DATA),
+                commands=replace(seen.commands, promote=None, approvals=0),
+            ),
+            through,
+        )
+        for wait, seen, through in sight
+    ]
+    assert all(
+        step.after.step == 0 and step.after.stage is not Stage.PROMOTING for step in history(run, silent)
+    )
+
+
+@many
+@given(histories)
+def test_promoted_means_that_stable_runs_what_was_analysed(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        promoted = step.after.reason is Reason.PROMOTED and step.before.stage is not Stage.ENDED
+        if promoted:
+            assert step.seen.stable_matches
+            assert step.seen.stable.rolled_out
+            assert step.seen.canary.template_hash == "new"
+        if step.copies:
+            assert step.before.stage is Stage.PROMOTING
+            assert step.after.plan.policy.promotion is PromotionMode.COPY
+
+
+@many
+@given(histories)
+def test_frozen_nothing_is_raised_or_promoted(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        if step.seen.commands.frozen:
+            assert step.after.weight <= step.before.weight
+            assert step.copies == 0 or step.before.copied
+
+
+@many
+@given(histories)
+def test_the_canary_is_only_scaled_up_until_the_run_has_ended_and_then_once_to_zero(
+    given_: tuple[Run, list],
+) -> None:
+    downs = 0
+    for step in history(*given_):
+        for replicas in step.scales:
+            if step.before.stage is Stage.ENDED:
+                downs += 1
+                assert replicas == 0
+            else:
+                assert replicas > step.seen.canary.wanted
+    assert downs <= 1
+
+
+@many
+@given(histories)
+def test_the_same_history_gives_the_same_states(given_: tuple[Run, list]) -> None:
+    assert [step.after for step in history(*given_)] == [step.after for step in history(*given_)]
+
+
+@many
+@given(histories)
+def test_a_finished_run_asks_for_nothing(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        if finished(step.before):
+            assert step.after == step.before
+            assert not step.weights
+            assert not step.scales

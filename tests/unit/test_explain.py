@@ -1,0 +1,118 @@
+"""Sentences about checks and runs."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.judge import CheckJudgement, Verdict
+from controller import explain
+
+LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, quantile=0.95, max_increase=0.2)
+ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
+PREDICTIONS = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05)
+
+
+def judged(name: str, verdict: Verdict, **figures: Any) -> CheckJudgement:
+    figures = {"log_e": 0.0, "log_e_pass": 0.0, "canary_requests": 240, "stable_requests": 2160} | figures
+    return CheckJudgement(name=name, verdict=verdict, **figures)
+
+
+SLOW = judged(
+    "latency-p95",
+    Verdict.FAIL,
+    estimate=2.03,
+    interval=(1.37, 2.9),
+    canary_hits=61,
+    expected_hits=11.7,
+    threshold=0.1418,
+)
+
+
+def test_a_failed_latency_check_is_one_sentence_with_its_numbers() -> None:
+    assert explain.sentence(LATENCY, SLOW, after=timedelta(seconds=4.2)) == (
+        "p95 at the canary is 2.03x stable's (at least 1.37x);"
+        " 61 of 240 canary requests took longer than 142 ms, at most 12 were expected;"
+        " decided 4.2 s after the weight was set"
+    )
+
+
+def test_a_passed_latency_check_says_how_much_is_excluded_and_how_much_is_allowed() -> None:
+    fine = judged("latency-p95", Verdict.PASS, estimate=1.02, interval=(0.95, 1.13))
+    assert explain.sentence(LATENCY, fine) == (
+        "p95 at the canary is 1.02x stable's (at most 1.13x, 1.2x is allowed)"
+    )
+
+
+def test_an_open_latency_check_says_between_what_the_truth_is() -> None:
+    open_ = judged("latency-p95", Verdict.INCONCLUSIVE, estimate=1.1, interval=(0.93, 1.31))
+    assert "(between 0.93x and 1.31x, not certain yet, 1.2x is allowed)" in explain.sentence(LATENCY, open_)
+
+
+def test_a_failed_error_check_speaks_of_percentage_points_and_failed_requests() -> None:
+    bad = judged(
+        "errors", Verdict.FAIL, estimate=0.198, interval=(0.121, 0.3), canary_hits=48, expected_hits=0.62
+    )
+    assert explain.sentence(ERRORS, bad) == (
+        "the error rate at the canary is 20 points above stable's (at least 12 points);"
+        " 48 of 240 canary requests failed, at most 0.7 were expected"
+    )
+
+
+def test_fewer_errors_than_stable_are_below_it() -> None:
+    good = judged("errors", Verdict.PASS, estimate=-0.004, interval=(-0.01, 0.0004))
+    assert explain.sentence(ERRORS, good).startswith(
+        "the error rate at the canary is 0.4 points below stable's"
+        " (at most 0.04 points, 1.5x stable's rate plus 0.1 points is allowed)"
+    )
+
+
+def test_a_failed_prediction_check_speaks_of_distance() -> None:
+    bad = judged("predictions", Verdict.FAIL, estimate=0.314, interval=(0.22, 0.4), canary_hits=99)
+    assert explain.sentence(PREDICTIONS, bad).startswith(
+        "predictions at the canary are 0.31 away from stable's (at least 0.22); 99 of 240 canary requests"
+    )
+
+
+def test_without_data_the_sentence_says_who_is_missing() -> None:
+    nothing = judged("latency-p95", Verdict.NO_DATA, canary_requests=1, stable_requests=0)
+    assert explain.sentence(LATENCY, nothing) == (
+        "no p95 to compare: 1 canary request and 0 stable requests were measured"
+    )
+
+
+def test_a_caveat_ends_the_sentence() -> None:
+    coarse = judged(
+        "latency-p95", Verdict.FAIL, estimate=3.0, note="buckets are coarse: below 2.5x is invisible"
+    )
+    assert explain.sentence(LATENCY, coarse).endswith("; buckets are coarse: below 2.5x is invisible")
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("spec", [LATENCY, ERRORS, PREDICTIONS])
+@pytest.mark.parametrize("figures", [{}, {"estimate": 0.0}, {"canary_requests": 0}, {"expected_hits": 1.0}])
+def test_whatever_is_missing_there_is_a_sentence_on_one_line(
+    spec: CheckSpec, verdict: Verdict, figures: dict[str, Any]
+) -> None:
+    text = explain.sentence(spec, judged(spec.name, verdict, **figures))
+    assert text
+    assert "\n" not in text
+    assert "None" not in text
+    assert len(text) < 400
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00042, "0.42 ms"), (0.0125, "12.5 ms"), (0.1418, "142 ms"), (1.42, "1.42 s"), (90, "1 min 30 s")],
+)
+def test_latencies_are_said_with_three_figures(value: float, text: str) -> None:
+    assert explain.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4.2, "4.2 s"), (30, "30 s"), (59.97, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (3600, "1 h")],
+)
+def test_durations_are_said_as_people_say_them(value: float, text: str) -> None:
+    assert explain.duration(timedelta(seconds=value)) == text

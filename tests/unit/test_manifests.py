@@ -1,0 +1,460 @@
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller import resource
+from scenarios import schema
+
+Json = Any
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+KUBECTL = Path(sys.executable).with_name("kubectl")
+
+# What a structural schema may consist of (apiextensions.k8s.io/v1).
+WORDS = {
+    "default",
+    "description",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "nullable",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+}
+
+
+def documents(path: Path) -> list[Json]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def built(folder: str) -> list[Json]:
+    """The objects that `kubectl apply -k` would send."""
+    done = subprocess.run(
+        [KUBECTL, "kustomize", MANIFESTS / folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+CRDS = {crd["spec"]["names"]["kind"]: crd for crd in documents(MANIFESTS / "base" / "crds.yaml")}
+SCHEMAS = {kind: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for kind, crd in CRDS.items()}
+BASE = built("base")
+SAMPLES = built("samples")
+
+
+def of(objects: list[Json], kind: str) -> list[Json]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def every(node: Json, path: str = "") -> list[tuple[str, Json]]:
+    """Every schema below `node`, itself first."""
+    found = [(path, node)]
+    for name, child in node.get("properties", {}).items():
+        found += every(child, f"{path}.{name}")
+    return found + (every(node["items"], f"{path}[]") if "items" in node else [])
+
+
+def policy(**spec: Json) -> Json:
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryPolicy",
+        "metadata": {"name": "default", "namespace": "lab"},
+        "spec": spec,
+    }
+
+
+def run(**spec: Json) -> Json:
+    plan = {
+        "canary": "model-canary",
+        "stable": "model",
+        "canaryHash": "6f7",
+        "stableHash": "5d9",
+        "virtualService": "model",
+        "stableSubset": "stable",
+        "canarySubset": "canary",
+        "policy": {},
+    }
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryRun",
+        "metadata": {
+            "name": "model-canary-6f7-1",
+            "namespace": "lab",
+            "creationTimestamp": "2026-03-01T12:00:00Z",
+        },
+        "spec": {"plan": plan, **spec},
+    }
+
+
+def refused(obj: Json, old: Json = None) -> list[str]:
+    """What a server would say against `obj`; nothing if it takes it."""
+    root = SCHEMAS[obj["kind"]]
+    kept, unknown = schema.pruned(root, schema.defaulted(root, obj))
+    return [
+        *(f"unknown field {name}" for name in unknown),
+        *(str(p) for p in schema.problems(root, kept, old)),
+    ]
+
+
+def defaulted(obj: Json) -> Json:
+    return schema.defaulted(SCHEMAS[obj["kind"]], obj)
+
+
+# -- the CRDs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_a_schema_uses_only_words_that_structural_schemas_have(kind: str) -> None:
+    for path, node in every(SCHEMAS[kind]):
+        assert set(node) <= WORDS, path
+        assert "type" in node, f"{path} has no type"
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_every_default_is_itself_valid(kind: str) -> None:
+    for path, node in every(SCHEMAS[kind]):
+        if "default" in node:
+            value = schema.defaulted(node, copy.deepcopy(node["default"]))
+            assert not list(schema._problems(node, value, path)), path
+            assert not list(schema._broken_rules(node, value, None, path)), path
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_every_rule_has_a_message_for_people(kind: str) -> None:
+    for path, node in every(SCHEMAS[kind]):
+        for rule in node.get("x-kubernetes-validations", ()):
+            assert len(rule["message"]) > 20, path
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_every_list_that_a_rule_may_walk_and_every_text_it_reads_is_bounded(kind: str) -> None:
+    spec = SCHEMAS[kind]["properties"]["spec"]
+    for path, node in every(spec):
+        if node["type"] == "array":
+            assert "maxItems" in node, path
+        if node["type"] == "string":
+            assert "maxLength" in node or "enum" in node, path
+
+
+def test_a_run_carries_a_policy_of_the_very_schema_of_policies() -> None:
+    plan = SCHEMAS["CanaryRun"]["properties"]["spec"]["properties"]["plan"]
+    assert plan["properties"]["policy"] == SCHEMAS["CanaryPolicy"]["properties"]["spec"]
+
+
+def test_names_are_what_people_type() -> None:
+    names = {kind: crd["spec"]["names"] for kind, crd in CRDS.items()}
+    assert {kind: name["plural"] for kind, name in names.items()} == {
+        "CanaryPolicy": "canarypolicies",
+        "CanaryRun": "canaryruns",
+    }
+    assert names["CanaryRun"]["shortNames"] == ["crun"]
+    assert all(name["categories"] == ["canary"] for name in names.values())
+    assert all(crd["spec"]["versions"][0]["subresources"] == {"status": {}} for crd in CRDS.values())
+
+
+def test_the_columns_of_a_run_are_phase_weight_step_verdict_and_workload() -> None:
+    columns = CRDS["CanaryRun"]["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = [column["name"] for column in columns if not column.get("priority")]
+    assert shown == ["Phase", "Weight", "Step", "Verdict", "Workload", "Age"]
+    assert [column["name"] for column in columns if column.get("priority") == 1] == ["Reason"]
+
+
+def test_every_column_shows_a_field_that_exists() -> None:
+    for kind, crd in CRDS.items():
+        for column in crd["spec"]["versions"][0]["additionalPrinterColumns"]:
+            node = SCHEMAS[kind]
+            for name in re.findall(r"\w+", column["jsonPath"]):
+                if name == "metadata":
+                    break
+                node = node["properties"][name]
+
+
+# -- what a policy may say ---------------------------------------------------------------------------
+
+
+def test_a_policy_that_says_nothing_has_every_documented_default() -> None:
+    empty = policy()
+    del empty["spec"]
+    spec = defaulted(empty)["spec"]
+    checks = spec.pop("checks")
+    assert spec == {
+        "steps": [5, 10, 25, 50],
+        "warmUp": "30s",
+        "minStep": "60s",
+        "minRequests": 300,
+        "stepTimeout": "10m",
+        "progressDeadline": "15m",
+        "alpha": 0.01,
+        "beta": 0.05,
+        "canaryReplicas": "Match",
+        "onInconclusive": "Hold",
+        "onNoData": "Hold",
+        "noDataTimeout": "5m",
+        "burstTolerance": "6s",
+        "scaleDownDelay": {"promoted": "30s", "rolledBack": "10m"},
+        "promotion": {"mode": "Copy"},
+        "historyLimit": 10,
+        "preflight": "Warn",
+    }
+    assert [(check["name"], check["required"]) for check in checks] == [
+        ("latency-p95", True),
+        ("errors", True),
+        ("predictions", True),
+    ]
+    assert not refused(empty)
+
+
+LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"steps": [1]},
+        {"steps": list(range(1, 21))},
+        {"steps": [1, 99]},
+        {"warmUp": "0s", "minStep": "1m30s", "stepTimeout": "1h"},
+        {"minStep": "500ms"},
+        {"alpha": 0.001, "beta": 0.5},
+        {"checks": [LATENCY]},
+        {
+            "checks": [
+                {**LATENCY, "share": 0.5},
+                {**LATENCY, "name": "p99", "quantile": 0.99, "required": False},
+            ]
+        },
+        {"checks": [{"name": "e", "type": "ErrorRate", "plus": "0.1%"}]},
+        {"checks": [{"name": "e", "type": "ErrorRate", "maxIncrease": "0%", "plus": "0.1%"}]},
+        {"alerts": [{"slack": {"secretRef": {"name": "a"}}}]},
+        {"alerts": [{"webhook": {"url": "http://receiver.lab:80/x"}, "on": ["Held"]}]},
+        {"gates": []},
+        {"scaleDownDelay": {"promoted": "5s"}},
+        {"promotion": {"mode": "Handoff"}},
+    ],
+)
+def test_a_sensible_policy_is_taken(spec: Json) -> None:
+    assert not refused(policy(**spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"steps": [50, 10]}, "steps must increase"),
+        ({"steps": [10, 10]}, "steps must increase"),
+        ({"steps": [*range(1, 20), 19]}, "steps must increase"),
+        ({"steps": [50, 100]}, "promotion is what follows the last step"),
+        ({"steps": [0, 10]}, "greater than or equal to 1"),
+        ({"steps": []}, "at least 1"),
+        ({"steps": list(range(1, 22))}, "at most 20"),
+        ({"steps": ["5"]}, "integer"),
+        ({"steps": [2.5]}, "integer"),
+        ({"warmUp": "30"}, "should match"),
+        ({"warmUp": "1 m"}, "should match"),
+        ({"minStep": "1h", "stepTimeout": "10m"}, "minStep must not be longer than stepTimeout"),
+        ({"alpha": 0}, "greater than 0"),
+        ({"alpha": 0.9}, "less than or equal"),
+        ({"alpha": "1%"}, "number"),
+        ({"onInconclusive": "hold"}, "supported values"),
+        ({"onNoData": "Proceed"}, "supported values"),
+        ({"maxLatencyIncrease": "20%"}, "unknown field"),
+        ({"preflight": "Enforce"}, "not available in this version"),
+        ({"gates": [{"manual": {}, "before": "Promotion"}]}, "not available in this version"),
+        ({"alerts": [{}]}, "exactly one of slack and webhook"),
+        (
+            {"alerts": [{"slack": {"secretRef": {"name": "a"}}, "webhook": {"url": "https://a/"}}]},
+            "exactly one of slack and webhook",
+        ),
+        ({"alerts": [{"webhook": {"url": "ftp://a/"}}]}, "should match"),
+        ({"alerts": [{"webhook": {"url": "https://user:word@a/"}}]}, "should match"),
+        ({"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Failed"]}]}, "supported values"),
+        ({"checks": []}, "at least 1"),
+        ({"checks": [{**LATENCY, "required": False}]}, "at least one check must be required"),
+        ({"checks": [LATENCY, LATENCY]}, "Duplicate"),
+        ({"checks": [{**LATENCY, "maxIncrease": "20"}]}, "should match"),
+        ({"checks": [{**LATENCY, "maxIncrease": "-5%"}]}, "should match"),
+        ({"checks": [{**LATENCY, "maxIncrease": 20}]}, "string"),
+        ({"checks": [{**LATENCY, "maxIncrease": "0.0%"}]}, "maxIncrease must be above 0%"),
+        ({"checks": [{**LATENCY, "quantile": 95}]}, "less than or equal"),
+        ({"checks": [{**LATENCY, "plus": "1%"}]}, "plus belongs to ErrorRate"),
+        ({"checks": [{**LATENCY, "tolerance": 0.1}]}, "tolerance belongs to Predictions"),
+        ({"checks": [{**LATENCY, "maxFlips": "1%"}]}, "maxFlips belongs to Shadow"),
+        ({"checks": [{**LATENCY, "direction": "decrease"}]}, "belong to Proportion"),
+        ({"checks": [{**LATENCY, "source": {"scrape": {"port": 9}}}]}, "not available in this version"),
+        ({"checks": [{"name": "a", "type": "Latency", "quantile": 0.9}]}, "needs quantile and maxIncrease"),
+        ({"checks": [{"name": "a", "type": "ErrorRate"}]}, "needs maxIncrease or plus"),
+        ({"checks": [{"name": "a", "type": "ErrorRate", "plus": "0%"}]}, "must be above 0%"),
+        ({"checks": [{"name": "a", "type": "ErrorRate", "plus": "1%", "quantile": 0.9}]}, "quantile belongs"),
+        ({"checks": [{"name": "a", "type": "Predictions"}]}, "needs tolerance"),
+        (
+            {"checks": [{"name": "a", "type": "Predictions", "tolerance": 0.1, "maxIncrease": "1%"}]},
+            "maxIncrease belongs",
+        ),
+        ({"checks": [{"name": "a", "type": "Proportion"}]}, "needs direction: decrease with maxDecrease"),
+        ({"checks": [{"name": "a", "type": "Shadow"}]}, "needs maxFlips"),
+        ({"checks": [{"name": "a", "type": "Shadow", "maxFlips": "1%"}]}, "not available in this version"),
+        ({"checks": [{"name": "A b", "type": "Latency"}]}, "should match"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused_in_words(spec: Json, says: str) -> None:
+    assert any(says in text for text in refused(policy(**spec))), refused(policy(**spec))
+
+
+# -- what a run may be ---------------------------------------------------------------------------------
+
+
+def test_a_run_s_plan_cannot_change_and_its_commands_can() -> None:
+    old = defaulted(run())
+    assert not refused(run(paused=True, abort={"reason": "seen enough"}, approved=["ann"]), old)
+    assert not refused(run(promote={"reason": "hotfix"}), old)
+    changed = run()
+    changed["spec"]["plan"]["canaryHash"] = "777"
+    assert any("spec.plan cannot be changed" in text for text in refused(changed, old))
+    loosened = run()
+    loosened["spec"]["plan"]["policy"] = {"alpha": 0.5}
+    assert any("spec.plan cannot be changed" in text for text in refused(loosened, old))
+
+
+def test_a_run_without_a_plan_or_with_a_command_without_a_reason_is_refused() -> None:
+    empty = run()
+    del empty["spec"]["plan"]
+    assert any("Required" in text for text in refused(empty))
+    assert any("Required" in text for text in refused(run(abort={})))
+
+
+def test_a_run_of_all_defaults_is_one_the_controller_can_read() -> None:
+    obj = defaulted(run())
+    read = resource.run(obj)
+    assert read.plan.policy.steps == (5, 10, 25, 50)
+    assert [check.name for check in read.plan.policy.checks] == ["latency-p95", "errors", "predictions"]
+    assert sum(check.share or 0 for check in read.plan.policy.checks) == pytest.approx(1)
+
+
+def test_alerts_keep_their_secret_s_name_and_key_on_the_way_in() -> None:
+    obj = run()
+    obj["spec"]["plan"]["policy"] = {
+        "alerts": [
+            {"slack": {"secretRef": {"name": "a"}}},
+            {"webhook": {"url": "https://b/", "secretRef": {"name": "b", "key": "c"}}},
+            {"webhook": {"url": "https://b/"}, "on": ["Held"]},
+        ]
+    }
+    first, second, third = resource.run(defaulted(obj)).plan.policy.alerts
+    assert (first.kind, first.secret, first.key) == ("slack", "a", "url")
+    assert (second.kind, second.secret, second.key) == ("webhook", "b", "c")
+    assert (third.secret, third.key, third.on) == (None, None, ("Held",))
+
+
+# -- what is installed -----------------------------------------------------------------------------------
+
+
+def rules(objects: list[Json]) -> list[tuple[str, Json]]:
+    roles = of(objects, "ClusterRole") + of(objects, "Role")
+    return [(role["metadata"]["name"], rule) for role in roles for rule in role["rules"]]
+
+
+def test_no_rule_has_a_wildcard_and_no_cluster_role_touches_secrets() -> None:
+    for name, rule in rules(BASE + SAMPLES):
+        assert "*" not in str(rule), name
+    for _, rule in rules(of(BASE, "ClusterRole")):
+        assert "secrets" not in rule["resources"]
+
+
+def test_the_sample_lets_the_controller_get_one_secret_in_one_namespace() -> None:
+    ((_, rule),) = rules(of(SAMPLES, "Role"))
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["serin-alerts"],
+        "verbs": ["get"],
+    }
+    (binding,) = of(SAMPLES, "RoleBinding")
+    (account,) = of(BASE, "ServiceAccount")
+    assert binding["subjects"][0]["namespace"] == account["metadata"]["namespace"]
+
+
+def test_the_controller_may_follow_everything_it_follows_and_write_only_what_it_must() -> None:
+    (role,) = (role for role in of(BASE, "ClusterRole") if role["metadata"]["name"] == "serin-controller")
+    may = {(r, verb) for rule in role["rules"] for r in rule["resources"] for verb in rule["verbs"]}
+    followed = "deployments replicasets pods namespaces horizontalpodautoscalers virtualservices"
+    for name in [*followed.split(), "destinationrules", "canarypolicies", "canaryruns"]:
+        assert {(name, "list"), (name, "watch")} <= may
+    writes = {(name, verb) for name, verb in may if verb not in {"get", "list", "watch"}}
+    assert writes == {
+        ("deployments", "patch"),
+        ("deployments/scale", "patch"),
+        ("virtualservices", "patch"),
+        ("canaryruns", "create"),
+        ("canaryruns", "patch"),
+        ("canaryruns", "delete"),
+        ("canaryruns/status", "patch"),
+        ("events", "create"),
+        ("events", "patch"),
+    }
+
+
+def test_the_controller_s_pods_fit_the_restricted_profile() -> None:
+    (deployment,) = of(BASE, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert deployment["spec"]["replicas"] == 2
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & set(pod)
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    (namespace,) = of(BASE, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_selectors_find_the_pods_and_the_lease_is_the_one_that_may_be_taken() -> None:
+    (deployment,) = of(BASE, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    for service in of(BASE, "Service"):
+        assert service["spec"]["selector"].items() <= labels.items()
+    names = [name for _, rule in rules(of(BASE, "Role")) for name in rule.get("resourceNames", [])]
+    assert names == ["serin-controller"]
+
+
+def test_every_sample_of_ours_is_valid_and_fully_known() -> None:
+    ours = of(SAMPLES, "CanaryPolicy")
+    assert ours
+    for obj in ours:
+        assert not refused(obj)
+
+
+def test_the_sample_s_subsets_tell_the_two_deployments_apart() -> None:
+    stable, canary = of(SAMPLES, "Deployment")
+    (rule,) = of(SAMPLES, "DestinationRule")
+    (route,) = of(SAMPLES, "VirtualService")[0]["spec"]["http"]
+    weights = {one["destination"]["subset"]: one["weight"] for one in route["route"]}
+    assert weights == {"stable": 100, "canary": 0}
+    assert canary["metadata"]["annotations"]["serin.dev/canary-of"] == stable["metadata"]["name"]
+    for subset, own, other in zip(rule["spec"]["subsets"], (stable, canary), (canary, stable), strict=True):
+        assert subset["labels"].items() <= own["spec"]["template"]["metadata"]["labels"].items()
+        assert not subset["labels"].items() <= other["spec"]["template"]["metadata"]["labels"].items()

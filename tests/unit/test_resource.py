@@ -1,0 +1,174 @@
+"""Runs as JSON: nothing is lost on the way, and what is wrong is named."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import resource, wire
+from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def canary_run(**spec: Any) -> dict[str, Any]:
+    policy = {
+        "steps": [5, 50],
+        "warmUp": "30s",
+        "minStep": "1m",
+        "minRequests": 300,
+        "stepTimeout": "10m",
+        "progressDeadline": "15m",
+        "alpha": 0.01,
+        "beta": 0.05,
+        "canaryReplicas": "Match",
+        "onInconclusive": "Hold",
+        "onNoData": "Hold",
+        "noDataTimeout": "5m",
+        "scaleDownDelay": {"promoted": "30s", "rolledBack": "10m"},
+        "promotion": {"mode": "Copy"},
+        "historyLimit": 10,
+        "burstTolerance": "6s",
+        "checks": [
+            {"name": "latency-p95", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"},
+            {"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "0.1%"},
+        ],
+        "alerts": [{"slack": {"secretRef": {"name": "slack"}}, "on": ["RolledBack"]}],
+    }
+    plan = {
+        "canary": "model-canary",
+        "stable": "model",
+        "canaryHash": "new",
+        "stableHash": "old",
+        "virtualService": "model",
+        "stableSubset": "stable",
+        "canarySubset": "canary",
+        "policy": policy,
+    }
+    meta = {"name": "model-canary-new-1", "namespace": "shop", "creationTimestamp": "2026-03-01T11:59:00Z"}
+    return {"metadata": meta, "spec": {"plan": plan} | spec}
+
+
+def nothing_yet() -> Checkpoint:
+    return Checkpoint(judgement=Judgement(verdict=Verdict.NO_DATA, log_e=0.0))
+
+
+def far_along() -> Run:
+    return replace(
+        resource.run(canary_run()),
+        stage=Stage.STEPPING,
+        step=1,
+        weight=50,
+        hold=Reason.INCONCLUSIVE,
+        message="neither passed nor failed",
+        step_since=NOW,
+        weight_since=NOW,
+        data_since=NOW,
+        weights=(WeightChange(at=NOW, weight=50, reason=Reason.WEIGHT_RAISED),),
+        passed=True,
+        approved=1,
+        canary_replicas=3,
+        told=("Inconclusive",),
+        outbox=(
+            Message(id="a", alert=0, outcome="Held", reason=Reason.INCONCLUSIVE, sentence="hm", at=NOW),
+        ),
+    )
+
+
+def test_a_run_survives_the_way_to_the_wire_and_back() -> None:
+    run = far_along()
+
+    obj = canary_run() | {"status": resource.status(run, nothing_yet(), 7, now=NOW)}
+
+    assert resource.run(obj) == run
+    assert resource.epoch(obj) == 7
+
+
+def test_a_run_without_status_has_just_been_asked_for() -> None:
+    run = resource.run(canary_run())
+
+    assert (run.stage, run.weight, run.step) == (Stage.WAITING, 0, 0)
+    assert run.plan.policy.warm_up == timedelta(seconds=30)
+    assert run.plan.policy.alerts[0].kind == "slack"
+
+
+def test_shares_of_alpha_are_normalised_over_the_plan() -> None:
+    checks = resource.run(canary_run()).plan.policy.checks
+
+    assert pytest.approx(1.0) == sum(check.share for check in checks)
+
+
+def test_the_annotation_overrides_the_latency_margin_alone() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["maxLatencyIncrease"] = "35%"
+
+    latency, errors = resource.run(obj).plan.policy.checks
+
+    assert (latency.max_increase, errors.max_increase) == (0.35, 0.5)
+
+
+def test_a_field_that_cannot_be_read_is_named() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["steps"] = ["five"]
+
+    with pytest.raises(wire.Malformed, match=r"model-canary-new-1.*\$\.spec\.plan\.policy\.steps\[0\]"):
+        resource.run(obj)
+
+
+def test_a_check_that_this_version_lacks_is_refused_by_name() -> None:
+    said = resource.unusable({"checks": [{"name": "clicks", "type": "Proportion"}]})
+
+    assert said is not None
+    assert "checks[clicks].type: Proportion is not available" in said
+
+
+def test_what_is_not_finite_never_reaches_the_status() -> None:
+    check = CheckJudgement(
+        name="errors",
+        verdict=Verdict.INCONCLUSIVE,
+        log_e=1.0,
+        log_e_pass=0.0,
+        estimate=float("inf"),
+        interval=(float("nan"), 2.0),
+    )
+    judged = Checkpoint(judgement=Judgement(verdict=Verdict.INCONCLUSIVE, log_e=0.0, checks=(check,)))
+
+    written = resource.status(far_along(), judged, 1, now=NOW)["checks"][0]
+
+    assert written["estimate"] is None
+    assert written["interval"] == [None, 2.0]
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    first = resource.status(far_along(), nothing_yet(), 1, now=NOW)
+    later = resource.status(
+        replace(far_along(), hold=None), nothing_yet(), 1, before=first, now=NOW + timedelta(hours=1)
+    )
+    times = {item["type"]: item["lastTransitionTime"] for item in later["conditions"]}
+
+    assert times == {
+        "Progressing": "2026-03-01T13:00:00Z",
+        "Healthy": "2026-03-01T12:00:00Z",
+        "Succeeded": "2026-03-01T12:00:00Z",
+    }
+
+
+def test_a_checkpoint_of_another_version_is_not_read() -> None:
+    status = resource.status(far_along(), replace(nothing_yet(), body="{}"), 1, now=NOW)
+
+    assert resource.checkpoint(canary_run() | {"status": status}) == "{}"
+    assert resource.checkpoint(canary_run() | {"status": status | {"evidenceVersion": 99}}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("2h", 7200), ("0s", 0)]
+)
+def test_durations_are_read_as_kubernetes_writes_them(text: str, seconds: float) -> None:
+    assert wire.duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "s", "-3s", "1.5s", "3 s"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(wire.Malformed, match=r'warmUp: expected a duration such as "30s"'):
+        wire.duration(text, field="warmUp")

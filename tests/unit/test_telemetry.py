@@ -1,0 +1,178 @@
+"""Logs and metrics."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from controller.telemetry import MOST_CHECK_NAMES, Telemetry, start_logging
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def value(telemetry: Telemetry, sample: str, **labels: str) -> float | None:
+    return telemetry.registry.get_sample_value(sample, labels)
+
+
+def test_a_log_line_is_one_json_object_with_time_level_event_and_fields() -> None:
+    out = io.StringIO()
+    start_logging("auto", stream=out)
+    structlog.get_logger("controller.loop").info("weight_set", run="a", weight=10)
+    line = json.loads(out.getvalue())
+    assert line["event"] == "weight_set"
+    assert (line["level"], line["logger"], line["run"], line["weight"]) == (
+        "info",
+        "controller.loop",
+        "a",
+        10,
+    )
+    assert line["timestamp"].endswith("Z")
+    assert datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta(0)
+
+
+def test_what_is_bound_to_the_context_is_in_every_line() -> None:
+    out = io.StringIO()
+    start_logging("json", stream=out)
+    structlog.contextvars.bind_contextvars(run="lab/a")
+    structlog.get_logger().warning("patch_refused")
+    assert json.loads(out.getvalue())["run"] == "lab/a"
+
+
+def test_an_exception_is_a_field_not_a_dump() -> None:
+    out = io.StringIO()
+    start_logging("json", stream=out)
+    try:
+        raise OSError("connection refused")  # noqa: TRY301 -- a traceback is what is wanted
+    except OSError:
+        structlog.get_logger().exception("scrape_failed")
+    assert out.getvalue().count("\n") == 1
+    assert json.loads(out.getvalue())["exception"][0]["exc_type"] == "OSError"
+
+
+def test_levels_below_the_chosen_one_are_silent() -> None:
+    out = io.StringIO()
+    start_logging("json", level="warning", stream=out)
+    structlog.get_logger().info("tick")
+    assert out.getvalue() == ""
+
+
+def test_libraries_log_in_the_same_form() -> None:
+    out = io.StringIO()
+    start_logging("json", stream=out)
+    logging.getLogger("aiohttp.server").error("went %s", "wrong")
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["level"], line["logger"]) == ("went wrong", "error", "aiohttp.server")
+
+
+def test_access_logs_are_not_repeated() -> None:
+    out = io.StringIO()
+    start_logging("json", stream=out)
+    logging.getLogger("aiohttp.access").info("GET /livez")
+    assert out.getvalue() == ""
+
+
+def test_people_get_text_without_colours_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    start_logging("console", stream=out)
+    structlog.get_logger().info("weight_set", weight=10)
+    assert "weight_set" in out.getvalue()
+    assert "\x1b[" not in out.getvalue()
+
+
+def test_a_run_is_in_exactly_one_phase() -> None:
+    telemetry = Telemetry()
+    telemetry.run("lab", "model-canary", phase="Pending", weight=0)
+    telemetry.run("lab", "model-canary", phase="Progressing", weight=10)
+    where = {"namespace": "lab", "workload": "model-canary"}
+    assert value(telemetry, "canary_run_phase", phase="Progressing", **where) == 1
+    assert value(telemetry, "canary_run_phase", phase="Pending", **where) == 0
+    assert value(telemetry, "canary_weight_percent", **where) == 10
+
+
+def test_series_of_a_workload_end_with_its_run_and_others_stay() -> None:
+    telemetry = Telemetry()
+    for workload in ("a", "b"):
+        telemetry.run("lab", workload, phase="Progressing", weight=10)
+        telemetry.evidence("lab", workload, {"errors": 1.5})
+    telemetry.forget("lab", "a")
+    telemetry.forget("lab", "a")
+    page = telemetry.page()[0].decode()
+    assert 'workload="a"' not in page
+    assert 'canary_evidence_log_e{check="errors",namespace="lab",workload="b"} 1.5' in page
+
+
+def test_rollbacks_verdicts_and_decisions_are_counted() -> None:
+    telemetry = Telemetry()
+    telemetry.verdict("latency-p95", "Fail")
+    telemetry.rolled_back("CheckFailed")
+    telemetry.decided(timedelta(milliseconds=120))
+    assert value(telemetry, "canary_verdicts_total", check="latency-p95", verdict="Fail") == 1
+    assert value(telemetry, "canary_rollbacks_total", reason="CheckFailed") == 1
+    assert value(telemetry, "canary_decision_seconds_bucket", le="0.15") == 1
+    assert value(telemetry, "canary_decision_seconds_bucket", le="0.1") == 0
+
+
+def test_generated_check_names_cannot_fill_the_memory() -> None:
+    telemetry = Telemetry()
+    for number in range(MOST_CHECK_NAMES + 50):
+        telemetry.verdict(f"check-{number}", "Pass")
+    assert value(telemetry, "canary_verdicts_total", check="other", verdict="Pass") == 50
+
+
+def test_a_pass_that_raises_counts_as_an_error_and_raises() -> None:
+    telemetry = Telemetry()
+    with telemetry.a_pass():
+        assert value(telemetry, "controller_runtime_active_workers", controller="canaryrun") == 1
+    with pytest.raises(OSError, match="gone"), telemetry.a_pass():
+        raise OSError("gone")
+    total = "controller_runtime_reconcile_total"
+    assert value(telemetry, total, controller="canaryrun", result="requeue_after") == 1
+    assert value(telemetry, total, controller="canaryrun", result="error") == 1
+    assert value(telemetry, "controller_runtime_reconcile_errors_total", controller="canaryrun") == 1
+    assert value(telemetry, "controller_runtime_reconcile_time_seconds_count", controller="canaryrun") == 2
+    assert value(telemetry, "controller_runtime_active_workers", controller="canaryrun") == 0
+
+
+def test_queue_requests_and_leadership_have_the_names_that_dashboards_know() -> None:
+    telemetry = Telemetry()
+    telemetry.workers(20)
+    telemetry.queued(1)
+    telemetry.taken(0, waited=timedelta(milliseconds=3))
+    telemetry.worked(timedelta(milliseconds=4))
+    telemetry.retried()
+    telemetry.requested("PATCH", "200", took=timedelta(milliseconds=9))
+    telemetry.leads("serin-controller", now=True)
+    families = {family.name for family in text_string_to_metric_families(telemetry.page()[0].decode())}
+    assert families >= {
+        "controller_runtime_max_concurrent_reconciles",
+        "workqueue_depth",
+        "workqueue_adds",
+        "workqueue_queue_duration_seconds",
+        "workqueue_work_duration_seconds",
+        "workqueue_retries",
+        "rest_client_requests",
+        "rest_client_request_duration_seconds",
+        "leader_election_master_status",
+        "process_resident_memory_bytes",
+    }
+    assert value(telemetry, "leader_election_master_status", name="serin-controller") == 1
+
+
+def test_two_telemetries_do_not_share_a_number() -> None:
+    one, other = Telemetry(), Telemetry()
+    one.rolled_back("Aborted")
+    assert value(other, "canary_rollbacks_total", reason="Aborted") is None
