@@ -98,9 +98,9 @@ def _fitting(kind: CheckKind, sample: Sample) -> list[PodSample]:
 
 def _coarse(
     nodes: Mapping[str, tuple[int, ...]], le: tuple[float, ...], common: tuple[float, ...]
-) -> Mapping[str, tuple[int, ...]]:
+) -> dict[str, tuple[int, ...]]:
     if le == common:
-        return nodes
+        return dict(nodes)
     return {node: coarsened(Histogram(le, cells), common).count for node, cells in nodes.items()}
 
 

@@ -72,9 +72,10 @@ def load(
 
 
 def _tracks(value: Mapping[str, Any], arrays: Unpacking) -> Tracks:
-    mass, *others = arrays.take(6)
+    mass, banked, opened, burst, marks, windows = arrays.take(6)
     born = np.array([np.inf if one is None else one for one in value["born"]])
-    return Tracks(mass, born, *others, value["blockEnds"], value["nextStart"])
+    ends, start = value["blockEnds"], value["nextStart"]
+    return Tracks(mass, born, banked, opened, burst, marks, windows, ends, start)
 
 
 def _arrays(evidence: Evidence) -> list[Array]:

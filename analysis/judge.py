@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from scipy.special import logsumexp
 
 from analysis import distributions, proportions, quantiles
 from analysis.evidence import PASS_PLUS, PASS_TOLERANCE, CheckKind, CheckSpec, Evidence, question
@@ -78,7 +77,7 @@ def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float
     passes a step with probability at most `beta`.
     """
     terms = [log_term(one) for one in evidence]
-    total = float(np.clip(logsumexp(terms), -LIMIT, LIMIT)) if terms else 0.0
+    total = float(np.clip(proportions.log_sum(np.array(terms), np.ones(len(terms))), -LIMIT, LIMIT)) if terms else 0.0
     failed = int(np.argmax(terms)) if terms and total >= np.log(1 / alpha) else None
     checks = tuple(
         _check(one, term=term, failed=place == failed, alpha=alpha, beta=beta, now=now)
@@ -110,7 +109,7 @@ def log_term(evidence: Evidence) -> float:
     logs = (*evidence.finished, evidence.log_e)
     values = np.zeros(len(weights))
     values[: len(logs)] = logs
-    term = logsumexp(values, b=weights) + np.log(max(evidence.spec.share, 1e-300))
+    term = proportions.log_sum(values, np.array(weights)) + np.log(max(evidence.spec.share, 1e-300))
     return float(np.clip(term, -LIMIT, LIMIT))
 
 

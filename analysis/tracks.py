@@ -14,10 +14,9 @@ Symbols: S starts, N groups of canary nodes, L lenses, E effect sizes. Times are
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import logsumexp
 
 from analysis.packing import rounded
-from analysis.proportions import EFFECTS, Array
+from analysis.proportions import EFFECTS, Array, log_sum
 
 FROM_START, LATE = 0.75, 0.25  # mass: most faults of a release are there from its first request
 LATE_AT_ONCE = 0.1  # of the late mass, at the end of warm-up; the rest evenly over the step's timeout
@@ -139,10 +138,11 @@ def held_to_others(gains: Array) -> Array:
 def log_mixture(tracks: Tracks, weight: Array) -> float:
     """Log of the mixture over starts, lenses (`weight`) and effects; mass not yet started counts 1."""
     begun = tracks.mass > 0
-    share = tracks.mass[begun, None, None] * (weight[:, None] / tracks.open.shape[-1])
+    effects = np.full(len(EFFECTS), 1 / len(EFFECTS))
+    share = tracks.mass[begun, None, None] * (weight[:, None] * effects)
     unspent = max(0.0, 1.0 - float(tracks.mass.sum()))
     values = np.append(worth(tracks)[begun].ravel(), 0.0)
-    log_e = logsumexp(values, b=np.append(share.ravel(), unspent))
+    log_e = log_sum(values, np.append(share.ravel(), unspent))
     return float(np.clip(log_e, -LIMIT, LIMIT))
 
 
@@ -194,7 +194,7 @@ def _joined(tracks: Tracks) -> Tracks:
     value = tracks.banked[[a, b]] + (
         tracks.open[[a, b], 0] if one_node else held_to_others(tracks.open[[a, b]])
     )
-    banked[a] = logsumexp(value, axis=0, b=share[:, None, None])
+    banked[a] = log_sum(value, share)
     burst[a] = tracks.burst[[a, b]].max(axis=0)
     opened[a], opened[b], banked[b], burst[b] = 0.0, 0.0, 0.0, 0.0
     mass[a], mass[b], born[b] = mass[a] + mass[b], 0.0, np.inf

@@ -25,13 +25,9 @@ _LABEL = re.compile(r"[a-zA-Z0-9]([-\w.]{0,61}[a-zA-Z0-9])?")
 class Trouble(Exception):
     """kubectl could not do it; the text says what, for which object, and what to type next."""
 
-    exit_code = 1
-
 
 class Wrong(Trouble):
     """What was asked for cannot be: no such object, or it is not in a state for that."""
-
-    exit_code = 2
 
 
 class Conflict(Trouble):
@@ -72,6 +68,14 @@ class Kubectl:
         items: list[Json] = json.loads(self._call("get", RUNS, *flags, "-o", "json", about=RUNS))["items"]
         return items
 
+    def siblings(self, run: Json) -> list[Json]:
+        """All runs in the run's namespace."""
+        return self.runs(f"--namespace={run['metadata']['namespace']}")
+
+    def listed(self, output: str, *flags: str) -> str:
+        """All runs that the flags select, as `kubectl get -o` prints them."""
+        return self._call("get", RUNS, *flags, "-o", output, about=RUNS).rstrip("\n")
+
     def shown(self, run: Json, output: str) -> str:
         """The object as `kubectl get -o` prints it."""
         meta = run["metadata"]
@@ -108,7 +112,7 @@ class Kubectl:
         return [f"--{flag}={value}" for flag, value in flags.items() if value]
 
     def _trouble(self, said: str, *, about: str) -> Trouble:
-        """kubectl's complaint as one of ours."""
+        """The complaint as one of ours."""
         if "(Conflict)" in said or "please apply your changes to the latest version" in said:
             return Conflict(f"{about}: somebody changed it in between; type the command again")
         for sign, remedy in _REMEDIES.items():
@@ -131,7 +135,7 @@ _REMEDIES = {
     'have a resource type "canaryruns"': (
         "Serin is not installed in this cluster: kubectl apply --server-side -k manifests/base"
     ),
-    "(Forbidden)": "You may not: kubectl auth can-i --list{flags} shows what you may, canaryruns.serin.dev included",
+    "(Forbidden)": "Your account lacks that right; see which it has: kubectl auth can-i --list{flags}",
     "Unable to connect to the server": "Is this the right cluster? kubectl cluster-info{flags}",
     "The connection to the server": "Is this the right cluster? kubectl cluster-info{flags}",
     "context was not found": "See which there are: kubectl config get-contexts",

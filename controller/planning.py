@@ -15,13 +15,13 @@ Json = Any
 HERE = Path(__file__).resolve().parents[1]
 # In the repository, and in an installed wheel.
 CRDS = (HERE / "manifests" / "base" / "crds.yaml", HERE / "scenarios" / "manifests" / "crds.yaml")
-TYPES = {
-    "integer": int,
+TYPES: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
     "number": (int, float),
-    "string": str,
-    "boolean": bool,
-    "array": list,
-    "object": dict,
+    "string": (str,),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
 }
 
 
@@ -54,8 +54,12 @@ def read(file: Path) -> Json:
 
     try:
         document = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadPolicy(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise BadPolicy(
+            f"{file}: cannot be read: {error.strerror}; give the path of a policy file"
+        ) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadPolicy(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     spec = _spec(document, file=file)
     wrong = next(_wrong(_schema(), spec, where="spec"), None) or next(_inconsistent(spec), None)
     if wrong is not None:
@@ -89,8 +93,8 @@ def _completed(schema: Json, value: Json) -> Json:
 
 def _wrong(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     """What the schema does not allow in `value`; the API server's CEL rules come on top."""
-    kind = TYPES[schema["type"]]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    kinds = TYPES[schema["type"]]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         yield f"{where}: expected {schema['type']}, got {value!r}"
     elif isinstance(value, dict):
         yield from _wrong_fields(schema, value, where=where)

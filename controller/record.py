@@ -132,3 +132,31 @@ def age(value: timedelta) -> str:
         if total >= 2 * size:
             return f"{total // size}{unit}"
     return f"{total}s"
+
+
+# -- the next attempt ------------------------------------------------------------------------------
+
+
+def next_attempt(run: Json, siblings: Sequence[Json]) -> Json:
+    """The CanaryRun that tries the same plan once more, numbered after all of its siblings."""
+    meta = run["metadata"]
+    stem = _numbered(meta["name"])[0]
+    numbers = [_numbered(each["metadata"]["name"]) for each in (run, *siblings)]
+    number = max(number for name, number in numbers if name == stem) + 1
+    return {
+        "apiVersion": run["apiVersion"],
+        "kind": run["kind"],
+        "metadata": {
+            "name": f"{stem}-{number}",
+            "namespace": meta["namespace"],
+            "labels": meta.get("labels", {}),
+            "ownerReferences": meta.get("ownerReferences", []),
+        },
+        "spec": {"plan": run["spec"]["plan"]},
+    }
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """A run's name as what stays the same over attempts, and which attempt it is."""
+    stem, _, number = name.rpartition("-")
+    return (stem, int(number)) if stem and number.isdigit() else (name, 0)

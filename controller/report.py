@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from controller import record
-from controller.explain import Finding, allowed, amount, clauses, duration, subject
+from controller.explain import Finding, allowed, amount, clauses, duration, said, subject
 
 Json = Any
 KINDS = {"Latency": "latency", "ErrorRate": "errors", "Predictions": "predictions"}
@@ -79,6 +79,20 @@ def headline(run: Json) -> str:
     return f"{meta['name']} in {meta['namespace']}: {standing(run)}{_because(run)}"
 
 
+def glance(run: Json, *, wide: bool = False) -> str:
+    """The headline, what was last said, and a line for each check; with its sentence if `wide`."""
+    lines, message = [headline(run)], record.status(run).get("message")
+    if message:
+        lines.append(f"  {_full_stop(message)}")
+    found = record.findings(run)
+    width = max((len(each.name) for each in found), default=0)
+    for each in found:
+        counted = f"{each.canary_requests} canary and {each.stable_requests} stable requests"
+        tail = said(each) if wide else counted
+        lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
+    return "\n".join(lines)
+
+
 def standing(run: Json) -> str:
     """Promoted, rolled back, or where it is."""
     status = record.status(run)
@@ -127,7 +141,7 @@ def _certainty(run: Json) -> Iterator[str]:
         " however often one looks."
     )
     if status.get("phase") == "Succeeded":
-        yield f"Where checks passed a step, one beyond its margin would have passed in at most {_percent(beta)}."
+        yield f"A check that is beyond its margin passes a step in at most {_percent(beta)} of cases."
 
 
 def odds(log_e: float) -> str:

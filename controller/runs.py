@@ -90,7 +90,8 @@ class Runs:
         """
 
         def spec(obj: Json) -> Json:
-            old, new = obj["spec"], {}
+            old: Json = obj["spec"]
+            new: Json = {}
             if paused is not None and bool(old.get("paused")) != paused:
                 new["paused"] = paused
             if abort and "abort" not in old:

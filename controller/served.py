@@ -90,8 +90,9 @@ def counted(
         name: _grown(_since(loads.get(name), instant), **windows, stale=stale)
         for name, instant in since.items()
     }
-    newest = {**stable, **canary}.items()
-    return {name: mark for name, seen in newest if (mark := _mark(served.get(name), seen))}, after
+    marks = {name: _mark(served.get(name), reading) for name, reading in stable.items()}
+    marks |= {name: _mark(served.get(name) or Served(seen.at, 0), seen) for name, seen in canary.items()}
+    return {name: mark for name, mark in marks.items() if mark is not None}, after
 
 
 def _since(load: Load | None, instant: float) -> Load:
@@ -100,7 +101,11 @@ def _since(load: Load | None, instant: float) -> Load:
 
 
 def _mark(before: Served | None, reading: Reading) -> Served | None:
-    """The pod's newest known count; a page without one leaves the old."""
+    """The pod's newest known count; a page without one leaves the old.
+
+    A canary's page without one is a zero: the series is created by the first request, and that it has
+    answered one must not wait for a second page.
+    """
     return before if reading.requests is None else Served(reading.at, reading.requests.n)
 
 

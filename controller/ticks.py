@@ -16,7 +16,7 @@ Who is waited for, and how long (`Pace`):
   it counted is all in its next flush.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 
@@ -58,10 +58,14 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a pod's page at `at` said for one check, and its completed requests there, if told."""
+    """What a pod's page at `at` said for one check, and its completed requests there, if told.
+
+    No value: a canary's page that does not have the series yet. It is created by the first request,
+    so what it says when it appears counts from zero, and a bad canary's first second is not lost.
+    """
 
     at: float
-    value: Statistic
+    value: Statistic | None
     requests: int | None = None
 
 
@@ -114,8 +118,9 @@ def advance(
     checks: dict[str, Open] = {}
     ticks = []
     for check in sorted({name for reading in here.values() for name in reading.values} | set(cursor.checks)):
-        view = _View(_pages(check, here), stable, canary, now, pace)
-        checks[check], tick = _follow(check, cursor.checks.get(check), view)
+        before = cursor.checks.get(check)
+        view = _View(_pages(check, here, _unborn(before, canary)), stable, canary, now, pace)
+        checks[check], tick = _follow(check, before, view)
         ticks += [tick] if tick else []
     served, loads = counted(
         cursor.served,
@@ -147,15 +152,23 @@ class _View:
     pace: Pace
 
 
-def _pages(check: str, readings: Mapping[str, Reading]) -> dict[str, _Page]:
+def _pages(check: str, readings: Mapping[str, Reading], unborn: Collection[str]) -> dict[str, _Page]:
+    """The pages that say something of the check, be it that the series of an `unborn` pod is not there."""
     return {
         name: _Page(
             Mark(reading.at, value, None if reading.requests is None else reading.requests.n),
-            latched=not isinstance(value, Counts) and reading.sources.get(check, "").startswith(LATCHED),
+            latched=isinstance(value, Histogram) and reading.sources.get(check, "").startswith(LATCHED),
         )
         for name, reading in readings.items()
         if (value := reading.values.get(check)) is not None
+        or (name in unborn and check not in reading.sources)
     }
+
+
+def _unborn(tick: Open | None, canary: Mapping[str, str]) -> set[str]:
+    """Canary pods that have never shown the check's series."""
+    marks = {} if tick is None else tick.marks
+    return {name for name in canary if name not in marks or marks[name].value is None}
 
 
 def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | None]:
@@ -193,11 +206,16 @@ def _flushed(mark: Mark, page: _Page) -> bool:
 def _closed(check: str, tick: Open, news: set[str], view: _View) -> Tick:
     def sample(arm: Mapping[str, str]) -> Sample:
         names = sorted(name for name in news & arm.keys())
-        parts = ((name, difference(tick.marks[name].value, view.pages[name].mark.value)) for name in names)
+        parts = ((name, _gained(tick.marks[name].value, view.pages[name].mark.value)) for name in names)
         pods = tuple(PodSample(name, arm[name], value) for name, value in parts if value is not None)
         return Sample(tick.start, view.now, pods)
 
     return Tick(check, sample(view.stable), sample(view.canary))
+
+
+def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | None:
+    """What was counted in between; None if the two do not belong together."""
+    return after if before is None or after is None else difference(before, after)
 
 
 def _next(marks: Mapping[str, Mark], news: set[str], view: _View) -> Open:
@@ -220,7 +238,8 @@ def save(cursor: Cursor) -> Json:
     """The cursor as JSON; bounds of buckets stand once, however many pods share them.
 
     `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}]},
-    "served": {pod: [at, n]}, "loads": {name: [...]}}`; a value is `[n, k]` or `[bounds' index, [count...]]`.
+    "served": {pod: [at, n]}, "loads": {name: {...}}}`; a value is `[n, k]`, `[index of its bounds,
+    [count...]]` or null.
     """
     marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
     bounds = list(dict.fromkeys(value.le for value in marks if isinstance(value, Histogram)))
@@ -253,14 +272,21 @@ def _saved(marks: Mapping[str, Mark], index: Mapping[tuple[float, ...], int]) ->
     return {name: [mark.at, mark.requests, _packed(mark.value, index)] for name, mark in marks.items()}
 
 
-def _packed(value: Statistic, index: Mapping[tuple[float, ...], int]) -> Json:
-    return [value.n, value.k] if isinstance(value, Counts) else [index[value.le], list(value.count)]
+def _packed(value: Statistic | None, index: Mapping[tuple[float, ...], int]) -> Json:
+    match value:
+        case Counts(n, k):
+            return [n, k]
+        case Histogram(le, count):
+            return [index[le], list(count)]
+    return None
 
 
 def _loaded(marks: Json, bounds: list[tuple[float, ...]]) -> dict[str, Mark]:
     return {name: Mark(at, _unpacked(value, bounds), n) for name, (at, n, value) in marks.items()}
 
 
-def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic:
+def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic | None:
+    if value is None:
+        return None
     first, second = value
     return Histogram(bounds[first], tuple(second)) if isinstance(second, list) else Counts(first, second)

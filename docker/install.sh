@@ -14,8 +14,8 @@ esac
 "${PYTHON:-python3}" -m venv "$prefix"
 PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache-dir --compile ".$extras"
 
-# One look at what was installed: the program starts, and only gpu-shadow has torch.
-"$prefix/bin/serin" --help >/dev/null
+# One look at what was installed: the program starts and finds its files, and only gpu-shadow has torch.
+"$prefix/bin/serin" plan --print-policy >/dev/null
 if [ "$target" = controller ] && "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
     echo 'install.sh: the controller must not carry torch' >&2
     exit 1

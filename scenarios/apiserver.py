@@ -87,7 +87,7 @@ class ApiServer:
     def _answer(self, request: Request) -> Reply:
         found = discovery.document(self.registry.kinds, request.path)
         if found is not None:
-            return found if isinstance(found, Reply) else _json(200, found)
+            return _json(200, found)
         target = self._target(request.path)
         if request.method in _WRITES and self.faults.on(Fault.CONFLICT):
             raise refusals.conflict(target.kind.plural, target.kind.group, target.name)

@@ -109,11 +109,13 @@ class Field:
             raise self.bad(f"a mapping with {', '.join(names)}")
         for name in self.value:
             if name not in names:
-                raise self._under(str(name)).wrong(f"is unknown here; known are {', '.join(names)}")
-        inside = {name: self._under(name, value) for name, value in self.value.items()}
+                raise self.under(str(name)).wrong(f"is unknown here; known are {', '.join(names)}")
+        inside = {name: self.under(name, value) for name, value in self.value.items()}
         return Table(whole=self, inside=inside)
 
-    def _under(self, name: str, value: Any = None) -> "Field":
+    def under(self, name: str, value: Any = None) -> "Field":
+        """The field of that name inside."""
+        name = name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
         path = f"{self.path}.{name}" if self.path else name
         return Field(file=self.file, path=path, value=value)
 
@@ -186,8 +188,10 @@ class Field:
             raise self.bad('a duration like "20s"')
         parts = _DURATION_PART.findall(self.value)
         lasting = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in parts), timedelta(0))
-        if lasting > LONGEST or (positive and not lasting):
-            raise self.bad('a duration above 0s like "20s"' if positive else 'a duration of at most "24h"')
+        if lasting > LONGEST:
+            raise self.bad('a duration of at most "24h"')
+        if positive and not lasting:
+            raise self.bad('a duration above 0s like "20s"')
         return lasting
 
 
@@ -204,11 +208,7 @@ class Table:
     def need(self, name: str) -> Field:
         """The field, which must be there."""
         if name not in self.inside:
-            raise Field(
-                file=self.whole.file,
-                path=f"{self.whole.path}.{name}" if self.whole.path else name,
-                value=None,
-            ).wrong("is missing; say it")
+            raise self.whole.under(name).wrong("is missing; say it")
         return self.inside[name]
 
     def get(self, name: str, read: Callable[[Field], T], default: T) -> T:

@@ -44,19 +44,22 @@ class Load:
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
-            await self._send(session, until=until)
-            for task in self._under_way:
+            tasks = self._under_way
+            if self._rate > 0:
+                tasks.add(asyncio.create_task(self._send(session)))
+            await until.wait()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, session: aiohttp.ClientSession, *, until: asyncio.Event) -> None:
+    async def _send(self, session: aiohttp.ClientSession) -> None:
         due = time.time()
         number = 0
-        while not until.is_set():
+        while True:
             rate = self._rate * math.exp(self._common.log_factor(due - self._epoch))
             due += float(self._rng.exponential(1 / rate))
             if (ahead := due - time.time()) > AHEAD:
-                await asyncio.sleep(ahead)  # at 100 a second nobody waits long for the end
+                await asyncio.sleep(ahead)
             task = asyncio.create_task(self._one(session, number, due))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)

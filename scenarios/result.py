@@ -13,7 +13,7 @@ Weights = tuple[tuple[float, int], ...]  # (seconds since the story's beginning,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """Requests as their senders count them; failed ones are in the arms' numbers too."""
+    """Requests as the proxy routed them; `failed` are those that got lost although no fault ordered it."""
 
     stable: int = 0
     canary: int = 0
@@ -83,8 +83,8 @@ def _rounded(seconds: float | None) -> float | None:
 def result(story: Story, played: Played, *, mode: str) -> Result:
     """What was played, measured from the moment that counts, and held against the story's `expect`."""
     onset = _onset(story, played)
-    ended = played.outcome is not Outcome.HELD
-    zero = _after(onset, played.last_routed) if ended else None
+    over = played.outcome is not Outcome.HELD
+    zero = _after(onset, played.last_routed) if over else None
     return Result(
         name=story.name,
         ok=any(_met(ending, played, zero=zero) for ending in story.expect),
@@ -94,7 +94,7 @@ def result(story: Story, played: Played, *, mode: str) -> Result:
         check=played.check,
         seconds_to_verdict=_after(onset, played.verdict),
         seconds_to_weight_zero=zero,
-        last_attempt=_after(onset, played.last_attempt) if ended else None,
+        last_attempt=_after(onset, played.last_attempt) if over else None,
         weights=played.weights,
         requests=played.requests,
         evidence=played.evidence,
@@ -108,7 +108,7 @@ def _onset(story: Story, played: Played) -> float:
 
 
 def _after(onset: float, at: float | None) -> float | None:
-    return None if at is None else at - onset
+    return None if at is None else max(0.0, at - onset)
 
 
 def _met(ending: Ending, played: Played, *, zero: float | None) -> bool:
@@ -118,6 +118,28 @@ def _met(ending: Ending, played: Played, *, zero: float | None) -> bool:
         and ending.reason in (None, played.reason)
         and (ending.within is None or zero is None or timedelta(seconds=zero) <= ending.within)
     )
+
+
+def ended(run: Json) -> bool:
+    """Whether the CanaryRun object says that it is over."""
+    return (run.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def said_by(run: Json | None, refusal: str | None) -> tuple[Outcome, str | None, str | None, Json]:
+    """Outcome, reason, failed check and evidence as a CanaryRun object tells them.
+
+    Without a run nothing was routed: that is held, for the reason that an Event gave.
+    """
+    if run is None:
+        return Outcome.HELD, refusal, None, {}
+    status = run.get("status") or {}
+    outcomes = {"Succeeded": Outcome.PROMOTED, "Failed": Outcome.ROLLED_BACK}
+    outcome = outcomes.get(status.get("phase"), Outcome.HELD)
+    state = status.get("state") or {}
+    reason = state.get("hold") if outcome is Outcome.HELD else status.get("reason")
+    kept = ("phase", "verdict", "logE", "message", "checks")
+    evidence = {name: status[name] for name in kept if name in status}
+    return outcome, reason, state.get("check"), evidence
 
 
 def wanted(expect: Sequence[Ending]) -> str:

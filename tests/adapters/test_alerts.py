@@ -59,7 +59,7 @@ def story(
         def clock() -> datetime:
             return message().at + timedelta(seconds=loop.time())
 
-        ours = Alerts(post or receivers, read, clock=clock, seed=1)
+        ours = Alerts(post or receivers, read, clock=clock)
         await tell(Post(ours, receivers, clock))
         await ours.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}

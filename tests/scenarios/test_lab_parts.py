@@ -63,9 +63,9 @@ class Street:
             "noise": {},
         }
 
-    def tell(self, pod: Any, **said: Any) -> None:
-        self.told.append((pod["metadata"]["name"], said))
-        status = pod["status"]
+    def tell(self, name: str, **said: Any) -> None:
+        self.told.append((name, said))
+        status = self.pods.get(name, {"status": {}})["status"]
         if "ip" in said:
             status["podIP"] = said["ip"]
         if "ready" in said:

@@ -34,7 +34,7 @@ def canary_run(**spec: Any) -> dict[str, Any]:
             {"name": "latency-p95", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"},
             {"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "0.1%"},
         ],
-        "alerts": [{"slack": {"secretRef": {"name": "slack"}}, "on": ["RolledBack"]}],
+        "alerts": [{"slack": {"secretRef": {"name": "slack", "key": "url"}}, "on": ["RolledBack"]}],
     }
     plan = {
         "canary": "model-canary",
@@ -70,9 +70,7 @@ def far_along() -> Run:
         approved=1,
         canary_replicas=3,
         told=("Inconclusive",),
-        outbox=(
-            Message(id="a", alert=0, outcome="Held", reason=Reason.INCONCLUSIVE, sentence="hm", at=NOW),
-        ),
+        outbox=(Message(id="a", alert=0, outcome="Held", reason=Reason.INCONCLUSIVE, sentence="hm", at=NOW),),
     )
 
 

@@ -1,0 +1,140 @@
+"""The `serin` command, which is also the kubectl plugin `kubectl serin`.
+
+Reading arguments imports nothing heavy: every command imports what it needs when it runs.
+Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from controller import steering
+from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
+from controller.settings import SETTINGS
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command that was typed and ends the process with its exit code."""
+    plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    try:
+        serin.main(arguments, prog_name=PLUGIN if plugin else "serin")
+    except BrokenPipeError:  # `serin explain ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="serin", prog_name="serin")
+def serin() -> None:
+    """Canaries for ML models that roll themselves back.
+
+    A canary is asked for by annotating its Deployment, which puts it beside the stable one:
+
+      kubectl annotate deployment model-canary serin.dev/canary-of=model
+      serin list                        every run, newest last
+      serin explain model-canary        what was seen, how sure, what was not seen
+      serin abort model-canary --reason "wrong weights"
+
+    RUN is the name of a CanaryRun, or of the canary's Deployment for its newest run.
+
+    Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+    """
+
+
+for _command in (
+    steering.list_,
+    steering.status,
+    steering.explain,
+    steering.pause,
+    steering.resume,
+    steering.abort,
+    steering.approve,
+    steering.promote,
+    steering.retry,
+):
+    serin.add_command(_command)
+
+
+# -- before a canary -------------------------------------------------------------------------------
+
+
+@serin.command()
+@click.option(
+    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
+)
+@click.option(
+    "--rps", type=click.FloatRange(min=0, min_open=True), metavar="R", help="Requests per second, both arms."
+)
+@click.option("--print-policy", is_flag=True, help="Print the policy with all its defaults and stop.")
+def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
+    """Work out how long a policy takes, and what it lets pass.
+
+    Without --policy it is the built-in one, which holds where nobody wrote another.
+
+    Examples:
+      serin plan --print-policy > policy.yaml
+      serin plan --policy policy.yaml --rps 200
+    """
+    from controller import planning
+
+    if rps is None and not print_policy:
+        raise click.UsageError("give --rps (requests per second to both arms together), or --print-policy")
+    try:
+        spec = planning.builtin() if file is None else planning.read(file)
+    except planning.BadPolicy as error:
+        raise Misused(str(error)) from None
+    if print_policy or rps is None:
+        show(planning.as_yaml(spec).rstrip("\n"))
+        return
+    show("\n".join(["Steps", *planning.schedule(spec, rps), "", "Let pass", *planning.permitted(spec)]))
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def _settings(command: Decorated) -> Decorated:
+    for setting in reversed(SETTINGS):
+        help_ = f"{setting.help} [{setting.variable}]"
+        command = click.option(setting.flag, setting.field, metavar="VALUE", help=help_)(command)
+    return command
+
+
+@serin.command()
+@_settings
+def controller(**flags: str | None) -> None:
+    """Run the controller: in a cluster, or against one.
+
+    Every flag is also a variable, shown in brackets; a flag wins.
+
+    Example:
+      serin controller --kubeconfig ~/.kube/config --namespace shop --log-format console
+    """
+    from controller import settings
+
+    try:
+        read = settings.read(flags)
+    except settings.BadSetting as error:
+        raise Misused(str(error)) from None
+    sys.exit(importlib.import_module("controller.__main__").run(read))
+
+
+@serin.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def scenario(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Play stories in which canaries fail (run FILE...)."""
+    try:
+        found = importlib.import_module("scenarios.cli").scenario
+    except ModuleNotFoundError as error:
+        raise Failed(
+            f"serin scenario needs {error.name}, which is not installed: pip install 'serin[lab]'"
+        ) from None
+    sys.exit(found.main(list(arguments), prog_name=f"{program(context)} scenario"))

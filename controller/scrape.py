@@ -1,0 +1,211 @@
+"""Reads pods' metrics pages, each in a task of its own, and keeps the newest reading of each.
+
+A pass never waits for a page: it takes what is in memory. A pod that hangs costs its own task half a
+second a time and delays nobody. What fails is counted and remembered for `explain`, never raised.
+
+The target is what the pod's annotations `prometheus.io/{scheme,port,path}` say, by default
+`http://POD-IP:8080/metrics`. Istio's injector points them at the sidecar's merged page on port 15020,
+which is outside of mTLS.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
+from zlib import crc32
+
+import structlog
+
+from analysis.evidence import CheckSpec
+from controller.model import PodSeen
+from controller.ports import Fetch, Reading
+from controller.reading import read
+
+ACCEPT = "text/plain;version=0.0.4"
+MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
+PORT = "8080"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Why a pod's page, or a check on it, gives nothing: since when, how often in a row, in words."""
+
+    since: float
+    failures: int
+    what: str
+
+
+def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen]:
+    """At most `limit` of the pods, by the hash of their names: the same ones whoever asks.
+
+    A pod that comes or goes changes the choice by one at most.
+    """
+    return sorted(sorted(pods, key=lambda pod: (_hash(pod.name), pod.name))[:limit], key=lambda pod: pod.name)
+
+
+def target(pod: PodSeen) -> str:
+    """The URL of the pod's metrics page; raises `ValueError` if its annotations make none."""
+
+    def said(name: str, default: str) -> str:
+        return pod.annotations.get(f"prometheus.io/{name}", "") or default
+
+    scheme, port, path = said("scheme", "http"), said("port", PORT), said("path", "/metrics")
+    if scheme not in {"http", "https"}:
+        raise ValueError(f'annotation prometheus.io/scheme is "{scheme}": say http or https')
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f'annotation prometheus.io/port is "{port}": say a port number')
+    if not pod.ip:
+        raise ValueError("the pod has no IP address yet")
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return f"{scheme}://{host}:{port}/{path.removeprefix('/')}"
+
+
+class Scrape:
+    """`ports.MetricsSource`. Needs a running event loop; `close` ends all tasks.
+
+    `on_news(run)` is called when every pod of a run has been tried once more, answered or not.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        clock: Callable[[], datetime],
+        *,
+        interval: timedelta = timedelta(seconds=1),
+        timeout: timedelta = timedelta(seconds=0.5),
+        limit: int = 2 * 1024 * 1024,  # bytes; a sidecar's whole page is about 0.1 MB
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._interval = interval.total_seconds()
+        self._timeout = timeout.total_seconds()
+        self._limit = limit
+        self.on_news: Callable[[str], None] = _nobody
+        self._runs: dict[str, dict[str, _Reader]] = {}
+        self._tried: dict[str, set[str]] = {}
+
+    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
+        """From now on exactly these pods are read for this run; no pods ends it."""
+        readers = self._runs.setdefault(run, {})
+        for name in readers.keys() - {pod.name for pod in pods}:
+            readers.pop(name).task.cancel()
+        for pod in pods:
+            self._look(run, readers, pod, tuple(checks))
+        if not readers:
+            del self._runs[run]
+            self._tried.pop(run, None)
+
+    def read(self, run: str) -> Mapping[str, Reading]:
+        """Newest reading by pod name; pods that never answered are absent."""
+        readers = self._runs.get(run, {})
+        return {name: one.reading for name, one in readers.items() if one.reading is not None}
+
+    def troubles(self, run: str) -> Mapping[str, Trouble]:
+        """By pod name, what is wrong with its page now."""
+        readers = self._runs.get(run, {})
+        return {name: one.trouble for name, one in readers.items() if one.trouble is not None}
+
+    async def close(self) -> None:
+        """No page is read any more."""
+        tasks = [reader.task for run in self._runs.values() for reader in run.values()]
+        self._runs.clear()
+        self._tried.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _look(
+        self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: tuple[CheckSpec, ...]
+    ) -> None:
+        """A task reads the pod, as it is now; what a replaced one had read is not lost."""
+        known = readers.get(pod.name)
+        if known is not None:
+            if known.reads(pod, checks):
+                return
+            known.task.cancel()
+        reader = _Reader(pod, checks, known.reading if known is not None and known.pod.ip == pod.ip else None)
+        reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
+        readers[pod.name] = reader
+
+    async def _follow(self, run: str, reader: "_Reader") -> None:
+        """The pod's page is read once an interval, for ever, at the run's and the pod's own moment."""
+        loop = asyncio.get_running_loop()
+        due = _phase(run, reader.pod.name) * self._interval
+        while True:
+            due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
+            await asyncio.sleep(due - loop.time())
+            await self._try(reader)
+            self._told(run, reader.pod.name)
+
+    async def _try(self, reader: "_Reader") -> None:
+        """One more reading, or one more trouble."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                page = await self._fetch(target(reader.pod), accept=ACCEPT, limit=self._limit)
+            reader.take(page, self._clock().timestamp())
+        except TimeoutError:
+            reader.fail(f"no answer within {self._timeout:g} s", self._clock().timestamp())
+        except (OSError, ValueError) as error:
+            reader.fail(str(error) or repr(error), self._clock().timestamp())
+
+    def _told(self, run: str, pod: str) -> None:
+        """`on_news` has been called if this was the last pod of the round."""
+        tried = self._tried.setdefault(run, set())
+        tried.add(pod)
+        if self._runs.get(run, {}).keys() <= tried:
+            tried.clear()
+            self.on_news(run)
+
+
+class _Reader:
+    """One pod as it is read for one run."""
+
+    def __init__(self, pod: PodSeen, checks: tuple[CheckSpec, ...], reading: Reading | None) -> None:
+        self.pod = pod
+        self.checks = checks
+        self.reading = reading
+        self.trouble: Trouble | None = None
+        self.task: asyncio.Task[None]
+
+    def reads(self, pod: PodSeen, checks: tuple[CheckSpec, ...]) -> bool:
+        """Whether this still is the pod, at the same address, read for the same checks."""
+        same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
+        return same and self.checks == checks and not self.task.done()
+
+    def take(self, page: bytes, at: float) -> None:
+        """The reading is that of the page; raises `ValueError` if it cannot be read.
+
+        Time goes forward from page to page even if somebody sets the clock back.
+        """
+        at = max(at, self.reading.at + 0.001) if self.reading else at
+        self.reading, wrong = read(page, self.checks, at=at)
+        if wrong:
+            self.fail("; ".join(wrong), at)
+        else:
+            self.trouble = None
+
+    def fail(self, what: str, at: float) -> None:
+        """One more failure is remembered; the first of a row is logged."""
+        if self.trouble is None:
+            _log.debug("page_not_read", pod=self.pod.name, ip=self.pod.ip, why=what)
+        before = self.trouble or Trouble(since=at, failures=0, what="")
+        self.trouble = Trouble(since=before.since, failures=before.failures + 1, what=what)
+
+
+def _nobody(_run: str) -> None:
+    """Nobody waits for news."""
+
+
+def _hash(name: str) -> int:
+    return crc32(name.encode())
+
+
+def _phase(run: str, pod: str) -> float:
+    """When in an interval (0..1) the pod is read: runs are spread over it, pods over a tenth of it.
+
+    A run's pages are meant to be of one moment, since the arms are compared over the same time.
+    """
+    return (_hash(run) + 0.1 * _hash(pod)) / 2**32 % 1.0

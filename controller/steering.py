@@ -1,0 +1,264 @@
+"""The commands about runs: look at them, steer them."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.command import (
+    Taught,
+    changed,
+    coloured,
+    object_output,
+    output_as,
+    pointed,
+    pointed_kubectl,
+    run_argument,
+    show,
+    told,
+    with_reason,
+)
+
+if TYPE_CHECKING:
+    from controller.kubectl import Kubectl
+
+Json = Any
+
+
+@click.command("list", cls=Taught)
+@pointed
+@click.option("-A", "--all-namespaces", is_flag=True, help="Runs of all namespaces.")
+@output_as("wide", "json", "yaml", "name")
+@told
+def list_(*, all_namespaces: bool, output: str | None, **flags: str | None) -> None:
+    """List runs, oldest first.
+
+    Examples:
+      serin list -n shop
+      serin list -A -o wide             with the reason
+    """
+    kubectl = pointed_kubectl(flags)
+    everywhere = ("--all-namespaces",) if all_namespaces else ()
+    if output in {"json", "yaml", "name"}:
+        show(kubectl.listed(output, *everywhere))
+        return
+    runs = kubectl.runs(*everywhere)
+    if not runs:
+        click.echo("No canary runs found.", err=True)
+        return
+    _table(runs, wide=output == "wide", namespaces=all_namespaces)
+
+
+def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
+    from controller import record
+
+    columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(["REASON"] if wide else [])]
+    runs.sort(key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    rows = [record.row(run, now=_now()) for run in runs]
+    show("\n".join(map(coloured, record.table(rows, columns))))
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@output_as("wide", "json", "yaml", "name")
+@told
+def status(*, run: str, output: str | None, **flags: str | None) -> None:
+    """Show where a run stands. Exit code 3 if it was rolled back.
+
+    Examples:
+      serin status model-canary
+      serin status model-canary -o json | jq .status.verdict
+    """
+    from controller import record, report
+
+    kubectl = pointed_kubectl(flags)
+    found = kubectl.run(run)
+    if output in {"json", "yaml", "name"}:
+        show(kubectl.shown(found, output).rstrip("\n"))
+    else:
+        show(coloured(report.glance(found, wide=output == "wide")))
+    if record.status(found).get("phase") == "Failed":
+        sys.exit(3)
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@told
+def explain(*, run: str, **flags: str | None) -> None:
+    """Say what was seen, how sure, and what could not be seen.
+
+    Examples:
+      serin explain model-canary
+      serin explain model-canary-6f9c8d7b5-1 -n shop
+    """
+    from controller import report
+
+    kubectl = pointed_kubectl(flags)
+    show(coloured(report.explanation(kubectl.run(run), now=_now(), program=kubectl.program)))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+# -- steering --------------------------------------------------------------------------------------
+
+
+def _steer(run: str, *, flags: dict[str, str | None], output: str | None, spec: Json, done: str) -> None:
+    """Merges `spec` into a run that has not ended."""
+    kubectl = pointed_kubectl(flags)
+    found = kubectl.run(run)
+    _must_live(found, kubectl=kubectl)
+    changed(kubectl, kubectl.patch(found, spec), output=output, done=done)
+
+
+def _must_live(run: Json, *, kubectl: "Kubectl") -> None:
+    from controller import record, report
+    from controller.kubectl import Wrong
+
+    if record.ended(run):
+        typed = report.commands(run, program=kubectl.program)
+        next_ = f"\nYou can type: {typed[0]}" if typed else ""
+        raise Wrong(f"{report.headline(run)}\nIt has ended: nothing is left to steer.{next_}")
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@object_output
+@told
+def pause(*, run: str, output: str | None, **flags: str | None) -> None:
+    """Stop raising the weight. Checks go on and can still roll back.
+
+    Example:
+      serin pause model-canary          and later: serin resume model-canary
+    """
+    _steer(run, flags=flags, output=output, spec={"paused": True}, done="paused")
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@object_output
+@told
+def resume(*, run: str, output: str | None, **flags: str | None) -> None:
+    """Go on after a pause.
+
+    A canary that was paused by the annotation serin.dev/pause is resumed by removing it:
+
+      kubectl annotate deployment model-canary serin.dev/pause-
+    """
+    _steer(run, flags=flags, output=output, spec={"paused": False}, done="resumed")
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@with_reason
+@object_output
+@told
+def abort(*, run: str, reason: str, output: str | None, **flags: str | None) -> None:
+    """Send all requests to stable and end the run.
+
+    Example:
+      serin abort model-canary --reason "support tickets about wrong prices"
+    """
+    _steer(run, flags=flags, output=output, spec={"abort": {"reason": _said(reason)}}, done="aborted")
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@with_reason
+@object_output
+@told
+def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -> None:
+    """Promote without waiting for the remaining steps. A failed check still rolls back.
+
+    Example:
+      serin promote model-canary --reason "fixes the outage of stable"
+    """
+    spec = {"promote": {"reason": _said(reason)}}
+    _steer(run, flags=flags, output=output, spec=spec, done="will be promoted")
+
+
+def _said(reason: str) -> str:
+    """The reason, which the schema wants between 1 and 1024 characters long."""
+    text = " ".join(reason.split())
+    if not 1 <= len(text) <= 1024:
+        raise click.BadParameter("say why, in 1 to 1024 characters", param_hint="--reason")
+    return text
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@object_output
+@told
+def approve(*, run: str, output: str | None, **flags: str | None) -> None:
+    """Let a run that holds go on, once.
+
+    Only for a run that holds because its evidence is unclear or missing. Read first what it could
+    not have seen.
+
+    Example:
+      serin explain model-canary
+      serin approve model-canary
+    """
+    from controller import report
+    from controller.kubectl import Wrong
+
+    kubectl = pointed_kubectl(flags)
+    found = kubectl.run(run)
+    _must_live(found, kubectl=kubectl)
+    if not report.approvable(found):
+        raise Wrong(
+            f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
+            " with reason Inconclusive or NoData."
+        )
+    approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
+    changed(kubectl, kubectl.patch(found, {"approved": approved}), output=output, done="approved")
+
+
+def _who() -> str:
+    """Who types: as they are called here; the cluster's audit log knows them better."""
+    import getpass
+
+    try:
+        return getpass.getuser()[:200]
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
+
+
+@click.command(cls=Taught)
+@pointed
+@run_argument
+@object_output
+@told
+def retry(*, run: str, output: str | None, **flags: str | None) -> None:
+    """Try a rolled back version once more: a new run, the same plan.
+
+    Example:
+      serin retry model-canary          after the cause was found outside the model
+    """
+    from controller import record, report
+    from controller.kubectl import Wrong
+
+    kubectl = pointed_kubectl(flags)
+    found = kubectl.run(run)
+    meta, plan = found["metadata"], found["spec"]["plan"]
+    if record.status(found).get("phase") != "Failed":
+        raise Wrong(f"{report.headline(found)}\nOnly a run that was rolled back can be tried again.")
+    siblings = [each for each in kubectl.siblings(found) if each["spec"]["plan"]["canary"] == plan["canary"]]
+    live = next((each for each in siblings if not record.ended(each)), None)
+    if live is not None:
+        raise Wrong(
+            f"{report.headline(live)}\nOne run at a time: wait for it, or type:"
+            f" {kubectl.program} abort {live['metadata']['name']} -n {meta['namespace']} --reason '...'"
+        )
+    created = kubectl.create(record.next_attempt(found, siblings))
+    changed(kubectl, created, output=output, done=f"created, after {meta['name']}")

@@ -1,0 +1,500 @@
+"""A story played live: a real Envoy, real model servers, real load, and the real controller's process.
+
+Only the API server is emulated, and it speaks HTTP. Everything listens on loopback, and everything is
+gone when `play` returns, whichever way.
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from scenarios import measure, processes, routes
+from scenarios.envoy import Envoy
+from scenarios.kubelet import Kubelet, Life
+from scenarios.objects import DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
+from scenarios.people import NotDone, People
+from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
+from scenarios.receiver import Receiver
+from scenarios.result import Played, Requests, Result, result
+from scenarios.troubles import (
+    Sufferer,
+    Troubles,
+    happenings,
+    latency_table,
+    ordered,
+    prediction_table,
+)
+from scenarios.world import World
+
+Json = Any
+
+FOLDER = Path(".lab")
+SYSTEM = "serin-system"  # where the controllers' Lease is
+READY_WITHIN = 60.0  # seconds for everything to start; ten as a rule
+SETTLING = 1.5  # seconds beyond propagation for which an ended run is watched: Envoy still routes by then
+FOR_EVER = 1e9  # seconds: longer than any story
+OUTCOMES = {"Succeeded": Outcome.PROMOTED, "Failed": Outcome.ROLLED_BACK}
+CONTROLLER = "from controller.cli import main; main()"
+
+Watch = Callable[["Lab"], Awaitable[None]]
+
+
+class LabFailed(RuntimeError):
+    """The lab itself did not work, so the story says nothing; the text says what to look at."""
+
+
+@dataclass(slots=True)
+class Controller:
+    """One replica of `serin controller`."""
+
+    name: str
+    argv: list[str]
+    log: Path
+    url: str
+    process: Process | None = None
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the API server was told, and when (seconds since 1970)."""
+
+    weights: list[tuple[float, int]] = field(default_factory=list)
+    ended: dict[str, float] = field(default_factory=dict)  # by run
+    reaction: float | None = None  # from the last metrics page's last byte to the weight patch's 200
+
+
+async def play(story: Story, *, watch: Watch | None = None, folder: Path | None = None) -> Result:
+    """What came of the story; `watch` is given the lab when the story begins, and cancelled at its end."""
+    lab = Lab(story, folder=folder or FOLDER / story.name)
+    async with lab.open():
+        watching = asyncio.ensure_future(watch(lab)) if watch is not None else None
+        try:
+            await lab.run()
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+    return lab.result()
+
+
+class Lab:
+    """Everything that a live story needs, and what happens to it."""
+
+    def __init__(self, story: Story, *, folder: Path) -> None:
+        self.story = story
+        self.folder = folder.absolute()
+        self.world = World(clock=lambda: datetime.now(UTC))
+        self.people = People(self.world.transport(), namespace=NAMESPACE)
+        self.receiver = Receiver()
+        self.troubles = Troubles()
+        self.observed = Observed()
+        self.controllers: list[Controller] = []
+        self.load: Process | None = None
+        self.began = time.time()  # of the processes' own clock: noise is counted from here
+        self.zero = self.began  # when the canary's pods are started
+        self.stopped = 0.0
+        propagation = story.propagation.total_seconds()
+        self.envoy = Envoy(self.folder / "envoy", self._mesh, propagation=propagation)
+        self.kubelet = Kubelet(
+            self.folder,
+            conduct=self._conduct,
+            faults=lambda life: self.troubles.of(self._sufferer(life)),
+            tell=lambda name, **said: self.world.set_pod(NAMESPACE, name, **said),
+            propagation=propagation,
+        )
+        self._changed = asyncio.Event()
+        self._errands: set[asyncio.Task[None]] = set()
+
+    # -- what there is
+
+    @property
+    def seconds(self) -> float:
+        """How long the story has lasted."""
+        return time.time() - self.zero
+
+    def runs(self) -> list[Json]:
+        """The CanaryRuns, oldest first."""
+        runs = self.world.objects("canaryruns", NAMESPACE)
+        return sorted(runs, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+
+    def weight(self) -> int:
+        """The percentage that the VirtualService gives the canary."""
+        return _weight(self.world.objects("virtualservices", NAMESPACE))
+
+    def pids(self) -> Mapping[str, int]:
+        """Every process of the lab but its own."""
+        pods = {life.name: life.process for life in self.kubelet.lives.values()}
+        others = {controller.name: controller.process for controller in self.controllers}
+        found = {**pods, **others, "load": self.load}
+        ours = {
+            name: process.pid for name, process in found.items() if process and process.returncode is None
+        }
+        return ours | ({"envoy": self.envoy.pid} if self.envoy.pid else {})
+
+    # -- from the beginning to the end
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Stable serves, load flows, controllers stand ready; afterwards nothing is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        try:
+            try:
+                async with asyncio.timeout(READY_WITHIN):
+                    await self._open()
+            except TimeoutError:
+                logs = f"see the logs in {self.folder}"
+                raise LabFailed(f"{self.story.name}: not ready in {READY_WITHIN:g} s; {logs}") from None
+            yield
+        finally:
+            await self._close()
+
+    async def run(self) -> None:
+        """The story is over: its run ended and settled, or its duration is."""
+        canary = objects(self.story, alerts_url=self.receiver.url)[-1]
+        self.zero = time.time()
+        await self.people.create(canary)
+        telling = asyncio.create_task(self._tell_story())
+        try:
+            async with asyncio.timeout(self.story.duration.total_seconds()):
+                await self._over()
+        except TimeoutError:
+            pass  # that, too, is an end: held
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+        self.stopped = time.time()
+
+    async def _open(self) -> None:
+        api = await self.world.serve("127.0.0.1", 0)
+        await self.receiver.start()
+        self.world.on_change(self._heard)
+        self.world.kubelet = self.kubelet
+        for obj in self._first_objects():
+            await self.people.create(obj)
+        await self._until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
+        await self.envoy.start()
+        self.load = await self._start_load()
+        kubeconfig = self.folder / "kubeconfig"
+        kubeconfig.write_text(json.dumps(_kubeconfig(api)))
+        for number in range(1, self.story.controllers + 1):
+            self.controllers.append(self._controller(number, kubeconfig))
+        await asyncio.gather(*map(self._launch, self.controllers))
+
+    def _first_objects(self) -> list[Json]:
+        """All objects but the canary's Deployment, which begins the story."""
+        system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
+        return [system, *objects(self.story, alerts_url=self.receiver.url)[:-1]]
+
+    async def _close(self) -> None:
+        """Nothing is left. The load ends first, so that nothing is lost that counts."""
+        for task in self._errands:
+            task.cancel()
+        self.envoy.signal(signal.SIGCONT)
+        await processes.end(self.load)
+        await asyncio.gather(*(processes.end(each.process, seconds=2.0) for each in self.controllers))
+        await asyncio.sleep(0.2 if self.stopped else 0)  # the proxy logs the last callers' leaving
+        await self.envoy.stop()
+        self.world.kubelet = None
+        await self.kubelet.stop()
+        await self.receiver.stop()
+        await self.world.stop()
+
+    # -- the parts
+
+    def _mesh(self) -> routes.Mesh:
+        there = self.world.objects
+        return routes.Mesh(
+            namespace=NAMESPACE,
+            virtual_services=there("virtualservices", NAMESPACE),
+            destination_rules=there("destinationrules", NAMESPACE),
+            services=there("services", NAMESPACE),
+            pods=there("pods", NAMESPACE),
+        )
+
+    def _conduct(self, life: Life) -> Mapping[str, Any]:
+        """What a pod's process is told: its version's behaviour and its arm's name."""
+        canary = VERSIONS[Arm.CANARY] in _versions(life.pod)
+        behaviour = self.story.canary if canary else self.story.stable
+        return {
+            "seed": self.story.seed,
+            "epoch": self.began,
+            "version": life.arm,
+            "workload": DEPLOYMENTS[Arm(life.arm)],
+            "latency": latency_table(behaviour.latency),
+            "predictions": prediction_table(behaviour.predictions),
+            "errorRate": behaviour.error_rate,
+            "noise": self.story.noise.said(),
+        }
+
+    def _sufferer(self, life: Life) -> Sufferer:
+        now = asyncio.get_running_loop().time()
+        return Sufferer(name=life.name, arm=life.arm, born=self.seconds - (now - life.born))
+
+    async def _start_load(self) -> Process:
+        told = {
+            "url": f"{self.envoy.url}/v2/models/digits/infer",
+            "host": f"{STABLE}.{NAMESPACE}",
+            "rate": self.story.requests_per_second,
+            "seed": self.story.seed,
+            "epoch": self.began,
+            "noise": self.story.noise.said(),
+            "out": str(self.folder / "sent.jsonl"),
+        }
+        file = self.folder / "load.json"
+        file.write_text(json.dumps(told))
+        return await processes.python("-m", "scenarios.load", str(file), log=self.folder / "load.log")
+
+    def _controller(self, number: int, kubeconfig: Path) -> Controller:
+        name, port = f"controller-{number}", processes.free_port()
+        flags = {
+            "--kubeconfig": str(kubeconfig),
+            "--identity": name,
+            "--port": str(port),
+            "--lease-namespace": SYSTEM,
+            "--log-format": "json",
+        }
+        argv = ["-c", CONTROLLER, "controller", *(word for flag in flags.items() for word in flag)]
+        return Controller(name, argv, self.folder / f"{name}.log", f"http://127.0.0.1:{port}")
+
+    async def _launch(self, controller: Controller) -> None:
+        """The replica runs and says that it is ready."""
+        controller.process = await processes.python(*controller.argv, log=controller.log)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
+            while not await _answers(session, f"{controller.url}/readyz"):
+                if controller.process.returncode is not None:
+                    words = controller.log.read_text(errors="replace")[-2_000:]
+                    raise LabFailed(f"{controller.name} ended before it was ready; it said:\n{words}")
+                await asyncio.sleep(0.1)
+
+    # -- what is heard
+
+    def _heard(self, _type: str, resource: str, obj: Json) -> None:
+        """Something changed at the API server."""
+        self._changed.set()
+        if resource in {"virtualservices", "destinationrules", "services", "pods"} and self.envoy.pid:
+            self.envoy.changed()
+        if resource == "virtualservices":
+            self._weighed(_weight([obj]))
+        if resource == "canaryruns" and _ended(obj):
+            self.observed.ended.setdefault(obj["metadata"]["name"], time.time())
+
+    def _weighed(self, weight: int) -> None:
+        """The canary's weight is this now."""
+        weights = self.observed.weights
+        if weights and weights[-1][1] == weight:
+            return
+        weights.append((time.time(), weight))
+        if weight == 0 and len(weights) > 1:
+            self._errand(self._note_reaction(time.time()))
+
+    async def _note_reaction(self, at: float) -> None:
+        """How long before `at` the last pod's page had been read that the decision was made on."""
+        states = await asyncio.gather(*map(self.kubelet.state, tuple(self.kubelet.lives.values())))
+        read = [max((page for page in state["pages"] if page <= at), default=0) for state in states if state]
+        if any(read):
+            self.observed.reaction = at - max(read)
+
+    def _errand(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    def _ready(self, arm: Arm) -> int:
+        return sum(
+            routes.ready(pod) and pod["metadata"]["labels"].get("version") == arm
+            for pod in self.world.objects("pods", NAMESPACE)
+        )
+
+    async def _until(self, what: Callable[[], bool]) -> None:
+        while not what():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _over(self) -> None:
+        """Returns when every run has ended, the canary's weight is 0, and that has settled."""
+        settling = self.story.propagation.total_seconds() + SETTLING
+        while True:
+            await self._until(self._quiet)
+            since = len(self.runs())
+            await asyncio.sleep(settling)
+            if self._quiet() and len(self.runs()) == since:
+                return
+
+    def _quiet(self) -> bool:
+        runs = self.runs()
+        return bool(runs) and all(map(_ended, runs)) and self.weight() == 0
+
+    # -- what happens
+
+    async def _tell_story(self) -> None:
+        """Faults begin and end, and people edit, when the story says so."""
+        for happening in happenings(self.story):
+            await asyncio.sleep(max(0.0, happening.at - self.seconds))
+            match happening.what:
+                case ArmFault() as fault:
+                    await self._arm_fault(fault, begins=happening.begins)
+                case TargetFault() as fault:
+                    await self._target_fault(fault, begins=happening.begins)
+                case edit:
+                    await self._edit(edit)
+
+    async def _arm_fault(self, fault: ArmFault, *, begins: bool) -> None:
+        if begins:
+            self.troubles.begin(fault, map(self._sufferer, self.kubelet.lives.values()))
+        else:
+            self.troubles.end(fault)
+        await self.kubelet.suffer()
+
+    async def _target_fault(self, fault: TargetFault, *, begins: bool) -> None:
+        lasting = fault.lasting.total_seconds() if fault.lasting else FOR_EVER
+        match fault.target:
+            case Target.METRICS:
+                self.troubles.metrics = fault.kind if begins else None
+                await self.kubelet.suffer()
+            case Target.ALERTS:
+                self.receiver.fault = fault.kind if begins else None
+            case Target.API_SERVER:
+                if begins:
+                    self.world.fault(fault.kind, seconds=lasting)
+            case Target.CONTROLLER:
+                await self._controller_fault(fault.kind, begins=begins)
+            case Target.ENVOY:
+                await self._envoy_fault(fault.kind, begins=begins)
+
+    async def _controller_fault(self, kind: str, *, begins: bool) -> None:
+        """The leader is killed or frozen; later, whoever is not well is well again."""
+        if begins:
+            leader = self._leader()
+            if leader.process is not None:
+                processes.tell(leader.process, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+            return
+        for controller in self.controllers:
+            if kind == "kill" and controller.process and controller.process.returncode is not None:
+                controller.process = await processes.python(*controller.argv, log=controller.log)
+            elif controller.process is not None:
+                processes.tell(controller.process, signal.SIGCONT)
+
+    def _leader(self) -> Controller:
+        """The replica that holds the Lease; the first one if nobody does."""
+        holders = {lease["spec"].get("holderIdentity") for lease in self.world.objects("leases", SYSTEM)}
+        return next((each for each in self.controllers if each.name in holders), self.controllers[0])
+
+    async def _envoy_fault(self, kind: str, *, begins: bool) -> None:
+        if kind == "hang":
+            self.envoy.signal(signal.SIGSTOP if begins else signal.SIGCONT)
+        elif begins:
+            self.envoy.signal(signal.SIGKILL)
+        else:
+            await self.envoy.restart()
+
+    async def _edit(self, edit: Edit) -> None:
+        """Somebody does what the story says; a refusal is theirs to see, and in the lab's log."""
+        try:
+            match edit:
+                case Patch():
+                    await self.people.patch(edit.kind, edit.name, edit.merge)
+                case Delete():
+                    await self.people.delete(edit.kind, edit.name)
+                case Evict():
+                    lives = sorted(life.name for life in self.kubelet.lives.values() if life.arm == edit.arm)
+                    for name in lives[: edit.pods]:
+                        await self.people.evict(name)
+        except NotDone as refused:
+            with (self.folder / "lab.log").open("a") as log:
+                log.write(f"{self.seconds:.3f} {refused}\n")
+
+    # -- what came of it
+
+    def result(self) -> Result:
+        """The story's line in the JSON list."""
+        return result(self.story, self._played(), mode="live")
+
+    def _played(self) -> Played:
+        log = measure.entries(self.envoy.access_log)
+        seen = measure.measured(log, until=self.stopped, excused=self._excused)
+        run = self.runs()[-1] if self.runs() else None
+        status = (run or {}).get("status") or {}
+        return Played(
+            outcome=OUTCOMES.get(status.get("phase", ""), Outcome.HELD),
+            reason=status.get("reason") if run else self._refusal(),
+            check=status.get("check"),
+            verdict=self._since(self.observed.ended.get(run["metadata"]["name"])) if run else None,
+            first_routed=self._since(seen.first_routed),
+            last_routed=self._since(seen.last_routed),
+            last_attempt=self._since(seen.last_attempt),
+            weights=tuple((max(0.0, at - self.zero), weight) for at, weight in self.observed.weights),
+            requests=Requests(stable=seen.stable, canary=seen.canary, failed=seen.failed),
+            evidence={check["name"]: check for check in status.get("checks") or []},
+        )
+
+    def _since(self, at: float | None) -> float | None:
+        return None if at is None else at - self.zero
+
+    def _excused(self, said: measure.Entry) -> bool:
+        start = said.start - self.zero
+        return ordered(self.story, said.arm, start=start, end=start + said.seconds)
+
+    def _refusal(self) -> str | None:
+        """Why there is no run, if an Event says so."""
+        events = self.world.objects("events", NAMESPACE)
+        return next((event["reason"] for event in events if event.get("type") == "Warning"), None)
+
+
+def _weight(virtual_services: list[Json]) -> int:
+    for service in virtual_services:
+        for http in service["spec"].get("http", ()):
+            for to in http.get("route", ()):
+                if to["destination"].get("subset") == Arm.CANARY:
+                    return int(to.get("weight", 0))
+    return 0
+
+
+def _ended(run: Json) -> bool:
+    return (run.get("status") or {}).get("phase") in OUTCOMES
+
+
+def _versions(pod: Json) -> set[str]:
+    env = pod["spec"]["containers"][0].get("env") or ()
+    return {str(one.get("value")) for one in env if one["name"] == "MODEL_VERSION"}
+
+
+def _kubeconfig(server: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lab", "cluster": {"server": server}}],
+        "users": [{"name": "lab", "user": {}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": NAMESPACE}}],
+        "current-context": "lab",
+    }
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async with session.get(url) as answer:
+            return answer.status == 200
+    return False
+
+
+def interruptible() -> None:
+    """SIGTERM ends the current task as Ctrl-C does, so that everything is cleaned up."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+if sys.platform != "linux":
+    raise ImportError("the live lab needs Linux: 127.0.0.0/8 and the kernel's leash on processes")

@@ -1,0 +1,368 @@
+"""Plays one story in virtual time: the emulated API server, virtual pods, and the controller as it is.
+
+The controller is the same code as in a cluster; only `ports.Outside` is another. It is killed as a
+process is: from one step to the next it does nothing any more and cleans nothing up.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from controller.operate import Operator
+from controller.ports import Outside
+from controller.settings import Settings
+from scenarios.fields import BadStory
+from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, objects
+from scenarios.people import NotDone, People
+from scenarios.plot import Arm, ArmFault, Delete, Evict, Fault, Outcome, Patch, Story, Target, TargetFault
+from scenarios.result import Played, Requests, Result, ended, result, said_by
+from scenarios.traffic import Traffic
+from scenarios.troubles import Happening, happenings
+from scenarios.virtual import Process, VirtualLoop, run_virtual, virtual_loop
+from scenarios.virtualpods import VirtualPods
+from scenarios.world import World
+
+Json = Any
+Report = Callable[[str], None]
+
+LEASES = "serin-system"
+SETTLED = 5.0  # seconds after the last run has ended: weights arrive, alerts leave, a new run may begin
+LOOK = 0.25  # seconds between looks at whether the story is over
+AT_LEAST = timedelta(seconds=5)  # of history, so that stable's pods are ready when the story begins
+SLOW = 3.0  # seconds a slow receiver of alerts takes
+
+
+def silent(_line: str) -> None:
+    """Nobody listens."""
+
+
+def play(story: Story, *, report: Report = silent) -> Result:
+    """What comes of the story in virtual time; `BadStory` if the API server refuses its objects."""
+    return run_virtual(Theatre.play(story, report=report)).result
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Where alerts arrive; a `ports.Post`."""
+
+    received: list[tuple[float, str, bytes]] = field(default_factory=list)
+    faults: set[str] = field(default_factory=set)
+
+    async def __call__(
+        self, url: str, body: bytes, *, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str]]:
+        """200, unless a fault says otherwise."""
+        del headers
+        if "outage" in self.faults:
+            raise ConnectionRefusedError(f"nobody listens at {url}")
+        if "hang" in self.faults:
+            await asyncio.Event().wait()
+        await asyncio.sleep(SLOW if "slow" in self.faults else 0.05)
+        self.received.append((virtual_loop().time(), url, body))
+        return 200, {}
+
+
+class Controllers:
+    """The replicas of the controller: which leads, who is dead, and the next life of each."""
+
+    def __init__(self, outside: Outside, *, seed: int, leader: Callable[[], str]) -> None:
+        self._outside = outside
+        self._chance = Random(seed)
+        self._leader = leader
+        self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
+        self._dead: list[Process] = []
+        self._count = 0
+        self._hit: dict[int, str] = {}  # by the fault's identity: whom it hit
+
+    def start(self) -> None:
+        """One more replica runs."""
+        self._count += 1
+        name = f"serin-{self._count}"
+        settings = Settings(identity=name, lease_namespace=LEASES)
+        chance = Random(self._chance.random())
+        process, stop = Process(name), asyncio.Event()
+        process.start(Operator(settings, self._outside, chance=chance).operate(stop))
+        self._lives[name] = process, stop
+
+    def begin(self, fault: TargetFault) -> None:
+        """The leader, or else the first of them, is killed or frozen."""
+        name = self._leader() if self._leader() in self._lives else next(iter(self._lives))
+        self._hit[id(fault)] = name
+        process, _ = self._lives[name]
+        if fault.kind == "freeze":
+            process.freeze()
+        else:
+            process.kill()
+            self._dead.append(process)
+            del self._lives[name]
+
+    def end(self, fault: TargetFault) -> None:
+        """What was frozen goes on; in place of what was killed another starts."""
+        if fault.kind == "freeze":
+            self._lives[self._hit[id(fault)]][0].thaw()
+        else:
+            self.start()
+
+    async def stop(self) -> None:
+        """All of them have ended as on SIGTERM, and the dead are cleared away."""
+        for process, stop in self._lives.values():
+            stop.set()
+            process.thaw()
+        alive = [task for process, _ in self._lives.values() for task in process.tasks]
+        if alive:
+            await asyncio.wait(alive, timeout=30)
+        for process in (*self._dead, *(process for process, _ in self._lives.values())):
+            await process.bury()
+
+    def check(self) -> None:
+        """Raises what made a replica end by itself: a story must not outlive its controller unseen."""
+        for name, (process, _) in self._lives.items():
+            if not process.tasks:
+                raise RuntimeError(f"controller {name} ended by itself")
+
+
+class Theatre:
+    """One story while it is played."""
+
+    def __init__(self, story: Story, *, report: Report) -> None:
+        self.story = story
+        self._report = report
+        self._loop: VirtualLoop = virtual_loop()
+        self.begins = max(story.history, AT_LEAST).total_seconds()
+        self.traffic = Traffic(story, clock=self._loop.time)
+        self.pods = VirtualPods(story, self.traffic, clock=self._loop.time, tell=self._tell)
+        self.world = World(clock=self._loop.now, kubelet=self)
+        self.receiver = Receiver()
+        self.people = People(self.world.transport(), namespace=NAMESPACE)
+        outside = Outside(
+            transport=self.world.transport(),
+            fetch=self.pods.fetch,
+            post=self.receiver,
+            clock=self._loop.now,
+        )
+        self.controllers = Controllers(outside, seed=story.seed, leader=self._leader)
+        self.ends: dict[str, float] = {}  # when each run was first seen to have ended
+        self.held: float | None = None  # since when the first run has been paused
+        self.world.on_change(self._changed)
+
+    @classmethod
+    async def play(cls, story: Story, *, report: Report = silent) -> "Theatre":
+        """The theatre after the story was played in it, for those who look further than the result."""
+        theatre = cls(story, report=report)
+        try:
+            await theatre._set_up()
+            await theatre._perform()
+        finally:
+            await theatre.controllers.stop()
+            await theatre.pods.stop()
+        return theatre
+
+    @property
+    def now(self) -> float:
+        """Seconds since the story's beginning; negative during the history before it."""
+        return self._loop.time() - self.begins
+
+    # -- before
+
+    async def _set_up(self) -> None:
+        await self.people.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASES}})
+        for obj in objects(self.story):
+            try:
+                await self.people.create(obj)
+            except NotDone as refused:
+                raise _unplayable(self.story, obj, refused) from refused
+        for _ in range(self.story.controllers):
+            self.controllers.start()
+
+    # -- meanwhile
+
+    async def _perform(self) -> None:
+        happening = asyncio.create_task(self._happen(), name="happenings")
+        try:
+            await asyncio.sleep(self.begins)
+            self._say("the canary's pods are started")
+            self.pods.admitted.set()
+            await self._until_over()
+        finally:
+            happening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await happening
+
+    async def _happen(self) -> None:
+        for happening in happenings(self.story):
+            await asyncio.sleep(max(0.0, happening.at - self.now))
+            await self._one(happening)
+
+    async def _one(self, happening: Happening) -> None:
+        what = happening.what
+        self._say(_told(what) if happening.begins else f"over: {_told(what)}")
+        if isinstance(what, ArmFault):
+            (self.pods.begin if happening.begins else self.pods.end)(what)
+        elif isinstance(what, TargetFault):
+            self._target(what, begins=happening.begins)
+        else:
+            with contextlib.suppress(NotDone):  # what it was about may be gone by now
+                await self._edit(what)
+
+    async def _edit(self, edit: Patch | Delete | Evict) -> None:
+        match edit:
+            case Patch():
+                await self.people.patch(edit.kind, edit.name, dict(edit.merge))
+            case Delete():
+                await self.people.delete(edit.kind, edit.name)
+            case Evict():
+                names = sorted(name for name, life in self.pods.lives.items() if life.pod.arm is edit.arm)
+                for name in names[: edit.pods]:
+                    await self.people.evict(name)
+
+    def _target(self, fault: TargetFault, *, begins: bool) -> None:
+        match fault.target:
+            case Target.METRICS:
+                _toggle(self.pods.pages, fault.kind, on=begins)
+            case Target.ALERTS:
+                _toggle(self.receiver.faults, fault.kind, on=begins)
+            case Target.ENVOY:
+                self.traffic.advance()
+                self.traffic.down = begins
+            case Target.CONTROLLER:
+                (self.controllers.begin if begins else self.controllers.end)(fault)
+            case Target.API_SERVER if begins:
+                lasting = fault.lasting or self.story.duration - fault.at
+                self.world.fault(fault.kind, seconds=lasting.total_seconds())
+
+    async def _until_over(self) -> None:
+        over = self.begins + self.story.duration.total_seconds()
+        settled_since: float | None = None
+        while self._loop.time() < over:
+            await asyncio.sleep(LOOK)
+            self.controllers.check()
+            runs = self._runs()
+            if not runs or not all(map(ended, runs)):
+                settled_since = None
+            elif settled_since is None:
+                settled_since = self._loop.time()
+            elif self._loop.time() - settled_since > SETTLED:
+                return
+        self.traffic.advance()
+
+    # -- what the world tells
+
+    def created(self, pod: Json) -> None:
+        """A pod is bound to a node (`World` asks its kubelet)."""
+        self.pods.created(pod)
+
+    def deleted(self, pod: Json) -> None:
+        """A pod is to leave its node."""
+        self.pods.deleted(pod["metadata"]["name"])
+
+    def _tell(self, name: str, **said: Any) -> None:
+        self.world.set_pod(NAMESPACE, name, **said)
+
+    def _changed(self, _type: str, resource: str, obj: Json) -> None:
+        if resource == "virtualservices":
+            self.traffic.route(_weight(obj))
+        elif resource == "canaryruns":
+            self._follow(obj)
+        elif resource == "events" and obj.get("reason"):
+            self._say(f"{obj['reason']}: {obj.get('note') or obj.get('message', '')}")
+
+    def _follow(self, run: Json) -> None:
+        name = run["metadata"]["name"]
+        if ended(run):
+            self.ends.setdefault(name, self.now)
+        paused = (run.get("status") or {}).get("phase") == "Paused"
+        self.held = (self.held if self.held is not None else self.now) if paused else None
+
+    def _leader(self) -> str:
+        leases = self.world.objects("leases", LEASES)
+        return str(leases[0]["spec"].get("holderIdentity") or "") if leases else ""
+
+    def _runs(self) -> list[Json]:
+        """In the order in which they were asked for."""
+        runs = self.world.objects("canaryruns", NAMESPACE)
+        return sorted(
+            runs, key=lambda run: (run["metadata"]["creationTimestamp"], int(run["metadata"]["generation"]))
+        )
+
+    def _say(self, what: str) -> None:
+        self._report(f"{self.now:7.1f} s  {what}")
+
+    # -- afterwards
+
+    @property
+    def played(self) -> Played:
+        """What happened, about the first run of the story."""
+        self.traffic.advance()
+        truth = self.traffic.truth
+        run = next(iter(self._runs()), None)
+        outcome, reason, check, evidence = said_by(run, self._refusal())
+        verdict = (
+            self.held if outcome is Outcome.HELD else self.ends.get(run["metadata"]["name"]) if run else None
+        )
+        return Played(
+            outcome=outcome,
+            reason=reason,
+            check=check,
+            verdict=verdict,
+            first_routed=self._since(truth.first_routed),
+            last_routed=self._since(truth.last_routed),
+            last_attempt=self._since(truth.last_routed),  # nobody retries here
+            weights=tuple((max(0.0, at - self.begins), weight) for at, weight in truth.weights),
+            requests=Requests(stable=truth.stable, canary=truth.canary, failed=truth.failed),
+            evidence=evidence,
+        )
+
+    @property
+    def result(self) -> Result:
+        """What came of it."""
+        return result(self.story, self.played, mode="virtual")
+
+    def _since(self, at: float | None) -> float | None:
+        return None if at is None else at - self.begins
+
+    def _refusal(self) -> str | None:
+        """The reason of the last Event on the canary's Deployment."""
+        reasons = [
+            event["reason"]
+            for event in self.world.objects("events", NAMESPACE)
+            if (event.get("regarding") or event.get("involvedObject") or {}).get("name") == CANARY
+        ]
+        return reasons[-1] if reasons else None
+
+
+def _unplayable(story: Story, obj: Json, refused: NotDone) -> BadStory:
+    field_ = "spec.policy" if obj["kind"] == "CanaryPolicy" else "spec.edits"
+    sentence = " ".join(str(refused).split())
+    return BadStory(f"{story.file}: {field_}: the API server refuses the {obj['kind']}: {sentence}")
+
+
+def _weight(virtual_service: Json) -> int:
+    """The canary's share of the first route, in percent."""
+    routes = virtual_service["spec"]["http"][0]["route"]
+    weights = {route["destination"].get("subset"): int(route.get("weight", 0)) for route in routes}
+    total = sum(weights.values())
+    return round(100 * weights.get(str(Arm.CANARY), 0) / total) if total else 0
+
+
+def _toggle(kinds: set[str], kind: str, *, on: bool) -> None:
+    (kinds.add if on else kinds.discard)(kind)
+
+
+def _told(what: Fault | Patch | Delete | Evict) -> str:
+    """The fault or the edit in the words of the story."""
+    match what:
+        case ArmFault():
+            said = ", ".join(f"{name} {effect}" for name, effect in what.said().items())
+            return f"{what.arm}: {said}"
+        case TargetFault():
+            return f"{what.target}: {what.kind}"
+        case Patch():
+            return f"somebody patches {what.kind} {what.name}"
+        case Delete():
+            return f"somebody deletes {what.kind} {what.name}"
+        case Evict():
+            return f"{what.pods} pods of {DEPLOYMENTS[what.arm]} are evicted"

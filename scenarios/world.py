@@ -1,0 +1,305 @@
+"""The emulated cluster: an API server with controllers behind it, in this process or on a port.
+
+It runs on the event loop it is used from, in virtual time or in real: timers are the loop's, the wall
+clock is passed in, and nothing here sleeps in a thread. `scenarios.apiserver` says what requests do.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from controller.ports import Transport
+from scenarios import catalogue, kubelet
+from scenarios.admission import Admission, stamp
+from scenarios.apiserver import ApiServer, Reply, Request
+from scenarios.faults import Faults
+from scenarios.garbage import Garbage
+from scenarios.kinds import Kinds
+from scenarios.kubelet import Kubelet, MakeKubelet, SimpleKubelet
+from scenarios.patches import clone, merged
+from scenarios.registry import Registry
+from scenarios.serving import Port
+from scenarios.store import Change, Store
+from scenarios.workloads import Workloads
+
+Json = Any
+OnChange = Callable[[str, str, Json], None]
+
+HISTORY = 4096  # changes of one resource that watches can resume from: hours of a story
+NAMESPACES = ("default", "kube-system")
+NODES = ("node-a", "node-b", "node-c")
+
+
+def definitions() -> Sequence[Json]:
+    """Our CustomResourceDefinitions, from the source tree or from inside the installed package."""
+    here = Path(__file__).parent
+    for folder in (here / "manifests", here.parent / "manifests" / "base"):
+        if (folder / "crds.yaml").exists():
+            return list(yaml.safe_load_all((folder / "crds.yaml").read_text()))
+    return ()
+
+
+class World:
+    """Everything that stands outside the controller but pods' pages, proxies and receivers of alerts."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime],
+        seed: int = 0,
+        make_kubelet: MakeKubelet = SimpleKubelet,
+        nodes: Sequence[str] = NODES,
+        history: int = HISTORY,
+        latency: float = 0.0,
+    ) -> None:
+        chance = random.Random(f"world {seed}")
+        self.clock = clock
+        self.faults = Faults()
+        kinds = Kinds(catalogue.BUILT_IN)
+        self.registry = Registry(
+            store=Store(log_size=history),
+            kinds=kinds,
+            admission=Admission(clock=clock, draw=chance.getrandbits),
+            clock=clock,
+        )
+        self.server = ApiServer(self.registry, self.faults)
+        self._latency = latency
+        self._workloads = Workloads(self.registry, nodes=nodes)
+        self._garbage = Garbage(self.registry)
+        self._running: dict[str, bool] = {}  # pods the kubelet knows, by uid; true once told to stop
+        self._port: Port | None = None
+        self._furnish()
+        self.kubelet: Kubelet = make_kubelet(self)
+        listeners = (self._workloads.heard, self._garbage.heard, self._tell_kubelet)
+        self.registry.store.listeners += [self._define, *listeners]
+
+    def _furnish(self) -> None:
+        """What is there before anybody looks: namespaces and our own resource definitions."""
+        for name in NAMESPACES:
+            self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for definition in definitions():
+            crd = self.create(definition)
+            self._define(Change(version=0, type="ADDED", kind=self._kind_of(crd), obj=crd, before=None))
+
+    def _kind_of(self, obj: Json) -> Any:
+        return self.registry.kinds.of(obj)[0]
+
+    # --- objects
+
+    def objects(self, resource: str, namespace: str | None = None) -> list[Json]:
+        """Copies of all objects of a resource (its plural), in order of their names."""
+        return [clone(obj) for obj in self.registry.store.all(self.registry.kinds.named(resource), namespace)]
+
+    def get(self, resource: str, namespace: str, name: str) -> Json | None:
+        """A copy of the object, or nothing."""
+        return clone(self.registry.find(resource, namespace, name))
+
+    def create(self, obj: Json) -> Json:
+        """The object as it is stored; raises `Refused` in the server's words."""
+        kind, version = self.registry.kinds.of(obj)
+        del version
+        return clone(self.registry.create(kind, clone(obj)))
+
+    def patch(self, resource: str, namespace: str, name: str, patch: Json, *, part: str = "") -> Json:
+        """The object after a merge patch, as somebody with kubectl would send it."""
+        kind = self.registry.kinds.named(resource)
+        return clone(
+            self.registry.update(kind, namespace, name, lambda old: merged(old, clone(patch)), part=part)
+        )
+
+    def delete(self, resource: str, namespace: str, name: str, **options: Json) -> None:
+        """The object is gone or on its way; options as in DeleteOptions."""
+        self.registry.delete(self.registry.kinds.named(resource), namespace, name, options)
+
+    def on_change(self, told: OnChange) -> Callable[[], None]:
+        """`told(type, resource, object)` at every change from now on; returns how to end that.
+
+        The object is the store's own: read it, do not write into it.
+        """
+
+        def listener(change: Change) -> None:
+            told(change.type, change.kind.plural, change.obj)
+
+        listeners = self.registry.store.listeners
+        listeners.append(listener)
+        return lambda: listeners.remove(listener)
+
+    # --- pods
+
+    def set_pod(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        ip: str | None = None,
+        ready: bool | None = None,
+        restarts: int | None = None,
+        waiting: str | None = None,
+        phase: str | None = None,
+    ) -> None:
+        """The pod's status says what is given; what is not stays. `waiting`: a reason, as CrashLoopBackOff."""
+        pod = self.registry.find("pods", namespace, name)
+        if pod is None:
+            return  # it was deleted meanwhile, and a kubelet cannot know
+        status = kubelet.status(
+            pod, now=self.clock(), ip=ip, ready=ready, restarts=restarts, waiting=waiting, phase=phase
+        )
+        kind = self.registry.kinds.named("pods")
+        self.registry.update(kind, namespace, name, lambda old: {**old, "status": status}, part="status")
+
+    def pod_gone(self, namespace: str, name: str) -> None:
+        """The pod has stopped: its object goes, unless a finalizer holds it."""
+        if self.registry.find("pods", namespace, name) is not None:
+            self.registry.delete(self.registry.kinds.named("pods"), namespace, name, {"gracePeriodSeconds": 0})
+
+    def evict(self, namespace: str, name: str) -> None:
+        """The pod is evicted, as by a drained node: it is told to stop and says why."""
+        kind = self.registry.kinds.named("pods")
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+            "lastTransitionTime": stamp(self.clock()),
+        }
+
+        def change(old: Json) -> Json:
+            status = old.get("status") or {}
+            return {**old, "status": {**status, "conditions": [*status.get("conditions", ()), condition]}}
+
+        self.registry.update(kind, namespace, name, change, part="status")
+        self.registry.delete(kind, namespace, name)
+
+    def _tell_kubelet(self, change: Change) -> None:
+        if change.kind.key != "pods":
+            return
+        pod, uid = change.obj, change.obj["metadata"]["uid"]
+        soon = asyncio.get_running_loop().call_soon
+        if uid not in self._running and pod["spec"].get("nodeName") and change.type != "DELETED":
+            self._running[uid] = False
+            soon(self.kubelet.started, pod)
+        leaving = change.type == "DELETED" or pod["metadata"].get("deletionTimestamp")
+        if leaving and self._running.get(uid) is False:
+            self._running[uid] = True
+            soon(self.kubelet.stopping, pod)
+        if change.type == "DELETED":
+            self._running.pop(uid, None)
+
+    # --- CustomResourceDefinitions
+
+    def _define(self, change: Change) -> None:
+        """What a definition defines is served, or no longer."""
+        if change.kind.plural != "customresourcedefinitions":
+            return
+        if change.type == "DELETED":
+            self.registry.kinds.remove(catalogue.from_definition(change.obj))
+            return
+        self.registry.kinds.add(catalogue.from_definition(change.obj))
+        if change.type == "ADDED":
+            crd = {**change.obj, "status": _established(change.obj, stamp(self.clock()))}
+            self.registry.store.put(change.kind, crd)
+
+    # --- trouble, and the ways in
+
+    def fault(self, kind: str, *, seconds: float) -> None:
+        """The API server suffers for so long: outage, hang, slow, conflict or watch-drop."""
+        self.faults.begin(kind, seconds=seconds)
+
+    def transport(self) -> Transport:
+        """A way in from this process."""
+        return _Inside(self)
+
+    async def answer(self, request: Request) -> Reply:
+        """The answer to one request, after whatever is wrong just now; raises `OSError`."""
+        await asyncio.sleep(self._latency)
+        await self.faults.pass_request()
+        return self.server.answer(request)
+
+    async def serve(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """The URL at which the API server answers from now on; port 0 takes a free one."""
+        self._port = Port(self.answer)
+        return await self._port.open(host, port)
+
+    def kubeconfig(self, path: Path, *, namespace: str = "default") -> Path:
+        """A kubeconfig for the served URL is at `path`."""
+        if self._port is None:
+            raise RuntimeError("nothing is served yet: call serve() before kubeconfig()")
+        context = {"cluster": "serin-lab", "user": "serin-lab", "namespace": namespace}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "serin-lab", "cluster": {"server": self._port.url}}],
+            "users": [{"name": "serin-lab", "user": {"token": "serin-lab"}}],
+            "contexts": [{"name": "serin-lab", "context": context}],
+            "current-context": "serin-lab",
+        }
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    async def close(self) -> None:
+        """Nothing runs and nothing listens any more."""
+        self._workloads.close()
+        self._garbage.close()
+        if self._port is not None:
+            await self._port.close()
+            self._port = None
+
+
+def _established(definition: Json, now: str) -> Json:
+    conditions = [
+        {"type": type_, "status": "True", "reason": reason, "message": "", "lastTransitionTime": now}
+        for type_, reason in (("NamesAccepted", "NoConflicts"), ("Established", "InitialNamesAccepted"))
+    ]
+    stored = [version["name"] for version in definition["spec"]["versions"] if version.get("storage")]
+    return {"conditions": conditions, "acceptedNames": definition["spec"]["names"], "storedVersions": stored}
+
+
+class _Inside:
+    """The transport of one process: no bytes move, the answers are the same."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str], headers: Mapping[str, str], body: bytes | None
+    ) -> AsyncIterator["_Answer"]:
+        """The server's answer to one request."""
+        lowered = {name.lower(): value for name, value in headers.items()}
+        asked = Request(method=method, path=path, query=query, headers=lowered, body=body)
+        reply = await self._world.answer(asked)
+        try:
+            yield _Answer(reply)
+        finally:
+            if reply.lines is not None:
+                await reply.lines.aclose()  # type: ignore[attr-defined] # it is a generator
+
+
+class _Answer:
+    """A `ports.Answer`."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.status = reply.code
+        self.headers = reply.headers
+
+    async def read(self) -> bytes:
+        """The whole body; of a watch, all lines until it ends."""
+        if self._reply.lines is None:
+            return self._reply.body
+        return b"".join([line async for line in self._reply.lines])
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The body by lines."""
+        if self._reply.lines is None:
+            for line in self._reply.body.splitlines(keepends=True):
+                yield line
+            return
+        async for line in self._reply.lines:
+            yield line

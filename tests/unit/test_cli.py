@@ -1,0 +1,375 @@
+"""The command line: arguments, exit codes, and what is asked of kubectl.
+
+A small program stands in for kubectl: it keeps runs in a file and complains in kubectl's words. The
+real one is met in tests/adapters/test_cli_against_world.py.
+"""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controller.cli import main, serin
+
+KUBECTL = f"""#!{sys.executable} -I
+import json, os, sys
+here = os.path.dirname(os.path.abspath(__file__))
+runs = json.load(open(here + "/runs.json"))
+args = [a for a in sys.argv[1:] if not a.startswith("--request-timeout")]
+with open(here + "/calls.txt", "a") as calls:
+    calls.write(json.dumps(args) + "\\n")
+if os.path.exists(here + "/complaint"):
+    sys.exit(open(here + "/complaint").read())
+words = [a for a in args if not a.startswith("-")]
+if words[0] == "create":
+    made = json.load(sys.stdin)
+    runs.append(made)
+    json.dump(runs, open(here + "/runs.json", "w"))
+    print(json.dumps(made))
+elif words[0] == "patch":
+    (found,) = [r for r in runs if r["metadata"]["name"] == words[2]]
+    found["spec"].update(json.loads(args[args.index("-p") + 1])["spec"])
+    json.dump(runs, open(here + "/runs.json", "w"))
+    print(json.dumps(found))
+elif "--ignore-not-found" in args:
+    print("".join(json.dumps(r) for r in runs if r["metadata"]["name"] == words[2]))
+elif len(words) > 2 and words[2] not in ("json", "yaml", "name"):
+    print("canaryrun.serin.dev/" + words[2])
+else:
+    label = [a[3:].split("=")[1] for a in args if a.startswith("-l=")]
+    kept = [r for r in runs if not label or r["metadata"]["labels"]["serin.dev/workload"] == label[0]]
+    print(json.dumps(dict(items=kept)))
+"""
+
+
+def run(attempt: int = 1, **status: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryRun",
+        "metadata": {
+            "name": f"model-canary-6f9c-{attempt}",
+            "namespace": "lab",
+            "resourceVersion": "41",
+            "creationTimestamp": f"2026-11-01T12:0{attempt}:00Z",
+            "labels": {"serin.dev/workload": "model-canary"},
+        },
+        "spec": {"plan": {"canary": "model-canary", "stable": "model", "policy": {}}},
+        "status": {"phase": "Progressing", "step": "1/4", "weight": 5} | status,
+    }
+
+
+class Cluster:
+    """The stand-in's folder, and the command line in front of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = folder / "kubectl"
+        program.write_text(KUBECTL)
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        self.holds()
+
+    def holds(self, *runs: dict[str, Any]) -> None:
+        (self.folder / "runs.json").write_text(json.dumps(runs))
+
+    def complains(self, words: str) -> None:
+        (self.folder / "complaint").write_text(words)
+
+    def runs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads((self.folder / "runs.json").read_text())
+        return found
+
+    def calls(self) -> list[list[str]]:
+        file = self.folder / "calls.txt"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return Cluster(tmp_path)
+
+
+def typed(*arguments: str, program: str = "serin") -> Result:
+    return CliRunner().invoke(serin, arguments, prog_name=program)
+
+
+# -- starting --------------------------------------------------------------------------------------
+
+
+def test_reading_arguments_imports_nothing_heavy() -> None:
+    heavy = ["numpy", "scipy", "aiohttp", "kubernetes_asyncio", "structlog", "yaml", "msgspec", "asyncio"]
+    code = f"import sys, controller.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_explaining_a_run_does_not_import_numpy() -> None:
+    code = "import sys, controller.report, controller.kubectl; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_as_a_plugin_it_calls_itself_kubectl_serin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kubectl-serin", "abort", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: kubectl serin abort [OPTIONS] RUN")
+    assert "\n    kubectl serin abort model-canary --reason" in out
+
+
+def test_the_help_of_every_command_says_what_it_does_and_shows_an_example() -> None:
+    for name in serin.commands:
+        if name == "scenario":  # its help is its own, in scenarios
+            continue
+        result = typed(name, "--help")
+        assert result.exit_code == 0
+        assert "Example" in result.output or "kubectl annotate" in result.output
+
+
+def test_an_unknown_command_is_bad_usage() -> None:
+    assert typed("abrot").exit_code == 2
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_oldest_first(cluster: Cluster) -> None:
+    cluster.holds(run(2), run(1, phase="Failed", reason="CheckFailed"))
+    result = typed("list", "-n", "lab", "-o", "wide")
+    assert result.exit_code == 0
+    head, first, second = result.stdout.splitlines()
+    assert head.split() == "NAME PHASE WEIGHT STEP VERDICT WORKLOAD AGE REASON".split()
+    assert first.startswith("model-canary-6f9c-1   Failed")
+    assert second.startswith("model-canary-6f9c-2   Progressing")
+    assert "--namespace=lab" in cluster.calls()[0]
+
+
+def test_runs_of_all_namespaces_say_theirs(cluster: Cluster) -> None:
+    cluster.holds(run())
+    assert typed("list", "-A").stdout.startswith("NAMESPACE")
+    assert "--all-namespaces" in cluster.calls()[0]
+
+
+def test_no_runs_is_said_beside_the_output(cluster: Cluster) -> None:
+    result = typed("list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "No canary runs found" in result.stderr
+    assert len(cluster.calls()) == 1
+
+
+def test_kubectls_own_flags_are_passed_on(cluster: Cluster) -> None:
+    typed("list", "-n", "shop", "--context", "prod", "--kubeconfig", "/k")
+    assert {"--namespace=shop", "--context=prod", "--kubeconfig=/k"} <= set(cluster.calls()[0])
+
+
+def test_a_run_is_found_by_its_name_and_by_its_deployment(cluster: Cluster) -> None:
+    cluster.holds(run(1, phase="Succeeded"), run(2))
+    assert "model-canary-6f9c-1 in lab: promoted" in typed("status", "model-canary-6f9c-1").stdout
+    assert "model-canary-6f9c-1 in lab" in typed("status", "crun/model-canary-6f9c-1").stdout
+    assert "model-canary-6f9c-2 in lab: in progress" in typed("status", "model-canary").stdout
+    assert "model-canary-6f9c-2 in lab" in typed("status", "deployment/model-canary").stdout
+
+
+def test_the_status_of_a_rolled_back_run_is_exit_code_3(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Failed", reason="CheckFailed"))
+    assert typed("status", "model-canary").exit_code == 3
+    assert typed("explain", "model-canary").exit_code == 0
+
+
+def test_an_unknown_run_is_bad_input_and_the_answer_says_what_to_type(cluster: Cluster) -> None:
+    result = typed("explain", "other", "-n", "lab", program="kubectl serin")
+    assert result.exit_code == 2
+    assert 'called "other" in namespace lab; see: kubectl serin list -n lab' in result.stderr
+    assert cluster.runs() == []
+
+
+@pytest.mark.parametrize("name", ["--all", "a b", "UPPER", "a/b/c", ""])
+def test_what_cannot_be_a_name_never_reaches_kubectl(cluster: Cluster, name: str) -> None:
+    assert typed("explain", "--", name).exit_code == 2
+    assert cluster.calls() == []
+
+
+def test_an_object_can_be_had_as_it_is(cluster: Cluster) -> None:
+    cluster.holds(run())
+    assert typed("status", "model-canary", "-o", "name").stdout == "canaryrun.serin.dev/model-canary-6f9c-1\n"
+
+
+def test_text_has_no_colours_where_there_is_no_terminal(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Failed"))
+    assert "\x1b[" not in typed("list").stdout
+
+
+def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.holds(run(phase="Failed"))
+    assert "\x1b[31mFailed" in CliRunner().invoke(serin, ["list"], color=True).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in CliRunner().invoke(serin, ["list"], color=True).stdout
+
+
+# -- steering --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spec", "done"),
+    [
+        (("pause",), {"paused": True}, "paused"),
+        (("resume",), {"paused": False}, "resumed"),
+        (("abort", "--reason", " wrong \n prices "), {"abort": {"reason": "wrong prices"}}, "aborted"),
+        (("promote", "--reason", "urgent"), {"promote": {"reason": "urgent"}}, "will be promoted"),
+    ],
+)
+def test_steering_is_a_merge_patch_of_the_spec_fenced_by_the_version_that_was_read(
+    cluster: Cluster, arguments: tuple[str, ...], spec: dict[str, Any], done: str
+) -> None:
+    cluster.holds(run())
+    result = typed(*arguments, "model-canary")
+    assert result.stdout == f"canaryrun.serin.dev/model-canary-6f9c-1 {done}\n"
+    patch = cluster.calls()[-1]
+    assert "--type=merge" in patch
+    assert json.loads(patch[patch.index("-p") + 1]) == {"metadata": {"resourceVersion": "41"}, "spec": spec}
+
+
+@pytest.mark.parametrize("verb", ["abort", "promote"])
+@pytest.mark.parametrize("reason", [[], ["--reason", "  "], ["--reason", "x" * 1025]])
+def test_abort_and_promote_want_a_reason(cluster: Cluster, verb: str, reason: list[str]) -> None:
+    cluster.holds(run())
+    assert typed(verb, "model-canary", *reason).exit_code == 2
+    assert cluster.runs() == [run()]
+
+
+@pytest.mark.parametrize("verb", [["pause"], ["abort", "--reason", "x"], ["approve"]])
+def test_a_run_that_has_ended_cannot_be_steered(cluster: Cluster, verb: list[str]) -> None:
+    cluster.holds(run(phase="Failed", reason="CheckFailed"))
+    result = typed(*verb, "model-canary")
+    assert result.exit_code == 2
+    assert "It has ended" in result.stderr
+    assert "serin retry model-canary-6f9c-1 -n lab" in result.stderr
+    assert all(call[0] != "patch" for call in cluster.calls())
+
+
+def test_an_approval_is_added_to_those_before_it(cluster: Cluster) -> None:
+    conditions = [{"type": "Progressing", "status": "False", "reason": "Inconclusive"}]
+    waiting = run(phase="Paused", conditions=conditions)
+    waiting["spec"]["approved"] = ["ann at noon"]
+    cluster.holds(waiting)
+    assert typed("approve", "model-canary").exit_code == 0
+    (first, second) = cluster.runs()[0]["spec"]["approved"]
+    assert first == "ann at noon"
+    assert " at 20" in second
+
+
+def test_nothing_is_approved_where_nothing_waits_for_it(cluster: Cluster) -> None:
+    cluster.holds(run())
+    result = typed("approve", "model-canary")
+    assert result.exit_code == 2
+    assert "Nothing waits for an approval" in result.stderr
+
+
+def test_a_retry_is_a_new_run_with_the_same_plan(cluster: Cluster) -> None:
+    cluster.holds(run(1, phase="Failed"), run(2, phase="Failed"))
+    result = typed("retry", "model-canary-6f9c-1")
+    assert result.stdout == "canaryrun.serin.dev/model-canary-6f9c-3 created, after model-canary-6f9c-1\n"
+    made = cluster.runs()[-1]
+    assert made["metadata"]["name"] == "model-canary-6f9c-3"
+    assert made["spec"] == run()["spec"]
+    assert "resourceVersion" not in made["metadata"]
+
+
+def test_only_what_was_rolled_back_is_tried_again(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Succeeded"))
+    assert typed("retry", "model-canary").exit_code == 2
+    cluster.holds(run(1, phase="Failed"), run(2))
+    result = typed("retry", "model-canary-6f9c-1")
+    assert result.exit_code == 2
+    assert "serin abort model-canary-6f9c-2" in result.stderr
+    assert len(cluster.runs()) == 2
+
+
+# -- trouble ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("complaint", "code", "remedy"),
+    [
+        ('error: the server doesn\'t have a resource type "canaryruns"', 1, "kubectl apply --server-side"),
+        ("Error from server (Forbidden): no", 1, "kubectl auth can-i --list -n lab"),
+        ("Unable to connect to the server: EOF", 1, "kubectl cluster-info -n lab"),
+        ("The connection to the server x was refused", 1, "kubectl cluster-info"),
+        ("error: context was not found for specified context: x", 1, "kubectl config get-contexts"),
+        ("error: You must be logged in to the server (Unauthorized)", 1, "kubectl auth whoami"),
+        ("Error from server (Conflict): changed", 1, "type the command again"),
+        ("Error from server (Invalid): spec.abort.reason", 2, "spec.abort.reason"),
+        ("error: something new", 1, "something new"),
+    ],
+)
+def test_what_kubectl_complains_of_is_passed_on_with_the_next_step(
+    cluster: Cluster, complaint: str, code: int, remedy: str
+) -> None:
+    cluster.complains(complaint)
+    result = typed("pause", "model-canary", "-n", "lab")
+    assert result.exit_code == code
+    assert remedy in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_kubectl_the_answer_says_where_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    result = typed("list")
+    assert result.exit_code == 1
+    assert "https://kubernetes.io/docs/tasks/tools/" in result.stderr
+
+
+# -- before a canary, and processes ----------------------------------------------------------------
+
+
+def test_the_builtin_policy_can_be_printed() -> None:
+    result = typed("plan", "--print-policy")
+    assert result.exit_code == 0
+    assert "kind: CanaryPolicy" in result.stdout
+    assert "minRequests: 300" in result.stdout
+
+
+def test_a_plan_is_worked_out_for_a_rate() -> None:
+    result = typed("plan", "--rps", "100")
+    assert result.exit_code == 0
+    assert "5 canary requests/s" in result.stdout
+    assert "1.2x is allowed" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--rps", "0"], ["--rps", "-1"], ["--rps", "many"]])
+def test_a_plan_without_a_rate_is_bad_usage(arguments: list[str]) -> None:
+    assert typed("plan", *arguments).exit_code == 2
+
+
+def test_a_bad_policy_file_is_bad_input(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("stepz: [5]")
+    result = typed("plan", "--rps", "10", "--policy", str(file))
+    assert result.exit_code == 2
+    assert f"{file}: spec.stepz: unknown field; did you mean steps?" in result.stderr
+
+
+def test_a_bad_setting_is_bad_input() -> None:
+    result = typed("controller", "--tick", "9")
+    assert result.exit_code == 2
+    assert '--tick is "9": expected a duration' in result.stderr
+
+
+def test_what_a_command_lacks_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scenarios.cli", None)
+    result = typed("scenario", "run", "x.yaml")
+    assert result.exit_code == 1
+    assert "pip install 'serin[lab]'" in result.stderr

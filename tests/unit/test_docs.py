@@ -1,0 +1,66 @@
+"""What the pages say and what the code does, held together where they could drift apart."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from controller import machine, trigger
+from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
+from controller.telemetry import Telemetry
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def mermaid(text: str) -> str:
+    found = re.search(r"```mermaid\n(.*?)```", text, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    inside = [link for link in links if "://" not in link]
+    assert not [link for link in inside if not (page.parent / link).exists()]
+
+
+def test_the_picture_of_a_run_s_life_is_the_machine_s_own() -> None:
+    assert mermaid((ROOT / "docs" / "architecture.md").read_text()) == mermaid(machine.__doc__ or "")
+
+
+def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| `(serin\.dev/[a-z-]+)` \|", (ROOT / "docs" / "annotations.md").read_text(), re.MULTILINE
+    )
+    assert set(rows) == trigger.KNOWN
+    assert len(rows) == len(trigger.KNOWN)
+
+
+def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
+    _, said = (ROOT / "docs" / "metrics.md").read_text().split("## What Serin says")
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", said, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    served = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Telemetry().registry.collect()
+        if not family.name.startswith(("process_", "python_gc_"))
+    }
+    assert named == served
+
+
+def test_the_alerts_page_has_the_figures_of_the_code() -> None:
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    assert f"an attempt may take {ATTEMPT_TIMEOUT:g} s" in page
+    assert f"After {GIVE_UP_AFTER.total_seconds() / 3600:g} hours" in page
+    assert LONGEST_WAIT == 3600
+    assert LONGEST_RETRY == 300
+    assert "… 5 min" in page

@@ -1,0 +1,172 @@
+"""Which ticks become evidence, and that none of it is lost between two leaders."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from analysis.judge import Judgement, Verdict
+from analysis.samples import Counts, Histogram, PodSample, Sample
+from controller import gather, resource
+from controller.gather import Gathered, follows
+from controller.model import ArmSeen, LoadSeen, PodSeen, RouteSeen, Run, Seen, Stage
+from controller.served import Load
+from controller.ticks import Tick
+from test_resource import canary_run
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LE = tuple(0.005 * 1.1**step for step in range(60))
+
+
+def stepping(**changes: object) -> Run:
+    run = replace(resource.run(canary_run()), stage=Stage.STEPPING, weight=10, weight_since=START)
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def arm(name: str, pods: int) -> ArmSeen:
+    named = tuple(
+        PodSeen(name=f"{name}-{i}", node=f"{name}-node-{i}", ip="10.0.0.1", ready=True, created=START)
+        for i in range(pods)
+    )
+    return ArmSeen(exists=True, template_hash=name, wanted=pods, pods=named)
+
+
+def sight(*, stable: int = 3, canary: int = 2, served: int = 0) -> Seen:
+    return Seen(
+        stable=arm("stable", stable),
+        canary=arm("canary", canary),
+        route=RouteSeen(weight=10),
+        judgement=Judgement(verdict=Verdict.NO_DATA, log_e=0.0),
+        load=LoadSeen(step_canary_requests=served),
+    )
+
+
+def ticks(second: int, *, slower: float = 1.0, errors: int = 0) -> list[Tick]:
+    rng = np.random.default_rng(1000 + second)
+    start = START.timestamp() + second
+
+    def histogram(n: int, factor: float) -> Histogram:
+        seconds = rng.lognormal(np.log(0.05), 0.5, n) * factor
+        count, _ = np.histogram(seconds, bins=[0.0, *LE, np.inf])
+        return Histogram(LE, tuple(int(one) for one in count))
+
+    def sample(name: str, values: list[Counts] | list[Histogram]) -> Sample:
+        pods = (PodSample(f"{name}-{i}", f"{name}-node-{i}", value) for i, value in enumerate(values))
+        return Sample(start, start + 1, tuple(pods))
+
+    latency = Tick(
+        "latency-p95",
+        sample("stable", [histogram(30, 1.0) for _ in range(3)]),
+        sample("canary", [histogram(10, slower) for _ in range(2)]),
+    )
+    failed = Tick(
+        "errors",
+        sample("stable", [Counts(30, 0)] * 3),
+        sample("canary", [Counts(10, errors)] * 2),
+    )
+    return [latency, failed]
+
+
+def taken(gathered: Gathered, run: Run, seen: Seen, *, seconds: range, **what: float) -> Gathered:
+    for second in seconds:
+        now = START + timedelta(seconds=second + 1)
+        gathered = gather.take(gathered, run, seen, ticks(second, **what), now)  # type: ignore[arg-type]
+    return gathered
+
+
+def log_e(gathered: Gathered, check: str) -> float:
+    return next(one.log_e for one in gathered.evidence if one.spec.name == check)
+
+
+def begun(run: Run) -> Gathered:
+    history = taken(gather.begin(run.plan), replace(run, weight=0), sight(), seconds=range(-60, 0))
+    return gather.begin_step(history, 0, at=START.timestamp())
+
+
+def test_history_of_stable_is_learned_and_is_no_evidence() -> None:
+    gathered = begun(stepping())
+
+    assert (log_e(gathered, "latency-p95"), log_e(gathered, "errors")) == (0.0, 0.0)
+
+
+def test_while_pods_warm_up_errors_count_and_latency_does_not() -> None:
+    gathered = taken(begun(stepping()), stepping(), sight(), seconds=range(20), slower=4.0, errors=3)
+
+    assert log_e(gathered, "latency-p95") == 0.0
+    assert log_e(gathered, "errors") > 5
+
+
+@pytest.mark.parametrize("served", [0, 500])
+def test_latency_counts_once_pods_are_warm_by_time_or_by_requests(served: int) -> None:
+    first = 40 if served == 0 else 5
+    seen = sight(served=served)
+    gathered = taken(begun(stepping()), stepping(), seen, seconds=range(first, first + 20), slower=4.0)
+
+    assert log_e(gathered, "latency-p95") > 5
+
+
+def test_latency_under_more_load_per_pod_than_stables_is_no_evidence() -> None:
+    run = stepping(weight=50, step=1)
+    gathered = taken(begun(run), run, sight(canary=2), seconds=range(40, 60), slower=4.0)
+
+    assert log_e(gathered, "latency-p95") == 0.0
+
+
+def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
+    before = taken(begun(stepping()), stepping(), sight(), seconds=range(40, 50), slower=4.0, errors=2)
+    after = gather.take(before, stepping(), sight(stable=4), [], START + timedelta(seconds=51))
+
+    assert log_e(before, "latency-p95") > 2
+    assert log_e(after, "latency-p95") == 0.0
+    assert log_e(after, "errors") == log_e(before, "errors")
+
+
+def test_a_new_leader_goes_on_as_if_nothing_had_been() -> None:
+    run = stepping()
+    before = taken(begun(run), run, sight(), seconds=range(40, 50), slower=1.5)
+    other = gather.load(run.plan, gather.save(before))
+
+    one = taken(before, run, sight(), seconds=range(50, 60), slower=1.5)
+    two = taken(other, run, sight(), seconds=range(50, 60), slower=1.5)
+
+    assert gather.save(one) == gather.save(two)
+
+
+@pytest.mark.parametrize("body", [None, "", "{}", "[]", '{"evidence":[],"cursor":null,"step":0}'])
+def test_a_checkpoint_that_cannot_be_read_begins_anew(body: str | None) -> None:
+    plan = stepping().plan
+
+    assert gather.save(gather.load(plan, body)) == gather.save(gather.begin(plan))
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "holds"),
+    [(900, 100, True), (850, 150, True), (500, 500, False), (1000, 0, False), (20, 0, True), (0, 0, True)],
+)
+def test_traffic_follows_its_weight_within_a_factor_of_two(stable: int, canary: int, *, holds: bool) -> None:
+    assert follows(10, stable=stable, canary=canary, sampled=1.0) is holds
+
+
+def test_the_share_is_judged_by_the_pods_that_are_read() -> None:
+    assert follows(10, stable=450, canary=100, sampled=0.5)
+    assert not follows(10, stable=450, canary=450, sampled=0.5)
+
+
+def test_traffic_at_twice_the_weight_is_called_off_in_at_most_one_of_a_thousand_runs() -> None:
+    rng = np.random.default_rng(4)
+    called = 0
+    for _ in range(400):
+        canary = np.cumsum(rng.random(2000) < 2 / 11)  # odds twice those of weight 10
+        called += any(
+            not follows(10, stable=n - int(canary[n - 1]), canary=int(canary[n - 1]), sampled=1.0)
+            for n in range(50, 2001, 50)
+        )
+
+    assert called <= 2  # P(more than 2 of 400 at 1/1000) = 0.8 %
+
+
+def test_silence_is_scaled_to_all_of_stables_pods() -> None:
+    load = Load(since=0, silent_since=10, silence=50, stable_until=14, canary=7)
+    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=0.25)
+
+    assert (seen.silence, seen.silent_for, seen.step_canary_requests) == (200, timedelta(seconds=4), 7)

@@ -1,0 +1,123 @@
+"""Keys have their turns when they are due, one at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from controller.loop import LAST_WAIT, Loop
+from scenarios.virtual import run_virtual
+
+Turn = Callable[[str], Awaitable[float | None]]
+
+
+def played(turn: Turn, *asked: tuple[float, str, float], until: float = 60) -> None:
+    """A loop in virtual time; `asked` says when `due(key, after)` is called."""
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1))
+        for at, key, after in asked:
+            asyncio.get_running_loop().call_at(at, loop.due, key, after)
+        await asyncio.sleep(until)
+        await loop.close()
+
+    run_virtual(play())
+
+
+def recorder(again: float | None = None, *, lasting: float = 0.0) -> tuple[list[tuple[float, str]], Turn]:
+    turns: list[tuple[float, str]] = []
+
+    async def turn(key: str) -> float | None:
+        turns.append((asyncio.get_running_loop().time(), key))
+        await asyncio.sleep(lasting)
+        return again
+
+    return turns, turn
+
+
+def test_a_key_is_due_after_as_long_as_was_asked() -> None:
+    turns, turn = recorder()
+
+    played(turn, (1, "a", 0), (1, "b", 5))
+
+    assert turns == [(1, "a"), (6, "b")]
+
+
+def test_asking_again_moves_a_turn_forward_and_never_back() -> None:
+    turns, turn = recorder()
+
+    played(turn, (0, "a", 10), (1, "a", 2), (2, "a", 30))
+
+    assert turns == [(3, "a")]
+
+
+def test_a_turn_says_when_the_next_one_is() -> None:
+    turns, turn = recorder(again=20)
+
+    played(turn, (0, "a", 0))
+
+    assert turns == [(0, "a"), (20, "a"), (40, "a")]
+
+
+def test_a_busy_key_has_its_next_turn_right_after_this_one() -> None:
+    turns, turn = recorder(lasting=4)
+
+    played(turn, (0, "a", 0), (1, "a", 0), (2, "a", 0))
+
+    assert turns == [(0, "a"), (4, "a")]
+
+
+def test_a_key_never_has_two_turns_at_once() -> None:
+    busy: set[str] = set()
+
+    async def turn(key: str) -> float | None:
+        assert key not in busy
+        busy.add(key)
+        await asyncio.sleep(3)
+        busy.remove(key)
+        return 0.5
+
+    played(turn, *((at / 2, "ab"[at % 2], 0.0) for at in range(40)))
+
+
+def test_a_failed_turn_is_tried_again_later_and_later_but_within_bounds() -> None:
+    turns: list[float] = []
+
+    async def turn(_: str) -> float | None:
+        turns.append(asyncio.get_running_loop().time())
+        raise RuntimeError("no")
+
+    played(turn, (0, "a", 0), until=100)
+    waits = [late - early for early, late in zip(turns, turns[1:], strict=False)]
+
+    assert waits[0] < 0.5
+    assert max(waits) <= 1.5 * LAST_WAIT
+    assert min(waits[6:]) > 1
+
+
+def test_another_keys_failure_delays_nobody() -> None:
+    turns: list[tuple[float, str]] = []
+
+    async def turn(key: str) -> float | None:
+        turns.append((asyncio.get_running_loop().time(), key))
+        if key == "bad":
+            raise RuntimeError("no")
+        return 1.0
+
+    played(turn, (0, "bad", 0), (0, "good", 0), until=10)
+
+    assert [at for at, key in turns if key == "good"] == list(range(10))
+
+
+def test_after_close_nothing_has_a_turn() -> None:
+    turns, turn = recorder(again=1)
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1))
+        loop.due("a")
+        await asyncio.sleep(2.5)
+        await loop.close()
+        await asyncio.sleep(10)
+
+    run_virtual(play())
+
+    assert [at for at, _ in turns] == [0, 1, 2]

@@ -1,0 +1,224 @@
+"""A CanaryRun object as plain text."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from controller import planning, record, report
+from controller.model import Phase, Reason
+
+NOW = datetime(2026, 11, 1, 12, 9, tzinfo=UTC)
+CREATED = "2026-11-01T12:00:00Z"
+SLOW = {
+    "name": "latency-p95",
+    "verdict": "Fail",
+    "logE": 5.49,
+    "logEPass": -3.0,
+    "estimate": 2.03,
+    "interval": [1.37, 2.9],
+    "canaryRequests": 240,
+    "stableRequests": 2160,
+    "canaryHits": 61,
+    "expectedHits": 11.7,
+    "threshold": 0.1418,
+    "note": "one canary pod; the node may be to blame",
+}
+WEIGHTS = [
+    {"at": "2026-11-01T12:00:10.100Z", "weight": 5, "reason": "WeightRaised"},
+    {"at": "2026-11-01T12:01:40.100Z", "weight": 10, "reason": "WeightRaised"},
+    {"at": "2026-11-01T12:01:44.300Z", "weight": 0, "reason": "CheckFailed"},
+]
+
+
+def run(**status: Any) -> dict[str, Any]:
+    plan = {
+        "canary": "model-canary",
+        "stable": "model",
+        "canaryHash": "6f9c",
+        "stableHash": "75b4",
+        "virtualService": "model",
+        "policy": copy.deepcopy(planning.builtin()),
+    }
+    meta = {"name": "model-canary-6f9c-1", "namespace": "lab", "creationTimestamp": CREATED}
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryRun",
+        "metadata": meta,
+        "spec": {"plan": plan},
+    } | ({"status": status} if status else {})
+
+
+def rolled_back() -> dict[str, Any]:
+    return run(
+        phase="Failed",
+        reason="CheckFailed",
+        message="p95 at the canary is 2.03x stable's",
+        step="2/4",
+        weight=0,
+        logE=5.5,
+        weights=WEIGHTS,
+        checks=[SLOW],
+    )
+
+
+def explained(obj: dict[str, Any]) -> str:
+    return report.explanation(obj, now=NOW)
+
+
+def test_a_rollback_is_explained_from_what_was_seen_to_what_to_type() -> None:
+    text = explained(rolled_back())
+    titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    assert titles == [
+        "model-canary-6f9c-1 in lab: rolled back (CheckFailed: a check failed)",
+        "What",
+        "How sure",
+        "Checks",
+        "Weights",
+        "What could not have been seen",
+        "What happens next",
+        "What you can type",
+    ]
+    assert "p95 at the canary is 2.03x stable's." in text
+    assert '245 to 1 against "no worse than the margins"; 100 to 1 rolls back' in text
+    assert "61 of 240 canary requests took longer than 142 ms, at most 12 were expected" in text
+    assert "evidence of harm: enough to roll back by itself" in text
+    assert "kubectl serin retry model-canary-6f9c-1 -n lab" in text
+
+
+def test_the_history_of_weights_says_how_long_each_lasted() -> None:
+    text = explained(rolled_back())
+    assert "2026-11-01 12:01:40Z   10 %  WeightRaised  after 1 min 30 s" in text
+    assert "2026-11-01 12:01:44Z    0 %  CheckFailed  after 4.2 s" in text
+
+
+def test_what_could_not_be_seen_names_margins_few_requests_caveats_and_time() -> None:
+    lines = list(report.unseen(rolled_back(), now=NOW))
+    assert "latency-p95: what the margin permits (1.2x is allowed)" in lines
+    assert "latency-p95: small increases; of 240 canary requests only about 12 lie beyond the p95" in lines
+    assert "latency-p95: one canary pod; the node may be to blame" in lines
+    assert "predictions: whether predictions are right; only how often each value comes is compared" in lines
+    assert "latency and predictions while the canary warms up (warmUp: 30s)" in lines
+    assert "anything that takes longer to show than the 1 min 34 s with traffic on the canary" in lines
+
+
+def test_a_kind_of_check_that_the_policy_lacks_is_named_as_blind() -> None:
+    obj = rolled_back()
+    obj["spec"]["plan"]["policy"]["checks"].pop()
+    assert "predictions: the policy has no Predictions check" in list(report.unseen(obj, now=NOW))
+
+
+def test_what_an_open_interval_does_not_exclude_is_said() -> None:
+    open_ = SLOW | {"verdict": "Inconclusive", "interval": [0.9, 1.31]}
+    lines = list(report.unseen(run(phase="Progressing", checks=[open_]), now=NOW))
+    assert "latency-p95: 1.31x cannot be ruled out with the requests so far" in lines
+
+
+def test_the_runs_own_latency_margin_stands_above_the_policys() -> None:
+    obj = rolled_back()
+    obj["spec"]["plan"]["maxLatencyIncrease"] = "35%"
+    assert "latency-p95: what the margin permits (1.35x is allowed)" in list(report.unseen(obj, now=NOW))
+
+
+def test_a_breaker_is_not_called_a_statistical_verdict() -> None:
+    obj = run(phase="Failed", reason="CanaryNotAnswering", logE=0.1, weights=WEIGHTS)
+    assert "This was not a statistical verdict" in explained(obj)
+
+
+def test_a_run_that_was_just_created_waits_for_pods() -> None:
+    text = explained(run())
+    assert "waiting for the canary's pods, no traffic yet" in text
+    assert "No evidence yet." in text
+    assert "given up after 15m" in text
+
+
+def test_a_run_under_way_says_what_the_next_step_needs() -> None:
+    text = explained(run(phase="Progressing", step="2/4", weight=10, logE=-0.3, weights=WEIGHTS[:2]))
+    assert "in progress at step 2/4, 10 % of requests" in text
+    assert "25 % follows when every required check has passed" in text
+    assert "serin pause model-canary-6f9c-1" in text
+    assert "nothing against" in text.replace("\n  ", " ")
+
+
+def test_after_the_last_step_comes_promotion() -> None:
+    assert "Promotion follows" in explained(run(phase="Progressing", step="4/4", weight=50))
+
+
+def held(reason: str) -> dict[str, Any]:
+    conditions = [{"type": "Progressing", "status": "False", "reason": reason}]
+    return run(phase="Paused", step="2/4", weight=10, conditions=conditions)
+
+
+def test_a_held_run_says_why_and_what_helps() -> None:
+    text = explained(held("Inconclusive"))
+    assert "held at step 2/4, 10 % of requests (Inconclusive: the step's time was up" in text
+    assert "can still roll back" in text.replace("\n  ", " ")
+    assert "serin approve" in text
+    assert report.approvable(held("Inconclusive"))
+
+
+def test_what_an_approval_cannot_help_is_not_offered_one() -> None:
+    assert not report.approvable(held("CanaryUnderProvisioned"))
+    assert "serin approve" not in explained(held("CanaryUnderProvisioned"))
+    assert "serin resume" in explained(held("Paused"))
+
+
+def test_a_promoted_run_leaves_nothing_to_type() -> None:
+    text = explained(run(phase="Succeeded", reason="Promoted", logE=-1.0))
+    assert "What you can type" not in text
+    assert "stable runs this version" in text
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("reason", [None, *Reason])
+def test_every_phase_with_every_reason_has_words(phase: str, reason: str | None) -> None:
+    text = explained(run(phase=str(phase), reason=reason, message="", checks=[SLOW]))
+    assert "None" not in text
+    assert max(map(len, text.splitlines()[1:])) <= 130
+
+
+def test_every_reason_that_a_person_may_ask_about_is_in_words() -> None:
+    told_by_the_weights = {Reason.STARTED, Reason.WEIGHT_RAISED, Reason.WEIGHT_REPAIRED, Reason.PROMOTING}
+    assert {str(each) for each in set(Reason) - told_by_the_weights} <= set(report.REASONS)
+
+
+def test_evidence_beyond_a_million_is_not_counted_out() -> None:
+    assert report.odds(600.0) == "more than a million to 1"
+    assert report.odds(5.481) == "240 to 1"
+    assert report.odds(-700.0) == "nothing"
+
+
+def test_a_glance_has_a_line_for_each_check() -> None:
+    lines = report.glance(rolled_back()).splitlines()
+    assert lines[0].startswith("model-canary-6f9c-1 in lab: rolled back")
+    assert lines[2] == "  latency-p95   Fail           240 canary and 2160 stable requests"
+    assert len(lines) == 5
+    assert "2.03x" in report.glance(rolled_back(), wide=True).splitlines()[2]
+
+
+def test_a_table_is_aligned_and_has_no_trailing_blanks() -> None:
+    rows = [record.row(each, now=NOW) for each in (rolled_back(), run())]
+    assert record.table(rows, record.COLUMNS) == [
+        "NAME                  PHASE    WEIGHT   STEP   VERDICT   WORKLOAD       AGE",
+        "model-canary-6f9c-1   Failed   0        2/4              model-canary   9m",
+        "model-canary-6f9c-1                                      model-canary   9m",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (45, "45s"), (119, "119s"), (720, "12m"), (10800, "3h"), (777600, "9d")]
+)
+def test_ages_have_one_unit(seconds: int, text: str) -> None:
+    assert record.age(timedelta(seconds=seconds)) == text
+
+
+def test_the_next_attempt_has_the_same_plan_and_the_next_number() -> None:
+    third = copy.deepcopy(rolled_back())
+    third["metadata"]["name"] = "model-canary-6f9c-3"
+    other = copy.deepcopy(rolled_back())
+    other["metadata"]["name"] = "model-canary-aaaa-7"
+    made = record.next_attempt(rolled_back(), [rolled_back(), third, other])
+    assert made["metadata"]["name"] == "model-canary-6f9c-4"
+    assert made["spec"] == {"plan": rolled_back()["spec"]["plan"]}
+    assert "status" not in made

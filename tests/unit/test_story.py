@@ -1,0 +1,242 @@
+"""Scenario files: what they mean, and what is said of malformed ones."""
+
+import re
+import string
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scenarios.distributions import Beta, Bimodal, Lognormal, Pareto
+from scenarios.objects import objects
+from scenarios.plot import Arm, Delete, Ending, Evict, Outcome, Patch, Pods, Target
+from scenarios.story import BadStory, load, loads
+
+STORIES = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+GOOD = """
+apiVersion: serin.dev/v1alpha1
+kind: Scenario
+metadata: {name: all-words}
+spec:
+  seed: 7
+  duration: 2m
+  traffic: {requestsPerSecond: 100}
+  propagation: 250ms
+  history: 60s
+  controllers: 2
+  stable:
+    replicas: 3
+    latency: {distribution: lognormal, median: 20ms, p95: 60ms}
+    errorRate: 0.1%
+  canary: {replicas: 2, latency: {distribution: pareto, shape: 2.2, p95: 60ms}}
+  faults:
+  - {at: 20s, arm: canary, latencyFactor: 2.0, for: 5s, pods: one}
+  - {at: 20s, arm: stable, coldStart: {factor: 2, decay: 10s}, latencyAdd: 5ms}
+  - {at: 40s, target: metrics, kind: outage, for: 30s}
+  edits:
+  - {at: 30s, patch: {kind: Deployment, name: model, merge: {metadata: {labels: {on: "1"}}}}}
+  - {at: 31s, evict: {arm: canary}}
+  - {at: 32s, delete: {kind: Deployment, name: model-canary}}
+  noise:
+    common: {sd: 0.15, tau: 60s, diurnal: 0.3}
+    bursts: {perSecond: 0.005, factor: 2, lasting: 3s}
+  policy: {steps: [10, 50], checks: [{name: p95, type: Latency}], alerts: [{on: [Held]}]}
+  expect: {outcome: RolledBack, within: 6s, check: p95, reason: CheckFailed}
+"""
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(BadStory) as bad:
+        loads(text, file="scenarios/x.yaml")
+    return str(bad.value)
+
+
+def said_of(text: str) -> str:
+    """The complaint, or nothing where the text is a story."""
+    try:
+        loads(text, file="x.yaml")
+    except BadStory as bad:
+        return str(bad)
+    return ""
+
+
+def changed(*path: str | int, to: object) -> str:
+    """The good file with one field changed."""
+    whole = loads_plain()
+    inside = whole
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = to
+    return yaml.safe_dump(whole)
+
+
+def loads_plain() -> dict:
+    whole = yaml.safe_load(GOOD)
+    whole["spec"]["policy"]["alerts"] = []  # PyYAML alone reads the key `on` as true
+    return whole
+
+
+def test_every_word_of_a_file_is_understood() -> None:
+    story = loads(GOOD, file="x.yaml")
+    assert story.name == "all-words"
+    assert story.duration == timedelta(minutes=2)
+    assert story.propagation == timedelta(milliseconds=250)
+    assert story.controllers == 2
+    slow, cold, silent = story.faults
+    assert slow.pods is Pods.ONE
+    assert slow.lasting == timedelta(seconds=5)
+    assert cold.arm is Arm.STABLE
+    assert cold.said() == {"latencyAdd": 0.005, "coldStart": {"factor": 2.0, "decay": 10.0}}
+    assert silent.target is Target.METRICS
+    assert [type(edit) for edit in story.edits] == [Patch, Evict, Delete]
+    assert story.noise.bursts.factor == 2
+    within = timedelta(seconds=6)
+    rolled_back = Ending(outcome=Outcome.ROLLED_BACK, within=within, check="p95", reason="CheckFailed")
+    assert story.expect == (rolled_back,)
+
+
+def test_the_key_on_is_a_word_and_not_true() -> None:
+    assert loads(GOOD, file="x.yaml").policy["alerts"] == [{"on": ["Held"]}]
+
+
+def test_what_the_canary_does_not_say_is_as_in_stable() -> None:
+    story = loads(GOOD, file="x.yaml")
+    assert story.canary.replicas == 2
+    assert story.canary.error_rate == story.stable.error_rate == 0.001
+    assert isinstance(story.canary.latency, Pareto)
+
+
+@pytest.mark.parametrize("file", STORIES, ids=lambda file: file.stem)
+def test_a_shipped_story_is_named_after_its_file_and_says_what_it_shows(file: Path) -> None:
+    story = load(file)
+    assert story.name == file.stem
+    assert file.read_text().startswith("# ")
+    assert objects(story)[-1]["metadata"]["annotations"]["serin.dev/canary-of"] == "model"
+
+
+def test_an_edit_at_the_start_describes_how_the_objects_are() -> None:
+    story = loads(GOOD.replace("at: 30s, patch", "at: 0s, patch"), file="x.yaml")
+    labelled = [obj for obj in objects(story) if "on" in obj["metadata"].get("labels", {})]
+    assert [(obj["kind"], obj["metadata"]["name"]) for obj in labelled] == [("Deployment", "model")]
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "said"),
+    [
+        (("spec", "faults", 0, "at"), 20, 'spec.faults[0].at: expected a duration like "20s", got 20'),
+        (("spec", "faults", 0, "at"), "3m", "spec.faults[0].at: expected a time before"),
+        (("spec", "faults", 0, "arms"), "canary", "spec.faults[0].arms: is unknown here; known are at, for"),
+        (("spec", "faults", 0, "target"), "metrics", "spec.faults[0]: needs either arm"),
+        (("spec", "faults", 0), {"at": "1s", "arm": "canary"}, "spec.faults[0]: does nothing; say one of"),
+        (("spec", "faults", 0, "latencyFactor"), -1, "latencyFactor: expected a number above 0 to 1000"),
+        (("spec", "faults", 0, "latencyFactor"), True, "latencyFactor: expected a number above 0 to 1000"),
+        (("spec", "faults", 2, "kind"), "freeze", "spec.faults[2].kind: expected one of outage, hang, slow"),
+        (("spec", "faults", 2, "for"), "0s", "spec.faults[2].for: expected a duration above 0s"),
+        (("spec", "stable", "errorRate"), 0.1, "expected a percentage from 0% to 100% like"),
+        (("spec", "stable", "errorRate"), "101%", "expected a percentage from 0% to 100% like"),
+        (("spec", "stable", "replicas"), 1.5, "spec.stable.replicas: expected a whole number from 1"),
+        (("spec", "stable", "latency", "p95"), "20ms", "latency.p95: expected more than the median"),
+        (("spec", "stable", "latency", "shape"), 2, "spec.stable.latency.shape: is unknown here"),
+        (("spec", "seed"), "seven", "spec.seed: expected a whole number"),
+        (("spec", "expect", "outcome"), "Fine", "expected one of RolledBack, Promoted, Held, got"),
+        (("spec", "expect", "check"), "p99", "spec.expect: check 'p99' is not in spec.policy.checks"),
+        (("spec", "expect", "outcome"), "Held", "spec.expect.within: a held canary keeps its weight"),
+        (("spec", "expect"), {"oneOf": []}, "spec.expect.oneOf: expected at least one"),
+        (("spec", "edits", 0, "evict"), {"arm": "canary"}, "spec.edits[0]: needs exactly one of"),
+        (("spec", "edits"), {}, "spec.edits: expected a list, got {}"),
+        (("metadata", "name"), "Not A Name", "metadata.name: expected a name like"),
+        (("kind",), "CanaryRun", 'kind: expected Scenario, got "CanaryRun"'),
+        (("spec", "duration"), "9h99999999m", 'spec.duration: expected a duration of at most "24h"'),
+        (("spec",), [], "spec: expected a mapping with seed, duration"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_belongs_there(
+    path: tuple[str | int, ...], to: object, said: str
+) -> None:
+    text = complaint(changed(*path, to=to))
+    assert text.startswith("scenarios/x.yaml: ")
+    assert said in text
+    assert "\n" not in text
+
+
+def test_a_missing_field_is_named() -> None:
+    whole = loads_plain()
+    del whole["spec"]["expect"]
+    assert complaint(yaml.safe_dump(whole)) == "scenarios/x.yaml: spec.expect: is missing; say it"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the whole file: expected a mapping with apiVersion, kind, metadata, spec, got null"),
+        ("a: [1", "line 1, column 6: is not YAML: "),
+        ("a: 1\na: 2", "line 2, column 1: is not YAML: 'a' stands twice"),
+        ("a: &x [*x]", "holds what JSON cannot"),
+        ("a: .nan", "holds what JSON cannot"),
+        ("a: !!timestamp x", "holds what JSON cannot"),
+        ("{[1]: 2}", "is not YAML"),
+        ("a: !!python/object:os.system {}", "is not YAML"),
+        ("\x00", "holds what JSON cannot"),
+    ],
+)
+def test_what_is_no_file_of_ours_is_refused_in_one_line(text: str, said: str) -> None:
+    assert said in complaint(text)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadStory, match=re.escape(f"{tmp_path / 'no.yaml'}: cannot be read: No such file")):
+        load(tmp_path / "no.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(BadStory, match="save it as UTF-8"):
+        load(tmp_path / "latin.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["20s"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def paths(value: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    found = [here] if here else []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += paths(inner, (*here, key))
+    if isinstance(value, list):
+        for at, inner in enumerate(value):
+            found += paths(inner, (*here, at))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(paths(loads_plain())), VALUES)
+def test_a_file_with_any_value_anywhere_is_a_story_or_one_line_of_complaint(
+    path: tuple[str | int, ...], value: object
+) -> None:
+    assert re.fullmatch(r"x\.yaml: [^\n]+|", said_of(changed(*path, to=value)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=string.printable + "é\x00\x07", max_size=40))
+def test_any_text_is_a_story_or_one_line_of_complaint(text: str) -> None:
+    assert re.fullmatch(r"x\.yaml: [^\n]+|", said_of(text))
+
+
+@pytest.mark.parametrize(
+    "latency",
+    [Lognormal(0.02, 0.06), Pareto(2.2, 0.06), Bimodal((0.02, 0.1), 0.2, 0.2)],
+    ids=lambda latency: type(latency).__name__,
+)
+def test_a_latency_has_the_p95_that_was_said(latency: Lognormal | Pareto | Bimodal) -> None:
+    below = latency.cdf(np.array([0.0, latency.p95, 1e6]))
+    assert below == pytest.approx([0.0, 0.95, 1.0], abs=1e-6)
+    assert latency.said()["p95"] == latency.p95
+
+
+def test_scores_lie_between_zero_and_one() -> None:
+    assert Beta(2, 5).cdf(np.array([-1.0, 0.0, 1.0, 2.0])).tolist() == [0.0, 0.0, 1.0, 1.0]

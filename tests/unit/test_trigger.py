@@ -1,0 +1,203 @@
+"""Which run an annotated Deployment asks for, and why not."""
+
+from typing import Any
+
+import pytest
+from controller.cluster import Cluster
+from controller.model import Commands
+from controller.trigger import Asked, Refused, rung, run_name, wanted
+
+Json = dict[str, Any]
+PREFIX = "serin.dev/"
+
+
+def deployment(name: str, *, notes: dict[str, str] | None = None, **spec: Any) -> Json:
+    labels = {"app": "model", "version": name}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "annotations": notes or {},
+        },
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "m"}]}},
+        }
+        | spec,
+        "status": {"observedGeneration": 1},
+    }
+
+
+def replica_set(owner: Json, template: str, *, revision: int = 1, **spec: Any) -> Json:
+    own = owner["spec"]["template"]
+    meta = {"labels": own["metadata"]["labels"] | {"pod-template-hash": template}}
+    return {
+        "metadata": {
+            "name": f"{owner['metadata']['name']}-{template}",
+            "namespace": "shop",
+            "uid": f"uid-{template}",
+            "creationTimestamp": f"2026-01-01T00:00:{revision:02}Z",
+            "labels": {"pod-template-hash": template},
+            "annotations": {"deployment.kubernetes.io/revision": str(revision)},
+            "ownerReferences": [
+                {"uid": owner["metadata"]["uid"], "controller": True, "kind": "Deployment", "name": "d"}
+            ],
+        },
+        "spec": {"template": own | {"metadata": meta | spec.get("metadata", {})}},
+    }
+
+
+def cluster(*, notes: dict[str, str] | None = None, runs: list[Json] | None = None, **stable: Any) -> Cluster:
+    there = Cluster()
+    old = deployment("model", **stable)
+    new = deployment("model-canary", notes={f"{PREFIX}canary-of": "model"} | (notes or {}))
+    there.listed("deployments", [old, new])
+    there.listed("replicasets", [replica_set(old, "old"), replica_set(new, "new")])
+    there.listed("canaryruns", runs or [])
+    return there
+
+
+def ask(there: Cluster, *, refusal: str | None = None) -> Asked | Refused | None:
+    canary = there.get("deployments", "shop", "model-canary")
+    return wanted(canary, there, lambda _plan, _deployment: refusal)
+
+
+def past_run(template: str, *, attempt: int = 1, stage: str = "Ended", reason: str = "CheckFailed") -> Json:
+    return {
+        "metadata": {
+            "name": f"model-canary-{template}-{attempt}",
+            "namespace": "shop",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "plan": {"canary": "model-canary", "canaryHash": template, "virtualService": "model"},
+        },
+        "status": {"state": {"stage": stage}, "reason": reason},
+    }
+
+
+def test_the_run_is_named_for_deployment_template_and_attempt() -> None:
+    asked = ask(cluster())
+
+    assert isinstance(asked, Asked)
+    assert asked.run["metadata"]["name"] == "model-canary-new-1"
+    assert asked.run["metadata"]["ownerReferences"][0]["uid"] == "uid-model-canary"
+    plan = asked.run["spec"]["plan"]
+    assert (plan["canaryHash"], plan["stableHash"], plan["virtualService"]) == ("new", "old", "model")
+
+
+def test_asking_twice_asks_for_the_same_run() -> None:
+    assert ask(cluster()) == ask(cluster())
+
+
+def test_a_deployment_without_annotations_asks_for_nothing() -> None:
+    there = cluster()
+
+    assert wanted(deployment("other"), there, lambda *_: None) is None
+
+
+def test_nothing_is_asked_until_the_deployments_controller_has_caught_up() -> None:
+    there = cluster()
+    there.get("deployments", "shop", "model-canary")["metadata"]["generation"] = 2
+
+    assert ask(there) is None
+
+
+@pytest.mark.parametrize("reason", ["CheckFailed", "Aborted", "Promoted"])
+def test_a_template_that_was_judged_is_not_tried_again(reason: str) -> None:
+    assert ask(cluster(runs=[past_run("new", reason=reason)])) is None
+
+
+@pytest.mark.parametrize("reason", ["Superseded", "StableChanged"])
+def test_a_template_that_was_never_judged_is_tried_again(reason: str) -> None:
+    asked = ask(cluster(runs=[past_run("new", reason=reason)]))
+
+    assert isinstance(asked, Asked)
+    assert asked.run["metadata"]["name"] == "model-canary-new-2"
+
+
+def test_a_live_run_of_an_older_template_ends_before_the_next_is_made() -> None:
+    assert ask(cluster(runs=[past_run("older", stage="Stepping")])) is None
+
+
+def test_a_rollout_restart_asks_for_nothing_new() -> None:
+    there = cluster(runs=[past_run("new")])
+    canary = there.get("deployments", "shop", "model-canary")
+    restarted = {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-01-01"}}
+    again = replica_set(canary, "restarted", revision=2)
+    again["spec"]["template"]["metadata"] |= restarted
+    there.changed("replicasets", "ADDED", again)
+
+    assert ask(there) is None
+
+
+def test_steps_and_margin_come_from_annotations_over_the_policy() -> None:
+    asked = ask(cluster(notes={f"{PREFIX}steps": "10, 40", f"{PREFIX}max-latency-increase": "35%"}))
+
+    assert isinstance(asked, Asked)
+    assert asked.run["spec"]["plan"]["policy"] == {"steps": [10, 40]}
+    assert asked.run["spec"]["plan"]["maxLatencyIncrease"] == "35%"
+
+
+@pytest.mark.parametrize(
+    ("notes", "field", "remedy"),
+    [
+        ({f"{PREFIX}stepz": "5"}, "serin.dev/stepz is unknown", "remove it or use one of"),
+        ({f"{PREFIX}steps": "5,5"}, 'serin.dev/steps: "5,5"', 'for example "5,10,25,50"'),
+        ({f"{PREFIX}steps": "50,100"}, 'serin.dev/steps: "50,100"', "promotion is what follows"),
+        ({f"{PREFIX}steps": ""}, 'serin.dev/steps: ""', "1 to 20 rising percentages"),
+        ({f"{PREFIX}max-latency-increase": "0.2"}, '"0.2" is not a percentage', 'write for example "20%"'),
+        ({f"{PREFIX}canary-of": "other/model"}, '"other/model"', "share a namespace"),
+        ({f"{PREFIX}canary-of": "model-canary"}, "is this Deployment itself", "name the stable one"),
+        ({f"{PREFIX}canary-of": "nobody"}, 'no Deployment "nobody"', "create it or correct the name"),
+        ({f"{PREFIX}policy": "strict"}, 'no CanaryPolicy "strict"', "remove the annotation"),
+        ({f"{PREFIX}pause": "yes"}, 'serin.dev/pause: "yes"', 'set "true"'),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_field_value_and_remedy(
+    notes: dict[str, str], field: str, remedy: str
+) -> None:
+    refused = ask(cluster(notes=notes))
+
+    assert isinstance(refused, Refused)
+    assert field in refused.message
+    assert remedy in refused.message
+
+
+def test_a_stable_deployment_without_history_is_refused() -> None:
+    refused = ask(cluster(revisionHistoryLimit=0))
+
+    assert isinstance(refused, Refused)
+    assert "revisionHistoryLimit 0" in refused.message
+
+
+def test_what_cannot_be_steered_is_refused() -> None:
+    assert ask(cluster(), refusal="no such route") == Refused("no such route")
+
+
+def test_a_second_live_run_on_one_virtual_service_is_refused() -> None:
+    other = past_run("x", stage="Stepping")
+    other["spec"]["plan"]["canary"] = "somebody-else"
+    refused = ask(cluster(runs=[other]))
+
+    assert isinstance(refused, Refused)
+    assert "model-canary-x-1" in refused.message
+
+
+def test_a_name_too_long_for_a_label_is_cut_and_keeps_hash_and_attempt() -> None:
+    name = run_name("m" * 70, "5d9f7c8b6d", 12)
+
+    assert len(name) == 63
+    assert name.endswith("-5d9f7c8b6d-12")
+
+
+def test_doorbells_ring_only_for_the_run_they_name() -> None:
+    notes = {f"{PREFIX}abort": "run-2", f"{PREFIX}promote": "run-1", f"{PREFIX}approve": "run-1"}
+    said = rung(Commands(), notes, "run-1")
+
+    assert said.abort is None
+    assert said.promote is not None
+    assert said.approvals == 1
