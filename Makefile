@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test lint pytest pytest-live clean
+.PHONY: help setup gpu demo test lint pytest pytest-live bench-live picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,12 @@ pytest: setup  ## all tests but those that start real processes
 
 pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
+
+bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
+	$(BIN)/python -m scenarios.bench
+
+picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
+	$(BIN)/python docs/draw_rollback.py
 
 clean:  ## away with what was made here
 	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

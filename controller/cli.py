@@ -15,7 +15,7 @@ import click
 
 from controller import steering
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
-from controller.settings import SETTINGS
+from controller.settings import SETTINGS, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -120,7 +120,20 @@ def controller(**flags: str | None) -> None:
         read = settings.read(flags)
     except settings.BadSetting as error:
         raise Misused(str(error)) from None
-    sys.exit(importlib.import_module("controller.__main__").run(read))
+    _operate(read)
+
+
+def _operate(settings: Settings) -> None:
+    """The controller until it is told to stop; what it cannot start without is said in a sentence."""
+    import asyncio
+
+    from controller.kube import NoCluster
+    from controller.web import CannotServe
+
+    try:
+        asyncio.run(importlib.import_module("controller.__main__").run(settings))
+    except (NoCluster, CannotServe) as error:
+        raise Failed(str(error)) from None
 
 
 @serin.command(

@@ -31,6 +31,7 @@ _PLAIN = {"n": "\n", '"': '"', "\\": "\\"}
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+\.|[iI]nf(?:inity)?|[nN]a[nN])")
 # After the labels: the value, perhaps a timestamp, perhaps an exemplar; only the value is used.
 _REST = re.compile(rb"[ \t]+([^\s#]+)(?:[ \t]+[-+0-9.eE]+)?[ \t]*(?:#[ \t]*\{.*)?\r?")
+_EOF = re.compile(rb"^# EOF[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,31 @@ class Wanted:
     def __init__(self, names: Collection[str]) -> None:
         any_name = b"|".join(re.escape(name.encode()) for name in sorted(names))
         # the labels end at the first brace outside of quotes
-        labels = rb'\{((?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*)\}'
+        labels = rb'\{((?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+)\}'
         self._line = re.compile(
-            rb"^(" + any_name + rb")(?=[{ \t])(?:[ \t]*" + labels + rb")?(.*)$", re.MULTILINE
+            rb"^[ \t]*(" + any_name + rb")(?=[{ \t\r]|$)(?:[ \t]*" + labels + rb")?(.*)$", re.MULTILINE
         )
 
     def on(self, page: bytes) -> dict[str, list[Series]]:
         """Each wanted name that the page has, with its series; of a repeated one the first counts."""
-        found: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
+        found: dict[bytes, dict[frozenset[tuple[str, str]], Series]] = {}
         for count, line in enumerate(self._line.finditer(_whole(page))):
             if count == MOST_SERIES:
                 raise ValueError(f"more than {MOST_SERIES} series of the wanted names; filter the page")
-            name, labels, rest = line.groups()
-            found.setdefault(name.decode(), {}).setdefault(_labels(labels or b""), _value(rest, line[0]))
-        return {name: [Series(dict(key), value) for key, value in one.items()] for name, one in found.items()}
+            name, text, rest = line.groups()
+            key, labels = _labels(text or b"")
+            found.setdefault(name, {}).setdefault(key, Series(labels, _value(rest, line)))
+        return {name.decode(): list(one.values()) for name, one in found.items()}
 
 
 def declares(page: bytes, family: str) -> bool:
     """Whether the page says that it has the family, be it without a single series so far."""
-    return re.search(rb"^# TYPE " + re.escape(family.encode()) + rb"[ \t]", page, re.MULTILINE) is not None
+    line = b"# TYPE " + family.encode()
+    return (
+        page.startswith((line + b" ", line + b"\t"))
+        or b"\n" + line + b" " in page
+        or b"\n" + line + b"\t" in page
+    )
 
 
 def total(series: Iterable[Series]) -> int:
@@ -109,6 +116,7 @@ def _cumulative(buckets: list[Series]) -> Iterator[tuple[float, int]]:
     return iter(steps)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _bound(le: str) -> float:
     bound = _number(le.encode())
     if bound != bound:  # noqa: PLR0124 only NaN is not itself
@@ -124,7 +132,7 @@ def _count(value: float) -> int:
 
 def _whole(page: bytes) -> bytes:
     """The page up to OpenMetrics' end mark, if it has one; `ValueError` if it ends within a line."""
-    end = re.search(rb"^# EOF[ \t]*\r?$", page, re.MULTILINE)
+    end = _EOF.search(page) if b"# EOF" in page else None
     if end:
         return page[: end.start()]
     if page and not page.endswith(b"\n"):
@@ -132,10 +140,10 @@ def _whole(page: bytes) -> bytes:
     return page
 
 
-def _value(rest: bytes, line: bytes) -> float:
+def _value(rest: bytes, line: re.Match[bytes]) -> float:
     found = _REST.fullmatch(rest)
     if not found:
-        raise ValueError(f"cannot read the line {_excerpt(line)}")
+        raise ValueError(f"cannot read the line {_excerpt(line[0])}")
     return _number(found[1])
 
 
@@ -146,8 +154,8 @@ def _number(text: bytes) -> float:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _labels(text: bytes) -> frozenset[tuple[str, str]]:
-    """The labels between the braces; `ValueError` if they cannot be read."""
+def _labels(text: bytes) -> tuple[frozenset[tuple[str, str]], Labels]:
+    """The labels between the braces, hashable and not; `ValueError` if they cannot be read."""
     labels: dict[str, str] = {}
     at = 0
     while at < len(text.rstrip()):
@@ -156,7 +164,7 @@ def _labels(text: bytes) -> frozenset[tuple[str, str]]:
             raise ValueError(f"cannot read the labels {_excerpt(text)}")
         labels[pair[1].decode()] = _unescaped(pair[2].decode())
         at = pair.end() + 1
-    return frozenset(labels.items())
+    return frozenset(labels.items()), labels
 
 
 def _unescaped(text: str) -> str:

@@ -202,9 +202,9 @@ class _Patience:
 
     async def wait(self) -> None:
         """At once after a connection that ended in good order, else ever longer, with jitter."""
-        if self.lasted:
+        lasted, self._began = self.lasted, None
+        if lasted:
             self.reward()
-            self._began = None
             return
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         await asyncio.sleep(pause * self._kube.chance.uniform(0.5, 1.5))

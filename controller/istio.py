@@ -44,7 +44,8 @@ class Unsteerable(Exception):
 class Split:
     """A route that names both subsets: its index in `spec.http`, theirs in `route`, and their weights.
 
-    Weights are as written; None where absent. `others` is the sum of what else the route names.
+    Weights are as written; None where absent. `again` holds further destinations of the canary's subset
+    (index, destination), and `others` is the sum of all other weights; both only in refused routes.
     """
 
     route: int
@@ -52,6 +53,7 @@ class Split:
     canary: int
     destinations: tuple[Json, Json]
     weights: tuple[Json, Json]
+    again: tuple[tuple[int, Json], ...] = ()
     others: int = 0
 
 
@@ -87,17 +89,22 @@ def _splits(routes: Sequence[Json], stable: str, canary: str) -> Iterator[Split]
         targets = http.get("route") or []
         subsets = [_subset(target) for target in targets]
         if stable in subsets and canary in subsets:
-            at, to = subsets.index(stable), subsets.index(canary)
-            pair = targets[at], targets[to]
-            others = sum(_number(target) for place, target in enumerate(targets) if place not in {at, to})
-            yield Split(
-                index,
-                at,
-                to,
-                (pair[0]["destination"], pair[1]["destination"]),
-                (pair[0].get("weight"), pair[1].get("weight")),
-                others,
+            yield _split(
+                index, targets, subsets.index(stable), [i for i, s in enumerate(subsets) if s == canary]
             )
+
+
+def _split(route: int, targets: Sequence[Json], stable: int, canaries: Sequence[int]) -> Split:
+    first, *more = canaries
+    return Split(
+        route=route,
+        stable=stable,
+        canary=first,
+        destinations=(targets[stable]["destination"], targets[first]["destination"]),
+        weights=(targets[stable].get("weight"), targets[first].get("weight")),
+        again=tuple((place, targets[place]["destination"]) for place in more),
+        others=sum(_number(item) for place, item in enumerate(targets) if place not in {stable, *canaries}),
+    )
 
 
 def _refusals(vs: Json, routes: Sequence[Json], stable: str, canary: str) -> Iterator[Refusal]:
@@ -112,6 +119,9 @@ def _refusals(vs: Json, routes: Sequence[Json], stable: str, canary: str) -> Ite
         )
     for index, http in enumerate(routes):
         yield from _route_refusals(f"spec.http[{index}]", http, vs, stable, canary)
+    alone = unavoidable(vs, stable_subset=stable, canary_subset=canary)
+    if alone:
+        yield alone
     if not any(True for _ in _splits(routes, stable, canary)):
         yield from _unsplit(routes, stable, canary)
 
@@ -125,9 +135,6 @@ def _route_refusals(where: str, http: Json, vs: Json, stable: str, canary: str) 
         yield Refusal(f"{where}.delegate", value, "move the delegate's routes into this VirtualService")
     if stable in subsets and canary in subsets:
         yield from _pair_refusals(where, targets, vs, stable, canary)
-    elif canary in subsets and not http.get("match"):
-        remedy = f"add subset {stable} beside it with weight 100, or give the route a match"
-        yield Refusal(f"{where}.route", f"subset {canary} without {stable} for all requests", remedy)
 
 
 def _pair_refusals(
@@ -208,23 +215,29 @@ def _operations(split: Split, weight: int) -> list[Json]:
         {"op": "test", "path": f"{canary}/destination", "value": split.destinations[1]},
         {"op": "add", "path": f"{stable}/weight", "value": rest},
         {"op": "add", "path": f"{canary}/weight", "value": weight},
+        *({"op": "test", "path": f"{base}/{i}/destination", "value": item} for i, item in split.again),
+        *({"op": "add", "path": f"{base}/{i}/weight", "value": 0} for i, _ in split.again),
     ]
 
 
-def to_zero(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | Refusal:
+def to_zero(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering:
     """The routes whose canary weight must fall, also in a VirtualService that would be refused by now.
 
-    Whatever was done to it mid-run, no rollback fails on a rule that only guards beginnings. A
-    VirtualService that sends nothing to the canary is as good as one at zero: no routes to steer.
+    Whatever was done to it mid-run, no rollback fails on a rule that only guards beginnings.
     """
     routes = vs.get("spec", {}).get("http") or []
-    splits = tuple(_splits(routes, stable_subset, canary_subset))
-    for index, http in enumerate(routes):
-        alone = [_subset(target) for target in http.get("route") or []] == [canary_subset]
-        if alone and not http.get("match"):
-            remedy = f"add subset {stable_subset} with weight 100 and give {canary_subset} weight 0"
-            return Refusal(f"spec.http[{index}].route", f"subset {canary_subset} alone", remedy)
-    return Steering("", splits)
+    return Steering("", tuple(_splits(routes, stable_subset, canary_subset)))
+
+
+def unavoidable(vs: Json, *, stable_subset: str, canary_subset: str) -> Refusal | None:
+    """The route, if any, that sends requests of all users to the canary whatever our weight is."""
+    for index, http in enumerate(vs.get("spec", {}).get("http") or []):
+        subsets = {_subset(target) for target in http.get("route") or []}
+        if canary_subset in subsets and stable_subset not in subsets and not http.get("match"):
+            remedy = f"add subset {stable_subset} beside it with weight 100, or give the route a match"
+            value = f"subset {canary_subset} without {stable_subset} for all requests"
+            return Refusal(f"spec.http[{index}].route", value, remedy)
+    return None
 
 
 # -- what else must hold ---------------------------------------------------------------------------
@@ -339,13 +352,17 @@ class IstioRouter:
         It is sent even if it is believed to be there, since what we believe may be old. A VirtualService
         that is gone, or names no canary any more, is at zero already.
         """
-        believed = _wanted(self._newest(plan.namespace, plan.virtual_service), plan, weight)
-        operations = [] if isinstance(believed, Refusal) else believed
+        vs = self._newest(plan.namespace, plan.virtual_service)
+        believed = _wanted(vs, plan, weight)
+        if isinstance(believed, Refusal) or not believed:
+            vs = await self._get(plan)  # what we know may be old
         for left in reversed(range(ATTEMPTS)):
-            operations = operations or _sure(_wanted(await self._get(plan), plan, weight), plan)
+            operations = _sure(_wanted(vs, plan, weight), plan)
             if not operations or await self._sent(plan, operations, left):
-                return
-            operations = []  # what they were made of is old
+                break
+            vs = await self._get(plan)
+        if vs is not None and weight == 0:
+            _avoided(vs, plan)
 
     async def _sent(self, plan: Plan, operations: list[Json], left: int) -> bool:
         """Whether the patch is in; False if the object must be read again first, while `left` lasts."""
@@ -384,6 +401,12 @@ def _sure(wanted: list[Json] | Refusal, plan: Plan) -> list[Json]:
     if isinstance(wanted, Refusal):
         raise Unsteerable(f"VirtualService {plan.namespace}/{plan.virtual_service}: {wanted}")
     return wanted
+
+
+def _avoided(vs: Json, plan: Plan) -> None:
+    """Nothing goes to the canary for certain any more; raises `Unsteerable` if something does."""
+    left = unavoidable(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
+    _sure(left or [], plan)
 
 
 def _missing(plan: Plan) -> Refusal:

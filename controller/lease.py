@@ -73,6 +73,11 @@ class Claim:
             raise ValueError(f"Lease {self.name}: duration must be whole seconds, got {self.duration}")
 
     @property
+    def attempt(self) -> timedelta:
+        """How long one request may take: two fit before the deadline, and a slow server's answer in one."""
+        return self.deadline / 2
+
+    @property
     def collection(self) -> str:
         """The path of the namespace's Leases."""
         return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
@@ -156,17 +161,16 @@ class _Lease:
     async def acquire(self) -> int:
         """The Lease is ours; our epoch."""
         while True:
-            began = _now()
             try:
-                async with asyncio.timeout(_seconds(self._claim.retry)):
-                    await self._look()
-                    if self._free():
-                        epoch = max(self._highest, self._floor()) + 1
-                        await self._write(self._ours(epoch))
-                        self._renewed, self._epoch, self.lost = began, epoch, False
-                        return epoch
+                await self._look()
+                began = _now()
+                if self._free():
+                    epoch = max(self._highest, self._floor()) + 1
+                    await self._write(self._ours(epoch))
+                    self._renewed, self._epoch, self.lost = began, epoch, False
+                    return epoch
                 pause = min(_seconds(self._claim.retry), max(self._lapses() - _now(), 0.0))
-            except (ApiError, TimeoutError) as error:
+            except ApiError as error:
                 _log.debug("lease_not_acquired", lease=self._claim.name, error=str(error))
                 pause = AWAY
             await asyncio.sleep(self._jitter(max(pause, 0.1)))
@@ -184,17 +188,16 @@ class _Lease:
 
     async def keep(self) -> None:
         """Renews until that fails for too long or somebody else has the Lease; then we have lost it."""
-        deadline = _seconds(self._claim.deadline)
+        pause, deadline = self._claim.retry, _seconds(self._claim.deadline)
         while (left := self._renewed + deadline - _now()) > 0:
-            await asyncio.sleep(min(self._jitter(_seconds(self._claim.retry)), left))
+            await asyncio.sleep(min(self._jitter(_seconds(pause)), left))
             began = _now()
+            pause = self._claim.retry / 4  # unless all goes well
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(
-                    min(began + _seconds(self._claim.retry), self._renewed + deadline)
-                ):
+                async with asyncio.timeout_at(self._renewed + deadline):
                     if not await self._renew():
                         break
-                    self._renewed = began
+                    self._renewed, pause = began, self._claim.retry
         self.lost = True
         _log.warning("lease_lost", lease=self._claim.name, identity=self._claim.identity, epoch=self._epoch)
 
@@ -207,10 +210,10 @@ class _Lease:
             raise TimeoutError from error
 
     async def release(self) -> None:
-        """Nobody has to wait for the Lease to lapse; if that cannot be said within a second, they do."""
+        """Nobody has to wait for the Lease to lapse; if it cannot be said soon, they do."""
         self.lost = True
         try:
-            async with asyncio.timeout(_seconds(self._claim.retry)):
+            async with asyncio.timeout(_seconds(self._claim.attempt)):
                 await self._insist({"holderIdentity": "", "leaseDurationSeconds": 1})
         except (ApiError, TimeoutError) as error:
             _log.warning("lease_not_released", lease=self._claim.name, error=str(error))
@@ -258,12 +261,14 @@ class _Lease:
         path, method = self._claim.collection, "POST"
         if self._seen is not None:
             path, method = f"{path}/{self._claim.name}", "PUT"
-        self._notice(await self._kube.call(method, path, body=lease, deadline=self._claim.retry, urgent=True))
+        self._notice(
+            await self._kube.call(method, path, body=lease, deadline=self._claim.attempt, urgent=True)
+        )
 
     async def _look(self) -> None:
         try:
             path = f"{self._claim.collection}/{self._claim.name}"
-            self._notice(await self._kube.call("GET", path, deadline=self._claim.retry, urgent=True))
+            self._notice(await self._kube.call("GET", path, deadline=self._claim.attempt, urgent=True))
         except ApiError as error:
             if not error.not_found:
                 raise

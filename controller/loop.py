@@ -6,8 +6,9 @@ and later; what it was about is level-triggered, so nothing is lost by the wait.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from datetime import timedelta
 from random import Random
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -20,17 +21,39 @@ FIRST_WAIT, LAST_WAIT = 0.2, 5.0
 Key = TypeVar("Key", bound=Hashable)
 
 
+class Heed(Protocol):
+    """Hears how the queue does; `telemetry.Telemetry` is one."""
+
+    def queued(self, depth: int) -> None:
+        """A key was added; so many are waiting now."""
+        ...
+
+    def taken(self, depth: int, *, waited: timedelta) -> None:
+        """A key was taken, so long after it was due; so many are left."""
+        ...
+
+    def worked(self, took: timedelta) -> None:
+        """A turn has ended."""
+        ...
+
+    def retried(self) -> None:
+        """A turn failed and will be tried again."""
+        ...
+
+
 class Loop(Generic[Key]):
     """One queue of keys. `turn(key)` returns the seconds to its next turn, or None to forget it."""
 
-    def __init__(self, turn: Callable[[Key], Awaitable[float | None]], *, random: Random) -> None:
+    def __init__(
+        self, turn: Callable[[Key], Awaitable[float | None]], *, random: Random, heed: Heed | None = None
+    ) -> None:
         self._turn = turn
         self._random = random
+        self._heed = heed
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
-        self.turned = 0.0  # loop time of the last turn's end, for the liveness probe
 
     def due(self, key: Key, after: float = 0.0) -> None:
         """`key` has its turn within `after` seconds; right after the present one if it is busy."""
@@ -45,6 +68,8 @@ class Loop(Generic[Key]):
         if timer is not None:
             timer.cancel()
         self._timers[key] = loop.call_at(when, self._start, key)
+        if self._heed is not None and timer is None:
+            self._heed.queued(len(self._timers))
 
     async def close(self) -> None:
         """No key has another turn; turns that were running are cancelled and over."""
@@ -57,11 +82,15 @@ class Loop(Generic[Key]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: Key) -> None:
-        del self._timers[key]
-        self._busy[key] = asyncio.get_running_loop().create_task(self._run(key))
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._timers.pop(key).when()
+        if self._heed is not None:
+            self._heed.taken(len(self._timers), waited=timedelta(seconds=late))
+        self._busy[key] = loop.create_task(self._run(key))
 
     async def _run(self, key: Key) -> None:
         after: float | None = None
+        began = asyncio.get_running_loop().time()
         try:
             after = await self._turn(key)
             self._failures.pop(key, None)
@@ -69,7 +98,8 @@ class Loop(Generic[Key]):
             after = self._wait_after_failure(key, error)
         finally:
             del self._busy[key]
-        self.turned = asyncio.get_running_loop().time()
+        if self._heed is not None:
+            self._heed.worked(timedelta(seconds=asyncio.get_running_loop().time() - began))
         again = self._again.pop(key, None)
         waits = [wait for wait in (after, again) if wait is not None]
         if waits:
@@ -78,5 +108,7 @@ class Loop(Generic[Key]):
     def _wait_after_failure(self, key: Key, error: Exception) -> float:
         count = self._failures[key] = self._failures.get(key, 0) + 1
         wait: float = min(FIRST_WAIT * 2.0 ** min(count - 1, 9), LAST_WAIT) * self._random.uniform(0.5, 1.5)
+        if self._heed is not None:
+            self._heed.retried()
         log.warning("turn_failed", key=key, error=repr(error), failures=count, wait_seconds=round(wait, 2))
         return wait

@@ -141,13 +141,14 @@ def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
     )
 
 
-def _check_failed(run: Run, seen: Seen, _: datetime) -> Ending | None:
+def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:
     if run.weight == 0 or seen.judgement.verdict is not Verdict.FAIL:
         return None
     name = seen.judgement.failed
     spec = next(check for check in run.plan.policy.checks if check.name == name)
     judged = next(check for check in seen.judgement.checks if check.name == name)
-    return Ending(Reason.CHECK_FAILED, f"{name}: {sentence(spec, judged)}", name)
+    after = now - (run.weight_since or now)
+    return Ending(Reason.CHECK_FAILED, f"{name}: {sentence(spec, judged, after=after)}", name)
 
 
 def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:

@@ -166,7 +166,7 @@ class Operator:
         asks = Asks(self.cluster, create=runs.create, refuse=events.refuse)
         leading = Leadership(
             reconciler,
-            Loop(reconciler.turn, random=self.chance),
+            Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
             Loop(asks.turn, random=self.chance),
         )
         metrics.on_news = lambda run: leading.runs.due(_split(run))

@@ -30,6 +30,7 @@ from controller.model import (
     CopyTemplate,
     Plan,
     PodSeen,
+    Reason,
     RestoreTemplate,
     Run,
     Scale,
@@ -109,7 +110,8 @@ class Reconciler:
     async def turn(self, key: Key) -> float | None:
         """One pass over the run; the seconds until its next one, or None when it needs no more."""
         try:
-            return await self._pass(key)
+            with self.means.telemetry.a_pass():
+                return await self._pass(key)
         except Overtaken as newer:
             log.warning("overtaken", run=key[1], namespace=key[0], why=str(newer))
             self._forget(key)
@@ -122,10 +124,10 @@ class Reconciler:
             self._forget(key)
             return None
         live.gathered, seen = self._observe(live, obj)
-        live.judgement = seen.judgement
+        before, live.judgement = (live.run, live.judgement), seen.judgement
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
-        self._show(live)
+        self._show(live, *before)
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
             return None
@@ -318,11 +320,18 @@ class Reconciler:
 
     # -- show and forget ---------------------------------------------------------------------------
 
-    def _show(self, live: Live) -> None:
+    def _show(self, live: Live, before: Run, judged: Judgement) -> None:
+        """Our metrics say how the run stands, and what has just changed."""
         run, telemetry = live.run, self.means.telemetry
         workload = (run.plan.namespace, run.plan.canary)
         telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
         telemetry.evidence(*workload, {one.name: one.log_e for one in live.judgement.checks})
+        was = {one.name: one.verdict for one in judged.checks}
+        for one in live.judgement.checks:
+            if was.get(one.name) is not one.verdict:
+                telemetry.verdict(one.name, resource.verdict_name(one.verdict))
+        if run.ended != before.ended and run.reason is not None and run.reason is not Reason.PROMOTED:
+            telemetry.rolled_back(run.reason.value)
 
     async def _close(self, key: Key, live: Live) -> None:
         run = live.run
@@ -333,6 +342,9 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         live = self.lives.pop(key, None)
         if live is not None:
+            plan = live.run.plan
+            if not any(trigger.runs_of(self.means.cluster, plan.namespace, plan.canary)):
+                self.means.telemetry.forget(plan.namespace, plan.canary)
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
 
 

@@ -205,7 +205,7 @@ def _flushed(mark: Mark, page: _Page) -> bool:
 
 def _closed(check: str, tick: Open, news: set[str], view: _View) -> Tick:
     def sample(arm: Mapping[str, str]) -> Sample:
-        names = sorted(name for name in news & arm.keys())
+        names = sorted(name for name in news & arm.keys() if _flushed(tick.marks[name], view.pages[name]))
         parts = ((name, _gained(tick.marks[name].value, view.pages[name].mark.value)) for name in names)
         pods = tuple(PodSample(name, arm[name], value) for name, value in parts if value is not None)
         return Sample(tick.start, view.now, pods)

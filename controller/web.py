@@ -18,6 +18,10 @@ Json = Any
 STUCK_AFTER = timedelta(seconds=15)
 
 
+class CannotServe(OSError):
+    """The address is taken, or not this machine's; the text says which and what to change."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """Where the answers come from; each is called when somebody asks."""
@@ -93,7 +97,7 @@ async def serving(answers: Answers, host: str, port: int) -> AsyncIterator[str]:
         try:
             await site.start()
         except OSError as error:
-            raise OSError(
+            raise CannotServe(
                 f"cannot serve probes and metrics at {host}:{port}: {error.strerror};"
                 " choose another address with --bind and --port (0: any free port)"
             ) from error

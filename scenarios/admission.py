@@ -54,13 +54,13 @@ class Admission:
             meta["generation"] = 1
         meta.pop("resourceVersion", None)
         fresh = {**obj, "metadata": metadata.tidied(meta)}
-        if kind.status and not (kind.plural == "pods" and "status" in obj):
+        if kind.status:
             fresh.pop("status", None)
+        if kind.plural == "pods":
+            fresh["status"] = {"phase": "Pending", "qosClass": "Burstable"}
         return self._checked(kind, fresh, None, warn)
 
-    def updated(
-        self, kind: Kind, obj: Json, old: Json, *, part: str, warn: Callable[[str], None]
-    ) -> Json:
+    def updated(self, kind: Kind, obj: Json, old: Json, *, part: str, warn: Callable[[str], None]) -> Json:
         """What `old` becomes when `obj` is written to it, or to its `part`; raises `Refused`."""
         metadata.check_types(kind.kind, kind.versions[0], obj.get("metadata"))
         merged = self._merged(kind, obj, old, part)

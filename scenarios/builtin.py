@@ -13,28 +13,20 @@ from scenarios.selectors import selects
 
 Json = Any
 
+MOST_DATA = 1_048_576  # bytes in a ConfigMap or Secret, 1 MiB
 _MICRO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
 
 
 def completed(plural: str, obj: Json) -> Json:
     """The object with what the server derives from the rest of it."""
-    match plural:
-        case "deployments":
-            spec = obj["spec"]
-            done = {**spec, "template": _template(spec["template"]), "strategy": _strategy(spec["strategy"])}
-            return {**obj, "spec": done}
-        case "replicasets":
-            return {**obj, "spec": {**obj["spec"], "template": _template(obj["spec"]["template"])}}
-        case "pods":
-            return {**obj, "spec": _pod_spec(obj["spec"])}
-        case "services":
-            return {**obj, "spec": _service(obj)}
-        case "secrets":
-            return _secret(obj)
-        case "namespaces":
-            return _namespace(obj)
-        case _:
-            return obj
+    complete = _COMPLETE.get(plural)
+    return complete(obj) if complete else obj
+
+
+def _deployment(obj: Json) -> Json:
+    spec = obj["spec"]
+    done = {"template": _template(spec["template"]), "strategy": _strategy(spec["strategy"])}
+    return {**obj, "spec": {**spec, **done}}
 
 
 def _strategy(strategy: Json) -> Json:
@@ -63,13 +55,14 @@ def _container(container: Json) -> Json:
 
 
 def _service(obj: Json) -> Json:
-    """A cluster IP derived from the name, so that the same story gives the same addresses."""
+    """With a cluster IP that is derived from the name, so that the same story gives the same addresses."""
     spec, meta = obj["spec"], obj["metadata"]
     seed = sum(f"{meta.get('namespace')}/{meta['name']}".encode())
     address = spec.get("clusterIP") or f"10.96.{seed % 251}.{seed % 241 + 10}"
     ports = [{"targetPort": port["port"], **port} for port in spec.get("ports") or ()]
     families = {"ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
-    return {**families, **spec, "ports": ports, "clusterIP": address, "clusterIPs": [address]}
+    done = {**families, **spec, "ports": ports, "clusterIP": address, "clusterIPs": [address]}
+    return {**obj, "spec": done}
 
 
 def _secret(obj: Json) -> Json:
@@ -85,6 +78,19 @@ def _namespace(obj: Json) -> Json:
     spec = {"finalizers": ["kubernetes"], **(obj.get("spec") or {})}
     status = {"phase": "Active", **(obj.get("status") or {})}
     return {**obj, "metadata": {**meta, "labels": labels}, "spec": spec, "status": status}
+
+
+_COMPLETE: dict[str, Callable[[Json], Json]] = {
+    "deployments": _deployment,
+    "replicasets": lambda obj: {
+        **obj,
+        "spec": {**obj["spec"], "template": _template(obj["spec"]["template"])},
+    },
+    "pods": lambda obj: {**obj, "spec": _pod_spec(obj["spec"])},
+    "services": _service,
+    "secrets": _secret,
+    "namespaces": _namespace,
+}
 
 
 # --- checks
@@ -194,7 +200,15 @@ def _new_event(obj: Json) -> Iterator[Cause]:
         yield _bad("type", "", 'has invalid value: must be "Normal" or "Warning"')
 
 
+def _small(obj: Json, old: Json | None) -> Iterator[Cause]:
+    del old
+    if sum(len(key) + len(text) for key, text in (obj.get("data") or {}).items()) > MOST_DATA:
+        yield Cause("data", "FieldValueTooLong", f"Too long: may not be more than {MOST_DATA} bytes")
+
+
 _CHECKS: dict[str, Check] = {
+    "configmaps": _small,
+    "secrets": _small,
     "deployments": _workload,
     "replicasets": _workload,
     "pods": _pod,

@@ -12,25 +12,36 @@ _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "updat
 
 def document(kinds: Kinds, path: str) -> Json | None:
     """The document at `path`, or nothing if the path is not of this sort."""
-    parts = [part for part in path.split("/") if part]
-    match parts:
+    match [part for part in path.split("/") if part]:
         case ["version"]:
             return _version()
         case ["healthz" | "livez" | "readyz", *_]:
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-        case ["api"]:
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
-        case ["api", "v1"]:
-            return _resources(kinds, "", "v1")
-        case ["apis"]:
-            groups = [_group(name, versions) for name, versions in kinds.groups().items() if name]
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-        case ["apis", group] if group in kinds.groups():
-            return {"apiVersion": "v1", **_group(group, kinds.groups()[group]), "kind": "APIGroup"}
-        case ["apis", group, version] if version in kinds.groups().get(group, ()):
-            return _resources(kinds, group, version)
         case ["openapi", "v3", *rest]:
             return _openapi(kinds, rest)
+        case ["api", *rest]:
+            return _core(kinds, rest)
+        case ["apis", *rest]:
+            return _groups(kinds, rest)
+        case _:
+            return None
+
+
+def _core(kinds: Kinds, rest: list[str]) -> Json | None:
+    if not rest:
+        return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+    return _resources(kinds, "", "v1") if rest == ["v1"] else None
+
+
+def _groups(kinds: Kinds, rest: list[str]) -> Json | None:
+    match rest:
+        case []:
+            groups = [_group(name, versions) for name, versions in kinds.groups().items() if name]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+        case [group] if group in kinds.groups():
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, kinds.groups()[group])}
+        case [group, version] if version in kinds.groups().get(group, ()):
+            return _resources(kinds, group, version)
         case _:
             return None
 
@@ -119,11 +130,15 @@ def _specification(kinds: Kinds, group: str, version: str) -> Json:
 
 
 def _under(kind: Kind) -> str:
-    return f"namespaces/{{namespace}}/{kind.plural}/{{name}}" if kind.namespaced else f"{kind.plural}/{{name}}"
+    return (
+        f"namespaces/{{namespace}}/{kind.plural}/{{name}}" if kind.namespaced else f"{kind.plural}/{{name}}"
+    )
 
 
 def _paths(kind: Kind, version: str) -> Json:
-    query = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldValidation")]
+    query = [
+        {"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldValidation")
+    ]
     operation = {
         "parameters": query,
         "x-kubernetes-group-version-kind": _gvk(kind, version),

@@ -80,8 +80,8 @@ class Faults:
             raise ConnectionResetError("the API server closed the connection")
 
     async def _outlast(self, fault: Fault) -> None:
-        while self.on(fault):
-            await asyncio.sleep(self.left(fault))
+        while left := self.left(fault):  # noqa: ASYNC110 (it may be prolonged meanwhile)
+            await asyncio.sleep(left)
 
     def _wake(self) -> None:
         for event in self._waiting:

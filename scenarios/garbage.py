@@ -4,7 +4,6 @@ from typing import Any
 
 from scenarios.clockwork import Chores
 from scenarios.kinds import Kind
-from scenarios.refusals import Refused
 from scenarios.registry import FOREGROUND, Registry
 from scenarios.store import Change
 

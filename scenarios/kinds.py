@@ -93,7 +93,7 @@ class Kinds:
         for (a_group, a_version, _), kind in self._by_path.items():
             if (a_group, a_version, kind.kind) == (group, version, obj["kind"]):
                 return kind, version
-        raise KeyError(f'no resource serves kind {obj["kind"]!r} in {obj["apiVersion"]!r}')
+        raise KeyError(f"no resource serves kind {obj['kind']!r} in {obj['apiVersion']!r}")
 
     def groups(self) -> dict[str, list[str]]:
         """Versions by group, preferred first."""

@@ -113,7 +113,9 @@ def _container(
         state = {"waiting": {"reason": waiting}}
     last = known.get("lastState") or {}
     if restarted:
-        last = {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": since, "finishedAt": stamp(now)}}
+        last = {
+            "terminated": {"exitCode": 1, "reason": "Error", "startedAt": since, "finishedAt": stamp(now)}
+        }
     return {
         "name": spec["name"],
         "image": spec.get("image", ""),

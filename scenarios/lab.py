@@ -7,9 +7,9 @@ gone when `play` returns, whichever way.
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
-import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,16 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from scenarios import measure, processes, routes
 from scenarios.envoy import Envoy
-from scenarios.kubelet import Kubelet, Life
-from scenarios.objects import DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
+from scenarios.livepods import Life, LivePods
+from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
 from scenarios.people import NotDone, People
-from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
+from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Patch, Story, Target, TargetFault
 from scenarios.receiver import Receiver
-from scenarios.result import Played, Requests, Result, result
+from scenarios.replicas import Replicas
+from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.troubles import (
     Sufferer,
     Troubles,
@@ -35,6 +34,7 @@ from scenarios.troubles import (
     latency_table,
     ordered,
     prediction_table,
+    told,
 )
 from scenarios.world import World
 
@@ -45,25 +45,13 @@ SYSTEM = "serin-system"  # where the controllers' Lease is
 READY_WITHIN = 60.0  # seconds for everything to start; ten as a rule
 SETTLING = 1.5  # seconds beyond propagation for which an ended run is watched: Envoy still routes by then
 FOR_EVER = 1e9  # seconds: longer than any story
-OUTCOMES = {"Succeeded": Outcome.PROMOTED, "Failed": Outcome.ROLLED_BACK}
-CONTROLLER = "from controller.cli import main; main()"
 
 Watch = Callable[["Lab"], Awaitable[None]]
+Report = Callable[[str], None]  # is told in lines what happens while it happens
 
 
 class LabFailed(RuntimeError):
     """The lab itself did not work, so the story says nothing; the text says what to look at."""
-
-
-@dataclass(slots=True)
-class Controller:
-    """One replica of `serin controller`."""
-
-    name: str
-    argv: list[str]
-    log: Path
-    url: str
-    process: Process | None = None
 
 
 @dataclass(slots=True)
@@ -75,9 +63,14 @@ class Observed:
     reaction: float | None = None  # from the last metrics page's last byte to the weight patch's 200
 
 
-async def play(story: Story, *, watch: Watch | None = None, folder: Path | None = None) -> Result:
-    """What came of the story; `watch` is given the lab when the story begins, and cancelled at its end."""
-    lab = Lab(story, folder=folder or FOLDER / story.name)
+async def play(story: Story, *, watch: Watch | None = None, report: Report | None = None) -> Result:
+    """What came of the story; `watch` is given the lab when the story begins, and cancelled at its end.
+
+    What the processes wrote stays in `.lab/` if the story did not end as it should.
+    """
+    interruptible()
+    folder = FOLDER / f"{story.name}-{os.getpid()}"
+    lab = Lab(story, folder=folder, report=report)
     async with lab.open():
         watching = asyncio.ensure_future(watch(lab)) if watch is not None else None
         try:
@@ -86,36 +79,43 @@ async def play(story: Story, *, watch: Watch | None = None, folder: Path | None 
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-    return lab.result()
+    found = lab.result()
+    if found.ok:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 class Lab:
     """Everything that a live story needs, and what happens to it."""
 
-    def __init__(self, story: Story, *, folder: Path) -> None:
+    def __init__(self, story: Story, *, folder: Path, report: Report | None = None) -> None:
         self.story = story
         self.folder = folder.absolute()
-        self.world = World(clock=lambda: datetime.now(UTC))
+        self._report = report
+        self.world = World(clock=lambda: datetime.now(UTC), make_kubelet=self._make_pods)
         self.people = People(self.world.transport(), namespace=NAMESPACE)
         self.receiver = Receiver()
         self.troubles = Troubles()
         self.observed = Observed()
-        self.controllers: list[Controller] = []
+        self.replicas: Replicas | None = None
         self.load: Process | None = None
         self.began = time.time()  # of the processes' own clock: noise is counted from here
         self.zero = self.began  # when the canary's pods are started
         self.stopped = 0.0
-        propagation = story.propagation.total_seconds()
-        self.envoy = Envoy(self.folder / "envoy", self._mesh, propagation=propagation)
-        self.kubelet = Kubelet(
+        self.envoy = Envoy(self.folder / "envoy", self._mesh, propagation=story.propagation.total_seconds())
+        self._changed = asyncio.Event()
+        self._errands: set[asyncio.Task[None]] = set()
+
+    def _make_pods(self, world: World) -> LivePods:
+        self.pods = LivePods(
             self.folder,
             conduct=self._conduct,
             faults=lambda life: self.troubles.of(self._sufferer(life)),
-            tell=lambda name, **said: self.world.set_pod(NAMESPACE, name, **said),
-            propagation=propagation,
+            tell=lambda name, **said: world.set_pod(NAMESPACE, name, **said),
+            gone=lambda name: world.pod_gone(NAMESPACE, name),
+            propagation=self.story.propagation.total_seconds(),
         )
-        self._changed = asyncio.Event()
-        self._errands: set[asyncio.Task[None]] = set()
+        return self.pods
 
     # -- what there is
 
@@ -134,14 +134,11 @@ class Lab:
         return _weight(self.world.objects("virtualservices", NAMESPACE))
 
     def pids(self) -> Mapping[str, int]:
-        """Every process of the lab but its own."""
-        pods = {life.name: life.process for life in self.kubelet.lives.values()}
-        others = {controller.name: controller.process for controller in self.controllers}
-        found = {**pods, **others, "load": self.load}
-        ours = {
-            name: process.pid for name, process in found.items() if process and process.returncode is None
-        }
-        return ours | ({"envoy": self.envoy.pid} if self.envoy.pid else {})
+        """Every process of the lab but its own, by name."""
+        own = {life.name: life.process for life in self.pods.lives.values()} | {"load": self.load}
+        found = {name: process.pid for name, process in own.items() if process and process.returncode is None}
+        found |= self.replicas.pids() if self.replicas else {}
+        return found | ({"envoy": self.envoy.pid} if self.envoy.pid else {})
 
     # -- from the beginning to the end
 
@@ -178,20 +175,19 @@ class Lab:
         self.stopped = time.time()
 
     async def _open(self) -> None:
-        api = await self.world.serve("127.0.0.1", 0)
+        await self.world.serve("127.0.0.1", 0)
         await self.receiver.start()
         self.world.on_change(self._heard)
-        self.world.kubelet = self.kubelet
         for obj in self._first_objects():
             await self.people.create(obj)
         await self._until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
         await self.envoy.start()
         self.load = await self._start_load()
-        kubeconfig = self.folder / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(api)))
-        for number in range(1, self.story.controllers + 1):
-            self.controllers.append(self._controller(number, kubeconfig))
-        await asyncio.gather(*map(self._launch, self.controllers))
+        kubeconfig = self.world.kubeconfig(self.folder / "kubeconfig", namespace=NAMESPACE)
+        self.replicas = Replicas(
+            self.story.controllers, kubeconfig=kubeconfig, lease_namespace=SYSTEM, leader=self._leader
+        )
+        await self.replicas.start()
 
     def _first_objects(self) -> list[Json]:
         """All objects but the canary's Deployment, which begins the story."""
@@ -204,13 +200,13 @@ class Lab:
             task.cancel()
         self.envoy.signal(signal.SIGCONT)
         await processes.end(self.load)
-        await asyncio.gather(*(processes.end(each.process, seconds=2.0) for each in self.controllers))
+        if self.replicas is not None:
+            await self.replicas.stop()
         await asyncio.sleep(0.2 if self.stopped else 0)  # the proxy logs the last callers' leaving
         await self.envoy.stop()
-        self.world.kubelet = None
-        await self.kubelet.stop()
+        await self.pods.stop()
         await self.receiver.stop()
-        await self.world.stop()
+        await self.world.close()
 
     # -- the parts
 
@@ -257,28 +253,6 @@ class Lab:
         file.write_text(json.dumps(told))
         return await processes.python("-m", "scenarios.load", str(file), log=self.folder / "load.log")
 
-    def _controller(self, number: int, kubeconfig: Path) -> Controller:
-        name, port = f"controller-{number}", processes.free_port()
-        flags = {
-            "--kubeconfig": str(kubeconfig),
-            "--identity": name,
-            "--port": str(port),
-            "--lease-namespace": SYSTEM,
-            "--log-format": "json",
-        }
-        argv = ["-c", CONTROLLER, "controller", *(word for flag in flags.items() for word in flag)]
-        return Controller(name, argv, self.folder / f"{name}.log", f"http://127.0.0.1:{port}")
-
-    async def _launch(self, controller: Controller) -> None:
-        """The replica runs and says that it is ready."""
-        controller.process = await processes.python(*controller.argv, log=controller.log)
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
-            while not await _answers(session, f"{controller.url}/readyz"):
-                if controller.process.returncode is not None:
-                    words = controller.log.read_text(errors="replace")[-2_000:]
-                    raise LabFailed(f"{controller.name} ended before it was ready; it said:\n{words}")
-                await asyncio.sleep(0.1)
-
     # -- what is heard
 
     def _heard(self, _type: str, resource: str, obj: Json) -> None:
@@ -288,8 +262,14 @@ class Lab:
             self.envoy.changed()
         if resource == "virtualservices":
             self._weighed(_weight([obj]))
-        if resource == "canaryruns" and _ended(obj):
+        if resource == "events" and obj.get("reason"):
+            self._say(f"{obj['reason']}: {obj.get('note') or obj.get('message', '')}")
+        if resource == "canaryruns" and ended(obj):
             self.observed.ended.setdefault(obj["metadata"]["name"], time.time())
+
+    def _say(self, what: str) -> None:
+        if self._report is not None:
+            self._report(f"{self.seconds:7.1f} s  {what}")
 
     def _weighed(self, weight: int) -> None:
         """The canary's weight is this now."""
@@ -302,7 +282,7 @@ class Lab:
 
     async def _note_reaction(self, at: float) -> None:
         """How long before `at` the last pod's page had been read that the decision was made on."""
-        states = await asyncio.gather(*map(self.kubelet.state, tuple(self.kubelet.lives.values())))
+        states = await asyncio.gather(*map(self.pods.state, tuple(self.pods.lives.values())))
         read = [max((page for page in state["pages"] if page <= at), default=0) for state in states if state]
         if any(read):
             self.observed.reaction = at - max(read)
@@ -335,7 +315,7 @@ class Lab:
 
     def _quiet(self) -> bool:
         runs = self.runs()
-        return bool(runs) and all(map(_ended, runs)) and self.weight() == 0
+        return bool(runs) and all(map(ended, runs)) and self.weight() == 0
 
     # -- what happens
 
@@ -343,6 +323,7 @@ class Lab:
         """Faults begin and end, and people edit, when the story says so."""
         for happening in happenings(self.story):
             await asyncio.sleep(max(0.0, happening.at - self.seconds))
+            self._say(told(happening.what) if happening.begins else f"over: {told(happening.what)}")
             match happening.what:
                 case ArmFault() as fault:
                     await self._arm_fault(fault, begins=happening.begins)
@@ -353,17 +334,17 @@ class Lab:
 
     async def _arm_fault(self, fault: ArmFault, *, begins: bool) -> None:
         if begins:
-            self.troubles.begin(fault, map(self._sufferer, self.kubelet.lives.values()))
+            self.troubles.begin(fault, map(self._sufferer, self.pods.lives.values()))
         else:
             self.troubles.end(fault)
-        await self.kubelet.suffer()
+        await self.pods.suffer()
 
     async def _target_fault(self, fault: TargetFault, *, begins: bool) -> None:
         lasting = fault.lasting.total_seconds() if fault.lasting else FOR_EVER
         match fault.target:
             case Target.METRICS:
                 self.troubles.metrics = fault.kind if begins else None
-                await self.kubelet.suffer()
+                await self.pods.suffer()
             case Target.ALERTS:
                 self.receiver.fault = fault.kind if begins else None
             case Target.API_SERVER:
@@ -376,21 +357,17 @@ class Lab:
 
     async def _controller_fault(self, kind: str, *, begins: bool) -> None:
         """The leader is killed or frozen; later, whoever is not well is well again."""
-        if begins:
-            leader = self._leader()
-            if leader.process is not None:
-                processes.tell(leader.process, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+        if self.replicas is None:
             return
-        for controller in self.controllers:
-            if kind == "kill" and controller.process and controller.process.returncode is not None:
-                controller.process = await processes.python(*controller.argv, log=controller.log)
-            elif controller.process is not None:
-                processes.tell(controller.process, signal.SIGCONT)
+        if begins:
+            self.replicas.strike(kind)
+        else:
+            await self.replicas.mend()
 
-    def _leader(self) -> Controller:
-        """The replica that holds the Lease; the first one if nobody does."""
-        holders = {lease["spec"].get("holderIdentity") for lease in self.world.objects("leases", SYSTEM)}
-        return next((each for each in self.controllers if each.name in holders), self.controllers[0])
+    def _leader(self) -> str:
+        """The identity that holds the Lease, if there is one."""
+        leases = self.world.objects("leases", SYSTEM)
+        return str(leases[0]["spec"].get("holderIdentity") or "") if leases else ""
 
     async def _envoy_fault(self, kind: str, *, begins: bool) -> None:
         if kind == "hang":
@@ -409,7 +386,7 @@ class Lab:
                 case Delete():
                     await self.people.delete(edit.kind, edit.name)
                 case Evict():
-                    lives = sorted(life.name for life in self.kubelet.lives.values() if life.arm == edit.arm)
+                    lives = sorted(life.name for life in self.pods.lives.values() if life.arm == edit.arm)
                     for name in lives[: edit.pods]:
                         await self.people.evict(name)
         except NotDone as refused:
@@ -425,19 +402,19 @@ class Lab:
     def _played(self) -> Played:
         log = measure.entries(self.envoy.access_log)
         seen = measure.measured(log, until=self.stopped, excused=self._excused)
-        run = self.runs()[-1] if self.runs() else None
-        status = (run or {}).get("status") or {}
+        run = next(iter(self.runs()), None)  # a story is about its first run
+        outcome, reason, check, evidence = said_by(run, self._refusal())
         return Played(
-            outcome=OUTCOMES.get(status.get("phase", ""), Outcome.HELD),
-            reason=status.get("reason") if run else self._refusal(),
-            check=status.get("check"),
+            outcome=outcome,
+            reason=reason,
+            check=check,
             verdict=self._since(self.observed.ended.get(run["metadata"]["name"])) if run else None,
             first_routed=self._since(seen.first_routed),
             last_routed=self._since(seen.last_routed),
             last_attempt=self._since(seen.last_attempt),
             weights=tuple((max(0.0, at - self.zero), weight) for at, weight in self.observed.weights),
             requests=Requests(stable=seen.stable, canary=seen.canary, failed=seen.failed),
-            evidence={check["name"]: check for check in status.get("checks") or []},
+            evidence=evidence,
         )
 
     def _since(self, at: float | None) -> float | None:
@@ -448,9 +425,13 @@ class Lab:
         return ordered(self.story, said.arm, start=start, end=start + said.seconds)
 
     def _refusal(self) -> str | None:
-        """Why there is no run, if an Event says so."""
-        events = self.world.objects("events", NAMESPACE)
-        return next((event["reason"] for event in events if event.get("type") == "Warning"), None)
+        """The reason of the last Event on the canary's Deployment."""
+        reasons = [
+            event["reason"]
+            for event in self.world.objects("events", NAMESPACE)
+            if (event.get("regarding") or event.get("involvedObject") or {}).get("name") == CANARY
+        ]
+        return reasons[-1] if reasons else None
 
 
 def _weight(virtual_services: list[Json]) -> int:
@@ -462,31 +443,9 @@ def _weight(virtual_services: list[Json]) -> int:
     return 0
 
 
-def _ended(run: Json) -> bool:
-    return (run.get("status") or {}).get("phase") in OUTCOMES
-
-
 def _versions(pod: Json) -> set[str]:
     env = pod["spec"]["containers"][0].get("env") or ()
     return {str(one.get("value")) for one in env if one["name"] == "MODEL_VERSION"}
-
-
-def _kubeconfig(server: str) -> Json:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "lab", "cluster": {"server": server}}],
-        "users": [{"name": "lab", "user": {}}],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": NAMESPACE}}],
-        "current-context": "lab",
-    }
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async with session.get(url) as answer:
-            return answer.status == 200
-    return False
 
 
 def interruptible() -> None:
@@ -494,7 +453,3 @@ def interruptible() -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-if sys.platform != "linux":
-    raise ImportError("the live lab needs Linux: 127.0.0.0/8 and the kernel's leash on processes")

@@ -51,6 +51,8 @@ def merged(target: Json, patch: Json) -> Json:
 
 # --- RFC 6902
 
+_END = "-"  # after the last item of a list
+
 
 def _tokens(pointer: Json) -> list[str]:
     if not isinstance(pointer, str) or (pointer and not pointer.startswith("/")):
@@ -83,7 +85,7 @@ def _add(root: Json, tokens: Sequence[str], value: Json) -> Json:
         return value
     parent, token = _at(root, tokens[:-1]), tokens[-1]
     if isinstance(parent, list):
-        parent.insert(len(parent) if token == "-" else _index(token, len(parent) + 1), value)
+        parent.insert(len(parent) if token == _END else _index(token, len(parent) + 1), value)
     elif isinstance(parent, dict):
         parent[token] = value
     else:

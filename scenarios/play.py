@@ -6,14 +6,17 @@ process is: from one step to the next it does nothing any more and cleans nothin
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
 from controller.operate import Operator
-from controller.ports import Outside
+from controller.ports import Answer, Outside, Transport
 from controller.settings import Settings
 from scenarios.fields import BadStory
 from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, objects
@@ -64,6 +67,37 @@ class Receiver:
         await asyncio.sleep(SLOW if "slow" in self.faults else 0.05)
         self.received.append((virtual_loop().time(), url, body))
         return 200, {}
+
+
+class Wire:
+    """A `ports.Transport` that leaves the process: what a request sets off does not die with its sender."""
+
+    def __init__(self, beyond: Transport) -> None:
+        self._beyond = beyond
+        self._elsewhere = copy_context()
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> AsyncIterator[Answer]:
+        """The answer to one request, worked out beyond the wire."""
+        asking = self._beyond.request(method, path, query=query, headers=headers, body=body)
+        loop = asyncio.get_running_loop()
+        answer = await loop.create_task(_entered(asking), context=self._elsewhere.copy())
+        try:
+            yield answer
+        finally:
+            await asking.__aexit__(None, None, None)
+
+
+async def _entered(asking: AbstractAsyncContextManager[Answer]) -> Answer:
+    return await asking.__aenter__()
 
 
 class Controllers:
@@ -134,12 +168,11 @@ class Theatre:
         self._loop: VirtualLoop = virtual_loop()
         self.begins = max(story.history, AT_LEAST).total_seconds()
         self.traffic = Traffic(story, clock=self._loop.time)
-        self.pods = VirtualPods(story, self.traffic, clock=self._loop.time, tell=self._tell)
-        self.world = World(clock=self._loop.now, kubelet=self)
+        self.world = World(clock=self._loop.now, seed=story.seed, make_kubelet=self._make_kubelet)
         self.receiver = Receiver()
         self.people = People(self.world.transport(), namespace=NAMESPACE)
         outside = Outside(
-            transport=self.world.transport(),
+            transport=Wire(self.world.transport()),
             fetch=self.pods.fetch,
             post=self.receiver,
             clock=self._loop.now,
@@ -148,6 +181,16 @@ class Theatre:
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
         self.world.on_change(self._changed)
+
+    def _make_kubelet(self, world: World) -> VirtualPods:
+        self.pods = VirtualPods(
+            self.story,
+            self.traffic,
+            clock=self._loop.time,
+            tell=partial(world.set_pod, NAMESPACE),
+            gone=partial(world.pod_gone, NAMESPACE),
+        )
+        return self.pods
 
     @classmethod
     async def play(cls, story: Story, *, report: Report = silent) -> "Theatre":
@@ -159,6 +202,7 @@ class Theatre:
         finally:
             await theatre.controllers.stop()
             await theatre.pods.stop()
+            await theatre.world.close()
         return theatre
 
     @property
@@ -184,6 +228,7 @@ class Theatre:
         happening = asyncio.create_task(self._happen(), name="happenings")
         try:
             await asyncio.sleep(self.begins)
+            self.traffic.begin()
             self._say("the canary's pods are started")
             self.pods.admitted.set()
             await self._until_over()
@@ -251,17 +296,6 @@ class Theatre:
 
     # -- what the world tells
 
-    def created(self, pod: Json) -> None:
-        """A pod is bound to a node (`World` asks its kubelet)."""
-        self.pods.created(pod)
-
-    def deleted(self, pod: Json) -> None:
-        """A pod is to leave its node."""
-        self.pods.deleted(pod["metadata"]["name"])
-
-    def _tell(self, name: str, **said: Any) -> None:
-        self.world.set_pod(NAMESPACE, name, **said)
-
     def _changed(self, _type: str, resource: str, obj: Json) -> None:
         if resource == "virtualservices":
             self.traffic.route(_weight(obj))
@@ -299,18 +333,18 @@ class Theatre:
         self.traffic.advance()
         truth = self.traffic.truth
         run = next(iter(self._runs()), None)
+        over = self.ends.get(run["metadata"]["name"]) if run else None
         outcome, reason, check, evidence = said_by(run, self._refusal())
-        verdict = (
-            self.held if outcome is Outcome.HELD else self.ends.get(run["metadata"]["name"]) if run else None
-        )
+        spells = [spell for spell in truth.spells if over is None or spell.first <= self.begins + over]
+        last = spells[-1].last - self.begins if spells else None
         return Played(
             outcome=outcome,
             reason=reason,
             check=check,
-            verdict=verdict,
-            first_routed=self._since(truth.first_routed),
-            last_routed=self._since(truth.last_routed),
-            last_attempt=self._since(truth.last_routed),  # nobody retries here
+            verdict=self.held if outcome is Outcome.HELD else over,
+            first_routed=spells[0].first - self.begins if spells else None,
+            last_routed=last,
+            last_attempt=last,  # nobody retries here
             weights=tuple((max(0.0, at - self.begins), weight) for at, weight in truth.weights),
             requests=Requests(stable=truth.stable, canary=truth.canary, failed=truth.failed),
             evidence=evidence,
@@ -320,9 +354,6 @@ class Theatre:
     def result(self) -> Result:
         """What came of it."""
         return result(self.story, self.played, mode="virtual")
-
-    def _since(self, at: float | None) -> float | None:
-        return None if at is None else at - self.begins
 
     def _refusal(self) -> str | None:
         """The reason of the last Event on the canary's Deployment."""

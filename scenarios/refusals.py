@@ -125,9 +125,7 @@ def method_not_allowed() -> Refused:
 def unsupported_media(supported: Sequence[str]) -> Refused:
     """415: the body is of a type that this resource does not take."""
     listed = ", ".join(supported)
-    message = (
-        f"the body of the request was in an unknown format - accepted media types include: {listed}"
-    )
+    message = f"the body of the request was in an unknown format - accepted media types include: {listed}"
     return Refused(415, "UnsupportedMediaType", message)
 
 

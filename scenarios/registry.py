@@ -125,11 +125,28 @@ class Registry:
             cause = "Invalid value: 0: must be specified for an update"
             causes = [refusals.Cause("metadata.resourceVersion", "FieldValueInvalid", cause)]
             raise refusals.invalid(kind.kind, kind.group, name, causes)
-        return self.update(
-            kind, namespace, name, lambda _old: {**obj, "metadata": {**meta, **here}}, **how
-        )
+        return self.update(kind, namespace, name, lambda _old: {**obj, "metadata": {**meta, **here}}, **how)
 
     # --- deletion
+
+    def evict(self, namespace: str, name: str, options: Json = None) -> None:
+        """The pod is told to stop, and its status says that it was evicted."""
+        kind = self.kinds.named("pods")
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+            "lastTransitionTime": stamp(self.clock()),
+        }
+
+        def change(old: Json) -> Json:
+            status = old.get("status") or {}
+            kept = [item for item in status.get("conditions", ()) if item["type"] != condition["type"]]
+            return {**old, "status": {**status, "conditions": [*kept, condition]}}
+
+        self.update(kind, namespace, name, change, part="status")
+        self.delete(kind, namespace, name, options)
 
     def delete(self, kind: Kind, namespace: str, name: str, options: Json = None) -> tuple[Json, bool]:
         """The object as it is now, and whether it is gone; raises `Refused`."""
@@ -204,9 +221,7 @@ def _check_identity(kind: Kind, wanted: Json, old: Json) -> None:
 
 
 def _name_changed(new: str, old: str) -> Refused:
-    return refusals.bad_request(
-        f"the name of the object ({new}) does not match the name on the URL ({old})"
-    )
+    return refusals.bad_request(f"the name of the object ({new}) does not match the name on the URL ({old})")
 
 
 def _check_preconditions(kind: Kind, old: Json, wanted: Json) -> None:

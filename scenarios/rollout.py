@@ -29,11 +29,13 @@ class Set:
     available: int
 
 
-def template_hash(template: Json) -> str:
-    """Ten characters that differ where templates do."""
+def hashed(template: Json) -> Json:
+    """The template with a label of ten characters that differ where templates do."""
     text = json.dumps(unhashed(template), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
-    return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:10])
+    label = {HASH: "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:10])}
+    meta = template.get("metadata") or {}
+    return {**template, "metadata": {**meta, "labels": {**(meta.get("labels") or {}), **label}}}
 
 
 def unhashed(template: Json) -> Json:

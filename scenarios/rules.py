@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import celpy
@@ -21,7 +22,7 @@ _REMEMBERED = 64  # values a rule remembers: more than there are live runs, whos
 
 
 def _is_sorted(items: Any) -> celtypes.BoolType:
-    return celtypes.BoolType(all(a <= b for a, b in zip(items, items[1:], strict=False)))
+    return celtypes.BoolType(all(a <= b for a, b in pairwise(items)))
 
 
 def _sum(items: Any) -> Any:

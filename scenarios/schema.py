@@ -6,7 +6,7 @@ server. CEL rules are evaluated by `rules`.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -117,24 +117,25 @@ def _fits(schema: Schema, value: Json) -> bool:
         return bool(schema.get("nullable"))
     if schema.get(_EITHER):
         return isinstance(value, int | str) and not isinstance(value, bool)
-    match schema.get("type"):
-        case "object":
-            return isinstance(value, dict)
-        case "array":
-            return isinstance(value, list)
-        case "string":
-            return isinstance(value, str)
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            return _is_number(value) and float(value).is_integer()
-        case "number":
-            return _is_number(value)
+    return _TYPES.get(schema.get("type", ""), _anything)(value)
+
+
+def _anything(_value: Json) -> bool:
     return True
 
 
 def _is_number(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TYPES: Mapping[str, Callable[[Json], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: _is_number(value) and float(value).is_integer(),
+    "number": _is_number,
+}
 
 
 def _type_name(value: Json) -> str:

@@ -17,19 +17,20 @@ _TERM = re.compile(
 # What a field selector may name; everything else is refused, as on a real server.
 _FIELDS = {
     "pods": ("spec.nodeName", "spec.restartPolicy", "status.phase", "status.podIP"),
-    "events": ("involvedObject.kind", "involvedObject.name", "involvedObject.namespace")
-    + ("involvedObject.uid", "involvedObject.apiVersion", "involvedObject.fieldPath")
-    + ("reason", "type", "reportingComponent", "source")
-    + ("regarding.kind", "regarding.name", "regarding.namespace", "regarding.uid"),
+    "events": (
+        *(f"involvedObject.{f}" for f in ("kind", "name", "namespace", "uid", "apiVersion", "fieldPath")),
+        *(f"regarding.{f}" for f in ("kind", "name", "namespace", "uid")),
+        *("reason", "type", "reportingComponent", "source"),
+    ),
     "namespaces": ("status.phase",),
     "secrets": ("type",),
     "replicasets": ("status.replicas",),
 }
 
 
-def everything(_obj: Json) -> bool:
-    """The selector that selects all."""
-    return True
+def both(first: Predicate, second: Predicate) -> Predicate:
+    """What both select."""
+    return lambda obj: first(obj) and second(obj)
 
 
 def by_labels(text: str) -> Predicate:

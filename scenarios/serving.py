@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from scenarios.apiserver import LARGEST_BODY, Reply, Request
+from scenarios.messages import LARGEST_BODY, Reply, Request
 
 Respond = Callable[[Request], Awaitable[Reply]]
 

@@ -16,6 +16,8 @@ from scenarios.refusals import expired
 Json = Any
 Listener = Callable[["Change"], None]
 
+BEGINNING = 1000  # the first version: clusters have a past, and nobody can watch from there
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -34,7 +36,7 @@ class Shelf:
 
     objects: dict[tuple[str, str], Json] = field(default_factory=dict)
     log: deque[Change] = field(default_factory=deque)
-    forgotten: int = 0  # version of the newest change that the log no longer holds
+    forgotten: int = BEGINNING  # version of the newest change that the log no longer holds
     waiting: set[asyncio.Event] = field(default_factory=set)
 
 
@@ -48,7 +50,7 @@ class Store:
     """Every object of the emulated cluster."""
 
     def __init__(self, *, log_size: int) -> None:
-        self.version = 1
+        self.version = BEGINNING
         self.listeners: list[Listener] = []
         self._log_size = log_size
         self._shelves: dict[str, Shelf] = {}

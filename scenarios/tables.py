@@ -96,7 +96,7 @@ def _children(value: Json, key: str) -> Sequence[Json]:
 
 def age(stamp: str, now: datetime) -> str:
     """How long ago, as kubectl writes it: the two largest units, or one from three on."""
-    then = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    then = datetime.fromisoformat(stamp)
     seconds = max(0, int((now.astimezone(UTC) - then).total_seconds()))
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 120:

@@ -126,15 +126,23 @@ class VirtualPod:
 
 
 @dataclass
+class Spell:
+    """A stretch of time in which the canary had a share: its first and its last request."""
+
+    first: float
+    last: float
+
+
+@dataclass
 class Truth:
     """What really happened to the traffic; times are seconds of the loop."""
 
     stable: int = 0
     canary: int = 0
     failed: int = 0  # lost although no fault ordered it
-    first_routed: float | None = None
-    last_routed: float | None = None
+    spells: list[Spell] = field(default_factory=list)
     weights: list[tuple[float, int]] = field(default_factory=list)
+    apart: bool = True  # the canary's share has been zero since its last request
 
 
 class Traffic:
@@ -160,6 +168,11 @@ class Traffic:
         """The pod's own noise, from the story's seed and its name."""
         return Pod(self._noise, seed=self._seed, name=pod)
 
+    def begin(self) -> None:
+        """From now on the truth is written down; what came before was history."""
+        self.advance()
+        self.truth = Truth(weights=[(self._until, self._weight)])
+
     # -- changes
 
     def route(self, weight: int) -> None:
@@ -168,6 +181,7 @@ class Traffic:
         def take(at: float) -> None:
             if weight != self._weight:
                 self._weight = weight
+                self.truth.apart = self.truth.apart or weight == 0
                 self.truth.weights.append((at, weight))
 
         self._soon(take)
@@ -216,10 +230,10 @@ class Traffic:
         truth.canary += canary
         if canary:
             # the last of `canary` instants spread evenly, and by symmetry the first
-            last, mirrored = (self._rng.random(2) ** (1 / canary)).tolist()
-            truth.last_routed = start + (end - start) * last
-            if truth.first_routed is None:
-                truth.first_routed = min(truth.last_routed, end - (end - start) * mirrored)
+            last, mirrored = (start + (end - start) * self._rng.random(2) ** (1 / canary)).tolist()
+            if truth.apart:
+                truth.spells.append(Spell(first=min(last, start + end - mirrored), last=last))
+            truth.spells[-1].last, truth.apart = last, False
 
     def _spread(self, arm: Arm, requests: int, *, at: float, common: float) -> None:
         pods = self._ready[arm]

@@ -7,7 +7,7 @@ from typing import Any
 
 from scenarios.conduct import quantiles
 from scenarios.distributions import Beta, Latency
-from scenarios.plot import Arm, ArmFault, Edit, Pods, Story, Target, TargetFault
+from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Patch, Pods, Story, Target, TargetFault
 
 SILENT_FOR = 20.0  # seconds after a silencing fault's end until its pods surely answer again
 
@@ -32,6 +32,26 @@ def happenings(story: Story) -> Sequence[Happening]:
     later = (edit for edit in story.edits if edit.at > timedelta(0))
     found += [Happening(at=edit.at.total_seconds(), what=edit) for edit in later]
     return sorted(found, key=lambda happening: happening.at)
+
+
+def told(what: ArmFault | TargetFault | Edit) -> str:
+    """What happens, in the words of the story."""
+    match what:
+        case ArmFault():
+            effects = ", ".join(f"{name} {_short(effect)}" for name, effect in what.said().items())
+            return f"{what.arm}: {effects}"
+        case TargetFault():
+            return f"{what.target}: {what.kind}"
+        case Patch():
+            return f"somebody patches {what.kind} {what.name}"
+        case Delete():
+            return f"somebody deletes {what.kind} {what.name}"
+        case Evict():
+            return f"{what.pods} {what.arm} pods are evicted"
+
+
+def _short(effect: Any) -> str:
+    return " ".join(map(str, effect.values())) if isinstance(effect, dict) else str(effect)
 
 
 def latency_table(latency: Latency) -> list[float]:

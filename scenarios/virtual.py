@@ -157,13 +157,8 @@ class _Step:
     def __call__(self) -> None:
         if self._process.stopped:
             self._process.parked.append(self)
-        else:
+        elif self.handle is not None and not self.handle.cancelled():  # it may have been while parked
             self._callback(*self._args)
-
-    def resume(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The callback runs in the next turn, unless it was cancelled meanwhile."""
-        if self.handle is not None and not self.handle.cancelled():
-            self.handle = loop.call_soon(self._callback, *self._args, context=self.context)
 
 
 class Process:
@@ -196,7 +191,7 @@ class Process:
         self.stopped = False
         parked, self.parked = self.parked, []
         for step in parked:
-            step.resume(asyncio.get_running_loop())
+            asyncio.get_running_loop().call_soon(step, context=step.context)
 
     async def bury(self) -> None:
         """Its tasks are cancelled and gone."""

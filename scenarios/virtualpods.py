@@ -20,6 +20,7 @@ Json = Any
 STARTING = 2.0  # seconds from the container's start to the model's first good answer
 CRASHING = "CrashLoopBackOff"
 BACK_OFF = (0.0, 10.0, 20.0, 40.0)  # seconds before a restart, as kubelet's: at once, then doubling
+DRAIN = 0.5  # seconds a pod that leaves goes on answering once the proxy lets go of it
 FETCHING = 0.002  # seconds for a metrics page within a cluster
 SLOW = 0.4  # seconds that a slow page takes: just within the usual 0.5 s
 # A probe that hangs is noticed when it and its followers have timed out.
@@ -35,13 +36,20 @@ class Tell(Protocol):
         ...
 
 
+class Gone(Protocol):
+    """How the API server hears that a pod has stopped."""
+
+    def __call__(self, name: str) -> None:
+        """The pod's object may go."""
+        ...
+
+
 @dataclass
 class Life:
     """One pod on its node."""
 
     pod: VirtualPod
     ip: str
-    node: str
     created: float
     ready: bool = False
     restarts: int = 0
@@ -62,12 +70,15 @@ class Life:
 class VirtualPods:
     """All pods of the story; a kubelet for the emulated API server, and a `ports.Fetch`."""
 
-    def __init__(self, story: Story, traffic: Traffic, *, clock: Callable[[], float], tell: Tell) -> None:
+    def __init__(
+        self, story: Story, traffic: Traffic, *, clock: Callable[[], float], tell: Tell, gone: Gone
+    ) -> None:
         self._story = story
         self._traffic = traffic
         self._clock = clock
         self._tell = tell
-        self._numbers = {arm: itertools.count(1) for arm in Arm}
+        self._gone = gone
+        self._drain = story.propagation.total_seconds() + DRAIN
         self._addresses = (f"10.0.{number // 250}.{1 + number % 250}" for number in itertools.count())
         self._active: list[ArmFault] = []
         self._chosen: dict[int, str] = {}  # by the fault's identity: the one pod that it touches
@@ -78,8 +89,8 @@ class VirtualPods:
 
     # -- a kubelet
 
-    def created(self, pod: Json) -> None:
-        """The pod is bound to a node; it starts there in a moment."""
+    def started(self, pod: Json) -> None:
+        """The pod has a node; it comes up there in a moment."""
         meta = pod["metadata"]
         arm = Arm(meta["labels"]["version"])
         name, version = meta["name"], _version(pod)
@@ -93,20 +104,20 @@ class VirtualPods:
             page=_page(arm, version),
             running=False,
         )
-        node = f"node-{next(self._numbers[arm])}"
-        life = Life(virtual, next(self._addresses), node, self._clock())
+        life = Life(virtual, next(self._addresses), self._clock())
         self.lives[name] = life
         life.task = asyncio.get_running_loop().create_task(self._live(life), name=f"pod {name}")
 
-    def deleted(self, name: str) -> None:
-        """The pod leaves: requests under way are answered, new ones go elsewhere, then it is gone."""
+    def stopping(self, pod: Json) -> None:
+        """The pod leaves: new requests go elsewhere as soon as the proxy knows, then it is gone."""
+        name = pod["metadata"]["name"]
         life = self.lives.pop(name, None)
-        if life is None:
-            return
-        if life.task is not None:
-            life.task.cancel()
-        life.ready = False
-        self._route(life.pod.arm)
+        if life is not None:
+            if life.task is not None:
+                life.task.cancel()
+            life.ready = False
+            self._route(life.pod.arm)
+        asyncio.get_running_loop().call_later(self._drain, self._gone, name)
 
     async def stop(self) -> None:
         """Every pod is gone."""
@@ -135,9 +146,7 @@ class VirtualPods:
         life.pod.running, life.pod.warm_since = True, None
         life.stirred.clear()
         self._afflict(life)
-        self._tell(
-            life.pod.name, ip=life.ip, node=life.node, ready=False, restarts=life.restarts, waiting=None
-        )
+        self._tell(life.pod.name, ip=life.ip, ready=False, restarts=life.restarts)
 
     async def _probed(self, life: Life) -> None:
         """The API server knows whether the pod is ready; returns early if something stirs."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,20 +39,23 @@ def line(type_: str, obj: Json) -> bytes:
     return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-async def events(store: Store, faults: Faults, asked: Asked) -> AsyncIterator[bytes]:
+async def events(store: Store, faults: Faults, asked: Asked) -> AsyncGenerator[bytes, None]:
     """The lines of a watch; raises `OSError` when the connection breaks."""
     wake = asyncio.Event()
     store.join(asked.kind, wake)
     faults.join(wake)
     try:
-        async for text in _events(store, faults, asked, wake):
-            yield text
+        async with aclosing(_events(store, faults, asked, wake)) as lines:
+            async for text in lines:
+                yield text
     finally:
         store.leave(asked.kind, wake)
         faults.leave(wake)
 
 
-async def _events(store: Store, faults: Faults, asked: Asked, wake: asyncio.Event) -> AsyncIterator[bytes]:
+async def _events(
+    store: Store, faults: Faults, asked: Asked, wake: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     cursor = store.version if asked.since is None else asked.since
     ends = loop.time() + asked.seconds

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from typing import Any
 import yaml
 
 from controller.ports import Transport
-from scenarios import catalogue, kubelet
+from scenarios import catalogue, kubelet, views
 from scenarios.admission import Admission, stamp
-from scenarios.apiserver import ApiServer, Reply, Request
+from scenarios.apiserver import ApiServer
 from scenarios.faults import Faults
 from scenarios.garbage import Garbage
 from scenarios.kinds import Kinds
 from scenarios.kubelet import Kubelet, MakeKubelet, SimpleKubelet
+from scenarios.messages import Reply, Request
 from scenarios.patches import clone, merged
 from scenarios.registry import Registry
 from scenarios.serving import Port
@@ -70,6 +72,8 @@ class World:
         )
         self.server = ApiServer(self.registry, self.faults)
         self._latency = latency
+        # Whoever asks, the cluster's own timers are the cluster's: they outlive a client that is killed
+        self._context = copy_context()
         self._workloads = Workloads(self.registry, nodes=nodes)
         self._garbage = Garbage(self.registry)
         self._running: dict[str, bool] = {}  # pods the kubelet knows, by uid; true once told to stop
@@ -102,9 +106,8 @@ class World:
 
     def create(self, obj: Json) -> Json:
         """The object as it is stored; raises `Refused` in the server's words."""
-        kind, version = self.registry.kinds.of(obj)
-        del version
-        return clone(self.registry.create(kind, clone(obj)))
+        kind, _version = self.registry.kinds.of(obj)
+        return clone(self.registry.create(kind, views.stored(kind, clone(obj))))
 
     def patch(self, resource: str, namespace: str, name: str, patch: Json, *, part: str = "") -> Json:
         """The object after a merge patch, as somebody with kubectl would send it."""
@@ -143,7 +146,7 @@ class World:
         waiting: str | None = None,
         phase: str | None = None,
     ) -> None:
-        """The pod's status says what is given; what is not stays. `waiting`: a reason, as CrashLoopBackOff."""
+        """The pod's status says what is given; the rest stays. `waiting` is a reason: CrashLoopBackOff."""
         pod = self.registry.find("pods", namespace, name)
         if pod is None:
             return  # it was deleted meanwhile, and a kubelet cannot know
@@ -156,25 +159,13 @@ class World:
     def pod_gone(self, namespace: str, name: str) -> None:
         """The pod has stopped: its object goes, unless a finalizer holds it."""
         if self.registry.find("pods", namespace, name) is not None:
-            self.registry.delete(self.registry.kinds.named("pods"), namespace, name, {"gracePeriodSeconds": 0})
+            self.registry.delete(
+                self.registry.kinds.named("pods"), namespace, name, {"gracePeriodSeconds": 0}
+            )
 
     def evict(self, namespace: str, name: str) -> None:
         """The pod is evicted, as by a drained node: it is told to stop and says why."""
-        kind = self.registry.kinds.named("pods")
-        condition = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting",
-            "lastTransitionTime": stamp(self.clock()),
-        }
-
-        def change(old: Json) -> Json:
-            status = old.get("status") or {}
-            return {**old, "status": {**status, "conditions": [*status.get("conditions", ()), condition]}}
-
-        self.registry.update(kind, namespace, name, change, part="status")
-        self.registry.delete(kind, namespace, name)
+        self.registry.evict(namespace, name)
 
     def _tell_kubelet(self, change: Change) -> None:
         if change.kind.key != "pods":
@@ -219,7 +210,7 @@ class World:
         """The answer to one request, after whatever is wrong just now; raises `OSError`."""
         await asyncio.sleep(self._latency)
         await self.faults.pass_request()
-        return self.server.answer(request)
+        return self._context.copy().run(self.server.answer, request)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """The URL at which the API server answers from now on; port 0 takes a free one."""
@@ -268,7 +259,13 @@ class _Inside:
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, *, query: Mapping[str, str], headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
     ) -> AsyncIterator["_Answer"]:
         """The server's answer to one request."""
         lowered = {name.lower(): value for name, value in headers.items()}
@@ -278,7 +275,7 @@ class _Inside:
             yield _Answer(reply)
         finally:
             if reply.lines is not None:
-                await reply.lines.aclose()  # type: ignore[attr-defined] # it is a generator
+                await reply.lines.aclose()
 
 
 class _Answer:

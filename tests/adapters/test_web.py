@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from controller.telemetry import Telemetry
-from controller.web import STUCK_AFTER, Answers, serving
+from controller.web import STUCK_AFTER, Answers, CannotServe, serving
 
 RUN: dict[str, Any] = {
     "apiVersion": "serin.dev/v1alpha1",
@@ -119,6 +119,6 @@ async def test_nothing_can_be_changed(method: str) -> None:
 async def test_a_taken_port_is_named_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}.*--bind and --port"):
+        with pytest.raises(CannotServe, match=rf"127\.0\.0\.1:{port}.*--bind and --port"):
             async with serving(CALM, "127.0.0.1", port):
                 pass

@@ -1,13 +1,15 @@
 """A CanaryRun object as plain text."""
 
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from controller import planning, record, report
-from controller.model import Phase, Reason
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import planning, record, report, resource
+from controller.model import Checkpoint, Phase, Reason, Stage
 
 NOW = datetime(2026, 11, 1, 12, 9, tzinfo=UTC)
 CREATED = "2026-11-01T12:00:00Z"
@@ -222,3 +224,30 @@ def test_the_next_attempt_has_the_same_plan_and_the_next_number() -> None:
     assert made["metadata"]["name"] == "model-canary-6f9c-4"
     assert made["spec"] == {"plan": rolled_back()["spec"]["plan"]}
     assert "status" not in made
+
+
+def test_what_the_controller_writes_is_what_is_explained() -> None:
+    latency = CheckJudgement(
+        name="latency-p95",
+        verdict=Verdict.INCONCLUSIVE,
+        log_e=1.0,
+        log_e_pass=0.5,
+        estimate=1.1,
+        interval=(0.93, 1.31),
+        canary_requests=240,
+        stable_requests=2160,
+        canary_hits=14,
+        expected_hits=12.0,
+        threshold=0.1418,
+        note="coarse buckets",
+    )
+    judgement = Judgement(verdict=Verdict.INCONCLUSIVE, log_e=1.2, checks=(latency,))
+    obj = run()
+    obj["spec"]["plan"] |= {"stableSubset": "stable", "canarySubset": "canary"}
+    state = replace(resource.run(obj), stage=Stage.STEPPING, weight=10, step=1, hold=Reason.INCONCLUSIVE)
+    obj["status"] = resource.status(state, Checkpoint(judgement=judgement), 1, now=NOW)
+    text = explained(obj)
+    assert "held at step 2/4, 10 % of requests (Inconclusive:" in text
+    assert "p95 at the canary is 1.1x stable's (between 0.93x and 1.31x, not certain yet" in text
+    assert "14 of 240 canary requests took longer than 142 ms, at most 12 were expected" in text
+    assert "3 to 1 against" in text

@@ -100,9 +100,21 @@ def test_a_weight_reaches_the_proxy_after_the_propagation() -> None:
     street.pass_to(60.0)
     truth = street.traffic.truth
     assert truth.weights == [(0.0, 0), (10.5, 50), (20.5, 0)]
-    assert truth.first_routed == pytest.approx(10.5, abs=0.2)
-    assert truth.last_routed == pytest.approx(20.5, abs=0.2)
-    assert truth.last_routed < 20.5
+    (spell,) = truth.spells
+    assert spell.first == pytest.approx(10.5, abs=0.2)
+    assert spell.last == pytest.approx(20.5, abs=0.2)
+    assert 10.5 <= spell.first <= spell.last < 20.5
+
+
+def test_each_time_the_canary_has_a_share_is_a_spell_of_its_own() -> None:
+    street = Street()
+    for at, weight in ((10.0, 50), (20.0, 0), (30.0, 10), (40.0, 0)):
+        street.pass_to(at)
+        street.traffic.route(weight)
+    street.pass_to(60.0)
+    first, second = street.traffic.truth.spells
+    assert 10.5 <= first.first <= first.last < 20.5
+    assert 30.5 <= second.first <= second.last < 40.5
 
 
 def test_a_pod_that_leaves_loses_no_request() -> None:

@@ -138,6 +138,27 @@ def test_a_timer_that_is_cancelled_while_its_process_is_frozen_never_fires() -> 
     assert run_virtual(play()) == []
 
 
+def test_burying_a_process_whose_timers_came_due_meanwhile_breaks_nothing() -> None:
+    async def play() -> list[dict[str, object]]:
+        broken: list[dict[str, object]] = []
+        virtual_loop().set_exception_handler(lambda _loop, context: broken.append(context))
+
+        async def guarded() -> None:
+            async with asyncio.timeout(2):
+                await asyncio.Event().wait()
+
+        process = Process("guarded")
+        process.start(guarded())
+        await asyncio.sleep(1)
+        process.kill()
+        await asyncio.sleep(10)
+        await process.bury()
+        await asyncio.sleep(1)
+        return broken
+
+    assert run_virtual(play()) == []
+
+
 def test_real_sockets_work_in_virtual_time() -> None:
     async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(5)

@@ -1,0 +1,111 @@
+"""`serin scenario run FILE…`: plays stories and says whether each ended as it expects."""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import structlog
+
+from scenarios.play import Report, play
+from scenarios.plot import Story
+from scenarios.result import Result, wanted
+from scenarios.story import BadStory, load
+
+BAD_INPUT = 2
+NOT_MET = 3
+
+
+@click.group()
+def scenario() -> None:
+    """Play stories of canaries: in virtual time, or live on a real Envoy."""
+
+
+@scenario.command()
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False)
+)
+@click.option(
+    "--live/--virtual", default=False, help="Live: real Envoy, real model servers. Default: virtual."
+)
+@click.option(
+    "--json",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True, allow_dash=True),
+    help='Write the results there as a JSON list; "-" is standard output.',
+)
+@click.option("--quiet", is_flag=True, help="Do not tell what happens while it happens.")
+def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> None:
+    """Exit 0 if each story ends as its file expects, 3 if not, 2 if a file is malformed."""
+    _hush()
+    try:
+        stories = [load(file) for file in files]
+        results = [_played(story, live=live, report=_ignore if quiet else _tell) for story in stories]
+    except BadStory as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(BAD_INPUT)
+    _table(stories, results)
+    if out is not None:
+        text = json.dumps([dict(result.as_json()) for result in results], indent=2) + "\n"
+        with click.open_file(str(out), "w") as file:
+            file.write(text)
+    sys.exit(0 if all(result.ok for result in results) else NOT_MET)
+
+
+def _played(story: Story, *, live: bool, report: Report) -> Result:
+    """The result, in the mode that was asked for."""
+    report(f"{story.name} ({'live' if live else 'virtual'}), expected: {wanted(story.expect)}")
+    if not live:
+        return play(story, report=report)
+    from scenarios import lab  # needs Linux, Envoy and processes; virtual time needs none of them
+
+    return asyncio.run(lab.play(story))
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _ignore(_line: str) -> None:
+    """Nobody wants to know."""
+
+
+def _hush() -> None:
+    """The controller's own log stays silent below errors: what matters is reported as it happens."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+COLUMNS = ("", "story", "outcome", "reason", "check", "verdict", "weight 0", "lost", "expected")
+
+
+def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
+    """One line a story, aligned; seconds count from the fault, or from the canary's first request."""
+    rows = [COLUMNS, *(map(_row, stories, results))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        click.echo("  ".join(map(str.ljust, row, widths)).rstrip(), err=True)
+
+
+def _row(story: Story, result: Result) -> tuple[str, ...]:
+    return (
+        "ok" if result.ok else "NOT",
+        result.name,
+        result.outcome,
+        result.reason or "-",
+        result.check or "-",
+        _seconds(result.seconds_to_verdict),
+        _seconds(result.seconds_to_weight_zero),
+        str(result.requests.failed),
+        wanted(story.expect),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"

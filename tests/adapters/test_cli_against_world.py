@@ -1,0 +1,197 @@
+"""The command line through the real kubectl against the emulated API server, over real HTTP."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from controller import planning
+from scenarios.world import World
+
+PROGRAM = "import sys; sys.argv[0] = 'kubectl-serin'; from controller.cli import main; main()"
+NAME = "model-canary-6f9c8d7b5-1"
+HELD = {"type": "Progressing", "status": "False", "reason": "Inconclusive", "message": "x"} | {
+    "lastTransitionTime": "2026-11-01T12:00:00Z"
+}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A person at a terminal with a kubeconfig."""
+
+    world: World
+    kubeconfig: Path
+
+    async def type(self, *arguments: str) -> Typed:
+        environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM, *arguments, env=environ, stdout=PIPE, stderr=PIPE
+        )
+        out, err = await process.communicate()
+        return Typed(process.returncode or 0, out.decode(), err.decode())
+
+    def run(self, name: str = NAME) -> Any:
+        return self.world.get("canaryruns", "lab", name)
+
+    def says(self, **status: Any) -> None:
+        """The controller writes this status."""
+        self.world.patch("canaryruns", "lab", NAME, {"status": status}, part="status")
+
+
+@pytest.fixture
+async def shell(tmp_path: Path) -> AsyncIterator[Shell]:
+    world = World(clock=lambda: datetime.now(UTC))
+    world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}})
+    world.create(canary_run())
+    await world.serve()
+    try:
+        yield Shell(world, world.kubeconfig(tmp_path / "config", namespace="lab"))
+    finally:
+        await world.close()
+
+
+def canary_run() -> dict[str, Any]:
+    plan = {
+        "canary": "model-canary",
+        "stable": "model",
+        "canaryHash": "6f9c8d7b5",
+        "stableHash": "75b4f9",
+        "virtualService": "model",
+        "stableSubset": "stable",
+        "canarySubset": "canary",
+        "policy": planning.builtin(),
+    }
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryRun",
+        "metadata": {"name": NAME, "namespace": "lab", "labels": {"serin.dev/workload": "model-canary"}},
+        "spec": {"plan": plan},
+    }
+
+
+async def test_a_run_is_listed_shown_and_explained(shell: Shell) -> None:
+    shell.says(phase="Progressing", step="1/4", weight=5, verdict="Inconclusive")
+    listed = await shell.type("list")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out.splitlines()[1].split()[:4] == [NAME, "Progressing", "5", "1/4"]
+    shown = await shell.type("status", "model-canary", "-n", "lab")
+    assert "in progress at step 1/4, 5 % of requests" in shown.out
+    explained = await shell.type("explain", "deploy/model-canary")
+    assert f"kubectl serin pause {NAME} -n lab" in explained.out
+
+
+async def test_the_object_can_be_had_as_json_yaml_and_name(shell: Shell) -> None:
+    assert json.loads((await shell.type("status", NAME, "-o", "json")).out)["metadata"]["name"] == NAME
+    assert yaml.safe_load((await shell.type("list", "-o", "yaml")).out)["items"][0]["kind"] == "CanaryRun"
+    assert (await shell.type("list", "-A", "-o", "name")).out == f"canaryrun.serin.dev/{NAME}\n"
+
+
+async def test_a_run_is_paused_resumed_promoted_and_aborted(shell: Shell) -> None:
+    assert (await shell.type("pause", "model-canary")).out == f"canaryrun.serin.dev/{NAME} paused\n"
+    assert shell.run()["spec"]["paused"] is True
+    await shell.type("resume", "model-canary")
+    assert shell.run()["spec"]["paused"] is False
+    await shell.type("promote", "model-canary", "--reason", "urgent")
+    assert shell.run()["spec"]["promote"] == {"reason": "urgent"}
+    aborted = await shell.type("abort", "model-canary", "--reason", "no", "-o", "json")
+    assert json.loads(aborted.out)["spec"]["abort"] == {"reason": "no"}
+    assert shell.run()["spec"]["plan"] == canary_run()["spec"]["plan"]
+
+
+async def test_a_run_that_holds_is_approved(shell: Shell) -> None:
+    shell.says(phase="Paused", step="1/4", weight=5, conditions=[HELD])
+    assert (await shell.type("approve", "model-canary")).code == 0
+    assert len(shell.run()["spec"]["approved"]) == 1
+
+
+async def test_a_rolled_back_run_is_exit_code_3_and_can_be_tried_again(shell: Shell) -> None:
+    shell.says(phase="Failed", reason="CheckFailed", weight=0)
+    assert (await shell.type("status", NAME)).code == 3
+    made = await shell.type("retry", NAME)
+    assert (made.code, made.err) == (0, "")
+    second = NAME[:-1] + "2"
+    assert shell.run(second)["spec"] == shell.run()["spec"]
+    assert shell.run(second)["metadata"]["labels"] == {"serin.dev/workload": "model-canary"}
+
+
+async def test_an_unknown_run_and_an_unknown_context_say_what_to_type(shell: Shell) -> None:
+    unknown = await shell.type("explain", "other", "-n", "lab")
+    assert unknown.code == 2
+    assert "kubectl serin list -n lab" in unknown.err
+    elsewhere = await shell.type("list", "--context", "prod")
+    assert elsewhere.code == 1
+    assert "kubectl config get-contexts" in elsewhere.err
+
+
+async def test_a_cluster_without_serin_says_how_to_install_it(shell: Shell) -> None:
+    shell.world.delete("customresourcedefinitions", "", "canaryruns.serin.dev")
+    result = await shell.type("list")
+    assert result.code == 1
+    assert "kubectl apply --server-side -k manifests/base" in result.err
+
+
+async def test_a_cluster_that_is_away_says_how_to_look(shell: Shell) -> None:
+    await shell.world.close()
+    result = await shell.type("list")
+    assert result.code == 1
+    assert "kubectl cluster-info" in result.err
+
+
+async def test_the_controller_serves_its_probes_and_ends_when_it_is_told_to(shell: Shell) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, "controller", "--kubeconfig", str(shell.kubeconfig), "--port", "0",
+        "--lease-namespace", "lab", stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            started = json.loads(await process.stdout.readline())
+        assert started["event"] == "started"
+        async with aiohttp.ClientSession(started["page"]) as session, session.get("/livez") as answer:
+            assert answer.status == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+
+
+async def test_a_taken_port_ends_the_controller_with_a_sentence(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = await shell.type("controller", "--port", port, "--kubeconfig", str(shell.kubeconfig))
+    assert result.code == 1
+    assert re.fullmatch(
+        r"Error: cannot serve .* choose another address with --bind and --port.*\n", result.err
+    )
+
+
+async def test_without_a_cluster_the_controller_ends_with_a_sentence(shell: Shell, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("apiVersion: v1\nkind: Config\n")
+    result = await shell.type("controller", "--port", "0", "--kubeconfig", str(empty))
+    assert result.code == 1
+    assert result.err.startswith("Error: ")
+    assert "Traceback" not in result.err

@@ -1,0 +1,436 @@
+"""When ticks close, and what each pod contributes to them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from analysis.samples import Counts, Histogram, PodSample, Statistic
+from controller.ports import Reading
+from controller.served import Load
+from controller.ticks import Cursor, Pace, Tick, advance, load, save
+
+NODES = {"s1": "n1", "s2": "n2", "c1": "n3", "c2": "n4"}
+LE = (0.1, 0.5)
+
+
+def page(at: float, n: int | None, k: int = 0, **values: Statistic) -> Reading:
+    """A page with `n` requests; `errors` is read from them unless something else is said."""
+    requests = None if n is None else Counts(n, k)
+    said: Mapping[str, Statistic] = values or ({} if requests is None else {"errors": requests})
+    return Reading(at=at, requests=requests, values=said, sources=dict.fromkeys(said, "live"))
+
+
+def flushed(at: float, n: int, *count: int) -> Reading:
+    """A sidecar's page: `n` requests, and a histogram that stands still between flushes."""
+    sources = {"latency": "istio_request_duration_milliseconds"}
+    return Reading(at=at, requests=Counts(n, 0), values={"latency": Histogram(LE, count)}, sources=sources)
+
+
+class Passes:
+    """A run's passes, one after the other."""
+
+    def __init__(
+        self,
+        stable: str = "s1 s2",
+        canary: str = "c1",
+    ) -> None:
+        self.stable = {name: NODES[name] for name in stable.split()}
+        self.canary = {name: NODES[name] for name in canary.split()}
+        self.cursor = Cursor()
+        self.loads: Mapping[str, Load] = {}
+        self.since: dict[str, float] = {}
+        self.pages: dict[str, Reading] = {}
+        self.pace = Pace()
+
+    def at(self, now: float, **pages: Reading) -> tuple[Tick, ...]:
+        """The ticks that close at `now` with these new pages beside the old ones."""
+        self.pages |= pages
+        self.cursor, ticks, self.loads = advance(
+            self.cursor,
+            self.pages,
+            stable=self.stable,
+            canary=self.canary,
+            now=now,
+            since=self.since,
+            pace=self.pace,
+        )
+        return ticks
+
+
+def told(tick: Tick) -> dict[str, Statistic]:
+    return {pod.name: pod.value for pod in (*tick.stable.pods, *tick.canary.pods)}
+
+
+def begun(**more: str) -> Passes:
+    """Three pods that have been read once, at 10 s."""
+    passes = Passes(**more)
+    names = {**passes.stable, **passes.canary}
+    assert passes.at(10.0, **{name: page(10.0, 100, 1) for name in names}) == ()
+    return passes
+
+
+def test_a_tick_is_what_each_pod_counted_between_its_two_pages() -> None:
+    (tick,) = begun().at(11.0, s1=page(10.9, 130, 1), s2=page(10.95, 120, 2), c1=page(11.0, 105, 3))
+    assert tick.check == "errors"
+    assert (tick.stable.start, tick.stable.end, tick.canary.start, tick.canary.end) == (
+        10.0,
+        11.0,
+        10.0,
+        11.0,
+    )
+    assert tick.stable.pods == (PodSample("s1", "n1", Counts(30, 0)), PodSample("s2", "n2", Counts(20, 1)))
+    assert tick.canary.pods == (PodSample("c1", "n3", Counts(5, 2)),)
+
+
+def test_the_next_tick_begins_where_the_last_one_ended() -> None:
+    passes = begun()
+    passes.at(11.0, s1=page(11.0, 110, 1), s2=page(11.0, 110, 1), c1=page(11.0, 110, 1))
+    (tick,) = passes.at(12.0, s1=page(12.0, 111, 1), s2=page(12.0, 112, 1), c1=page(12.0, 113, 1))
+    assert (tick.stable.start, tick.stable.end) == (11.0, 12.0)
+    assert told(tick) == {"s1": Counts(1, 0), "s2": Counts(2, 0), "c1": Counts(3, 0)}
+
+
+def test_the_same_pages_again_are_no_news() -> None:
+    passes = begun()
+    assert passes.at(10.5) == ()
+    assert passes.at(15.0) == ()
+
+
+def test_pods_that_are_late_are_waited_for_one_interval() -> None:
+    passes = begun()
+    assert passes.at(11.0, s1=page(11.0, 110, 1), c1=page(11.0, 110, 1)) == ()
+    (tick,) = passes.at(11.3, s2=page(11.3, 120, 1))
+    assert set(told(tick)) == {"s1", "s2", "c1"}
+    assert passes.at(12.0, s1=page(12.0, 120, 1), c1=page(12.0, 120, 1)) == ()
+    (tick,) = passes.at(13.0)
+    assert set(told(tick)) == {"s1", "c1"}
+
+
+def test_a_pod_that_missed_one_tick_catches_up_in_the_next() -> None:
+    passes = begun()
+    passes.at(11.0, s1=page(11.0, 110, 1), c1=page(11.0, 110, 1))
+    passes.at(12.0, s1=page(12.0, 120, 1), c1=page(12.0, 120, 1))
+    (tick,) = passes.at(12.5, s1=page(12.5, 125, 1), s2=page(12.5, 130, 4), c1=page(12.5, 125, 1))
+    assert told(tick)["s2"] == Counts(30, 3)
+
+
+def test_a_pod_that_was_away_for_long_starts_afresh() -> None:
+    passes = begun()
+    for now in range(11, 20):
+        passes.at(now, s1=page(now, now * 10, 1), c1=page(now, now * 10, 1))
+    passes.at(20.0, s1=page(20.0, 200, 1), s2=page(20.0, 900, 90), c1=page(20.0, 200, 1))
+    (tick,) = passes.at(21.0, s1=page(21.0, 210, 1), s2=page(21.0, 910, 90), c1=page(21.0, 210, 1))
+    assert told(tick) == {name: Counts(10, 0) for name in ("s1", "s2", "c1")}
+
+
+def test_a_pod_that_is_away_holds_up_one_tick_and_not_all() -> None:
+    passes = begun()
+    closed = [
+        now
+        for now in range(11, 31)
+        if passes.at(now, s1=page(now, now * 10 + 100, 1), c1=page(now, now * 10 + 100, 1))
+    ]
+    assert closed == [12, 14, *range(15, 31)]
+
+
+@pytest.mark.parametrize("silent", ["canary", "stable"])
+def test_an_arm_without_any_news_is_never_left_out(silent: str) -> None:
+    passes = begun()
+    speaking = ["c1"] if silent == "stable" else ["s1", "s2"]
+    for now in range(11, 41):
+        assert passes.at(now, **{name: page(now, now * 10, 1) for name in speaking}) == ()
+    (tick,) = passes.at(41.0, **{name: page(41.0, 1000, 11) for name in ("s1", "s2", "c1")})
+    assert (tick.stable.start, tick.stable.end) == (10.0, 41.0)
+    assert told(tick) == {name: Counts(900, 10) for name in ("s1", "s2", "c1")}
+
+
+def test_without_canary_pods_stable_alone_makes_history() -> None:
+    passes = begun(canary="")
+    (tick,) = passes.at(11.0, s1=page(11.0, 110, 1), s2=page(11.0, 120, 1))
+    assert told(tick) == {"s1": Counts(10, 0), "s2": Counts(20, 0)}
+    assert tick.canary.pods == ()
+
+
+def test_without_stable_pods_there_is_nothing_to_compare_with() -> None:
+    passes = begun(stable="")
+    for now in range(11, 15):
+        assert passes.at(now, c1=page(now, now * 10 + 100, 50)) == ()
+
+
+def test_a_new_pod_joins_with_the_next_tick() -> None:
+    passes = begun()
+    passes.canary["c2"] = "n4"
+    (tick,) = passes.at(11.0, **{name: page(11.0, 110, 1) for name in NODES})
+    assert set(told(tick)) == {"s1", "s2", "c1"}
+    (tick,) = passes.at(12.0, **{name: page(12.0, 120, 1) for name in NODES})
+    assert set(told(tick)) == {"s1", "s2", "c1", "c2"}
+
+
+def test_a_pod_that_is_gone_is_not_differenced_and_not_waited_for() -> None:
+    passes = begun()
+    del passes.stable["s2"]
+    (tick,) = passes.at(11.0, s1=page(11.0, 110, 1), s2=page(11.0, 110, 1), c1=page(11.0, 110, 1))
+    assert set(told(tick)) == {"s1", "c1"}
+
+
+def test_a_counter_that_began_again_is_left_out_of_one_tick() -> None:
+    passes = begun()
+    (tick,) = passes.at(11.0, s1=page(11.0, 110, 1), s2=page(11.0, 110, 1), c1=page(11.0, 20, 9))
+    assert set(told(tick)) == {"s1", "s2"}
+    (tick,) = passes.at(12.0, s1=page(12.0, 110, 1), s2=page(12.0, 110, 1), c1=page(12.0, 30, 10))
+    assert told(tick)["c1"] == Counts(10, 1)
+
+
+def test_buckets_that_changed_are_left_out_of_one_tick() -> None:
+    passes = Passes(stable="s1")
+    finer, coarser = Histogram((0.1, 0.5), (1, 2, 3)), Histogram((0.1,), (9, 9))
+    passes.at(10.0, s1=page(10.0, 6, latency=finer), c1=page(10.0, 6, latency=finer))
+    (tick,) = passes.at(11.0, s1=page(11.0, 6, latency=finer), c1=page(11.0, 18, latency=coarser))
+    assert set(told(tick)) == {"s1"}
+    (tick,) = passes.at(12.0, s1=page(12.0, 6, latency=finer), c1=page(12.0, 18, latency=coarser))
+    assert told(tick)["c1"] == Histogram((0.1,), (0, 0))
+
+
+def test_checks_have_ticks_of_their_own() -> None:
+    passes = Passes(stable="s1")
+    empty, full = Histogram(LE, (0, 0, 0)), Histogram(LE, (5, 4, 1))
+    begin = {name: page(10.0, 0, errors=Counts(0, 0), latency=empty) for name in ("s1", "c1")}
+    assert passes.at(10.0, **begin) == ()
+    end = {name: page(11.0, 10, errors=Counts(10, 2), latency=full) for name in ("s1", "c1")}
+    assert [(tick.check, told(tick)["c1"]) for tick in passes.at(11.0, **end)] == [
+        ("errors", Counts(10, 2)),
+        ("latency", full),
+    ]
+
+
+# -- histograms that wait for the proxy's flush ----------------------------------------------------
+
+
+def latched(**pages: Reading) -> Passes:
+    passes = Passes(stable="s1 s2")
+    assert passes.at(10.0, **({name: flushed(10.0, 100, 50, 40, 10) for name in passes.stable} | pages)) == ()
+    return passes
+
+
+def test_a_latency_tick_waits_until_every_pod_has_flushed() -> None:
+    passes = latched(c1=flushed(10.0, 100, 50, 40, 10))
+    for now in (11, 12, 13):
+        n = 100 + 10 * (now - 10)
+        same = {name: flushed(now, n, 50, 40, 10) for name in ("s1", "s2", "c1")}
+        assert passes.at(now, **same) == ()
+    moved = {name: flushed(14, 140, 70, 50, 20) for name in ("s1", "c1")}
+    assert passes.at(14, s2=flushed(14, 140, 50, 40, 10), **moved) == ()
+    (tick,) = passes.at(15, **{name: flushed(15, 150, 70, 50, 20) for name in ("s1", "s2", "c1")})
+    assert told(tick) == {name: Histogram(LE, (20, 10, 10)) for name in ("s1", "s2", "c1")}
+    assert (tick.stable.start, tick.stable.end) == (10.0, 15.0)
+
+
+def test_a_pod_without_requests_has_nothing_to_flush() -> None:
+    passes = latched(c1=flushed(10.0, 0, 0, 0, 0))
+    moved = {name: flushed(11, 110, 60, 40, 10) for name in ("s1", "s2")}
+    (tick,) = passes.at(11, c1=flushed(11, 0, 0, 0, 0), **moved)
+    assert told(tick)["c1"] == Histogram(LE, (0, 0, 0))
+
+
+def test_after_two_flush_intervals_a_tick_closes_without_the_laggard_which_loses_nothing() -> None:
+    passes = latched(c1=flushed(10.0, 100, 50, 40, 10))
+    ticks: dict[int, dict[str, Statistic]] = {}
+    for now in range(11, 30):
+        done = 10 * (now - 10)
+        pods = {name: flushed(now, 100 + done, 50 + done, 40, 10) for name in ("s1", "c1")}
+        late = flushed(now, 100 + done, 50, 40, 10) if now < 26 else flushed(now, 260, 210, 40, 10)
+        for tick in passes.at(now, s2=late, **pods):
+            ticks[now] = told(tick)
+    assert list(ticks) == [21, 26, 27, 28, 29]
+    assert set(ticks[21]) == {"s1", "c1"}
+    assert ticks[26]["s2"].n == 160
+    assert sum(value["s1"].n for value in ticks.values()) == 190
+
+
+def test_a_live_histogram_is_not_waited_for() -> None:
+    passes = Passes(stable="s1")
+    before, after = Histogram(LE, (5, 0, 0)), Histogram(LE, (9, 0, 0))
+    passes.at(10.0, s1=page(10.0, 5, latency=before), c1=page(10.0, 5, latency=before))
+    (tick,) = passes.at(11.0, s1=page(11.0, 9, latency=after), c1=page(11.0, 9, latency=before))
+    assert told(tick)["c1"].n == 0
+
+
+# -- the canary's first second ---------------------------------------------------------------------
+
+
+def test_what_a_canary_shows_first_is_counted_from_zero() -> None:
+    passes = Passes(stable="s1")
+    passes.at(10.0, s1=page(10.0, 100, 1), c1=page(10.0, None))
+    (tick,) = passes.at(11.0, s1=page(11.0, 200, 1), c1=page(11.0, None))
+    assert set(told(tick)) == {"s1"}
+    (tick,) = passes.at(12.0, s1=page(12.0, 300, 1), c1=page(12.0, 8, 8))
+    assert told(tick) == {"s1": Counts(100, 0), "c1": Counts(8, 8)}
+
+
+def test_what_was_there_and_could_not_be_read_does_not_count_from_zero() -> None:
+    passes = Passes(stable="s1")
+    unreadable = Reading(at=10.0, requests=None, sources={"errors": "istio_requests_total"})
+    passes.at(10.0, s1=page(10.0, 100, 1), c1=unreadable)
+    ticks = passes.at(11.0, s1=page(11.0, 200, 1), c1=page(11.0, 5000, 50))
+    assert all("c1" not in told(tick) for tick in ticks)
+
+
+def test_a_series_that_was_away_for_one_page_does_not_count_from_zero() -> None:
+    passes = Passes(stable="s1")
+    passes.at(10.0, s1=page(10.0, 100, 1), c1=page(10.0, 100, 1))
+    assert passes.at(11.0, s1=page(11.0, 200, 1), c1=page(11.0, None)) == ()
+    (tick,) = passes.at(12.0, s1=page(12.0, 300, 1), c1=page(12.0, 120, 2))
+    assert told(tick) == {"s1": Counts(200, 0), "c1": Counts(20, 1)}
+
+
+def test_a_stable_pod_never_counts_from_zero() -> None:
+    passes = Passes(stable="s1 s2")
+    passes.at(10.0, s1=page(10.0, 100, 1), s2=page(10.0, None), c1=page(10.0, 0))
+    for now in (11.0, 12.0):
+        for tick in passes.at(now, s1=page(now, 200, 1), s2=page(now, 7000, 1), c1=page(now, 0)):
+            assert told(tick).get("s2", Counts(0, 0)) == Counts(0, 0)
+
+
+# -- a new leader ----------------------------------------------------------------------------------
+
+
+def test_everything_since_the_saved_cursor_is_one_large_tick() -> None:
+    passes = begun()
+    saved = json.loads(json.dumps(save(passes.cursor)))
+    passes.cursor = load(saved)
+    passes.pages = {}
+    assert passes.at(40.0) == ()
+    assert passes.at(40.5, s1=page(40.4, 400, 1), c1=page(40.5, 400, 2)) == ()  # s2 may still come
+    (tick,) = passes.at(41.0, s2=page(41.0, 500, 1))
+    assert (tick.stable.start, tick.stable.end) == (10.0, 41.0)
+    assert told(tick) == {"s1": Counts(300, 0), "s2": Counts(400, 0), "c1": Counts(300, 1)}
+
+
+def test_a_saved_cursor_is_small() -> None:
+    le = tuple(0.001 * 1.2 ** (step / 2) for step in range(122))
+    names = {f"pod-{number:02}": "node" for number in range(22)}
+    pages = {
+        name: page(1e9 + 0.123456, 10**6, latency=Histogram(le, (1234,) * 123), errors=Counts(10**6, 99))
+        for name in names
+    }
+    cursor, _, _ = advance(Cursor(), pages, stable=names, canary={}, now=1e9)
+    assert len(json.dumps(save(cursor), separators=(",", ":"))) < 22_000
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [None, {}, [], {"v": 0}, {"v": 1}, {"v": 1, "bounds": 3}, {"v": 1, "bounds": [], "checks": {"a": 1}}],
+)
+def test_what_is_not_a_cursor_is_refused(saved: object) -> None:
+    with pytest.raises(ValueError, match="begin with an empty one"):
+        load(saved)
+
+
+def test_patience_is_counted_in_intervals() -> None:
+    slow = Pace(interval=timedelta(seconds=10), flush=timedelta(seconds=1))
+    passes = begun()
+    passes.pace = slow
+    assert passes.at(20.0, s1=page(20.0, 110, 1), c1=page(20.0, 110, 1)) == ()
+    assert passes.at(25.0) == ()
+    assert len(passes.at(29.5)) == 1
+    assert slow.flush_patience == 2.0
+
+
+# -- load ------------------------------------------------------------------------------------------
+
+
+def loaded() -> Passes:
+    passes = begun()
+    passes.since = {"weight": 10.0}
+    passes.at(10.5)
+    return passes
+
+
+def test_requests_are_counted_from_the_instant_on() -> None:
+    passes = loaded()
+    passes.at(11.0, s1=page(11.0, 150), s2=page(11.0, 130), c1=page(11.0, 110))
+    passes.at(12.0, s1=page(12.0, 250), s2=page(12.0, 130), c1=page(12.0, 120))
+    found = passes.loads["weight"]
+    assert (found.stable, found.canary, found.seconds) == (180, 20, 2.0)
+    assert (found.stable_seconds, found.canary_seconds) == (4.0, 2.0)
+    assert (found.stable_rate, found.canary_rate) == (45.0, 10.0)
+    assert found.parity == pytest.approx(10 / 45)
+
+
+def test_a_page_that_spans_the_instant_is_not_counted() -> None:
+    passes = begun()
+    passes.since = {"weight": 10.5}
+    passes.at(11.0, s1=page(11.0, 900), s2=page(11.0, 900), c1=page(11.0, 900))
+    assert (passes.loads["weight"].stable, passes.loads["weight"].canary) == (0, 0)
+    passes.at(12.0, s1=page(12.0, 905), s2=page(12.0, 906), c1=page(12.0, 907))
+    assert (passes.loads["weight"].stable, passes.loads["weight"].canary) == (11, 7)
+
+
+def test_an_instant_that_changed_begins_at_zero_and_the_others_go_on() -> None:
+    passes = loaded()
+    passes.since["step"] = 10.0
+    passes.at(11.0, c1=page(11.0, 110))
+    passes.since["weight"] = 11.0
+    passes.at(12.0, c1=page(12.0, 125))
+    assert (passes.loads["weight"].canary, passes.loads["step"].canary) == (15, 25)
+
+
+def test_a_counter_that_began_again_counts_what_it_shows() -> None:
+    passes = loaded()
+    passes.at(11.0, c1=page(11.0, 4))
+    assert passes.loads["weight"].canary == 4
+
+
+def test_nothing_known_of_an_arm_is_not_the_same_as_no_requests() -> None:
+    passes = loaded()
+    passes.at(11.0, s1=page(11.0, 150))
+    assert passes.loads["weight"].canary_rate is None
+    assert passes.loads["weight"].parity is None
+    passes.at(12.0, s1=page(12.0, 150), c1=page(12.0, 100))
+    assert passes.loads["weight"].canary_rate == 0.0
+
+
+def test_a_silence_lasts_until_the_canary_completes_a_request() -> None:
+    passes = loaded()
+    passes.at(11.0, s1=page(11.0, 150), c1=page(11.0, 100))
+    passes.at(12.0, s1=page(12.0, 200), c1=page(12.0, 100))
+    assert (passes.loads["weight"].silence, passes.loads["weight"].silent_since) == (100, 10.0)
+    passes.at(13.0, s1=page(13.0, 250), c1=page(13.0, 101))
+    assert (passes.loads["weight"].silence, passes.loads["weight"].silent_since) == (0, 13.0)
+    passes.at(14.0, s1=page(14.0, 260))
+    assert passes.loads["weight"].silence == 10
+
+
+def test_the_first_requests_of_a_canary_break_its_silence() -> None:
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    passes.at(10.0, s1=page(10.0, 100), c1=page(10.0, None))
+    passes.at(11.0, s1=page(11.0, 200), c1=page(11.0, None))
+    assert passes.loads["weight"].silence == 100
+    passes.at(12.0, s1=page(12.0, 300), c1=page(12.0, 3))
+    assert (passes.loads["weight"].silence, passes.loads["weight"].canary) == (0, 3)
+
+
+def test_pages_that_come_back_do_not_make_a_silence() -> None:
+    passes = loaded()
+    passes.at(40.0, s1=page(40.0, 5000), s2=page(40.0, 5000))  # the canary's page is half a second behind
+    assert passes.loads["weight"].silence == 0
+    assert passes.loads["weight"].stable == 9800
+
+
+def test_loads_survive_a_change_of_leader() -> None:
+    passes = loaded()
+    passes.at(11.0, s1=page(11.0, 150), c1=page(11.0, 110))
+    passes.cursor = load(json.loads(json.dumps(save(passes.cursor))))
+    passes.at(21.0, s1=page(21.0, 250), c1=page(21.0, 120))
+    assert (passes.loads["weight"].stable, passes.loads["weight"].canary) == (150, 20)
+
+
+def test_a_page_without_a_count_keeps_the_last_one() -> None:
+    passes = loaded()
+    passes.at(11.0, c1=replace(page(11.0, None), values={}))
+    passes.at(12.0, c1=page(12.0, 130))
+    assert passes.loads["weight"].canary == 30
