@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 import structlog
+import yaml
 
 from controller.ports import Answer, Json, Transport
 
@@ -33,6 +34,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts of one call, d
 SOCKET_SILENCE = 100.0  # seconds; a little above `follow.SILENCE`, which normally notices first
 CONNECT = 5.0  # seconds for a TCP connection
 TOKEN_LIFE = 60.0  # seconds before a kubeconfig's token is looked at again, as in-cluster tokens are
+
+# What the library raises about a kubeconfig whose parts are not where it looks for them.
+_MISSHAPEN = (OSError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
 
 _log = structlog.get_logger(__name__)
 
@@ -414,11 +418,17 @@ async def _configuration(kubeconfig: str | None, context: str | None) -> Any:
             config.load_incluster_config(client_configuration=configuration)  # renews its token itself
         else:
             await _load_kubeconfig(configuration, kubeconfig, context)
-    except (config.ConfigException, OSError, TypeError, AttributeError, ValueError) as error:
+    except (config.ConfigException, yaml.YAMLError, *_MISSHAPEN) as error:
         source = "the pod's service account" if in_cluster else kubeconfig or "the default kubeconfig"
         remedy = "pass --kubeconfig FILE (and --context NAME), or run in a pod with a service account"
-        raise NoCluster(f"{source} does not lead to an API server: {error}; {remedy}") from error
+        raise NoCluster(f"{source} does not lead to an API server: {_line(error)}; {remedy}") from error
     return configuration
+
+
+def _line(error: Exception) -> str:
+    """The error on one line, with a plain word for what Python says about missing parts."""
+    text = " ".join(str(error).split())
+    return f"it is not a kubeconfig ({text})" if isinstance(error, (TypeError, AttributeError)) else text
 
 
 async def _load_kubeconfig(configuration: Any, kubeconfig: str | None, context: str | None) -> None:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, floor
 from zlib import crc32
 
 import structlog
@@ -133,7 +133,8 @@ class Scrape:
     async def _follow(self, run: str, reader: "_Reader") -> None:
         """The pod's page is read once an interval, for ever, at the run's and the pod's own moment."""
         loop = asyncio.get_running_loop()
-        due = _phase(run, reader.pod.name) * self._interval
+        phase = _phase(run, reader.pod.name) * self._interval
+        due = phase + floor((loop.time() - phase) / self._interval) * self._interval
         while True:
             due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
             await asyncio.sleep(due - loop.time())

@@ -73,11 +73,13 @@ class Mark:
 class Open:
     """A check's open tick: when it began and what each pod had counted by then.
 
-    `first` is when news first came; it is not saved, since a new leader's first news is its own.
+    `born` are the pods that have ever shown the check's series, also those that are too far behind to
+    be in the tick. `first` is when news first came; it is not saved, a new leader's is its own.
     """
 
     start: float
     marks: Mapping[str, Mark]
+    born: frozenset[str] = frozenset()
     first: float | None = None
 
 
@@ -165,26 +167,30 @@ def _pages(check: str, readings: Mapping[str, Reading], unborn: Collection[str])
     }
 
 
-def _unborn(tick: Open | None, canary: Mapping[str, str]) -> set[str]:
+def _unborn(tick: Open | None, canary: Mapping[str, str]) -> Collection[str]:
     """Canary pods that have never shown the check's series."""
-    marks = {} if tick is None else tick.marks
-    return {name for name in canary if name not in marks or marks[name].value is None}
+    return canary.keys() if tick is None else canary.keys() - tick.born
 
 
 def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | None]:
     """The check's open tick after this pass, and the one that closed in it."""
-    marks = {} if tick is None else _present(tick.marks, view)
-    if tick is None or not view.stable.keys() & marks.keys():  # nobody to compare with: begin here
-        return _next({}, set(), view), None
+    tick = _present(tick or Open(view.now, {}), view)
+    marks = tick.marks
+    if not view.stable.keys() & marks.keys():  # nobody to compare with: begin here
+        return _next(replace(tick, marks={}), set(), view), None
     news = {name for name in marks if name in view.pages and view.pages[name].mark.at > marks[name].at}
-    first = view.now if news and tick.first is None else tick.first
-    if first is None or _waits(marks, news, first, view):
-        return Open(tick.start, marks, first), None
-    return _next(marks, news, view), _closed(check, replace(tick, marks=marks), news, view)
+    if news and tick.first is None:
+        tick = replace(tick, first=view.now)
+    if tick.first is None or _waits(marks, news, tick.first, view):
+        return tick, None
+    return _next(tick, news, view), _closed(check, tick, news, view)
 
 
-def _present(marks: Mapping[str, Mark], view: _View) -> dict[str, Mark]:
-    return {name: mark for name, mark in marks.items() if name in view.stable or name in view.canary}
+def _present(tick: Open, view: _View) -> Open:
+    """The open tick without the pods that are gone."""
+    here = view.stable.keys() | view.canary.keys()
+    marks = {name: mark for name, mark in tick.marks.items() if name in here}
+    return replace(tick, marks=marks, born=tick.born & here)
 
 
 def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View) -> bool:
@@ -218,15 +224,16 @@ def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | No
     return after if before is None or after is None else difference(before, after)
 
 
-def _next(marks: Mapping[str, Mark], news: set[str], view: _View) -> Open:
+def _next(tick: Open, news: set[str], view: _View) -> Open:
     """The tick that begins now; pods that are too far behind, or unread, are not in it."""
-    seen = {name: page.mark for name, page in view.pages.items() if name in news or name not in marks}
-    return Open(view.now, _fresh(dict(marks) | seen, view))
-
-
-def _fresh(marks: Mapping[str, Mark], view: _View) -> dict[str, Mark]:
-    """The marks that are recent enough to begin a tick with."""
-    return {name: mark for name, mark in marks.items() if view.now - mark.at <= view.pace.stale}
+    seen = {name: page.mark for name, page in view.pages.items() if name in news or name not in tick.marks}
+    born = tick.born | {name for name, mark in seen.items() if mark.value is not None}
+    marks = {
+        name: mark
+        for name, mark in (dict(tick.marks) | seen).items()
+        if view.now - mark.at <= view.pace.stale
+    }
+    return Open(view.now, marks, born)
 
 
 # -- across a change of leader ---------------------------------------------------------------------
@@ -237,7 +244,8 @@ VERSION = 1  # of what `save` writes; a cursor of another version is not read
 def save(cursor: Cursor) -> Json:
     """The cursor as JSON; bounds of buckets stand once, however many pods share them.
 
-    `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}]},
+    `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}, [pods
+    that were behind]]},
     "served": {pod: [at, n]}, "loads": {name: {...}}}`; a value is `[n, k]`, `[index of its bounds,
     [count...]]` or null.
     """
@@ -247,7 +255,10 @@ def save(cursor: Cursor) -> Json:
     return {
         "v": VERSION,
         "bounds": [list(le) for le in bounds],
-        "checks": {name: [tick.start, _saved(tick.marks, index)] for name, tick in cursor.checks.items()},
+        "checks": {
+            name: [tick.start, _saved(tick.marks, index), sorted(tick.born - tick.marks.keys())]
+            for name, tick in cursor.checks.items()
+        },
         "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
         "loads": {name: asdict(load) for name, load in cursor.loads.items()},
     }
@@ -260,12 +271,19 @@ def load(saved: Json) -> Cursor:
     try:
         bounds = [tuple(le) for le in saved["bounds"]]
         return Cursor(
-            {name: Open(start, _loaded(marks, bounds)) for name, (start, marks) in saved["checks"].items()},
+            {name: _reopened(tick, bounds) for name, tick in saved["checks"].items()},
             {name: Served(at, n) for name, (at, n) in saved["served"].items()},
             {name: Load(**values) for name, values in saved["loads"].items()},
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error
+
+
+def _reopened(tick: Json, bounds: list[tuple[float, ...]]) -> Open:
+    start, saved, behind = tick
+    marks = {name: Mark(at, _unpacked(value, bounds), n) for name, (at, n, value) in saved.items()}
+    born = {name for name, mark in marks.items() if mark.value is not None}
+    return Open(start, marks, frozenset(born.union(behind)))
 
 
 def _saved(marks: Mapping[str, Mark], index: Mapping[tuple[float, ...], int]) -> Json:
@@ -279,10 +297,6 @@ def _packed(value: Statistic | None, index: Mapping[tuple[float, ...], int]) -> 
         case Histogram(le, count):
             return [index[le], list(count)]
     return None
-
-
-def _loaded(marks: Json, bounds: list[tuple[float, ...]]) -> dict[str, Mark]:
-    return {name: Mark(at, _unpacked(value, bounds), n) for name, (at, n, value) in marks.items()}
 
 
 def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic | None:

@@ -66,7 +66,7 @@ class Observed:
 async def play(story: Story, *, watch: Watch | None = None, report: Report | None = None) -> Result:
     """What came of the story; `watch` is given the lab when the story begins, and cancelled at its end.
 
-    What the processes wrote stays in `.lab/` if the story did not end as it should.
+    What the processes wrote stays in `.lab/` if the story did not end as it should, or requests were lost.
     """
     interruptible()
     folder = FOLDER / f"{story.name}-{os.getpid()}"
@@ -80,7 +80,7 @@ async def play(story: Story, *, watch: Watch | None = None, report: Report | Non
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
     found = lab.result()
-    if found.ok:
+    if found.ok and not found.requests.failed:
         shutil.rmtree(folder, ignore_errors=True)
     return found
 

@@ -14,13 +14,13 @@ from controller.ports import Transport
 from scenarios.virtual import virtual_loop
 from scenarios.world import World
 from tests.adapters.scripted import NEVER, Scripted, in_turn, page, refuses, says
-from tests.adapters.test_runs import _a_run
+from tests.adapters.test_runs import bare_run
 
 pytestmark = pytest.mark.virtual
 
 
 def run() -> Run:
-    return replace(_a_run(), uid="u-1")
+    return replace(bare_run(), uid="u-1")
 
 
 def recorder(transport: Transport, identity: str = "serin-abc") -> Events:

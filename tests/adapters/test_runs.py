@@ -209,11 +209,11 @@ async def test_a_save_whose_answer_was_lost_is_made_again() -> None:
         "canaryruns", obj | {"metadata": obj["metadata"] | {"creationTimestamp": "2026-01-01T00:00:00Z"}}
     )
     runs = Runs(Kube(transport, chance=random.Random(1)), cluster, clock=virtual_loop().now)
-    await runs.save(_a_run(), checkpoint(), epoch=1)
+    await runs.save(bare_run(), checkpoint(), epoch=1)
     assert [asked.method for asked in transport.asked] == ["PATCH", "PATCH", "GET", "PATCH"]
 
 
-def _a_run() -> Run:
+def bare_run() -> Run:
     policy = {
         "steps": [5],
         **dict.fromkeys(("warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout"), "1m"),

@@ -1,10 +1,16 @@
 """What holds for every history of a run, whatever is seen in whatever order."""
 
+import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import machine
 from controller.machine import advance, finished
 from controller.model import (
     ArmSeen,
@@ -25,8 +31,6 @@ from controller.model import (
     Sizing,
     Stage,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEPS = (5, 20, 50)
@@ -75,7 +79,9 @@ def new_run(policy: Policy) -> Run:
     return Run(name="model-canary-new-1", plan=plan, created=START)
 
 
-def pod(name: str, *, ready: bool = True, created: float = -10, restarts: int = 0, loop: bool = False) -> PodSeen:
+def pod(
+    name: str, *, ready: bool = True, created: float = -10, restarts: int = 0, loop: bool = False
+) -> PodSeen:
     return PodSeen(
         name=name,
         node="node",
@@ -114,7 +120,11 @@ def troubles(draw: st.DrawFn) -> Seen:
     evicted = replace(canary, pods=(pod("fresh", ready=False, created=500),))
     looping = replace(canary, pods=(*canary.pods, pod("loop", ready=False, restarts=3, loop=True)))
     options: list[dict[str, object]] = [
-        *({"judgement": judged(verdict)} for verdict in (Verdict.INCONCLUSIVE, Verdict.NO_DATA) for _ in "123"),
+        *(
+            {"judgement": judged(verdict)}
+            for verdict in (Verdict.INCONCLUSIVE, Verdict.NO_DATA)
+            for _ in "123"
+        ),
         {"judgement": judged(Verdict.FAIL)},
         {"stable": replace(WELL.stable, pods=())},
         {"stable": replace(WELL.stable, template_hash="other")},
@@ -167,9 +177,9 @@ class Pass:
 def history(run: Run, sight: list[tuple[float, Seen, bool]]) -> list[Pass]:
     """The run through all of it, over a VirtualService that obeys only what gets through."""
     now, there, passes = START, 0, []
-    for wait, seen, through in sight:
+    for wait, sighted, through in sight:
         now += second(wait)
-        seen = replace(seen, route=RouteSeen(weight=there))
+        seen = replace(sighted, route=RouteSeen(weight=there))
         after, actions = advance(run, seen, now)
         weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         scales = [action.replicas for action in actions if isinstance(action, Scale)]
@@ -329,3 +339,23 @@ def test_a_finished_run_asks_for_nothing(given_: tuple[Run, list]) -> None:
             assert step.after == step.before
             assert not step.weights
             assert not step.scales
+
+
+def drawn() -> set[tuple[str, str]]:
+    """The arrows of the diagram in the machine's docstring."""
+    diagram = (machine.__doc__ or "").split("```mermaid\n")[1].split("```")[0]
+    return set(re.findall(r"(\w+) --> (\w+)", diagram))
+
+
+@many
+@given(histories)
+def test_every_change_of_stage_is_an_arrow_of_the_diagram(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        before, after = step.before.stage, step.after.stage
+        assert before is after or (before.value, after.value) in drawn()
+
+
+def test_the_documentation_shows_the_machines_own_diagram() -> None:
+    diagram = (machine.__doc__ or "").split("```mermaid\n")[1].split("```")[0]
+
+    assert diagram in (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()

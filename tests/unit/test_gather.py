@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from test_resource import canary_run
+
 from analysis.judge import Judgement, Verdict
 from analysis.samples import Counts, Histogram, PodSample, Sample
 from controller import gather, resource
@@ -12,7 +14,6 @@ from controller.gather import Gathered, follows
 from controller.model import ArmSeen, LoadSeen, PodSeen, RouteSeen, Run, Seen, Stage
 from controller.served import Load
 from controller.ticks import Tick
-from test_resource import canary_run
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LE = tuple(0.005 * 1.1**step for step in range(60))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from random import Random
 
 from controller.loop import LAST_WAIT, Loop
@@ -87,7 +88,7 @@ def test_a_failed_turn_is_tried_again_later_and_later_but_within_bounds() -> Non
         raise RuntimeError("no")
 
     played(turn, (0, "a", 0), until=100)
-    waits = [late - early for early, late in zip(turns, turns[1:], strict=False)]
+    waits = [late - early for early, late in pairwise(turns)]
 
     assert waits[0] < 0.5
     assert max(waits) <= 1.5 * LAST_WAIT

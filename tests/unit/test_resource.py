@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource, wire
 from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange

@@ -286,6 +286,20 @@ def test_a_series_that_was_away_for_one_page_does_not_count_from_zero() -> None:
     assert told(tick) == {"s1": Counts(200, 0), "c1": Counts(20, 1)}
 
 
+def test_a_canary_that_was_away_for_long_does_not_count_from_zero() -> None:
+    passes = begun(stable="s1", canary="c1 c2")
+    for now in range(11, 20):
+        assert all(
+            "c1" not in told(tick) for tick in passes.at(now, s1=page(now, 100, 1), c2=page(now, 100, 1))
+        )
+    passes.cursor = load(json.loads(json.dumps(save(passes.cursor))))
+    for n in (None, None, 5000, 5001):
+        now = passes.pages["s1"].at + 1
+        pods = {"s1": page(now, 100, 1), "c2": page(now, 100, 1), "c1": page(now, n)}
+        ticks = passes.at(now, **pods)
+    assert told(ticks[0])["c1"] == Counts(1, 0)
+
+
 def test_a_stable_pod_never_counts_from_zero() -> None:
     passes = Passes(stable="s1 s2")
     passes.at(10.0, s1=page(10.0, 100, 1), s2=page(10.0, None), c1=page(10.0, 0))

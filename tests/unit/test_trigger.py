@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+
 from controller.cluster import Cluster
 from controller.model import Commands
-from controller.trigger import Asked, Refused, rung, run_name, wanted
+from controller.trigger import Asked, Refused, run_name, rung, wanted
 
 Json = dict[str, Any]
 PREFIX = "serin.dev/"

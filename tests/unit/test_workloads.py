@@ -1,8 +1,9 @@
 """What a promotion writes on stable's Deployment."""
 
-from controller.workloads import _labels, merge_patch
 from hypothesis import given
 from hypothesis import strategies as st
+
+from controller.workloads import _labels, merge_patch
 
 values = st.recursive(
     st.one_of(st.integers(), st.text(max_size=3), st.booleans()),

@@ -1,0 +1,167 @@
+"""Pages and letters over real sockets on loopback."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from controller.http import ANSWER, Letters, Pages, _session, outside
+from controller.kube import NoCluster
+from tests.adapters.test_connect import AGENT, kubeconfig, serving
+
+
+@asynccontextmanager
+async def pages() -> AsyncIterator[Pages]:
+    async with _session(connections=5, trust_env=False) as session:
+        yield Pages(session)
+
+
+@asynccontextmanager
+async def letters() -> AsyncIterator[Letters]:
+    async with _session(connections=5, trust_env=True) as session:
+        yield Letters(session)
+
+
+def body(content: bytes, status: int = 200, **headers: str) -> Any:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=content, status=status, headers=headers)
+
+    return answer
+
+
+async def test_a_page_is_fetched_with_the_type_that_was_asked_for() -> None:
+    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+        url = f"http://127.0.0.1:{server.port}/metrics?filter=a%7Cb"
+        assert await fetch(url, accept="text/plain", limit=100) == b"up 1\n"
+    assert server.requests[0].headers["Accept"] == "text/plain"
+    assert server.requests[0].query["filter"] == "a|b"
+
+
+async def test_a_page_that_is_too_large_is_refused_while_it_is_read() -> None:
+    async with serving(body(b"x" * 101)) as server, pages() as fetch:
+        assert len(await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=101)) == 101
+        with pytest.raises(ValueError, match="is larger than 100 bytes"):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+
+
+async def test_a_page_that_never_ends_is_refused() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+
+    async with serving(endless) as server, pages() as fetch:
+        with pytest.raises(ValueError, match="is larger than"):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=2 * 1024 * 1024)
+
+
+async def test_the_limit_is_of_the_page_and_not_of_its_compressed_form() -> None:
+    bomb = gzip.compress(b"\0" * 10_000_000)
+    answer = body(bomb, **{"Content-Encoding": "gzip"})
+    async with serving(answer) as server, pages() as fetch:
+        with pytest.raises(ValueError, match="is larger than 1000000 bytes"):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=1_000_000)
+
+
+@pytest.mark.parametrize("status", [204, 301, 302, 404, 500])
+async def test_only_200_is_a_page(status: int) -> None:
+    async with serving(body(b"", status, Location="/elsewhere")) as server, pages() as fetch:
+        with pytest.raises(ValueError, match=f"answered {status}, not 200"):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+    assert len(server.requests) == 1  # a redirect is not followed: it may lead anywhere
+
+
+async def test_a_pod_that_is_not_there_is_an_os_error() -> None:
+    async with pages() as fetch:
+        with pytest.raises(OSError, match=r"^http://127\.0\.0\.1:9/: "):
+            await fetch("http://127.0.0.1:9/", accept="*/*", limit=100)
+
+
+async def test_a_pod_that_hangs_up_is_an_os_error() -> None:
+    async def hang_up(request: web.Request) -> web.Response:
+        request.transport.abort()
+        return web.Response()
+
+    async with serving(hang_up) as server, pages() as fetch:
+        with pytest.raises(OSError, match=r"Disconnected|reset"):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+
+
+async def test_pods_are_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+        assert await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+
+
+async def test_connections_to_pods_are_kept_open() -> None:
+    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+        for _ in range(3):
+            await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+    assert len(set(server.peers)) == 1
+
+
+async def test_a_letter_is_posted_and_its_answer_told() -> None:
+    busy = body(b"slow down", 429, **{"Retry-After": "7"})
+    async with serving(busy) as server, letters() as post:
+        url = f"http://127.0.0.1:{server.port}/hook"
+        status, headers = await post(url, b'{"a": 1}', headers={"Content-Type": "application/json"})
+    assert (status, headers["Retry-After"]) == (429, "7")
+    assert server.bodies == [b'{"a": 1}']
+    assert server.requests[0].headers["Content-Type"] == "application/json"
+
+
+async def test_a_redirect_of_a_receiver_is_an_answer_and_not_an_order() -> None:
+    async with serving(body(b"", 307, Location="http://169.254.169.254/")) as server, letters() as post:
+        status, _ = await post(f"http://127.0.0.1:{server.port}/hook", b"{}", headers={})
+    assert status == 307
+    assert len(server.requests) == 1
+
+
+async def test_of_a_receivers_answer_only_so_much_is_read() -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * ANSWER)
+
+    async with serving(endless) as server, letters() as post, asyncio.timeout(10):
+        status, _ = await post(f"http://127.0.0.1:{server.port}/hook", b"{}", headers={})
+    assert status == 200
+
+
+async def test_trouble_with_a_receiver_does_not_tell_its_url() -> None:
+    """Slack's URL is the secret itself, and errors end in logs."""
+    async with letters() as post:
+        with pytest.raises(OSError, match="ClientConnector") as raised:
+            await post("http://127.0.0.1:9/services/T0/B0/s3cret", b"{}", headers={})
+    assert "127.0.0.1" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+async def test_the_world_outside_is_all_of_it(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(body(b"{}")))
+        config = kubeconfig(tmp_path, server.port)
+        world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config))
+        url = f"http://127.0.0.1:{server.port}/"
+        assert await world.fetch(url, accept="*/*", limit=10) == b"{}"
+        assert (await world.post(url, b"", headers={}))[0] == 200
+        request = world.transport.request("GET", "/api", query={}, headers={}, body=None)
+        async with request as answer:
+            assert await answer.read() == b"{}"
+        assert world.clock().tzinfo is UTC
+    assert len(server.requests) == 3
+
+
+async def test_there_is_no_world_without_a_cluster(tmp_path: Path) -> None:
+    with pytest.raises(NoCluster):
+        async with outside(agent=AGENT, kubeconfig=str(tmp_path / "nowhere")):
+            pass

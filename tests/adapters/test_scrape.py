@@ -1,0 +1,375 @@
+"""Pods' pages are read on time, by tasks that hold nobody up and never raise."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.samples import Counts
+from controller.http import Pages
+from controller.model import PodSeen
+from controller.scrape import ACCEPT, Scrape, chosen, target
+from scenarios.virtual import run_virtual, virtual_loop
+
+CHECKS = (CheckSpec(name="errors", kind=CheckKind.ERROR_RATE),)
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = "lab/model-canary-abc-1"
+
+
+def pod(name: str, ip: str = "", **annotations: str) -> PodSeen:
+    said = {f"prometheus.io/{key}": value for key, value in annotations.items()}
+    return PodSeen(
+        name=name, node="n", ip=ip or f"10.0.0.{name[1:]}", ready=True, created=CREATED, annotations=said
+    )
+
+
+def page(n: int, k: int = 0) -> bytes:
+    line = 'istio_requests_total{{reporter="destination",response_code="{}"}} {}\n'
+    return (line.format(200, n - k) + line.format(500, k)).encode()
+
+
+class Pods:
+    """`ports.Fetch` in memory: what each URL answers, and when it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[float]] = defaultdict(list)
+        self.answers: dict[str, Callable[[], Awaitable[bytes]]] = {}
+        self.limits: set[tuple[str, int]] = set()
+
+    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
+        self.asked[url].append(asyncio.get_running_loop().time())
+        self.limits.add((accept, limit))
+        return await self.answers[url]() if url in self.answers else page(len(self.asked[url]))
+
+
+async def hangs() -> bytes:
+    await asyncio.sleep(3600)
+    return b""
+
+
+def answering(said: bytes | Exception, *, after: float = 0.0) -> Callable[[], Awaitable[bytes]]:
+    async def answer() -> bytes:
+        await asyncio.sleep(after)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    return answer
+
+
+def url(name: str) -> str:
+    return f"http://10.0.0.{name[1:]}:8080/metrics"
+
+
+def scraping(story: Callable[[Scrape, Pods], Awaitable[None]], **options: Any) -> Pods:
+    """A story with a scraper, in virtual time; nothing of it is left running."""
+    pods = Pods()
+
+    async def told() -> None:
+        scrape = Scrape(pods, lambda: virtual_loop().now(), **options)
+        await story(scrape, pods)
+        await scrape.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(told())
+    return pods
+
+
+# -- what is read ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        (pod("a1"), "http://10.0.0.1:8080/metrics"),
+        (pod("a1", port="15020", path="/stats/prometheus"), "http://10.0.0.1:15020/stats/prometheus"),
+        (pod("a1", scheme="https", path="metrics?filter=x"), "https://10.0.0.1:8080/metrics?filter=x"),
+        (pod("a1", port="", path="", scheme=""), "http://10.0.0.1:8080/metrics"),
+        (pod("a1", ip="fd00::7"), "http://[fd00::7]:8080/metrics"),
+        (pod("a1", path="@evil.example/x"), "http://10.0.0.1:8080/@evil.example/x"),
+    ],
+)
+def test_the_target_is_what_the_pods_annotations_say(pod: PodSeen, expected: str) -> None:
+    assert target(pod) == expected
+
+
+@pytest.mark.parametrize(
+    ("pod", "what"),
+    [
+        (pod("a1", scheme="ftp"), "say http or https"),
+        (pod("a1", port="80@evil"), "say a port number"),
+        (pod("a1", port="0"), "say a port number"),
+        (pod("a1", port="65536"), "say a port number"),
+        (pod("a1", port="²"), "say a port number"),
+        (replace(pod("a1"), ip=""), "no IP address"),
+    ],
+)
+def test_annotations_that_make_no_target_are_refused(pod: PodSeen, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        target(pod)
+
+
+def test_at_most_twenty_stable_pods_are_read_and_always_the_same() -> None:
+    pods = [pod(f"p{number}") for number in range(50)]
+    few = chosen(pods)
+    assert len(few) == 20
+    assert few == chosen(reversed(pods)) == sorted(few, key=lambda one: one.name)
+    assert chosen(few) == few
+    for gone in pods:
+        kept = {one.name for one in chosen([one for one in pods if one != gone])}
+        assert len({one.name for one in few} - kept) <= 1
+
+
+# -- when and how ----------------------------------------------------------------------------------
+
+
+def test_every_pod_is_read_once_a_second() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        await asyncio.sleep(10)
+        readings = scrape.read(RUN)
+        assert {name: reading.values["errors"] for name, reading in readings.items()} == {
+            "a1": Counts(10, 0),
+            "a2": Counts(10, 0),
+        }
+        assert all(
+            9.0 <= reading.at - virtual_loop().now().timestamp() + 10 <= 10.0 for reading in readings.values()
+        )
+        assert scrape.troubles(RUN) == {}
+
+    pods = scraping(story)
+    assert pods.limits == {(ACCEPT, 2 * 1024 * 1024)}
+    for times in pods.asked.values():
+        assert [b - a for a, b in pairwise(times)] == pytest.approx([1.0] * 9)
+
+
+def test_runs_are_read_at_moments_of_their_own_and_the_pods_of_a_run_together() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        for run in range(20):
+            scrape.watch(f"lab/run-{run}", [pod(f"a{10 * run + number}") for number in range(5)], CHECKS)
+        await asyncio.sleep(1)
+
+    asked = scraping(story).asked
+    starts = [min(asked[url(f"a{10 * run + n}")][0] for n in range(5)) for run in range(20)]
+    ends = [max(asked[url(f"a{10 * run + n}")][0] for n in range(5)) for run in range(20)]
+    near = [end - start for start, end in zip(starts, ends, strict=True) if end - start < 0.5]  # not across 0
+    assert len(near) >= 18
+    assert max(near) <= 0.1
+    assert len({round(start, 1) for start in starts}) >= 7
+
+
+def test_watching_again_changes_nothing() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        for _pass in range(50):
+            scrape.watch(RUN, [pod("a1")], CHECKS)
+            await asyncio.sleep(0.1)
+
+    assert len(scraping(story).asked[url("a1")]) == 5
+
+
+def test_pods_come_and_go() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        await asyncio.sleep(2)
+        scrape.watch(RUN, [pod("a2"), pod("a3")], CHECKS)
+        assert set(scrape.read(RUN)) == {"a2"}
+        await asyncio.sleep(2)
+        assert set(scrape.read(RUN)) == {"a2", "a3"}
+        assert [len(pods.asked[url(name)]) for name in ("a1", "a2", "a3")] == [2, 4, 2]
+        scrape.watch(RUN, [], CHECKS)
+        assert scrape.read(RUN) == {}
+        await asyncio.sleep(2)
+        assert [len(pods.asked[url(name)]) for name in ("a1", "a2", "a3")] == [2, 4, 2]
+
+    scraping(story)
+
+
+def test_two_runs_may_read_one_pod() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch("lab/one", [pod("a1")], CHECKS)
+        scrape.watch("lab/two", [pod("a1")], ())
+        await asyncio.sleep(1)
+        assert set(scrape.read("lab/one")["a1"].values) == {"errors"}
+        assert scrape.read("lab/two")["a1"].values == {}
+        scrape.watch("lab/two", [], ())
+        assert scrape.read("lab/one")
+
+    scraping(story)
+
+
+def test_a_pod_whose_page_moved_is_read_there() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(3)
+        scrape.watch(RUN, [pod("a1", port="9000")], CHECKS)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(3, 0)
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(1, 0)
+        scrape.watch(RUN, [pod("a1", ip="10.0.0.99")], CHECKS)
+        assert scrape.read(RUN) == {}
+
+    scraping(story)
+
+
+def test_a_pod_that_hangs_delays_nobody_and_is_asked_again() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = hangs
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        await asyncio.sleep(5)
+        assert scrape.read(RUN)["a2"].values["errors"] == Counts(5, 0)
+        assert "a1" not in scrape.read(RUN)
+        trouble = scrape.troubles(RUN)["a1"]
+        assert trouble.what == "no answer within 0.5 s"
+        assert trouble.failures in {4, 5}
+        del pods.answers[url("a1")]
+        await asyncio.sleep(2)
+        assert scrape.troubles(RUN) == {}
+        assert "a1" in scrape.read(RUN)
+
+    assert len(scraping(story).asked[url("a1")]) == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (ConnectionRefusedError("nobody listens"), "nobody listens"),
+        (ValueError("answered 500, not 200"), "answered 500"),
+        (TimeoutError(), "no answer within"),
+        (OSError(), "OSError"),
+        (b"istio_requests_total 1", "middle of a line"),
+        (b"istio_requests_total one\n", "is not a number"),
+        (b"up 1\n", "errors: istio_requests_total is not on the page"),
+        (b'\xff\xfe istio_requests_total{a="\xff"} 1\n', "errors"),
+        (b'istio_requests_total{a="\xff"} 1\n', "utf-8"),
+    ],
+)
+def test_what_fails_is_remembered_and_never_raised(answer: bytes | Exception, what: str) -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(page(7))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2)
+        read = scrape.read(RUN)["a1"]
+        pods.answers[url("a1")] = answering(answer)
+        await asyncio.sleep(3)
+        trouble = scrape.troubles(RUN)["a1"]
+        assert what in trouble.what
+        assert trouble.failures == 3
+        assert 0 < trouble.since - read.at < 1.1
+        kept = scrape.read(RUN)["a1"]
+        assert kept == read or answer[-1:] == b"\n"  # a page without the series is a reading too
+        pods.answers[url("a1")] = answering(page(8))
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+        assert scrape.troubles(RUN) == {}
+
+    scraping(story)
+
+
+def test_annotations_that_make_no_target_are_a_trouble() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch(RUN, [pod("a1", port="http"), replace(pod("a2"), ip="")], CHECKS)
+        await asyncio.sleep(2)
+        troubles = scrape.troubles(RUN)
+        assert "say a port number" in troubles["a1"].what
+        assert "no IP address yet" in troubles["a2"].what
+        scrape.watch(RUN, [pod("a2")], CHECKS)
+        await asyncio.sleep(1)
+        assert set(scrape.read(RUN)) == {"a2"}
+
+    scraping(story)
+
+
+def test_a_slow_page_is_not_asked_for_twice_at_once() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(page(1), after=1.4)
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(10)
+
+    times = scraping(story, timeout=timedelta(seconds=3)).asked[url("a1")]
+    assert [b - a for a, b in pairwise(times)] == pytest.approx([2.0] * (len(times) - 1))
+
+
+def test_time_goes_forward_although_the_clock_is_set_back() -> None:
+    async def story(_: Scrape, pods: Pods) -> None:
+        clock = iter([CREATED + timedelta(seconds=second) for second in (100, 40, 41)])
+        scrape = Scrape(pods, lambda: next(clock))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        times = []
+        for _second in range(3):
+            await asyncio.sleep(1)
+            times.append(scrape.read(RUN)["a1"].at)
+        assert times == sorted(set(times))
+        await scrape.close()
+
+    scraping(story)
+
+
+def test_news_are_told_when_every_pod_of_a_run_has_been_tried() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        news: list[tuple[str, float]] = []
+        scrape.on_news = lambda run: news.append((run, virtual_loop().time()))
+        pods.answers[url("a2")] = answering(ConnectionRefusedError("down"))
+        scrape.watch(RUN, [pod(f"a{number}") for number in range(1, 9)], CHECKS)
+        await asyncio.sleep(5)
+        assert [run for run, _ in news] == [RUN] * 5
+        times = [at for _, at in news]
+        assert [b - a for a, b in pairwise(times)] == pytest.approx([1.0] * 4)
+        scrape.watch(RUN, [], CHECKS)
+        await asyncio.sleep(3)
+        assert len(news) == 5
+
+    scraping(story)
+
+
+def test_the_interval_and_the_limits_are_settings() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(60)
+
+    options = {"interval": timedelta(seconds=10), "timeout": timedelta(seconds=2), "limit": 99}
+    pods = scraping(story, **options)
+    assert len(pods.asked[url("a1")]) == 6
+    assert pods.limits == {(ACCEPT, 99)}
+
+
+async def test_a_real_page_on_loopback_is_read() -> None:
+    registry = CollectorRegistry()
+    labels = ["reporter", "response_code"]
+    counter = Counter("istio_requests", "Requests.", labels, registry=registry)
+    counter.labels("destination", "200").inc(41)
+    counter.labels("destination", "503").inc()
+    accepted = []
+
+    async def metrics(request: web.Request) -> web.Response:
+        accepted.append(request.headers["Accept"])
+        return web.Response(body=generate_latest(registry))
+
+    app = web.Application()
+    app.router.add_get("/stats", metrics)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    read = asyncio.Event()
+    async with aiohttp.ClientSession() as session:
+        scrape = Scrape(Pages(session), lambda: datetime.now(UTC), interval=timedelta(seconds=0.05))
+        scrape.on_news = lambda _: read.set()
+        seen = pod("a1", ip="127.0.0.1", port=str(port), path="/stats")
+        scrape.watch(RUN, [seen, pod("a2", ip="127.0.0.1", port=str(port), path="/none")], CHECKS)
+        async with asyncio.timeout(30):
+            await read.wait()
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(42, 1)}
+        assert "not 200" in scrape.troubles(RUN)["a2"].what
+        await scrape.close()
+    await runner.cleanup()
+    assert set(accepted) == {ACCEPT}

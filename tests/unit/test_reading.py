@@ -1,0 +1,146 @@
+"""What is read from a page for each check, and what is said when it cannot be."""
+
+import pytest
+
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.samples import Counts, Histogram
+from controller.reading import read
+from scenarios.page import Page
+
+LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY)
+TAIL = CheckSpec(name="latency-p99", kind=CheckKind.LATENCY, quantile=0.99)
+ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE)
+PREDICTIONS = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS)
+CHECKS = (LATENCY, ERRORS, PREDICTIONS)
+
+
+def buckets(family: str, labels: str, **counts: int) -> str:
+    """One histogram; `le_0_5=3` is a bucket."""
+    bounds = {"+Inf" if name == "inf" else name[3:].replace("_", "."): n for name, n in counts.items()}
+    lines = [f'{family}_bucket{{{labels},le="{le}"}} {n}' for le, n in bounds.items()]
+    return "\n".join([*lines, f"{family}_count{{{labels}}} {counts['inf']}", ""])
+
+
+def requests(n: int, code: str = "200", *, reporter: str = "destination", grpc: str | None = None) -> str:
+    more = "" if grpc is None else f',grpc_response_status="{grpc}"'
+    return f'istio_requests_total{{reporter="{reporter}",response_code="{code}"{more}}} {n}\n'
+
+
+INFERENCE = buckets("model_inference_duration_seconds", 'model_name="m"', le_0_1=3, le_0_5=4, inf=5)
+SIDECAR = buckets(
+    "istio_request_duration_milliseconds", 'reporter="destination"', le_100=30, le_500=40, inf=50
+)
+
+
+def test_a_model_servers_page_gives_every_check() -> None:
+    page = Page(model="m", version="1", workload="w")
+    for code, seconds in ((200, 0.02), (200, 0.03), (503, 0.5)):
+        page.observe(code, seconds, score=0.31 if code == 200 else None)
+    reading, wrong = read(page.text().encode(), CHECKS, at=7.0)
+    assert wrong == ()
+    assert reading.at == 7.0
+    assert reading.requests == reading.values["errors"] == Counts(3, 1)
+    assert (reading.values["latency-p95"].n, reading.values["predictions"].n) == (3, 2)
+    assert reading.sources == {
+        "latency-p95": "model_inference_duration_seconds",
+        "errors": "istio_requests_total",
+        "predictions": "model_prediction_value",
+    }
+
+
+def test_latency_is_the_models_own_where_the_pod_has_it() -> None:
+    reading, _ = read((SIDECAR + INFERENCE).encode(), [LATENCY], at=0)
+    assert reading.values["latency-p95"] == Histogram((0.1, 0.5), (3, 1, 1))
+
+
+def test_else_it_is_the_sidecars_in_seconds() -> None:
+    reading, _ = read(SIDECAR.encode(), [LATENCY, TAIL], at=0)
+    assert (
+        reading.values["latency-p95"] == reading.values["latency-p99"] == Histogram((0.1, 0.5), (30, 10, 10))
+    )
+    assert reading.sources["latency-p95"] == "istio_request_duration_milliseconds"
+
+
+def test_a_family_that_is_declared_is_waited_for() -> None:
+    page = "# TYPE model_inference_duration_seconds histogram\n" + SIDECAR
+    reading, wrong = read(page.encode(), [LATENCY], at=0)
+    assert "latency-p95" not in reading.values
+    assert "latency-p95" not in reading.sources
+    assert wrong[0] == "latency-p95: model_inference_duration_seconds is not on the page (yet)"
+
+
+def test_models_on_one_pod_are_added_up() -> None:
+    page = INFERENCE + INFERENCE.replace('"m"', '"other"')
+    assert read(page.encode(), [LATENCY], at=0)[0].values["latency-p95"] == Histogram((0.1, 0.5), (6, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("line", "failed"),
+    [
+        (requests(7, "200"), 0),
+        (requests(7, "404"), 0),
+        (requests(7, "500"), 7),
+        (requests(7, "503"), 7),
+        (requests(7, "0"), 7),
+        (requests(7, "5"), 0),
+        *(
+            (requests(7, "200", grpc=str(status)), 7 * (status in {2, 4, 8, 12, 13, 14, 15}))
+            for status in range(17)
+        ),
+    ],
+)
+def test_failed_requests_are_those_that_the_server_failed(line: str, failed: int) -> None:
+    reading, _ = read((line + requests(10)).encode(), [ERRORS], at=0)
+    expected = Counts(17 if line != requests(7, "200") else 7, failed)
+    assert reading.values["errors"] == reading.requests == expected
+
+
+def test_requests_that_the_pod_makes_itself_do_not_count() -> None:
+    page = requests(5, "500") + requests(100, "503", reporter="source") + requests(9)
+    assert read(page.encode(), [ERRORS], at=0)[0].values["errors"] == Counts(14, 5)
+    reading, _ = read(requests(100, reporter="source").encode(), [ERRORS], at=0)
+    assert (reading.requests, dict(reading.values)) == (None, {})
+    outgoing = SIDECAR.replace("destination", "source")
+    assert read(outgoing.encode(), [LATENCY], at=0)[0].values == {}
+
+
+def test_without_a_sidecar_the_inferences_are_the_requests() -> None:
+    assert read(INFERENCE.encode(), [], at=0)[0].requests == Counts(5, 0)
+
+
+def test_what_is_missing_is_said() -> None:
+    reading, wrong = read(b"up 1\n", CHECKS, at=0)
+    assert (reading.requests, reading.values, reading.sources) == (None, {}, {})
+    assert wrong == (
+        "latency-p95: istio_request_duration_milliseconds is not on the page (yet)",
+        "errors: istio_requests_total is not on the page (yet)",
+        "predictions: model_prediction_value is not on the page (yet)",
+        "neither istio_requests_total nor model_inference_duration_seconds is on the page (yet)",
+    )
+
+
+def test_a_check_that_makes_no_sense_spares_the_others_and_is_not_called_missing() -> None:
+    broken = buckets("model_prediction_value", 'model_name="m"', le_0_1=9, le_0_5=4, inf=5)
+    reading, wrong = read((INFERENCE + requests(3) + broken).encode(), CHECKS, at=0)
+    assert set(reading.values) == {"latency-p95", "errors"}
+    assert reading.sources["predictions"] == "model_prediction_value"
+    assert wrong == (
+        "predictions: model_prediction_value: buckets le=0.1 (9) and le=0.5 (4) are not cumulative",
+    )
+
+
+def test_a_count_that_is_none_is_no_count() -> None:
+    reading, wrong = read(b'istio_requests_total{reporter="destination"} NaN\n', [ERRORS], at=0)
+    assert reading.requests is None
+    assert reading.sources == {"errors": "istio_requests_total"}
+    assert wrong == (
+        "errors: istio_requests_total: nan is not a count",
+        "istio_requests_total: nan is not a count",
+    )
+    page = INFERENCE.replace('_count{model_name="m"} 5', '_count{model_name="m"} -5')
+    assert read(page.encode(), [], at=0)[0].requests is None
+
+
+def test_a_page_that_cannot_be_read_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="middle of a line"):
+        read(b"istio_requests_total 1", CHECKS, at=0)
