@@ -21,7 +21,6 @@ from analysis.packing import rounded
 from analysis.proportions import EFFECTS, RELIEFS, Array, Question
 from analysis.samples import Sample
 from analysis.state import SHARES, CheckKind, CheckSpec, Evidence, normalised
-from analysis.tracks import Tracks
 
 __all__ = [
     "EVIDENCE_VERSION",
@@ -48,7 +47,11 @@ PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10
 def begin(
     spec: CheckSpec, *, steps: int, burst_tolerance: float = 6.0, step_timeout: float = 600.0
 ) -> Evidence:
-    """Evidence of nothing yet, for a plan of so many steps; durations in seconds."""
+    """Evidence of nothing yet, for a plan of so many steps; durations in seconds.
+
+    The first step has no warm-up of its own: the policy's dropped what came before.
+    """
+    weight = _weight(spec)
     return Evidence(
         spec=spec,
         steps=steps,
@@ -56,8 +59,8 @@ def begin(
         step_timeout=step_timeout,
         memory=cells.blank(spec.kind),
         dispersion=dispersion.unmeasured(),
-        tracks=_no_tracks(spec),
-        weight=_weight(spec),
+        tracks=tracks.fresh(groups=1, lenses=len(weight), warm_up=0.0),
+        weight=weight,
         passing=_no_passing(spec),
         tally=np.zeros(4),
     )
@@ -145,10 +148,6 @@ def _weight(spec: CheckSpec) -> Array:
     return np.ones(1)
 
 
-def _no_tracks(spec: CheckSpec) -> Tracks:
-    return tracks.fresh(groups=1, lenses=len(_weight(spec)))
-
-
 def _no_passing(spec: CheckSpec) -> Array:
     sets = {CheckKind.LATENCY: len(MEMORIES), CheckKind.ERROR_RATE: 1, CheckKind.PREDICTIONS: 5}
     return np.zeros((sets[spec.kind], len(RELIEFS)))
@@ -161,7 +160,7 @@ def _step_forgotten(evidence: Evidence, at: float) -> Evidence:
         both_at=None,
         groups=(),
         memory=cells.step_forgotten(evidence.memory),
-        tracks=_no_tracks(evidence.spec),
+        tracks=tracks.fresh(groups=1, lenses=len(evidence.weight)),
         passing=_no_passing(evidence.spec),
         tally=np.zeros(4),
     )
@@ -201,7 +200,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
     start, end = tick.start - began, tick.end - began
     canary, phi = _grouped(evidence, tick), _phi(evidence, tick)
     gains = proportions.log_gains(asked, tick.stable_cells, canary, EFFECTS)
-    wide = question(evidence, widened=WIDER) if (start + end) / 2 < tracks.WARM_UP else None
+    wide = question(evidence, widened=WIDER) if (start + end) / 2 < evidence.tracks.warm_up else None
     after = tracks.advanced(
         evidence.tracks,
         gains,

@@ -77,7 +77,11 @@ def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float
     passes a step with probability at most `beta`.
     """
     terms = [log_term(one) for one in evidence]
-    total = float(np.clip(proportions.log_sum(np.array(terms), np.ones(len(terms))), -LIMIT, LIMIT)) if terms else 0.0
+    total = (
+        float(np.clip(proportions.log_sum(np.array(terms), np.ones(len(terms))), -LIMIT, LIMIT))
+        if terms
+        else 0.0
+    )
     failed = int(np.argmax(terms)) if terms and total >= np.log(1 / alpha) else None
     checks = tuple(
         _check(one, term=term, failed=place == failed, alpha=alpha, beta=beta, now=now)

@@ -150,7 +150,7 @@ def log_sum(values: Array, weights: Array) -> Array:
 def _edge(contradicted: Callable[[Array], NDArray[np.bool_]], inside: Array, outside: Array) -> Array:
     """Where between a plausible and an implausible rate plausibility ends, by halving."""
     reach = ~contradicted(outside)
-    for _ in range(50):
+    for _ in range(30):  # to a billionth
         middle = (inside + outside) / 2
         bad = contradicted(middle)
         inside, outside = np.where(bad, inside, middle), np.where(bad, middle, outside)

@@ -148,15 +148,11 @@ def _slower(base: Array, slow: Array, base_le: Array, slow_le: Array, *, level: 
     before = np.concatenate(([-np.inf], _excess(base, level, above=False)))  # that it is <= b_i-1
     needed = line - np.logaddexp(beyond, before) + np.log(2)  # for bucket i: quantile in (b_i-1, b_i]
     reach = np.maximum.accumulate(_excess(slow, level, above=True)[::-1])[::-1]
-    best = np.inf
-    for bound, need in zip(np.append(base_le, np.inf), needed, strict=True):
-        if need <= 0:
-            continue
-        shown = np.flatnonzero(reach >= need)
-        if not len(shown) or not np.isfinite(bound):
-            return 0.0
-        best = min(best, slow_le[shown[-1]] / bound)
-    return float(best) if np.isfinite(best) else 0.0
+    open_to = needed > 0  # buckets base's quantile can still be in
+    places = np.searchsorted(-reach, -needed[open_to], side="right") - 1  # the last bound slow surely exceeds
+    if open_to[-1] or places.size == 0 or places.min() < 0:
+        return 0.0
+    return float((slow_le[places] / base_le[open_to[:-1]]).min())
 
 
 def _excess(cells: Array, level: float, *, above: bool) -> Array:
@@ -171,7 +167,8 @@ def _excess(cells: Array, level: float, *, above: bool) -> Array:
     mixture = (
         betaln(hits + 0.5, n - hits + 0.5) - betaln(0.5, 0.5) - hits * np.log(p) - (n - hits) * np.log1p(-p)
     )
-    log_e: Array = np.logaddexp(0.0, mixture + np.log(np.maximum(weight, 1e-300))) - np.log(2)
+    bet = mixture + np.log(np.maximum(weight, 1e-300))
+    log_e: Array = np.logaddexp(0.0, np.where(hits > n * p, bet, -np.inf)) - np.log(2)
     return log_e
 
 

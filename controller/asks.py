@@ -54,7 +54,9 @@ class Asks:
         if isinstance(found, istio.Refusal):
             return f"VirtualService {plan['virtualService']}: {found}"
         stable = self.cluster.get("deployments", namespace, plan["stable"])
-        mixed = istio.subsets_told_apart(
+        pods = [*self._labels(stable), *self._labels(canary)]
+        beyond = istio.ambient(self.cluster.get("namespaces", "", namespace) or {"metadata": {}}, pods)
+        mixed = beyond or istio.subsets_told_apart(
             list(self.cluster.all("destinationrules", namespace)),
             found,
             **names,

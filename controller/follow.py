@@ -10,7 +10,7 @@ connection at once, or answers with a page of HTML, is asked ever more rarely.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import timedelta
 
 import msgspec
@@ -169,6 +169,7 @@ class _Patience:
         self._pause = FIRST_PAUSE
         self._began: float | None = None
         self._troubled = False
+        self._away = False
 
     @property
     def lasted(self) -> bool:
@@ -198,6 +199,7 @@ class _Patience:
         if not self._troubled:
             _log.warning("follow_interrupted", path=self._path, error=str(error))
         self._troubled = True
+        self._away = error.unreachable or error.status >= 500
         self._began = None
 
     async def wait(self) -> None:
@@ -207,4 +209,12 @@ class _Patience:
             self.reward()
             return
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        await asyncio.sleep(pause * self._kube.chance.uniform(0.5, 1.5))
+        await self._sleep(pause * self._kube.chance.uniform(0.5, 1.5))
+
+    async def _sleep(self, pause: float) -> None:
+        """A long pause ends when somebody else (the lease asks every second) finds the server back."""
+        least = min(pause, self._kube.chance.uniform(0.5, 1.5)) if self._away else pause
+        await asyncio.sleep(least)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause - least):
+                await self._kube.back()

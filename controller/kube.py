@@ -162,6 +162,8 @@ class Kube:
         self.denied: dict[str, str] = {}
         self._on_answer = on_answer
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._away = False
+        self._back = asyncio.Event()
 
     async def call(
         self,
@@ -202,6 +204,18 @@ class Kube:
 
         return follow(self, path, query=query)
 
+    async def back(self) -> None:
+        """The API server has just answered again, after it had not."""
+        await self._back.wait()
+
+    def _observe(self, method: str, code: str, took: float) -> None:
+        away = code == "<error>" or code.startswith("5")
+        if self._away and not away:
+            self._back.set()  # for those who wait now; who comes later waits for the next time
+            self._back = asyncio.Event()
+        self._away = away
+        self._on_answer(method, code, took=timedelta(seconds=took))
+
     async def _persist(self, request: _Request, ends: float) -> Json:
         """The answer of the first attempt that does not fail in passing."""
         for pause in _pauses(self.chance):
@@ -228,7 +242,7 @@ class Kube:
         except OSError as error:
             raise ApiError(0, "Unreachable", str(error), request=str(request)) from error
         finally:
-            self._on_answer(request.method, code, took=timedelta(seconds=loop.time() - began))
+            self._observe(request.method, code, loop.time() - began)
 
     def _open(self, request: _Request) -> AbstractAsyncContextManager[Answer]:
         return self.transport.request(

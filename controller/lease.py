@@ -153,7 +153,7 @@ class _Lease:
         self._since = 0.0  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
         self._highest = 0  # epoch seen in the Lease, whoever's it was
-        self._epoch = 0  # ours
+        self._epoch = 0  # ours, or the one we try to have
         self.lost = True
 
     # -- as a candidate ----------------------------------------------------------------------------
@@ -165,10 +165,10 @@ class _Lease:
                 await self._look()
                 began = _now()
                 if self._free():
-                    epoch = max(self._highest, self._floor()) + 1
-                    await self._write(self._ours(epoch))
-                    self._renewed, self._epoch, self.lost = began, epoch, False
-                    return epoch
+                    self._epoch = max(self._highest, self._floor()) + 1
+                    await self._write(self._ours())
+                    self._renewed, self.lost = began, False
+                    return self._epoch
                 pause = min(_seconds(self._claim.retry), max(self._lapses() - _now(), 0.0))
             except ApiError as error:
                 _log.debug("lease_not_acquired", lease=self._claim.name, error=str(error))
@@ -177,8 +177,7 @@ class _Lease:
 
     def _free(self) -> bool:
         """Whether nobody holds the Lease, or nobody has renewed it for as long as it is good for."""
-        holder = self._spec.get("holderIdentity")
-        return not holder or holder == self._claim.identity or _now() >= self._lapses()
+        return not self._spec.get("holderIdentity") or self._mine() or _now() >= self._lapses()
 
     def _lapses(self) -> float:
         lasts = self._spec.get("leaseDurationSeconds") or _seconds(self._claim.duration)
@@ -221,17 +220,18 @@ class _Lease:
     async def _insist(self, but: Json) -> bool:
         """The Lease is renewed (but for what `but` says), unless it is somebody else's: then False."""
         try:
-            await self._write(self._ours(self._epoch, but))
+            await self._write(self._ours(but))
         except ApiError as error:
             if not (error.conflict or error.exists or error.not_found):
                 raise
             await self._look()  # somebody put a label on it, or an attempt of ours only seemed to fail
             if self._seen is not None and not self._mine():
                 return False
-            await self._write(self._ours(self._epoch, but))
+            await self._write(self._ours(but))
         return True
 
     def _mine(self) -> bool:
+        """Whether we wrote it. Not by the name alone: two processes may have been given the same one."""
         mine: bool = self._spec.get("holderIdentity") == self._claim.identity
         return mine and self._spec.get("leaseTransitions") == self._epoch
 
@@ -241,16 +241,16 @@ class _Lease:
     def _spec(self) -> Json:
         return (self._seen or {}).get("spec") or {}
 
-    def _ours(self, epoch: int, but: Json = None) -> Json:
-        """The Lease as it says that we have just renewed it."""
+    def _ours(self, but: Json = None) -> Json:
+        """The Lease as it says that we have just taken or renewed it."""
         now = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MicroTime: always six digits
-        acquired = self._spec.get("acquireTime") if epoch == self._epoch else None
+        acquired = self._spec.get("acquireTime") if self._mine() else None
         ours = {
             "holderIdentity": self._claim.identity,
             "leaseDurationSeconds": int(_seconds(self._claim.duration)),
             "acquireTime": acquired or now,
             "renewTime": now,
-            "leaseTransitions": epoch,
+            "leaseTransitions": self._epoch,
         }
         new = {"metadata": {"namespace": self._claim.namespace, "name": self._claim.name}}
         about = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}

@@ -354,7 +354,8 @@ def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
     silent = now - (run.data_since or run.step_since or now) > policy.no_data_timeout
     late = now - (run.step_since or now) > policy.step_timeout
     if silent or (late and seen.judgement.verdict is Verdict.NO_DATA):
-        message = f"no check had data for {_seconds(policy.no_data_timeout)}; see `serin explain {run.name}`"
+        trouble = seen.trouble or "the pods' pages are read, but too few requests reach both arms"
+        message = f"no check had data for {_seconds(now - (run.data_since or now))}: {trouble}"
         return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
     if late:
         message = f"neither passed nor failed within {_seconds(policy.step_timeout)}"
@@ -484,4 +485,4 @@ def _say(run: Run, what: Tell, now: datetime) -> Next:
 
 
 def _seconds(value: timedelta) -> str:
-    return f"{value.total_seconds():g} s"
+    return f"{value.total_seconds():.4g} s"

@@ -275,6 +275,7 @@ class Seen:
     load: LoadSeen = LoadSeen()
     commands: Commands = Commands()
     stable_matches: bool = False  # stable's template.spec is the analysed one
+    trouble: str = ""  # what keeps pods' pages from being read, if anything does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
 
 

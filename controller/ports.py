@@ -63,6 +63,15 @@ class Reading:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Why a pod's page, or a check on it, gives nothing: since when, how often in a row, in words."""
+
+    since: float
+    failures: int
+    what: str
+
+
 class MetricsSource(Protocol):
     """The newest reading of each pod. Reading never waits: scrapers are tasks of their own."""
 
@@ -72,6 +81,10 @@ class MetricsSource(Protocol):
 
     def read(self, run: str) -> Mapping[str, Reading]:
         """Newest reading by pod name; pods that never answered are absent."""
+        ...
+
+    def troubles(self, run: str) -> Mapping[str, Trouble]:
+        """By pod name, what is wrong with its page now."""
         ...
 
 

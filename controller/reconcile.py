@@ -181,15 +181,19 @@ class Reconciler:
             pace=self.means.pace,
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
-        seen = replace(seen, load=gather.load_seen(run, load, sampled=sampled))
+        seen = replace(seen, load=gather.load_seen(run, load, sampled=sampled), trouble=self._trouble(run))
         gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
 
     def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
         wanted = pods if run.stage is not Stage.ENDED else []
-        key = f"{run.plan.namespace}/{run.name}"
-        self.means.metrics.watch(key, wanted, run.plan.policy.checks)
-        return self.means.metrics.read(key) if wanted else {}
+        self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks)
+        return self.means.metrics.read(_name(run)) if wanted else {}
+
+    def _trouble(self, run: Run) -> str:
+        troubles = self.means.metrics.troubles(_name(run))
+        worst = min(troubles, key=lambda pod: (troubles[pod].since, pod), default=None)
+        return "" if worst is None else f"{worst} (and {len(troubles) - 1} more): {troubles[worst].what}"
 
     def _commands(self, plan: Plan, obj: Any) -> Commands:
         cluster = self.means.cluster
@@ -346,6 +350,11 @@ class Reconciler:
             if not any(trigger.runs_of(self.means.cluster, plan.namespace, plan.canary)):
                 self.means.telemetry.forget(plan.namespace, plan.canary)
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
+
+
+def _name(run: Run) -> str:
+    """The run's name for the metrics source."""
+    return f"{run.plan.namespace}/{run.name}"
 
 
 def _same(saved: Run | None, run: Run) -> bool:

@@ -10,16 +10,15 @@ which is outside of mTLS.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from math import ceil, floor
-from zlib import crc32
 
 import structlog
 
 from analysis.evidence import CheckSpec
 from controller.model import PodSeen
-from controller.ports import Fetch, Reading
+from controller.ports import Fetch, Reading, Trouble
 from controller.reading import read
 
 ACCEPT = "text/plain;version=0.0.4"
@@ -27,15 +26,6 @@ MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the re
 PORT = "8080"
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """Why a pod's page, or a check on it, gives nothing: since when, how often in a row, in words."""
-
-    since: float
-    failures: int
-    what: str
 
 
 def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen]:
@@ -153,10 +143,12 @@ class Scrape:
             reader.fail(str(error) or repr(error), self._clock().timestamp())
 
     def _told(self, run: str, pod: str) -> None:
-        """`on_news` has been called if this was the last pod of the round."""
+        """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
         tried = self._tried.setdefault(run, set())
         tried.add(pod)
-        if self._runs.get(run, {}).keys() <= tried:
+        readers = self._runs.get(run, {})
+        well = {name for name, one in readers.items() if one.trouble is None}
+        if (well or readers.keys()) <= tried:
             tried.clear()
             self.on_news(run)
 
@@ -201,7 +193,8 @@ def _nobody(_run: str) -> None:
 
 
 def _hash(name: str) -> int:
-    return crc32(name.encode())
+    """32 bits that look like chance even for pod-1, pod-2, ... (a CRC's do not)."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest())
 
 
 def _phase(run: str, pod: str) -> float:

@@ -123,7 +123,7 @@ def advance(
         before = cursor.checks.get(check)
         view = _View(_pages(check, here, _unborn(before, canary)), stable, canary, now, pace)
         checks[check], tick = _follow(check, before, view)
-        ticks += [tick] if tick else []
+        ticks += [tick] if tick and tick.stable.pods else []  # a canary alone proves nothing
     served, loads = counted(
         cursor.served,
         cursor.loads,

@@ -149,7 +149,7 @@ def _asked(
     if any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
         return None  # it will be superseded by what it sees, and its end brings us back
     plan = _plan(notes, deployment, stable) | {"canaryHash": canary_hash, "stableHash": stable_hash}
-    refusal = _unfit(cluster, deployment, stable) or _policy(cluster, notes, plan, meta["namespace"])
+    refusal = _unfit(deployment, stable) or _policy(cluster, notes, plan, meta["namespace"])
     refusal = refusal or steerable(plan, deployment) or _taken(cluster, plan, meta["namespace"])
     if refusal is not None:
         return Refused(refusal)
@@ -206,8 +206,8 @@ def _plan(notes: dict[str, str], deployment: Json, stable: Json) -> Json:
     return plan if increase is None else plan | {"maxLatencyIncrease": increase}
 
 
-def _unfit(cluster: Cluster, deployment: Json, stable: Json) -> str | None:
-    """What about the two Deployments or their namespace rules a canary out."""
+def _unfit(deployment: Json, stable: Json) -> str | None:
+    """What about the two Deployments rules a canary out."""
     for one in (deployment, stable):
         owner = next((o for o in one["metadata"].get("ownerReferences", ()) if o.get("controller")), None)
         if owner is not None:
@@ -220,9 +220,6 @@ def _unfit(cluster: Cluster, deployment: Json, stable: Json) -> str | None:
             f"Deployment {stable['metadata']['name']} has revisionHistoryLimit 0, so that a failed promotion "
             "could not be taken back; set it to 2 or more"
         )
-    namespace = cluster.get("namespaces", "", deployment["metadata"]["namespace"]) or {"metadata": {}}
-    if namespace["metadata"].get("labels", {}).get("istio.io/dataplane-mode") == "ambient":
-        return "the namespace is in Istio's ambient mode, which has no subset weights; use sidecars"
     return None
 
 

@@ -45,7 +45,6 @@ class Admission:
 
     def created(self, kind: Kind, obj: Json, warn: Callable[[str], None]) -> Json:
         """The object as it is stored first; raises `Refused`."""
-        metadata.check_types(kind.kind, kind.versions[0], obj.get("metadata") or {})
         meta = {k: v for k, v in (obj.get("metadata") or {}).items() if k not in _SERVER_OWNED}
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + self.suffix()
@@ -62,7 +61,6 @@ class Admission:
 
     def updated(self, kind: Kind, obj: Json, old: Json, *, part: str, warn: Callable[[str], None]) -> Json:
         """What `old` becomes when `obj` is written to it, or to its `part`; raises `Refused`."""
-        metadata.check_types(kind.kind, kind.versions[0], obj.get("metadata"))
         merged = self._merged(kind, obj, old, part)
         done = self._checked(kind, merged, old, warn)
         if part != "status" and _generation_moves(kind, done, old):

@@ -195,7 +195,7 @@ class ApiServer:
 
     def _replace(self, request: Request, target: Target) -> Reply:
         if target.part == "scale":
-            wanted = messages.value(request)
+            wanted = _decoded_as(request, "Scale")
             return self._rescale(request, target, lambda _scale: wanted)
         obj = views.stored(target.kind, _decoded(request, target))
         terms, warnings = _terms(request)
@@ -223,9 +223,12 @@ class ApiServer:
 
         def scaled(old: Json) -> Json:
             wanted = change(views.scale(old))
-            version = (wanted.get("metadata") or {}).get("resourceVersion")
-            meta = {**old["metadata"], "resourceVersion": version or old["metadata"]["resourceVersion"]}
-            replicas = (wanted.get("spec") or {}).get("replicas", 0)
+            about, spec = wanted.get("metadata") or {}, wanted.get("spec") or {}
+            if not isinstance(about, dict) or not isinstance(spec, dict):
+                raise refusals.bad_request("metadata and spec of a Scale are objects")
+            version = about.get("resourceVersion") or old["metadata"]["resourceVersion"]
+            meta = {**old["metadata"], "resourceVersion": version}
+            replicas = spec.get("replicas", 0)
             return {**old, "metadata": meta, "spec": {**old["spec"], "replicas": replicas}}
 
         terms, _warnings = _terms(request)
@@ -248,8 +251,8 @@ class ApiServer:
         return reply(200, self._shape(request, target, several=True)(objects, meta))
 
     def _evict(self, request: Request, target: Target) -> Reply:
-        options = (messages.value(request) or {}).get("deleteOptions") or {}
-        self._registry.evict(target.home, target.name, options)
+        eviction = _decoded_as(request, "Eviction")
+        self._registry.evict(target.home, target.name, eviction.get("deleteOptions") or {})
         return reply(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
 
@@ -270,6 +273,14 @@ def _terms(request: Request) -> tuple[Terms, list[str]]:
     strictness = request.query.get("fieldValidation") or "Warn"
     dry = request.query.get("dryRun") == "All"
     return Terms(dry=dry, strictness=strictness, warn=warnings.append), warnings
+
+
+def _decoded_as(request: Request, kind: str) -> Json:
+    """The object in the body; raises 400 `Refused` if it is none."""
+    obj = messages.value(request) or {}
+    if not isinstance(obj, dict) or obj.get("kind", kind) != kind:
+        raise refusals.bad_request(f"the body is no {kind}")
+    return obj
 
 
 def _decoded(request: Request, target: Target) -> Json:

@@ -118,8 +118,11 @@ _AUTOSCALER = _object(
 _REFERENCE = _object(kind=TEXT, namespace=TEXT, name=TEXT, uid=TEXT, apiVersion=TEXT, fieldPath=TEXT)
 
 
+_STATUS = _object(conditions=_list(_object("type", "status", type=TEXT, status=TEXT)))
+
+
 def _schema(**fields: Json) -> Json:
-    return {"type": "object", "properties": fields, **ANY}
+    return {"type": "object", "properties": {"status": _STATUS, **fields}, **ANY}
 
 
 _EVENT = _schema(

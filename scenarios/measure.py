@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CUT = 0.002  # seconds; Envoy cuts a request's duration to whole milliseconds, so that it ends too early
+
 Excuse = Callable[["Entry"], bool]
 
 
@@ -103,7 +105,7 @@ class Tail:
 def measured(log: Sequence[Entry], *, until: float, excused: Excuse) -> Measured:
     """The figures; `until` is when the load was stopped, which leaves some requests unanswered."""
     canary = [said for said in log if said.arm == "canary"]
-    lost = [said for said in log if said.failed and not said.injected and said.end < until]
+    lost = [said for said in log if said.failed and not said.injected and said.end < until - CUT]
     return Measured(
         first_routed=min((said.start for said in canary), default=None),
         last_routed=max((said.start for said in canary), default=None),

@@ -5,8 +5,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from scenarios import protobuf, refusals
 from scenarios.patches import Mismatch, merged, patched, strategic
 
@@ -16,7 +14,7 @@ LARGEST_BODY = 3 * 1024 * 1024  # bytes of a request, as on a real server
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-PLAIN = ("application/json", "application/yaml", protobuf.MEDIA)
+PLAIN = ("application/json", protobuf.MEDIA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +73,12 @@ def value(request: Request) -> Json:
     if not body:
         return None
     try:
-        if request.media == "application/yaml":
-            return yaml.safe_load(body)
         if request.media == protobuf.MEDIA:
             return protobuf.decoded(body)
         if request.media not in ("application/json", "*/*") and not request.media.endswith("+json"):
             raise refusals.unsupported_media(PLAIN)
         return json.loads(body, parse_constant=_no_number)
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise refusals.bad_request(f"error decoding: {error}") from error
 
 
@@ -93,13 +89,19 @@ def _no_number(text: str) -> Json:
 
 
 def delete_options(request: Request) -> Json:
-    """From the body, or from the query, which is the older way."""
-    options = dict(value(request) or {})
+    """From the body, or from the query, which is the older way; raises 400 `Refused`."""
+    options = value(request) or {}
+    if not isinstance(options, dict):
+        raise refusals.bad_request("the body is no DeleteOptions")
+    options = dict(options)
     if request.query.get("gracePeriodSeconds"):
         options["gracePeriodSeconds"] = request.number("gracePeriodSeconds")
     for key in ("propagationPolicy", "dryRun"):
         if request.query.get(key):
             options[key] = request.query[key]
+    for key, type_ in (("gracePeriodSeconds", int), ("preconditions", dict)):
+        if not isinstance(options.get(key) or type_(), type_):
+            raise refusals.bad_request(f"DeleteOptions.{key} is of the wrong type")
     return options
 
 
@@ -131,8 +133,11 @@ def _json_patch(steps: Json) -> Callable[[Json], Json]:
 
     def change(old: Json) -> Json:
         try:
-            return patched(old, steps)
+            new = patched(old, steps)
         except Mismatch as mismatch:
             raise refusals.patch_failed() from mismatch
+        if not isinstance(new, dict):
+            raise refusals.bad_request("error decoding patch: the object would be none any more")
+        return new
 
     return change

@@ -34,15 +34,22 @@ def check_types(kind: str, version: str, meta: Json) -> None:
     """Raises 400 `Refused` where `metadata` cannot even be decoded, as a label that is a number."""
     if not isinstance(meta, dict):
         raise _undecodable(kind, version, f"{_go(meta)} into Go struct field .metadata of type v1.ObjectMeta")
+    for name in ("name", "generateName", "namespace", "uid", "resourceVersion"):
+        if not isinstance(meta.get(name) or "", str):
+            raise _undecodable(kind, version, f"{_go(meta[name])} into {_FIELD}.{name} of type string")
     for name in ("labels", "annotations"):
         _check_strings(kind, version, name, meta.get(name))
-    for name in ("finalizers", "ownerReferences"):
-        if not isinstance(meta.get(name) or [], list):
-            raise _undecodable(kind, version, f"{_go(meta[name])} into Go struct field ObjectMeta.{name}")
+    for name, type_ in (("finalizers", str), ("ownerReferences", dict)):
+        values = meta.get(name) or []
+        if not isinstance(values, list) or not all(isinstance(value, type_) for value in values):
+            raise _undecodable(kind, version, f"{_go(values)} into {_FIELD}.{name}")
+
+
+_FIELD = "Go struct field ObjectMeta.metadata"
 
 
 def _check_strings(kind: str, version: str, name: str, values: Json) -> None:
-    field = f"Go struct field ObjectMeta.metadata.{name} of type"
+    field = f"{_FIELD}.{name} of type"
     if not isinstance(values or {}, dict):
         raise _undecodable(kind, version, f"{_go(values)} into {field} map[string]string")
     for value in (values or {}).values():

@@ -61,7 +61,7 @@ def _tokens(pointer: Json) -> list[str]:
 
 
 def _index(token: str, size: int) -> int:
-    if not token.isdigit() or int(token) >= size:
+    if not (token.isascii() and token.isdigit()) or int(token) >= size:
         raise Mismatch(f"no index {token!r}")
     return int(token)
 

@@ -37,7 +37,7 @@ def decoded(body: bytes) -> Json:
     about = {number: text.decode() for number, text in _fields(envelope.get(1, b""))}
     kind = about.get(2, "")
     if kind not in _KINDS:
-        raise unsupported_media(("application/json", "application/yaml"))
+        raise unsupported_media(("application/json",))
     return {"apiVersion": about[1], "kind": kind, **_object(_KINDS[kind], envelope.get(2, b""))}
 
 

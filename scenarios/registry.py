@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from scenarios import refusals
+from scenarios import metadata, refusals
 from scenarios.admission import Admission, stamp, strict_error
 from scenarios.kinds import Kind, Kinds
 from scenarios.patches import same
@@ -55,6 +55,7 @@ class Registry:
 
     def create(self, kind: Kind, obj: Json, namespace: str = "", terms: Terms = PLAIN) -> Json:
         """The object as it is stored; raises `Refused`."""
+        metadata.check_types(kind.kind, kind.versions[0], obj.get("metadata") or {})
         obj = self._placed(kind, obj, namespace)
         unknown: list[str] = []
         fresh = self.admission.created(kind, obj, unknown.append)
@@ -99,6 +100,7 @@ class Registry:
         """What `change` makes of the object, or of its `part`; nothing is written if that is the same."""
         old = self.get(kind, namespace, name)
         wanted = change(old)
+        metadata.check_types(kind.kind, kind.versions[0], wanted.get("metadata"))
         _check_identity(kind, wanted, old)
         unknown: list[str] = []
         new = self.admission.updated(kind, wanted, old, part=part, warn=unknown.append)
@@ -113,6 +115,7 @@ class Registry:
         """The object in place of the one that is there; raises `Refused`."""
         namespace, name = place
         meta = obj.get("metadata") or {}
+        metadata.check_types(kind.kind, kind.versions[0], meta)
         if meta.get("name", name) != name:
             raise refusals.bad_request(
                 f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"

@@ -27,6 +27,7 @@ class Set:
     name: str
     wanted: int  # spec.replicas
     available: int
+    pods: int = 0  # all there are, those that are stopping too
 
 
 def hashed(template: Json) -> Json:
@@ -79,8 +80,7 @@ def sizes(deployment: Json, new: Set | None, old: Sequence[Set]) -> Mapping[str,
     if new is None:
         return {}
     if deployment["spec"]["strategy"]["type"] == "Recreate":
-        busy = {item.name: 0 for item in old if item.wanted}
-        return busy or ({new.name: wanted} if new.wanted != wanted else {})
+        return _recreated(new, old, wanted)
     surge, unavailable = bounds(deployment)
     return _grown(new, old, wanted, wanted + surge) or _shrunk(new, old, wanted - unavailable)
 
@@ -91,6 +91,13 @@ def _as_one(sets: Sequence[Set], wanted: int) -> Mapping[str, int]:
     if len(active) == 1 and active[0].wanted != wanted:
         return {active[0].name: wanted}
     return {}
+
+
+def _recreated(new: Set, old: Sequence[Set], wanted: int) -> Mapping[str, int]:
+    """First no old pod is left, not even one that is stopping; then there are new ones."""
+    busy = {item.name: 0 for item in old if item.wanted}
+    done = new.wanted == wanted or any(item.pods for item in old)
+    return busy or ({} if done else {new.name: wanted})
 
 
 def _grown(new: Set, old: Sequence[Set], wanted: int, most: int) -> Mapping[str, int]:

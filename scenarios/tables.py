@@ -28,7 +28,7 @@ def wanted(accept: str) -> str:
 
 def table(kind: Kind, objects: Sequence[Json], meta: Json, *, now: datetime, include: str) -> Json:
     """The objects as rows; each carries its metadata, or all of it (`include`), for sorting and names."""
-    columns = (Column(name="Name", type="string", path=".metadata.name"), *kind.columns)
+    columns = _columns(kind)
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -40,6 +40,13 @@ def table(kind: Kind, objects: Sequence[Json], meta: Json, *, now: datetime, inc
             if "name" in obj["metadata"]
         ],
     }
+
+
+def _columns(kind: Kind) -> Sequence[Column]:
+    """The name first; Events, whose names say nothing, have it last and only with `-o wide`."""
+    if kind.plural == "events":
+        return (*kind.columns, Column(name="Name", type="string", path=".metadata.name", priority=1))
+    return (Column(name="Name", type="string", path=".metadata.name"), *kind.columns)
 
 
 def _definition(column: Column) -> Json:

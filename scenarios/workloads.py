@@ -4,6 +4,7 @@ Each controller looks at what is there and does the next thing (level, not edge)
 change, as the real ones do; the clock is the running loop's.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from scenarios.clockwork import Chores
 from scenarios.kinds import Kind
 from scenarios.ownership import controller_of, disowned, leaving, matches, owned, place, reference
 from scenarios.progress import count
+from scenarios.refusals import Refused
 from scenarios.registry import Registry
 from scenarios.rollout import HASH, REVISION
 from scenarios.store import Change
@@ -21,6 +23,7 @@ from scenarios.store import Change
 Json = Any
 
 LAG = 0.01  # seconds between a change and a controller's answer to it
+RETRY = 1.0  # seconds until a controller tries again what the server refused
 _OWNERS = {"replicasets": "deployments", "pods": "replicasets"}
 _PREFIX = "deployment.kubernetes.io/"
 # Annotations of a Deployment that its ReplicaSets do not inherit
@@ -45,10 +48,19 @@ class Workloads:
         if plural in _OWNERS:
             for name in self._owners(plural, obj, change.before or obj):
                 self._soon(_OWNERS[plural], obj["metadata"]["namespace"], name)
+                if plural == "pods" and change.type == "DELETED":
+                    self._wake_above(obj["metadata"]["namespace"], name)
 
     def close(self) -> None:
         """Nothing is done any more."""
         self._chores.close()
+
+    def _wake_above(self, namespace: str, replica_set: str) -> None:
+        """The ReplicaSet's Deployment, which may have waited for its last old pod to stop."""
+        found = self._registry.find("replicasets", namespace, replica_set)
+        ref = controller_of(found) if found else None
+        if ref:
+            self._soon("deployments", namespace, ref["name"])
 
     def _owners(self, plural: str, obj: Json, before: Json) -> Sequence[str]:
         """The object's controller, now and before; if it has none, those that might adopt it."""
@@ -67,8 +79,11 @@ class Workloads:
 
         def chore() -> None:
             obj = self._registry.find(plural, namespace, name)
-            if obj is not None:
-                look[plural](obj)
+            try:
+                if obj is not None:
+                    look[plural](obj)
+            except Refused:  # the namespace is going, or an annotation too many: it may get better
+                self._soon(plural, namespace, name, after=RETRY)
 
         # a deadline waits in a place of its own, so that nearer chores do not push it away
         self._chores.at((plural, namespace, name, after > LAG), chore, after=after)
@@ -133,8 +148,11 @@ class Workloads:
         return self._write("deployments", deployment, lambda old: _annotated(old, {REVISION: str(revision)}))
 
     def _resize(self, deployment: Json, new: Json | None, old: Sequence[Json]) -> None:
-        figures = [_figures(item) for item in old]
-        sizes = rollout.sizes(deployment, _figures(new) if new else None, figures)
+        pods = Counter(
+            _owner(pod) for pod in self._registry.store.all(self._kind("pods"), place(deployment)[0])
+        )
+        figures = [_figures(item, pods) for item in old]
+        sizes = rollout.sizes(deployment, _figures(new, pods) if new else None, figures)
         for name, size in sizes.items():
             where = self._kind("replicasets"), deployment["metadata"]["namespace"], name
             self._registry.update(*where, _to_size(size))
@@ -250,11 +268,11 @@ def _revision(sets: Sequence[Json]) -> int:
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def _figures(item: Json) -> rollout.Set:
+def _figures(item: Json, pods: Mapping[str, int]) -> rollout.Set:
     """A ReplicaSet's figures; availability is of before until its controller has caught up."""
-    wanted = item["spec"]["replicas"]
+    wanted, meta = item["spec"]["replicas"], item["metadata"]
     available = min(wanted, count(item, "availableReplicas"))
-    return rollout.Set(name=item["metadata"]["name"], wanted=wanted, available=available)
+    return rollout.Set(name=meta["name"], wanted=wanted, available=available, pods=pods.get(meta["uid"], 0))
 
 
 def _to_size(size: int) -> Callable[[Json], Json]:

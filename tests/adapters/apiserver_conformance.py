@@ -165,7 +165,7 @@ async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[Json]:
 async def eventually(look: Callable[[], Awaitable[Json]], *, within: float = 5.0) -> Json:
     """What `look` returns, once that is true; it is asked again and again."""
     async with asyncio.timeout(within):
-        while not (found := await look()):
+        while not (found := await look()):  # noqa: ASYNC110 (it cannot tell when it is)
             await asyncio.sleep(0.02)
     return found
 
@@ -196,11 +196,21 @@ def config(name: str = "notes", **meta: Json) -> Json:
 
 
 def widget(name: str = "one", **spec: Json) -> Json:
-    return {"apiVersion": "conformance.serin.dev/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec}
+    return {
+        "apiVersion": "conformance.serin.dev/v1",
+        "kind": "Widget",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
 
 
 def policy(name: str = "default", **spec: Json) -> Json:
-    return {"apiVersion": "serin.dev/v1alpha1", "kind": "CanaryPolicy", "metadata": {"name": name}, "spec": spec}
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "CanaryPolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
 
 
 def run(name: str = "model-canary-abc-1", **spec: Json) -> Json:
@@ -288,7 +298,10 @@ async def test_adding_sets_a_field_that_is_there_and_one_that_is_not(api: Api) -
         ]
         answer = await api.patched("virtualservices", "model", steps, JSON_PATCH)
         assert answer.code == 200, answer
-        assert [route["weight"] for route in answer.value["spec"]["http"][0]["route"]] == [100 - weight, weight]
+        assert [route["weight"] for route in answer.value["spec"]["http"][0]["route"]] == [
+            100 - weight,
+            weight,
+        ]
         assert answer.value["spec"]["http"][0]["timeout"] == "5s"
 
 
@@ -309,7 +322,9 @@ async def test_a_merge_patch_with_a_stale_version_is_a_409(api: Api) -> None:
     stale = version_of(await api.made("canaryruns", run()))
     await api.patched("canaryruns", run()["metadata"]["name"], {"metadata": {"labels": {"a": "b"}}})
     patch = {"metadata": {"resourceVersion": stale}, "status": {"weight": 10}}
-    answer = await api.ask("PATCH", api.at("canaryruns", run()["metadata"]["name"], "status"), patch, MERGE_PATCH)
+    answer = await api.ask(
+        "PATCH", api.at("canaryruns", run()["metadata"]["name"], "status"), patch, MERGE_PATCH
+    )
     assert (answer.code, answer.value["reason"]) == (409, "Conflict")
     assert answer.value["details"]["kind"] == "canaryruns"
 
@@ -432,7 +447,9 @@ async def test_a_generated_name_begins_as_asked_and_is_new_each_time(api: Api) -
 
 async def test_the_server_owns_uid_time_and_generation(api: Api) -> None:
     mine = {"uid": "mine", "creationTimestamp": "2001-01-01T00:00:00Z", "generation": 7}
-    made = (await api.made("canarypolicies", policy() | {"metadata": {"name": "default", **mine}}))["metadata"]
+    made = (await api.made("canarypolicies", policy() | {"metadata": {"name": "default", **mine}}))[
+        "metadata"
+    ]
     assert made["uid"] != "mine"
     assert made["creationTimestamp"] > "2001-01-01T00:00:00Z"
     assert made["generation"] == 1
@@ -493,7 +510,9 @@ async def test_a_change_of_spec_raises_the_generation_a_label_or_status_does_not
     name = run()["metadata"]["name"]
     await api.made("canaryruns", run())
     await api.patched("canaryruns", name, {"metadata": {"labels": {"a": "b"}}})
-    status = await api.ask("PATCH", api.at("canaryruns", name, "status"), {"status": {"weight": 5}}, MERGE_PATCH)
+    status = await api.ask(
+        "PATCH", api.at("canaryruns", name, "status"), {"status": {"weight": 5}}, MERGE_PATCH
+    )
     assert status.code == 200, status
     assert status.value["status"]["weight"] == 5
     assert status.value["metadata"]["generation"] == 1
@@ -576,7 +595,7 @@ async def test_a_wrong_type_and_a_missing_field_are_named(api: Api) -> None:
     assert answer.code == 422
     assert "spec.steps in body must be of type array" in answer.value["message"]
     answer = await api.ask("POST", api.at("canaryruns"), {**run(), "spec": {}})
-    assert 'spec.plan: Required value' in answer.value["message"]
+    assert "spec.plan: Required value" in answer.value["message"]
 
 
 async def test_rules_of_the_schema_hold(api: Api) -> None:
@@ -773,11 +792,20 @@ async def test_a_precondition_that_does_not_hold_keeps_the_object(api: Api) -> N
     assert (await api.ask("DELETE", api.at("configmaps", "notes"), right)).code == 200
 
 
-async def test_deleting_an_owner_takes_its_pods_within_a_second_but_not_what_a_finalizer_holds(api: Api) -> None:
+async def test_deleting_an_owner_takes_its_pods_within_a_second_but_not_what_a_finalizer_holds(
+    api: Api,
+) -> None:
     owner = await api.made("deployments", deployment())
     await settled(api, pods=2)
-    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "model", "uid": owner["metadata"]["uid"]}
-    held = run() | {"metadata": {"name": "held", "ownerReferences": [reference], "finalizers": ["serin.dev/x"]}}
+    reference = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "model",
+        "uid": owner["metadata"]["uid"],
+    }
+    held = run() | {
+        "metadata": {"name": "held", "ownerReferences": [reference], "finalizers": ["serin.dev/x"]}
+    }
     await api.made("canaryruns", held)
     await api.made("canaryruns", run() | {"metadata": {"name": "free", "ownerReferences": [reference]}})
     assert (await api.ask("DELETE", api.at("deployments", "model"))).code == 200
@@ -826,7 +854,9 @@ async def test_what_is_made_for_an_owner_that_is_gone_goes_too(api: Api) -> None
 
 async def test_a_finalizer_keeps_a_deleted_namespace_terminating(api: Api) -> None:
     made = await api.ask(
-        "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "n-"}}
+        "POST",
+        "/api/v1/namespaces",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "n-"}},
     )
     name = made.value["metadata"]["name"]
     inside = Api(api.transport, name)
@@ -1018,7 +1048,11 @@ async def test_the_scale_subresource_reads_and_writes_replicas_only(api: Api) ->
 async def test_a_pod_that_is_deleted_or_evicted_is_replaced(api: Api) -> None:
     await api.made("deployments", deployment())
     first, second = await settled(api, pods=2)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": first["metadata"]["name"]}}
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": first["metadata"]["name"]},
+    }
     path = api.at("pods", first["metadata"]["name"], "eviction")
     assert (await api.ask("POST", path, eviction)).code == 201
     assert (await api.ask("DELETE", api.at("pods", second["metadata"]["name"]))).code == 200
@@ -1101,7 +1135,12 @@ async def test_an_event_without_what_it_must_say_is_a_422(api: Api) -> None:
 
 
 async def test_a_secret_stores_strings_in_base64(api: Api) -> None:
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"url": "http://x"}}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s"},
+        "stringData": {"url": "http://x"},
+    }
     made = await api.made("secrets", secret)
     assert made["data"] == {"url": "aHR0cDovL3g="}
     assert made["type"] == "Opaque"

@@ -142,6 +142,11 @@ async def test_a_long_note_ends_at_a_word_within_1024_bytes() -> None:
     assert text.startswith(short.removesuffix(" …") + " ")
 
 
+async def test_characters_of_several_bytes_count_as_such() -> None:
+    text = "Bär " * 250  # 1 000 characters, 1 250 bytes
+    assert len(note(text).encode()) <= 1024
+
+
 async def test_a_long_note_without_words_is_cut_between_characters() -> None:
     short = note("ü" * 2000)
     assert len(short.encode()) <= 1024

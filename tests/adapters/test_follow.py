@@ -1,12 +1,15 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from controller.kube import Changed, Kube, Listed
+from controller.kube import ApiError, Changed, Kube, Listed
+from scenarios.virtual import virtual_loop
+from scenarios.world import World
 from tests.adapters.scripted import (
     NEVER,
     Answer,
@@ -211,6 +214,12 @@ async def test_silence_is_a_dead_connection_and_costs_no_list() -> None:
     assert len(followed.transport.lists) == 1
 
 
+async def test_a_quiet_kind_is_listed_once_however_long_nothing_happens() -> None:
+    followed = await Followed(lists_and(listed(), QUIET)).live(24 * HOUR)
+    assert len(followed.transport.lists) == 1
+    assert len(followed.transport.watches) <= 24 * HOUR / 90 + 1
+
+
 async def test_a_server_that_never_answers_a_watch_is_asked_again() -> None:
     followed = await Followed(lists_and(listed(), watched_after(NEVER), QUIET)).live(60)
     assert [round(watch.at) for watch in followed.transport.watches] == [0, 30]
@@ -280,3 +289,107 @@ async def test_what_is_allowed_again_is_denied_no_more() -> None:
         ).live(9)
     assert not followed.kube.denied
     assert [entry["event"] for entry in logs] == ["follow_interrupted", "follow_resumed"]
+
+
+def config_map(name: str) -> Any:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": "0"}}
+
+
+def stir(world: World, chance: random.Random) -> None:
+    """One change of something."""
+    name = f"map-{chance.randrange(5)}"
+    if world.get("configmaps", "default", name) is None:
+        world.create(config_map(name))
+    elif chance.random() < 0.3:
+        world.delete("configmaps", "default", name)
+    else:
+        world.patch("configmaps", "default", name, {"data": {"n": str(chance.random())}})
+
+
+@pytest.mark.parametrize("fault", ["outage", "hang", "slow", "watch-drop", "all"])
+async def test_after_any_trouble_what_was_told_is_what_there_is(fault: str) -> None:
+    world, chance = World(clock=virtual_loop().now, history=20), random.Random(fault)
+    kube = Kube(world.transport(), chance=random.Random(1))
+    view: dict[str, Any] = {}
+
+    async def follow() -> None:
+        async for news in kube.follow("/api/v1/namespaces/default/configmaps"):
+            if isinstance(news, Listed):
+                view.clear()
+                view.update({item["metadata"]["name"]: item for item in news.items})
+            elif news.type == "DELETED":
+                del view[news.object["metadata"]["name"]]
+            else:
+                view[news.object["metadata"]["name"]] = news.object
+
+    follower = asyncio.create_task(follow())
+    for _ in range(10):
+        kinds = ["outage", "hang", "slow", "watch-drop"] if fault == "all" else [fault]
+        world.fault(chance.choice(kinds), seconds=chance.uniform(1, 100))
+        for _ in range(40):
+            stir(world, chance)
+            await asyncio.sleep(chance.expovariate(1))
+    await asyncio.sleep(200)
+    assert not follower.done()
+    there = world.objects("configmaps", "default")
+    assert {name: item["metadata"]["resourceVersion"] for name, item in view.items()} == {
+        item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in there
+    }
+    follower.cancel()
+    await asyncio.wait((follower,))
+    await world.close()
+
+
+async def back_after(outage: float, *, lease: bool) -> float:
+    """Seconds from the end of an outage until a follower tells what happened in it."""
+    world = World(clock=virtual_loop().now)
+    kube = Kube(world.transport(), chance=random.Random(1))
+    heard = asyncio.Event()
+
+    async def follow() -> None:
+        async for news in kube.follow("/api/v1/namespaces/default/configmaps"):
+            if "late" in str(news):
+                heard.set()
+
+    async def ask() -> None:
+        while lease:
+            await asyncio.sleep(1)
+            with suppress(ApiError):
+                await kube.once("GET", "/api/v1/namespaces/default")
+
+    tasks = [asyncio.create_task(follow()), asyncio.create_task(ask())]
+    await asyncio.sleep(10)
+    world.fault("outage", seconds=outage)
+    await asyncio.sleep(outage)
+    world.create(config_map("late"))
+    await heard.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await world.close()
+    return virtual_loop().time() - 10 - outage
+
+
+async def test_a_follower_is_back_within_a_minute_of_a_long_outage() -> None:
+    assert await back_after(600, lease=False) <= 45
+
+
+async def test_a_follower_is_back_within_seconds_where_another_call_finds_the_server_back() -> None:
+    assert await back_after(600, lease=True) <= 2.6
+
+
+async def test_a_server_that_answers_calls_but_drops_watches_is_not_flooded() -> None:
+    calls = in_turn(*[page(503), listed()] * 4000)
+    followed = Followed(lambda asked: page(503) if asked.watch else calls(asked))
+
+    async def ask() -> None:
+        while True:
+            await asyncio.sleep(1)
+            with suppress(ApiError):
+                await followed.kube.once("GET", PATH)
+
+    asking = asyncio.create_task(ask())
+    await followed.live(HOUR)
+    assert len(followed.transport.watches) < HOUR
+    asking.cancel()
+    await asyncio.wait((asking,))

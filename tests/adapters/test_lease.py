@@ -2,7 +2,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from controller.kube import Kube
 from controller.lease import Claim, Stuck, hold
 from controller.ports import Answer, Transport
-from scenarios.virtual import virtual_loop
+from scenarios.virtual import Process, virtual_loop
 from scenarios.world import World
 
 pytestmark = pytest.mark.virtual
@@ -396,3 +396,77 @@ async def test_candidates_for_a_free_lease_do_not_both_lead(world: World) -> Non
         assert [replica.leads for replica in replicas].count(True) == 1
         for replica in replicas:
             await replica.end()
+
+
+async def test_a_frozen_leader_that_thaws_stops_as_soon_as_it_runs_again(world: World) -> None:
+    """SIGSTOP, or a machine that swaps: its clock went on, its Lease is another's."""
+    frozen, process = Replica(world, "a"), Process("a")
+    life = process.start(held(frozen))
+    await asyncio.sleep(0.5)
+    heir = Replica(world, "b").start()
+    await asyncio.sleep(10)
+    assert frozen.leads
+    process.freeze()
+    await asyncio.sleep(30)
+    assert heir.leads
+    process.thaw()
+    await asyncio.sleep(0.01)
+    assert not frozen.leads
+    assert heir.leads
+    await asyncio.sleep(60)
+    assert (frozen.epochs, heir.epochs) == ([1], [2])
+    await heir.end()
+    life.cancel()
+    await asyncio.wait((life,))
+
+
+async def held(replica: Replica) -> None:
+    replica.start()
+    await replica.task
+
+
+async def test_a_killed_leader_is_succeeded_and_its_epoch_is_over(world: World) -> None:
+    process, victim = Process("a"), Replica(world, "a")
+    process.start(held(victim))
+    await asyncio.sleep(0.5)
+    heir = Replica(world, "b").start()
+    await asyncio.sleep(10)
+    process.kill()
+    await asyncio.sleep(WORST)
+    assert (victim.epochs, heir.epochs) == ([1], [2])
+    await heir.end()
+    await process.bury()
+
+
+async def test_two_replicas_of_one_name_do_not_both_lead(world: World) -> None:
+    replicas = [Replica(world, "a", seed=seed).start() for seed in (1, 2)]
+    await asyncio.sleep(600)
+    assert [replica.leads for replica in replicas].count(True) == 1
+    assert sum(len(replica.spells) for replica in replicas) <= 2  # not in turn either
+    for replica in replicas:
+        await replica.end()
+
+
+async def test_a_lease_whose_taking_was_not_answered_is_ours(world: World) -> None:
+    replica = Replica(world, "a", transport=Severable(world.transport()))
+    replica.kube.transport.loses_answers = True
+    replica.start()
+    await asyncio.sleep(1.9)
+    assert lease(world)["holderIdentity"] == "a"
+    assert not replica.leads
+    replica.kube.transport.loses_answers = False
+    await asyncio.sleep(2)
+    assert replica.leads
+    await replica.end()
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_the_deadline_is_kept_to_the_moment(world: World, seed: int) -> None:
+    replica = Replica(world, "a", seed=seed).start()
+    await asyncio.sleep(10 + seed / 3)
+    renewed = datetime.fromisoformat(lease(world)["renewTime"]) - virtual_loop().now()
+    began = now() + renewed.total_seconds()
+    world.fault("outage", seconds=30)
+    await asyncio.sleep(6)
+    assert replica.spells[0][1] == pytest.approx(began + 4, abs=1e-3)
+    await replica.end()

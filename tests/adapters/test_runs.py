@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from controller import resource
 from controller.cluster import Cluster
 from controller.kube import ApiError, Kube, Listed
 from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange
-from controller.ports import Overtaken
+from controller.ports import Answer, Overtaken, Transport
 from controller.runs import Runs
 from scenarios.virtual import START, virtual_loop
 from scenarios.world import World
@@ -286,13 +287,33 @@ async def test_a_late_answer_does_not_bring_a_deleted_run_back(shelf: Shelf) -> 
     await shelf.runs.guard(run)
     await shelf.follow()
     shelf.world.delete("canaryruns", "default", NAME)
+    shelf.kube.transport = Late(shelf.kube.transport)
     await shelf.runs.release(run)
-    await asyncio.sleep(1)
+    assert shelf.stored() is None
     assert shelf.cluster.get("canaryruns", "default", NAME) is None
+
+
+class Late:
+    """A way to the API server whose answers take a second to come back."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+
+    @asynccontextmanager
+    async def request(self, method: str, path: str, **rest: Any) -> AsyncIterator[Answer]:
+        async with self.inner.request(method, path, **rest) as answer:
+            await asyncio.sleep(1)
+            yield answer
+
+
+async def test_a_run_that_is_gone_cannot_be_saved(shelf: Shelf) -> None:
+    run = await shelf.create()
+    await shelf.follow()
+    shelf.world.delete("canaryruns", "default", NAME)
+    await asyncio.sleep(1)
     with pytest.raises(ApiError) as raised:
         await shelf.runs.save(run, checkpoint(), epoch=1)
     assert raised.value.not_found
-    assert shelf.cluster.get("canaryruns", "default", NAME) is None
 
 
 async def test_doorbells_become_commands_once(shelf: Shelf) -> None:

@@ -1,0 +1,62 @@
+"""`serin scenario run`: exit codes, the table, and the JSON."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from scenarios.cli import scenario
+
+STORY = Path(__file__).parents[2] / "scenarios" / "bad-annotation.yaml"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(scenario, ["run", *map(str, arguments)])
+
+
+def test_a_story_that_ends_as_expected_exits_with_0_and_tells_what_happened(tmp_path: Path) -> None:
+    said = run(STORY, "--json", tmp_path / "out.json")
+    assert said.exit_code == 0, said.output
+    assert "bad-annotation (virtual), expected: Held (Refused)" in said.stderr
+    assert "0.0 s  the canary's pods are started" in said.stderr
+    assert "ok  bad-annotation" in said.stderr
+    (result,) = json.loads((tmp_path / "out.json").read_text())
+    assert result["name"] == "bad-annotation"
+    assert result["ok"] is True
+
+
+def test_a_story_that_ends_otherwise_exits_with_3(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(STORY.read_text().replace("outcome: Held, reason: Refused", "outcome: Promoted"))
+    said = run(file, "--quiet", "--json", "-")
+    assert said.exit_code == 3
+    assert "NOT  bad-annotation" in said.stderr
+    assert json.loads(said.stdout)[0]["outcome"] == "Held"
+    assert "pods are started" not in said.stderr
+
+
+def test_a_malformed_file_exits_with_2_before_anything_is_played(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(STORY.read_text().replace("duration: 30s", "duration: 30"))
+    said = run(STORY, file)
+    assert said.exit_code == 2
+    assert said.stderr == f'{file}: spec.duration: expected a duration like "20s", got 30\n'
+
+
+def test_a_file_that_is_not_there_exits_with_2(tmp_path: Path) -> None:
+    said = run(tmp_path / "no.yaml")
+    assert said.exit_code == 2
+    assert "cannot be read" in said.stderr
+
+
+def test_no_file_is_bad_usage() -> None:
+    assert run().exit_code == 2

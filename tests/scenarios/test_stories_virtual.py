@@ -1,0 +1,192 @@
+"""Every story, played to its end in virtual time by the controller as it is."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from scenarios.objects import CANARY, NAMESPACE, STABLE
+from scenarios.play import Theatre, play
+from scenarios.plot import Arm, ArmFault, Pods, Story, Target, TargetFault
+from scenarios.story import BadStory, load
+from scenarios.virtual import run_virtual
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+STORIES = sorted(file.stem for file in SCENARIOS.glob("*.yaml"))
+KEYS = [
+    "name",
+    "ok",
+    "mode",
+    "outcome",
+    "reason",
+    "check",
+    "secondsToVerdict",
+    "secondsToWeightZero",
+    "lastAttempt",
+    "weights",
+    "requests",
+    "evidence",
+]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
+
+
+def story(name: str) -> Story:
+    return load(SCENARIOS / f"{name}.yaml")
+
+
+def played(what: Story) -> Theatre:
+    return run_virtual(Theatre.play(what))
+
+
+def events(theatre: Theatre, reason: str) -> list[str]:
+    found = [event for event in theatre.world.objects("events", NAMESPACE) if event["reason"] == reason]
+    return [event.get("note") or event.get("message", "") for event in found]
+
+
+# -- what every story has to show
+
+
+def look_bad_annotation(theatre: Theatre) -> None:
+    assert theatre.world.objects("canaryruns", NAMESPACE) == []
+    assert theatre.result.weights == ((0.0, 0),)
+    (said,) = events(theatre, "Refused")
+    assert "serin.dev/steps" in said
+    assert "5,lots" in said
+
+
+def look_template_changed(theatre: Theatre) -> None:
+    runs = theatre.world.objects("canaryruns", NAMESPACE)
+    assert sorted(run["status"]["phase"] for run in runs) == ["Failed", "Succeeded"]
+    annotations = theatre.world.get("deployments", NAMESPACE, STABLE)["spec"]["template"]["metadata"]
+    assert annotations["annotations"]["example.com/model"] == "v3"
+
+
+def look_slack_hangs(theatre: Theatre) -> None:
+    assert theatre.receiver.received == []
+
+
+def look_virtualservice_edited(theatre: Theatre) -> None:
+    (route,) = theatre.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
+    assert route["timeout"] == "20s"
+    at = next(at for at, weight in theatre.result.weights if weight == 70)
+    back = next(weight for later, weight in theatre.result.weights if later > at)
+    assert back == 20
+    assert events(theatre, "WeightRepaired")
+
+
+def look_promotion_fails(theatre: Theatre) -> None:
+    stable = theatre.world.get("deployments", NAMESPACE, STABLE)
+    env = stable["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert env == [{"name": "MODEL_VERSION", "value": "v1"}]
+
+
+def look_good_canary(theatre: Theatre) -> None:
+    stable = theatre.world.get("deployments", NAMESPACE, STABLE)
+    env = stable["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert env == [{"name": "MODEL_VERSION", "value": "v2"}]
+    assert stable["spec"]["template"]["metadata"]["labels"]["version"] == "stable"
+
+
+def look_metrics_outage(theatre: Theatre) -> None:
+    assert not [at for at, _ in theatre.result.weights if 22 < at < 50]
+
+
+def look_two_controllers(theatre: Theatre) -> None:
+    (run,) = theatre.world.objects("canaryruns", NAMESPACE)
+    (lease,) = theatre.world.objects("leases")
+    assert run["status"]["epoch"] == lease["spec"]["leaseTransitions"]
+    assert lease["spec"]["leaseTransitions"] >= 1
+
+
+def look_under_provisioned(theatre: Theatre) -> None:
+    assert theatre.result.weights[-1][1] == 20
+    assert theatre.world.get("deployments", NAMESPACE, CANARY)["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_ends_as_its_file_expects(name: str) -> None:
+    theatre = played(story(name))
+    result = theatre.result
+    said = json.loads(json.dumps(dict(result.as_json())))
+    assert result.ok, said
+    assert list(said) == KEYS
+    assert result.requests.failed == 0
+    assert {weight for _, weight in result.weights} <= {0, 70, *story(name).policy["steps"]}
+    look = globals().get(f"look_{name.replace('-', '_')}")
+    if look is not None:
+        look(theatre)
+
+
+# -- the theatre itself
+
+
+def test_the_same_story_played_twice_is_the_same_to_the_last_request() -> None:
+    first, second = (play(story("crash-loop")).as_json() for _ in range(2))
+    assert first == second
+
+
+def test_another_seed_is_another_day() -> None:
+    first, second = (play(replace(story("crash-loop"), seed=seed)) for seed in (1, 2))
+    assert first.requests != second.requests
+
+
+def burst(*more: ArmFault | TargetFault) -> Story:
+    """One request in five fails from 20 s on, and something else goes wrong too."""
+    what = story("errors-burst")
+    return replace(what, history=timedelta(seconds=60), faults=(*what.faults, *more))
+
+
+@pytest.mark.parametrize("kind", ["outage", "hang", "conflict", "watch-drop", "slow"])
+def test_trouble_with_the_api_server_delays_a_rollback_by_no_more_than_it_lasts(kind: str) -> None:
+    trouble = TargetFault(
+        at=timedelta(seconds=21), target=Target.API_SERVER, kind=kind, lasting=timedelta(seconds=10)
+    )
+    result = play(burst(trouble))
+    assert result.outcome == "RolledBack"
+    assert result.check == "errors"
+    assert result.seconds_to_weight_zero < 30
+
+
+def test_a_frozen_controller_goes_on_when_it_is_thawed() -> None:
+    frozen = TargetFault(
+        at=timedelta(seconds=21), target=Target.CONTROLLER, kind="freeze", lasting=timedelta(seconds=8)
+    )
+    result = play(burst(frozen))
+    assert result.outcome == "RolledBack"
+    assert 8 < result.seconds_to_weight_zero < 30
+
+
+def test_an_alert_arrives_once_where_nothing_hinders_it() -> None:
+    what = story("slack-hangs")
+    theatre = played(replace(what, faults=what.arm_faults))
+    assert [url for _, url, _ in theatre.receiver.received] == ["http://alerts.lab/slack"]
+    assert b"errors" in theatre.receiver.received[0][2]
+
+
+def test_one_bad_pod_of_two_is_a_fault_of_the_story_and_of_no_other_pod() -> None:
+    what = story("canary-hangs")
+    (fault,) = what.arm_faults
+    theatre = played(replace(what, faults=(replace(fault, pods=Pods.ONE),), duration=timedelta(seconds=60)))
+    faulty = [life.pod.name for life in theatre.pods.lives.values() if life.pod.faults]
+    assert len(faulty) == 1
+    assert all(life.pod.arm is Arm.CANARY for life in theatre.pods.lives.values() if life.pod.faults)
+
+
+def test_a_policy_that_the_api_server_refuses_is_a_fault_of_the_file() -> None:
+    what = story("good-canary")
+    broken = replace(what, policy={**what.policy, "steps": [50, 10]})
+    with pytest.raises(
+        BadStory, match=r"good-canary\.yaml: spec\.policy: the API server refuses the CanaryPolicy"
+    ):
+        play(broken)

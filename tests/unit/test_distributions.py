@@ -1,0 +1,57 @@
+"""Prediction drift: sets that are asked about, and how far apart two arms are."""
+
+import numpy as np
+import pytest
+
+from analysis.distributions import distance, distance_interval, drift_question, likeness_question
+
+STABLE = np.array([10.0, 40.0, 100.0, 200.0, 100.0, 40.0, 10.0])
+
+
+def test_the_witness_is_where_the_canary_was_more_frequent() -> None:
+    question = drift_question(STABLE, STABLE[::-1] * np.array([1, 1, 1, 1, 1, 2, 2]), tolerance=0.05)
+    assert question is not None
+    assert list(question.stable[:, 0]) == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_without_a_canary_the_witness_is_stables_upper_half() -> None:
+    question = drift_question(STABLE, np.zeros(7), tolerance=0.05)
+    assert question is not None
+    assert list(question.stable[:, 0]) == list(question.stable[:, 1])
+
+
+def test_the_two_halves_are_each_others_rest() -> None:
+    question = drift_question(STABLE, np.zeros(7), tolerance=0.05)
+    assert question is not None
+    assert (question.stable[:, 1] + question.stable[:, 2] == 1).all()
+    assert question.weight.sum() == pytest.approx(1)
+
+
+def test_a_pass_also_asks_about_tails_and_middle() -> None:
+    question = likeness_question(STABLE, np.zeros(7), tolerance=0.1)
+    assert question is not None
+    assert question.stable.shape == (7, 5)
+    assert (question.delta == 0.1).all()
+
+
+def test_nothing_learned_asks_nothing() -> None:
+    assert drift_question(np.zeros(7), np.zeros(7), tolerance=0.05) is None
+    assert likeness_question(np.zeros(7), np.zeros(7), tolerance=0.05) is None
+
+
+def test_identical_arms_are_at_distance_zero_and_disjoint_ones_at_one() -> None:
+    assert distance(STABLE, STABLE * 0.1) == 0.0
+    apart = distance(np.array([1e6, 0.0]), np.array([0.0, 1e6]))
+    assert apart == pytest.approx(1.0, abs=0.01)
+    assert distance(STABLE, np.zeros(7)) is None
+
+
+def test_the_interval_holds_the_distance_and_narrows() -> None:
+    moved = np.roll(STABLE, 1)
+    truth = 0.5 * np.abs(STABLE / 500 - moved / 500).sum()
+    few = distance_interval(STABLE, moved, error=0.01)
+    many = distance_interval(STABLE * 100, moved * 100, error=0.01)
+    assert few[0] <= truth <= few[1]
+    assert many[0] <= truth <= many[1]
+    assert many[1] - many[0] < few[1] - few[0]
+    assert distance_interval(STABLE, np.zeros(7), error=0.01) == (0.0, 1.0)

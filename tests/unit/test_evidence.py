@@ -1,0 +1,218 @@
+"""One check's running evidence: what changes it, what does not, and that it can be kept."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.evidence import (
+    SHARES,
+    CheckKind,
+    CheckSpec,
+    Evidence,
+    begin,
+    load,
+    next_step,
+    normalised,
+    restart,
+    save,
+    update,
+)
+from analysis.samples import Counts, Histogram, PodSample, Sample
+
+LE = tuple(0.01 * 1.1**i for i in range(60))
+SPECS = {
+    CheckKind.LATENCY: CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2),
+    CheckKind.ERROR_RATE: CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001),
+    CheckKind.PREDICTIONS: CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05),
+}
+
+
+def value(
+    kind: CheckKind, rng: np.random.Generator, n: int, bad: float, le: tuple[float, ...]
+) -> Counts | Histogram:
+    if kind is CheckKind.ERROR_RATE:
+        return Counts(n, int(rng.binomial(n, 0.2 if bad > 1 else 0.002)))
+    x = rng.lognormal(np.log(0.05), 0.5, n) * bad
+    return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
+
+
+def tick(
+    kind: CheckKind,
+    second: int,
+    *,
+    canary_pods: int = 2,
+    bad: float = 1.0,
+    le: tuple[float, ...] = LE,
+    canary_le: tuple[float, ...] | None = None,
+) -> tuple[Sample, Sample]:
+    rng = np.random.default_rng(second)
+    stable = tuple(PodSample(f"s{j}", f"n{j}", value(kind, rng, 20, 1.0, le)) for j in range(5))
+    canary = tuple(
+        PodSample(f"c{j}", f"m{j}", value(kind, rng, 10, bad, canary_le or le)) for j in range(canary_pods)
+    )
+    return Sample(second, second + 1.0, stable), Sample(second, second + 1.0, canary)
+
+
+def fed(kind: CheckKind, seconds: range, evidence: Evidence | None = None, **how) -> Evidence:  # type: ignore[no-untyped-def]
+    evidence = evidence or begin(SPECS[kind], steps=4)
+    for second in seconds:
+        evidence = update(evidence, *tick(kind, second, **how))
+    return evidence
+
+
+def history(kind: CheckKind, seconds: int = 30) -> Evidence:
+    return fed(kind, range(seconds), canary_pods=0)
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_history_of_stable_alone_is_learned_from_but_proves_nothing(kind: CheckKind) -> None:
+    evidence = history(kind)
+    assert evidence.log_e == pytest.approx(0.0)
+    assert evidence.memory.recent.sum() > 1000
+    assert evidence.step_began is None
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_a_bad_canary_raises_the_evidence_and_a_like_one_does_not(kind: CheckKind) -> None:
+    bad = fed(kind, range(30, 60), history(kind), bad=3.0)
+    like = fed(kind, range(30, 60), history(kind))
+    assert bad.log_e > 8
+    assert like.log_e < 0.5
+    assert like.log_e_pass > bad.log_e_pass
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_update_leaves_the_old_evidence_alone(kind: CheckKind) -> None:
+    evidence = fed(kind, range(30, 40), history(kind))
+    before = json.dumps(save(evidence))
+    fed(kind, range(40, 60), evidence, bad=3.0)
+    assert json.dumps(save(evidence)) == before
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+@pytest.mark.parametrize("pods", [1, 2, 6])
+def test_what_was_saved_goes_on_bit_by_bit(kind: CheckKind, pods: int) -> None:
+    there = fed(kind, range(30, 75), history(kind), canary_pods=pods)
+    text = json.dumps(save(there), allow_nan=False)
+    back = load(there.spec, json.loads(text), steps=4)
+    assert json.dumps(save(back)) == text
+    on, back_on = (fed(kind, range(75, 120), one, canary_pods=pods, bad=1.5) for one in (there, back))
+    assert json.dumps(save(on)) == json.dumps(save(back_on))
+    assert on.log_e == back_on.log_e
+
+
+def test_a_run_of_three_checks_is_kept_in_a_few_kilobytes() -> None:
+    sizes = [len(json.dumps(save(fed(kind, range(30, 200), history(kind))))) for kind in CheckKind]
+    assert sum(sizes) < 16_000
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"kind": "ErrorRate"}, {"shapes": [[9999]]}])
+def test_what_another_version_saved_is_refused(change: dict) -> None:  # type: ignore[type-arg]
+    saved = save(history(CheckKind.LATENCY))
+    with pytest.raises(ValueError, match="restart the step"):
+        load(SPECS[CheckKind.LATENCY], {**saved, **change}, steps=4)
+
+
+def test_a_tick_that_repeats_or_goes_back_is_ignored() -> None:
+    evidence = fed(CheckKind.LATENCY, range(30, 40), history(CheckKind.LATENCY))
+    for second in (39, 12, -5):
+        assert update(evidence, *tick(CheckKind.LATENCY, second)) is evidence
+
+
+def test_a_tick_that_began_before_the_step_is_not_scored() -> None:
+    evidence = next_step(fed(CheckKind.LATENCY, range(30, 40), history(CheckKind.LATENCY)), at=40.5)
+    after = update(evidence, *tick(CheckKind.LATENCY, 40, bad=5.0))
+    assert after.tally.sum() == 0
+    assert after.at == 41.0
+
+
+def test_a_step_that_ends_is_frozen_and_the_next_begins_at_one() -> None:
+    evidence = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=1.4)
+    after = next_step(evidence, at=60.0)
+    assert after.finished == (evidence.log_e,)
+    assert after.log_e == pytest.approx(0.0)
+    assert after.step == 1
+    assert after.memory.recent.sum() == evidence.memory.recent.sum()
+
+
+def test_a_restart_forgets_the_step_and_keeps_what_was_learned() -> None:
+    evidence = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=3.0)
+    after = restart(evidence, at=60.0)
+    assert after.finished == ()
+    assert after.log_e == pytest.approx(0.0)
+    assert after.tally.sum() == 0
+    assert after.memory.recent.sum() == evidence.memory.recent.sum()
+
+
+def test_cold_caches_of_a_weight_step_are_forgiven() -> None:
+    first = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY))
+    cold = fed(CheckKind.LATENCY, range(60, 65), next_step(first, at=60.0), bad=2.0)
+    assert cold.log_e < 2
+
+
+def test_one_pod_with_other_buckets_is_left_out() -> None:
+    stable, canary = tick(CheckKind.LATENCY, 30)
+    odd = PodSample("odd", "odd", Histogram((1.0,), (50, 50)))
+    evidence = history(CheckKind.LATENCY)
+    assert save(update(evidence, replace(stable, pods=(*stable.pods, odd)), canary)) == save(
+        update(evidence, stable, canary)
+    )
+
+
+def test_new_buckets_everywhere_begin_anew_and_are_learned() -> None:
+    evidence = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=3.0)
+    wide = LE[::3]
+    after = fed(CheckKind.LATENCY, range(60, 61), evidence, le=wide)
+    assert after.log_e == pytest.approx(0.0)
+    assert fed(CheckKind.LATENCY, range(61, 90), after, le=wide, bad=3.0).log_e > 8
+
+
+def test_arms_with_different_latency_buckets_are_compared_all_the_same() -> None:
+    after = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=3.0, canary_le=LE[::2])
+    assert after.log_e > 8
+
+
+def test_predictions_are_compared_in_the_buckets_both_arms_have() -> None:
+    start = history(CheckKind.PREDICTIONS)
+    like = fed(CheckKind.PREDICTIONS, range(30, 60), start, canary_le=LE[::2])
+    bad = fed(CheckKind.PREDICTIONS, range(30, 60), start, canary_le=LE[::2], bad=3.0)
+    assert like.memory.le == LE[::2]
+    assert like.log_e < 0.5 < 8 < bad.log_e
+
+
+def test_no_bucket_in_common_says_nothing() -> None:
+    other = tuple(bound * 1.01 for bound in LE)
+    after = fed(
+        CheckKind.PREDICTIONS, range(30, 60), history(CheckKind.PREDICTIONS), canary_le=other, bad=3.0
+    )
+    assert after.log_e == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_a_value_of_the_wrong_kind_is_left_out(kind: CheckKind) -> None:
+    wrong = Counts(5, 1) if kind is not CheckKind.ERROR_RATE else Histogram((1.0,), (3, 2))
+    pods = (PodSample("a", "a", wrong),)
+    evidence = history(kind)
+    after = update(evidence, Sample(30, 31, pods), Sample(30, 31, pods))
+    assert after.tally.sum() == 0
+
+
+def test_shares_are_normalised_over_the_plan() -> None:
+    plan = normalised([SPECS[CheckKind.LATENCY], SPECS[CheckKind.ERROR_RATE]])
+    assert sum(spec.share for spec in plan) == pytest.approx(1)
+    assert plan[0].share / plan[1].share == pytest.approx(
+        SHARES[CheckKind.LATENCY] / SHARES[CheckKind.ERROR_RATE]
+    )
+    assert normalised(plan, {"errors": 0.45})[1].share == pytest.approx(0.5)
+
+
+def test_one_large_tick_after_an_absence_is_scored_whole() -> None:
+    rng = np.random.default_rng(1)
+    stable = tuple(PodSample(f"s{j}", f"n{j}", value(CheckKind.LATENCY, rng, 4000, 1, LE)) for j in range(5))
+    canary = tuple(
+        PodSample(f"c{j}", f"m{j}", value(CheckKind.LATENCY, rng, 2000, 4.0, LE)) for j in range(2)
+    )
+    after = update(history(CheckKind.LATENCY), Sample(30, 230, stable), Sample(30, 230, canary))
+    assert 8 < after.log_e <= 700

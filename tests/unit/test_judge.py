@@ -1,0 +1,158 @@
+"""From evidence to a verdict."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
+from analysis.judge import Verdict, judge, log_term, step_weights
+from analysis.samples import Counts, Histogram, PodSample, Sample
+
+LE = tuple(0.01 * 1.1**i for i in range(60))
+ISTIO = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2)
+ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
+DRIFT = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05)
+
+
+def fed(
+    spec: CheckSpec,
+    seconds: int = 60,
+    *,
+    steps: int = 1,
+    bad: float = 1.0,
+    le: tuple[float, ...] = LE,
+    pods: int = 2,
+    n: int = 20,
+) -> Evidence:
+    rng = np.random.default_rng(4)
+    evidence = begin(spec, steps=steps)
+
+    def arm(name: str, count: int, factor: float) -> tuple[PodSample, ...]:
+        return tuple(PodSample(f"{name}{j}", f"{name}{j}", one(factor)) for j in range(count))
+
+    def one(factor: float) -> Counts | Histogram:
+        if spec.kind is CheckKind.ERROR_RATE:
+            return Counts(n, int(rng.binomial(n, min(1.0, 0.001 * (factor * 40 if factor > 1 else 1)))))
+        x = rng.lognormal(np.log(0.05), 0.5, n) * factor
+        return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
+
+    for second in range(-30, seconds):
+        canary = arm("c", pods, bad) if second >= 0 else ()
+        evidence = update(
+            evidence, Sample(second, second + 1.0, arm("s", 5, 1.0)), Sample(second, second + 1.0, canary)
+        )
+    return evidence
+
+
+def judged(*evidence: Evidence, now: float = 60.0):  # type: ignore[no-untyped-def]
+    return judge(evidence, alpha=0.01, beta=0.05, now=now)
+
+
+def test_like_arms_pass_every_check() -> None:
+    plan = normalised([LATENCY, ERRORS, DRIFT])
+    judgement = judged(*(fed(spec) for spec in plan))
+    assert judgement.verdict is Verdict.PASS
+    assert judgement.failed is None
+    assert [check.verdict for check in judgement.checks] == [Verdict.PASS] * 3
+
+
+def test_the_worst_check_fails_the_run_and_is_named() -> None:
+    plan = normalised([LATENCY, ERRORS, DRIFT])
+    judgement = judged(fed(plan[0], bad=2.0), fed(plan[1]), fed(plan[2]))
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.failed == "latency-p95"
+    assert [check.verdict for check in judgement.checks][1:] == [Verdict.PASS] * 2
+
+
+def test_the_run_is_the_weighted_sum_of_checks_and_steps() -> None:
+    spec = replace(LATENCY, share=0.4)
+    evidence = next_step(fed(spec, steps=3, bad=1.2), at=60.0)
+    weights = step_weights(3)
+    expected = 0.4 * (weights[0] * np.exp(evidence.finished[0]) + weights[1] + weights[2])
+    assert np.exp(log_term(evidence)) == pytest.approx(expected)
+    other = fed(replace(ERRORS, share=0.6), steps=3)
+    total = np.exp(log_term(evidence)) + np.exp(log_term(other))
+    assert np.exp(judged(evidence, other).log_e) == pytest.approx(total)
+
+
+def test_step_weights_fall_as_one_over_the_step() -> None:
+    assert step_weights(3) == pytest.approx((6 / 11, 3 / 11, 2 / 11))
+
+
+def test_the_evidence_of_finished_steps_can_still_fail_the_run() -> None:
+    evidence = next_step(fed(LATENCY, steps=2, bad=3.0), at=60.0)
+    assert judged(evidence).verdict is Verdict.FAIL
+
+
+def test_nothing_seen_is_no_data_and_so_is_silence() -> None:
+    assert judged(begin(LATENCY, steps=1)).verdict is Verdict.NO_DATA
+    assert judged(fed(LATENCY), now=90.1).verdict is Verdict.NO_DATA
+    assert judged(fed(LATENCY), now=89.9).verdict is Verdict.PASS
+    assert judged(next_step(fed(LATENCY, steps=2), at=60.0)).verdict is Verdict.NO_DATA
+    assert judged().verdict is Verdict.NO_DATA
+
+
+def test_a_failure_is_not_forgotten_in_silence() -> None:
+    assert judged(fed(LATENCY, bad=3.0), now=1000.0).verdict is Verdict.FAIL
+
+
+def test_a_short_look_is_inconclusive() -> None:
+    assert judged(fed(LATENCY, 5), now=5.0).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_check_that_is_not_required_never_blocks_a_pass_but_can_fail() -> None:
+    optional = replace(ERRORS, required=False, share=0.2)
+    latency = fed(replace(LATENCY, share=0.8))
+    assert judged(latency, begin(optional, steps=1)).verdict is Verdict.PASS
+    assert judged(latency, fed(optional, bad=10.0)).verdict is Verdict.FAIL
+
+
+def test_a_canary_that_leans_badly_does_not_pass() -> None:
+    evidence = fed(LATENCY)
+    leaning = replace(evidence, tracks=replace(evidence.tracks, banked=evidence.tracks.banked + 30))
+    assert judged(leaning).checks[0].verdict is not Verdict.PASS
+
+
+def test_figures_tell_how_much_slower() -> None:
+    check = judged(fed(LATENCY, bad=2.0)).checks[0]
+    assert check.estimate == pytest.approx(2.0, rel=0.1)
+    assert check.interval is not None
+    assert 1.2 < check.interval[0] < 2.0 < check.interval[1]
+    assert check.canary_requests == 60 * 40
+    assert check.canary_hits > 3 * check.expected_hits > 0
+    assert check.threshold is not None
+    assert 1.2 * 0.11 < check.threshold < 1.5 * 0.12
+
+
+def test_figures_tell_how_many_more_errors() -> None:
+    check = judged(fed(ERRORS, bad=2.0)).checks[0]
+    assert check.estimate == pytest.approx(0.08, rel=0.2)
+    assert check.interval is not None
+    assert 0.03 < check.interval[0] < 0.08 < check.interval[1] < 0.15
+
+
+def test_figures_tell_how_far_predictions_moved() -> None:
+    check = judged(fed(DRIFT, bad=2.0)).checks[0]
+    assert check.estimate == pytest.approx(0.51, abs=0.06)  # Phi(.69) - Phi(-.69)
+    assert check.interval is not None
+    assert 0.2 < check.interval[0] < 0.51 < check.interval[1]
+
+
+def test_coarse_buckets_and_a_single_node_are_said() -> None:
+    note = judged(fed(LATENCY, le=ISTIO, pods=1)).checks[0].note
+    assert "buckets cannot tell" in note
+    assert "one canary node" in note
+    assert judged(fed(LATENCY)).checks[0].note == ""
+
+
+def test_buckets_that_end_too_early_are_said() -> None:
+    check = judged(fed(LATENCY, le=(0.001,))).checks[0]
+    assert check.verdict is not Verdict.PASS
+    assert check.note
+
+
+def test_nothing_counted_has_no_figures() -> None:
+    check = judged(begin(LATENCY, steps=1)).checks[0]
+    assert (check.estimate, check.interval, check.threshold) == (None, None, None)

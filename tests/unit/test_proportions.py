@@ -1,0 +1,141 @@
+"""The safe 2x2: against exact enumeration, a general optimiser and the closed form."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit, rel_entr
+from scipy.stats import beta, binom
+
+from analysis.proportions import (
+    EFFECTS,
+    RELIEFS,
+    Question,
+    error_question,
+    log_gains,
+    log_sum,
+    projection,
+    rate_interval,
+)
+
+MARGINS = [(1.0, 0.0), (1.5, 0.001), (1.5, 0.0), (1.0, 0.05), (3.0, 0.01)]
+
+
+def asked(q: float, rho: float, delta: float) -> Question:
+    mask = np.array([[0.0], [1.0]])
+    return Question(mask, mask, np.array([q]), np.array([rho]), np.array([delta]), np.ones(1))
+
+
+def kl(p: float, u: float) -> float:
+    return float(rel_entr(p, u) + rel_entr(1 - p, 1 - u))
+
+
+@pytest.mark.parametrize(("rho", "delta"), MARGINS)
+@pytest.mark.parametrize("q", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize("effect", [0.25, 1.2, 3.2, -0.35, -1.4])
+def test_projection_is_where_a_general_optimiser_finds_the_minimum(
+    rho: float, delta: float, q: float, effect: float
+) -> None:
+    n_c, n_s = 7.0, 93.0
+    p1 = float(expit(logit(rho * q + delta) + effect))
+
+    def cost(v: float) -> float:
+        return n_c * kl(p1, rho * v + delta) + n_s * kl(q, v)
+
+    best = minimize_scalar(cost, bounds=(1e-9, min(1, (1 - delta) / rho) - 1e-9), options={"xatol": 1e-12})
+    u, v = projection(
+        n_c=n_c, n_s=n_s, p1=np.array([p1]), q=np.array([q]), rho=np.array([rho]), delta=np.array([delta])
+    )
+    assert u[0] == pytest.approx(rho * v[0] + delta)
+    assert cost(float(v[0])) <= cost(float(best.x)) + 1e-9
+
+
+def test_without_a_margin_projection_is_the_weighted_mean() -> None:
+    u, v = projection(
+        n_c=3.0, n_s=17.0, p1=np.array([0.4]), q=np.array([0.05]), rho=np.ones(1), delta=np.zeros(1)
+    )
+    assert u[0] == v[0] == pytest.approx((3 * 0.4 + 17 * 0.05) / 20)
+
+
+@pytest.mark.parametrize(("rho", "delta"), MARGINS)
+@pytest.mark.parametrize("effects", [EFFECTS, RELIEFS])
+def test_expectation_is_at_most_one_on_the_whole_null(rho: float, delta: float, effects: np.ndarray) -> None:
+    """Exact enumeration of both binomials, over a grid of the null's boundary and inside."""
+    n_c, n_s = 4, 11
+    k_c, k_s = np.arange(n_c + 1), np.arange(n_s + 1)
+    question = asked(0.07, rho, delta)
+    e = np.exp(
+        [
+            [
+                log_gains(question, np.array([n_s - b, b]), np.array([[n_c - a, a]]), effects)[0, 0]
+                for b in k_s
+            ]
+            for a in k_c
+        ]
+    )  # [k_c, k_s, E]
+    for p_s in np.linspace(0.0005, (1 - delta) / rho - 0.0005, 41):
+        line = rho * p_s + delta
+        inside = line * np.array([1.0, 0.7]) if effects[0] > 0 else line + (1 - line) * np.array([0.0, 0.3])
+        for p_c in inside:
+            weight = np.outer(binom.pmf(k_c, n_c, p_c), binom.pmf(k_s, n_s, p_s))
+            assert np.einsum("ab,abe->e", weight, e).max() <= 1 + 1e-9
+
+
+def test_any_choice_of_groups_keeps_the_expectation_at_one() -> None:
+    """Leaving a node out leaves an e-value: stable's share shrinks with it."""
+    question = asked(0.05, 1.5, 0.001)
+    n = (3, 4, 20)
+    p_s = 0.05
+    p_c = 1.5 * p_s + 0.001
+    total = np.zeros(len(EFFECTS))
+    for k_s in range(n[2] + 1):
+        for a in range(n[0] + 1):
+            gains = log_gains(
+                question, np.array([n[2] - k_s, k_s]), np.array([[n[0] - a, a], [n[1], 0]]), EFFECTS
+            )
+            total += binom.pmf(k_s, n[2], p_s) * binom.pmf(a, n[0], p_c) * np.exp(gains[0, 0])
+    assert total.max() <= 1 + 1e-9
+
+
+def test_groups_share_what_the_whole_arm_gains() -> None:
+    question, stable = asked(0.05, 1.0, 0.0), np.array([90.0, 5.0])
+    apart = log_gains(question, stable, np.array([[3.0, 2.0], [5.0, 0.0]]), EFFECTS)
+    together = log_gains(question, stable, np.array([[8.0, 2.0]]), EFFECTS)
+    assert apart.sum(axis=0) == pytest.approx(together[0])
+
+
+@pytest.mark.parametrize(("stable", "canary"), [([0.0, 0.0], [5.0, 5.0]), ([5.0, 5.0], [0.0, 0.0])])
+def test_an_arm_without_requests_says_nothing(stable: list[float], canary: list[float]) -> None:
+    gains = log_gains(asked(0.05, 1.5, 0.001), np.array(stable), np.array([canary]), EFFECTS)
+    assert not gains.any()
+
+
+def test_a_margin_that_allows_everything_finds_nothing() -> None:
+    gains = log_gains(asked(0.9, 1.5, 0.001), np.array([10.0, 90.0]), np.array([[0.0, 10.0]]), EFFECTS)
+    assert not gains.any()
+
+
+def test_the_guess_of_an_error_rate_is_never_zero() -> None:
+    question = error_question(np.array([1000.0, 0.0]), rho=1.5, delta=0.001)
+    assert 0 < question.q[0] < 0.001
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 50), (3, 50), (25, 50), (50, 50), (0, 0), (7, 5000)])
+def test_rates_outside_the_interval_are_those_the_mixture_contradicts(k: int, n: int) -> None:
+    low, high = rate_interval(np.array([k]), np.array([n]), error=0.05)
+    grid = np.linspace(0.0005, 0.9995, 1999)
+    nodes = beta.ppf((np.arange(4000) + 0.5) / 4000, 0.5, 0.5)  # the mixture, by brute force
+    terms = k * np.log(nodes) + (n - k) * np.log1p(-nodes)
+    mixture = np.log(np.mean(np.exp(terms - terms.max()))) + terms.max()
+    bad = mixture - k * np.log(grid) - (n - k) * np.log1p(-grid) >= np.log(20)
+    outside = (grid < low[0] - 2e-3) | (grid > high[0] + 2e-3)
+    inside = (grid > low[0] + 2e-3) & (grid < high[0] - 2e-3)
+    assert bad[outside].all()
+    assert not bad[inside].any()
+
+
+def test_log_sum_is_scipys_logsumexp() -> None:
+    from scipy.special import logsumexp
+
+    values = np.random.default_rng(1).normal(0, 50, (6, 2, 3))
+    weights = np.linspace(0.1, 0.6, 6)
+    assert log_sum(values, weights) == pytest.approx(logsumexp(values, axis=0, b=weights[:, None, None]))
