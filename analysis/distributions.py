@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from analysis.proportions import EDGE, Array, Question
+from analysis.proportions import Array, Question
 
 Mask = NDArray[np.bool_]
 
@@ -22,7 +22,7 @@ def drift_question(recent: Array, canary: Array, *, tolerance: float) -> Questio
     The sets: cells where the canary was more frequent so far (the witness), the upper and the lower
     half of stable's. `recent` and `canary` (K,) hold both arms' cells from before the tick.
     """
-    if recent.sum() <= 0:
+    if recent.sum() <= 0 or len(recent) < 2:  # one bucket for everything tells nothing apart
         return None
     upper = _upper(recent, 0.5)
     sets = np.stack([_witness(recent, canary, upper), upper, ~upper], axis=1)
@@ -30,18 +30,13 @@ def drift_question(recent: Array, canary: Array, *, tolerance: float) -> Questio
 
 
 def likeness_question(recent: Array, canary: Array, *, tolerance: float) -> Question | None:
-    """The same for a Pass, which needs an answer for every set: also the tails and the middle.
-
-    Sets that hold nothing or everything say nothing and weigh nothing.
-    """
-    if recent.sum() <= 0:
+    """The same for a Pass, which needs an answer for every set: also the tails and the middle."""
+    if recent.sum() <= 0 or len(recent) < 2:  # one bucket for everything tells nothing apart
         return None
     upper = _upper(recent, 0.5)
     tails = _upper(recent, 0.25) | ~_upper(recent, 0.75)
     sets = np.stack([_witness(recent, canary, upper), upper, ~upper, tails, ~tails], axis=1)
-    share = _rates(recent, sets)
-    weight = ((share > 10 * EDGE) & (share < 1 - 10 * EDGE)).astype(float)
-    return _question(recent, sets, weight, tolerance)
+    return _question(recent, sets, np.full(5, 0.2), tolerance)
 
 
 def distance(stable: Array, canary: Array) -> float | None:
@@ -76,7 +71,7 @@ def _question(recent: Array, sets: Mask, weight: Array, tolerance: float) -> Que
     marked = sets.astype(float)
     lenses = marked.shape[1]
     q = np.clip(_rates(recent, sets), 1e-4, 1 - 1e-4)
-    return Question(marked, marked, q, np.ones(lenses), np.full(lenses, tolerance), weight)
+    return Question(marked, marked, q, np.ones(lenses), np.full(lenses, tolerance), q, weight)
 
 
 def _rates(recent: Array, sets: Mask) -> Array:

@@ -18,7 +18,7 @@ from analysis import cells, dispersion, distributions, proportions, quantiles, t
 from analysis.cells import MEMORIES, Tick
 from analysis.checkpoint import EVIDENCE_VERSION, load, save
 from analysis.packing import rounded
-from analysis.proportions import EFFECTS, RELIEFS, Array, Question
+from analysis.proportions import WAY_TO_ALIKE, Array, Question
 from analysis.samples import Sample
 from analysis.state import SHARES, CheckKind, CheckSpec, Evidence, normalised
 
@@ -150,7 +150,7 @@ def _weight(spec: CheckSpec) -> Array:
 
 def _no_passing(spec: CheckSpec) -> Array:
     sets = {CheckKind.LATENCY: len(MEMORIES), CheckKind.ERROR_RATE: 1, CheckKind.PREDICTIONS: 5}
-    return np.zeros((sets[spec.kind], len(RELIEFS)))
+    return np.zeros((sets[spec.kind], len(WAY_TO_ALIKE)))
 
 
 def _step_forgotten(evidence: Evidence, at: float) -> Evidence:
@@ -199,12 +199,12 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
     began = tick.start if evidence.step_began is None else evidence.step_began
     start, end = tick.start - began, tick.end - began
     canary, phi = _grouped(evidence, tick), _phi(evidence, tick)
-    gains = proportions.log_gains(asked, tick.stable_cells, canary, EFFECTS)
+    gains = proportions.log_gains(asked, tick.stable_cells, canary, asked.worse())
     wide = question(evidence, widened=WIDER) if (start + end) / 2 < evidence.tracks.warm_up else None
     after = tracks.advanced(
         evidence.tracks,
         gains,
-        gains if wide is None else proportions.log_gains(wide, tick.stable_cells, canary, EFFECTS),
+        gains if wide is None else proportions.log_gains(wide, tick.stable_cells, canary, wide.worse()),
         phi=phi,
         start=start,
         end=end,
@@ -244,7 +244,7 @@ def _passing(evidence: Evidence, tick: Tick, asked: Question, phi: float) -> Arr
     proof = pass_question(evidence, asked)
     if proof is None:
         return evidence.passing
-    gains = proportions.log_gains(proof, tick.stable_cells, tick.canary_cells[None, :], RELIEFS)[0]
+    gains = proportions.log_gains(proof, tick.stable_cells, tick.canary_cells[None, :], proof.better())[0]
     return rounded(np.clip(evidence.passing + gains / phi, -tracks.LIMIT, tracks.LIMIT))
 
 

@@ -19,7 +19,7 @@ SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
 LEAST_TAIL = 15.0  # expected canary requests in the tail before a latency Pass: 5 % of those 300
 LEANING = float(np.log(2.0))  # no Pass while the odds against the canary have doubled in this step
-RESOLVED = 1.1  # buckets that prove a ratio within this of the margin need no caveat
+RESOLVED = 1.25  # buckets that prove a ratio this near to the margin need no caveat: two of x1.1 do
 
 
 class Verdict(IntEnum):
@@ -212,6 +212,8 @@ def _notes(evidence: Evidence) -> list[str]:
             notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none")
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
         notes.append("its buckets end below stable's latency: nothing can be compared")
+    if spec.kind is CheckKind.PREDICTIONS and memory.recent.sum() > 0 and not memory.le:
+        notes.append("the two arms have no bucket in common: nothing can be compared")
     if len(evidence.groups) == 1:
         notes.append("one canary node: bursts longer than the tolerance look like the version")
     notes.extend(_pass_notes(spec))

@@ -21,8 +21,9 @@ Array = NDArray[np.float64]
 # Log-odds, about geometric: a true effect between two of them loses at most a quarter of its growth
 # rate; below .25 nothing is found within a step, above 3.2 a handful of requests decides anyway.
 EFFECTS = np.array([0.25, 0.6, 1.2, 2.0, 3.2])
-# Towards a Pass. Identical arms lie .5 below a x1.2 latency margin and up to 3 below an error margin.
-RELIEFS = -np.array([0.35, 0.7, 1.4, 2.8])
+# Towards a Pass: how far from the margin to a canary exactly like stable, in log-odds. With a whole
+# grid instead of these two, identical arms passed x1.2 a quarter later.
+WAY_TO_ALIKE = np.array([0.5, 1.0])
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1, so that every logarithm is finite
 
 
@@ -31,8 +32,8 @@ class Question:
     """What is asked of a tick, decided before the tick: L yes/no events and their null hypotheses.
 
     `stable` (K_s, L) and `canary` (K_c, L) are 0/1 masks over each arm's cells: a request is a hit
-    when its cell is marked. `q` is stable's rate as guessed, `rho` and `delta` the margin, `weight`
-    the mass of each lens (sums to one).
+    when its cell is marked. `q` is stable's rate as guessed, `rho` and `delta` the margin, `alike` the
+    rate of a canary that is exactly like stable, `weight` the mass of each lens (sums to one).
     """
 
     stable: Array
@@ -40,7 +41,22 @@ class Question:
     q: Array
     rho: Array
     delta: Array
+    alike: Array
     weight: Array
+
+    @property
+    def line(self) -> Array:
+        """The canary's rate at the margin (L,), short of what is impossible."""
+        return np.minimum(self.rho * self.q + self.delta, (1 + self.q) / 2)
+
+    def worse(self) -> Array:
+        """Alternatives (L, E) beyond the margin, by effect."""
+        return _rate(logit(self.line)[:, None] + EFFECTS)
+
+    def better(self) -> Array:
+        """Alternatives (L, 2) within the margin, on the way to a canary like stable."""
+        way = np.minimum(logit(np.clip(self.alike, EDGE, 1 - EDGE)) - logit(self.line), -0.1)
+        return _rate(logit(self.line)[:, None] + way[:, None] * WAY_TO_ALIKE)
 
 
 def error_question(recent: Array, *, rho: float, delta: float) -> Question:
@@ -51,7 +67,8 @@ def error_question(recent: Array, *, rho: float, delta: float) -> Question:
     """
     mask = np.array([[0.0], [1.0]])
     q = (recent[1] + 0.5) / (recent.sum() + 100.0)
-    return Question(mask, mask, np.array([q]), np.array([rho]), np.array([delta]), np.ones(1))
+    guess = np.array([q])
+    return Question(mask, mask, guess, np.array([rho]), np.array([delta]), guess, np.ones(1))
 
 
 def projection(
@@ -82,25 +99,23 @@ def projection(
     return rho * v + delta, v
 
 
-def log_gains(question: Question, stable: Array, canary: Array, effects: Array) -> Array:
+def log_gains(question: Question, stable: Array, canary: Array, p1: Array) -> Array:
     """Log e-values of one tick, [N, L, E], by group of canary nodes.
 
-    `stable` (K_s,) are the arm's cells, `canary` (N, K_c) those of each group. Stable's part of the
-    evidence is shared among the groups as their requests are. Zero where an arm has no request.
+    `stable` (K_s,) are the arm's cells, `canary` (N, K_c) those of each group, `p1` (L, E) the
+    alternatives, all on one side of the margin. Stable's part of the evidence is shared among the
+    groups as their requests are. Zero where an arm has no request, or the margin allows everything.
 
     Guarantee: the sum over all groups is the log of an e-value; so is the sum over any choice of
     groups made without looking (Jensen's inequality for stable's fractional share).
     """
     n_j, n_s = canary.sum(axis=1), float(stable.sum())
     n_c = float(n_j.sum())
-    shape = (len(n_j), len(question.q), len(effects))
     if n_c <= 0 or n_s <= 0:
-        return np.zeros(shape)
+        return np.zeros((len(n_j), *p1.shape))
     line = question.rho * question.q + question.delta
-    possible = (line < 1 - 10 * EDGE) | (effects[0] < 0)
-    line = np.minimum(line, (1 + question.q) / 2)
-    q = np.repeat(question.q[:, None], len(effects), axis=1)
-    p1 = np.clip(expit(logit(np.clip(line, EDGE, 1 - EDGE))[:, None] + effects), EDGE, 1 - EDGE)
+    possible = (line[:, None] < 1 - 10 * EDGE) | (p1 < line[:, None])
+    q = np.broadcast_to(question.q[:, None], p1.shape)
     rho, delta = question.rho[:, None], question.delta[:, None]
     if np.all(rho == 1.0) and np.all(delta == 0.0):
         u = v = (n_c * p1 + n_s * q) / (n_c + n_s)
@@ -112,7 +127,7 @@ def log_gains(question: Question, stable: Array, canary: Array, effects: Array) 
         (1 - p1) / (1 - u)
     )
     gains = of_canary + (n_j / n_c)[:, None, None] * of_stable
-    return np.where(possible[None, :, None], gains, 0.0)
+    return np.where(possible, gains, 0.0)
 
 
 def rate_interval(k: Array, n: Array, *, error: float, temper: float = 1.0) -> tuple[Array, Array]:
@@ -155,6 +170,10 @@ def _edge(contradicted: Callable[[Array], NDArray[np.bool_]], inside: Array, out
         bad = contradicted(middle)
         inside, outside = np.where(bad, inside, middle), np.where(bad, middle, outside)
     return np.where(reach, outside, inside)
+
+
+def _rate(odds: Array) -> Array:
+    return np.clip(expit(odds), EDGE, 1 - EDGE)
 
 
 def _curvature(p: Array, u: Array) -> Array:

@@ -85,6 +85,7 @@ def latency_question(
         q=np.array([one.rate for one in found]),
         rho=np.array([_rho(cells, le, canary_le, one) for cells, one in zip(recent, found, strict=True)]),
         delta=np.zeros(len(found)),
+        alike=np.array([_alike(cells, le, canary_le, one) for cells, one in zip(recent, found, strict=True)]),
         weight=np.full(len(found), 1 / len(found)),
     )
 
@@ -175,6 +176,13 @@ def _excess(cells: Array, level: float, *, above: bool) -> Array:
 def _above(places: list[int], size: int) -> Array:
     """Masks (K, L) of the cells above each bound."""
     return (np.arange(size)[:, None] > np.asarray(places)[None, :]).astype(float)
+
+
+def _alike(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
+    """Stable's own rate above the canary's bound, a little smoothed."""
+    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - 1e-9), side="left"))
+    above = tails(cells)[far] if far < len(le) else 0.0
+    return float((above + 0.5) / (cells.sum() + 1.0))
 
 
 def _rho(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -90,11 +90,13 @@ class Operator:
     listed: set[str] = field(default_factory=set)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     leading: Leadership | None = None
+    denied: Mapping[str, str] = field(default_factory=dict)  # path -> why it may not be followed
     turned: float = 0.0  # loop time; the liveness probe asks for it
 
     async def operate(self, stop: asyncio.Event) -> None:
         """Canaries are looked after until `stop` is set; then the Lease is released."""
         kube = Kube(self.outside.transport, chance=self.chance, on_answer=self.telemetry.requested)
+        self.denied = kube.denied
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._follow(kube, kind), name=f"follow {kind}") for kind in FOLLOWED]
             tasks.append(group.create_task(self._campaign(kube), name="campaign"))
@@ -104,8 +106,11 @@ class Operator:
                 task.cancel()
 
     def lists(self) -> dict[str, bool]:
-        """Which lists the API server has delivered."""
-        return {kind: kind in self.listed for kind in FOLLOWED}
+        """Which lists the API server has delivered and lets us follow."""
+        return {
+            kind: kind in self.listed and path(kind, self.settings.namespace) not in self.denied
+            for kind in FOLLOWED
+        }
 
     def idle(self) -> timedelta:
         """How long ago the event loop last turned."""

@@ -61,6 +61,12 @@ class Store(RunStore, Protocol):
         """The run's object has no finalizer of ours."""
         ...
 
+    async def ask(
+        self, namespace: str, name: str, *, abort: str | None, promote: str | None, approval: str | None
+    ) -> None:
+        """The run's spec says what an annotation asked for."""
+        ...
+
     async def prune(self, namespace: str, workload: str, *, keep: int) -> None:
         """At most `keep` ended runs of the workload are left."""
         ...
@@ -208,7 +214,21 @@ class Reconciler:
             withdrawn=deployment is not None and trigger.CANARY_OF not in notes,
             frozen=self.means.freeze or frozen,
         )
-        return trigger.rung(said, notes, obj["metadata"]["name"])
+        heard = trigger.rung(said, notes, obj["metadata"]["name"])
+        if replace(heard, paused=said.paused) != said:
+            self._errand(self._write_down(obj, heard, approved=heard.approvals > said.approvals))
+        return heard
+
+    async def _write_down(self, obj: Any, heard: Commands, *, approved: bool) -> None:
+        """The run's spec says what a doorbell rang for, so that it is there when the annotation is not."""
+        meta = obj["metadata"]
+        approval = "annotation" if approved else None
+        try:
+            await self.means.store.ask(
+                meta["namespace"], meta["name"], abort=heard.abort, promote=heard.promote, approval=approval
+            )
+        except (ApiError, OSError) as error:
+            log.warning("command_not_written_down", run=meta["name"], error=str(error))
 
     def _judged(self, run: Run, gathered: Gathered) -> Judgement:
         policy = run.plan.policy

@@ -84,7 +84,7 @@ class Admission:
         return {**rest, **kept_status, "metadata": metadata.tidied(meta)}
 
     def _checked(self, kind: Kind, obj: Json, old: Json | None, warn: Callable[[str], None]) -> Json:
-        known, unknown = schema.pruned(kind.schema, obj)
+        known, unknown = schema.pruned(kind.schema, obj if kind.custom else _without_nulls(obj))
         for path in unknown:
             warn(path)
         full = schema.defaulted(kind.schema, known)
@@ -97,6 +97,13 @@ class Admission:
             _refuse(kind, full, list(builtin.problems(kind.plural, full, old)))
         _check_size(full)
         return full
+
+
+def _without_nulls(value: Json) -> Json:
+    """`value` as Go decodes it into a type of its own: a null is a field that is not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _refuse(kind: Kind, obj: Json, causes: list[Cause]) -> None:

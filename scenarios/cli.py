@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
+from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
 from scenarios.result import Result, wanted
@@ -40,7 +41,10 @@ def scenario() -> None:
 )
 @click.option("--quiet", is_flag=True, help="Do not tell what happens while it happens.")
 def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> None:
-    """Exit 0 if each story ends as its file expects, 3 if not, 2 if a file is malformed."""
+    """Play each story in FILE... and tell what happens.
+
+    Exit 0 if each ends as its file expects, 3 if not, 2 if a file is malformed, 1 if the lab failed.
+    """
     _hush()
     try:
         stories = [load(file) for file in files]
@@ -63,7 +67,12 @@ def _played(story: Story, *, live: bool, report: Report) -> Result:
         return play(story, report=report)
     from scenarios import lab  # needs Linux, Envoy and processes; virtual time needs none of them
 
-    return asyncio.run(lab.play(story))
+    try:
+        return asyncio.run(lab.play(story, report=report))
+    except NotDone as refused:
+        raise BadStory(f"{story.file}: the API server refuses an object: {refused}") from refused
+    except lab.LabFailed as failed:
+        raise click.ClickException(str(failed)) from failed
 
 
 def _tell(line: str) -> None:

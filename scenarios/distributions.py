@@ -1,7 +1,6 @@
 """How long answers take and what is predicted: the distributions a story can name.
 
-Virtual pods take the probabilities of their buckets from `cdf`; live ones are processes of their own
-and are told by `said`, as JSON with durations in seconds.
+Virtual pods take the probabilities of their buckets from `cdf`; live ones are told its inverse.
 """
 
 from dataclasses import dataclass
@@ -26,10 +25,6 @@ class Latency(Protocol):
         """The share of answers that take at most so long."""
         ...
 
-    def said(self) -> dict[str, Any]:
-        """The distribution in the words of the file."""
-        ...
-
 
 @dataclass(frozen=True)
 class Lognormal:
@@ -48,10 +43,6 @@ class Lognormal:
         with np.errstate(divide="ignore"):
             return np.asarray(ndtr(np.log(seconds / self.median) / self.sigma))
 
-    def said(self) -> dict[str, Any]:
-        """The distribution in the words of the file."""
-        return {"distribution": "lognormal", "median": self.median, "p95": self.p95}
-
 
 @dataclass(frozen=True)
 class Pareto:
@@ -68,10 +59,6 @@ class Pareto:
     def cdf(self, seconds: Floats) -> Floats:
         """The share of answers that take at most so long."""
         return 1.0 - (self.least / np.maximum(seconds, self.least)) ** self.shape
-
-    def said(self) -> dict[str, Any]:
-        """The distribution in the words of the file."""
-        return {"distribution": "pareto", "shape": self.shape, "p95": self.p95}
 
 
 @dataclass(frozen=True)
@@ -101,11 +88,6 @@ class Bimodal:
         with np.errstate(divide="ignore"):
             fast, slow = (np.asarray(ndtr(np.log(seconds / m) / self.sigma)) for m in self.medians)
         return (1 - self.weight) * fast + self.weight * slow
-
-    def said(self) -> dict[str, Any]:
-        """The distribution in the words of the file."""
-        medians = list(self.medians)
-        return {"distribution": "bimodal", "medians": medians, "weight": self.weight, "p95": self.p95}
 
 
 def _normal(z: float) -> float:

@@ -21,11 +21,11 @@ from typing import Any
 from scenarios import measure, processes, routes
 from scenarios.envoy import Envoy
 from scenarios.livepods import Life, LivePods
+from scenarios.livereplicas import Replicas
 from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Patch, Story, Target, TargetFault
 from scenarios.receiver import Receiver
-from scenarios.replicas import Replicas
 from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.troubles import (
     Sufferer,
@@ -70,7 +70,17 @@ async def play(story: Story, *, watch: Watch | None = None, report: Report | Non
     """
     interruptible()
     folder = FOLDER / f"{story.name}-{os.getpid()}"
-    lab = Lab(story, folder=folder, report=report)
+    try:
+        found = await _played(Lab(story, folder=folder, report=report), watch)
+    except asyncio.CancelledError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if found.ok and not found.requests.failed:
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+async def _played(lab: "Lab", watch: Watch | None) -> Result:
     async with lab.open():
         watching = asyncio.ensure_future(watch(lab)) if watch is not None else None
         try:
@@ -79,10 +89,7 @@ async def play(story: Story, *, watch: Watch | None = None, report: Report | Non
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-    found = lab.result()
-    if found.ok and not found.requests.failed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return lab.result()
 
 
 class Lab:

@@ -117,12 +117,20 @@ def patch(request: Request, *, custom: bool) -> Callable[[Json], Json]:
     if request.media == JSON_PATCH:
         return _json_patch(wanted)
     if not isinstance(wanted, dict):
-        raise refusals.bad_request(
-            "error decoding patch: json: cannot unmarshal into map[string]interface {}"
-        )
+        raise refusals.bad_request("error decoding patch: json: cannot unmarshal into a map")
     if request.media == MERGE_PATCH:
         return lambda old: merged(old, wanted)
-    return lambda old: strategic(old, wanted)
+    return _strategic_patch(wanted)
+
+
+def _strategic_patch(wanted: Json) -> Callable[[Json], Json]:
+    def change(old: Json) -> Json:
+        try:
+            return strategic(old, wanted)
+        except (TypeError, LookupError, AttributeError) as error:  # a directive of the wrong type
+            raise refusals.bad_request(f"error decoding patch: {error}") from error
+
+    return change
 
 
 def _json_patch(steps: Json) -> Callable[[Json], Json]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from scenarios.fields import BadStory
 from scenarios.patches import merged
 from scenarios.plot import Arm, Patch, Story
 
@@ -29,7 +30,10 @@ PROBE: Json = {
 
 
 def objects(story: Story, *, alerts_url: str = "http://alerts.lab/slack") -> list[Json]:
-    """All objects in the order to create them, the canary's Deployment last."""
+    """All objects in the order to create them, the canary's Deployment last.
+
+    An edit at 0s of what is not among them raises `BadStory`.
+    """
     found = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         *_secrets(story, alerts_url),
@@ -40,19 +44,21 @@ def objects(story: Story, *, alerts_url: str = "http://alerts.lab/slack") -> lis
         _deployment(Arm.STABLE, replicas=story.stable.replicas),
         _deployment(Arm.CANARY, replicas=story.canary.replicas),
     ]
-    return [_as_edited(obj, story) for obj in found]
-
-
-def _as_edited(obj: Json, story: Story) -> Json:
-    """The object as the story's edits at 0s leave it."""
     for edit in story.edits:
-        if isinstance(edit, Patch) and edit.at == timedelta(0) and _is(obj, edit.kind, edit.name):
-            obj = merged(obj, edit.merge)
-    return obj
+        if isinstance(edit, Patch) and edit.at == timedelta(0):
+            place = _place(found, edit, story)
+            found[place] = merged(found[place], edit.merge)
+    return found
 
 
-def _is(obj: Json, kind: str, name: str) -> bool:
-    return bool(obj["kind"] == kind and obj["metadata"]["name"] == name)
+def _place(found: Sequence[Json], edit: Patch, story: Story) -> int:
+    names = [(obj["kind"], obj["metadata"]["name"]) for obj in found]
+    if (edit.kind, edit.name) not in names:
+        known = ", ".join(f"{kind} {name}" for kind, name in names)
+        raise BadStory(
+            f"{story.file}: spec.edits: there is no {edit.kind} {edit.name} at the start; there are {known}"
+        )
+    return names.index((edit.kind, edit.name))
 
 
 def _named(name: str, **more: Json) -> Json:

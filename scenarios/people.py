@@ -58,7 +58,7 @@ class People:
 
     async def _ask(self, method: str, path: str, body: Json, *, sort: str = "application/json") -> Json:
         sent = None if body is None else json.dumps(body).encode()
-        headers = {"content-type": sort, "accept": "application/json"}
+        headers = {"Content-Type": sort, "Accept": "application/json"}
         asking = self._transport.request(method, path, query={}, headers=headers, body=sent)
         async with asking as answer:
             said = json.loads(await answer.read())

@@ -1,38 +1,32 @@
 """Plays one story in virtual time: the emulated API server, virtual pods, and the controller as it is.
 
-The controller is the same code as in a cluster; only `ports.Outside` is another. It is killed as a
-process is: from one step to the next it does nothing any more and cleans nothing up.
+The controller is the same code as in a cluster; only `ports.Outside` is another.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from contextvars import copy_context
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from random import Random
 from typing import Any
 
-from controller.operate import Operator
-from controller.ports import Answer, Outside, Transport
-from controller.settings import Settings
+from controller.ports import Outside
 from scenarios.fields import BadStory
-from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, objects
+from scenarios.objects import CANARY, NAMESPACE, objects
 from scenarios.people import NotDone, People
-from scenarios.plot import Arm, ArmFault, Delete, Evict, Fault, Outcome, Patch, Story, Target, TargetFault
+from scenarios.plot import Arm, ArmFault, Delete, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.traffic import Traffic
-from scenarios.troubles import Happening, happenings
-from scenarios.virtual import Process, VirtualLoop, run_virtual, virtual_loop
+from scenarios.troubles import Happening, happenings, told
+from scenarios.virtual import VirtualLoop, run_virtual, virtual_loop
 from scenarios.virtualpods import VirtualPods
+from scenarios.virtualreplicas import LEASES, Controllers, Wire
 from scenarios.world import World
 
 Json = Any
 Report = Callable[[str], None]
 
-LEASES = "serin-system"
 SETTLED = 5.0  # seconds after the last run has ended: weights arrive, alerts leave, a new run may begin
 LOOK = 0.25  # seconds between looks at whether the story is over
 AT_LEAST = timedelta(seconds=5)  # of history, so that stable's pods are ready when the story begins
@@ -67,96 +61,6 @@ class Receiver:
         await asyncio.sleep(SLOW if "slow" in self.faults else 0.05)
         self.received.append((virtual_loop().time(), url, body))
         return 200, {}
-
-
-class Wire:
-    """A `ports.Transport` that leaves the process: what a request sets off does not die with its sender."""
-
-    def __init__(self, beyond: Transport) -> None:
-        self._beyond = beyond
-        self._elsewhere = copy_context()
-
-    @contextlib.asynccontextmanager
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        body: bytes | None,
-    ) -> AsyncIterator[Answer]:
-        """The answer to one request, worked out beyond the wire."""
-        asking = self._beyond.request(method, path, query=query, headers=headers, body=body)
-        loop = asyncio.get_running_loop()
-        answer = await loop.create_task(_entered(asking), context=self._elsewhere.copy())
-        try:
-            yield answer
-        finally:
-            await asking.__aexit__(None, None, None)
-
-
-async def _entered(asking: AbstractAsyncContextManager[Answer]) -> Answer:
-    return await asking.__aenter__()
-
-
-class Controllers:
-    """The replicas of the controller: which leads, who is dead, and the next life of each."""
-
-    def __init__(self, outside: Outside, *, seed: int, leader: Callable[[], str]) -> None:
-        self._outside = outside
-        self._chance = Random(seed)
-        self._leader = leader
-        self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
-        self._dead: list[Process] = []
-        self._count = 0
-        self._hit: dict[int, str] = {}  # by the fault's identity: whom it hit
-
-    def start(self) -> None:
-        """One more replica runs."""
-        self._count += 1
-        name = f"serin-{self._count}"
-        settings = Settings(identity=name, lease_namespace=LEASES)
-        chance = Random(self._chance.random())
-        process, stop = Process(name), asyncio.Event()
-        process.start(Operator(settings, self._outside, chance=chance).operate(stop))
-        self._lives[name] = process, stop
-
-    def begin(self, fault: TargetFault) -> None:
-        """The leader, or else the first of them, is killed or frozen."""
-        name = self._leader() if self._leader() in self._lives else next(iter(self._lives))
-        self._hit[id(fault)] = name
-        process, _ = self._lives[name]
-        if fault.kind == "freeze":
-            process.freeze()
-        else:
-            process.kill()
-            self._dead.append(process)
-            del self._lives[name]
-
-    def end(self, fault: TargetFault) -> None:
-        """What was frozen goes on; in place of what was killed another starts."""
-        if fault.kind == "freeze":
-            self._lives[self._hit[id(fault)]][0].thaw()
-        else:
-            self.start()
-
-    async def stop(self) -> None:
-        """All of them have ended as on SIGTERM, and the dead are cleared away."""
-        for process, stop in self._lives.values():
-            stop.set()
-            process.thaw()
-        alive = [task for process, _ in self._lives.values() for task in process.tasks]
-        if alive:
-            await asyncio.wait(alive, timeout=30)
-        for process in (*self._dead, *(process for process, _ in self._lives.values())):
-            await process.bury()
-
-    def check(self) -> None:
-        """Raises what made a replica end by itself: a story must not outlive its controller unseen."""
-        for name, (process, _) in self._lives.items():
-            if not process.tasks:
-                raise RuntimeError(f"controller {name} ended by itself")
 
 
 class Theatre:
@@ -244,14 +148,16 @@ class Theatre:
 
     async def _one(self, happening: Happening) -> None:
         what = happening.what
-        self._say(_told(what) if happening.begins else f"over: {_told(what)}")
+        self._say(told(what) if happening.begins else f"over: {told(what)}")
         if isinstance(what, ArmFault):
             (self.pods.begin if happening.begins else self.pods.end)(what)
         elif isinstance(what, TargetFault):
             self._target(what, begins=happening.begins)
         else:
-            with contextlib.suppress(NotDone):  # what it was about may be gone by now
+            try:
                 await self._edit(what)
+            except (NotDone, OSError) as refused:  # what it was about may be gone, or the API server is
+                self._say(f"refused: {refused}")
 
     async def _edit(self, edit: Patch | Delete | Evict) -> None:
         match edit:
@@ -381,19 +287,3 @@ def _weight(virtual_service: Json) -> int:
 
 def _toggle(kinds: set[str], kind: str, *, on: bool) -> None:
     (kinds.add if on else kinds.discard)(kind)
-
-
-def _told(what: Fault | Patch | Delete | Evict) -> str:
-    """The fault or the edit in the words of the story."""
-    match what:
-        case ArmFault():
-            said = ", ".join(f"{name} {effect}" for name, effect in what.said().items())
-            return f"{what.arm}: {said}"
-        case TargetFault():
-            return f"{what.target}: {what.kind}"
-        case Patch():
-            return f"somebody patches {what.kind} {what.name}"
-        case Delete():
-            return f"somebody deletes {what.kind} {what.name}"
-        case Evict():
-            return f"{what.pods} pods of {DEPLOYMENTS[what.arm]} are evicted"

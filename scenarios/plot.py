@@ -33,14 +33,6 @@ class Behaviour:
     error_rate: float
     predictions: Beta
 
-    def said(self) -> dict[str, Any]:
-        """As JSON with durations in seconds, for a process of its own."""
-        return {
-            "latency": self.latency.said(),
-            "errorRate": self.error_rate,
-            "predictions": self.predictions.said(),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColdStart:

@@ -134,7 +134,7 @@ def said_by(run: Json | None, refusal: str | None) -> tuple[Outcome, str | None,
         return Outcome.HELD, refusal, None, {}
     status = run.get("status") or {}
     outcomes = {"Succeeded": Outcome.PROMOTED, "Failed": Outcome.ROLLED_BACK}
-    outcome = outcomes.get(status.get("phase"), Outcome.HELD)
+    outcome = outcomes.get(str(status.get("phase")), Outcome.HELD)
     state = status.get("state") or {}
     reason = state.get("hold") if outcome is Outcome.HELD else status.get("reason")
     kept = ("phase", "verdict", "logE", "message", "checks")

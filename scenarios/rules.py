@@ -83,7 +83,7 @@ class _Rule:
             result = program.evaluate(values)
         except celpy.CELEvalError as error:
             return f"{error.args[0]} evaluating rule"
-        return str(result) if isinstance(result, celtypes.StringType) else bool(result)
+        return str(result) if isinstance(result, str) else bool(result)
 
 
 _environment = celpy.Environment()

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
 from scenarios.fields import BadStory, Field, Table, parse, read
+from scenarios.people import PLACES
 from scenarios.plot import (
     KINDS,
     Arm,
@@ -246,17 +247,19 @@ def _edit(edit: Field) -> Edit:
     if len(verbs) != 1:
         raise edit.wrong("needs exactly one of patch, delete, evict")
     at = said.need("at").duration()
+    if not at and verbs != ["patch"]:
+        raise edit.wrong("only a patch can describe how the objects are from the start; say a later time")
     if verbs == ["evict"]:
         evict = said.need("evict").table("arm", "pods")
         pods = evict.get("pods", lambda f: f.whole(least=1, most=200), 1)
         return Evict(at=at, arm=Arm(evict.need("arm").one_of(*Arm)), pods=pods)
     if verbs == ["delete"]:
         gone = said.need("delete").table("kind", "name")
-        return Delete(at=at, kind=gone.need("kind").text(), name=gone.need("name").text())
+        return Delete(at=at, kind=gone.need("kind").one_of(*PLACES), name=gone.need("name").text())
     patch = said.need("patch").table("kind", "name", "merge")
     return Patch(
         at=at,
-        kind=patch.need("kind").text(),
+        kind=patch.need("kind").one_of(*PLACES),
         name=patch.need("name").text(),
         merge=patch.need("merge").mapping(),
     )

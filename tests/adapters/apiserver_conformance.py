@@ -1004,6 +1004,19 @@ async def test_pods_that_are_ready_are_counted_and_a_rollout_completes(api: Api)
     await eventually(done)
 
 
+async def test_a_null_in_a_built_in_object_is_a_field_that_is_not_there(api: Api) -> None:
+    obj = deployment(creationTimestamp=None)
+    obj["spec"]["template"]["spec"]["containers"][0]["livenessProbe"] = None
+    made = await api.made("deployments", obj)
+    assert "livenessProbe" not in made["spec"]["template"]["spec"]["containers"][0]
+    pod = (await settled(api, pods=2))[0]
+    when = "2026-01-01T00:00:00Z"
+    ready = {"type": "Ready", "status": "True", "lastProbeTime": None, "lastTransitionTime": when}
+    path = api.at("pods", pod["metadata"]["name"], "status")
+    answer = await api.ask("PATCH", path, {"status": {"conditions": [ready]}}, MERGE_PATCH)
+    assert answer.code == 200, answer
+
+
 async def mark_ready(api: Api, pod: Json) -> None:
     """The pod is ready, as a kubelet would say it."""
     when = "2026-01-01T00:00:00Z"

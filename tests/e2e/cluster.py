@@ -137,12 +137,11 @@ class StandIn:
         try:
             async with asyncio.timeout(within):
                 while not (found := look()):
-                    self._news.clear()
-                    news = asyncio.create_task(self._news.wait())
-                    await asyncio.wait([*self._tasks, news], return_when=asyncio.FIRST_COMPLETED)
-                    broken = next((task for task in self._tasks if task.done()), None)
-                    if broken is not None:
+                    for broken in (task for task in self._tasks if task.done()):
                         broken.result()
+                    self._news.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), LOOK)
         except TimeoutError:
             raise AssertionError(f"not within {within:g} s: {why()}") from None
         return found
@@ -284,10 +283,7 @@ def _status(pod: Json, life: Life) -> Json:
         "podIP": life.ip,
         "podIPs": [{"ip": life.ip}],
         "startTime": life.since,
-        "conditions": [
-            {"type": each, "status": "True", "lastProbeTime": None, "lastTransitionTime": life.since}
-            for each in types
-        ],
+        "conditions": [{"type": each, "status": "True", "lastTransitionTime": life.since} for each in types],
         "containerStatuses": [
             {
                 "name": container["name"],

@@ -44,7 +44,7 @@ async def kubeconfig(request: pytest.FixtureRequest, logs: Path) -> AsyncIterato
     # collected late, as in a plain `pytest`, the option is not there: then nobody can have given it
     given = request.config.getoption("kubeconfig", default=None)
     if given:
-        yield Path(given).absolute()
+        yield Path(given)
         return
     there = logs / "kubeconfig"
     process = await processes.python(str(EMULATED), str(there), log=logs / "emulated.log")

@@ -72,8 +72,8 @@ class Rooms:
         if not await self._there(where):
             self.definitions.append(name)
             await self.kube.call("POST", DEFINITIONS, body=definition)
-        while not _established(await self.kube.call("GET", where)):
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 (another process's doing)
+        while not _established(await self.kube.call("GET", where)):  # noqa: ASYNC110 - nobody here can tell
+            await asyncio.sleep(0.1)
 
     async def _there(self, path: str) -> bool:
         try:

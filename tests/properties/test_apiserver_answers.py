@@ -84,7 +84,7 @@ troubles: list[dict[str, Any]] = []
 
 
 @pytest.mark.parametrize("path", OBJECTS)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(sent=st.lists(patches, min_size=1, max_size=4), parts=st.sampled_from(["", "/status"]))
 def test_any_patch_is_answered_and_leaves_an_object_that_keeps_its_schema(
     path: str, sent: list[tuple[str, Json]], parts: str
@@ -109,7 +109,7 @@ def test_any_patch_is_answered_and_leaves_an_object_that_keeps_its_schema(
     run_virtual(story())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(body=values, path=st.sampled_from(sorted(OBJECTS)), method=st.sampled_from(["POST", "PUT", "DELETE"]))
 def test_any_body_is_answered(body: Json, path: str, method: str) -> None:
     async def story() -> None:

@@ -1,7 +1,7 @@
 """Traffic with known truth: seeded streams of samples for one check, as pods would report them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Stream:
     Latency is lognormal with a p95 of 114 ms; predictions are standard normal; `onset` is when the
     fault begins, in seconds of the step. Noise: `common` and `pod` are the sd of AR(1) terms in log
     latency (tau 60 s and `tau`), `static` a fixed offset per pod; `bursts` per second and pod, of
-    factor `burst_factor` for `burst_seconds`.
+    factor `burst_factor` for `burst_seconds`. `cold` is a factor at the start and how long it takes to fade.
     """
 
     kind: CheckKind = CheckKind.LATENCY
@@ -49,8 +49,7 @@ class Stream:
     burst_factor: float = 2.0
     burst_seconds: float = 3.0
     burst_error: float = 0.0
-    cold: tuple[float, float] = (1.0, 0.0)
-    extra: dict[str, float] = field(default_factory=dict)
+    cold: tuple[float, float] = (1.0, 1.0)
 
 
 def noisy(stream: Stream) -> Stream:
@@ -58,32 +57,35 @@ def noisy(stream: Stream) -> Stream:
     return replace(stream, common=0.15, pod=0.08, static=0.03, bursts=0.005)
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What is true in each tick (T) of each pod (P): requests, log slowness, who has the fault."""
+
+    n: Array
+    common: Array
+    slow: Array
+    bursting: NDArray[np.bool_]
+    faulty: NDArray[np.bool_]
+
+
 def ticks(stream: Stream, seed: int) -> Iterator[tuple[Sample, Sample]]:
     """(stable, canary) samples: first the history of stable alone, then the canary's."""
     rng = np.random.default_rng(seed)
     count = round((stream.history + stream.seconds) / stream.tick)
-    time = (np.arange(count) + 1) * stream.tick - stream.history
-    pods = stream.stable_pods + stream.canary_pods
-    canary = np.arange(pods) >= stream.stable_pods
-    slow, bursting = _shifts(stream, rng, time, pods, canary)
-    n = rng.poisson(_loads(stream, rng, time, canary))
-    cells = _CELLS[stream.kind](stream, rng, n, time, canary, slow, bursting)
-    for place, end in enumerate(time):
-        yield tuple(
-            _sample(stream, end, cells[place], np.flatnonzero(arm), arm=name)  # type: ignore[misc]
-            for name, arm in (("stable", ~canary), ("canary", canary))
-        )
+    ends = (np.arange(count) + 1) * stream.tick - stream.history
+    cells = _DRAWN[stream.kind](stream, rng, _truth(stream, rng, ends))
+    for end, drawn in zip(ends.tolist(), cells, strict=True):
+        stable = _sample(stream, end, drawn, range(stream.stable_pods))
+        pods = range(stream.stable_pods, len(drawn)) if end > 1e-9 else range(0)
+        yield stable, _sample(stream, end, drawn, pods)
 
 
-def _sample(stream: Stream, end: float, cells: Array, places: Array, *, arm: str) -> Sample:
-    start = float(end) - stream.tick
-    if arm == "canary" and start < -1e-9:
-        return Sample(start, float(end))
+def _sample(stream: Stream, end: float, cells: Array, places: range) -> Sample:
     pods = tuple(
-        PodSample(f"{arm}-{place}", f"node-{place}", _value(stream.kind, stream.le, cells[place]))
+        PodSample(f"pod-{place}", f"node-{place}", _value(stream.kind, stream.le, cells[place]))
         for place in places
     )
-    return Sample(start, float(end), pods)
+    return Sample(end - stream.tick, end, pods)
 
 
 def _value(kind: CheckKind, le: tuple[float, ...], cells: Array) -> Counts | Histogram:
@@ -92,31 +94,31 @@ def _value(kind: CheckKind, le: tuple[float, ...], cells: Array) -> Counts | His
     return Histogram(BINS if kind is CheckKind.PREDICTIONS else le, tuple(cells.tolist()))
 
 
-def _loads(stream: Stream, rng: np.random.Generator, time: Array, canary: Array) -> Array:
-    """Expected requests (T, P)."""
-    tide = np.exp(_ar(rng, len(time), 1, sd=stream.common, tau=60.0, tick=stream.tick))
-    share = np.where(canary, stream.share / stream.canary_pods, (1 - stream.share) / stream.stable_pods)
-    loads = stream.rps * stream.tick * tide * share[None, :]
-    return np.where((time[:, None] <= 1e-9) & canary[None, :], 0.0, loads)
-
-
-def _shifts(
-    stream: Stream, rng: np.random.Generator, time: Array, pods: int, canary: Array
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Log latency shifts (T, P), and who bursts when."""
-    common = _ar(rng, len(time), 1, sd=stream.common, tau=60.0, tick=stream.tick)
-    own = _ar(rng, len(time), pods, sd=stream.pod, tau=stream.tau, tick=stream.tick)
-    static = stream.static * rng.standard_normal(pods)
-    begun = rng.random((len(time), pods)) < stream.bursts * stream.tick
-    lasting = max(1, round(stream.burst_seconds / stream.tick))
-    bursting = np.zeros_like(begun)
-    for later in range(lasting):
-        bursting[later:] |= begun[: len(time) - later]
+def _truth(stream: Stream, rng: np.random.Generator, ends: Array) -> Truth:
+    pods = stream.stable_pods + stream.canary_pods
+    canary = np.arange(pods) >= stream.stable_pods
+    middles = ends - stream.tick / 2
+    common = _ar(rng, len(ends), 1, sd=stream.common, tau=60.0, tick=stream.tick)
+    own = _ar(rng, len(ends), pods, sd=stream.pod, tau=stream.tau, tick=stream.tick)
+    bursting = _bursting(stream, rng, len(ends), pods)
+    faulty = canary[None, :] & (middles[:, None] > stream.onset)
     factor, decay = stream.cold
-    cold = np.log1p((factor - 1) * np.exp(-np.maximum(time, 0) / max(decay, 1e-9))) if decay else 0.0 * time
-    faulty = canary[None, :] & (time[:, None] > stream.onset + 1e-9)
-    shift = common + own + static + np.log(stream.burst_factor) * bursting
-    return shift + np.log(stream.factor) * faulty + cold[:, None] * canary[None, :], bursting
+    cold = np.log1p((factor - 1) * np.exp(-np.maximum(middles, 0) / decay))
+    slow = common + own + stream.static * rng.standard_normal(pods)
+    slow = slow + np.log(stream.burst_factor) * bursting + np.log(stream.factor) * faulty
+    slow = slow + cold[:, None] * canary[None, :]
+    share = np.where(canary, stream.share / stream.canary_pods, (1 - stream.share) / stream.stable_pods)
+    loads = stream.rps * stream.tick * np.exp(common) * share[None, :]
+    loads = np.where((middles[:, None] < 0) & canary[None, :], 0.0, loads)
+    return Truth(rng.poisson(loads), common, slow, bursting, faulty)
+
+
+def _bursting(stream: Stream, rng: np.random.Generator, count: int, pods: int) -> NDArray[np.bool_]:
+    begun = rng.random((count, pods)) < stream.bursts * stream.tick
+    bursting = begun.copy()
+    for later in range(1, max(1, round(stream.burst_seconds / stream.tick))):
+        bursting[later:] |= begun[: count - later]
+    return bursting
 
 
 def _ar(rng: np.random.Generator, count: int, width: int, *, sd: float, tau: float, tick: float) -> Array:
@@ -131,30 +133,32 @@ def _ar(rng: np.random.Generator, count: int, width: int, *, sd: float, tau: flo
     return out
 
 
-def _latencies(stream, rng, n, time, canary, slow, bursting):  # type: ignore[no-untyped-def]
+def _latencies(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
     median = np.log(stream.p95) - norm.ppf(0.95) * stream.sd
-    below = norm.cdf((np.log(stream.le) - median - slow[:, :, None]) / stream.sd)
-    edges = np.concatenate([np.zeros((*slow.shape, 1)), below, np.ones((*slow.shape, 1))], axis=2)
-    return rng.multinomial(n, np.diff(edges, axis=2))
+    below = norm.cdf((np.log(stream.le) - median - truth.slow[:, :, None]) / stream.sd)
+    return rng.multinomial(truth.n, _cells(below))
 
 
-def _errors(stream, rng, n, time, canary, slow, bursting):  # type: ignore[no-untyped-def]
-    faulty = canary[None, :] & (time[:, None] > stream.onset + 1e-9)
-    rate = np.where(faulty, stream.errors[1], stream.errors[0])
-    rate = np.minimum(1.0, rate * np.exp(slow * 2) + stream.burst_error * bursting)
-    failed = rng.binomial(n, rate)
-    return np.stack([n - failed, failed], axis=2)
+def _errors(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
+    rate = np.where(truth.faulty, stream.errors[1], stream.errors[0])
+    rate = np.minimum(1.0, rate * np.exp(2 * truth.slow) + stream.burst_error * truth.bursting)
+    failed = rng.binomial(truth.n, rate)
+    return np.stack([truth.n - failed, failed], axis=2)
 
 
-def _predictions(stream, rng, n, time, canary, slow, bursting):  # type: ignore[no-untyped-def]
-    faulty = canary[None, :] & (time[:, None] > stream.onset + 1e-9)
-    below = norm.cdf(np.asarray(BINS) - (stream.shift * faulty)[:, :, None] - 2 * slow[:, :1, None])
-    shape = below.shape[:2]
-    edges = np.concatenate([np.zeros((*shape, 1)), below, np.ones((*shape, 1))], axis=2)
-    return rng.multinomial(n, np.diff(edges, axis=2))
+def _predictions(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
+    """The inputs' distribution drifts for both arms alike; the fault shifts the canary's output."""
+    drift = truth.common + stream.shift * truth.faulty
+    return rng.multinomial(truth.n, _cells(norm.cdf(np.asarray(BINS) - drift[:, :, None])))
 
 
-_CELLS = {
+def _cells(below: Array) -> Array:
+    """Probabilities of buckets from those below each bound."""
+    nothing = np.zeros((*below.shape[:2], 1))
+    return np.diff(np.concatenate([nothing, below, nothing + 1], axis=2), axis=2)
+
+
+_DRAWN = {
     CheckKind.LATENCY: _latencies,
     CheckKind.ERROR_RATE: _errors,
     CheckKind.PREDICTIONS: _predictions,

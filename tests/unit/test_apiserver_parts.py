@@ -1,0 +1,148 @@
+"""The smaller parts of the emulated API server: selectors, ages, protobuf, names."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from scenarios import metadata, protobuf, selectors, tables
+from scenarios.refusals import Refused
+
+Json = Any
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (600, "10m"),
+        (659, "10m"),
+        (10_799, "179m"),
+        (10_800, "3h"),
+        (11_100, "3h5m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+    ],
+)
+def test_ages_are_written_as_kubectl_writes_them(seconds: int, said: str) -> None:
+    then = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert tables.age(then, NOW) == said
+
+
+def test_a_path_leads_through_keys_indexes_and_all_of_a_list() -> None:
+    obj = {"a": [{"b": 1}, {"b": 2}], "c": {"x.y": 3, "n": None}}
+    assert tables.at(obj, ".a[*].b") == [1, 2]
+    assert tables.at(obj, ".a[1].b") == [2]
+    assert tables.at(obj, ".a[7].b") == []
+    assert tables.at(obj, ".c['x.y']") == [3]
+    assert tables.at(obj, ".c.n") == tables.at(obj, ".none.deeper") == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", ""),
+        ("application/json", ""),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "Table"),
+        ("application/vnd.kubernetes.protobuf,application/json", ""),
+        ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "Partial"),
+        ("application/json;as=Poem,application/json", ""),
+    ],
+)
+def test_the_first_form_that_there_is_is_taken(accept: str, wanted: str) -> None:
+    assert tables.wanted(accept) == wanted
+
+
+def test_a_selector_that_cannot_be_read_is_refused() -> None:
+    for text in ("a=b=c", "a in b", "=x", "a,,b"):
+        with pytest.raises(Refused):
+            selectors.by_labels(text)
+    with pytest.raises(Refused, match="field label not supported"):
+        selectors.by_fields("spec.replicas=1", "deployments")
+
+
+def test_a_specs_selector_selects_and_can_be_written_as_a_query() -> None:
+    spec = {
+        "matchLabels": {"app": "model"},
+        "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["a", "b"]},
+            {"key": "debug", "operator": "DoesNotExist"},
+            {"key": "zone", "operator": "Exists"},
+            {"key": "x", "operator": "NotIn", "values": ["y"]},
+        ],
+    }
+    good = {"app": "model", "tier": "a", "zone": "z"}
+    for labels, selected in (
+        (good, True),
+        (good | {"debug": "1"}, False),
+        (good | {"tier": "c"}, False),
+        (good | {"x": "y"}, False),
+        ({"app": "model", "tier": "a"}, False),
+    ):
+        assert selectors.selects(spec, labels) is selected
+        by_text = selectors.by_labels(selectors.as_text(spec))
+        assert by_text({"metadata": {"labels": labels}}) is selected
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def test_kubernetes_protobuf_is_read_as_far_as_kubectl_writes_it() -> None:
+    about = field(1, field(1, b"v1") + field(2, b"Secret"))
+    entry = field(2, field(1, b"url") + field(2, b"http://x"))
+    labels = field(11, field(1, b"a") + field(2, b"b"))
+    secret = field(1, field(1, b"alerts") + labels) + entry + field(3, b"Opaque") + b"\x20\x07"
+    assert protobuf.decoded(b"k8s\x00" + about + field(2, secret)) == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "alerts", "labels": {"a": "b"}},
+        "data": {"url": "aHR0cDovL3g="},
+        "type": "Opaque",
+    }
+
+
+def test_other_protobuf_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not begin"):
+        protobuf.decoded(b"nothing")
+    about = field(1, field(1, b"v1") + field(2, b"Pod"))
+    with pytest.raises(Refused) as refused:
+        protobuf.decoded(b"k8s\x00" + about)
+    assert refused.value.code == 415
+    with pytest.raises(ValueError, match="ends within a number"):
+        protobuf.decoded(b"k8s\x00\x80")
+
+
+@pytest.mark.parametrize(
+    ("meta", "path"),
+    [
+        ({"name": ""}, "metadata.name"),
+        ({"name": "a" * 254}, "metadata.name"),
+        ({"name": "Upper"}, "metadata.name"),
+        ({"name": "a", "labels": {"-": "b"}}, "metadata.labels"),
+        ({"name": "a", "labels": {"a": "b c"}}, "metadata.labels"),
+        ({"name": "a", "labels": {"UP/a": "b"}}, "metadata.labels"),
+        ({"name": "a", "labels": {"a" * 64: ""}}, "metadata.labels"),
+        ({"name": "a", "annotations": {"a b": ""}}, "metadata.annotations"),
+        (
+            {"name": "a", "ownerReferences": [{"kind": "A", "name": "a", "uid": "1"}]},
+            "metadata.ownerReferences[0].apiVersion",
+        ),
+    ],
+)
+def test_wrong_metadata_is_named(meta: Json, path: str) -> None:
+    assert [cause.field for cause in metadata.problems(meta, is_label=False)] == [path]
+
+
+def test_right_metadata_is_let_through() -> None:
+    meta = {
+        "name": "a.b-c",
+        "labels": {"serin.dev/workload": "model", "plain": "", "A_b.c": "1"},
+        "annotations": {"serin.dev/pause": "any text, of any length"},
+    }
+    assert list(metadata.problems(meta, is_label=False)) == []
