@@ -64,8 +64,9 @@ def observed(
     """With one tick of the stable nodes added: requests and hits of each, by `key`."""
     nodes = _followed(dispersion.nodes, counts)
     n, k = _placed(dispersion.n, dispersion.nodes, nodes), _placed(dispersion.k, dispersion.nodes, nodes)
-    at = np.searchsorted(nodes, np.array([one for one in counts if one in nodes], dtype=np.uint32))
-    seen = np.array([counts[one] for one in counts if one in nodes], dtype=float).reshape(-1, 2)
+    known = [one for one in nodes.tolist() if one in counts]
+    at = np.searchsorted(nodes, np.array(known, dtype=np.uint32))
+    seen = np.array([counts[one] for one in known], dtype=float).reshape(-1, 2)
     n[:, at] += seen[:, 0]
     k[:, at] += seen[:, 1]
     length = dispersion.length + seconds
@@ -127,7 +128,9 @@ def lasting_ratio(spread_of_pods: float, *, stable_nodes: int, canary_nodes: int
 
 
 def _followed(known: NDArray[np.uint32], counts: Mapping[int, tuple[float, float]]) -> NDArray[np.uint32]:
-    fresh = [one for one in counts if one not in known]
+    fresh = sorted(set(counts) - set(known.tolist()))
+    if not fresh:
+        return known
     return np.sort(np.append(known, np.array(fresh[: MOST_NODES - len(known)], dtype=np.uint32)))
 
 

@@ -95,9 +95,11 @@ def restart(evidence: Evidence, *, at: float) -> Evidence:
     """This step's evidence is thrown away and gathered anew; what was learned of stable stays.
 
     For when the arms are no longer what they were (pods came or went). The promise about false
-    rollbacks then holds for each stretch between restarts.
+    rollbacks then holds for each stretch between restarts. New pods fill their caches as after a
+    weight step; only a run in which nothing was compared yet has the policy's warm-up instead.
     """
-    fresh = _step_forgotten(evidence, at)
+    warm_up = tracks.WARM_UP if evidence.groups or evidence.step else 0.0
+    fresh = _step_forgotten(evidence, at, warm_up=warm_up)
     return replace(fresh, dispersion=dispersion.interrupted(evidence.dispersion))
 
 
@@ -153,14 +155,14 @@ def _no_passing(spec: CheckSpec) -> Array:
     return np.zeros((sets[spec.kind], len(WAY_TO_ALIKE)))
 
 
-def _step_forgotten(evidence: Evidence, at: float) -> Evidence:
+def _step_forgotten(evidence: Evidence, at: float, *, warm_up: float = tracks.WARM_UP) -> Evidence:
     return replace(
         evidence,
         step_began=at,
         both_at=None,
         groups=(),
         memory=cells.step_forgotten(evidence.memory),
-        tracks=tracks.fresh(groups=1, lenses=len(evidence.weight)),
+        tracks=tracks.fresh(groups=1, lenses=len(evidence.weight), warm_up=warm_up),
         passing=_no_passing(evidence.spec),
         tally=np.zeros(4),
     )

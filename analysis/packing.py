@@ -17,8 +17,10 @@ LARGEST = 3e38  # the largest 32-bit number, rounded down
 
 def rounded(array: Array) -> Array:
     """Each number as 32 bits hold it, finite; what `packed` keeps exactly."""
-    finite = np.nan_to_num(array, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-    return np.clip(finite, -LARGEST, LARGEST).astype(np.float32).astype(np.float64)
+    short = np.clip(array, -LARGEST, LARGEST).astype(np.float32)
+    if not np.isfinite(short).all():
+        short = np.nan_to_num(short)
+    return short.astype(np.float64)
 
 
 def packed(arrays: Sequence[Array]) -> dict[str, Any]:

@@ -46,17 +46,18 @@ class Question:
 
     @property
     def line(self) -> Array:
-        """The canary's rate at the margin (L,), short of what is impossible."""
-        return np.minimum(self.rho * self.q + self.delta, (1 + self.q) / 2)
+        """The canary's rate at the margin (L,), were stable's as guessed; above 1 all is allowed."""
+        return self.rho * self.q + self.delta
 
     def worse(self) -> Array:
         """Alternatives (L, E) beyond the margin, by effect."""
-        return _rate(logit(self.line)[:, None] + EFFECTS)
+        return _rate(logit(np.clip(self.line, EDGE, 1 - EDGE))[:, None] + EFFECTS)
 
     def better(self) -> Array:
         """Alternatives (L, 2) within the margin, on the way to a canary like stable."""
-        way = np.minimum(logit(np.clip(self.alike, EDGE, 1 - EDGE)) - logit(self.line), -0.1)
-        return _rate(logit(self.line)[:, None] + way[:, None] * WAY_TO_ALIKE)
+        start = logit(np.minimum(self.line, (1 + self.q) / 2))  # short of what is impossible
+        way = np.minimum(logit(np.clip(self.alike, EDGE, 1 - EDGE)) - start, -0.1)
+        return _rate(start[:, None] + way[:, None] * WAY_TO_ALIKE)
 
 
 def error_question(recent: Array, *, rho: float, delta: float) -> Question:
@@ -113,8 +114,8 @@ def log_gains(question: Question, stable: Array, canary: Array, p1: Array) -> Ar
     n_c = float(n_j.sum())
     if n_c <= 0 or n_s <= 0:
         return np.zeros((len(n_j), *p1.shape))
-    line = question.rho * question.q + question.delta
-    possible = (line[:, None] < 1 - 10 * EDGE) | (p1 < line[:, None])
+    line = question.line[:, None]
+    possible = (line < 1 - 10 * EDGE) | (p1 < (1 + question.q[:, None]) / 2)
     q = np.broadcast_to(question.q[:, None], p1.shape)
     rho, delta = question.rho[:, None], question.delta[:, None]
     if np.all(rho == 1.0) and np.all(delta == 0.0):
@@ -146,8 +147,8 @@ def rate_interval(k: Array, n: Array, *, error: float, temper: float = 1.0) -> t
     def contradicted(p: Array) -> NDArray[np.bool_]:
         return np.asarray(mixture - k * np.log(p) - (n - k) * np.log1p(-p) >= line)
 
-    low = _edge(contradicted, rate, np.full_like(rate, EDGE * 1e-6))
-    high = _edge(contradicted, rate, np.full_like(rate, 1 - EDGE * 1e-6))
+    ends = np.stack([np.full_like(rate, EDGE * 1e-6), np.full_like(rate, 1 - EDGE * 1e-6)])
+    low, high = _edge(contradicted, np.stack([rate, rate]), ends)
     return np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)
 
 

@@ -25,6 +25,8 @@ Verb = Callable[["Request", "Target"], Reply]
 LONGEST_WATCH = 1800  # seconds, if the client names none
 PAGES_KEPT = 32  # lists that are being paged through
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
+_OF_PODS = ("eviction", "binding")  # what else can be made of a pod
+_DONE: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Target:
     version: str
     namespace: str | None = None  # None: all of them, or a cluster-wide resource
     name: str = ""
-    part: str = ""  # status, scale, eviction
+    part: str = ""  # status, scale, eviction, binding
 
     @property
     def home(self) -> str:
@@ -88,8 +90,8 @@ class ApiServer:
     def _verb(self, request: Request, target: Target) -> Verb:
         several = {"GET": self._list, "POST": self._create, "DELETE": self._delete_several}
         one = {"GET": self._get, "PUT": self._replace, "PATCH": self._patch, "DELETE": self._delete}
-        if target.part == "eviction":
-            one = {"POST": self._evict}
+        if target.part in _OF_PODS:
+            one = {"POST": self._evict if target.part == "eviction" else self._bind}
         elif target.part:
             one.pop("DELETE")
         method = "GET" if request.method == "HEAD" else request.method
@@ -253,12 +255,20 @@ class ApiServer:
     def _evict(self, request: Request, target: Target) -> Reply:
         eviction = _decoded_as(request, "Eviction")
         self._registry.evict(target.home, target.name, eviction.get("deleteOptions") or {})
-        return reply(201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        return reply(201, _DONE)
+
+    def _bind(self, request: Request, target: Target) -> Reply:
+        node = (_decoded_as(request, "Binding").get("target") or {}).get("name")
+        if not node:
+            cause = refusals.Cause("target.name", "FieldValueRequired", "Required value")
+            raise refusals.invalid("Binding", "", target.name, [cause])
+        self._registry.bind(target.home, target.name, node)
+        return reply(201, _DONE)
 
 
 def _has(kind: Kind, part: str) -> bool:
-    parts = {"": True, "status": kind.status, "scale": kind.scale, "eviction": kind.key == "pods"}
-    return parts.get(part, False)
+    parts = {"": True, "status": kind.status, "scale": kind.scale}
+    return parts.get(part, part in _OF_PODS and kind.key == "pods")
 
 
 def _predicate(request: Request, target: Target) -> selectors.Predicate:

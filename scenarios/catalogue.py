@@ -172,6 +172,17 @@ BUILT_IN: tuple[Kind, ...] = (
     Kind(
         group="",
         versions=("v1",),
+        plural="nodes",
+        kind="Node",
+        short=("no",),
+        namespaced=False,
+        status=True,
+        schema=_schema(),
+        columns=(_AGE,),
+    ),
+    Kind(
+        group="",
+        versions=("v1",),
         plural="pods",
         kind="Pod",
         short=("po",),

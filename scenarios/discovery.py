@@ -96,6 +96,7 @@ def _entries(kind: Kind) -> list[Json]:
     if kind.key == "pods":
         of = {"group": "policy", "version": "v1", "kind": "Eviction"}
         parts.append({**base, **of, "name": "pods/eviction", "verbs": ["create"]})
+        parts.append({**base, "name": "pods/binding", "kind": "Binding", "verbs": ["create"]})
     return parts
 
 

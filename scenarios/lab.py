@@ -13,7 +13,6 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from scenarios.envoy import Envoy
 from scenarios.livepods import Life, LivePods
 from scenarios.livereplicas import Replicas
 from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
+from scenarios.observed import Observed, weight_of
 from scenarios.people import NotDone, People
-from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Patch, Story, Target, TargetFault
+from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.receiver import Receiver
 from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.troubles import (
@@ -52,15 +52,6 @@ Report = Callable[[str], None]  # is told in lines what happens while it happens
 
 class LabFailed(RuntimeError):
     """The lab itself did not work, so the story says nothing; the text says what to look at."""
-
-
-@dataclass(slots=True)
-class Observed:
-    """What the API server was told, and when (seconds since 1970)."""
-
-    weights: list[tuple[float, int]] = field(default_factory=list)
-    ended: dict[str, float] = field(default_factory=dict)  # by run
-    reaction: float | None = None  # from the last metrics page's last byte to the weight patch's 200
 
 
 async def play(story: Story, *, watch: Watch | None = None, report: Report | None = None) -> Result:
@@ -138,7 +129,7 @@ class Lab:
 
     def weight(self) -> int:
         """The percentage that the VirtualService gives the canary."""
-        return _weight(self.world.objects("virtualservices", NAMESPACE))
+        return weight_of(self.world.objects("virtualservices", NAMESPACE))
 
     def pids(self) -> Mapping[str, int]:
         """Every process of the lab but its own, by name."""
@@ -267,25 +258,16 @@ class Lab:
         self._changed.set()
         if resource in {"virtualservices", "destinationrules", "services", "pods"} and self.envoy.pid:
             self.envoy.changed()
-        if resource == "virtualservices":
-            self._weighed(_weight([obj]))
+        if resource == "virtualservices" and self.observed.weighed(obj):
+            self._errand(self._note_reaction(time.time()))
         if resource == "events" and obj.get("reason"):
             self._say(f"{obj['reason']}: {obj.get('note') or obj.get('message', '')}")
-        if resource == "canaryruns" and ended(obj):
-            self.observed.ended.setdefault(obj["metadata"]["name"], time.time())
+        if resource == "canaryruns":
+            self.observed.followed(obj)
 
     def _say(self, what: str) -> None:
         if self._report is not None:
             self._report(f"{self.seconds:7.1f} s  {what}")
-
-    def _weighed(self, weight: int) -> None:
-        """The canary's weight is this now."""
-        weights = self.observed.weights
-        if weights and weights[-1][1] == weight:
-            return
-        weights.append((time.time(), weight))
-        if weight == 0 and len(weights) > 1:
-            self._errand(self._note_reaction(time.time()))
 
     async def _note_reaction(self, at: float) -> None:
         """How long before `at` the last pod's page had been read that the decision was made on."""
@@ -407,15 +389,18 @@ class Lab:
         return result(self.story, self._played(), mode="live")
 
     def _played(self) -> Played:
-        log = measure.entries(self.envoy.access_log)
-        seen = measure.measured(log, until=self.stopped, excused=self._excused)
         run = next(iter(self.runs()), None)  # a story is about its first run
+        ended_at = self.observed.ended.get(run["metadata"]["name"]) if run else None
+        log = measure.entries(self.envoy.access_log)
+        seen = measure.measured(
+            log, until=self.stopped, before=self.observed.next_run(ended_at), excused=self._excused
+        )
         outcome, reason, check, evidence = said_by(run, self._refusal())
         return Played(
             outcome=outcome,
             reason=reason,
             check=check,
-            verdict=self._since(self.observed.ended.get(run["metadata"]["name"])) if run else None,
+            verdict=self._since(self.observed.held if outcome is Outcome.HELD else ended_at),
             first_routed=self._since(seen.first_routed),
             last_routed=self._since(seen.last_routed),
             last_attempt=self._since(seen.last_attempt),
@@ -439,15 +424,6 @@ class Lab:
             if (event.get("regarding") or event.get("involvedObject") or {}).get("name") == CANARY
         ]
         return reasons[-1] if reasons else None
-
-
-def _weight(virtual_services: list[Json]) -> int:
-    for service in virtual_services:
-        for http in service["spec"].get("http", ()):
-            for to in http.get("route", ()):
-                if to["destination"].get("subset") == Arm.CANARY:
-                    return int(to.get("weight", 0))
-    return 0
 
 
 def _versions(pod: Json) -> set[str]:

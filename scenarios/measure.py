@@ -1,6 +1,7 @@
 """What happened at the proxy, read from its access log: the lab's measure of what callers saw."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,16 +103,19 @@ class Tail:
                     yield said
 
 
-def measured(log: Sequence[Entry], *, until: float, excused: Excuse) -> Measured:
-    """The figures; `until` is when the load was stopped, which leaves some requests unanswered."""
-    canary = [said for said in log if said.arm == "canary"]
+def measured(log: Sequence[Entry], *, until: float, excused: Excuse, before: float = math.inf) -> Measured:
+    """The figures; `until` is when the load was stopped, which leaves some requests unanswered.
+
+    Times are of requests that started before `before`, when another run took over.
+    """
+    canary = [said for said in log if said.arm == "canary" and said.start < before]
     lost = [said for said in log if said.failed and not said.injected and said.end < until - CUT]
     return Measured(
         first_routed=min((said.start for said in canary), default=None),
         last_routed=max((said.start for said in canary), default=None),
         last_attempt=max((said.last_attempt for said in canary), default=None),
         stable=sum(said.arm == "stable" for said in log),
-        canary=len(canary),
+        canary=sum(said.arm == "canary" for said in log),
         failed=sum(not excused(said) for said in lost),
     )
 

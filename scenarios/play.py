@@ -30,6 +30,7 @@ Report = Callable[[str], None]
 SETTLED = 5.0  # seconds after the last run has ended: weights arrive, alerts leave, a new run may begin
 LOOK = 0.25  # seconds between looks at whether the story is over
 AT_LEAST = timedelta(seconds=5)  # of history, so that stable's pods are ready when the story begins
+ANSWERING = 0.005  # seconds the API server takes for an answer
 SLOW = 3.0  # seconds a slow receiver of alerts takes
 
 
@@ -72,7 +73,9 @@ class Theatre:
         self._loop: VirtualLoop = virtual_loop()
         self.begins = max(story.history, AT_LEAST).total_seconds()
         self.traffic = Traffic(story, clock=self._loop.time)
-        self.world = World(clock=self._loop.now, seed=story.seed, make_kubelet=self._make_kubelet)
+        self.world = World(
+            clock=self._loop.now, seed=story.seed, make_kubelet=self._make_kubelet, latency=ANSWERING
+        )
         self.receiver = Receiver()
         self.people = People(self.world.transport(), namespace=NAMESPACE)
         outside = Outside(
@@ -131,7 +134,7 @@ class Theatre:
     async def _perform(self) -> None:
         happening = asyncio.create_task(self._happen(), name="happenings")
         try:
-            await asyncio.sleep(self.begins)
+            await asyncio.sleep(self.begins - self._loop.time())
             self.traffic.begin()
             self._say("the canary's pods are started")
             self.pods.admitted.set()

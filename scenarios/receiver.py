@@ -17,6 +17,7 @@ class Receiver:
         self.received: list[Any] = []
         self.fault: str | None = None
         self.url = ""
+        self._over = asyncio.Event()
         self._runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.1)
 
     async def start(self) -> None:
@@ -27,13 +28,14 @@ class Receiver:
 
     async def stop(self) -> None:
         """It listens no more."""
+        self._over.set()
         await self._runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.fault == "outage":
             return web.Response(status=503)
         if self.fault == "hang":
-            await asyncio.Event().wait()
+            await self._over.wait()
         if self.fault == "slow":
             await asyncio.sleep(SLOW)
         with suppress(ValueError):

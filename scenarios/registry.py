@@ -130,6 +130,23 @@ class Registry:
             raise refusals.invalid(kind.kind, kind.group, name, causes)
         return self.update(kind, namespace, name, lambda _old: {**obj, "metadata": {**meta, **here}}, **how)
 
+    def bind(self, namespace: str, name: str, node: str) -> None:
+        """The pod is on the node, for good; raises 409 `Refused` if it is on one or leaving."""
+        kind = self.kinds.named("pods")
+        old = self.get(kind, namespace, name)
+        there, leaving = old["spec"].get("nodeName"), old["metadata"].get("deletionTimestamp")
+        if there:
+            why = f'pod {name} is already assigned to node "{there}"'
+            raise refusals.conflict("pods/binding", "", name, why)
+        if leaving:
+            why = f"pod {name} is being deleted, cannot be assigned to a host"
+            raise refusals.conflict("pods/binding", "", name, why)
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(self.clock())}
+        status = old.get("status") or {}
+        kept = [item for item in status.get("conditions", ()) if item["type"] != "PodScheduled"]
+        spec, status = {**old["spec"], "nodeName": node}, {**status, "conditions": [*kept, scheduled]}
+        self.store.put(kind, {**old, "spec": spec, "status": status})
+
     # --- deletion
 
     def evict(self, namespace: str, name: str, options: Json = None) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from scenarios.conduct import quantiles
 from scenarios.distributions import Beta, Latency
-from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Patch, Pods, Story, Target, TargetFault
+from scenarios.plot import ArmFault, Delete, Edit, Evict, Patch, Pods, Story, Target, TargetFault
 
 SILENT_FOR = 20.0  # seconds after a silencing fault's end until its pods surely answer again
+ROUTED_AWAY = 2.0  # seconds after an eviction until the proxy knows that the pods, or the weight, are gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +126,18 @@ def ordered(story: Story, arm: str, *, start: float, end: float) -> bool:
 
 def _silences(story: Story, arm: str) -> Iterable[tuple[float, float]]:
     """From when to when the pods of an arm, or the proxy, give no answers."""
-    for fault in story.faults:
-        if isinstance(fault, TargetFault):
-            silent = fault.target is Target.ENVOY
-        else:
-            silent = fault.arm is Arm(arm) and (fault.crash or fault.hang or fault.blackhole) if arm else True
+    for what in (*story.faults, *story.edits):
+        at, lasting = what.at.total_seconds(), float("inf")
+        match what:
+            case ArmFault():
+                silent = what.arm == arm and (what.crash or what.hang or what.blackhole)
+            case TargetFault():
+                silent = what.target is Target.ENVOY
+            case Evict():
+                silent, lasting = what.arm == arm, ROUTED_AWAY
+            case _:
+                silent = False
+        if isinstance(what, ArmFault | TargetFault) and what.lasting is not None:
+            lasting = what.lasting.total_seconds() + SILENT_FOR
         if silent:
-            at = fault.at.total_seconds()
-            lasts = fault.lasting.total_seconds() + SILENT_FOR if fault.lasting else float("inf")
-            yield at, at + lasts
+            yield at, at + lasting

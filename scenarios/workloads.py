@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scenarios import progress, rollout
-from scenarios.admission import stamp
 from scenarios.clockwork import Chores
 from scenarios.kinds import Kind
 from scenarios.ownership import controller_of, disowned, leaving, matches, owned, place, reference
@@ -222,13 +221,7 @@ class Workloads:
         taken = [
             other["spec"].get("nodeName") for other in pods if _owner(other) == owner and not leaving(other)
         ]
-        node = min(self._nodes, key=taken.count)
-        since = {"lastTransitionTime": stamp(self._registry.clock())}
-        conditions = [{"type": "PodScheduled", "status": "True", **since}]
-        status = {**pod.get("status", {}), "conditions": conditions}
-        self._registry.store.put(
-            self._kind("pods"), {**pod, "spec": {**pod["spec"], "nodeName": node}, "status": status}
-        )
+        self._registry.bind(*place(pod), min(self._nodes, key=taken.count))
 
 
 def _newest(deployment: Json, sets: Sequence[Json]) -> Json | None:

@@ -862,12 +862,14 @@ async def test_a_finalizer_keeps_a_deleted_namespace_terminating(api: Api) -> No
     inside = Api(api.transport, name)
     await inside.made("configmaps", config(finalizers=["serin.dev/x"]))
     await api.ask("DELETE", f"/api/v1/namespaces/{name}")
-    await asyncio.sleep(0.5)
-    namespace = await api.ask("GET", f"/api/v1/namespaces/{name}")
-    assert namespace.value["status"]["phase"] == "Terminating"
-    refused = await inside.ask("POST", inside.at("configmaps"), config("late"))
-    assert (refused.code, refused.value["reason"]) == (403, "Forbidden")
-    await inside.patched("configmaps", "notes", {"metadata": {"finalizers": None}})
+    try:
+        await asyncio.sleep(0.5)
+        namespace = await api.ask("GET", f"/api/v1/namespaces/{name}")
+        assert namespace.value["status"]["phase"] == "Terminating"
+        refused = await inside.ask("POST", inside.at("configmaps"), config("late"))
+        assert (refused.code, refused.value["reason"]) == (403, "Forbidden")
+    finally:
+        await inside.patched("configmaps", "notes", {"metadata": {"finalizers": None}})
 
     async def gone() -> bool:
         return (await api.ask("GET", f"/api/v1/namespaces/{name}")).code == 404
@@ -1073,6 +1075,33 @@ async def test_a_pod_that_is_deleted_or_evicted_is_replaced(api: Api) -> None:
     pods = await settled(api, pods=2)
     old = {first["metadata"]["name"], second["metadata"]["name"]}
     assert not old & {pod["metadata"]["name"] for pod in pods}
+
+
+async def test_a_pod_is_bound_to_a_node_once(api: Api) -> None:
+    node = await api.ask(
+        "POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"generateName": "n-"}}
+    )
+    assert node.code == 201, node
+    name = node.value["metadata"]["name"]
+    await api.made("deployments", deployment(replicas=1))
+    (pod,) = await settled(api, pods=1)
+    path = api.at("pods", pod["metadata"]["name"], "binding")
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]}}
+    binding["target"] = {"apiVersion": "v1", "kind": "Node", "name": name}
+
+    async def bound() -> bool:  # a server that checks the node may not know it at once
+        return (await api.ask("POST", path, binding)).code == 201
+
+    try:
+        await eventually(bound)
+        assert (await api.ask("POST", path, binding)).code == 409
+    finally:
+        await api.ask("DELETE", f"/api/v1/nodes/{name}")
+    pod = await api.got("pods", pod["metadata"]["name"])
+    assert pod["spec"]["nodeName"] == name
+    assert [one["status"] for one in pod["status"]["conditions"] if one["type"] == "PodScheduled"] == ["True"]
+    now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+    assert (await api.ask("DELETE", api.at("pods", pod["metadata"]["name"]), now)).code == 200
 
 
 async def test_a_pods_spec_cannot_be_changed(api: Api) -> None:

@@ -270,6 +270,38 @@ def test_a_paused_deployment_follows_its_size_but_not_its_template() -> None:
     run_virtual(story())
 
 
+def test_a_namespace_goes_with_all_that_runs_in_it() -> None:
+    async def story() -> None:
+        world = a_world()
+        world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}})
+        obj = deployment()
+        world.create({**obj, "metadata": {**obj["metadata"], "namespace": "lab"}})
+        await asyncio.sleep(1)
+        world.delete("namespaces", "", "lab")
+        await asyncio.sleep(3)
+        assert world.get("namespaces", "", "lab") is None
+        assert world.objects("pods") == world.objects("replicasets") == []
+        await world.close()
+
+    run_virtual(story())
+
+
+def test_a_controller_tries_again_what_the_server_refuses() -> None:
+    async def story() -> None:
+        world = a_world()
+        full = {"notes": "x" * (262_144 - 5)}
+        obj = deployment()
+        world.create({**obj, "metadata": {**obj["metadata"], "annotations": full}})
+        await asyncio.sleep(5)
+        assert world.objects("replicasets") == []  # whose annotations would be a few bytes too long
+        world.patch("deployments", "default", "model", {"metadata": {"annotations": {"notes": "short"}}})
+        await asyncio.sleep(5)
+        assert len(world.objects("pods")) == 2
+        await world.close()
+
+    run_virtual(story())
+
+
 def test_what_is_killed_takes_none_of_the_clusters_work_with_it() -> None:
     async def story() -> None:
         world, client = a_world(), Process("client")

@@ -1,19 +1,20 @@
 """What a bare API server lacks, through nothing but that server: pods that run, callers, a mesh.
 
-`StandIn` is kubelet, callers and Istio for one namespace. A pod is ready as soon as it is there, at a
-loopback address of its own, and serves its metrics page at that address. What the pages count is drawn
-in real time: requests arrive, are split by the weights that the VirtualService has, and are answered as
-the model's version would answer them.
+`StandIn` is scheduler, kubelet, callers and Istio for one namespace. A pod is ready as soon as it is
+there, at a loopback address of its own, and serves its metrics page at that address. What the pages
+count is drawn in real time: requests arrive, are split by the weights that the VirtualService has, and
+are answered as the model's version would answer them.
 
-Pods are not bound to nodes. kube-controller-manager collects what is bound to a node that does not
-exist; a pod without a node is left in peace, and counted like any other.
+Pods are bound to Nodes of the suite's own, on which nothing else is scheduled. These need to exist and
+to have a heartbeat: kube-controller-manager deletes what is bound to a Node that does not exist, and
+takes what is on a silent one for lost.
 """
 
 import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from controller.cluster import FOLLOWED, path
+from controller.cluster import path
 from controller.kube import ApiError, Changed, Kube, Listed
 from scenarios.distributions import Lognormal
 from scenarios.plot import Arm, Behaviour
@@ -35,6 +36,7 @@ T = TypeVar("T")
 KINDS = ("pods", "deployments", "virtualservices", "canaryruns")
 LABEL = "serin-e2e"  # on pods: the journey that they belong to
 LOOK = 0.5  # seconds after which what failed is tried again
+HEARTBEAT = 10.0  # seconds, as kubelet's; forty without one, and a Node is lost
 PATIENCE = 60.0  # seconds for anything to happen; most takes five, and nobody is timed here
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -49,7 +51,7 @@ spec:
   traffic: {requestsPerSecond: 2000}
   propagation: 100ms
   stable:
-    replicas: 2
+    replicas: 3
     latency: {distribution: lognormal, median: 20ms, p95: 60ms}
     errorRate: 0.1%
     predictions: {distribution: beta, a: 2, b: 5}
@@ -73,6 +75,11 @@ class Life:
     served: VirtualPod
     leaving: bool = False
 
+    @property
+    def arm(self) -> Arm:
+        """The arm it belongs to."""
+        return self.served.arm
+
 
 @dataclass(slots=True)
 class Stage:
@@ -87,9 +94,10 @@ class Stage:
 class StandIn:
     """Kubelet, callers and mesh of one namespace; `open` it, and it works until it is left."""
 
-    def __init__(self, kube: Kube, namespace: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, *, nodes: Sequence[str]) -> None:
         self.kube = kube
         self.namespace = namespace
+        self.nodes = nodes
         self.port = free_port()
         self.seen: dict[str, dict[str, Json]] = {kind: {} for kind in KINDS}
         self.ended: dict[str, int] = {}  # runs by uid: the resourceVersion that first said so
@@ -108,7 +116,7 @@ class StandIn:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         self._tasks = [asyncio.create_task(self._follow(kind)) for kind in KINDS]
-        self._tasks.append(asyncio.create_task(self._tend()))
+        self._tasks += [asyncio.create_task(self._tend()), asyncio.create_task(self._beat())]
         try:
             yield self
         finally:
@@ -196,6 +204,16 @@ class StandIn:
             for name, stage in self._stages.items():
                 self._route(name, stage)
 
+    async def _beat(self) -> None:
+        """The Nodes are alive."""
+        while True:
+            for node in self.nodes:
+                with contextlib.suppress(ApiError):  # three more until it matters
+                    body = {"status": {"conditions": [_alive()]}}
+                    where = f"/api/v1/nodes/{node}/status"
+                    await self.kube.call("PATCH", where, body=body, content_type=MERGE_PATCH)
+            await asyncio.sleep(HEARTBEAT)
+
     async def _live(self, pod: Json) -> None:
         """The pod runs, or stops if it is told to."""
         name = pod["metadata"]["name"]
@@ -205,12 +223,28 @@ class StandIn:
             now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
             await self.kube.call("DELETE", path("pods", self.namespace, name), body=now)
             return
+        if not pod["spec"].get("nodeName"):
+            await self._bind(pod)
+            return
         if name not in self._lives:
             self._lives[name] = await self._start(pod)
         if not _ready(pod):
             where = path("pods", self.namespace, name, sub="status")
             body = {"status": _status(pod, self._lives[name])}
             await self.kube.call("PATCH", where, body=body, content_type=MERGE_PATCH)
+
+    async def _bind(self, pod: Json) -> None:
+        """The pod has the Node on which its journey's arm has the fewest."""
+        alike = [
+            each["spec"].get("nodeName") for each in self.seen["pods"].values() if _arm(each) == _arm(pod)
+        ]
+        name, node = pod["metadata"]["name"], min(self.nodes, key=alike.count)
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
+        await self.kube.call("POST", path("pods", self.namespace, name, sub="binding"), body=body)
+        if name in self.seen["pods"]:  # the watch will say so, too late for the next pod's choice
+            self.seen["pods"][name] = bound
 
     async def _start(self, pod: Json) -> Life:
         journey, ip = _label(pod), next(self._addresses)
@@ -235,7 +269,7 @@ class StandIn:
         """The callers know the pods that are there."""
         lives = [life for life in self._lives.values() if life.journey == journey and not life.leaving]
         for arm in Arm:
-            pods = tuple(life.served for life in lives if life.served.arm is arm)
+            pods = tuple(life.served for life in lives if life.arm is arm)
             names = tuple(sorted(pod.name for pod in pods))
             if stage.endpoints.get(arm) != names:
                 stage.endpoints[arm] = names
@@ -268,6 +302,16 @@ def _label(pod: Json) -> str:
     return str((pod["metadata"].get("labels") or {}).get(LABEL, ""))
 
 
+def _arm(pod: Json) -> tuple[str, str]:
+    return _label(pod), str((pod["metadata"].get("labels") or {}).get("version", ""))
+
+
+def _alive() -> Json:
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    about = {"reason": "KubeletReady", "message": "the suite's own", "lastTransitionTime": now}
+    return {"type": "Ready", "status": "True", "lastHeartbeatTime": now, **about}
+
+
 def _ready(pod: Json) -> bool:
     status: Mapping[str, Json] = pod.get("status") or {}
     conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
@@ -297,6 +341,3 @@ def _status(pod: Json, life: Life) -> Json:
             }
         ],
     }
-
-
-assert set(KINDS) <= FOLLOWED.keys()

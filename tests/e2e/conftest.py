@@ -23,6 +23,7 @@ from tests.e2e.rooms import Rooms  # noqa: E402
 
 EMULATED = Path(__file__).with_name("emulated.py")
 STARTED_WITHIN = 60.0  # seconds
+NODES = 3  # as many as stable has pods: from fewer, noise cannot be told from harm
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,8 +73,9 @@ async def rooms(kubeconfig: Path) -> AsyncIterator[Rooms]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster(rooms: Rooms) -> AsyncIterator[StandIn]:
-    """A namespace with somebody who runs its pods."""
-    async with StandIn(rooms.kube, await rooms.namespace()).open() as cluster:
+    """A namespace, and somebody who runs its pods."""
+    nodes = [await rooms.node() for _ in range(NODES)]
+    async with StandIn(rooms.kube, await rooms.namespace(), nodes=nodes).open() as cluster:
         yield cluster
 
 

@@ -204,7 +204,7 @@ class Journey:
                 self.name if stable else self.canary, annotations={} if stable else asking
             ),
             "spec": {
-                "replicas": 2,
+                "replicas": 3 if stable else 2,
                 "selector": {"matchLabels": labels},
                 "template": {
                     "metadata": {"labels": {**labels, LABEL: self.name}, "annotations": self._scraped()},

@@ -18,9 +18,10 @@ Json = Any
 CRDS = Path(__file__).parents[2] / "manifests" / "base" / "crds.yaml"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 NAMESPACES = "/api/v1/namespaces"
+NODES = "/api/v1/nodes"
 ISTIO = ("virtualservices", "destinationrules")
 MERGE_PATCH = "application/merge-patch+json"
-AWAY_WITHIN = 120.0  # seconds; a namespace controller takes some ten for a namespace
+AWAY_WITHIN = 300.0  # seconds; a namespace controller takes some ten for a namespace, ten at a time
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Rooms:
 
     kube: Kube
     namespaces: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
     definitions: list[str] = field(default_factory=list)
 
     async def furnish(self) -> None:
@@ -49,10 +51,17 @@ class Rooms:
         await self.kube.call("POST", NAMESPACES, body=about)
         return name
 
+    async def node(self) -> str:
+        """A new Node that nothing else is put on."""
+        name = f"serin-e2e-{secrets.token_hex(4)}"
+        about = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+        self.nodes.append(name)
+        await self.kube.call("POST", NODES, body=about | {"spec": {"unschedulable": True}})
+        return name
+
     async def leave(self, namespace: str) -> None:
         """The namespace is on its way out; `clear` waits for it."""
-        with contextlib.suppress(ApiError):
-            await self.kube.call("DELETE", f"{NAMESPACES}/{namespace}")
+        await self._remove(f"{NAMESPACES}/{namespace}")
 
     async def clear(self) -> None:
         """Nothing of the suite's is left."""
@@ -63,8 +72,10 @@ class Rooms:
                 while await self._there(f"{NAMESPACES}/{namespace}"):
                     await self._let_go(namespace)
                     await asyncio.sleep(0.2)
+            for name in self.nodes:
+                await self._remove(f"{NODES}/{name}")
             for name in self.definitions:
-                await self.kube.call("DELETE", f"{DEFINITIONS}/{name}")
+                await self._remove(f"{DEFINITIONS}/{name}")
 
     async def _define(self, definition: Json) -> None:
         name = definition["metadata"]["name"]
@@ -74,6 +85,10 @@ class Rooms:
             await self.kube.call("POST", DEFINITIONS, body=definition)
         while not _established(await self.kube.call("GET", where)):  # noqa: ASYNC110 - nobody here can tell
             await asyncio.sleep(0.1)
+
+    async def _remove(self, path: str) -> None:
+        with contextlib.suppress(ApiError):  # gone, or on its way
+            await self.kube.call("DELETE", path)
 
     async def _there(self, path: str) -> bool:
         try:

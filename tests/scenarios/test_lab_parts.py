@@ -49,7 +49,7 @@ class Street:
             conduct=self.conduct,
             faults=lambda life: self.faults.get(life.arm, {}),
             tell=self.tell,
-            gone=self.gone.append,
+            gone=self.left,
             propagation=PROPAGATION,
         )
 
@@ -73,6 +73,10 @@ class Street:
         if "ready" in said:
             status["conditions"] = [{"type": "Ready", "status": str(said["ready"])}]
         self.envoy.changed()
+        self.changes.set()
+
+    def left(self, name: str) -> None:
+        self.gone.append(name)
         self.changes.set()
 
     def mesh(self) -> routes.Mesh:
@@ -195,7 +199,9 @@ async def test_the_load_is_open_loop_and_says_of_every_request_what_became_of_it
     assert {said["error"] for said in sent if "error" in said} == {"unanswered at the end"}
     assert {said["status"] for said in sent if "status" in said} <= {200, 503}
     stuck = [said for said in log if said.code == 0]
-    assert len(stuck) == sum("error" in said for said in sent) > 20
+    unanswered = sum("error" in said for said in sent)
+    # a few were on their way, to Envoy or back, in the millisecond in which the sender gave up
+    assert 20 < len(stuck) <= unanswered <= len(stuck) + 5
     assert sum(said.arm == "canary" for said in stuck) > len(stuck) / 2
 
 
@@ -285,9 +291,9 @@ async def test_a_pod_that_leaves_answers_until_the_proxy_has_let_go_of_it(tmp_pa
             pod = here.pods.pop(name)
             here.envoy.changed()
             here.kubelet.stopping(pod)
+            await here.until(lambda: here.gone == [name])
             assert process is not None
-            await asyncio.wait_for(process.wait(), 15)
-            assert here.gone == [name]
+            assert process.returncode == 0
     assert {said.get("status") for said in lines(out) if "error" not in said} == {200}
 
 

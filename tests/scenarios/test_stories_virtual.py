@@ -79,9 +79,8 @@ def look_slack_hangs(theatre: Theatre) -> None:
 def look_virtualservice_edited(theatre: Theatre) -> None:
     (route,) = theatre.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
     assert route["timeout"] == "20s"
-    at = next(at for at, weight in theatre.result.weights if weight == 70)
-    back = next(weight for later, weight in theatre.result.weights if later > at)
-    assert back == 20
+    weights = [weight for _, weight in theatre.result.weights]
+    assert weights[weights.index(70) - 1] == weights[weights.index(70) + 1] == 20
     assert events(theatre, "WeightRepaired")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
-from analysis.judge import Verdict, judge, log_term, step_weights
+from analysis.judge import Judgement, Verdict, judge, log_term, step_weights
 from analysis.samples import Counts, Histogram, PodSample, Sample
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
@@ -46,7 +46,7 @@ def fed(
     return evidence
 
 
-def judged(*evidence: Evidence, now: float = 60.0):  # type: ignore[no-untyped-def]
+def judged(*evidence: Evidence, now: float = 60.0) -> Judgement:
     return judge(evidence, alpha=0.01, beta=0.05, now=now)
 
 

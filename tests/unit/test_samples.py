@@ -2,7 +2,16 @@
 
 import pytest
 
-from analysis.samples import Counts, Histogram, PodSample, by_node, coarsened, difference, usual_bounds
+from analysis.samples import (
+    Counts,
+    Histogram,
+    PodSample,
+    Statistic,
+    by_node,
+    coarsened,
+    difference,
+    usual_bounds,
+)
 
 
 def test_two_readings_of_counts_give_what_happened_between_them() -> None:
@@ -25,7 +34,7 @@ def test_two_readings_of_a_histogram_give_what_fell_into_each_bucket() -> None:
         (Histogram((1.0,), (5, 1)), Counts(7, 1)),  # another kind of statistic
     ],
 )
-def test_readings_that_do_not_belong_together_have_no_difference(before, after) -> None:  # type: ignore[no-untyped-def]
+def test_readings_that_do_not_belong_together_have_no_difference(before: Statistic, after: Statistic) -> None:
     assert difference(before, after) is None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -50,7 +51,7 @@ def outcome(
     return Outcome(highest, failed, passed)
 
 
-def outcomes(stream: Stream, count: int, **how) -> list[Outcome]:  # type: ignore[no-untyped-def] # noqa: ANN003
+def outcomes(stream: Stream, count: int, **how: Any) -> list[Outcome]:
     """As many runs, from fixed seeds."""
     return [outcome(stream, seed, **how) for seed in range(count)]
 

@@ -1,0 +1,129 @@
+"""What came of a story: measured from the moment that counts, held against what was expected."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from scenarios.plot import Ending, Outcome, Story
+from scenarios.result import Played, Requests, ended, result, said_by, wanted
+from scenarios.story import loads
+
+STORY = """
+apiVersion: serin.dev/v1alpha1
+kind: Scenario
+metadata: {name: x}
+spec:
+  duration: 120s
+  traffic: {requestsPerSecond: 100}
+  stable: {replicas: 3, latency: {distribution: lognormal, median: 20ms, p95: 60ms}}
+  faults: [{at: 20s, arm: canary, errorRate: 20%}, {at: 90s, target: metrics, kind: outage}]
+  policy: {checks: [{name: errors, type: ErrorRate}]}
+  expect: {outcome: RolledBack, within: 6s, check: errors, reason: CheckFailed}
+"""
+ROLLED_BACK = Played(
+    outcome=Outcome.ROLLED_BACK,
+    reason="CheckFailed",
+    check="errors",
+    verdict=24.0,
+    first_routed=2.5,
+    last_routed=25.0,
+    last_attempt=25.5,
+    weights=((0.0, 0), (2.3, 10), (25.1, 0)),
+    requests=Requests(stable=2000, canary=200, failed=0),
+    evidence={"logE": 5.0},
+)
+
+
+def story(**changes: object) -> Story:
+    return replace(loads(STORY, file="x.yaml"), **changes)
+
+
+def test_seconds_count_from_the_last_fault_of_an_arm() -> None:
+    found = result(story(), ROLLED_BACK, mode="virtual")
+    assert found.ok
+    assert found.seconds_to_verdict == 4.0
+    assert found.seconds_to_weight_zero == 5.0
+    assert found.last_attempt == 5.5
+
+
+def test_seconds_count_from_the_first_canary_request_where_that_is_later() -> None:
+    found = result(story(), replace(ROLLED_BACK, first_routed=21.0), mode="live")
+    assert found.seconds_to_weight_zero == 4.0
+
+
+def test_a_run_that_ends_before_its_fault_took_no_time() -> None:
+    assert result(story(), replace(ROLLED_BACK, last_routed=10.0), mode="live").seconds_to_weight_zero == 0.0
+
+
+@pytest.mark.parametrize(
+    "played",
+    [
+        replace(ROLLED_BACK, last_routed=26.1),
+        replace(ROLLED_BACK, check="latency-p95"),
+        replace(ROLLED_BACK, reason="Aborted"),
+        replace(ROLLED_BACK, outcome=Outcome.HELD),
+    ],
+)
+def test_too_late_or_for_another_reason_is_not_as_expected(played: Played) -> None:
+    assert not result(story(), played, mode="virtual").ok
+
+
+def test_any_of_several_endings_will_do() -> None:
+    endings = (Ending(outcome=Outcome.PROMOTED), Ending(outcome=Outcome.ROLLED_BACK))
+    assert result(story(expect=endings), ROLLED_BACK, mode="virtual").ok
+    assert wanted(endings) == "Promoted or RolledBack"
+
+
+def test_a_held_run_has_no_time_to_weight_zero() -> None:
+    held = result(story(), replace(ROLLED_BACK, outcome=Outcome.HELD, reason="NoData"), mode="virtual")
+    assert held.seconds_to_weight_zero is None
+    assert held.last_attempt is None
+    assert held.seconds_to_verdict == 4.0
+
+
+def test_an_expectation_reads_as_a_sentence() -> None:
+    assert wanted(story().expect) == "RolledBack by errors (CheckFailed) within 6 s"
+
+
+def test_the_json_has_the_keys_of_the_file_and_plain_values() -> None:
+    said = json.loads(json.dumps(dict(result(story(), ROLLED_BACK, mode="virtual").as_json())))
+    assert said == {
+        "name": "x",
+        "ok": True,
+        "mode": "virtual",
+        "outcome": "RolledBack",
+        "reason": "CheckFailed",
+        "check": "errors",
+        "secondsToVerdict": 4.0,
+        "secondsToWeightZero": 5.0,
+        "lastAttempt": 5.5,
+        "weights": [[0.0, 0], [2.3, 10], [25.1, 0]],
+        "requests": {"stable": 2000, "canary": 200, "failed": 0},
+        "evidence": {"logE": 5.0},
+    }
+
+
+def test_a_run_tells_how_it_ended() -> None:
+    status = {
+        "phase": "Failed",
+        "reason": "CheckFailed",
+        "state": {"check": "errors"},
+        "logE": 5.0,
+        "outbox": [],
+    }
+    run = {"status": status}
+    assert ended(run)
+    evidence = {"phase": "Failed", "logE": 5.0}
+    assert said_by(run, None) == (Outcome.ROLLED_BACK, "CheckFailed", "errors", evidence)
+
+
+def test_a_run_that_is_not_over_is_held_for_what_holds_it() -> None:
+    run = {"status": {"phase": "Paused", "state": {"hold": "NoData"}}}
+    assert not ended(run)
+    assert said_by(run, None)[:2] == (Outcome.HELD, "NoData")
+    assert said_by({"metadata": {}}, None)[:2] == (Outcome.HELD, None)
+
+
+def test_without_a_run_the_refusal_is_the_reason() -> None:
+    assert said_by(None, "Refused") == (Outcome.HELD, "Refused", None, {})
