@@ -73,11 +73,9 @@ def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: dat
         if one is None:
             continue
         counts = run.weight > 0 and (clean or one.spec.kind is CheckKind.ERROR_RATE)
-        if counts:
-            by_name[tick.check] = ev.update(one, tick.stable, tick.canary)
-        elif run.weight == 0:
-            nobody = Sample(tick.stable.start, tick.stable.end)
-            by_name[tick.check] = ev.update(one, tick.stable, nobody)
+        # what does not count is still history: how stable is, and how its pods differ
+        canary = tick.canary if counts else Sample(tick.canary.start, tick.canary.end)
+        by_name[tick.check] = ev.update(one, tick.stable, canary)
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
 
 

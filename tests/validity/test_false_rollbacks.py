@@ -13,7 +13,7 @@ import pytest
 from analysis.evidence import CheckKind, begin, next_step, update
 from analysis.judge import log_term
 from analysis.samples import Sample
-from tests.validity.runs import SPECS, outcomes, plausible, upper_bound
+from tests.validity.runs import SPECS, outcomes, plausible
 from tests.validity.streams import Stream, noisy, ticks
 
 LEVELS = (0.5, 0.2, 0.05, 0.01)
@@ -31,7 +31,7 @@ ALIKE = {
     "one pod, all noise": noisy(replace(QUIET, stable_pods=9, canary_pods=1)),
     "one stable pod": replace(noisy(QUIET), stable_pods=1, canary_pods=1, share=0.5),
     "inside the margin, all noise": replace(noisy(QUIET), factor=1.1),
-    "rare bursts x4 of 20 s": replace(QUIET, bursts=1 / 1200, burst_factor=4.0, burst_seconds=20.0),
+    "rare bursts x4 of 20 s": replace(QUIET, bursts=1 / 600, burst_factor=4.0, burst_seconds=20.0),
     "error bursts": replace(QUIET, kind=CheckKind.ERROR_RATE, bursts=0.005, burst_error=0.1),
     "drift of both arms": replace(QUIET, kind=CheckKind.PREDICTIONS, common=0.3),
 }
@@ -47,11 +47,9 @@ def test_on_the_margin_itself_every_level_holds(margin: str) -> None:
 
 @pytest.mark.parametrize("noise", ALIKE)
 def test_identical_software_is_not_rolled_back(noise: str) -> None:
-    """0 of 16 excludes 18 % at 95 %: a smoke alarm; the figures people read come from longer runs."""
-    runs = outcomes(ALIKE[noise], 16, until="failed")
-    count = sum(np.isfinite(run.failed) for run in runs)
-    assert count == 0
-    assert upper_bound(count, len(runs)) < 0.18
+    """As many as alpha allows, by an exact binomial bound: a smoke alarm, people's figures are longer."""
+    runs = outcomes(ALIKE[noise], 24, until="failed")
+    assert plausible(sum(np.isfinite(run.failed) for run in runs), len(runs), 0.01)
 
 
 def test_one_bursting_node_of_two_is_not_the_version() -> None:
