@@ -25,7 +25,7 @@ gpu: setup  ## torch as well (a large download), for gpu_shadow
 	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu]'
 
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
-	$(BIN)/serin scenario run --live scenarios/good-canary.yaml scenarios/latency-doubles.yaml
+	$(BIN)/python -m scenarios.demo
 
 test: lint pytest pytest-live  ## everything that has to hold
 
@@ -42,7 +42,7 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
-	$(BIN)/python -m scenarios.bench
+	$(BIN)/python -m scenarios.bench_live
 
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
 	$(BIN)/python docs/draw_rollback.py

@@ -18,6 +18,9 @@ COLLAPSED = 0.75  # share of stable's tail that must not survive the margin
 COLLAPSED_RHO = float(np.exp(0.5))
 
 
+# Bounds this close are one: exporters print them with six digits or so.
+ROUNDED = 1e-6
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two bounds to compare: index in stable's buckets, index in the canary's, stable's rate above."""
@@ -46,7 +49,7 @@ def pair(
     if not le or not canary_le or n <= 0:
         return None
     rates = (tails(cells) + 0.5 * level) / (n + 0.5)
-    reachable = int(np.searchsorted(np.asarray(le), canary_le[-1] / margin * (1 + 1e-9), side="right"))
+    reachable = int(np.searchsorted(np.asarray(le), canary_le[-1] / margin * (1 + ROUNDED), side="right"))
     if reachable == 0:
         return None
     bounds, off = (
@@ -60,7 +63,7 @@ def pair(
     if off[near] > LEVEL_SLACK:
         below = np.flatnonzero(usable & (rates[:reachable] <= level))
         near = int(below[0]) if len(below) else int(np.flatnonzero(usable)[-1])
-    other = int(np.searchsorted(np.asarray(canary_le), bounds[near] * margin * (1 - 1e-9), side="left"))
+    other = int(np.searchsorted(np.asarray(canary_le), bounds[near] * margin * (1 - ROUNDED), side="left"))
     return Pair(stable=near, canary=other, rate=float(np.clip(rates[near], EDGE, 1 - EDGE)))
 
 
@@ -180,14 +183,14 @@ def _above(places: list[int], size: int) -> Array:
 
 def _alike(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
     """Stable's own rate above the canary's bound, a little smoothed."""
-    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - 1e-9), side="left"))
+    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - ROUNDED), side="left"))
     above = tails(cells)[far] if far < len(le) else 0.0
     return float((above + 0.5) / (cells.sum() + 1.0))
 
 
 def _rho(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
     """1, or e^0.5 where the margin has collapsed."""
-    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - 1e-9), side="left"))
+    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - ROUNDED), side="left"))
     if far >= len(le):
         return 1.0
     above = tails(cells)

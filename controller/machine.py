@@ -405,7 +405,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     size = _size_for(run, seen, weight)
     if size > seen.canary.wanted:
         return replace(run, hold=None), (Scale(size),)
-    if seen.canary.ready < size or seen.canary.ready == 0 or seen.canary.template_hash is None:
+    complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1)
+    if not complete or seen.canary.template_hash is None:  # pods of an older template may still be there
         waiting = run.hold if run.hold is Reason.INTERRUPTED else None
         return replace(run, hold=waiting), ()
     if _overloaded(seen, weight):

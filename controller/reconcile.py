@@ -231,10 +231,9 @@ class Reconciler:
             log.warning("command_not_written_down", run=meta["name"], error=str(error))
 
     def _judged(self, run: Run, gathered: Gathered) -> Judgement:
-        policy = run.plan.policy
-        return judge(
-            gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=self.means.clock().timestamp()
-        )
+        """What the evidence says; of a run that has ended, what it said then."""
+        policy, now = run.plan.policy, run.ended or self.means.clock()
+        return judge(gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=now.timestamp())
 
     def _answered(self, run: Run) -> Run:
         """The run without the messages that have arrived."""

@@ -59,10 +59,14 @@ async def end(process: Process | None, *, seconds: float = GENTLE) -> None:
 
 
 def tell(process: Process, sign: signal.Signals) -> None:
-    """Sends the signal, if there still is somebody to hear it."""
+    """Sends the signal, if there still is somebody to hear it.
+
+    Not through `Process.send_signal`: that asks first whether the process has ended, and so may take
+    the answer away from the loop that waits for it.
+    """
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(sign)
+            os.kill(process.pid, sign)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -132,6 +132,7 @@ def troubles(draw: st.DrawFn) -> Seen:
         {"stable": replace(WELL.stable, rolled_out=False), "stable_matches": True},
         *({"stable_matches": True} for _ in "123"),
         *({"canary": one} for one in (gone, evicted, looping)),
+        {"canary": replace(canary, rolled_out=False)},
         {"canary": replace(canary, wanted=1, pods=canary.pods[:1])},
         {"canary": replace(canary, wanted=0, pods=())},
         {"canary": replace(canary, template_hash="newer")},
@@ -214,6 +215,17 @@ def test_a_weight_rises_to_a_step_of_the_plan_or_drops_to_zero(given_: tuple[Run
         before, after = step.before.weight, step.after.weight
         assert after in (before, 0) or (after > before and after == STEPS[step.after.step])
         assert step.after.step - step.before.step in (0, 1)
+
+
+@many
+@given(histories)
+def test_a_weight_only_rises_when_every_canary_pod_is_of_the_newest_template(
+    given_: tuple[Run, list],
+) -> None:
+    for step in history(*given_):
+        if step.after.weight > step.before.weight:
+            assert step.seen.canary.rolled_out
+            assert step.seen.canary.template_hash == step.after.plan.canary_hash
 
 
 @many
