@@ -21,6 +21,7 @@ COLLAPSED_RHO = float(np.exp(0.5))
 # Bounds this close are one: exporters print them with six digits or so.
 ROUNDED = 1e-6
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two bounds to compare: index in stable's buckets, index in the canary's, stable's rate above."""

@@ -16,7 +16,7 @@ from scenarios.play import AT_LEAST, play
 from scenarios.plot import Story
 from scenarios.result import Result
 from scenarios.story import load
-from scenarios.virtual import START
+from scenarios.virtual.loop import START
 
 HERE = Path(__file__).parent
 STORY = HERE.parent / "scenarios" / "errors-burst.yaml"

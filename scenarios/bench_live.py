@@ -16,11 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from scenarios import lab, processes
+from scenarios import lab
+from scenarios.live import processes
+from scenarios.live.usage import Usage
 from scenarios.plot import ArmFault, Outcome, Story, Target, TargetFault
 from scenarios.result import Result
 from scenarios.story import load
-from scenarios.usage import Usage
 
 Json = Any
 Run = Mapping[str, Any]

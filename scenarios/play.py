@@ -17,11 +17,11 @@ from scenarios.objects import CANARY, NAMESPACE, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.result import Played, Requests, Result, ended, result, said_by
-from scenarios.traffic import Traffic
 from scenarios.troubles import Happening, happenings, told
-from scenarios.virtual import VirtualLoop, run_virtual, virtual_loop
-from scenarios.virtualpods import VirtualPods
-from scenarios.virtualreplicas import LEASES, Controllers, Wire
+from scenarios.virtual.loop import VirtualLoop, run_virtual, virtual_loop
+from scenarios.virtual.pods import VirtualPods
+from scenarios.virtual.replicas import LEASES, Controllers, Wire
+from scenarios.virtual.traffic import Traffic
 from scenarios.world import World
 
 Json = Any

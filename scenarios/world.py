@@ -1,7 +1,7 @@
 """The emulated cluster: an API server with controllers behind it, in this process or on a port.
 
 It runs on the event loop it is used from, in virtual time or in real: timers are the loop's, the wall
-clock is passed in, and nothing here sleeps in a thread. `scenarios.apiserver` says what requests do.
+clock is passed in, and nothing here sleeps in a thread. `scenarios.cluster.apiserver` says what requests do.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from typing import Any
 import yaml
 
 from controller.ports import Transport
-from scenarios import catalogue, kubelet, views
-from scenarios.admission import Admission, stamp
-from scenarios.apiserver import ApiServer
-from scenarios.faults import Faults
-from scenarios.garbage import Garbage
-from scenarios.kinds import Kinds
-from scenarios.kubelet import Kubelet, MakeKubelet, SimpleKubelet
-from scenarios.messages import Reply, Request
-from scenarios.patches import clone, merged
-from scenarios.registry import Registry
-from scenarios.serving import Port
-from scenarios.store import Change, Store
-from scenarios.workloads import Workloads
+from scenarios.cluster import catalogue, kubelet, views
+from scenarios.cluster.admission import Admission, stamp
+from scenarios.cluster.apiserver import ApiServer
+from scenarios.cluster.faults import Faults
+from scenarios.cluster.garbage import Garbage
+from scenarios.cluster.kinds import Kinds
+from scenarios.cluster.kubelet import Kubelet, MakeKubelet, SimpleKubelet
+from scenarios.cluster.messages import Reply, Request
+from scenarios.cluster.patches import clone, merged
+from scenarios.cluster.registry import Registry
+from scenarios.cluster.serving import Port
+from scenarios.cluster.store import Change, Store
+from scenarios.cluster.workloads import Workloads
 
 Json = Any
 OnChange = Callable[[str, str, Json], None]

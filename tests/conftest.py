@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from scenarios.virtual import VirtualLoop
+from scenarios.virtual.loop import VirtualLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from controller import alerts
 from controller.alerts import Alerts, Undelivered
 from controller.model import Alert, Run
-from scenarios.virtual import VirtualLoop
+from scenarios.virtual.loop import VirtualLoop
 from tests.adapters.letterbox import SLACK, SLACK_URL, WEBHOOK, Receivers, message, rolled_back
 
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

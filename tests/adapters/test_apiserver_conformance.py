@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from controller.ports import Answer, Transport
-from scenarios.kubelet import NoKubelet
+from scenarios.cluster.kubelet import NoKubelet
 from scenarios.world import World
 
 pytest.register_assert_rewrite("tests.adapters.apiserver_conformance")

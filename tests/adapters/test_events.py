@@ -11,7 +11,7 @@ from controller.events import Events, note
 from controller.kube import Kube
 from controller.model import Reason, Run, Tell
 from controller.ports import Transport
-from scenarios.virtual import virtual_loop
+from scenarios.virtual.loop import virtual_loop
 from scenarios.world import World
 from tests.adapters.scripted import NEVER, Scripted, in_turn, page, refuses, says
 from tests.adapters.test_runs import bare_run

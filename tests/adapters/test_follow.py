@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.kube import ApiError, Changed, Kube, Listed
-from scenarios.virtual import virtual_loop
+from scenarios.virtual.loop import virtual_loop
 from scenarios.world import World
 from tests.adapters.scripted import (
     NEVER,

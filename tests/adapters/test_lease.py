@@ -10,7 +10,7 @@ import pytest
 from controller.kube import Kube
 from controller.lease import Claim, Stuck, hold
 from controller.ports import Answer, Transport
-from scenarios.virtual import Process, virtual_loop
+from scenarios.virtual.loop import Process, virtual_loop
 from scenarios.world import World
 
 pytestmark = pytest.mark.virtual

@@ -15,7 +15,7 @@ from controller.kube import ApiError, Kube, Listed
 from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange
 from controller.ports import Answer, Overtaken, Transport
 from controller.runs import Runs
-from scenarios.virtual import START, virtual_loop
+from scenarios.virtual.loop import START, virtual_loop
 from scenarios.world import World
 from tests.adapters.scripted import Asked, Scripted, refuses, says
 

@@ -18,7 +18,7 @@ from analysis.samples import Counts
 from controller.http import Pages
 from controller.model import PodSeen
 from controller.scrape import ACCEPT, Scrape, chosen, target
-from scenarios.virtual import run_virtual, virtual_loop
+from scenarios.virtual.loop import run_virtual, virtual_loop
 
 CHECKS = (CheckSpec(name="errors", kind=CheckKind.ERROR_RATE),)
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scenarios.kubelet import NoKubelet
-from scenarios.refusals import Refused
-from scenarios.virtual import Process, run_virtual, virtual_loop
+from scenarios.cluster.kubelet import NoKubelet
+from scenarios.cluster.refusals import Refused
+from scenarios.virtual.loop import Process, run_virtual, virtual_loop
 from scenarios.world import World
 
 Json = Any

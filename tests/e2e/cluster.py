@@ -25,10 +25,10 @@ from aiohttp import web
 from controller.cluster import path
 from controller.kube import ApiError, Changed, Kube, Listed
 from scenarios.distributions import Lognormal
+from scenarios.live.processes import free_port
 from scenarios.plot import Arm, Behaviour
-from scenarios.processes import free_port
 from scenarios.story import loads
-from scenarios.traffic import PodPage, Traffic, VirtualPod
+from scenarios.virtual.traffic import PodPage, Traffic, VirtualPod
 
 Json = Any
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from controller.kube import Kube, _configuration, connect
-from scenarios import processes
+from scenarios.live import processes
 
 pytest.register_assert_rewrite("tests.adapters.apiserver_conformance")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from scenarios import processes
+from scenarios.live import processes
 
 REPLICAS = ("serin-e2e-1", "serin-e2e-2")
 READY_WITHIN = 90.0  # seconds; three as a rule

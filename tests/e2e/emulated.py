@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scenarios.kubelet import NoKubelet
+from scenarios.cluster.kubelet import NoKubelet
 from scenarios.world import World
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios import schema
-from scenarios.messages import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Request
-from scenarios.virtual import run_virtual, virtual_loop
+from scenarios.cluster import schema
+from scenarios.cluster.messages import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Request
+from scenarios.virtual.loop import run_virtual, virtual_loop
 from scenarios.world import World
 
 Json = Any

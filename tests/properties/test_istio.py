@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.istio import Refusal, Steering, located, patch, seen_weight, steering, to_zero, unavoidable
-from scenarios.patches import Mismatch, clone, patched
+from scenarios.cluster.patches import Mismatch, clone, patched
 
 Json = Any
 

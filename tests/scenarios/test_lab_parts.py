@@ -16,11 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from scenarios import measure, processes, routes
 from scenarios.conduct import quantiles
 from scenarios.distributions import Beta, Lognormal
-from scenarios.envoy import Envoy
-from scenarios.livepods import Life, LivePods
+from scenarios.live import measure, processes, routes
+from scenarios.live.envoy import Envoy
+from scenarios.live.pods import Life, LivePods
 
 pytestmark = pytest.mark.live
 
@@ -147,7 +147,7 @@ async def load(here: Street, *, rate: float) -> AsyncIterator[Path]:
     told |= {"epoch": here.epoch, "noise": {}, "out": str(out)}
     (here.folder / "load.json").write_text(json.dumps(told))
     process = await processes.python(
-        "-m", "scenarios.load", str(here.folder / "load.json"), log=here.folder / "load.log"
+        "-m", "scenarios.live.load", str(here.folder / "load.json"), log=here.folder / "load.log"
     )
     try:
         yield out

@@ -14,7 +14,7 @@ from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.play import Theatre, play
 from scenarios.plot import Arm, ArmFault, Pods, Story, Target, TargetFault
 from scenarios.story import BadStory, load
-from scenarios.virtual import run_virtual
+from scenarios.virtual.loop import run_virtual
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 STORIES = sorted(file.stem for file in SCENARIOS.glob("*.yaml"))

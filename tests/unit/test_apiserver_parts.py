@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scenarios import metadata, protobuf, selectors, tables
-from scenarios.refusals import Refused
+from scenarios.cluster import metadata, protobuf, selectors, tables
+from scenarios.cluster.refusals import Refused
 
 Json = Any
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scenarios import digits, noise
+from scenarios import noise
 from scenarios.conduct import Conduct
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
+from scenarios.live import digits
 from scenarios.page import SECONDS
 from scenarios.plot import Arm, ArmFault, Pods, Target, TargetFault
 from scenarios.story import load

@@ -9,10 +9,10 @@ import pytest
 from scenarios import demo
 from scenarios.demo import Check, Told, bar, kept, summary
 from scenarios.lab import LabFailed
+from scenarios.live.usage import Usage
 from scenarios.plot import Outcome
 from scenarios.result import Requests, Result
 from scenarios.story import load
-from scenarios.usage import Usage
 
 STORY = load(Path(__file__).parents[2] / "scenarios" / "good-canary.yaml")
 

@@ -20,7 +20,7 @@ from controller.istio import (
 )
 from controller.kube import ApiError
 from controller.model import Plan
-from scenarios.patches import Mismatch, clone, patched
+from scenarios.cluster.patches import Mismatch, clone, patched
 
 Json = Any
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from random import Random
 
 from controller.loop import LAST_WAIT, Loop
-from scenarios.virtual import run_virtual
+from scenarios.virtual.loop import run_virtual
 
 Turn = Callable[[str], Awaitable[float | None]]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controller import resource
-from scenarios import schema
+from scenarios.cluster import schema
 
 Json = Any
 MANIFESTS = Path(__file__).parents[2] / "manifests"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scenarios.measure import Entry, Tail, entries, measured, p95
+from scenarios.live.measure import Entry, Tail, entries, measured, p95
 
 CANARY = "outbound|80|canary|model.lab.svc.cluster.local"
 STABLE = "outbound|80|stable|model.lab.svc.cluster.local"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios.patches import Mismatch, clone, merged, patched, same, strategic
+from scenarios.cluster.patches import Mismatch, clone, merged, patched, same, strategic
 
 Json = Any
 

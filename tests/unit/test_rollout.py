@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenarios import rollout
-from scenarios.rollout import Set
+from scenarios.cluster import rollout
+from scenarios.cluster.rollout import Set
 
 Json = Any
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scenarios import routes
+from scenarios.live import routes
 
 
 def pod(name: str, ip: str, *, version: str, ready: str = "True", **meta: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scenarios import rules, schema
+from scenarios.cluster import rules, schema
 
 Json = Any
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scenarios import schema
+from scenarios.cluster import schema
 
 Json = Any
 

@@ -6,7 +6,7 @@ import pytest
 from scenarios.page import SECONDS
 from scenarios.plot import Arm, ArmFault, Story
 from scenarios.story import loads
-from scenarios.traffic import PodPage, Traffic, VirtualPod
+from scenarios.virtual.traffic import PodPage, Traffic, VirtualPod
 
 BUCKET = "model_inference_duration_seconds_bucket"
 STORY = """

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from scenarios.virtual import START, Deadlock, Process, run_virtual, virtual_loop
+from scenarios.virtual.loop import START, Deadlock, Process, run_virtual, virtual_loop
 
 
 def test_an_hour_passes_at_once_on_both_clocks() -> None:
@@ -55,7 +55,7 @@ def test_waiting_for_what_cannot_come_is_an_error_that_names_the_task() -> None:
 
 
 def test_a_task_that_spins_without_time_passing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenarios.virtual.STANDSTILL", 1000)
+    monkeypatch.setattr("scenarios.virtual.loop.STANDSTILL", 1000)
 
     async def spin() -> None:
         while True:  # noqa: ASYNC110 (waiting for nothing is the point)

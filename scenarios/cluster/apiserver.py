@@ -1,0 +1,309 @@
+"""The emulated API server: what each request does and what is answered, no matter how it came here.
+
+`ApiServer.answer` is plain and immediate; only watches take time. `world` gives it a clock and a
+cluster behind it, `serving` an HTTP port.
+"""
+
+import base64
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scenarios.cluster import discovery, messages, refusals, selectors, tables, views
+from scenarios.cluster.faults import Fault, Faults
+from scenarios.cluster.kinds import Kind
+from scenarios.cluster.messages import Reply, Request, reply
+from scenarios.cluster.refusals import Refused
+from scenarios.cluster.registry import Registry, Terms
+from scenarios.cluster.watching import Asked, events
+
+Json = Any
+Verb = Callable[["Request", "Target"], Reply]
+
+LONGEST_WATCH = 1800  # seconds, if the client names none
+PAGES_KEPT = 32  # lists that are being paged through
+_WRITES = ("POST", "PUT", "PATCH", "DELETE")
+_OF_PODS = ("eviction", "binding")  # what else can be made of a pod
+_DONE: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a path leads to."""
+
+    kind: Kind
+    version: str
+    namespace: str | None = None  # None: all of them, or a cluster-wide resource
+    name: str = ""
+    part: str = ""  # status, scale, eviction, binding
+
+    @property
+    def home(self) -> str:
+        """The namespace under which the store keeps the object."""
+        return self.namespace or ""
+
+
+class ApiServer:
+    """Requests to answers, over one registry."""
+
+    def __init__(self, registry: Registry, faults: Faults) -> None:
+        self._registry = registry
+        self._faults = faults
+        self._pages: OrderedDict[str, tuple[Sequence[Json], int]] = OrderedDict()
+
+    def answer(self, request: Request) -> Reply:
+        """The answer; what the server refuses is an answer too."""
+        try:
+            return self._answer(request)
+        except Refused as refused:
+            return reply(refused.code, refused.status())
+
+    def _answer(self, request: Request) -> Reply:
+        document = discovery.document(self._registry.kinds, request.path)
+        if document is not None:
+            return reply(200, document)
+        target = self._target(request.path)
+        verb = self._verb(request, target)
+        if request.method in _WRITES and self._faults.on(Fault.CONFLICT):
+            raise refusals.conflict(target.kind.plural, target.kind.group, target.name)
+        return verb(request, target)
+
+    def _target(self, path: str) -> Target:
+        parts = [part for part in path.split("/") if part]
+        if parts[:1] == ["api"] and len(parts) > 2:
+            group, version, rest = "", parts[1], parts[2:]
+        elif parts[:1] == ["apis"] and len(parts) > 3:
+            group, version, rest = parts[1], parts[2], parts[3:]
+        else:
+            raise refusals.no_such_path()
+        namespace = None
+        if rest[0] == "namespaces" and len(rest) > 2 and self._registry.kinds.at(group, version, rest[2]):
+            namespace, rest = rest[1], rest[2:]
+        kind = self._registry.kinds.at(group, version, rest[0])
+        name, part = [*rest[1:3], "", ""][:2]
+        if kind is None or len(rest) > 3 or not _has(kind, part):
+            raise refusals.no_such_path()
+        return Target(kind=kind, version=version, namespace=namespace, name=name, part=part)
+
+    def _verb(self, request: Request, target: Target) -> Verb:
+        several = {"GET": self._list, "POST": self._create, "DELETE": self._delete_several}
+        one = {"GET": self._get, "PUT": self._replace, "PATCH": self._patch, "DELETE": self._delete}
+        if target.part in _OF_PODS:
+            one = {"POST": self._evict if target.part == "eviction" else self._bind}
+        elif target.part:
+            one.pop("DELETE")
+        method = "GET" if request.method == "HEAD" else request.method
+        verb = (one if target.name else several).get(method)
+        nowhere = target.kind.namespaced and target.namespace is None and method != "GET"
+        if verb is None or nowhere:
+            raise refusals.method_not_allowed()
+        return verb
+
+    # --- reading
+
+    def _get(self, request: Request, target: Target) -> Reply:
+        if not target.part and request.says("watch"):
+            return self._watch(request, target)
+        obj = self._registry.get(target.kind, target.home, target.name)
+        return reply(200, views.scale(obj) if target.part == "scale" else self._one(request, target, obj))
+
+    def _list(self, request: Request, target: Target) -> Reply:
+        if request.says("watch"):
+            return self._watch(request, target)
+        request.number("resourceVersion")
+        objects, version = self._selected(request, target)
+        limit = request.number("limit") or len(objects)
+        page, rest = objects[:limit], objects[limit:]
+        meta: dict[str, Json] = {"resourceVersion": str(version)}
+        if rest:
+            meta |= {"continue": self._keep(rest, version), "remainingItemCount": len(rest)}
+        return reply(200, self._shape(request, target, several=True)(page, meta))
+
+    def _selected(self, request: Request, target: Target) -> tuple[Sequence[Json], int]:
+        """The objects asked for and the version that they are of."""
+        token = request.query.get("continue")
+        if token:
+            if token not in self._pages:
+                raise refusals.continue_expired()
+            return self._pages[token]
+        predicate, store = _predicate(request, target), self._registry.store
+        return [obj for obj in store.all(target.kind, target.namespace) if predicate(obj)], store.version
+
+    def _keep(self, rest: Sequence[Json], version: int) -> str:
+        """A token under which the rest of a list can be had, unchanged by what happens meanwhile."""
+        meta = rest[0]["metadata"]
+        start = f"{meta.get('namespace', '')}/{meta['name']}"
+        token = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": start})
+        text = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+        self._pages[text] = (rest, version)
+        while len(self._pages) > PAGES_KEPT:
+            self._pages.popitem(last=False)
+        return text
+
+    def _one(self, request: Request, target: Target, obj: Json) -> Json:
+        return self._shape(request, target, several=False)([obj], {})
+
+    def _shape(
+        self, request: Request, target: Target, *, several: bool
+    ) -> Callable[[Sequence[Json], Json], Json]:
+        """How objects and list metadata become what the client accepts."""
+        kind, version = target.kind, target.version
+        wanted = tables.wanted(request.headers.get("accept", ""))
+        include = request.query.get("includeObject", "Metadata")
+        if wanted == "Table":
+            return lambda objects, meta: tables.table(
+                kind,
+                [views.shown(kind, version, obj) for obj in objects],
+                meta,
+                now=self._registry.clock(),
+                include=include,
+            )
+        if wanted == "Partial":
+            return lambda objects, meta: views.partial(objects, meta, several=several)
+        if several:
+            return lambda objects, meta: views.listed(kind, version, objects, meta)
+        return lambda objects, _meta: views.shown(kind, version, objects[0])
+
+    def _watch(self, request: Request, target: Target) -> Reply:
+        initial = request.says("sendInitialEvents")
+        predicate = _predicate(request, target)
+        if target.name:
+            named = selectors.by_fields(f"metadata.name={target.name}", target.kind.plural)
+            predicate = selectors.both(predicate, named)
+        shape = self._shape(request, target, several=False)
+        since = request.number("resourceVersion")
+        asked = Asked(
+            kind=target.kind,
+            namespace=target.namespace,
+            selected=predicate,
+            since=None if initial or not since else since,
+            seconds=float(request.number("timeoutSeconds") or LONGEST_WATCH),
+            bookmarks=request.says("allowWatchBookmarks"),
+            announce=initial,
+            show=lambda obj: shape([obj], {"resourceVersion": obj["metadata"]["resourceVersion"]}),
+        )
+        lines = events(self._registry.store, self._faults, asked)
+        return Reply(code=200, headers={"Content-Type": "application/json"}, lines=lines)
+
+    # --- writing
+
+    def _create(self, request: Request, target: Target) -> Reply:
+        obj = views.stored(target.kind, _decoded(request, target))
+        terms, warnings = _terms(request)
+        made = self._registry.create(target.kind, obj, target.home, terms)
+        return reply(201, self._one(request, target, made), warnings)
+
+    def _replace(self, request: Request, target: Target) -> Reply:
+        if target.part == "scale":
+            wanted = _decoded_as(request, "Scale")
+            return self._rescale(request, target, lambda _scale: wanted)
+        obj = views.stored(target.kind, _decoded(request, target))
+        terms, warnings = _terms(request)
+        there = self._registry.store.get(target.kind, target.home, target.name) is not None
+        place = target.home, target.name
+        new = self._registry.replace(target.kind, obj, place, part=target.part, terms=terms)
+        return reply(200 if there else 201, self._one(request, target, new), warnings)
+
+    def _patch(self, request: Request, target: Target) -> Reply:
+        patch = messages.patch(request, custom=target.kind.custom)
+        if target.part == "scale":
+            return self._rescale(request, target, patch)
+        terms, warnings = _terms(request)
+
+        def change(old: Json) -> Json:
+            return views.stored(target.kind, patch(views.shown(target.kind, target.version, old)))
+
+        new = self._registry.update(
+            target.kind, target.home, target.name, change, part=target.part, terms=terms
+        )
+        return reply(200, self._one(request, target, new), warnings)
+
+    def _rescale(self, request: Request, target: Target, change: Callable[[Json], Json]) -> Reply:
+        """Writes through /scale: only the replicas, fenced like any other write."""
+
+        def scaled(old: Json) -> Json:
+            wanted = change(views.scale(old))
+            about, spec = wanted.get("metadata") or {}, wanted.get("spec") or {}
+            if not isinstance(about, dict) or not isinstance(spec, dict):
+                raise refusals.bad_request("metadata and spec of a Scale are objects")
+            version = about.get("resourceVersion") or old["metadata"]["resourceVersion"]
+            meta = {**old["metadata"], "resourceVersion": version}
+            replicas = spec.get("replicas", 0)
+            return {**old, "metadata": meta, "spec": {**old["spec"], "replicas": replicas}}
+
+        terms, _warnings = _terms(request)
+        new = self._registry.update(target.kind, target.home, target.name, scaled, terms=terms)
+        return reply(200, views.scale(new))
+
+    def _delete(self, request: Request, target: Target) -> Reply:
+        options = messages.delete_options(request)
+        obj, gone = self._registry.delete(target.kind, target.home, target.name, options)
+        whole = not gone or target.kind.plural == "pods"
+        return reply(200, self._one(request, target, obj) if whole else views.success(target.kind, obj))
+
+    def _delete_several(self, request: Request, target: Target) -> Reply:
+        objects, version = self._selected(request, target)
+        options = messages.delete_options(request)
+        for obj in objects:
+            meta = obj["metadata"]
+            self._registry.delete(target.kind, meta.get("namespace", ""), meta["name"], options)
+        meta = {"resourceVersion": str(version)}
+        return reply(200, self._shape(request, target, several=True)(objects, meta))
+
+    def _evict(self, request: Request, target: Target) -> Reply:
+        eviction = _decoded_as(request, "Eviction")
+        self._registry.evict(target.home, target.name, eviction.get("deleteOptions") or {})
+        return reply(201, _DONE)
+
+    def _bind(self, request: Request, target: Target) -> Reply:
+        node = (_decoded_as(request, "Binding").get("target") or {}).get("name")
+        if not node:
+            cause = refusals.Cause("target.name", "FieldValueRequired", "Required value")
+            raise refusals.invalid("Binding", "", target.name, [cause])
+        self._registry.bind(target.home, target.name, node)
+        return reply(201, _DONE)
+
+
+def _has(kind: Kind, part: str) -> bool:
+    parts = {"": True, "status": kind.status, "scale": kind.scale}
+    return parts.get(part, part in _OF_PODS and kind.key == "pods")
+
+
+def _predicate(request: Request, target: Target) -> selectors.Predicate:
+    labels = selectors.by_labels(request.query.get("labelSelector", ""))
+    fields = selectors.by_fields(request.query.get("fieldSelector", ""), target.kind.plural)
+    return selectors.both(labels, fields)
+
+
+def _terms(request: Request) -> tuple[Terms, list[str]]:
+    """How the client wants its write, and the list that collects warnings for it."""
+    warnings: list[str] = []
+    strictness = request.query.get("fieldValidation") or "Warn"
+    dry = request.query.get("dryRun") == "All"
+    return Terms(dry=dry, strictness=strictness, warn=warnings.append), warnings
+
+
+def _decoded_as(request: Request, kind: str) -> Json:
+    """The object in the body; raises 400 `Refused` if it is none."""
+    obj = messages.value(request) or {}
+    if not isinstance(obj, dict) or obj.get("kind", kind) != kind:
+        raise refusals.bad_request(f"the body is no {kind}")
+    return obj
+
+
+def _decoded(request: Request, target: Target) -> Json:
+    """The object in the body, which must be of the path's kind and version."""
+    obj, kind = messages.value(request), target.kind
+    here = kind.api_version(target.version)
+    if not isinstance(obj, dict):
+        raise refusals.bad_request(f"the body is no object; expected a {kind.kind} of {here}")
+    said, called = obj.get("apiVersion") or here, obj.get("kind") or kind.kind
+    if said != here:
+        raise refusals.bad_request(
+            f"the API version in the data ({said}) does not match the expected API version ({here})"
+        )
+    if called != kind.kind:
+        raise refusals.bad_request(f'{called} in version "{said}" cannot be handled as a {kind.kind}')
+    return obj

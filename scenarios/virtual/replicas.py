@@ -1,0 +1,110 @@
+"""The controller's replicas in virtual time: processes that are started, frozen and killed.
+
+They run the same code as in a cluster. What one of them asks of the API server goes over a wire, so
+that it is done even if the asking process is dead by then.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from random import Random
+
+from controller.operate import Operator
+from controller.ports import Answer, Outside, Transport
+from controller.settings import Settings
+from scenarios.plot import TargetFault
+from scenarios.virtual.loop import Process
+
+LEASES = "serin-system"  # where the replicas' Lease is
+
+
+class Wire:
+    """A `ports.Transport` that leaves the process: what a request sets off does not die with its sender."""
+
+    def __init__(self, beyond: Transport) -> None:
+        self._beyond = beyond
+        self._elsewhere = copy_context()
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> AsyncIterator[Answer]:
+        """The answer to one request, worked out beyond the wire."""
+        asking = self._beyond.request(method, path, query=query, headers=headers, body=body)
+        loop = asyncio.get_running_loop()
+        answer = await loop.create_task(_entered(asking), context=self._elsewhere.copy())
+        try:
+            yield answer
+        finally:
+            await asking.__aexit__(None, None, None)
+
+
+async def _entered(asking: AbstractAsyncContextManager[Answer]) -> Answer:
+    return await asking.__aenter__()
+
+
+class Controllers:
+    """The replicas of the controller: which leads, who is dead, and the next life of each."""
+
+    def __init__(self, outside: Outside, *, seed: int, leader: Callable[[], str]) -> None:
+        self._outside = outside
+        self._chance = Random(seed)
+        self._leader = leader
+        self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
+        self._dead: list[Process] = []
+        self._count = 0
+        self._hit: dict[int, str] = {}  # by the fault's identity: whom it hit
+
+    def start(self) -> None:
+        """One more replica runs."""
+        self._count += 1
+        name = f"serin-{self._count}"
+        settings = Settings(identity=name, lease_namespace=LEASES)
+        chance = Random(self._chance.random())
+        process, stop = Process(name), asyncio.Event()
+        process.start(Operator(settings, self._outside, chance=chance).operate(stop))
+        self._lives[name] = process, stop
+
+    def begin(self, fault: TargetFault) -> None:
+        """The leader, or else the first of them, is killed or frozen."""
+        name = self._leader() if self._leader() in self._lives else next(iter(self._lives))
+        self._hit[id(fault)] = name
+        process, _ = self._lives[name]
+        if fault.kind == "freeze":
+            process.freeze()
+        else:
+            process.kill()
+            self._dead.append(process)
+            del self._lives[name]
+
+    def end(self, fault: TargetFault) -> None:
+        """What was frozen goes on; in place of what was killed another starts."""
+        if fault.kind == "freeze":
+            self._lives[self._hit[id(fault)]][0].thaw()
+        else:
+            self.start()
+
+    async def stop(self) -> None:
+        """All of them have ended as on SIGTERM, and the dead are cleared away."""
+        for process, stop in self._lives.values():
+            stop.set()
+            process.thaw()
+        alive = [task for process, _ in self._lives.values() for task in process.tasks]
+        if alive:
+            await asyncio.wait(alive, timeout=30)
+        for process in (*self._dead, *(process for process, _ in self._lives.values())):
+            await process.bury()
+
+    def check(self) -> None:
+        """Raises what made a replica end by itself: a story must not outlive its controller unseen."""
+        for name, (process, _) in self._lives.items():
+            if not process.tasks:
+                raise RuntimeError(f"controller {name} ended by itself")
