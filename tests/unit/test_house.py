@@ -19,7 +19,7 @@ EMPTY_WORDS = {"manager", "handler", "processor", "service", "util", "utils", "h
     "engine",
 }
 # Kubernetes' own word for one of its objects; the emulated API server has to say it.
-KUBERNETES = {"scenarios": {"service"}}
+KUBERNETES = {"scenarios": {"service"}, "cluster": {"service"}}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -60,7 +60,7 @@ def test_names_say_what_things_do(module: Path) -> None:
     assert not {name for name in names if words(name) & empty}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", sorted({name_of(module.parent) for module in MODULES}))
 def test_a_package_says_what_belongs_there_and_what_does_not(package: str) -> None:
     paragraph = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
     assert "What belongs here" in paragraph
@@ -75,8 +75,8 @@ def test_functions_can_be_read_at_a_glance() -> None:
     assert quantiles(lengths, n=20)[-1] <= 40  # the 95th percentile
 
 
-def test_nothing_is_nested_deeper_than_two_levels() -> None:
-    too_deep = [name_of(module) for module in MODULES if len(module.relative_to(ROOT).parts) > 2]
+def test_no_folder_is_deeper_than_a_room_of_a_package() -> None:
+    too_deep = [name_of(module) for module in MODULES if len(module.relative_to(ROOT).parts) > 3]
     assert not too_deep
 
 
