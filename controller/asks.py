@@ -8,6 +8,7 @@ import structlog
 
 from controller import istio, trigger
 from controller.cluster import Cluster, Key, pods
+from controller.kube import ApiError
 from controller.trigger import Asked, Refused
 
 Json = Any
@@ -30,15 +31,25 @@ class Asks:
         """The run that the Deployment asks for exists, or an Event says why not, once a reason."""
         deployment = self.cluster.get("deployments", *key)
         asked = None if deployment is None else trigger.wanted(deployment, self.cluster, self._unsteerable)
+        if isinstance(asked, Asked):
+            asked = await self._created(key, asked)
         if not isinstance(asked, Refused):
             self.refused.pop(key, None)
-        if isinstance(asked, Asked):
-            log.info("run_asked_for", namespace=key[0], workload=key[1], run=asked.run["metadata"]["name"])
-            await self.create(asked.run)
         if isinstance(asked, Refused) and self.refused.get(key) != asked.message:
             log.warning("refused", namespace=key[0], workload=key[1], why=asked.message)
             self.refused[key] = asked.message
             await self.refuse(deployment, asked.message)
+
+    async def _created(self, key: Key, asked: Asked) -> Refused | None:
+        """None once the run is there; what its schema has against it is said to people, not tried again."""
+        log.info("run_asked_for", namespace=key[0], workload=key[1], run=asked.run["metadata"]["name"])
+        try:
+            await self.create(asked.run)
+        except ApiError as error:
+            if not error.invalid:
+                raise
+            return Refused(f"the run that the annotations ask for is not valid: {error.message}")
+        return None
 
     def _unsteerable(self, plan: Json, canary: Json) -> str | None:
         """Why the plan's VirtualService cannot be steered safely; None if it can."""

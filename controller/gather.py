@@ -16,9 +16,9 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, Evidence
 from analysis.samples import Sample
 from controller import ticks
-from controller.machine import PARITY_LIMIT, parity
 from controller.model import LoadSeen, Plan, Run, Seen
 from controller.served import Load
+from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Tick
 
 Json = Any

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from controller.kube import JSON_PATCH, ApiError
-from controller.model import Plan, RouteSeen
+from controller.model import Place, RouteSeen
 from controller.ports import Json
 
 ATTEMPTS = 4  # the first and three more, each on the object as it is by then
@@ -260,7 +260,7 @@ def subsets_told_apart(
     subsets = {
         item["name"]: item.get("labels") or {}
         for rule in rules
-        if _fqdn(rule["spec"].get("host", ""), rule) == found.host
+        if _fqdn(rule.get("spec", {}).get("host", ""), rule) == found.host
         for item in rule["spec"].get("subsets") or []
     }
     return _told_apart(stable_subset, subsets, mine=stable_labels, theirs=canary_labels) or _told_apart(
@@ -336,17 +336,17 @@ class IstioRouter:
         self._call = call
         self._wrote = wrote
 
-    def seen(self, plan: Plan) -> RouteSeen:
+    def seen(self, plan: Place) -> RouteSeen:
         """The canary's weight as last told, or why it cannot be steered."""
         vs = self._newest(plan.namespace, plan.virtual_service)
         if vs is None:
-            return RouteSeen(weight=None, refusal=str(_missing(plan)))
+            return RouteSeen(weight=0, refusal=str(_missing(plan)))
         found = located(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
         if isinstance(found, Refusal):
-            return RouteSeen(weight=None, refusal=str(found))
+            return RouteSeen(weight=0 if _at_zero(vs, plan) else None, refusal=str(found))
         return RouteSeen(weight=seen_weight(found))
 
-    async def route(self, plan: Plan, weight: int) -> None:
+    async def route(self, plan: Place, weight: int) -> None:
         """The canary's weight is `weight` when this returns; raises `ApiError` or `Unsteerable`.
 
         It is sent even if it is believed to be there, since what we believe may be old. A VirtualService
@@ -364,7 +364,7 @@ class IstioRouter:
         if vs is not None and weight == 0:
             _avoided(vs, plan)
 
-    async def _sent(self, plan: Plan, operations: list[Json], left: int) -> bool:
+    async def _sent(self, plan: Place, operations: list[Json], left: int) -> bool:
         """Whether the patch is in; False if the object must be read again first, while `left` lasts."""
         try:
             self._wrote(
@@ -377,7 +377,7 @@ class IstioRouter:
             return False
         return True
 
-    async def _get(self, plan: Plan) -> Json | None:
+    async def _get(self, plan: Place) -> Json | None:
         """The VirtualService as it is at the API server; None if there is none."""
         try:
             return await self._call("GET", _path(plan), urgent=True)
@@ -387,7 +387,7 @@ class IstioRouter:
             return None
 
 
-def _wanted(vs: Json | None, plan: Plan, weight: int) -> list[Json] | Refusal:
+def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:
     """The operations to send; none where nothing goes to the canary that could be taken away."""
     if vs is None:
         return _missing(plan) if weight else []
@@ -396,25 +396,33 @@ def _wanted(vs: Json | None, plan: Plan, weight: int) -> list[Json] | Refusal:
     return found if isinstance(found, Refusal) else patch(found, weight)
 
 
-def _sure(wanted: list[Json] | Refusal, plan: Plan) -> list[Json]:
+def _sure(wanted: list[Json] | Refusal, plan: Place) -> list[Json]:
     """The operations; raises `Unsteerable` if the object as it is now is refused."""
     if isinstance(wanted, Refusal):
         raise Unsteerable(f"VirtualService {plan.namespace}/{plan.virtual_service}: {wanted}")
     return wanted
 
 
-def _avoided(vs: Json, plan: Plan) -> None:
+def _at_zero(vs: Json, plan: Place) -> bool:
+    """Whether no route beside stable's gives the canary anything: our way to zero would change nothing."""
+    routes = [http.get("route") or [] for http in vs.get("spec", {}).get("http") or []]
+    split = [targets for targets in routes if plan.stable_subset in map(_subset, targets)]
+    mine = (target for targets in split for target in targets if _subset(target) == plan.canary_subset)
+    return not any(_number(target) for target in mine)
+
+
+def _avoided(vs: Json, plan: Place) -> None:
     """Nothing goes to the canary for certain any more; raises `Unsteerable` if something does."""
     left = unavoidable(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
     _sure(left or [], plan)
 
 
-def _missing(plan: Plan) -> Refusal:
+def _missing(plan: Place) -> Refusal:
     remedy = "create it, or name another one in serin.dev/virtual-service"
     return Refusal(f"VirtualService {plan.namespace}/{plan.virtual_service}", "missing", remedy)
 
 
-def _path(plan: Plan) -> str:
+def _path(plan: Place) -> str:
     group = "/apis/networking.istio.io/v1"
     return f"{group}/namespaces/{plan.namespace}/virtualservices/{plan.virtual_service}"
 

@@ -32,7 +32,6 @@ stateDiagram-v2
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import ceil
 
 from analysis.judge import Verdict
 from controller.explain import sentence
@@ -40,7 +39,6 @@ from controller.model import (
     Action,
     BeginStep,
     CopyTemplate,
-    Message,
     OnDoubt,
     PromotionMode,
     Reason,
@@ -49,36 +47,22 @@ from controller.model import (
     Scale,
     Seen,
     SetWeight,
-    Sizing,
     Stage,
     Tell,
     WeightChange,
 )
+from controller.sizing import overloaded, size_for, too_few
+from controller.telling import Next, hold, say
 
 # A canary is called silent when stable has completed so many requests that twenty of the canary's
 # were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
 SILENT_AFTER_DUE = 20
 # ... and not before requests had the time to come back once the weight was raised.
 SILENT_AFTER = timedelta(seconds=3)
-# More than 10 % more requests per pod than at stable makes a healthy version look slow.
-PARITY_LIMIT = 1.1
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
-# Not people's own doing, so people are told.
-ALERTED_HOLDS = frozenset(
-    {
-        Reason.INCONCLUSIVE,
-        Reason.NO_DATA,
-        Reason.CANARY_UNDER_PROVISIONED,
-        Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT,
-        Reason.INTERRUPTED,
-        Reason.STABLE_UNAVAILABLE,
-        Reason.READY_TO_PROMOTE,
-        Reason.REFUSED,
-    }
-)
-
-Next = tuple[Run, tuple[Action, ...]]
+# Holds that end with an approval.
+IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +84,18 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
     return _repair(*STAGES[run.stage](run, seen, now), seen, now)
 
 
+def restored(run: Run) -> bool:
+    """Whether the run has ended and all is as it was: traffic at stable, and stable's template its own."""
+    return run.stage is Stage.ENDED and run.settled and not _owes_template(run)
+
+
 def finished(run: Run) -> bool:
     """Whether nothing is left to do for the run: it ended, and so did its chores."""
-    owes_template = run.copied and run.reason is not Reason.PROMOTED
-    done = run.settled and run.scaled_down and not owes_template
-    return run.stage is Stage.ENDED and done and not run.outbox
+    return restored(run) and run.scaled_down and not run.outbox
+
+
+def _owes_template(run: Run) -> bool:
+    return run.copied and run.reason is not Reason.PROMOTED
 
 
 # -- 1. leave --------------------------------------------------------------------------------------
@@ -172,8 +163,10 @@ def _evicted(run: Run, seen: Seen) -> bool:
 
 
 def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if run.weight == 0 or seen.route.weight == 0:  # nothing is sent to it, for whatever reason
+        return None
     due = seen.load.silence * run.weight / (100 - run.weight)
-    if run.weight == 0 or due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
+    if due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
         return None
     seconds = seen.load.silent_for.total_seconds()
     return Ending(
@@ -186,7 +179,7 @@ def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
 def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     limit = run.plan.policy.progress_deadline
     if run.stage is Stage.WAITING:
-        since = max(filter(None, (run.created, run.weight_since)))
+        since = max(filter(None, (run.created, run.weight_since, run.data_since)))
         late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
         message = (
             f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
@@ -224,7 +217,7 @@ _KEEPS_SIZE = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
     if run.weight > 0 and seen.stable.ready == 0 and seen.canary.ready > 0:
         why = f"{ending.message}; traffic stays, since {run.plan.stable} has no ready pod to take it"
-        return _repair(*_hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
+        return _repair(*hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
     restore = run.copied and ending.reason is not Reason.STABLE_CHANGED
     if run.copied and ending.reason in _FAULTS:
         ending = replace(ending, reason=Reason.PROMOTION_FAILED)
@@ -238,7 +231,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
 def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) -> Next:
     run = _weighted(run, 0, reason, now)
     run = replace(run, stage=Stage.ENDED, hold=None, reason=reason, message=message, ended=now)
-    run, told = _say(run, Tell(reason, message, outcome), now)
+    run, told = say(run, Tell(reason, message, outcome), now)
     return run, (SetWeight(0), *told)
 
 
@@ -246,37 +239,53 @@ def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) ->
 
 
 def _wait(run: Run, seen: Seen, now: datetime) -> Next:
+    if 0 < seen.canary.wanted <= seen.canary.ready:  # pods that come later have the whole deadline
+        run = replace(run, data_since=now)
     blocked = _blocked(run, seen)
     if blocked is not None:
-        return _hold(run, *blocked, now)
+        return hold(run, *blocked, now)
     return _raise(run, seen, now, run.step)
 
 
 def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.canary.ready == 0:  # evicted: any other cause has ended the run above
         return _interrupt(run, now)
-    if seen.judgement.verdict is not Verdict.NO_DATA:
-        run = replace(run, data_since=now)
-    run = replace(run, passed=run.passed or _passes(run, seen, now))
+    run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
     blocked = _blocked(run, seen)
     if seen.commands.promote is not None and not seen.commands.frozen:
         return _begin_promotion(run, now, f"promoted by hand: {seen.commands.promote}")
     if blocked is not None:
-        return _hold(run, *blocked, now)
-    if run.passed:
+        run, told = hold(run, *blocked, now)
+        return run, (*_growth(run, seen), *told)
+    if run.passed and seen.judgement.verdict is not Verdict.NO_DATA:
         return _forward(run, seen, now)
     return _in_doubt(run, seen, now)
 
 
+def _informed(run: Run, seen: Seen, now: datetime) -> Run:
+    return run if seen.judgement.verdict is Verdict.NO_DATA else replace(run, data_since=now)
+
+
+def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
+    """More pods for the weight that stands, if the run is held for want of them and may ask for them."""
+    size = size_for(run, seen, run.weight)
+    few = run.hold is Reason.CANARY_UNDER_PROVISIONED and size > seen.canary.wanted
+    return (Scale(size),) if few else ()
+
+
 def _promote(run: Run, seen: Seen, now: datetime) -> Next:
-    if seen.stable_matches and seen.stable.rolled_out:
+    run = _informed(run, seen, now)
+    if seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0:
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
     if run.plan.policy.promotion is PromotionMode.HANDOFF:
         message = f"every step has passed; give {run.plan.stable} the template of {run.plan.canary}"
-        return _hold(run, Reason.READY_TO_PROMOTE, message, now)
+        return hold(run, Reason.READY_TO_PROMOTE, message, now)
     if not run.copied and (blocked := _blocked(run, seen)):
-        return _hold(run, *blocked, now)
+        return hold(run, *blocked, now)
+    silent = seen.judgement.verdict is Verdict.NO_DATA and seen.commands.promote is None
+    if not run.copied and run.passed and silent:  # that it passed may be long ago
+        return _blind(run, seen, now)
     if seen.stable_matches or seen.stable.template_hash is None:
         return replace(run, hold=None), ()
     since = run.step_since if run.copied else now
@@ -285,20 +294,32 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _chores(run: Run, seen: Seen, now: datetime) -> Next:
     """What is owed after the end: stable's template, the canary's size; and weight 0 seen to stand."""
-    away = seen.route.weight == 0 or seen.route.refusal is not None
+    away = seen.route.weight == 0 or bool(seen.successor)  # what a later run sends there is its own
     run = replace(run, settled=run.settled or away)
-    if run.copied and run.reason is not Reason.PROMOTED:
-        return (run, (RestoreTemplate(),)) if seen.stable_matches else (replace(run, copied=False), ())
+    if _owes_template(run):
+        return _give_back(run, seen, now)
     policy = run.plan.policy
     promoted = run.reason is Reason.PROMOTED
     delay = policy.scale_down_promoted if promoted else policy.scale_down_rolled_back
     if run.scaled_down or run.ended is None or now - run.ended < delay:
         return run, ()
     run = replace(run, scaled_down=True)
-    ours = seen.canary.exists and seen.canary.template_hash == run.plan.canary_hash
+    ours = seen.canary.template_hash == run.plan.canary_hash and seen.successor is None
     if not ours or seen.canary.autoscaled or seen.canary.wanted == 0:
         return run, ()
     return replace(run, canary_replicas=seen.canary.wanted), (Scale(0),)
+
+
+def _give_back(run: Run, seen: Seen, now: datetime) -> Next:
+    """Stable gets its template back, until it has it, has somebody else's, or cannot for too long."""
+    there, policy = seen.stable.template_hash, run.plan.policy
+    other = there is not None and seen.canary.exists and not seen.stable_matches
+    if there == run.plan.stable_hash or other or not seen.stable.exists:
+        return replace(run, copied=False), ()
+    if now - (run.ended or now) > policy.progress_deadline:
+        message = f"{run.plan.stable} could not be given its template back; `kubectl rollout undo` may"
+        return replace(run, copied=False), (Tell(Reason.PROMOTION_FAILED, message),)
+    return run, (RestoreTemplate(),) if there or seen.stable_matches else ()
 
 
 STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
@@ -323,8 +344,8 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
         return Reason.PAUSED, "paused: the weight stays, checks go on"
     if seen.route.refusal is not None:
         return Reason.REFUSED, seen.route.refusal
-    if run.weight > 0 and _overloaded(seen, run.weight):
-        return Reason.CANARY_UNDER_PROVISIONED, _too_few(run, seen, run.weight)
+    if run.weight > 0 and overloaded(seen, run.weight):
+        return Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, run.weight)
     if run.weight > 0 and not seen.load.follows_weight:
         message = (
             f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
@@ -342,25 +363,37 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
     run = replace(run, stage=Stage.PROMOTING, hold=None, step_since=now, told=(), message=why)
-    return _say(run, Tell(Reason.PROMOTING, why), now)
+    return say(run, Tell(Reason.PROMOTING, why), now)
 
 
 def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
     """No Pass yet: wait, or, when time is up, do what a person or the policy says."""
     policy = run.plan.policy
-    waiting = run.hold in {Reason.INCONCLUSIVE, Reason.NO_DATA}
-    if waiting and seen.commands.approvals > run.approved:
-        return _forward(replace(run, approved=run.approved + 1), seen, now)
-    silent = now - (run.data_since or run.step_since or now) > policy.no_data_timeout
-    late = now - (run.step_since or now) > policy.step_timeout
-    if silent or (late and seen.judgement.verdict is Verdict.NO_DATA):
-        trouble = seen.trouble or "the pods' pages are read, but too few requests reach both arms"
-        message = f"no check had data for {_seconds(now - (run.data_since or now))}: {trouble}"
-        return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
-    if late:
+    if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
+        return _approved(run, seen, now)
+    if seen.judgement.verdict is Verdict.NO_DATA:
+        return _blind(run, seen, now)
+    if now - (run.step_since or now) > policy.step_timeout:
         message = f"neither passed nor failed within {_seconds(policy.step_timeout)}"
         return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
     return replace(run, hold=None), ()
+
+
+def _approved(run: Run, seen: Seen, now: datetime) -> Next:
+    """On by an approval, which is used up when the run moves: more pods may have to come first."""
+    after, actions = _forward(run, seen, now)
+    moved = (after.stage, after.step) != (run.stage, run.step)
+    return replace(after, approved=run.approved + 1) if moved else replace(after, hold=run.hold), actions
+
+
+def _blind(run: Run, seen: Seen, now: datetime) -> Next:
+    """Nothing is known now: wait (evidence begins anew whenever pods change), but not for long."""
+    policy, since = run.plan.policy, run.data_since or run.step_since or now
+    if now - since <= min(policy.no_data_timeout, policy.step_timeout):
+        return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()
+    trouble = seen.trouble or "the pods' pages are read, but too few requests reach both arms"
+    message = f"no check had data for {_seconds(now - since)}: {trouble}"
+    return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
 
 
 def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> Next:
@@ -368,88 +401,67 @@ def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> N
         return _leave(run, seen, now, why)
     if wish is OnDoubt.PROCEED and why.reason is Reason.INCONCLUSIVE:
         return _forward(run, seen, now)
-    return _hold(run, why.reason, why.message, now)
+    return hold(run, why.reason, why.message, now)
 
 
 def _interrupt(run: Run, now: datetime) -> Next:
     message = f"every pod of {run.plan.canary} was evicted; traffic is away until they are back"
     run = replace(_weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.WAITING, step_since=None)
-    run, told = _hold(run, Reason.INTERRUPTED, message, now)
+    run, told = hold(run, Reason.INTERRUPTED, message, now)
     return run, (SetWeight(0), *told)
 
 
 # -- raising ---------------------------------------------------------------------------------------
 
 
-def replicas_for(weight: int, stable: int) -> int:
-    """How many canary pods carry `weight` percent at stable's load per pod; at most stable's count."""
-    return min(max(ceil(stable * weight / (100 - weight)), 1), max(stable, 1))
-
-
-def parity(weight: int, *, stable: int, canary: int) -> float:
-    """Requests per canary pod over requests per stable pod at `weight`, for these pod counts."""
-    return float("inf") if canary == 0 else (weight / canary) / ((100 - weight) / max(stable, 1))
-
-
-def _size_for(run: Run, seen: Seen, weight: int) -> int:
-    """The replicas the canary should have before it gets `weight`; never fewer than it has."""
-    before = seen.canary_replicas_before if seen.canary.wanted == 0 else None
-    kept = max(seen.canary.wanted, before or 0)
-    match = run.plan.policy.canary_replicas is Sizing.MATCH and not seen.canary.autoscaled
-    return max(kept, replicas_for(weight, seen.stable.wanted)) if match else kept
-
-
 def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     """Step `step`'s weight, once the canary has the pods for it."""
     weight = run.plan.policy.steps[step]
-    size = _size_for(run, seen, weight)
+    size = size_for(run, seen, weight)
     if size > seen.canary.wanted:
         return replace(run, hold=None), (Scale(size),)
     complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1)
     if not complete or seen.canary.template_hash is None:  # pods of an older template may still be there
-        waiting = run.hold if run.hold is Reason.INTERRUPTED else None
-        return replace(run, hold=waiting), ()
-    if _overloaded(seen, weight):
-        return _hold(run, Reason.CANARY_UNDER_PROVISIONED, _too_few(run, seen, weight), now)
+        return _await_pods(run, seen, now)
+    if overloaded(seen, weight):
+        return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
     run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=())
     what = Tell(Reason.WEIGHT_RAISED, f"step {step + 1} of {len(run.plan.policy.steps)}: {weight} %")
-    run, told = _say(replace(run, message=what.message), what, now)
+    run, told = say(replace(run, message=what.message), what, now)
     return run, (BeginStep(step), SetWeight(weight), *told)
 
 
-def _overloaded(seen: Seen, weight: int) -> bool:
-    return parity(weight, stable=seen.stable.ready, canary=seen.canary.ready) > PARITY_LIMIT
-
-
-def _too_few(run: Run, seen: Seen, weight: int) -> str:
-    needed = ceil(seen.stable.ready * weight / (100 - weight) / PARITY_LIMIT)
-    return (
-        f"{seen.canary.ready} pods at {weight} % would each take more than {PARITY_LIMIT} x the load of a "
-        f"stable pod and look slow for that alone; {run.plan.canary} needs {needed} replicas"
-    )
+def _await_pods(run: Run, seen: Seen, now: datetime) -> Next:
+    """The next weight waits for pods; at a step, people are told when that takes too long."""
+    limit = run.plan.policy.progress_deadline
+    if run.stage is Stage.STEPPING and now - (run.step_since or now) > limit:
+        few = f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} are ready"
+        return hold(run, Reason.CANARY_UNDER_PROVISIONED, f"{few}; the next step waits for all", now)
+    return replace(run, hold=run.hold if run.hold is Reason.INTERRUPTED else None), ()
 
 
 # -- 3. repair, and the small words ----------------------------------------------------------------
 
 
 def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
-    """The same, with the wanted weight sent again if the VirtualService says another."""
+    """The same, with the wanted weight sent again if the VirtualService says another.
+
+    Down always; up not through a refused VirtualService, and not before a new leader had the time to
+    look: what the last one took away, it may not have been able to write down.
+    """
     sent = any(isinstance(action, SetWeight) for action in actions)
-    if sent or seen.route.refusal is not None or seen.route.weight == run.weight:
+    if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
+        return run, actions  # there already, not ours yet, or no more
+    if run.weight > 0 and (seen.route.refusal is not None or not seen.looked):
         return run, actions
-    if run.weight_since is None or run.settled:  # not ours yet, or no more
+    actions = (*actions, SetWeight(run.weight))
+    if now - run.weight_since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
         return run, actions
-    told: tuple[Action, ...] = ()
-    if now - run.weight_since > DRIFT_AFTER:
-        there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
-        told = (
-            Tell(
-                Reason.WEIGHT_REPAIRED,
-                f"{run.plan.virtual_service} had {there}; set to {run.weight} %",
-            ),
-        )
-    return run, (*actions, SetWeight(run.weight), *told)
+    there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
+    message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
+    told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
+    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
 
 
 def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
@@ -457,32 +469,6 @@ def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
         return run
     change = WeightChange(at=now, weight=weight, reason=reason)
     return replace(run, weight=weight, weight_since=now, weights=(*run.weights, change))
-
-
-def _hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
-    """The run holds; people are told once a step, however often the reason comes and goes."""
-    run = replace(run, hold=reason, message=message)
-    if reason.value in run.told:
-        return run, ()
-    run = replace(run, told=(*run.told, reason.value))
-    return _say(run, Tell(reason, message, "Held" if reason in ALERTED_HOLDS else None), now)
-
-
-def _say(run: Run, what: Tell, now: datetime) -> Next:
-    """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
-    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if what.outcome in alert.on]
-    messages = tuple(
-        Message(
-            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}",
-            alert=index,
-            outcome=what.outcome or "",
-            reason=what.reason,
-            sentence=what.message,
-            at=now,
-        )
-        for index in wanted
-    )
-    return replace(run, outbox=(*run.outbox, *messages)), (what,)
 
 
 def _seconds(value: timedelta) -> str:

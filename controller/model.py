@@ -118,17 +118,23 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run does, fixed when it is asked for: names, both templates, the policy's snapshot."""
+class Place:
+    """Where a run's traffic is steered."""
 
     namespace: str
+    virtual_service: str
+    stable_subset: str
+    canary_subset: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Place):
+    """What a run does, fixed when it is asked for: names, both templates, the policy's snapshot."""
+
     canary: str  # Deployment
     stable: str  # Deployment
     canary_hash: str  # pod-template-hash that is analysed, and promoted or nothing is
     stable_hash: str
-    virtual_service: str
-    stable_subset: str
-    canary_subset: str
     policy: Policy
 
 
@@ -176,7 +182,8 @@ class Run:
     created: datetime
     step_since: datetime | None = None  # the step, or the promotion, began
     weight_since: datetime | None = None  # the weight last changed
-    data_since: datetime | None = None  # the last pass at which every required check had data
+    # the last pass at which every required check had data; while waiting: all wanted pods were ready
+    data_since: datetime | None = None
     ended: datetime | None = None
     weights: tuple[WeightChange, ...] = ()
     passed: bool = False  # the step has passed; the raise waits for something else
@@ -235,7 +242,11 @@ class ArmSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSeen:
-    """The VirtualService, read: the canary's weight there, or why it cannot be steered."""
+    """The VirtualService, read: the canary's weight there, and why it cannot be raised, if so.
+
+    One that is refused says 0 if nothing goes to the canary by its weights, else None: the way to
+    zero is open in both.
+    """
 
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
@@ -275,6 +286,8 @@ class Seen:
     load: LoadSeen = LoadSeen()
     commands: Commands = Commands()
     stable_matches: bool = False  # stable's template.spec is the analysed one
+    looked: bool = True  # this leader has had the time to see how the canary does
+    successor: int | None = None  # the weight of the canary's next run, if there is one
     trouble: str = ""  # what keeps pods' pages from being read, if anything does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Statistic
-from controller.model import Checkpoint, Plan, PodSeen, RouteSeen, Run, Tell
+from controller.model import Checkpoint, Place, PodSeen, RouteSeen, Run, Tell
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`
 
@@ -91,11 +91,11 @@ class MetricsSource(Protocol):
 class TrafficRouter(Protocol):
     """Istio's weights."""
 
-    def seen(self, plan: Plan) -> RouteSeen:
+    def seen(self, plan: Place) -> RouteSeen:
         """The canary's weight as last told, or why it cannot be steered."""
         ...
 
-    async def route(self, plan: Plan, weight: int) -> None:
+    async def route(self, plan: Place, weight: int) -> None:
         """The canary's weight is `weight` when this returns; raises `kube.ApiError` else."""
         ...
 

@@ -32,6 +32,7 @@ from controller.model import (
     PodSeen,
     Reason,
     RestoreTemplate,
+    RouteSeen,
     Run,
     Scale,
     Seen,
@@ -42,12 +43,19 @@ from controller.model import (
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
 from controller.scrape import chosen
 from controller.telemetry import Telemetry
+from controller.wire import Malformed
 from controller.workloads import TemplateLost, Workloads
 
 log = structlog.get_logger(__name__)
 
 # A pass that could not act is repeated soon: this is the way to zero.
 RETRY = timedelta(milliseconds=200)
+# Seconds that a save may take before something is done on the strength of it: while it waits nothing is
+# looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
+FRESH = 2.0
+# Seconds a new leader looks before it repairs a weight upwards: pages come each second, and what was
+# counted since the last checkpoint is judged with the first two.
+LOOKING = 3.0
 
 
 class Store(RunStore, Protocol):
@@ -83,6 +91,8 @@ class Live:
     saved_at: float = 0.0
     guarded: bool = False
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
+    since: float = 0.0  # when this leader first saw the run, seconds since 1970
+    idle: float = 0.0  # when the VirtualService last sent nothing to the canary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +135,10 @@ class Reconciler:
 
     async def _pass(self, key: Key) -> float | None:
         obj = self.means.cluster.get("canaryruns", *key)
-        live = self._live(key, obj)
+        try:
+            live = self._live(key, obj)
+        except Malformed as error:
+            return await self._give_up(obj, error)
         if live is None:
             self._forget(key)
             return None
@@ -134,6 +147,8 @@ class Reconciler:
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
         self._show(live, *before)
+        if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
+            await self.means.store.release(live.run)
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
             return None
@@ -149,30 +164,70 @@ class Reconciler:
 
     def _live(self, key: Key, obj: Any) -> Live | None:
         known = self.lives.get(key)
-        if obj is None or known is not None:
-            return known if obj is not None or (known and known.run.weight > 0) else None
+        if known is not None:
+            owes = known.run.weight_since is not None and not known.run.settled
+            return known if obj is not None or owes else None
+        if obj is None:
+            return None
         run = resource.run(obj)
         if machine.finished(run):
             return None
         gathered = gather.load(run.plan, resource.checkpoint(obj))
+        now = self.means.clock().timestamp()
         if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
-            gathered = gather.begin_step(gathered, run.step, at=self.means.clock().timestamp())
-        live = Live(run, gathered, self._judged(run, gathered), saved=run if obj.get("status") else None)
+            gathered = gather.begin_step(gathered, run.step, at=now)
+        saved = run if obj.get("status") else None
+        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
         self.lives[key] = live
         return live
 
+    async def _give_up(self, obj: Any, error: Malformed) -> float | None:
+        """A run that this version cannot read gets no traffic: nobody would see its canary fail."""
+        meta = obj["metadata"]
+        log.error("run_not_read", run=meta["name"], namespace=meta["namespace"], error=str(error))
+        place = resource.place(obj)
+        if not resource.guarded(obj) or self.means.router.seen(place).weight == 0:
+            return None
+        await self.means.router.route(place, 0)
+        return self.means.tick.total_seconds()
+
     def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
         run, plan, cluster = live.run, live.run.plan, self.means.cluster
+        now = self.means.clock().timestamp()
+        later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
         seen = Seen(
             stable=arm(cluster, plan.namespace, plan.stable),
             canary=arm(cluster, plan.namespace, plan.canary),
-            route=self.means.router.seen(plan),
+            route=self._route_seen(plan, obj),
             judgement=live.judgement,
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
+            looked=now - live.since > LOOKING,
+            successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=_replicas_before(cluster, plan),
         )
-        now = self.means.clock()
+        live.idle = now if seen.route.weight == 0 else live.idle
+        try:
+            return self._measure(live, seen)
+        except Exception:  # whatever the pages hold, commands and pods are heeded
+            log.exception("evidence_lost", run=run.name)
+            gathered = gather.begin(plan)
+            if live.gathered.step is not None:
+                gathered = gather.begin_step(gathered, live.gathered.step, at=now)
+            return gathered, replace(seen, judgement=self._judged(run, gathered))
+
+    def _route_seen(self, plan: Plan, obj: Any) -> RouteSeen:
+        """The VirtualService; refused while another run, that was there before, steers it."""
+        route = self.means.router.seen(plan)
+        other = None if obj is None else trigger.rival(self.means.cluster, obj)
+        if other is None:
+            return route
+        name = other["metadata"]["name"]
+        return replace(route, refusal=f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}")
+
+    def _measure(self, live: Live, seen: Seen) -> tuple[Gathered, Seen]:
+        """What the pods' pages say."""
+        run, now = live.run, self.means.clock()
         stable = chosen([pod for pod in seen.stable.pods if pod.ready])
         canary = [pod for pod in seen.canary.pods if pod.ready]
         readings = self._read(run, [*stable, *canary])
@@ -183,7 +238,7 @@ class Reconciler:
             stable={pod.name: pod.node for pod in stable},
             canary={pod.name: pod.node for pod in canary},
             now=now.timestamp(),
-            since=_instants(run),
+            since=_instants(run, idle=live.idle),
             pace=self.means.pace,
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
@@ -244,24 +299,39 @@ class Reconciler:
 
     async def _carry_out(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
         """Whether everything was done; what was not is found again by the next pass."""
-        zero = any(isinstance(action, SetWeight) and action.weight == 0 for action in actions)
-        if zero:
+        weights = [action.weight for action in actions if isinstance(action, SetWeight)]
+        if 0 in weights:
             live.run = run  # decided, whether or not it can be written down
             routed = await self._route(live, 0)
-            return await self._save(live, run, actions) and await self._act(live, actions) and routed
-        if not await self._save(live, run, actions):
+            saved = await self._save(live, run, actions)
+            told = tuple(action for action in actions if isinstance(action, Tell))
+            return await self._act(live, actions if saved else told) and saved and routed
+        try:
+            async with asyncio.timeout(FRESH):
+                saved = await self._intended(live, run, actions)
+        except TimeoutError:
+            log.warning("save_too_slow", run=run.name)
+            return False
+        if not saved:
             return False
         live.run = run
-        weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         routed = not weights or await self._route(live, weights[-1])
         return await self._act(live, actions) and routed
+
+    async def _intended(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
+        """Whether the run's object holds what is about to be done, and cannot vanish meanwhile."""
+        try:
+            if not live.guarded and any(isinstance(action, SetWeight) for action in actions):
+                await self.means.store.guard(run)
+                live.guarded = True
+        except (ApiError, OSError) as error:
+            log.warning("run_not_guarded", run=run.name, error=str(error))
+            return False
+        return await self._save(live, run, actions)
 
     async def _route(self, live: Live, weight: int) -> bool:
         began = self.means.clock().timestamp()
         try:
-            if weight > 0 and not live.guarded:
-                await self.means.store.guard(live.run)
-                live.guarded = True
             await self.means.router.route(live.run.plan, weight)
         except (ApiError, Unsteerable, OSError) as error:
             log.warning("route_failed", run=live.run.name, weight=weight, error=str(error))
@@ -279,20 +349,25 @@ class Reconciler:
         return True
 
     async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
-        """Whether status holds `run`, where it has to: on every change, and at every checkpoint."""
+        """Whether status holds `run`, where it has to: on every change, every raise, every checkpoint.
+
+        A weight that is repaired upwards is saved again: that is the fence against a newer leader.
+        """
         now = self.means.clock().timestamp()
         begun = [action for action in actions if isinstance(action, BeginStep)]
-        if begun:
-            live.gathered = gather.begin_step(live.gathered, begun[-1].step, at=now)
-        if not begun and _same(live.saved, run) and not self._checkpoint_due(live, now):
+        up = any(isinstance(action, SetWeight) and action.weight > 0 for action in actions)
+        if not begun and not up and _same(live.saved, run) and not self._checkpoint_due(live, now):
             return True
+        gathered = live.gathered
+        if begun:
+            gathered = gather.begin_step(gathered, begun[-1].step, at=now)
         try:
-            await self.means.store.save(run, self._checkpoint(live, run), epoch=self.epoch)
+            await self.means.store.save(run, self._checkpoint(live, run, gathered), epoch=self.epoch)
         except (ApiError, OSError) as error:
             if not (isinstance(error, ApiError) and error.not_found):  # deleted: nobody reads it again
                 log.warning("save_failed", run=run.name, error=str(error))
                 return False
-        live.saved, live.saved_at = run, now
+        live.gathered, live.saved, live.saved_at = gathered, run, now
         self.means.alerter.offer(run)
         return True
 
@@ -302,11 +377,11 @@ class Reconciler:
         phase = crc32(live.run.name.encode()) % 1000 / 1000 * every
         return (now - phase) // every > (live.saved_at - phase) // every
 
-    def _checkpoint(self, live: Live, run: Run) -> Checkpoint:
+    def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
         judged = live.judgement
         specs = {spec.name: spec for spec in run.plan.policy.checks}
         sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
-        return Checkpoint(body=gather.save(live.gathered), judgement=judged, sentences=sentences)
+        return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences)
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
         done = True
@@ -377,14 +452,21 @@ def _name(run: Run) -> str:
 
 
 def _same(saved: Run | None, run: Run) -> bool:
-    """Whether nothing but the time of the last data has changed, which can wait for the checkpoint."""
-    return saved is not None and replace(saved, data_since=run.data_since) == run
+    """Whether nothing has changed but what can wait for the checkpoint.
+
+    In a run without data the message's figures change in every pass, in others the time of the last data.
+    """
+    return saved is not None and replace(saved, data_since=run.data_since, message=run.message) == run
 
 
-def _instants(run: Run) -> dict[str, float]:
-    """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers)."""
+def _instants(run: Run, *, idle: float) -> dict[str, float]:
+    """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers).
+
+    A weight that is not at the VirtualService yet, or was taken out of it, has not begun.
+    """
     named = {"step": run.step_since, "weight": run.weight_since}
-    return {name: at.timestamp() for name, at in named.items() if at is not None and run.weight > 0}
+    since = {name: at.timestamp() for name, at in named.items() if at is not None and run.weight > 0}
+    return {name: max(at, idle) if name == "weight" else at for name, at in since.items()}
 
 
 def _replicas_before(cluster: Cluster, plan: Plan) -> int | None:

@@ -17,6 +17,7 @@ from controller.model import (
     Commands,
     Message,
     Phase,
+    Place,
     Plan,
     Policy,
     Reason,
@@ -133,7 +134,7 @@ def _plan(given: wire.Plan, namespace: str) -> Plan:
 
 def run(obj: Json) -> Run:
     """The run that a CanaryRun object holds; one without status has just been asked for."""
-    found = wire.decode(obj)
+    found = wire.decode(obj, wire.RunObject)
     status, state = found.status, found.status.state
     return Run(
         name=found.metadata.name,
@@ -163,9 +164,28 @@ def run(obj: Json) -> Run:
     )
 
 
+def place(obj: Json) -> Place:
+    """Where the run's traffic is steered, also of a run that cannot be read: its way to zero is open."""
+    plan = obj["spec"]["plan"]
+    return Place(
+        namespace=obj["metadata"]["namespace"],
+        virtual_service=plan["virtualService"],
+        stable_subset=plan["stableSubset"],
+        canary_subset=plan["canarySubset"],
+    )
+
+
+def guarded(obj: Json) -> bool:
+    """Whether the run's object waits for its traffic to be restored."""
+    return FINALIZER in obj["metadata"].get("finalizers", ())
+
+
 def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Commands:
-    """What people ask of the run: its spec beside the plan, and what its surroundings say."""
-    found = wire.decode(obj)
+    """What people ask of the run: its spec beside the plan, and what its surroundings say.
+
+    It does not ask for a plan or a status that we can read: an abort is heard in any case.
+    """
+    found = wire.decode(obj, wire.WishedObject)
     return Commands(
         paused=found.spec.paused,
         abort=None if found.spec.abort is None else found.spec.abort.reason,
@@ -179,13 +199,13 @@ def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Com
 
 def checkpoint(obj: Json) -> str | None:
     """The saved checkpoint's body; None if there is none or its version is not ours."""
-    status = wire.decode(obj).status
+    status = wire.decode(obj, wire.RunObject).status
     return status.checkpoint if status.checkpoint and status.evidence_version == EVIDENCE_VERSION else None
 
 
 def epoch(obj: Json) -> int:
     """The epoch of the leader that last wrote the object."""
-    return wire.decode(obj).status.epoch
+    return wire.decode(obj, wire.RunObject).status.epoch
 
 
 # -- to the wire -----------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def _epoch(obj: Json) -> int:
 def _finalizers(obj: Json, *, guarded: bool) -> Json:
     """The whole list, since a merge patch replaces it; the version in the patch protects the others'."""
     there = obj["metadata"].get("finalizers", [])
-    if (resource.FINALIZER in there) == guarded:
+    if resource.guarded(obj) == guarded:
         return None
     others = [name for name in there if name != resource.FINALIZER]
     return {"metadata": {"finalizers": [*others, resource.FINALIZER] if guarded else others}}

@@ -176,13 +176,39 @@ def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
     ]
     status = [run.get("status", {}) for run in past]
     judged = [s for s in status if not (_ended(s) and s.get("reason") in UNJUDGED)]
-    return None if judged else len(past) + 1
+    tails = (run["metadata"]["name"].rpartition("-")[2] for run in past)
+    return None if judged else 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
 
 
 def runs_of(cluster: Cluster, namespace: str, workload: str) -> list[Json]:
     """The workload's runs, oldest first."""
     found = (run for run in cluster.all("canaryruns", namespace) if run["spec"]["plan"]["canary"] == workload)
-    return sorted(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    return sorted(found, key=_order)
+
+
+def successor(cluster: Cluster, workload: tuple[str, str], run: Json) -> Json | None:
+    """The newest run of the workload (namespace, name) that was asked for after `run`, if there is one."""
+    *_, newest = [run, *runs_of(cluster, *workload)]
+    return newest if _order(newest) > _order(run) else None
+
+
+def rival(cluster: Cluster, run: Json) -> Json | None:
+    """A live run that was there before `run` and steers the same VirtualService, if there is one."""
+    service = run["spec"]["plan"]["virtualService"]
+    return next(
+        (
+            other
+            for other in cluster.all("canaryruns", run["metadata"]["namespace"])
+            if other["spec"]["plan"]["virtualService"] == service
+            and live(other)
+            and _order(other) < _order(run)
+        ),
+        None,
+    )
+
+
+def _order(run: Json) -> tuple[str, str]:
+    return run["metadata"]["creationTimestamp"], run["metadata"]["name"]
 
 
 def live(run: Json) -> bool:

@@ -7,7 +7,7 @@ is an error; a field that we do not know is ignored, since a newer schema may kn
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -148,14 +148,19 @@ class Said(Wire, frozen=True, kw_only=True):
     reason: str
 
 
-class RunSpec(Wire, frozen=True, kw_only=True):
-    """`CanaryRun.spec`."""
+class Wishes(Wire, frozen=True, kw_only=True):
+    """`CanaryRun.spec` beside the plan: what people may ask."""
 
-    plan: Plan
     paused: bool = False
     abort: Said | None = None
     promote: Said | None = None
     approved: tuple[str, ...] = ()
+
+
+class RunSpec(Wishes, frozen=True, kw_only=True):
+    """`CanaryRun.spec`."""
+
+    plan: Plan
 
 
 class Owner(Wire, frozen=True, kw_only=True):
@@ -236,10 +241,20 @@ class RunObject(Wire, frozen=True, kw_only=True):
     status: RunStatus = RunStatus()
 
 
-def decode(obj: Json) -> RunObject:
-    """The CanaryRun that `obj` holds; raises `Malformed`."""
+class WishedObject(Wire, frozen=True, kw_only=True):
+    """A CanaryRun as far as people command it, whatever plan and status are."""
+
+    metadata: Meta
+    spec: Wishes
+
+
+Kind = TypeVar("Kind", RunObject, WishedObject)
+
+
+def decode(obj: Json, kind: type[Kind]) -> Kind:
+    """The CanaryRun that `obj` holds, or the part of it that `kind` reads; raises `Malformed`."""
     try:
-        return msgspec.convert(obj, RunObject, strict=True)
+        return msgspec.convert(obj, kind, strict=True)
     except msgspec.ValidationError as error:
         name = obj.get("metadata", {}).get("name", "?") if isinstance(obj, Mapping) else "?"
         raise Malformed(f"CanaryRun {name}: {error}") from error

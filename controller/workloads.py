@@ -58,9 +58,13 @@ class Workloads:
         return None if found is None else template_of(self._cluster, found, wanted)
 
     async def _read(self, plan: Plan) -> Json:
+        """Stable as it is; raises `ApiError` if its template is not the one that was decided upon."""
         stable = await self._kube.call("GET", path("deployments", plan.namespace, plan.stable))
         if stable is None:
             raise ApiError(404, "NotFound", f"Deployment {plan.stable} is gone")
+        known = self._cluster.get("deployments", plan.namespace, plan.stable)
+        if known is not None and known["spec"]["template"] != stable["spec"]["template"]:
+            raise ApiError(409, "Conflict", f"Deployment {plan.stable} was edited; its event is on the way")
         return stable
 
     async def _give(self, plan: Plan, stable: Json, template: Json) -> None:
@@ -76,8 +80,8 @@ class Workloads:
     def _subset_keys(self, plan: Plan) -> set[str]:
         """Label keys by which any DestinationRule of the namespace tells subsets apart."""
         rules = self._cluster.all("destinationrules", plan.namespace)
-        subsets = (subset for rule in rules for subset in rule["spec"].get("subsets", ()))
-        return {key for subset in subsets for key in subset.get("labels", {})}
+        subsets = (subset for rule in rules for subset in rule.get("spec", {}).get("subsets") or ())
+        return {key for subset in subsets for key in subset.get("labels") or ()}
 
 
 def _labels(stable: Json, analysed: Json, subset_keys: set[str]) -> dict[str, str]:

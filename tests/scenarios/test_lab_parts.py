@@ -301,7 +301,7 @@ async def test_processes_end_with_the_lab_even_if_it_is_killed(tmp_path: Path) -
     log = str(tmp_path / "log")
     script = (
         "import asyncio, pathlib\n"
-        "from scenarios import processes\n"
+        "from scenarios.live import processes\n"
         "async def main():\n"
         f"    child = await processes.start(['/bin/sleep', '60'], log=pathlib.Path({log!r}))\n"
         "    print(child.pid, flush=True)\n"

@@ -1,0 +1,44 @@
+"""Load parity: how many pods the canary needs so that none works harder than one of stable's.
+
+Pure. A canary pod with more requests than a stable one looks slow for that alone, so that the sizes
+are looked at before a weight is raised and for as long as it stands.
+"""
+
+from math import ceil
+
+from controller.model import Run, Seen, Sizing
+
+# More than 10 % more requests per pod than at stable makes a healthy version look slow.
+PARITY_LIMIT = 1.1
+
+
+def replicas_for(weight: int, stable: int) -> int:
+    """How many canary pods carry `weight` percent at stable's load per pod; at most stable's count."""
+    return min(max(ceil(stable * weight / (100 - weight)), 1), max(stable, 1))
+
+
+def parity(weight: int, *, stable: int, canary: int) -> float:
+    """Requests per canary pod over requests per stable pod at `weight`, for these pod counts."""
+    return float("inf") if canary == 0 else (weight / canary) / ((100 - weight) / max(stable, 1))
+
+
+def size_for(run: Run, seen: Seen, weight: int) -> int:
+    """The replicas the canary should have for `weight`; never fewer than it has."""
+    before = seen.canary_replicas_before if seen.canary.wanted == 0 else None
+    kept = max(seen.canary.wanted, before or 0)
+    match = run.plan.policy.canary_replicas is Sizing.MATCH and not seen.canary.autoscaled
+    return max(kept, replicas_for(weight, seen.stable.wanted)) if match else kept
+
+
+def overloaded(seen: Seen, weight: int) -> bool:
+    """Whether each of the canary's ready pods would have too much to do at `weight`."""
+    return parity(weight, stable=seen.stable.ready, canary=seen.canary.ready) > PARITY_LIMIT
+
+
+def too_few(run: Run, seen: Seen, weight: int) -> str:
+    """What is wrong then, and how many replicas are needed."""
+    needed = ceil(seen.stable.ready * weight / (100 - weight) / PARITY_LIMIT)
+    return (
+        f"{seen.canary.ready} pods at {weight} % would each take more than {PARITY_LIMIT} x the load of a "
+        f"stable pod and look slow for that alone; {run.plan.canary} needs {needed} replicas"
+    )

@@ -1,0 +1,54 @@
+"""Who is told what: Events for everybody who looks, alerts for those whom the policy names.
+
+Pure. What is said goes out as an action; an alert also stays in the run's outbox until it has arrived.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from controller.model import Action, Message, Reason, Run, Tell
+
+# Not people's own doing, so people are told.
+ALERTED_HOLDS = frozenset(
+    {
+        Reason.INCONCLUSIVE,
+        Reason.NO_DATA,
+        Reason.CANARY_UNDER_PROVISIONED,
+        Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT,
+        Reason.INTERRUPTED,
+        Reason.STABLE_UNAVAILABLE,
+        Reason.READY_TO_PROMOTE,
+        Reason.REFUSED,
+    }
+)
+
+Next = tuple[Run, tuple[Action, ...]]
+"""The run as it is from now on, and what has to be done for it."""
+
+
+def hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
+    """The run holds; people are told once a step, however often the reason comes and goes."""
+    run = replace(run, hold=reason, message=message)
+    if reason.value in run.told:
+        return run, ()
+    run = replace(run, told=(*run.told, reason.value))
+    return say(run, Tell(reason, message, "Held" if reason in ALERTED_HOLDS else None), now)
+
+
+def say(run: Run, what: Tell, now: datetime) -> Next:
+    """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
+    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if what.outcome in alert.on]
+    waiting = {message.id for message in run.outbox}
+    messages = tuple(
+        Message(
+            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}",
+            alert=index,
+            outcome=what.outcome or "",
+            reason=what.reason,
+            sentence=what.message,
+            at=now,
+        )
+        for index in wanted
+    )
+    new = (message for message in messages if message.id not in waiting)
+    return replace(run, outbox=(*run.outbox, *new)), (what,)
