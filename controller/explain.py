@@ -112,10 +112,16 @@ def _certainty(found: Finding) -> str:
     if found.kind == "ErrorRate" and found.verdict in {"Inconclusive", "NoData"}:
         low = low.removesuffix(" points")
     if found.verdict == "Fail":
-        return f" (at least {low})"
+        return f" (at least {low})" if _beyond_margin(found, found.interval[0]) else f" ({allowed(found)})"
     if found.verdict == "Pass":
         return f" (at most {high}, {allowed(found)})"
     return f" (between {low} and {high}, not certain yet, {allowed(found)})"
+
+
+def _beyond_margin(found: Finding, low: float) -> bool:
+    """Whether the interval shows the harm too; it covers the whole step, which dilutes a late fault."""
+    margins = {"Latency": 1 + found.max_increase, "ErrorRate": found.plus}
+    return low >= margins.get(found.kind, found.tolerance)
 
 
 def _counted(found: Finding) -> str:

@@ -116,3 +116,25 @@ def test_latencies_are_said_with_three_figures(value: float, text: str) -> None:
 )
 def test_durations_are_said_as_people_say_them(value: float, text: str) -> None:
     assert explain.duration(timedelta(seconds=value)) == text
+
+
+def test_a_bound_that_a_late_fault_left_inside_the_margin_is_not_said() -> None:
+    spec = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2)
+    diluted = CheckJudgement(
+        name="latency-p95",
+        verdict=Verdict.FAIL,
+        log_e=5.0,
+        log_e_pass=0.0,
+        estimate=1.66,
+        interval=(1.0, 2.9),
+        canary_requests=225,
+        stable_requests=2000,
+        canary_hits=24,
+        expected_hits=11.0,
+        threshold=0.137,
+    )
+
+    said = explain.sentence(spec, diluted)
+
+    assert said.startswith("p95 at the canary is 1.66x stable's (")
+    assert "at least" not in said

@@ -516,7 +516,29 @@ def test_seen_says_the_weight_or_why_not() -> None:
     assert seen(virtual_service(split(95, 5))) == (5, None)
     assert seen(virtual_service(split(95, 5), split(90, 10))) == (None, None)
     weight, refusal = seen(None)
-    assert weight is None
+    assert weight == 0
     assert refusal is not None
     assert "VirtualService lab/model is missing" in refusal
     assert seen(virtual_service({"route": [to("stable")]}))[1] is not None
+
+
+@pytest.mark.parametrize(("canary", "weight"), [(10, None), (0, 0), (None, 0)])
+def test_a_refused_virtual_service_says_whether_the_canary_has_anything(
+    canary: int | None, weight: int | None
+) -> None:
+    vs = virtual_service({"route": [to("stable", 60), to("canary", canary), to("third", 40)]}, TESTERS)
+    route = router(Server(vs), vs).seen(plan())
+
+    assert route.refusal is not None
+    assert route.weight == weight
+
+
+def test_a_destination_rule_without_a_spec_says_nothing() -> None:
+    found = steering(virtual_service(split()), **NAMES)
+    assert isinstance(found, Steering)
+    empty = {"metadata": {"name": "other", "namespace": "lab"}}
+
+    told = subsets_told_apart([empty], found, **NAMES, stable_labels=[{}], canary_labels=[{}])
+
+    assert told is not None
+    assert "add subset stable" in told.remedy

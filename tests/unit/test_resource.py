@@ -171,3 +171,15 @@ def test_durations_are_read_as_kubernetes_writes_them(text: str, seconds: float)
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(wire.Malformed, match=r'warmUp: expected a duration such as "30s"'):
         wire.duration(text, field="warmUp")
+
+
+def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() -> None:
+    obj = canary_run(abort={"reason": "enough"})
+    obj["spec"]["plan"]["policy"] = {"from": "another version"}
+    obj["status"] = {"reason": "SomethingNew"}
+
+    with pytest.raises(wire.Malformed):
+        resource.run(obj)
+    assert resource.commands(obj).abort == "enough"
+    place = resource.place(obj)
+    assert (place.namespace, place.virtual_service, place.canary_subset) == ("shop", "model", "canary")

@@ -6,7 +6,7 @@ import pytest
 
 from controller.cluster import Cluster
 from controller.model import Commands
-from controller.trigger import Asked, Refused, run_name, rung, wanted
+from controller.trigger import Asked, Refused, rival, run_name, rung, successor, wanted
 
 Json = dict[str, Any]
 PREFIX = "serin.dev/"
@@ -202,3 +202,36 @@ def test_doorbells_ring_only_for_the_run_they_name() -> None:
     assert said.abort is None
     assert said.promote is not None
     assert said.approvals == 1
+
+
+def test_a_number_is_not_used_twice_when_old_runs_were_pruned() -> None:
+    there = cluster(runs=[past_run("new", attempt=7, reason="Superseded")])
+    asked = ask(there)
+
+    assert isinstance(asked, Asked)
+    assert asked.run["metadata"]["name"] == "model-canary-new-8"
+
+
+def later_run(**more: Any) -> Json:
+    run = past_run("new", attempt=2, **more)
+    run["metadata"]["creationTimestamp"] = "2026-01-01T00:10:00Z"
+    return run
+
+
+def test_the_next_run_of_a_workload_is_its_successor() -> None:
+    first, second = past_run("new"), later_run(stage="Waiting")
+    there = cluster(runs=[first, second])
+
+    assert successor(there, ("shop", "model-canary"), first) == second
+    assert successor(there, ("shop", "model-canary"), second) is None
+
+
+def test_a_run_made_by_hand_gives_way_to_the_one_that_steers_already() -> None:
+    first, second = past_run("x", stage="Stepping"), later_run(stage="Waiting")
+    first["spec"]["plan"]["canary"] = "somebody-else"
+    there = cluster(runs=[first, second])
+
+    assert rival(there, second) == first
+    assert rival(there, first) is None
+    first["status"]["state"]["stage"] = "Ended"
+    assert rival(there, second) is None

@@ -1,0 +1,411 @@
+"""One pass against the emulated API server: what is sent, in which order, and what survives a failure."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.evidence import CheckSpec
+from analysis.samples import Counts
+from controller import trigger
+from controller.cluster import FOLLOWED, Cluster, path
+from controller.istio import IstioRouter
+from controller.kube import ApiError, Kube, Listed
+from controller.model import PodSeen, Run, Tell
+from controller.ports import Answer, Reading, Trouble
+from controller.reconcile import FRESH, LOOKING, Means, Reconciler
+from controller.runs import Runs
+from controller.telemetry import Telemetry
+from controller.ticks import Pace
+from controller.workloads import Workloads
+from scenarios.objects import CANARY, NAMESPACE, STABLE, objects
+from scenarios.story import load
+from scenarios.virtual.loop import virtual_loop
+from scenarios.world import World
+
+pytestmark = pytest.mark.virtual
+Json = Any
+STORY = load(Path(__file__).parents[2] / "scenarios" / "good-canary.yaml")
+
+
+@dataclass
+class Net:
+    """A transport some of whose requests fail, or hang."""
+
+    beyond: Any
+    fails: list[tuple[str, str]] = field(default_factory=list)
+    hangs: list[tuple[str, str]] = field(default_factory=list)
+
+    def request(self, method: str, path: str, **more: Any) -> AbstractAsyncContextManager[Answer]:
+        def meant(these: list[tuple[str, str]]) -> bool:
+            return any(one == method and part in path for one, part in these)
+
+        if meant(self.fails):
+            raise ConnectionRefusedError(f"{method} {path}")
+        return _Hanging() if meant(self.hangs) else self.beyond.request(method, path, **more)
+
+
+class _Hanging:
+    async def __aenter__(self) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+@dataclass
+class Pages:
+    """A `ports.MetricsSource` that says what it is told."""
+
+    now: dict[str, Reading] = field(default_factory=dict)
+    broken: bool = False
+
+    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None: ...
+
+    def read(self, _run: str) -> Mapping[str, Reading]:
+        if self.broken:
+            raise KeyError("nobody thought of this")
+        return self.now
+
+    def troubles(self, _run: str) -> Mapping[str, Trouble]:
+        return {}
+
+
+class Quiet:
+    """Tells nobody, and remembers what."""
+
+    def __init__(self) -> None:
+        self.said: list[Tell] = []
+
+    async def tell(self, _run: Run, what: Tell) -> None:
+        self.said.append(what)
+
+    def offer(self, run: Run) -> None: ...
+
+    def delivered(self, _run: str) -> frozenset[str]:
+        return frozenset()
+
+
+@dataclass
+class Stage:
+    """A cluster with both Deployments ready, a run, and a reconciler that is turned by hand."""
+
+    world: World
+    net: Net
+    kube: Kube
+    cluster: Cluster
+    pages: Pages = field(default_factory=Pages)
+    quiet: Quiet = field(default_factory=Quiet)
+    followers: list[asyncio.Task[None]] = field(default_factory=list)
+    key: tuple[str, str] = ("", "")
+    reconciler: Reconciler = field(init=False)
+
+    def lead(self, epoch: int = 1) -> None:
+        """A new leader: nothing in memory."""
+        runs = Runs(self.kube, self.cluster, clock=virtual_loop().now)
+        router = IstioRouter(
+            lambda namespace, name: self.cluster.get("virtualservices", namespace, name),
+            self.kube.call,
+            wrote=lambda written: self.cluster.wrote("virtualservices", written),
+        )
+        means = Means(
+            cluster=self.cluster,
+            metrics=self.pages,
+            router=router,
+            store=runs,
+            recorder=self.quiet,
+            alerter=self.quiet,
+            workloads=Workloads(self.kube, self.cluster),
+            telemetry=Telemetry(),
+            clock=virtual_loop().now,
+            pace=Pace(),
+            tick=timedelta(seconds=1),
+            checkpoint=timedelta(seconds=10),
+        )
+        self.reconciler = Reconciler(means, epoch)
+
+    async def follow(self, kind: str) -> None:
+        async for news in self.kube.follow(path(kind)):
+            if isinstance(news, Listed):
+                self.cluster.listed(kind, news.items)
+            else:
+                self.cluster.changed(kind, news.type, news.object)
+
+    async def ask(self) -> None:
+        """The run that the canary's Deployment asks for."""
+        asked = trigger.wanted(
+            self.cluster.get("deployments", NAMESPACE, CANARY), self.cluster, lambda *_: None
+        )
+        assert isinstance(asked, trigger.Asked)
+        created = await Runs(self.kube, self.cluster, clock=virtual_loop().now).create(asked.run)
+        self.key = NAMESPACE, created["metadata"]["name"]
+
+    async def turns(self, count: int = 1, *, every: float = 1.0) -> float | None:
+        """So many passes."""
+        after: float | None = None
+        for _ in range(count):
+            after = await self.reconciler.turn(self.key)
+            await asyncio.sleep(every)
+        return after
+
+    async def at_first_step(self) -> None:
+        await self.turns(3)
+        assert self.weight == 10
+
+    def serve(self, *, stable: int, canary: int) -> None:
+        """Every pod has completed so many requests by now."""
+        at = virtual_loop().now().timestamp()
+        for name in (pod["metadata"]["name"] for pod in self.world.objects("pods", NAMESPACE)):
+            count = canary if name.startswith(CANARY) else stable
+            self.pages.now[name] = Reading(at=at, requests=Counts(count, 0))
+
+    def patch_status(self, **status: Json) -> None:
+        self.world.patch("canaryruns", *self.key, {"status": status}, part="status")
+
+    @property
+    def run(self) -> Json:
+        return self.world.get("canaryruns", *self.key)
+
+    @property
+    def guarded(self) -> bool:
+        return bool(self.run["metadata"].get("finalizers"))
+
+    @property
+    def weight(self) -> int:
+        """The canary's, at the VirtualService."""
+        (route,) = self.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
+        return int(route["route"][1]["weight"])
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    world = World(clock=virtual_loop().now)
+    for obj in objects(replace(STORY, policy=dict(STORY.policy) | {"steps": [10, 50]})):
+        world.create(obj)
+    net = Net(world.transport())
+    stage = Stage(world, net, Kube(net, chance=random.Random(1)), Cluster())
+    stage.followers = [asyncio.create_task(stage.follow(kind)) for kind in FOLLOWED]
+    await asyncio.sleep(5)
+    await stage.ask()
+    stage.lead()
+    yield stage
+    for task in stage.followers:
+        task.cancel()
+    await stage.reconciler.close()
+    await asyncio.gather(*stage.followers, return_exceptions=True)
+    await world.close()
+
+
+async def test_a_run_begins_once_its_pods_are_ready(stage: Stage) -> None:
+    await stage.at_first_step()
+    assert stage.guarded
+    assert stage.run["status"]["weight"] == 10
+
+
+VIRTUAL_SERVICES = ("PATCH", "virtualservices")
+
+
+async def test_the_traffic_of_a_run_whose_object_is_gone_is_taken_away_until_it_is_gone(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.world.patch("canaryruns", *stage.key, {"metadata": {"finalizers": None}})
+    stage.world.delete("canaryruns", *stage.key)
+    stage.net.fails = [VIRTUAL_SERVICES]
+    await stage.turns(3)
+    assert stage.weight == 10
+
+    stage.net.fails = []
+    await stage.turns(3)
+    assert stage.weight == 0
+    assert stage.reconciler.lives == {}
+
+
+async def test_a_rollback_out_of_a_virtual_service_that_was_edited_is_tried_until_it_is_done(
+    stage: Stage,
+) -> None:
+    await stage.at_first_step()
+    (http,) = stage.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
+    stable, canary = http["route"]
+    third = {"destination": {"host": "other"}, "weight": 10}
+    http["route"] = [stable | {"weight": 80}, canary, third]
+    stage.world.patch("virtualservices", NAMESPACE, STABLE, {"spec": {"http": [http]}})
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    stage.net.fails = [VIRTUAL_SERVICES]
+    await stage.turns(2)
+    assert stage.weight == 10
+
+    stage.net.fails = []
+    await stage.turns(2)
+    assert stage.weight == 0
+
+
+async def test_a_run_that_cannot_be_read_gets_no_traffic(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.patch_status(reason="FromTheFuture")
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    await stage.turns(2)
+
+    assert stage.weight == 0
+
+
+async def test_an_abort_is_heard_although_the_status_was_spoilt(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.patch_status(reason="FromTheFuture")
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    await stage.turns()
+
+    assert stage.weight == 0
+
+
+async def test_an_abort_is_heard_although_the_pages_cannot_be_understood(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.pages.broken = True
+    assert await stage.turns() == 1.0
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    await stage.turns()
+
+    assert stage.weight == 0
+
+
+async def test_a_weight_that_did_not_get_through_does_not_make_the_canary_look_silent(stage: Stage) -> None:
+    stage.net.fails = [VIRTUAL_SERVICES]
+    for second in range(12):
+        stage.serve(stable=200 * second, canary=0)
+        await stage.turns()
+    stage.net.fails = []
+    stage.serve(stable=200 * 12, canary=0)
+    await stage.turns()
+    for second in range(13, 16):
+        stage.serve(stable=200 * second, canary=20 * (second - 12))
+        await stage.turns()
+
+    assert stage.run["status"]["phase"] == "Progressing"
+    assert stage.weight == 10
+
+
+async def test_a_canary_that_stays_silent_is_rolled_back(stage: Stage) -> None:
+    for second in range(12):
+        stage.serve(stable=200 * second, canary=0)
+        await stage.turns()
+
+    assert stage.run["status"]["reason"] == "CanaryNotAnswering"
+    assert stage.weight == 0
+
+
+async def test_a_save_that_hangs_keeps_nobody_from_aborting(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.net.hangs = [("PATCH", "/status")]
+    began = virtual_loop().time()
+    await stage.turns(20, every=0.5)
+    assert (virtual_loop().time() - began - 20 * 0.5) <= 20 * FRESH
+
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await stage.turns()
+    assert stage.weight == 0
+
+
+async def test_a_raise_that_could_not_be_saved_costs_no_evidence(stage: Stage) -> None:
+    await stage.at_first_step()
+    live = stage.reconciler.lives[stage.key]
+    live.run = replace(live.run, passed=True)
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"promote": {"reason": "now"}}})
+    before = live.gathered.step
+    stage.net.fails = [("PATCH", "/status")]
+    await stage.turns()
+
+    assert live.gathered.step == before
+
+
+async def test_a_stale_leader_repairs_no_weight_upwards(stage: Stage) -> None:
+    await stage.at_first_step()
+    await asyncio.sleep(LOOKING)
+    stage.patch_status(epoch=2)
+    stage.world.patch(
+        "virtualservices",
+        NAMESPACE,
+        STABLE,
+        {"spec": {"http": [_with(stage.world.get("virtualservices", NAMESPACE, STABLE), 100, 0)]}},
+    )
+    await asyncio.sleep(1)
+    assert await stage.turns() is None
+
+    assert stage.weight == 0
+
+
+def _with(vs: Json, stable: int, canary: int) -> Json:
+    (http,) = vs["spec"]["http"]
+    for target, weight in zip(http["route"], (stable, canary), strict=True):
+        target["weight"] = weight
+    return http
+
+
+async def test_the_finalizer_goes_as_soon_as_the_traffic_is_away(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    await stage.turns(3)
+
+    assert not stage.guarded
+    assert stage.key in stage.reconciler.lives  # its chores are still to come
+
+
+async def test_a_rolled_back_run_does_not_scale_its_own_retry_to_zero(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+    await asyncio.sleep(1)
+    await stage.turns(3)
+    first, run = stage.key, stage.run
+    meta = {"name": first[1][:-1] + "2", "namespace": NAMESPACE} | {
+        "ownerReferences": run["metadata"]["ownerReferences"]
+    }
+    spec = {"plan": run["spec"]["plan"]}
+    stage.world.create({"apiVersion": run["apiVersion"], "kind": "CanaryRun", "metadata": meta, "spec": spec})
+    stage.key = NAMESPACE, meta["name"]
+    await asyncio.sleep(1)
+    await stage.at_first_step()
+    for _ in range(5):
+        await asyncio.sleep(180)
+        await stage.reconciler.turn(first)
+    await asyncio.sleep(1)
+
+    assert stage.world.get("deployments", NAMESPACE, CANARY)["spec"]["replicas"] > 0
+    assert stage.weight == 10
+
+
+async def test_a_stable_that_somebody_is_just_editing_is_not_overwritten(stage: Stage) -> None:
+    await stage.at_first_step()
+    plan = stage.reconciler.lives[stage.key].run.plan
+    labels = {"metadata": {"annotations": {"example.com/by": "hand"}}}
+    for follower in stage.followers:
+        follower.cancel()
+    stage.world.patch("deployments", NAMESPACE, STABLE, {"spec": {"template": labels}})
+    with pytest.raises(ApiError) as told:  # the event of the edit is still on its way
+        await Workloads(stage.kube, stage.cluster).promote(plan)
+
+    assert told.value.conflict
+
+
+async def test_a_run_without_metrics_is_not_written_in_every_pass(stage: Stage) -> None:
+    await stage.at_first_step()
+    live = stage.reconciler.lives[stage.key]
+    policy = replace(live.run.plan.policy, no_data_timeout=timedelta(seconds=5))
+    live.run = replace(live.run, plan=replace(live.run.plan, policy=policy))
+    writes: list[str] = []
+    stop = stage.world.on_change(lambda _type, kind, _obj: writes.append(kind))
+    await stage.turns(40)
+    stop()
+
+    assert stage.run["status"]["reason"] == "NoData"
+    assert writes.count("canaryruns") <= 6  # every ten seconds, and when the hold began

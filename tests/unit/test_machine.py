@@ -1,0 +1,282 @@
+"""Single turns of a run that once went wrong, or would be easy to get wrong."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from test_resource import NOW, canary_run
+
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import resource
+from controller.machine import advance, finished, restored
+from controller.model import (
+    Action,
+    ArmSeen,
+    Commands,
+    LoadSeen,
+    OnDoubt,
+    PodSeen,
+    PromotionMode,
+    Reason,
+    RestoreTemplate,
+    RouteSeen,
+    Run,
+    Scale,
+    Seen,
+    SetWeight,
+    Stage,
+    Tell,
+)
+
+
+def minutes(value: float) -> timedelta:
+    return timedelta(minutes=value)
+
+
+def a_run(**changes: Any) -> Run:
+    """With steps of 5 and 50 %; `policy` changes what its plan says."""
+    run = resource.run(canary_run())
+    policy = replace(run.plan.policy, **changes.pop("policy", {}))
+    return replace(run, plan=replace(run.plan, policy=policy), created=NOW, **changes)
+
+
+def stepping(**changes: Any) -> Run:
+    began = dict.fromkeys(("step_since", "weight_since", "data_since"), NOW)
+    return a_run(**{"stage": Stage.STEPPING, "weight": 5, **began, **changes})
+
+
+def promoting(**changes: Any) -> Run:
+    return stepping(**{"stage": Stage.PROMOTING, "weight": 50, "step": 1, **changes})
+
+
+def ended(**changes: Any) -> Run:
+    reason = {"reason": Reason.CHECK_FAILED}
+    return a_run(**{"stage": Stage.ENDED, "weight_since": NOW, "ended": NOW, **reason, **changes})
+
+
+def arm(template: str, pods: int, *, wanted: int | None = None) -> ArmSeen:
+    named = tuple(
+        PodSeen(name=f"{template}-{i}", node="n", ip="10.0.0.1", ready=True, created=NOW - minutes(5))
+        for i in range(pods)
+    )
+    size = pods if wanted is None else wanted
+    return ArmSeen(
+        exists=True, template_hash=template, wanted=size, pods=named, rolled_out=len(named) == size
+    )
+
+
+def sight(verdict: Verdict = Verdict.INCONCLUSIVE, *, weight: int | None = 5, **changes: Any) -> Seen:
+    check = CheckJudgement(name="errors", verdict=verdict, log_e=0.0, log_e_pass=0.0)
+    seen = Seen(
+        stable=arm("old", 3),
+        canary=arm("new", 3),
+        route=RouteSeen(weight=weight),
+        judgement=Judgement(verdict=verdict, log_e=0.0, checks=(check,)),
+    )
+    return replace(seen, **changes)
+
+
+def weights(actions: tuple[Action, ...]) -> list[int]:
+    return [action.weight for action in actions if isinstance(action, SetWeight)]
+
+
+def told(actions: tuple[Action, ...]) -> list[Reason]:
+    return [action.reason for action in actions if isinstance(action, Tell)]
+
+
+# -- the way to zero
+
+
+def test_zero_is_sent_until_it_stands_also_to_a_virtual_service_that_is_refused() -> None:
+    lost = replace(sight(), route=RouteSeen(weight=None, refusal="a third destination"))
+    run, actions = advance(ended(scaled_down=True), lost, NOW + minutes(1))
+
+    assert weights(actions) == [0]
+    assert not run.settled
+    run, actions = advance(run, replace(lost, route=RouteSeen(weight=0, refusal="a third")), NOW + minutes(2))
+    assert (run.settled, weights(actions)) == (True, [])
+
+
+def test_stable_gets_its_template_back_although_the_canary_is_gone() -> None:
+    run = ended(reason=Reason.ABORTED, copied=True, scaled_down=True)
+    nobody = ArmSeen(exists=False, template_hash=None, wanted=0)
+    copied = sight(weight=0, canary=nobody, stable=arm("analysed", 3))
+    run, actions = advance(run, copied, NOW)
+
+    assert actions == (RestoreTemplate(),)
+    assert run.settled
+    assert not restored(run)
+    run, actions = advance(run, replace(copied, stable=arm("old", 3)), NOW)
+    assert actions == ()
+    assert restored(run)
+
+
+def test_a_template_that_cannot_be_given_back_is_told_and_let_go() -> None:
+    run = ended(reason=Reason.PROMOTION_FAILED, copied=True)
+    stuck = sight(weight=0, stable=arm("analysed", 3), stable_matches=True)
+    assert advance(run, stuck, NOW + minutes(14))[1] == (RestoreTemplate(),)
+
+    run, actions = advance(run, stuck, NOW + minutes(16))
+    assert told(actions) == [Reason.PROMOTION_FAILED]
+    assert not run.copied
+
+
+def test_what_somebody_else_gave_stable_meanwhile_is_left_alone() -> None:
+    run = ended(reason=Reason.PROMOTION_FAILED, copied=True)
+    run, actions = advance(run, sight(weight=0, stable=arm("third", 3)), NOW)
+
+    assert (run.copied, actions) == (False, ())
+
+
+@pytest.mark.parametrize("later", [0, 5])
+def test_an_ended_run_leaves_size_and_weight_to_the_next_one(later: int) -> None:
+    seen = sight(weight=later, successor=later)
+    run, actions = advance(ended(), seen, NOW + minutes(11))
+
+    assert actions == ()
+    assert finished(run)
+
+
+def test_an_ended_run_takes_its_own_traffic_away_before_the_next_one_has_any() -> None:
+    run, actions = advance(ended(), sight(weight=50, successor=0), NOW + minutes(1))
+
+    assert weights(actions) == [0]
+    assert not run.settled
+
+
+# -- breakers that must not fire
+
+
+def test_a_canary_that_nothing_is_sent_to_is_not_blamed_for_its_silence() -> None:
+    silent = LoadSeen(silence=1000, silent_for=timedelta(seconds=4))
+    waiting, _ = advance(stepping(), sight(weight=0, load=silent), NOW + minutes(1))
+    blamed, _ = advance(stepping(), sight(weight=5, load=silent), NOW + minutes(1))
+
+    assert waiting.stage is Stage.STEPPING
+    assert blamed.reason is Reason.CANARY_NOT_ANSWERING
+
+
+def test_pods_asked_for_after_a_long_pause_have_the_whole_deadline() -> None:
+    paused = sight(weight=0, canary=arm("new", 1), stable=arm("old", 30), commands=Commands(paused=True))
+    run, _ = advance(a_run(), paused, NOW + minutes(60))
+    run, actions = advance(run, replace(paused, commands=Commands()), NOW + minutes(60))
+    assert actions == (Scale(2),)
+
+    few = replace(paused, commands=Commands(), canary=arm("new", 1, wanted=2))
+    assert advance(run, few, NOW + minutes(61))[0].stage is Stage.WAITING
+    assert advance(run, few, NOW + minutes(76))[0].reason is Reason.CANARY_UNAVAILABLE
+
+
+def test_evidence_that_begins_anew_is_not_a_lack_of_it() -> None:
+    run = stepping(hold=Reason.INCONCLUSIVE, data_since=NOW + minutes(30))
+    strict = replace(run.plan.policy, on_no_data=OnDoubt.ROLL_BACK)
+    run = replace(run, plan=replace(run.plan, policy=strict))
+
+    soon, _ = advance(run, sight(Verdict.NO_DATA), NOW + minutes(31))
+    assert (soon.stage, soon.hold) == (Stage.STEPPING, Reason.INCONCLUSIVE)
+    late, _ = advance(run, sight(Verdict.NO_DATA), NOW + minutes(36))
+    assert late.reason is Reason.NO_DATA
+
+
+# -- silence never promotes
+
+
+def test_a_pass_of_long_ago_raises_nothing_while_there_is_no_data() -> None:
+    run, actions = advance(stepping(passed=True), sight(Verdict.NO_DATA), NOW + minutes(60))
+    assert (run.hold, weights(actions)) == (Reason.NO_DATA, [])
+
+    run, actions = advance(run, sight(Verdict.INCONCLUSIVE), NOW + minutes(61))
+    assert weights(actions) == [50]
+
+
+def test_nothing_is_copied_to_stable_while_there_is_no_data() -> None:
+    run, actions = advance(promoting(passed=True), sight(Verdict.NO_DATA, weight=50), NOW + minutes(1))
+    assert (actions, run.copied) == ((), False)
+
+    by_hand = sight(Verdict.NO_DATA, weight=50, commands=Commands(promote="I know"))
+    assert advance(run, by_hand, NOW + minutes(1))[0].copied
+
+
+def test_stable_without_a_ready_pod_is_not_promoted_onto() -> None:
+    empty = sight(weight=50, stable=arm("new", 0), stable_matches=True)
+    run, actions = advance(promoting(copied=True), empty, NOW + minutes(1))
+    assert (run.stage, weights(actions)) == (Stage.PROMOTING, [])
+
+    run, _ = advance(run, empty, NOW + minutes(16))
+    assert (run.weight, run.hold) == (50, Reason.STABLE_UNAVAILABLE)
+
+
+def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
+    new = sight(weight=0, looked=False)
+    assert weights(advance(stepping(), new, NOW + minutes(1))[1]) == []
+    assert weights(advance(stepping(), replace(new, looked=True), NOW + minutes(1))[1]) == [5]
+    assert weights(advance(ended(), sight(weight=5, looked=False), NOW + minutes(1))[1]) == [0]
+
+
+# -- holds that end
+
+
+def test_an_approval_lasts_until_the_pods_for_the_next_weight_are_there() -> None:
+    run = stepping(hold=Reason.INCONCLUSIVE)
+    small = sight(canary=arm("new", 1), commands=Commands(approvals=1))
+    run, actions = advance(run, small, NOW + minutes(11))
+    assert actions == (Scale(3),)
+
+    run, actions = advance(run, replace(small, canary=arm("new", 1, wanted=3)), NOW + minutes(12))
+    assert (run.hold, run.approved, actions) == (Reason.INCONCLUSIVE, 0, ())
+    run, actions = advance(run, replace(small, canary=arm("new", 3)), NOW + minutes(13))
+    assert (run.approved, weights(actions)) == (1, [50])
+
+
+def test_a_step_that_waits_for_pods_in_vain_says_so_once() -> None:
+    run = stepping(passed=True, policy={"progress_deadline": minutes(2)})
+    few = sight(Verdict.PASS, canary=arm("new", 1, wanted=3))
+    run, _ = advance(run, few, NOW + minutes(1))
+    assert run.hold is None
+
+    run, actions = advance(run, few, NOW + minutes(3))
+    assert (run.hold, told(actions)) == (Reason.CANARY_UNDER_PROVISIONED, [Reason.CANARY_UNDER_PROVISIONED])
+    assert advance(run, few, NOW + minutes(4))[1] == ()
+
+
+def test_a_canary_grows_with_a_stable_that_was_scaled_up_under_it() -> None:
+    run = stepping(weight=50, step=1)
+    run, actions = advance(run, sight(weight=50, stable=arm("old", 6)), NOW + minutes(1))
+
+    assert run.hold is Reason.CANARY_UNDER_PROVISIONED
+    assert actions[0] == Scale(6)
+
+
+# -- what is said
+
+
+def test_an_alert_that_has_not_arrived_is_not_queued_twice() -> None:
+    alert = replace(a_run().plan.policy.alerts[0], on=("Held",))
+    run = stepping(policy={"alerts": (alert,)})
+    gone = sight(canary=replace(arm("new", 0), wanted=3))
+    for turn in range(5):
+        run, _ = advance(run, gone, NOW + minutes(2 * turn))
+        run, _ = advance(run, sight(weight=0), NOW + minutes(2 * turn + 1))
+
+    assert len(run.weights) == 10
+    assert len(run.outbox) == 1
+
+
+def test_a_repair_that_does_not_get_through_is_told_once() -> None:
+    run, said = stepping(), []
+    for second in range(10, 20):
+        run, actions = advance(run, sight(weight=70), NOW + timedelta(seconds=second))
+        assert weights(actions) == [5]
+        said += told(actions)
+
+    assert said == [Reason.WEIGHT_REPAIRED]
+
+
+def test_handing_off_waits_for_whoever_promotes() -> None:
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
+    run, _ = advance(run, sight(weight=50), NOW + minutes(600))
+    assert run.hold is Reason.READY_TO_PROMOTE
+
+    run, actions = advance(run, sight(weight=50, stable=arm("x", 3), stable_matches=True), NOW + minutes(601))
+    assert (run.reason, weights(actions)) == (Reason.PROMOTED, [0])
