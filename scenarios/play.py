@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from controller.istio import Refusal, located, seen_weight
 from controller.ports import Outside
 from scenarios.fields import BadStory
 from scenarios.objects import CANARY, NAMESPACE, objects
@@ -281,11 +282,9 @@ def _unplayable(story: Story, obj: Json, refused: NotDone) -> BadStory:
 
 
 def _weight(virtual_service: Json) -> int:
-    """The canary's share of the first route, in percent."""
-    routes = virtual_service["spec"]["http"][0]["route"]
-    weights = {route["destination"].get("subset"): int(route.get("weight", 0)) for route in routes}
-    total = sum(weights.values())
-    return round(100 * weights.get(str(Arm.CANARY), 0) / total) if total else 0
+    """The canary's share of the requests in percent, where both arms are named; else 0."""
+    found = located(virtual_service, stable_subset=str(Arm.STABLE), canary_subset=str(Arm.CANARY))
+    return 0 if isinstance(found, Refusal) else seen_weight(found) or 0
 
 
 def _toggle(kinds: set[str], kind: str, *, on: bool) -> None:

@@ -316,16 +316,13 @@ async def test_a_save_that_hangs_keeps_nobody_from_aborting(stage: Stage) -> Non
     assert stage.weight == 0
 
 
-async def test_a_raise_that_could_not_be_saved_costs_no_evidence(stage: Stage) -> None:
-    await stage.at_first_step()
-    live = stage.reconciler.lives[stage.key]
-    live.run = replace(live.run, passed=True)
-    stage.world.patch("canaryruns", *stage.key, {"spec": {"promote": {"reason": "now"}}})
-    before = live.gathered.step
+async def test_a_raise_that_could_not_be_saved_throws_no_evidence_away(stage: Stage) -> None:
     stage.net.fails = [("PATCH", "/status")]
-    await stage.turns()
+    await stage.turns(3)
+    live = stage.reconciler.lives[stage.key]
 
-    assert live.gathered.step == before
+    assert (stage.weight, live.run.weight) == (0, 0)
+    assert live.gathered.step is None  # what is gathered is still history
 
 
 async def test_a_stale_leader_repairs_no_weight_upwards(stage: Stage) -> None:
@@ -339,6 +336,7 @@ async def test_a_stale_leader_repairs_no_weight_upwards(stage: Stage) -> None:
         {"spec": {"http": [_with(stage.world.get("virtualservices", NAMESPACE, STABLE), 100, 0)]}},
     )
     await asyncio.sleep(1)
+    stage.reconciler.lives[stage.key].saved_at = virtual_loop().now().timestamp()  # no checkpoint is due
     assert await stage.turns() is None
 
     assert stage.weight == 0
