@@ -269,7 +269,8 @@ class Reconciler:
             withdrawn=deployment is not None and trigger.CANARY_OF not in notes,
             frozen=self.means.freeze or frozen,
         )
-        heard = trigger.rung(said, notes, obj["metadata"]["name"])
+        approved = obj["spec"].get("approved", [])
+        heard = trigger.rung(said, notes, obj["metadata"]["name"], approved=approved)
         if replace(heard, paused=said.paused) != said:
             self._errand(self._write_down(obj, heard, approved=heard.approvals > said.approvals))
         return heard
@@ -277,7 +278,7 @@ class Reconciler:
     async def _write_down(self, obj: Any, heard: Commands, *, approved: bool) -> None:
         """The run's spec says what a doorbell rang for, so that it is there when the annotation is not."""
         meta = obj["metadata"]
-        approval = "annotation" if approved else None
+        approval = trigger.APPROVAL if approved else None
         try:
             await self.means.store.ask(
                 meta["namespace"], meta["name"], abort=heard.abort, promote=heard.promote, approval=approval

@@ -5,7 +5,7 @@ leaders at once compute the same name and find the run there. Nothing is written
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ Json = Any
 PREFIX = f"{resource.GROUP}/"
 CANARY_OF = f"{PREFIX}canary-of"
 FREEZE = f"{PREFIX}freeze"
+APPROVAL = "annotation"  # in a run's `spec.approved`: who approved by annotation
 KNOWN = frozenset(
     f"{PREFIX}{name}"
     for name in (
@@ -75,15 +76,19 @@ def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | 
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
 
 
-def rung(said: Commands, notes: dict[str, str], run: str) -> Commands:
-    """`said`, and what the annotations' doorbells add: they name the run, so a leftover rings for none."""
+def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collection[str] = ()) -> Commands:
+    """`said`, and what the annotations' doorbells add: they name the run, so a leftover rings for none.
+
+    `approved` is who approved so far; the annotation counts once, beside whoever else did.
+    """
+    approves = notes.get(f"{PREFIX}approve") == run and APPROVAL not in approved
     note = "asked for by annotation"
     return replace(
         said,
         paused=said.paused or notes.get(f"{PREFIX}pause") == "true",
         abort=said.abort or (note if notes.get(f"{PREFIX}abort") == run else None),
         promote=said.promote or (note if notes.get(f"{PREFIX}promote") == run else None),
-        approvals=max(said.approvals, int(notes.get(f"{PREFIX}approve") == run)),
+        approvals=said.approvals + approves,
     )
 
 

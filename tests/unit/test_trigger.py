@@ -235,3 +235,10 @@ def test_a_run_made_by_hand_gives_way_to_the_one_that_steers_already() -> None:
     assert rival(there, first) is None
     first["status"]["state"]["stage"] = "Ended"
     assert rival(there, second) is None
+
+
+def test_an_approval_by_annotation_counts_beside_one_by_command_and_only_once() -> None:
+    notes = {f"{PREFIX}approve": "run-1"}
+
+    assert rung(Commands(approvals=1), notes, "run-1", approved=["ann at noon"]).approvals == 2
+    assert rung(Commands(approvals=2), notes, "run-1", approved=["ann at noon", "annotation"]).approvals == 2
