@@ -191,6 +191,18 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
 
 
+def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """Somebody took the copied template back. Copying it again would be a fight, once a second."""
+    back = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
+    if not (run.stage is Stage.PROMOTING and run.landed and back):
+        return None
+    return Ending(
+        Reason.PROMOTION_FAILED,
+        f"{run.plan.stable} was given its old template back while it was being promoted; where git owns it, "
+        "use promotion.mode Handoff",
+    )
+
+
 LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _commanded,
     _superseded,
@@ -199,6 +211,7 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _unavailable,
     _not_answering,
     _too_late,
+    _undone,
 )
 
 # While stable is being given the analysed template, these mean that the promotion failed.
@@ -275,6 +288,7 @@ def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
 
 def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     run = _informed(run, seen, now)
+    run = replace(run, landed=run.landed or (run.copied and seen.stable_matches))
     if seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0:
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)

@@ -190,6 +190,7 @@ class Run:
     approved: int = 0  # approvals used up
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     copied: bool = False  # stable was given the analysed template
+    landed: bool = False  # ... and had it when it was looked at
     settled: bool = False  # ended, and weight 0 was seen at the VirtualService since
     scaled_down: bool = False  # the last chore of an ended run
     told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts

@@ -213,6 +213,7 @@ class State(Wire, frozen=True, kw_only=True):
     passed: bool = False
     approved: int = 0
     copied: bool = False
+    landed: bool = False
     settled: bool = False
     scaled_down: bool = False
     told: tuple[str, ...] = ()

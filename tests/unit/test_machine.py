@@ -280,3 +280,13 @@ def test_handing_off_waits_for_whoever_promotes() -> None:
 
     run, actions = advance(run, sight(weight=50, stable=arm("x", 3), stable_matches=True), NOW + minutes(601))
     assert (run.reason, weights(actions)) == (Reason.PROMOTED, [0])
+
+
+def test_a_promotion_that_somebody_undoes_is_given_up_and_not_fought_over() -> None:
+    half = replace(arm("analysed", 3), rolled_out=False)
+    rolling = sight(weight=50, stable=half, stable_matches=True)
+    run, _ = advance(promoting(copied=True), rolling, NOW + minutes(1))
+    run, actions = advance(run, sight(weight=50), NOW + minutes(2))
+
+    assert (run.reason, run.stage, weights(actions)) == (Reason.PROMOTION_FAILED, Stage.ENDED, [0])
+    assert "use promotion.mode Handoff" in run.message
