@@ -5,6 +5,7 @@ Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
 """
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ for _command in (
     "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
 )
 @click.option(
-    "--rps", type=click.FloatRange(min=0, min_open=True), metavar="R", help="Requests per second, both arms."
+    "--rps", type=click.FloatRange(min=0.001, max=1e9), metavar="R", help="Requests per second, both arms."
 )
 @click.option("--print-policy", is_flag=True, help="Print the policy with all its defaults and stop.")
 def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
@@ -82,6 +83,8 @@ def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
     """
     from controller import planning
 
+    if rps is not None and math.isnan(rps):
+        raise click.UsageError("--rps is not a number; give requests per second, such as 200")
     if rps is None and not print_policy:
         raise click.UsageError("give --rps (requests per second to both arms together), or --print-policy")
     try:

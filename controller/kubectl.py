@@ -19,6 +19,7 @@ RUNS = "canaryruns.serin.dev"
 WORKLOAD = "serin.dev/workload"
 # A cluster that does not answer within this will not answer a person's next command either.
 REQUEST_TIMEOUT = "--request-timeout=15s"
+_LOGGED = re.compile(r"(?m)^[EWI]\d{4} .*\n?|^[Ee]rror: ")  # what kubectl's libraries log on the way
 _LABEL = re.compile(r"[a-zA-Z0-9]([-\w.]{0,61}[a-zA-Z0-9])?")
 
 
@@ -115,10 +116,11 @@ class Kubectl:
         """The complaint as one of ours."""
         if "(Conflict)" in said or "please apply your changes to the latest version" in said:
             return Conflict(f"{about}: somebody changed it in between; type the command again")
+        said = _LOGGED.sub("", said).strip() or said
+        kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
         for sign, remedy in _REMEDIES.items():
             if sign in said:
-                return Trouble(f"{about}: {said}\n{remedy.format(flags=self._flags())}")
-        kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
+                return kind(f"{about}: {said}\n{remedy.format(flags=self._flags())}")
         return kind(f"{about}: {said}")
 
     def _where(self) -> str:
@@ -130,7 +132,15 @@ class Kubectl:
         return "".join(f" {flag} {value}" for flag, value in given.items() if value)
 
 
-_REFUSALS = ("(NotFound)", "(Invalid)", "(AlreadyExists)", "(BadRequest)")
+_REFUSALS = (
+    "(NotFound)",
+    "(Invalid)",
+    "(AlreadyExists)",
+    "(BadRequest)",
+    "context was not found",
+    "error loading config file",
+    "no such file or directory",
+)
 _REMEDIES = {
     'have a resource type "canaryruns"': (
         "Serin is not installed in this cluster: kubectl apply --server-side -k manifests/base"
@@ -140,6 +150,8 @@ _REMEDIES = {
     "The connection to the server": "Is this the right cluster? kubectl cluster-info{flags}",
     "context was not found": "See which there are: kubectl config get-contexts",
     "does not exist": "See which contexts there are: kubectl config get-contexts",
+    "error loading config file": "Give another with --kubeconfig FILE, or mend it",
+    "no such file or directory": "Give --kubeconfig the path of a file that exists",
     "(Unauthorized)": "Your credentials are not accepted: kubectl auth whoami{flags}",
 }
 

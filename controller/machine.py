@@ -52,13 +52,15 @@ from controller.model import (
     WeightChange,
 )
 from controller.sizing import overloaded, size_for, too_few
-from controller.telling import Next, hold, say
+from controller.telling import Next, hold, say, spoken
 
 # A canary is called silent when stable has completed so many requests that twenty of the canary's
 # were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
 SILENT_AFTER_DUE = 20
 # ... and not before requests had the time to come back once the weight was raised.
 SILENT_AFTER = timedelta(seconds=3)
+# Pages are read once a second; longer than any scrape may take to succeed for the first time.
+UNREAD_AFTER = timedelta(seconds=30)
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
 # Holds that end with an approval.
@@ -183,11 +185,11 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
         late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
         message = (
             f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
-            f"were ready within {_seconds(limit)}"
+            f"were ready within {spoken(limit)}"
         )
         return Ending(Reason.CANARY_UNAVAILABLE, message) if late else None
     late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
-    message = f"{run.plan.stable} was not rolled out within {_seconds(limit)}"
+    message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
 
 
@@ -257,7 +259,18 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
     blocked = _blocked(run, seen)
     if blocked is not None:
         return hold(run, *blocked, now)
+    if seen.canary.ready and not seen.canary_read:
+        return _unread(run, seen, now)
     return _raise(run, seen, now, run.step)
+
+
+def _unread(run: Run, seen: Seen, now: datetime) -> Next:
+    """No traffic for pods that nobody can look at; after a while people are told."""
+    newest = max(pod.created for pod in seen.canary.pods)
+    if now - max(newest, run.created) < UNREAD_AFTER:
+        return replace(run, hold=None), ()
+    message = f"no metrics page of {run.plan.canary} can be read, so it gets no traffic: {seen.trouble}"
+    return hold(run, Reason.NO_DATA, message, now)
 
 
 def _step(run: Run, seen: Seen, now: datetime) -> Next:
@@ -388,7 +401,7 @@ def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.judgement.verdict is Verdict.NO_DATA:
         return _blind(run, seen, now)
     if now - (run.step_since or now) > policy.step_timeout:
-        message = f"neither passed nor failed within {_seconds(policy.step_timeout)}"
+        message = f"neither passed nor failed within {spoken(policy.step_timeout)}"
         return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
     return replace(run, hold=None), ()
 
@@ -406,7 +419,7 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()
     trouble = seen.trouble or "the pods' pages are read, but too few requests reach both arms"
-    message = f"no check had data for {_seconds(now - since)}: {trouble}"
+    message = f"no check had data for {spoken(now - since)}: {trouble}"
     return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
 
 
@@ -483,7 +496,3 @@ def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
         return run
     change = WeightChange(at=now, weight=weight, reason=reason)
     return replace(run, weight=weight, weight_since=now, weights=(*run.weights, change))
-
-
-def _seconds(value: timedelta) -> str:
-    return f"{value.total_seconds():.4g} s"

@@ -5,13 +5,17 @@ The defaults stand in the CRD and nowhere else; here they are read from it.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 Json = Any
+API_VERSION = "serin.dev/v1alpha1"
+WHOLE = ("apiVersion", "kind", "metadata", "spec", "status")
+LARGEST = {"int32": 2**31 - 1, "int64": 2**63 - 1}
 HERE = Path(__file__).resolve().parents[1]
 # In the repository, and in an installed wheel.
 CRDS = (HERE / "manifests" / "base" / "crds.yaml", HERE / "scenarios" / "manifests" / "crds.yaml")
@@ -22,6 +26,24 @@ TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (list,),
     "object": (dict,),
+}
+WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"} | {
+    "array": "a list",
+    "object": "a mapping",
+}
+# Which fields a kind of check has to say, and whose fields they are.
+NEEDS: Mapping[str, Mapping[str, Json]] = {
+    "Latency": {"quantile": 0.95, "maxIncrease": "20%"},
+    "Predictions": {"tolerance": 0.05},
+}
+BELONGS: Mapping[str, tuple[str, ...]] = {
+    "quantile": ("Latency",),
+    "maxIncrease": ("Latency", "ErrorRate"),
+    "plus": ("ErrorRate",),
+    "tolerance": ("Predictions",),
+    "direction": (),
+    "maxDecrease": (),
+    "maxFlips": (),
 }
 
 
@@ -58,15 +80,29 @@ def read(file: Path) -> Json:
         raise BadPolicy(
             f"{file}: cannot be read: {error.strerror}; give the path of a policy file"
         ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.MarkedYAMLError as error:
+        raise BadPolicy(f"{file}: {_unreadable(error)}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadPolicy(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     spec = _spec(document, file=file)
-    wrong = next(_wrong(_schema(), spec, where="spec"), None) or next(_inconsistent(spec), None)
+    wrong = next(_wrong(_schema(), spec, where="spec"), None)
     if wrong is not None:
         raise BadPolicy(f"{file}: {wrong}")
     completed = _completed(_schema(), spec)
     _converted(completed, file=file)
+    wrong = next(_inconsistent(completed), None)
+    if wrong is not None:
+        raise BadPolicy(f"{file}: {wrong}")
     return completed
+
+
+def _unreadable(error: Any) -> str:
+    """What a YAML parser stumbled over, and where."""
+    if "single document" in str(error.context):
+        return "holds several documents; give a file with the CanaryPolicy alone"
+    mark = error.problem_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}is not YAML: {error.problem or error.context}"
 
 
 def _spec(document: Json, *, file: Path) -> Json:
@@ -74,9 +110,16 @@ def _spec(document: Json, *, file: Path) -> Json:
         raise BadPolicy(f'{file}: expected a CanaryPolicy; begin with "kind: CanaryPolicy"')
     if "kind" not in document and "spec" not in document:
         return document
-    if document.get("kind") != "CanaryPolicy":
-        raise BadPolicy(f'{file}: kind is "{document.get("kind")}"; expected CanaryPolicy')
-    return document.get("spec") or {}
+    kind, version = document.get("kind"), document.get("apiVersion", API_VERSION)
+    if kind != "CanaryPolicy":
+        raise BadPolicy(f'{file}: kind is "{kind}"; expected CanaryPolicy')
+    if version != API_VERSION:
+        raise BadPolicy(f'{file}: apiVersion is "{version}"; expected {API_VERSION}')
+    unknown = next((name for name in document if name not in WHOLE), None)
+    if unknown is not None:
+        raise BadPolicy(f"{file}: {unknown}: unknown field; {_meant(str(unknown), WHOLE)}")
+    spec = document.get("spec")
+    return {} if spec is None else spec
 
 
 def _completed(schema: Json, value: Json) -> Json:
@@ -95,12 +138,11 @@ def _wrong(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     """What the schema does not allow in `value`; the API server's CEL rules come on top."""
     kinds = TYPES[schema["type"]]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        yield f"{where}: expected {schema['type']}, got {value!r}"
+        yield f"{where}: expected {WORDS[schema['type']]}, got {value!r}"
     elif isinstance(value, dict):
         yield from _wrong_fields(schema, value, where=where)
     elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _wrong(schema["items"], each, where=f"{where}[{index}]")
+        yield from _wrong_items(schema, value, where=where)
     else:
         yield from _wrong_scalar(schema, value, where=where)
 
@@ -111,33 +153,115 @@ def _wrong_fields(schema: Json, value: Mapping[str, Json], *, where: str) -> Ite
         if name in fields:
             yield from _wrong(fields[name], each, where=f"{where}.{name}")
             continue
-        close = difflib.get_close_matches(str(name), fields, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
-        yield f"{where}.{name}: unknown field; {meant}"
+        if str(name) == "True":
+            yield f'{where}.on: write "on" in quotes, YAML reads a bare on as true'
+        yield f"{where}.{name}: unknown field; {_meant(str(name), fields)}"
     for name in schema.get("required", []):
         if name not in value:
-            yield f"{where}.{name}: is missing; {fields[name].get('description', 'add it')}"
+            yield f"{where}.{name}: is missing; {_example(fields[name])}"
+
+
+def _meant(name: str, fields: Iterable[str]) -> str:
+    """The field that was meant, or all there are."""
+    close = difflib.get_close_matches(name, fields, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+
+
+def _example(schema: Json) -> str:
+    if "enum" in schema:
+        return f"say one of {', '.join(schema['enum'])}"
+    return str(schema.get("description", "add it"))
+
+
+def _wrong_items(schema: Json, value: Sequence[Json], *, where: str) -> Iterator[str]:
+    least, most = schema.get("minItems", 0), schema.get("maxItems", len(value))
+    if not least <= len(value) <= most:
+        yield f"{where}: has {len(value)} entries; expected {least} to {most}"
+    for index, each in enumerate(value):
+        yield from _wrong(schema["items"], each, where=f"{where}[{index}]")
+    for key in schema.get("x-kubernetes-list-map-keys", ()):
+        keys = [each[key] for each in value]
+        twice = next((each for each in keys if keys.count(each) > 1), None)
+        if twice is not None:
+            yield f'{where}: "{twice}" is there twice; give each entry a {key} of its own'
 
 
 def _wrong_scalar(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     if "enum" in schema and value not in schema["enum"]:
         yield f"{where}: {value!r} is not one of {', '.join(schema['enum'])}"
-    if "pattern" in schema and not re.search(schema["pattern"], value):
-        example = schema.get("default", "20%" if "%" in schema["pattern"] else "30s")
-        yield f'{where}: {value!r} does not have the form of "{example}"'
-    low, high = schema.get("minimum", value), schema.get("maximum", value)
-    if not low <= value <= high or (schema.get("exclusiveMinimum") and value == low):
+    elif "pattern" in schema and not re.search(schema["pattern"], value):
+        yield f'{where}: {value!r} does not have the form of "{_form(schema)}"'
+    elif isinstance(value, str):
+        low, high = schema.get("minLength", 0), schema.get("maxLength", len(value))
+        if not low <= len(value) <= high:
+            yield f"{where}: has {len(value)} characters; expected {low} to {high}"
+    elif not _within(schema, value):
+        low, high = schema.get("minimum"), schema.get("maximum", LARGEST[schema.get("format", "int64")])
         yield f"{where}: {value!r} is not between {low:g} and {high:g}"
 
 
+def _form(schema: Json) -> str:
+    """A value that the pattern allows."""
+    if "default" in schema:
+        return str(schema["default"])
+    forms = {"%": "20%", "http": "https://deploys.example/serin", "^/": "/metrics", "a-z": "latency-p95"}
+    return next((form for sign, form in forms.items() if sign in schema["pattern"]), "30s")
+
+
+def _within(schema: Json, value: float) -> bool:
+    low = schema.get("minimum", value)
+    high = schema.get("maximum", LARGEST[schema.get("format", "int64")])
+    outside = (schema.get("exclusiveMinimum") and value == low) or (
+        schema.get("exclusiveMaximum") and value == high
+    )
+    return low <= value <= high and not outside
+
+
 def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
-    """What the CRD says in CEL and people get wrong most: the order of steps."""
-    steps = spec.get("steps", [1])
-    if not steps or max(steps) > 99 or sorted(set(steps)) != steps:
+    """What the CRD says in CEL; a test holds the two together."""
+    from controller.wire import duration
+
+    steps = spec["steps"]
+    if max(steps) > 99 or sorted(set(steps)) != steps:
         yield (
             f"spec.steps: {steps} must increase and end below 100; promotion is what follows the last step,"
             " such as [5, 10, 25, 50]"
         )
+    if duration(spec["minStep"]) > duration(spec["stepTimeout"]):
+        yield f"spec.minStep: {spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
+    if spec.get("gates"):
+        yield "spec.gates: are not available in this version; leave them out, and pause a run by hand"
+    if spec["preflight"] == "Enforce":
+        yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
+    for index, alert in enumerate(spec.get("alerts", ())):
+        if ("slack" in alert) == ("webhook" in alert):
+            yield f"spec.alerts[{index}]: an alert goes to exactly one of slack and webhook"
+    if not any(check["required"] for check in spec["checks"]):
+        yield "spec.checks: none is required, so that nothing could ever pass; require one"
+    for index, check in enumerate(spec["checks"]):
+        yield from _odd(check, where=f"spec.checks[{index}]")
+
+
+def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
+    """What a check of its type lacks, or what is not for it."""
+    kind = check["type"]
+    for name, example in NEEDS.get(kind, {}).items():
+        if name not in check:
+            yield f"{where}.{name}: is missing; a {kind} check needs it, such as {example}"
+    for name, kinds in BELONGS.items():
+        if name in check and kind not in kinds:
+            theirs = " and ".join(kinds) if kinds else "other"
+            yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
+    if "source" in check:
+        yield (
+            f"{where}.source: is not available in this version; set the pods' prometheus.io/port and"
+            " prometheus.io/path annotations"
+        )
+    margins = [float(check[name][:-1]) for name in ("maxIncrease", "plus") if name in check]
+    if kind == "ErrorRate" and not margins:
+        yield f'{where}: an ErrorRate check needs maxIncrease or plus, such as "50%" and "0.1%"'
+    elif kind in {"Latency", "ErrorRate"} and not any(margins):
+        yield f"{where}.maxIncrease: must be above 0%; no amount of traffic shows that nothing got worse"
 
 
 def _converted(spec: Json, *, file: Path) -> None:
@@ -169,13 +293,14 @@ def as_yaml(spec: Json) -> str:
 def schedule(spec: Json, requests_per_second: float) -> list[str]:
     """How long each step lasts at least, and what each check permits. No estimate of power."""
     from controller.explain import duration
+    from controller.wire import LONGEST
     from controller.wire import duration as written
 
     least, timeout = written(spec["minStep"]), written(spec["stepTimeout"])
-    lines, total = [], written("0s")
+    lines, total = [], timedelta(0)
     for weight in spec["steps"]:
         rate = requests_per_second * weight / 100
-        needed = max(least, written(f"{ceil(spec['minRequests'] / rate)}s"))
+        needed = max(least, timedelta(seconds=ceil(min(spec["minRequests"] / rate, LONGEST.total_seconds()))))
         total += needed
         late = "" if needed <= timeout else f"; longer than stepTimeout: {spec['onInconclusive']}"
         lines.append(

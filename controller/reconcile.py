@@ -242,7 +242,12 @@ class Reconciler:
             pace=self.means.pace,
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
-        seen = replace(seen, load=gather.load_seen(run, load, sampled=sampled), trouble=self._trouble(run))
+        seen = replace(
+            seen,
+            load=gather.load_seen(run, load, sampled=sampled),
+            canary_read=any(pod.name in readings for pod in canary),
+            trouble=self._trouble(run),
+        )
         gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
 

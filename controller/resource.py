@@ -72,10 +72,18 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
     )
 
 
+DURATIONS = {"warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout", "burstTolerance"}
+
+
 def unusable(policy: Json) -> str | None:
     """What in a policy's spec this version cannot do, although the schema allows it; or None."""
+    delays = policy.get("scaleDownDelay", {})
     try:
         _checks(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]), None)
+        for field in DURATIONS & policy.keys():
+            wire.duration(policy[field], field=field)
+        for field, delay in delays.items():
+            wire.duration(delay, field=f"scaleDownDelay.{field}")
     except (wire.Malformed, msgspec.ValidationError) as error:
         return f"policy: {error}"
     return None

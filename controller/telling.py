@@ -4,7 +4,7 @@ Pure. What is said goes out as an action; an alert also stays in the run's outbo
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.model import Action, Message, Reason, Run, Tell
 
@@ -52,3 +52,8 @@ def say(run: Run, what: Tell, now: datetime) -> Next:
     )
     new = (message for message in messages if message.id not in waiting)
     return replace(run, outbox=(*run.outbox, *new)), (what,)
+
+
+def spoken(value: timedelta) -> str:
+    """A duration in seconds, as a sentence says it."""
+    return f"{value.total_seconds():.4g} s"

@@ -15,6 +15,7 @@ from controller.model import OnDoubt, PromotionMode, Reason, Sizing, Stage
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST = timedelta(days=365)  # nobody waits longer, and no sum of such times leaves the calendar
 _PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 
 
@@ -26,10 +27,13 @@ class Malformed(ValueError):
 
 
 def duration(text: str, *, field: str = "duration") -> timedelta:
-    """The duration that `text` writes, such as `30s`, `1m30s` or `500ms`."""
+    """The duration that `text` writes, such as `30s`, `1m30s` or `500ms`; a year at most."""
     if not re.fullmatch(r"([0-9]+(ms|s|m|h))+", text):
         raise Malformed(f'{field}: expected a duration such as "30s" or "1m30s", got "{text}"')
-    return timedelta(seconds=sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text)))
+    seconds = sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text))
+    if seconds > LONGEST.total_seconds():
+        raise Malformed(f'{field}: expected a duration of at most a year ("8760h"), got "{text}"')
+    return timedelta(seconds=seconds)
 
 
 def percent(text: str, *, field: str = "percentage") -> float:

@@ -20,7 +20,7 @@ BAD_INPUT = 2
 NOT_MET = 3
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def scenario() -> None:
     """Play stories of canaries: in virtual time, or live on a real Envoy."""
 
@@ -45,6 +45,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
 
     Exit 0 if each ends as its file expects, 3 if not, 2 if a file is malformed, 1 if the lab failed.
     """
+    if out is not None and not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--json")
     _hush()
     try:
         stories = [load(file) for file in files]

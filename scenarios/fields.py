@@ -55,7 +55,9 @@ def read(path: Path) -> "Field":
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as trouble:
-        raise BadStory(f"{path}: cannot be read: {trouble.strerror or trouble}") from trouble
+        raise BadStory(
+            f"{path}: cannot be read: {trouble.strerror or trouble}; give the path of a scenario file"
+        ) from trouble
     except ValueError as trouble:
         raise BadStory(f"{path}: is not UTF-8 text; save it as UTF-8") from trouble
     return parse(text, file=str(path))

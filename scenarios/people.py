@@ -8,6 +8,7 @@ from controller.ports import Transport
 
 Json = Any
 
+STRICT = {"fieldValidation": "Strict"}  # as kubectl asks: a misspelt field is refused, not dropped
 MERGE = "application/merge-patch+json"
 PLACES: Mapping[str, str] = {  # where the objects of a kind live; {} is the namespace
     "Namespace": "/api/v1/namespaces",
@@ -37,7 +38,7 @@ class People:
     async def create(self, obj: Json) -> Json:
         """The object as created."""
         namespace = obj["metadata"].get("namespace", self._namespace)
-        return await self._ask("POST", PLACES[obj["kind"]].format(namespace), obj)
+        return await self._ask("POST", PLACES[obj["kind"]].format(namespace), obj, query=STRICT)
 
     async def patch(self, kind: str, name: str, merge: Json) -> Json:
         """The object with `merge` merged into it."""
@@ -56,10 +57,18 @@ class People:
     def _path(self, kind: str, name: str) -> str:
         return f"{PLACES[kind].format(self._namespace)}/{name}"
 
-    async def _ask(self, method: str, path: str, body: Json, *, sort: str = "application/json") -> Json:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Json,
+        *,
+        sort: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
         sent = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": sort, "Accept": "application/json"}
-        asking = self._transport.request(method, path, query={}, headers=headers, body=sent)
+        asking = self._transport.request(method, path, query=query or {}, headers=headers, body=sent)
         async with asking as answer:
             said = json.loads(await answer.read())
         if answer.status >= 400:

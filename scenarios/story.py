@@ -22,12 +22,23 @@ Times count from the moment the canary's pods are started. A fault without `for`
 An arm fault touches every pod of the arm unless it says `pods: one` (the first by name) or
 `pods: new` (those started after `at`). `edits` are what people do meanwhile: `patch` merges into
 an object (RFC 7386), `delete` removes one, `evict` lets the node's pressure push `pods` pods of an arm
-out; an edit at 0s describes how the objects are from the start.
+out; an edit at 0s describes how the objects are from the start. The objects are the Deployments
+`model` and `model-canary`, and a Service, a VirtualService and a DestinationRule called `model`.
+
+    latency: {distribution: lognormal, median: 20ms, p95: 60ms}
+    latency: {distribution: pareto, shape: 2.5, p95: 60ms}
+    latency: {distribution: bimodal, medians: [20ms, 100ms], weight: 0.1, p95: 120ms}
+    predictions: {distribution: beta, a: 2, b: 5}
+
+An arm fault says one or more of latencyFactor, latencyAdd, errorRate, predictions, `crash: true`,
+`hang: true`, `blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says
+`target` and `kind`. What a field may hold, the complaint about a wrong value says.
 """
 
 from datetime import timedelta
 from pathlib import Path
 
+from controller.planning import builtin
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
 from scenarios.fields import BadStory, Field, Table, parse, read
 from scenarios.people import PLACES
@@ -339,9 +350,11 @@ def _fits(story: Story, spec: Table) -> None:
             if happening.at >= story.duration:
                 when = spec.need(name).items()[at].table(*spec.need(name).items()[at].value).need("at")
                 raise when.bad("a time before the story's duration is over")
-    checks = story.policy.get("checks")
+    checks = story.policy.get("checks", builtin()["checks"])
     if isinstance(checks, list):
         known = [check.get("name") for check in checks if isinstance(check, dict)]
         for ending in story.expect:
             if ending.check is not None and ending.check not in known:
-                raise spec.need("expect").wrong(f"check {ending.check!r} is not in spec.policy.checks")
+                raise spec.need("expect").wrong(
+                    f"there is no check {ending.check!r}; the policy has {', '.join(map(str, known))}"
+                )

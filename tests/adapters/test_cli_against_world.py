@@ -141,7 +141,7 @@ async def test_an_unknown_run_and_an_unknown_context_say_what_to_type(shell: She
     assert unknown.code == 2
     assert "kubectl serin list -n lab" in unknown.err
     elsewhere = await shell.type("list", "--context", "prod")
-    assert elsewhere.code == 1
+    assert elsewhere.code == 2
     assert "kubectl config get-contexts" in elsewhere.err
 
 

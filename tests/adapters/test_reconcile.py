@@ -66,12 +66,15 @@ class Pages:
     now: dict[str, Reading] = field(default_factory=dict)
     broken: bool = False
 
-    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None: ...
+    empty: dict[str, Reading] = field(default_factory=dict)
+
+    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
+        self.empty = {pod.name: Reading(at=0.0, requests=None) for pod in pods}
 
     def read(self, _run: str) -> Mapping[str, Reading]:
         if self.broken:
             raise KeyError("nobody thought of this")
-        return self.now
+        return self.empty | self.now
 
     def troubles(self, _run: str) -> Mapping[str, Trouble]:
         return {}

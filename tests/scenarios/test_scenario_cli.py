@@ -58,5 +58,21 @@ def test_a_file_that_is_not_there_exits_with_2(tmp_path: Path) -> None:
     assert "cannot be read" in said.stderr
 
 
+def test_a_misspelt_field_of_the_policy_exits_with_2_and_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(STORY.read_text().replace("  policy:", "  policy:\n    stepz: [5]"))
+    said = run(file)
+    assert said.exit_code == 2
+    assert "spec.policy: " in said.stderr
+    assert 'unknown field "spec.stepz"' in said.stderr
+
+
+def test_a_folder_for_the_results_that_is_not_there_exits_with_2_before_anything_is_played() -> None:
+    said = run(STORY, "--json", "/no/such/folder/out.json")
+    assert said.exit_code == 2
+    assert "there is no folder /no/such/folder" in said.stderr
+    assert "pods are started" not in said.stderr
+
+
 def test_no_file_is_bad_usage() -> None:
     assert run().exit_code == 2

@@ -305,7 +305,9 @@ def test_only_what_was_rolled_back_is_tried_again(cluster: Cluster) -> None:
         ("Error from server (Forbidden): no", 1, "kubectl auth can-i --list -n lab"),
         ("Unable to connect to the server: EOF", 1, "kubectl cluster-info -n lab"),
         ("The connection to the server x was refused", 1, "kubectl cluster-info"),
-        ("error: context was not found for specified context: x", 1, "kubectl config get-contexts"),
+        ("error: context was not found for specified context: x", 2, "kubectl config get-contexts"),
+        ("error: stat /nope: no such file or directory", 2, "--kubeconfig the path of a file that exists"),
+        ('error: error loading config file "x": yaml: line 1', 2, "Give another with --kubeconfig"),
         ("error: You must be logged in to the server (Unauthorized)", 1, "kubectl auth whoami"),
         ("Error from server (Conflict): changed", 1, "type the command again"),
         ("Error from server (Invalid): spec.abort.reason", 2, "spec.abort.reason"),
@@ -320,6 +322,16 @@ def test_what_kubectl_complains_of_is_passed_on_with_the_next_step(
     assert result.exit_code == code
     assert remedy in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_kubectls_libraries_log_is_not_passed_on(cluster: Cluster) -> None:
+    logged = 'E1124 03:14:09.545518    8830 memcache.go:381] "Unhandled Error" err="refused"\n'
+    cluster.complains(2 * logged + "The connection to the server x was refused")
+    result = typed("list")
+    assert result.stderr == (
+        "Error: canaryruns.serin.dev: The connection to the server x was refused\n"
+        "Is this the right cluster? kubectl cluster-info\n"
+    )
 
 
 def test_without_kubectl_the_answer_says_where_to_get_it(
@@ -349,7 +361,9 @@ def test_a_plan_is_worked_out_for_a_rate() -> None:
     assert "1.2x is allowed" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["--rps", "0"], ["--rps", "-1"], ["--rps", "many"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--rps", "0"], ["--rps", "-1"], ["--rps", "many"], ["--rps", "nan"], ["--rps", "inf"]]
+)
 def test_a_plan_without_a_rate_is_bad_usage(arguments: list[str]) -> None:
     assert typed("plan", *arguments).exit_code == 2
 

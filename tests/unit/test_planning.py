@@ -1,11 +1,14 @@
 """Policies before they are used."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from controller import planning
+from scenarios.cluster import schema
 
 
 @pytest.fixture
@@ -45,8 +48,8 @@ def test_a_bare_spec_will_do(file: Path) -> None:
         ("- a\n- b", 'expected a CanaryPolicy; begin with "kind: CanaryPolicy"'),
         ("steps: [", "is not YAML"),
         ("stepz: [5]", "spec.stepz: unknown field; did you mean steps?"),
-        ("steps: five", "spec.steps: expected array, got 'five'"),
-        ("steps: [5, true]", "spec.steps[1]: expected integer, got True"),
+        ("steps: five", "spec.steps: expected a list, got 'five'"),
+        ("steps: [5, true]", "spec.steps[1]: expected a whole number, got True"),
         ("steps: [50, 10]", "spec.steps: [50, 10] must increase and end below 100"),
         ("steps: [50, 100]", "must increase and end below 100"),
         ("warmUp: soon", "spec.warmUp: 'soon' does not have the form of \"30s\""),
@@ -56,6 +59,30 @@ def test_a_bare_spec_will_do(file: Path) -> None:
         ("checks: [{name: a}]", "spec.checks[0].type: is missing"),
         ("checks: [{name: a, type: Latency, maxIncrease: a lot}]", "does not have the form of"),
         ("checks: [{name: a, type: Shadow, maxFlips: 1%}]", "Shadow"),
+        ("kind: CanaryPolicy\nspeck: {}", "speck: unknown field; did you mean spec?"),
+        ("apiVersion: serin.dev/v2\nkind: CanaryPolicy", "expected serin.dev/v1alpha1"),
+        ("a: 1\n---\nb: 1", "holds several documents"),
+        ("[" * 5000, "is not YAML"),
+        ("steps: []", "spec.steps: has 0 entries; expected 1 to 20"),
+        ("minRequests: 0", "spec.minRequests: 0 is not between 1 and"),
+        (f"minRequests: {10**30}", "is not between 1 and"),
+        ("warmUp: 9999999999999999h", 'warmUp: expected a duration of at most a year ("8760h")'),
+        ("minStep: 20m", "spec.minStep: 20m is longer than stepTimeout (10m)"),
+        ("preflight: Enforce", "spec.preflight: Enforce is not available in this version"),
+        ("gates: [{before: Start, manual: {}}]", "spec.gates: are not available in this version"),
+        ("alerts: [{}]", "spec.alerts[0]: an alert goes to exactly one of slack and webhook"),
+        ("alerts: [{on: [Held]}]", 'spec.alerts[0].on: write "on" in quotes'),
+        ("alerts: [{webhook: {url: ftp://a}}]", 'does not have the form of "https://'),
+        ("checks: [{name: a, type: Latency, maxIncrease: 20%}]", "spec.checks[0].quantile: is missing"),
+        ("checks: [{name: a, type: ErrorRate}]", "needs maxIncrease or plus"),
+        ("checks: [{name: a, type: ErrorRate, plus: 0.0%}]", "must be above 0%"),
+        ("checks: [{name: a, type: ErrorRate, plus: 1%, quantile: 0.9}]", "belongs to Latency checks"),
+        ("checks: [{name: a, type: Predictions, tolerance: 1}]", "tolerance: 1 is not between 0 and 1"),
+        ("checks: [{name: a, type: ErrorRate, plus: 1%, required: false}]", "require one"),
+        (
+            "checks: [{name: a, type: ErrorRate, plus: 1%}, {name: a, type: ErrorRate, plus: 1%}]",
+            "is there twice",
+        ),
     ],
 )
 def test_a_bad_policy_is_refused_with_file_field_and_remedy(file: Path, text: str, complaint: str) -> None:
@@ -84,6 +111,11 @@ def test_a_step_that_cannot_get_its_requests_in_time_is_said_to_hold() -> None:
     assert lines[0].endswith("longer than stepTimeout: Hold")
 
 
+def test_a_step_that_would_take_for_ever_takes_a_year_on_paper() -> None:
+    lines = planning.schedule(planning.builtin() | {"minRequests": 2**63 - 1}, 0.001)
+    assert "at least 8760 h" in lines[0]
+
+
 def test_what_each_check_lets_pass_is_said() -> None:
     assert planning.permitted(planning.builtin())[1] == (
         "errors: error rate, 1.5x stable's rate plus 0.1 points is allowed"
@@ -94,3 +126,49 @@ def test_every_default_of_the_schema_is_printed() -> None:
     printed = yaml.safe_load(planning.as_yaml(planning.builtin()))["spec"]
     fields = planning._schema()["properties"]
     assert {name for name, each in fields.items() if "default" in each} == set(printed)
+
+
+LATENCY = {"name": "a", "type": "Latency", "quantile": 0.9, "maxIncrease": "20%"}
+ERRORS = {"name": "b", "type": "ErrorRate", "maxIncrease": "0%", "plus": "1%"}
+PREDICTIONS = {"name": "c", "type": "Predictions", "tolerance": 0.05}
+POLICIES: list[dict[str, Any]] = [
+    {"checks": [LATENCY, ERRORS, PREDICTIONS]},
+    {"checks": [ERRORS | {"plus": "0%"}]},
+    {"checks": [{"name": "b", "type": "ErrorRate"}]},
+    {"checks": [LATENCY | {"maxIncrease": "0.00%"}]},
+    {"checks": [LATENCY | {"required": False}]},
+    {"checks": [LATENCY | {"required": False}, ERRORS]},
+    {"checks": [PREDICTIONS | {"source": {"scrape": {"port": 80}}}]},
+    *({"checks": [check | {field: value}]} for check in (LATENCY, ERRORS, PREDICTIONS) for field, value in (
+        ("quantile", 0.9), ("maxIncrease", "5%"), ("plus", "1%"), ("tolerance", 0.1),
+        ("direction", "increase"), ("maxDecrease", "1%"), ("maxFlips", "1%"),
+    )),
+    *({"checks": [{key: each for key, each in check.items() if key != field}]}
+      for check in (LATENCY, ERRORS, PREDICTIONS) for field in check),
+    {"checks": [{"name": "d", "type": "Shadow", "maxFlips": "1%"}]},
+    {"checks": [{"name": "d", "type": "Proportion", "direction": "decrease", "maxDecrease": "1%"}]},
+    {"checks": [LATENCY, LATENCY]},
+    {"checks": [LATENCY | {"name": "A"}]},
+    {"steps": [1, 99]}, {"steps": [5, 5]}, {"steps": [99, 1]}, {"steps": [100]},
+    {"steps": list(range(1, 30))},
+    {"minStep": "10m"}, {"minStep": "10m1s"}, {"stepTimeout": "59s"},
+    {"gates": []}, {"gates": [{"before": "Start", "manual": {}}]},
+    {"preflight": "Off"}, {"preflight": "Enforce"},
+    {"alerts": [{"slack": {"secretRef": {"name": "a"}}}]},
+    {"alerts": [{"slack": {"secretRef": {"name": ""}}}]},
+    {"alerts": [{"slack": {"secretRef": {"name": "a"}}, "webhook": {"url": "https://a"}}]},
+    {"alerts": [{"webhook": {"url": "https://a"}, "on": []}]},
+    {"historyLimit": 100}, {"historyLimit": 101}, {"minRequests": 0}, {"beta": 0.5}, {"beta": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", POLICIES, ids=json.dumps)
+def test_a_policy_is_refused_exactly_where_the_api_server_would(file: Path, spec: dict[str, Any]) -> None:
+    shape = {"type": "object", "properties": {"spec": planning._schema()}}
+    theirs = list(schema.problems(shape, schema.defaulted(shape, {"spec": spec}), None))
+    file.write_text(json.dumps({"kind": "CanaryPolicy", "spec": spec}))
+    if theirs:
+        with pytest.raises(planning.BadPolicy):
+            planning.read(file)
+    else:
+        planning.read(file)

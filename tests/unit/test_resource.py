@@ -122,6 +122,14 @@ def test_a_check_that_this_version_lacks_is_refused_by_name() -> None:
     assert "checks[clicks].type: Proportion is not available" in said
 
 
+def test_a_duration_of_more_than_a_year_is_refused_before_a_run_is_made() -> None:
+    said = resource.unusable({"warmUp": "9999999999999999999h"})
+    assert said is not None
+    assert "warmUp: expected a duration of at most a year" in said
+    assert "rolledBack" in str(resource.unusable({"scaleDownDelay": {"rolledBack": "8761h"}}))
+    assert resource.unusable({"warmUp": "8760h"}) is None
+
+
 def test_what_is_not_finite_never_reaches_the_status() -> None:
     check = CheckJudgement(
         name="errors",

@@ -151,7 +151,7 @@ def test_an_edit_at_the_start_of_what_is_not_there_is_refused() -> None:
         (("spec", "stable", "latency", "shape"), 2, "spec.stable.latency.shape: is unknown here"),
         (("spec", "seed"), "seven", "spec.seed: expected a whole number"),
         (("spec", "expect", "outcome"), "Fine", "expected one of RolledBack, Promoted, Held, got"),
-        (("spec", "expect", "check"), "p99", "spec.expect: check 'p99' is not in spec.policy.checks"),
+        (("spec", "expect", "check"), "p99", "spec.expect: there is no check 'p99'; the policy has p95"),
         (("spec", "expect", "outcome"), "Held", "spec.expect.within: a held canary keeps its weight"),
         (("spec", "expect"), {"oneOf": []}, "spec.expect.oneOf: expected at least one"),
         (("spec", "edits", 0, "evict"), {"arm": "canary"}, "spec.edits[0]: needs exactly one of"),
