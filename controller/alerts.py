@@ -173,6 +173,8 @@ class Alerts:
             values = await self._secrets(receiver.namespace, alert.secret or "")
         except Exception as error:
             what = f"cannot be read ({type(error).__name__}); let the controller get it with a Role there"
+            if getattr(error, "status", None) == 404:  # by the API server
+                what = f"cannot be read: there is no such Secret in {receiver.namespace}; create it"
             raise Undelivered(f"{_where(receiver)} {what}") from error
         if (alert.key or "") not in values:
             raise Undelivered(f"{_where(receiver)} does not exist; add it or change secretRef.key")

@@ -59,8 +59,6 @@ from controller.telling import Next, hold, say, spoken
 SILENT_AFTER_DUE = 20
 # ... and not before requests had the time to come back once the weight was raised.
 SILENT_AFTER = timedelta(seconds=3)
-# Pages are read once a second; longer than any scrape may take to succeed for the first time.
-UNREAD_AFTER = timedelta(seconds=30)
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
 # Holds that end with an approval.
@@ -265,9 +263,8 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
 
 
 def _unread(run: Run, seen: Seen, now: datetime) -> Next:
-    """No traffic for pods that nobody can look at; after a while people are told."""
-    newest = max(pod.created for pod in seen.canary.pods)
-    if now - max(newest, run.created) < UNREAD_AFTER:
+    """No traffic for pods that nobody can look at; once that is no passing trouble, people are told."""
+    if not seen.trouble:
         return replace(run, hold=None), ()
     message = f"no metrics page of {run.plan.canary} can be read, so it gets no traffic: {seen.trouble}"
     return hold(run, Reason.NO_DATA, message, now)

@@ -290,7 +290,7 @@ class Seen:
     looked: bool = True  # this leader has had the time to see how the canary does
     successor: int | None = None  # the weight of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
-    trouble: str = ""  # what keeps pods' pages from being read, if anything does
+    trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
 
 

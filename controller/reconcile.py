@@ -50,6 +50,8 @@ log = structlog.get_logger(__name__)
 
 # A pass that could not act is repeated soon: this is the way to zero.
 RETRY = timedelta(milliseconds=200)
+# Pages are read once a second; so many failures in a row are no start-up and no hiccup.
+LASTING = 10
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
 # looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
 FRESH = 2.0
@@ -257,9 +259,11 @@ class Reconciler:
         return self.means.metrics.read(_name(run)) if wanted else {}
 
     def _trouble(self, run: Run) -> str:
-        troubles = self.means.metrics.troubles(_name(run))
-        worst = min(troubles, key=lambda pod: (troubles[pod].since, pod), default=None)
-        return "" if worst is None else f"{worst} (and {len(troubles) - 1} more): {troubles[worst].what}"
+        """What is wrong with the page that has been unreadable longest, if it is no passing trouble."""
+        found = self.means.metrics.troubles(_name(run))
+        lasting = {pod: one for pod, one in found.items() if one.failures >= LASTING}
+        worst = min(lasting, key=lambda pod: (lasting[pod].since, pod), default=None)
+        return "" if worst is None else f"{worst} (and {len(lasting) - 1} more): {lasting[worst].what}"
 
     def _commands(self, plan: Plan, obj: Any) -> Commands:
         cluster = self.means.cluster

@@ -17,6 +17,8 @@ Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST = timedelta(days=365)  # nobody waits longer, and no sum of such times leaves the calendar
 _PART = re.compile(r"([0-9]+)(ms|s|m|h)")
+# A hundred times as much: beyond that nothing is checked, and arithmetic on rates loses its meaning.
+MOST_PERCENT = 10_000
 
 
 class Malformed(ValueError):
@@ -40,6 +42,8 @@ def percent(text: str, *, field: str = "percentage") -> float:
     """The fraction that `text` writes: 0.2 for `20%`."""
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", text):
         raise Malformed(f'{field}: expected a percentage such as "20%", got "{text}"')
+    if float(text[:-1]) > MOST_PERCENT:
+        raise Malformed(f'{field}: at most {MOST_PERCENT}%, got "{text}"; leave the check out to allow more')
     return float(text[:-1]) / 100
 
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from controller import alerts
 from controller.alerts import Alerts, Undelivered
+from controller.kube import ApiError
 from controller.model import Alert, Run
 from scenarios.virtual.loop import VirtualLoop
 from tests.adapters.letterbox import SLACK, SLACK_URL, WEBHOOK, Receivers, message, rolled_back
@@ -207,7 +208,8 @@ def test_a_receiver_that_says_gone_is_given_up_at_once() -> None:
 @pytest.mark.parametrize(
     ("secrets", "says"),
     [
-        (PermissionError("403"), "cannot be read"),
+        (PermissionError("403"), "let the controller get it with a Role there"),
+        (ApiError(404, "NotFound", "no"), "there is no such Secret in lab; create it"),
         ({"other": b""}, "does not exist"),
         ({"url": b"ftp://hooks.example/x"}, "not http or https"),
         ({"url": b"https://me:pass@hooks.example/x"}, "user name"),

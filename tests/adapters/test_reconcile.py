@@ -68,7 +68,7 @@ class Pages:
 
     empty: dict[str, Reading] = field(default_factory=dict)
 
-    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
+    def watch(self, _run: str, pods: Sequence[PodSeen], _checks: Sequence[CheckSpec]) -> None:
         self.empty = {pod.name: Reading(at=0.0, requests=None) for pod in pods}
 
     def read(self, _run: str) -> Mapping[str, Reading]:

@@ -8,6 +8,8 @@ import pytest
 from controller import machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.telemetry import Telemetry
+from scenarios import story
+from scenarios.play import play
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -28,6 +30,12 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     inside = [link for link in links if "://" not in link]
     assert not [link for link in inside if not (page.parent / link).exists()]
+
+
+def test_the_story_that_is_shown_can_be_played() -> None:
+    found = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
+    assert found
+    assert play(story.loads(found.group(1), file="docs/testing.md")).ok
 
 
 def test_the_picture_of_a_run_s_life_is_the_machine_s_own() -> None:

@@ -293,10 +293,11 @@ def test_a_promotion_that_somebody_undoes_is_given_up_and_not_fought_over() -> N
 
 
 def test_a_canary_whose_pages_cannot_be_read_gets_no_traffic_and_people_are_told_why() -> None:
-    unread = sight(weight=0, canary_read=False, trouble="pod a: connection refused")
+    unread = sight(weight=0, canary_read=False)
     run, actions = advance(a_run(), unread, NOW + timedelta(seconds=20))
     assert (run.weight, run.hold, actions) == (0, None, ())
 
+    unread = replace(unread, trouble="pod a: connection refused")
     run, actions = advance(run, unread, NOW + minutes(1))
     assert (run.weight, run.hold, told(actions)) == (0, Reason.NO_DATA, [Reason.NO_DATA])
     assert "connection refused" in run.message

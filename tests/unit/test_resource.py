@@ -191,3 +191,9 @@ def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() ->
     assert resource.commands(obj).abort == "enough"
     place = resource.place(obj)
     assert (place.namespace, place.virtual_service, place.canary_subset) == ("shop", "model", "canary")
+
+
+def test_a_margin_that_allows_everything_is_refused() -> None:
+    checks = [{"name": "latency", "type": "Latency", "maxIncrease": "99999999999%"}]
+
+    assert "checks[latency].maxIncrease: at most 10000%" in str(resource.unusable({"checks": checks}))
