@@ -174,7 +174,8 @@ def _edge(contradicted: Callable[[Array], NDArray[np.bool_]], inside: Array, out
 
 
 def _rate(odds: Array) -> Array:
-    return np.clip(expit(odds), EDGE, 1 - EDGE)
+    rate: Array = np.clip(expit(odds), EDGE, 1 - EDGE)
+    return rate
 
 
 def _curvature(p: Array, u: Array) -> Array:

@@ -51,7 +51,7 @@ from controller.model import (
     Tell,
     WeightChange,
 )
-from controller.sizing import overloaded, size_for, too_few
+from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, say, spoken
 
 # A canary is called silent when stable has completed so many requests that twenty of the canary's
@@ -382,7 +382,7 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
 def _forward(run: Run, seen: Seen, now: datetime) -> Next:
     if run.step + 1 < len(run.plan.policy.steps):
         return _raise(run, seen, now, run.step + 1)
-    return _begin_promotion(run, now, "every step has passed")
+    return _begin_promotion(run, now, f"every step has passed{caveat(run, seen, run.weight)}")
 
 
 def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
@@ -451,7 +451,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
     run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=())
-    what = Tell(Reason.WEIGHT_RAISED, f"step {step + 1} of {len(run.plan.policy.steps)}: {weight} %")
+    number = f"step {step + 1} of {len(run.plan.policy.steps)}"
+    what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
     run, told = say(replace(run, message=what.message), what, now)
     return run, (BeginStep(step), SetWeight(weight), *told)
 

@@ -10,6 +10,10 @@ from controller.model import Run, Seen, Sizing
 
 # More than 10 % more requests per pod than at stable makes a healthy version look slow.
 PARITY_LIMIT = 1.1
+# Below this a Pass is marked: the canary has not been tried at stable's load.
+PARITY_LOW = 0.9
+# Below this part of its pods stable itself is not as it should be, and people are told.
+FEW_STABLE = 0.9
 
 
 def replicas_for(weight: int, stable: int) -> int:
@@ -33,6 +37,18 @@ def size_for(run: Run, seen: Seen, weight: int) -> int:
 def overloaded(seen: Seen, weight: int) -> bool:
     """Whether each of the canary's ready pods would have too much to do at `weight`."""
     return parity(weight, stable=seen.stable.ready, canary=seen.canary.ready) > PARITY_LIMIT
+
+
+def caveat(run: Run, seen: Seen, weight: int) -> str:
+    """What a Pass at `weight` does not show, as the end of a sentence; nothing if it shows all.
+
+    Less load cannot make the canary slower, so a rollback stays right; but more may make it so.
+    """
+    load = parity(weight, stable=seen.stable.ready, canary=seen.canary.ready)
+    said = f", at {100 * load:.0f} % of stable's load per pod" if load < PARITY_LOW else ""
+    if seen.stable.ready < FEW_STABLE * seen.stable.wanted:
+        said += f"; only {seen.stable.ready} of {seen.stable.wanted} pods of {run.plan.stable} are ready"
+    return said
 
 
 def too_few(run: Run, seen: Seen, weight: int) -> str:

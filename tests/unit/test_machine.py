@@ -304,3 +304,24 @@ def test_a_canary_whose_pages_cannot_be_read_gets_no_traffic_and_people_are_told
 
     run, actions = advance(run, replace(unread, canary_read=True), NOW + minutes(2))
     assert weights(actions) == [5]
+
+
+@pytest.mark.parametrize(
+    ("ready", "canary", "said"),
+    [
+        (3, 1, "step 1 of 2: 5 %, at 16 % of stable's load per pod"),
+        (30, 2, "step 1 of 2: 5 %, at 79 % of stable's load per pod"),
+    ],
+)
+def test_a_weight_that_tries_the_canary_at_less_load_than_stable_says_so(
+    ready: int, canary: int, said: str
+) -> None:
+    seen = sight(weight=0, stable=arm("old", ready), canary=arm("new", canary))
+
+    assert advance(a_run(), seen, NOW)[0].message == said
+
+
+def test_a_stable_that_is_short_of_pods_is_told_with_the_raise() -> None:
+    seen = sight(weight=0, stable=arm("old", 2, wanted=3), canary=arm("new", 1))
+
+    assert advance(a_run(), seen, NOW)[0].message.endswith("; only 2 of 3 pods of model are ready")
