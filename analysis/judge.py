@@ -137,7 +137,7 @@ def _check(
         canary_hits=int(k_c),
         expected_hits=float(min(allowed, 1.0) * n_c),
         threshold=_threshold(evidence),
-        note="; ".join(_notes(evidence)),
+        note="; ".join([*_notes(evidence), *([] if failed else _pass_notes(spec))]),
     )
 
 
@@ -216,13 +216,13 @@ def _notes(evidence: Evidence) -> list[str]:
         notes.append("the two arms have no bucket in common: nothing can be compared")
     if len(evidence.groups) == 1:
         notes.append("one canary node: bursts longer than the tolerance look like the version")
-    notes.extend(_pass_notes(spec))
     return notes
 
 
 def _pass_notes(spec: CheckSpec) -> list[str]:
+    """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
-        return [f"a Pass shows an increase below {100 * PASS_PLUS:g} percentage points"]
+        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point"]
     if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
-        return [f"a Pass shows a shift below {PASS_TOLERANCE:g}"]
+        return [f"a Pass proves a shift below {PASS_TOLERANCE:g}"]
     return []
