@@ -5,6 +5,7 @@ Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
 """
 
 import importlib
+import json
 import math
 import os
 import sys
@@ -95,6 +96,35 @@ def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
         show(planning.as_yaml(spec).rstrip("\n"))
         return
     show("\n".join(["Steps", *planning.schedule(spec, rps), "", "Let pass", *planning.permitted(spec)]))
+
+
+@serin.command()
+@click.argument("ticks", type=click.Path(path_type=Path))
+@click.option(
+    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
+)
+@click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write the result here.")
+def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
+    """Put recorded ticks through a policy: what would its checks have said?
+
+    Exit code 3 if the canary would have been rolled back. Without --policy it is the built-in one.
+
+    Example:
+      serin backtest last-week.jsonl --policy policy.yaml --json result.json
+    """
+    from controller import backtest as tried
+    from controller import planning, resource
+
+    try:
+        spec = planning.builtin() if file is None else planning.read(file)
+        found = tried.replay(tried.read(ticks), resource.policy(spec))
+    except (planning.BadPolicy, tried.BadTicks) as error:
+        raise Misused(str(error)) from None
+    result = tried.result(found, resource.policy(spec))
+    show("\n".join(tried.told(result)))
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    sys.exit(3 if result["verdict"] == "Fail" else 0)
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -100,6 +100,14 @@ def _alert(alert: wire.Alert) -> Alert:
     return Alert(kind="webhook", url=alert.webhook.url, secret=name, key=key, on=alert.on)
 
 
+def policy(spec: Json) -> Policy:
+    """The policy that a complete CanaryPolicy spec holds; raises `wire.Malformed`."""
+    try:
+        return _policy(msgspec.convert(spec, wire.Policy), None)
+    except msgspec.ValidationError as error:
+        raise wire.Malformed(f"policy: {error}") from error
+
+
 def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
     return Policy(
         steps=given.steps,

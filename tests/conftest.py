@@ -1,11 +1,21 @@
-"""Virtual time for tests: an async test marked `virtual` lives hours in milliseconds."""
+"""Virtual time for tests: an async test marked `virtual` lives hours in milliseconds.
+
+Properties are tried on the same examples each time, so that what lands does not hang on luck;
+`HYPOTHESIS_PROFILE=search pytest tests/properties` looks for new ones.
+"""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 
 from scenarios.virtual.loop import VirtualLoop
+
+hypothesis.settings.register_profile("steady", derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("search", max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

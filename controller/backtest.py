@@ -1,0 +1,182 @@
+"""Recorded ticks through a policy: what its checks would have said, and when.
+
+A tick file holds one JSON object a line: `t` (seconds, when the tick ended), `weight` (percent to the
+canary in it), and for each arm the requests, errors and histograms counted in it, by pod where known.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from analysis import evidence as ev
+from analysis.evidence import CheckKind, Evidence
+from analysis.judge import Judgement, Verdict, judge
+from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
+from controller.explain import sentence
+from controller.model import Policy
+from controller.resource import verdict_name
+from controller.wire import Wire
+
+Json = Any
+
+
+class BadTicks(ValueError):
+    """A tick file cannot be used; the text names file, line, field and remedy."""
+
+
+class Buckets(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Counts per bucket, one more than bounds."""
+
+    le: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+class Served(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one pod, or a whole arm, counted."""
+
+    requests: int
+    errors: int = 0
+    latency: Buckets | None = None
+    predictions: Buckets | None = None
+    name: str = "all"
+
+
+class ArmLine(Served, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One arm; where pods are told apart they are what is scored."""
+
+    pods: tuple[Served, ...] = ()
+
+
+class Line(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One tick."""
+
+    t: float
+    weight: int
+    stable: ArmLine
+    canary: ArmLine
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The last judgement, and when it was made: at the first Fail, or at the end."""
+
+    judgement: Judgement
+    at: float
+
+
+def read(file: Path) -> tuple[Line, ...]:
+    """The file's ticks, in order; raises `BadTicks`."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTicks(f"{file}: cannot be read: {error}; give a .jsonl file of ticks") from error
+    numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not numbered:
+        raise BadTicks(f"{file}: holds no tick; write one JSON object a line")
+    lines = tuple(_line(line, where=f"{file}:{number}") for number, line in numbered)
+    for (number, _), (early, late) in zip(numbered[1:], pairwise(lines), strict=True):
+        if late.t <= early.t:
+            raise BadTicks(f"{file}:{number}: t: {late.t:g} does not come after {early.t:g}; sort the ticks")
+    return lines
+
+
+def _line(text: str, *, where: str) -> Line:
+    try:
+        line = msgspec.json.decode(text, type=Line)
+    except msgspec.DecodeError as error:
+        raise BadTicks(f"{where}: {error}; see the tick file in docs/testing.md") from error
+    for complaint in _wrong(line):
+        raise BadTicks(f"{where}: {complaint}")
+    return line
+
+
+def _wrong(line: Line) -> Iterator[str]:
+    if not 0 <= line.weight <= 100:
+        yield f"weight: {line.weight} is no percentage; give 0 to 100"
+    for arm, counted in (("stable", line.stable), ("canary", line.canary)):
+        for index, one in enumerate((counted, *counted.pods)):
+            yield from _miscounted(one, where=arm if index == 0 else f"{arm}.pods[{index - 1}]")
+
+
+def _miscounted(one: Served, *, where: str) -> Iterator[str]:
+    if not 0 <= one.errors <= one.requests:
+        yield f"{where}.errors: {one.errors} of {one.requests} requests; give 0 to all of them"
+    for name, buckets in (("latency", one.latency), ("predictions", one.predictions)):
+        if buckets is None:
+            continue
+        if any(late <= early for early, late in pairwise(buckets.le)) or not buckets.le:
+            yield f"{where}.{name}.le: bounds have to rise; give them in order, each once"
+        if len(buckets.count) != len(buckets.le) + 1:
+            counts = f"{len(buckets.count)} counts for {len(buckets.le)} bounds"
+            yield f"{where}.{name}.count: {counts}; give one more than bounds"
+        if any(count < 0 for count in buckets.count):
+            yield f"{where}.{name}.count: counts below 0; give counts of this tick, not differences of gauges"
+
+
+def replay(ticks: Iterable[Line], policy: Policy) -> Outcome:
+    """What the policy's checks say of the ticks; a weight that changes begins a step."""
+    steps = len(policy.steps)
+    gathered = [ev.begin(spec, steps=steps) for spec in policy.checks]
+    weight, before, outcome = 0, None, Outcome(Judgement(verdict=Verdict.NO_DATA, log_e=0.0), 0.0)
+    for tick in ticks:
+        start = tick.t - 1.0 if before is None else before
+        if tick.weight not in {0, weight}:
+            turn = ev.next_step if weight else ev.restart
+            gathered = [turn(one, at=start) for one in gathered]
+        gathered = [_scored(one, tick, start) for one in gathered]
+        weight, before = tick.weight, tick.t
+        judged = judge(gathered, alpha=policy.alpha, beta=policy.beta, now=tick.t)
+        outcome = Outcome(judged, tick.t)
+        if judged.verdict is Verdict.FAIL:
+            break
+    return outcome
+
+
+def result(outcome: Outcome, policy: Policy) -> Json:
+    """The outcome as JSON: verdict, the check that decided, when, and a sentence a check."""
+    specs = {spec.name: spec for spec in policy.checks}
+    return {
+        "verdict": verdict_name(outcome.judgement.verdict),
+        "check": outcome.judgement.failed,
+        "at": outcome.at,
+        "logE": round(outcome.judgement.log_e, 4),
+        "checks": [
+            {
+                "name": one.name,
+                "verdict": verdict_name(one.verdict),
+                "sentence": sentence(specs[one.name], one),
+            }
+            for one in outcome.judgement.checks
+        ],
+    }
+
+
+def told(result: Json) -> Iterator[str]:
+    """The same for people."""
+    when = f"{result['verdict']} at t = {result['at']:g}"
+    yield when + (f" by {result['check']}" if result["check"] else "")
+    for one in result["checks"]:
+        yield f"  {one['name']} ({one['verdict']}): {one['sentence']}"
+
+
+def _scored(one: Evidence, tick: Line, start: float) -> Evidence:
+    stable = _sample(one.spec.kind, tick.stable, start, tick.t)
+    canary = _sample(one.spec.kind, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
+    return ev.update(one, stable, canary)
+
+
+def _sample(kind: CheckKind, arm: ArmLine, start: float, end: float) -> Sample:
+    """Pods whose nodes are not recorded are taken to be on nodes of their own."""
+    pods = ((pod.name, _statistic(kind, pod)) for pod in (arm.pods or (arm,)))
+    return Sample(start, end, tuple(PodSample(name, name, value) for name, value in pods if value))
+
+
+def _statistic(kind: CheckKind, pod: Served) -> Statistic | None:
+    if kind is CheckKind.ERROR_RATE:
+        return Counts(pod.requests, pod.errors)
+    buckets = pod.latency if kind is CheckKind.LATENCY else pod.predictions
+    return None if buckets is None else Histogram(buckets.le, buckets.count)

@@ -1,0 +1,109 @@
+"""Recorded ticks: read strictly, and judged as live ones are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from analysis.judge import Verdict
+from controller import backtest, planning, resource
+from controller.cli import serin
+
+LE = [round(0.005 * 1.1**step, 6) for step in range(60)]
+
+
+def arm(rng: np.random.Generator, requests: int, *, slower: float = 1.0) -> dict[str, Any]:
+    pods = []
+    for index in range(2):
+        seconds = rng.lognormal(np.log(0.05), 0.5, requests // 2) * slower
+        count, _ = np.histogram(seconds, bins=[0.0, *LE, np.inf])
+        latency = {"le": LE, "count": [int(one) for one in count]}
+        pods.append({"name": f"pod-{index}", "requests": requests // 2, "errors": 0, "latency": latency})
+    return {"requests": requests, "errors": 0, "pods": pods}
+
+
+def recorded(*, slower: float = 1.0, seconds: int = 90) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(5)
+    return [
+        {
+            "t": float(t),
+            "weight": 0 if t < 30 else 10,
+            "stable": arm(rng, 90),
+            "canary": arm(rng, 0 if t < 30 else 10, slower=slower),
+        }
+        for t in range(seconds)
+    ]
+
+
+def written(folder: Path, lines: list[Any]) -> Path:
+    file = folder / "ticks.jsonl"
+    file.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines))
+    return file
+
+
+def judged(file: Path) -> backtest.Outcome:
+    return backtest.replay(backtest.read(file), resource.policy(planning.builtin()))
+
+
+def test_a_slower_canary_would_have_been_rolled_back(tmp_path: Path) -> None:
+    outcome = judged(written(tmp_path, recorded(slower=3.0)))
+
+    assert (outcome.judgement.verdict, outcome.judgement.failed) == (Verdict.FAIL, "latency-p95")
+    assert 30 <= outcome.at < 89
+
+
+def test_a_like_canary_would_not(tmp_path: Path) -> None:
+    assert judged(written(tmp_path, recorded())).judgement.verdict is not Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"weight": 101}, "weight: 101 is no percentage; give 0 to 100"),
+        ({"t": "soon"}, "Expected `float`, got `str` - at `$.t`"),
+        ({"stabel": {}}, "unknown field `stabel`"),
+        ({"canary": {"requests": 3, "errors": 4}}, "canary.errors: 4 of 3 requests"),
+        ({"canary": {"requests": 3, "latency": {"le": [1, 1], "count": [1, 1, 1]}}}, "bounds have to rise"),
+        ({"canary": {"requests": 3, "latency": {"le": [1], "count": [3]}}}, "1 counts for 1 bounds"),
+        ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, -1]}}}, "counts below 0"),
+        ({"t": -5.0}, "t: -5 does not come after 0; sort the ticks"),
+    ],
+)
+def test_a_line_that_cannot_be_meant_is_named_with_number_field_and_remedy(
+    tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    lines = recorded(seconds=2)
+    file = written(tmp_path, [lines[0], "", lines[1] | change])
+
+    with pytest.raises(backtest.BadTicks) as caught:
+        backtest.read(file)
+
+    assert str(caught.value).startswith(f"{file}:3: ")
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("lines", [[], ["", ""], ["not json"]])
+def test_a_file_without_ticks_is_refused(tmp_path: Path, lines: list[str]) -> None:
+    with pytest.raises(backtest.BadTicks, match=r"ticks\.jsonl"):
+        backtest.read(written(tmp_path, lines))
+
+
+def test_the_command_says_what_happened_and_exits_with_3_if_the_canary_failed(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    file = written(tmp_path, recorded(slower=3.0))
+
+    run = CliRunner().invoke(serin, ["backtest", str(file), "--json", str(out)])
+
+    assert run.exit_code == 3
+    assert "by latency-p95" in run.output
+    assert json.loads(out.read_text())["verdict"] == "Fail"
+
+
+def test_the_command_refuses_a_file_that_is_not_there_with_exit_code_2(tmp_path: Path) -> None:
+    run = CliRunner().invoke(serin, ["backtest", str(tmp_path / "nothing.jsonl")])
+
+    assert run.exit_code == 2
+    assert "cannot be read" in run.output
