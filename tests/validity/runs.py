@@ -61,11 +61,6 @@ def plausible(count: int, runs: int, at_most: float) -> bool:
     return binomtest(count, runs, at_most, alternative="greater").pvalue > 0.001
 
 
-def upper_bound(count: int, runs: int) -> float:
-    """The probability that so few events exclude at 95 % (Clopper-Pearson)."""
-    return float(binomtest(count, runs).proportion_ci(0.9, method="exact").high)
-
-
 def delays(results: Sequence[Outcome], onset: float) -> np.ndarray:
     """Seconds from the fault to the failure; infinity where there was none."""
     return np.array([result.failed - onset for result in results])
