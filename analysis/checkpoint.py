@@ -10,7 +10,7 @@ from analysis.packing import Array, Unpacking, packed
 from analysis.state import CheckSpec, Evidence, Memory
 from analysis.tracks import Tracks
 
-EVIDENCE_VERSION = 1  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 2  # raised when what is saved, or what it means, changes
 
 
 def save(evidence: Evidence) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def save(evidence: Evidence) -> dict[str, Any]:
         "le": list(memory.le),
         "canaryLe": None if memory.canary_le == memory.le else list(memory.canary_le),
         "noiseNodes": [int(node) for node in evidence.dispersion.nodes],
-        "born": [None if np.isinf(born) else float(born) for born in state.born],
+        "warmUp": state.warm_up,
+        "given": state.given,
         "blockEnds": state.block_ends,
-        "nextStart": state.next_start,
         **packed(_arrays(evidence)),
     }
 
@@ -72,10 +72,9 @@ def load(
 
 
 def _tracks(value: Mapping[str, Any], arrays: Unpacking) -> Tracks:
-    mass, banked, opened, burst, marks, windows = arrays.take(6)
-    born = np.array([np.inf if one is None else one for one in value["born"]])
-    ends, start = value["blockEnds"], value["nextStart"]
-    return Tracks(mass, born, banked, opened, burst, marks, windows, ends, start)
+    whole, base, without, marks, windows = arrays.take(5)
+    warm_up, given, ends = value["warmUp"], value["given"], value["blockEnds"]
+    return Tracks(whole, base, without, marks, windows, warm_up, given, ends)
 
 
 def _arrays(evidence: Evidence) -> list[Array]:
@@ -83,6 +82,6 @@ def _arrays(evidence: Evidence) -> list[Array]:
     return [
         *(memory.recent, memory.recent_canary, memory.step_stable, memory.step_canary),
         *(noise.n, noise.k, noise.length, noise.sums),
-        *(state.mass, state.banked, state.open, state.burst, state.marks, state.windows),
+        *(state.whole, state.base, state.without, state.marks, state.windows),
         *(evidence.weight, evidence.passing, evidence.tally),
     ]

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import gammaincc, stdtrit
 
 from analysis.packing import rounded
 from analysis.proportions import Array
@@ -20,6 +20,7 @@ from analysis.proportions import Array
 SPANS = np.array([10.0, 40.0, 160.0])  # s; the first two for phi, the last for lasting differences
 PRIOR_CORRELATION, PRIOR_DF = 0.02, 6.0  # of requests within 10 s of a pod, and how sure we are
 PRIOR_SPREAD, PRIOR_SPREAD_DF = 0.03, 4.0  # of pods' log latency
+RARELY = 0.01  # asked every ten seconds; at two standard errors one quiet run in twelve was called noisy
 FEW = 3  # stable pods; with fewer nothing can be measured between them
 FADE = 1800.0  # s; what was measured fades with this time constant
 MOST_NODES = 32  # stable nodes followed; the controller reads at most 20 pods
@@ -152,8 +153,12 @@ def _scatter(n: Array, k: Array, length: float) -> Array:
 
 
 def _significant(df: float, z2: float, hits: float) -> bool:
-    """Whether z2 is above one by two standard errors; few hits have heavy tails (kurtosis 1/hits)."""
-    return bool(z2 - 1 > 2 * np.sqrt((2 + 1 / max(hits, 1e-9)) / df))
+    """Whether independent requests show such a z2 once in a hundred times at most.
+
+    Few hits have heavier tails (kurtosis 1/hits), as fewer degrees of freedom would have.
+    """
+    df = 2 * df / (2 + 1 / max(hits, 1e-9))
+    return bool(gammaincc(df / 2, z2 * df / 2) < RARELY)
 
 
 def _design_effect(correlation: float, size: float) -> float:

@@ -3,7 +3,7 @@
 Start reading here. One tick goes through
 
     samples -> cells by node -> a Question (decided from the past) -> gains (proportions)
-            -> tracks (starts, nodes, bursts) -> and only then into the memory of the past
+            -> tracks (late faults, nodes, bursts) -> and only then into the memory of the past
 
 Everything is a value: `update` returns new evidence and leaves the old one alone. What is kept is
 bounded, does not grow with time, and survives `save` and `load` bit by bit (numbers are rounded to
@@ -225,7 +225,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
 
 def _grouped(evidence: Evidence, tick: Tick) -> Array:
     """Canary cells (N, K_c) by group; nodes beyond the groups' number share them in turn."""
-    grouped = np.zeros((evidence.tracks.open.shape[1], len(tick.canary_cells)))
+    grouped = np.zeros((evidence.tracks.groups, len(tick.canary_cells)))
     for node, counted in tick.canary.items():
         place = evidence.groups.index(node) if node in evidence.groups else node
         grouped[place % len(grouped)] += counted

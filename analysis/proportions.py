@@ -18,9 +18,11 @@ from scipy.special import betaln, expit, logit
 
 Array = NDArray[np.float64]
 
-# Log-odds, about geometric: a true effect between two of them loses at most a quarter of its growth
-# rate; below .25 nothing is found within a step, above 3.2 a handful of requests decides anyway.
-EFFECTS = np.array([0.25, 0.6, 1.2, 2.0, 3.2])
+# Log-odds, about geometric: a true effect between two of them loses little over a quarter of its growth
+# rate; below .25 nothing is found within a step, above 3 a handful of requests decides anyway. Faults
+# that small are found late whatever is bet on them, so the larger ones get more.
+EFFECTS = np.array([0.25, 0.8, 1.6, 3.0])
+EFFECT_WEIGHTS = np.array([0.15, 0.25, 0.35, 0.25])
 # Towards a Pass: how far from the margin to a canary exactly like stable, in log-odds. With a whole
 # grid instead of these two, identical arms passed x1.2 a quarter later.
 WAY_TO_ALIKE = np.array([0.5, 1.0])

@@ -110,7 +110,7 @@ class Evidence:
     @property
     def log_e(self) -> float:
         """Log e of this step against "within the margin"."""
-        return tracks.log_mixture(self.tracks, self.weight)
+        return tracks.log_mixture(self.tracks, self.weight, self.step_timeout)
 
     @property
     def log_e_pass(self) -> float:

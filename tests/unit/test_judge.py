@@ -111,7 +111,8 @@ def test_a_check_that_is_not_required_never_blocks_a_pass_but_can_fail() -> None
 
 def test_a_canary_that_leans_badly_does_not_pass() -> None:
     evidence = fed(LATENCY)
-    leaning = replace(evidence, tracks=replace(evidence.tracks, banked=evidence.tracks.banked + 30))
+    capital = replace(evidence.tracks, whole=evidence.tracks.whole + 30, without=evidence.tracks.without + 30)
+    leaning = replace(evidence, tracks=capital)
     assert judged(leaning).checks[0].verdict is not Verdict.PASS
 
 

@@ -19,7 +19,7 @@ ERRORS = replace(TWO, kind=CheckKind.ERROR_RATE)
 DRIFT = replace(TWO, kind=CheckKind.PREDICTIONS)
 FAULTS = {
     "p95 x5": (replace(TWO, factor=5.0), 0.45, 3.0),
-    "p95 x2": (replace(TWO, factor=2.0), 0.45, 12.0),
+    "p95 x2": (replace(TWO, factor=2.0), 0.45, 9.0),
     "p95 x2 from the start": (replace(TWO, factor=2.0, onset=0.0), 0.45, 9.0),
     "p95 x2, all noise": (noisy(replace(TWO, factor=2.0)), 0.45, 20.0),
     "p95 x5, one pod": (replace(ONE, factor=5.0), 0.45, 10.0),
