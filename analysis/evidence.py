@@ -202,11 +202,14 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
     start, end = tick.start - began, tick.end - began
     canary, phi = _grouped(evidence, tick), _phi(evidence, tick)
     gains = proportions.log_gains(asked, tick.stable_cells, canary, asked.worse())
-    wide = question(evidence, widened=WIDER) if (start + end) / 2 < evidence.tracks.warm_up else None
+    filling = (start + end) / 2 < evidence.tracks.warm_up
+    wide = question(evidence, widened=WIDER) if filling else None
     after = tracks.advanced(
         evidence.tracks,
         gains,
-        gains if wide is None else proportions.log_gains(wide, tick.stable_cells, canary, wide.worse()),
+        np.zeros_like(gains)  # also where no bucket is wide enough to ask while caches fill
+        if wide is None
+        else proportions.log_gains(wide, tick.stable_cells, canary, wide.worse()),
         phi=phi,
         start=start,
         end=end,

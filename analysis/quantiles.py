@@ -114,7 +114,7 @@ def quantile(cells: Array, le: tuple[float, ...], level: float) -> float | None:
     part = (before - level) / max(before - above[place], EDGE)
     if under <= 0 or le[place] <= 0:
         return float(under + part * (le[place] - under))
-    return float(under * (le[place] / under) ** part)
+    return float(np.exp((1 - part) * np.log(under) + part * np.log(le[place])))
 
 
 def ratio_interval(

@@ -145,14 +145,13 @@ def held(total: Array, others: Array, *, axis: int) -> Array:
 
 
 def late_share(age: float, timeout: float) -> float:
-    """Of the late track's capital, how much is in when the step is this old; beyond one after timeout.
+    """Of the late track's capital, how much is in when the step is this old; never more than all.
 
-    A step held longer than its timeout goes on being watched: ten times as long costs a tenth of alpha
-    or two more than was promised.
+    A step held longer than its timeout goes on being watched: a twentieth is kept back for that.
     """
-    age = max(age, 0.0)
-    minute = min(MINUTE, timeout)
-    return float(0.5 * min(age / minute, 1.0) + 0.5 * np.log1p(age / SCALE) / np.log1p(timeout / SCALE))
+    age, timeout = max(age, 0.0), max(timeout, MINUTE)
+    part = np.log1p(age / SCALE) / np.log1p(timeout / SCALE)
+    return float(0.5 * min(age / MINUTE, 1.0) + 0.5 * (0.9 * part if part <= 1 else 1 - 0.1 / part))
 
 
 def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> float:
@@ -215,6 +214,8 @@ def _with_window(tracks: Tracks, total: Array, *, before: Array, middle: float, 
     ended = np.concatenate([tracks.without[:, 0][None], tracks.windows]).min(axis=0)
     on = middle - tracks.marks < tolerance
     marks, windows = tracks.marks[on], tracks.windows[on]
+    if tolerance <= 0:  # nothing is left out
+        return replace(tracks, without=_within(ended + total)[:, None])
     if len(marks) and marks[-1] // (tolerance / MARKS) == middle // (tolerance / MARKS):
         marks, windows = np.append(marks[:-1], middle), windows.copy()
         windows[-1] = np.minimum(windows[-1], before)

@@ -16,12 +16,15 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, Evidence
 from analysis.judge import Judgement, Verdict, judge
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
+from controller import gather
 from controller.explain import sentence
+from controller.exposition import LARGEST
 from controller.model import Policy
 from controller.resource import verdict_name
 from controller.wire import Wire
 
 Json = Any
+FAR = 1e9  # seconds, or predictions: no bucket ends there
 
 
 class BadTicks(ValueError):
@@ -103,6 +106,8 @@ def _wrong(line: Line) -> Iterator[str]:
 
 
 def _miscounted(one: Served, *, where: str) -> Iterator[str]:
+    if one.requests > LARGEST:
+        yield f"{where}.requests: more than {LARGEST:g} in one tick; give this tick's count"
     if not 0 <= one.errors <= one.requests:
         yield f"{where}.errors: {one.errors} of {one.requests} requests; give 0 to all of them"
     for name, buckets in (("latency", one.latency), ("predictions", one.predictions)):
@@ -110,17 +115,21 @@ def _miscounted(one: Served, *, where: str) -> Iterator[str]:
             continue
         if any(late <= early for early, late in pairwise(buckets.le)) or not buckets.le:
             yield f"{where}.{name}.le: bounds have to rise; give them in order, each once"
+        elif not -FAR <= buckets.le[0] <= buckets.le[-1] <= FAR:
+            yield f"{where}.{name}.le: bounds beyond {FAR:g}; give them in seconds, and leave +Inf out"
         if len(buckets.count) != len(buckets.le) + 1:
             counts = f"{len(buckets.count)} counts for {len(buckets.le)} bounds"
             yield f"{where}.{name}.count: {counts}; give one more than bounds"
-        if any(count < 0 for count in buckets.count):
-            yield f"{where}.{name}.count: counts below 0; give counts of this tick, not differences of gauges"
+        if not all(0 <= count <= LARGEST for count in buckets.count):
+            yield f"{where}.{name}.count: a count below 0 or above {LARGEST:g}; give counts of this tick"
 
 
 def replay(ticks: Iterable[Line], policy: Policy) -> Outcome:
-    """What the policy's checks say of the ticks; a weight that changes begins a step."""
-    steps = len(policy.steps)
-    gathered = [ev.begin(spec, steps=steps) for spec in policy.checks]
+    """What the policy's checks say of the ticks; a weight that changes begins a step.
+
+    The policy's warm-up is not applied: it is told by how long pods are there, which ticks do not say.
+    """
+    gathered = list(gather.begun(policy))
     weight, before, outcome = 0, None, Outcome(Judgement(verdict=Verdict.NO_DATA, log_e=0.0), 0.0)
     for tick in ticks:
         start = tick.t - 1.0 if before is None else before

@@ -115,6 +115,10 @@ def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
     from controller import backtest as tried
     from controller import planning, resource
 
+    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
+    if out is not None and out.exists() and out.samefile(ticks):
+        raise Misused(f"--json {out}: is the recording itself; name another file")
     try:
         spec = planning.builtin() if file is None else planning.read(file)
         found = tried.replay(tried.read(ticks), resource.policy(spec))
@@ -123,7 +127,8 @@ def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
     result = tried.result(found, resource.policy(spec))
     show("\n".join(tried.told(result)))
     if out is not None:
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        with click.open_file(str(out), "w", encoding="utf-8") as written:
+            written.write(json.dumps(result, indent=2) + "\n")
     sys.exit(3 if result["verdict"] == "Fail" else 0)
 
 

@@ -178,6 +178,8 @@ def amount(found: Finding, value: float) -> str:
 
 def seconds(value: float) -> str:
     """142 ms, 1.4 s, 0.42 ms: three figures at most."""
+    if value >= 1e9:  # no latency: a bucket bound that means "anything"
+        return f"{value:.3g} s"
     if value >= 60:
         return duration(timedelta(seconds=value))
     if value >= 1:

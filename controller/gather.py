@@ -16,7 +16,7 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, Evidence
 from analysis.samples import Sample
 from controller import ticks
-from controller.model import LoadSeen, Plan, Run, Seen
+from controller.model import LoadSeen, Plan, Policy, Run, Seen
 from controller.served import Load
 from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Tick
@@ -41,13 +41,16 @@ class Gathered:
 
 def begin(plan: Plan) -> Gathered:
     """Nothing yet."""
-    evidence = tuple(ev.begin(spec, **_terms(plan)) for spec in plan.policy.checks)
-    return Gathered(evidence=evidence, cursor=Cursor())
+    return Gathered(evidence=begun(plan.policy), cursor=Cursor())
 
 
-def _terms(plan: Plan) -> dict[str, Any]:
-    """What every check's evidence is told of the plan."""
-    policy = plan.policy
+def begun(policy: Policy) -> tuple[Evidence, ...]:
+    """Evidence of nothing yet, for each check."""
+    return tuple(ev.begin(spec, **_terms(policy)) for spec in policy.checks)
+
+
+def _terms(policy: Policy) -> dict[str, Any]:
+    """What every check's evidence is told of the policy."""
     return {
         "steps": len(policy.steps),
         "burst_tolerance": policy.burst_tolerance.total_seconds(),
@@ -160,7 +163,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
         pairs = zip(plan.policy.checks, saved["evidence"], strict=True)
         cursor = ticks.load(saved["cursor"])
         return Gathered(
-            evidence=tuple(ev.load(spec, one, **_terms(plan)) for spec, one in pairs),
+            evidence=tuple(ev.load(spec, one, **_terms(plan.policy)) for spec, one in pairs),
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),

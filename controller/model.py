@@ -3,6 +3,7 @@
 Durations are `timedelta`, times are aware UTC, weights are whole percent of requests to the canary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -93,6 +94,14 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Where a check's numbers stand on a pod, if not where the pod's annotations say."""
+
+    port: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A CanaryPolicy's spec. No defaults here: they stand in the CRD's schema and nowhere else."""
 
@@ -114,6 +123,7 @@ class Policy:
     history_limit: int
     burst_tolerance: timedelta
     checks: tuple[CheckSpec, ...]
+    pages: Mapping[str, Page] = field(default_factory=dict)  # by check
     alerts: tuple[Alert, ...] = ()
 
 

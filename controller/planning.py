@@ -252,11 +252,6 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
         if name in check and kind not in kinds:
             theirs = " and ".join(kinds) if kinds else "other"
             yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
-    if "source" in check:
-        yield (
-            f"{where}.source: is not available in this version; set the pods' prometheus.io/port and"
-            " prometheus.io/path annotations"
-        )
     margins = [float(check[name][:-1]) for name in ("maxIncrease", "plus") if name in check]
     if kind == "ErrorRate" and not margins:
         yield f'{where}: an ErrorRate check needs maxIncrease or plus, such as "50%" and "0.1%"'

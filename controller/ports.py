@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Statistic
-from controller.model import Checkpoint, Place, PodSeen, RouteSeen, Run, Tell
+from controller.model import Checkpoint, Page, Place, PodSeen, RouteSeen, Run, Tell
+
+ANNOTATED: Mapping[str, Page] = {}  # every check on the page that the pod's annotations name
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`
 
@@ -75,8 +77,17 @@ class Trouble:
 class MetricsSource(Protocol):
     """The newest reading of each pod. Reading never waits: scrapers are tasks of their own."""
 
-    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
-        """From now on exactly these pods are read for this run; no pods ends it."""
+    def watch(
+        self,
+        run: str,
+        pods: Sequence[PodSeen],
+        checks: Sequence[CheckSpec],
+        pages: Mapping[str, Page] = ANNOTATED,
+    ) -> None:
+        """From now on exactly these pods are read for this run; no pods ends it.
+
+        `pages` says where a check's numbers stand, by name, if not where the pod's annotations say.
+        """
         ...
 
     def read(self, run: str) -> Mapping[str, Reading]:

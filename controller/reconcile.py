@@ -255,7 +255,7 @@ class Reconciler:
 
     def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
         wanted = pods if run.stage is not Stage.ENDED else []
-        self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks)
+        self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
         return self.means.metrics.read(_name(run)) if wanted else {}
 
     def _trouble(self, run: Run) -> str:

@@ -16,6 +16,7 @@ from controller.model import (
     Checkpoint,
     Commands,
     Message,
+    Page,
     Phase,
     Place,
     Plan,
@@ -57,6 +58,8 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
         raise wire.Malformed(
             f"{field}.type: {check.type} is not available in this version; use one of {known}"
         )
+    if wire.percent(check.plus, field=f"{field}.plus") >= 1:
+        raise wire.Malformed(f"{field}.plus: {check.plus} allows everything; give less than 100%")
     kind = CheckKind(check.type)
     increase = check.max_increase
     if kind is CheckKind.LATENCY and max_latency_increase is not None:
@@ -70,6 +73,10 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
         tolerance=check.tolerance,
         required=check.required,
     )
+
+
+def _page(given: wire.Scrape) -> Page:
+    return Page(port=given.port, path=given.path)
 
 
 DURATIONS = {"warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout", "burstTolerance"}
@@ -130,6 +137,7 @@ def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
         history_limit=given.history_limit,
         burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
         checks=_checks(given.checks, max_latency_increase),
+        pages={check.name: _page(check.source.scrape) for check in given.checks if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
     )
 

@@ -5,11 +5,12 @@ second a time and delays nobody. What fails is counted and remembered for `expla
 
 The target is what the pod's annotations `prometheus.io/{scheme,port,path}` say, by default
 `http://POD-IP:8080/metrics`. Istio's injector points them at the sidecar's merged page on port 15020,
-which is outside of mTLS.
+which is outside of mTLS. A check whose `source.scrape` names another page of the pod is read there.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from math import ceil, floor
@@ -17,8 +18,8 @@ from math import ceil, floor
 import structlog
 
 from analysis.evidence import CheckSpec
-from controller.model import PodSeen
-from controller.ports import Fetch, Reading, Trouble
+from controller.model import Page, PodSeen
+from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.reading import read
 
 ACCEPT = "text/plain;version=0.0.4"
@@ -36,13 +37,14 @@ def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen
     return sorted(sorted(pods, key=lambda pod: (_hash(pod.name), pod.name))[:limit], key=lambda pod: pod.name)
 
 
-def target(pod: PodSeen) -> str:
+def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen value
     """The URL of the pod's metrics page; raises `ValueError` if its annotations make none."""
 
     def said(name: str, default: str) -> str:
         return pod.annotations.get(f"prometheus.io/{name}", "") or default
 
-    scheme, port, path = said("scheme", "http"), said("port", PORT), said("path", "/metrics")
+    scheme, port = said("scheme", "http"), str(page.port or said("port", PORT))
+    path = page.path or said("path", "/metrics")
     if scheme not in {"http", "https"}:
         raise ValueError(f'annotation prometheus.io/scheme is "{scheme}": say http or https')
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
@@ -77,13 +79,19 @@ class Scrape:
         self._runs: dict[str, dict[str, _Reader]] = {}
         self._tried: dict[str, set[str]] = {}
 
-    def watch(self, run: str, pods: Sequence[PodSeen], checks: Sequence[CheckSpec]) -> None:
+    def watch(
+        self,
+        run: str,
+        pods: Sequence[PodSeen],
+        checks: Sequence[CheckSpec],
+        pages: Mapping[str, Page] = ANNOTATED,
+    ) -> None:
         """From now on exactly these pods are read for this run; no pods ends it."""
         readers = self._runs.setdefault(run, {})
         for name in readers.keys() - {pod.name for pod in pods}:
             readers.pop(name).task.cancel()
         for pod in pods:
-            self._look(run, readers, pod, tuple(checks))
+            self._look(run, readers, pod, _by_page(checks, pages))
         if not readers:
             del self._runs[run]
             self._tried.pop(run, None)
@@ -107,9 +115,7 @@ class Scrape:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look(
-        self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: tuple[CheckSpec, ...]
-    ) -> None:
+    def _look(self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: "_ByPage") -> None:
         """A task reads the pod, as it is now; what a replaced one had read is not lost."""
         known = readers.get(pod.name)
         if known is not None:
@@ -133,14 +139,18 @@ class Scrape:
 
     async def _try(self, reader: "_Reader") -> None:
         """One more reading, or one more trouble."""
+        said = await asyncio.gather(*(self._said(reader.pod, page) for page, _ in reader.checks))
+        reader.take(said, self._clock().timestamp())
+
+    async def _said(self, pod: PodSeen, page: Page) -> bytes | str:
+        """What the page holds, or in words why it could not be had."""
         try:
             async with asyncio.timeout(self._timeout):
-                page = await self._fetch(target(reader.pod), accept=ACCEPT, limit=self._limit)
-            reader.take(page, self._clock().timestamp())
+                return await self._fetch(target(pod, page), accept=ACCEPT, limit=self._limit)
         except TimeoutError:
-            reader.fail(f"no answer within {self._timeout:g} s", self._clock().timestamp())
+            return f"no answer within {self._timeout:g} s"
         except (OSError, ValueError) as error:
-            reader.fail(str(error) or repr(error), self._clock().timestamp())
+            return str(error) or repr(error)
 
     def _told(self, run: str, pod: str) -> None:
         """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
@@ -153,28 +163,50 @@ class Scrape:
             self.on_news(run)
 
 
+# The checks to be read from each page. Breakers count requests on the first one.
+_ByPage = tuple[tuple[Page, tuple[CheckSpec, ...]], ...]
+
+
+def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page]) -> _ByPage:
+    """Checks by page: that of the annotations first, unless each check names another."""
+    found: dict[Page, tuple[CheckSpec, ...]] = {}
+    if not checks or any(check.name not in pages for check in checks):
+        found[Page()] = ()
+    for check in checks:
+        page = pages.get(check.name, Page())
+        found[page] = (*found.get(page, ()), check)
+    return tuple(found.items())
+
+
 class _Reader:
     """One pod as it is read for one run."""
 
-    def __init__(self, pod: PodSeen, checks: tuple[CheckSpec, ...], reading: Reading | None) -> None:
+    def __init__(self, pod: PodSeen, checks: _ByPage, reading: Reading | None) -> None:
         self.pod = pod
         self.checks = checks
         self.reading = reading
         self.trouble: Trouble | None = None
         self.task: asyncio.Task[None]
 
-    def reads(self, pod: PodSeen, checks: tuple[CheckSpec, ...]) -> bool:
+    def reads(self, pod: PodSeen, checks: _ByPage) -> bool:
         """Whether this still is the pod, at the same address, read for the same checks."""
         same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
         return same and self.checks == checks and not self.task.done()
 
-    def take(self, page: bytes, at: float) -> None:
-        """The reading is that of the page; raises `ValueError` if it cannot be read.
+    def take(self, said: Sequence[bytes | str], at: float) -> None:
+        """The reading is that of all pages; without the first, on which requests are counted, there is none.
 
         Time goes forward from page to page even if somebody sets the clock back.
         """
         at = max(at, self.reading.at + 0.001) if self.reading else at
-        self.reading, wrong = read(page, self.checks, at=at)
+        readings: list[Reading | None] = []
+        wrong: list[str] = []
+        for page, (_, checks) in zip(said, self.checks, strict=True):
+            reading, complaints = _read(page, checks, at)
+            readings.append(reading)
+            wrong += complaints
+        if readings[0] is not None:
+            self.reading = _together(readings[0], readings[1:])
         if wrong:
             self.fail("; ".join(wrong), at)
         else:
@@ -186,6 +218,25 @@ class _Reader:
             _log.debug("page_not_read", pod=self.pod.name, ip=self.pod.ip, why=what)
         before = self.trouble or Trouble(since=at, failures=0, what="")
         self.trouble = Trouble(since=before.since, failures=before.failures + 1, what=what)
+
+
+def _read(page: bytes | str, checks: Sequence[CheckSpec], at: float) -> tuple[Reading | None, Sequence[str]]:
+    """The page's reading if it can be read, and what is wrong with it."""
+    if isinstance(page, str):
+        return None, (page,)
+    try:
+        return read(page, checks, at=at)
+    except ValueError as error:
+        return None, (str(error),)
+
+
+def _together(first: Reading, others: Iterable[Reading | None]) -> Reading:
+    """With the checks that were read from other pages."""
+    for other in others:
+        if other is not None:
+            values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
+            first = replace(first, values=values, sources=sources)
+    return first
 
 
 def _nobody(_run: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from controller import resource
 from controller.cluster import Cluster, template_hash
 from controller.model import Commands, Reason, Stage
+from controller.wire import MOST_PERCENT
 
 Json = Any
 
@@ -115,15 +116,19 @@ def _misread_values(notes: dict[str, str]) -> str | None:
             f'annotation {PREFIX}steps: "{steps}" is not a list of 1 to 20 rising percentages from 1 to 99; '
             'write for example "5,10,25,50" (promotion is what follows the last step)'
         )
-    if increase is not None and not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", increase):
+    if increase is not None and not _margin(increase):
         return (
-            f'annotation {PREFIX}max-latency-increase: "{increase}" is not a percentage; '
-            'write for example "20%"'
+            f'annotation {PREFIX}max-latency-increase: "{increase}" is not a percentage above 0% and up to '
+            f'{MOST_PERCENT}%; write for example "20%"'
         )
     pause = notes.get(f"{PREFIX}pause", "true")
     if pause not in {"true", "false"}:
         return f'annotation {PREFIX}pause: "{pause}" is neither "true" nor "false"; remove it or set "true"'
     return None
+
+
+def _margin(text: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+)?%", text) is not None and 0 < float(text[:-1]) <= MOST_PERCENT
 
 
 def _steps(text: str) -> list[int] | None:

@@ -59,6 +59,19 @@ class Wire(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Base of all that is read from the wire."""
 
 
+class Scrape(Wire, frozen=True, kw_only=True):
+    """A page of a pod, where it is not as the pod's annotations say."""
+
+    port: int | None = None
+    path: str | None = None
+
+
+class Source(Wire, frozen=True, kw_only=True):
+    """Where a check's numbers come from."""
+
+    scrape: Scrape = Scrape()
+
+
 class Check(Wire, frozen=True, kw_only=True):
     """One entry of `checks[]`."""
 
@@ -70,6 +83,7 @@ class Check(Wire, frozen=True, kw_only=True):
     tolerance: float = 0.05
     required: bool = True
     share: float | None = None
+    source: Source | None = None
 
 
 class Secret(Wire, frozen=True, kw_only=True):

@@ -160,7 +160,7 @@ def _latency(latency: Field) -> Latency:
     said = latency.table("distribution", "p95", *names[distribution])
     p95 = _seconds(said.need("p95"))
     if distribution == "pareto":
-        return Pareto(said.need("shape").number(above=0, most=100), p95)
+        return Pareto(said.need("shape").number(least=0.1, most=100), p95)
     if distribution == "bimodal":
         return _bimodal(said, p95)
     median = _seconds(said.need("median"))

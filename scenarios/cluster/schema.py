@@ -165,6 +165,8 @@ def _object_problems(schema: Schema, value: dict[str, Json], path: str) -> Itera
     if len(value) > schema.get("maxProperties", len(value)):
         most = schema["maxProperties"]
         yield Cause(path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items")
+    if len(value) < schema.get("minProperties", 0):
+        yield _wrong(path, len(value), f"should have at least {schema['minProperties']} properties")
     for key, item in value.items():
         child = _child(schema, key)
         if child is not None:

@@ -68,7 +68,9 @@ class Pages:
 
     empty: dict[str, Reading] = field(default_factory=dict)
 
-    def watch(self, _run: str, pods: Sequence[PodSeen], _checks: Sequence[CheckSpec]) -> None:
+    def watch(
+        self, _run: str, pods: Sequence[PodSeen], _checks: Sequence[CheckSpec], _pages: Any = None
+    ) -> None:
         self.empty = {pod.name: Reading(at=0.0, requests=None) for pod in pods}
 
     def read(self, _run: str) -> Mapping[str, Reading]:

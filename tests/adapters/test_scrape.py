@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller.http import Pages
-from controller.model import PodSeen
+from controller.model import Page, PodSeen
 from controller.scrape import ACCEPT, Scrape, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
 CHECKS = (CheckSpec(name="errors", kind=CheckKind.ERROR_RATE),)
+BOTH = (*CHECKS, CheckSpec(name="calls", kind=CheckKind.ERROR_RATE))
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = "lab/model-canary-abc-1"
 
@@ -127,6 +128,60 @@ def test_at_most_twenty_stable_pods_are_read_and_always_the_same() -> None:
     for gone in pods:
         kept = {one.name for one in chosen([one for one in pods if one != gone])}
         assert len({one.name for one in few} - kept) <= 1
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (Page(port=9090), "http://10.0.0.1:9090/stats"),
+        (Page(path="/model"), "http://10.0.0.1:15020/model"),
+        (Page(port=9090, path="/@evil.example"), "http://10.0.0.1:9090/@evil.example"),
+    ],
+)
+def test_a_checks_own_page_goes_before_the_annotations_and_stays_on_the_pod(
+    page: Page, expected: str
+) -> None:
+    assert target(pod("a1", port="15020", path="/stats"), page) == expected
+
+
+def test_checks_are_read_from_their_pages_and_requests_from_the_annotations() -> None:
+    """The other page hangs later on: its own check is missed, and nothing else."""
+    other = "http://10.0.0.1:9090/metrics"
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[other] = answering(page(700, 70))
+        scrape.watch(RUN, [pod("a1")], BOTH, {"calls": Page(port=9090)})
+        await asyncio.sleep(5)
+        reading = scrape.read(RUN)["a1"]
+        assert reading.values == {"errors": Counts(5, 0), "calls": Counts(700, 70)}
+        assert reading.requests == Counts(5, 0)
+        pods.answers[other] = hangs
+        await asyncio.sleep(5)
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(9, 0)}
+        assert "no answer" in scrape.troubles(RUN)["a1"].what
+
+    scraping(story)
+
+
+def test_without_the_page_that_counts_requests_there_is_no_reading() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(OSError("refused"))
+        pods.answers["http://10.0.0.1:9090/metrics"] = answering(page(700))
+        scrape.watch(RUN, [pod("a1")], BOTH, {"calls": Page(port=9090)})
+        await asyncio.sleep(5)
+        assert scrape.read(RUN) == {}
+        assert "refused" in scrape.troubles(RUN)["a1"].what
+
+    scraping(story)
+
+
+def test_where_every_check_names_its_page_no_other_is_asked_for() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], BOTH, dict.fromkeys(("errors", "calls"), Page(port=9090)))
+        await asyncio.sleep(5)
+        assert scrape.read(RUN)["a1"].requests == Counts(5, 0)
+
+    assert scraping(story).asked.keys() == {"http://10.0.0.1:9090/metrics"}
 
 
 # -- when and how ----------------------------------------------------------------------------------

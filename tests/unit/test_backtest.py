@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.judge import Verdict
-from controller import backtest, planning, resource
+from controller import backtest, gather, planning, resource
 from controller.cli import serin
 
 LE = [round(0.005 * 1.1**step, 6) for step in range(60)]
@@ -68,7 +68,10 @@ def test_a_like_canary_would_not(tmp_path: Path) -> None:
         ({"canary": {"requests": 3, "errors": 4}}, "canary.errors: 4 of 3 requests"),
         ({"canary": {"requests": 3, "latency": {"le": [1, 1], "count": [1, 1, 1]}}}, "bounds have to rise"),
         ({"canary": {"requests": 3, "latency": {"le": [1], "count": [3]}}}, "1 counts for 1 bounds"),
-        ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, -1]}}}, "counts below 0"),
+        ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, -1]}}}, "a count below 0"),
+        ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, 2**60]}}}, "or above 9.0072e+15"),
+        ({"canary": {"requests": 10**30}}, "canary.requests: more than 9.0072e+15"),
+        ({"canary": {"requests": 1, "latency": {"le": [1, 1e300], "count": [1, 0, 0]}}}, "beyond 1e+09"),
         ({"t": -5.0}, "t: -5 does not come after 0; sort the ticks"),
     ],
 )
@@ -100,6 +103,25 @@ def test_the_command_says_what_happened_and_exits_with_3_if_the_canary_failed(tm
     assert run.exit_code == 3
     assert "by latency-p95" in run.output
     assert json.loads(out.read_text())["verdict"] == "Fail"
+
+
+def test_the_policys_burst_tolerance_counts() -> None:
+    policy = resource.policy(planning.builtin() | {"burstTolerance": "25s"})
+    assert {one.burst_tolerance for one in gather.begun(policy)} == {25.0}
+
+
+@pytest.mark.parametrize("out", ["missing/out.json", ".", "ticks.jsonl"])
+def test_the_command_refuses_a_result_that_cannot_be_written_before_it_begins(
+    tmp_path: Path, out: str
+) -> None:
+    file = written(tmp_path, recorded(seconds=2))
+    before = file.read_text()
+
+    run = CliRunner().invoke(serin, ["backtest", str(file), "--json", str(tmp_path / out)])
+
+    assert run.exit_code == 2
+    assert "--json" in run.output
+    assert file.read_text() == before
 
 
 def test_the_command_refuses_a_file_that_is_not_there_with_exit_code_2(tmp_path: Path) -> None:

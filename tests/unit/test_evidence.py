@@ -16,6 +16,7 @@ from analysis.evidence import (
     load,
     next_step,
     normalised,
+    question,
     restart,
     save,
     update,
@@ -226,3 +227,22 @@ def test_one_large_tick_after_an_absence_is_scored_whole() -> None:
     )
     after = update(history(CheckKind.LATENCY), Sample(30, 230, stable), Sample(30, 230, canary))
     assert 8 < after.log_e <= 700
+
+
+def test_nothing_is_bet_on_cold_caches_where_no_bucket_is_twice_the_margin_away() -> None:
+    """Ends at 0.2 s: x1.4 of the 0.2 that 5 % of stable exceed cannot be asked."""
+    le, spec = (0.1, 0.2), SPECS[CheckKind.LATENCY]
+
+    def both(second: int, slow: int) -> tuple[Sample, Sample]:
+        pods = tuple(PodSample(f"s{j}", f"n{j}", Histogram(le, (95, 5, 0))) for j in range(5))
+        cold = tuple(PodSample(f"c{j}", f"m{j}", Histogram(le, (20 - slow, 0, slow))) for j in range(2))
+        return Sample(second, second + 1.0, pods), Sample(second, second + 1.0, cold)
+
+    evidence = begin(spec, steps=2)
+    for second in range(20):
+        evidence = update(evidence, *both(second, 0))
+    evidence = next_step(evidence, at=20.0)
+    assert question(evidence, widened=2.0) is None
+    for second in range(20, 28):
+        evidence = update(evidence, *both(second, 6))
+    assert evidence.log_e == pytest.approx(0.0)

@@ -104,7 +104,14 @@ def test_whatever_is_missing_there_is_a_sentence_on_one_line(
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.00042, "0.42 ms"), (0.0125, "12.5 ms"), (0.1418, "142 ms"), (1.42, "1.42 s"), (90, "1 min 30 s")],
+    [
+        (0.00042, "0.42 ms"),
+        (0.0125, "12.5 ms"),
+        (0.1418, "142 ms"),
+        (1.42, "1.42 s"),
+        (90, "1 min 30 s"),
+        (1e300, "1e+300 s"),
+    ],
 )
 def test_latencies_are_said_with_three_figures(value: float, text: str) -> None:
     assert explain.seconds(value) == text

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource, wire
-from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange
+from controller.model import Checkpoint, Message, Page, Reason, Run, Stage, WeightChange
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -107,6 +107,13 @@ def test_the_annotation_overrides_the_latency_margin_alone() -> None:
     assert (latency.max_increase, errors.max_increase) == (0.35, 0.5)
 
 
+def test_a_check_may_name_another_page_of_the_pods() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["checks"][0]["source"] = {"scrape": {"port": 9090}}
+    assert resource.run(obj).plan.policy.pages == {"latency-p95": Page(port=9090)}
+    assert resource.run(canary_run()).plan.policy.pages == {}
+
+
 def test_a_field_that_cannot_be_read_is_named() -> None:
     obj = canary_run()
     obj["spec"]["plan"]["policy"]["steps"] = ["five"]
@@ -191,6 +198,11 @@ def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() ->
     assert resource.commands(obj).abort == "enough"
     place = resource.place(obj)
     assert (place.namespace, place.virtual_service, place.canary_subset) == ("shop", "model", "canary")
+
+
+def test_every_request_may_not_fail() -> None:
+    checks = [{"name": "errors", "type": "ErrorRate", "plus": "100%"}]
+    assert "checks[errors].plus: 100% allows everything" in str(resource.unusable({"checks": checks}))
 
 
 def test_a_margin_that_allows_everything_is_refused() -> None:

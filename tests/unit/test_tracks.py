@@ -113,6 +113,14 @@ def test_a_window_holds_the_ticks_a_burst_can_cover_by_half(tick: float, ticks_l
     assert 60 - left == pytest.approx(ticks_left_out, abs=2 if tick < 1 else 1e-6)
 
 
+def test_with_no_tolerance_nothing_is_left_out_even_of_ticks_that_overlap() -> None:
+    assert worth(fed(np.ones((10, 1)), tolerance=0.0, tick=0.5))[STARTED, 0, 0] == pytest.approx(10.0)
+    state = fed(np.ones((20, 1)), tolerance=0.0)
+    one = np.ones((1, 1, E))
+    late = advanced(state, one, one, phi=1.0, start=6.0, end=21.0, tolerance=0.0, timeout=TIMEOUT)
+    assert worth(late)[STARTED, 0, 0] == pytest.approx(21.0)
+
+
 def test_state_does_not_grow() -> None:
     state = fed(np.full((7500, 1), -0.01), tick=0.2)
     assert state.whole.shape == (3, 1, E)
@@ -124,8 +132,17 @@ def test_late_capital_is_put_in_over_the_timeout_and_no_more() -> None:
     assert shares[:11] == [0.0] * 11
     assert (np.diff(shares[10:]) > 0).all()
     assert late_share(60, TIMEOUT) > 0.7
-    assert late_share(TIMEOUT, TIMEOUT) == pytest.approx(1.0)
-    assert late_share(10 * TIMEOUT, TIMEOUT) < 1.3
+    assert late_share(TIMEOUT, TIMEOUT) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.001, 1.0, 60.0, TIMEOUT])
+def test_no_step_bets_more_than_it_has_however_short_its_timeout_and_long_it_is_held(timeout: float) -> None:
+    shares = np.array([late_share(age, timeout) for age in np.geomspace(1, 1e9, 200)])
+    assert (np.diff(shares) > 0).all()
+    assert shares[-1] <= 1.0
+
+
+def test_all_capital_is_there_once() -> None:
     assert pytest.approx(1.0) == AT_ONCE + LATER
 
 

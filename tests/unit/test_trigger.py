@@ -151,6 +151,8 @@ def test_steps_and_margin_come_from_annotations_over_the_policy() -> None:
         ({f"{PREFIX}steps": "50,100"}, 'serin.dev/steps: "50,100"', "promotion is what follows"),
         ({f"{PREFIX}steps": ""}, 'serin.dev/steps: ""', "1 to 20 rising percentages"),
         ({f"{PREFIX}max-latency-increase": "0.2"}, '"0.2" is not a percentage', 'write for example "20%"'),
+        ({f"{PREFIX}max-latency-increase": "0%"}, '"0%" is not a percentage above 0%', "for example"),
+        ({f"{PREFIX}max-latency-increase": "20001%"}, "max-latency-increase", "up to 10000%"),
         ({f"{PREFIX}canary-of": "other/model"}, '"other/model"', "share a namespace"),
         ({f"{PREFIX}canary-of": "model-canary"}, "is this Deployment itself", "name the stable one"),
         ({f"{PREFIX}canary-of": "nobody"}, 'no Deployment "nobody"', "create it or correct the name"),
