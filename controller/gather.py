@@ -25,6 +25,8 @@ Json = Any
 
 # log of the e-value from which traffic is said not to follow the weight.
 FOLLOW_LOG_E = log(1000)
+# Before that proxies may not know the weight, and one arm's pages may be a round ahead of the other's.
+SETTLED = 3.0  # s of a weight in which both arms were counted
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200
 
@@ -102,7 +104,8 @@ def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float) -> LoadSee
         step_canary_requests=step.canary,
         silence=round(last.silence / sampled),
         silent_for=timedelta(seconds=silent),
-        follows_weight=follows(run.weight, stable=last.stable, canary=last.canary, sampled=sampled),
+        follows_weight=last.seconds < SETTLED
+        or follows(run.weight, stable=last.stable, canary=last.canary, sampled=sampled),
     )
 
 

@@ -171,3 +171,11 @@ def test_silence_is_scaled_to_all_of_stables_pods() -> None:
     seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=0.25)
 
     assert (seen.silence, seen.silent_for, seen.step_canary_requests) == (200, timedelta(seconds=4), 7)
+
+
+@pytest.mark.parametrize(("until", "follows_weight"), [(0.0, True), (1002.9, True), (1003.0, False)])
+def test_a_weight_that_is_new_is_not_said_to_be_unheeded(until: float, *, follows_weight: bool) -> None:
+    """A second after a raise stable's pages may count and the canary's not yet: 200 requests to none."""
+    load = Load(since=1000.0, stable=200, stable_until=1010.0, canary_until=until, silent_since=1000.0)
+    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=1.0)
+    assert seen.follows_weight is follows_weight
