@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from analysis.bursts import Bursts
 from analysis.dispersion import Dispersion
+from analysis.informed import Informed
 from analysis.packing import Array, Unpacking, packed
 from analysis.state import CheckSpec, Evidence, Memory
 from analysis.tracks import Tracks
 
-EVIDENCE_VERSION = 2  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 3  # raised when what is saved, or what it means, changes
 
 
 def save(evidence: Evidence) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def load(
         memory=Memory(le, canary_le, *arrays.take(4)),
         dispersion=Dispersion(nodes, *arrays.take(4)),
         tracks=_tracks(value, arrays),
+        informed=_informed(arrays),
         weight=arrays.take(1)[0],
         passing=arrays.take(1)[0],
         tally=arrays.take(1)[0],
@@ -72,16 +75,23 @@ def load(
 
 
 def _tracks(value: Mapping[str, Any], arrays: Unpacking) -> Tracks:
-    whole, base, without, marks, windows = arrays.take(5)
+    whole, base, without = arrays.take(3)
     warm_up, given, ends = value["warmUp"], value["given"], value["blockEnds"]
-    return Tracks(whole, base, without, marks, windows, warm_up, given, ends)
+    return Tracks(whole, base, without, Bursts(*arrays.take(3)), warm_up, given, ends)
+
+
+def _informed(arrays: Unpacking) -> Informed:
+    capital, began = arrays.take(2)
+    return Informed(capital, began, Bursts(*arrays.take(3)), arrays.take(1)[0])
 
 
 def _arrays(evidence: Evidence) -> list[Array]:
-    memory, noise, state = evidence.memory, evidence.dispersion, evidence.tracks
+    memory, noise, state, bet = evidence.memory, evidence.dispersion, evidence.tracks, evidence.informed
     return [
         *(memory.recent, memory.recent_canary, memory.step_stable, memory.step_canary),
         *(noise.n, noise.k, noise.length, noise.sums),
-        *(state.whole, state.base, state.without, state.marks, state.windows),
+        *(state.whole, state.base, state.without),
+        *(state.bursts.over, state.bursts.marks, state.bursts.windows),
+        *(bet.capital, bet.began, bet.bursts.over, bet.bursts.marks, bet.bursts.windows, bet.belief),
         *(evidence.weight, evidence.passing, evidence.tally),
     ]

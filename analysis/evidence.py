@@ -3,7 +3,8 @@
 Start reading here. One tick goes through
 
     samples -> cells by node -> a Question (decided from the past) -> gains (proportions)
-            -> tracks (late faults, nodes, bursts) -> and only then into the memory of the past
+            -> tracks (late faults, nodes, bursts) and informed (as the whole distribution advises)
+            -> and only then into the memory of the past
 
 Everything is a value: `update` returns new evidence and leaves the old one alone. What is kept is
 bounded, does not grow with time, and survives `save` and `load` bit by bit (numbers are rounded to
@@ -14,13 +15,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis import cells, dispersion, distributions, proportions, quantiles, tracks
+from analysis import (
+    belief,
+    cells,
+    dispersion,
+    distributions,
+    informed,
+    proportions,
+    quantiles,
+    tracks,
+)
+from analysis.bursts import LIMIT
 from analysis.cells import MEMORIES, Tick
 from analysis.checkpoint import EVIDENCE_VERSION, load, save
+from analysis.informed import Informed
 from analysis.packing import rounded
 from analysis.proportions import WAY_TO_ALIKE, Array, Question
 from analysis.samples import Sample
-from analysis.state import SHARES, CheckKind, CheckSpec, Evidence, normalised
+from analysis.state import SHARES, CheckKind, CheckSpec, Evidence, Memory, normalised
 
 __all__ = [
     "EVIDENCE_VERSION",
@@ -60,6 +72,7 @@ def begin(
         memory=cells.blank(spec.kind),
         dispersion=dispersion.unmeasured(),
         tracks=tracks.fresh(groups=1, lenses=len(weight), warm_up=0.0),
+        informed=informed.fresh(len(weight)),
         weight=weight,
         passing=_no_passing(spec),
         tally=np.zeros(4),
@@ -88,7 +101,11 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
 
 def next_step(evidence: Evidence, *, at: float) -> Evidence:
     """A weight step begins: the finished step's evidence is frozen, fresh evidence begins."""
-    return replace(_step_forgotten(evidence, at), finished=(*evidence.finished, evidence.log_e))
+    return replace(
+        _step_forgotten(evidence, at),
+        finished=(*evidence.finished, evidence.log_e_of_tracks),
+        informed=informed.next_step(evidence.informed),
+    )
 
 
 def restart(evidence: Evidence, *, at: float) -> Evidence:
@@ -163,6 +180,7 @@ def _step_forgotten(evidence: Evidence, at: float, *, warm_up: float = tracks.WA
         groups=(),
         memory=cells.step_forgotten(evidence.memory),
         tracks=tracks.fresh(groups=1, lenses=len(evidence.weight), warm_up=warm_up),
+        informed=informed.restarted(evidence.informed),
         passing=_no_passing(evidence.spec),
         tally=np.zeros(4),
     )
@@ -186,8 +204,14 @@ def _with_canary(evidence: Evidence, tick: Tick) -> Evidence:
     began = tick.start if evidence.step_began is None else evidence.step_began
     new = tuple(node for node in sorted(tick.canary) if node not in evidence.groups)
     groups = (*evidence.groups, *new)[: dispersion.MOST_NODES]
-    room = tracks.regrouped(evidence.tracks, min(len(groups), tracks.MOST_GROUPS))
-    return replace(evidence, step_began=began, groups=groups, tracks=room)
+    count = min(len(groups), tracks.MOST_GROUPS)
+    return replace(
+        evidence,
+        step_began=began,
+        groups=groups,
+        tracks=tracks.regrouped(evidence.tracks, count),
+        informed=informed.regrouped(evidence.informed, count),
+    )
 
 
 def _comparable(evidence: Evidence, tick: Tick) -> bool:
@@ -216,14 +240,30 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
         tolerance=evidence.burst_tolerance,
         timeout=evidence.step_timeout,
     )
+    bet = _informed_gains(evidence, tick, canary, wide if filling else asked) / phi
     return replace(
         evidence,
         tracks=tracks.rounded_to_32_bits(after),
+        informed=informed.advanced(
+            evidence.informed, bet, middle=(start + end) / 2, tolerance=evidence.burst_tolerance
+        ),
         passing=_passing(evidence, tick, asked, phi),
         tally=rounded(evidence.tally + _hits(asked, tick)),
         phi=phi,
         both_at=tick.end,
     )
+
+
+def _informed_gains(evidence: Evidence, tick: Tick, canary: Array, asked: Question | None) -> Array:
+    """What the belief's own bet brings (L,): none where it expects the canary within the margin."""
+    if evidence.informed_share == 0 or asked is None:
+        return np.zeros(len(evidence.weight))
+    memory = evidence.memory
+    rates = belief.expected_rates(evidence.informed.belief, memory.recent, memory.le, memory.canary_le, asked)
+    bet = rates > asked.line * informed.CLEARLY
+    p1 = np.where(bet, np.clip(rates, proportions.EDGE, 1 - proportions.EDGE), 0.5)[:, :, None]
+    gains = proportions.log_gains(asked, tick.stable_cells, canary, p1)[:, :, 0]
+    return np.asarray(np.where(bet, gains, 0.0).sum(axis=0))
 
 
 def _grouped(evidence: Evidence, tick: Tick) -> Array:
@@ -250,7 +290,7 @@ def _passing(evidence: Evidence, tick: Tick, asked: Question, phi: float) -> Arr
     if proof is None:
         return evidence.passing
     gains = proportions.log_gains(proof, tick.stable_cells, tick.canary_cells[None, :], proof.better())[0]
-    return rounded(np.clip(evidence.passing + gains / phi, -tracks.LIMIT, tracks.LIMIT))
+    return rounded(np.clip(evidence.passing + gains / phi, -LIMIT, LIMIT))
 
 
 def _hits(asked: Question, tick: Tick) -> Array:
@@ -268,10 +308,28 @@ def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence
             for node, counted in tick.stable.items()
         }
         noise = dispersion.observed(noise, counts, seconds=tick.seconds)
+    memory = cells.remembered(evidence.memory, tick, since=evidence.at)
     return replace(
         evidence,
         at=tick.end,
-        memory=cells.remembered(evidence.memory, tick, since=evidence.at),
+        memory=memory,
+        informed=_believing(evidence, tick, memory),
         stable_nodes=len(tick.stable) or evidence.stable_nodes,
         dispersion=noise,
     )
+
+
+def _believing(evidence: Evidence, tick: Tick, memory: Memory) -> Informed:
+    """With what the tick says of the canary's whole distribution."""
+    if evidence.informed_share == 0 or tick.canary_cells.sum() <= 0:
+        return evidence.informed
+    after = belief.revised(
+        evidence.informed.belief,
+        memory.recent[-1],  # the quicker memory: a slow one lags behind what happens to both arms
+        _grouped(evidence, tick),
+        memory.le,
+        memory.canary_le,
+        phi=evidence.phi,
+        seconds=tick.seconds,
+    )
+    return replace(evidence.informed, belief=after)

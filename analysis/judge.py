@@ -1,7 +1,8 @@
 """From evidence to a verdict: how checks and steps combine under one alpha.
 
-The run's evidence is `sum over checks of share x (sum over steps of pi_s x E)`, where steps to come
-count 1 and finished ones are frozen. It is itself an e-process, however the checks depend on each
+The run's evidence is `sum over checks of share x E`. A check's E is the sum over steps of pi_s x E_s,
+where steps to come count 1 and finished ones are frozen; for latency half of it, and half is one product
+over the whole run (`informed`). It is itself an e-process, however the checks depend on each
 other; when it reaches 1 / alpha the run fails (Ville's inequality).
 """
 
@@ -12,8 +13,8 @@ from enum import IntEnum
 import numpy as np
 
 from analysis import distributions, proportions, quantiles
+from analysis.bursts import LIMIT
 from analysis.evidence import PASS_PLUS, PASS_TOLERANCE, CheckKind, CheckSpec, Evidence, question
-from analysis.tracks import LIMIT
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
@@ -35,7 +36,7 @@ class Verdict(IntEnum):
 class CheckJudgement:
     """One check's verdict and the figures that explain it.
 
-    `log_e` is the check's term of the run's sum, log(share x mixture over steps); the run fails when
+    `log_e` is the check's term of the run's sum, log(share x E); the run fails when
     the sum reaches log(1/alpha). `estimate` and `interval` are in the check's own unit: a ratio of
     quantiles, a difference of rates, a total variation distance; None while not estimable. The
     interval holds at all times at once with probability 1 - alpha, for a step that does not change.
@@ -108,12 +109,13 @@ def step_weights(steps: int) -> tuple[float, ...]:
 
 
 def log_term(evidence: Evidence) -> float:
-    """The check's term of the run's sum: log(share x sum over steps of pi_s x E_s)."""
+    """The check's term of the run's sum: log(share x E)."""
     weights = step_weights(max(evidence.steps, evidence.step + 1))
-    logs = (*evidence.finished, evidence.log_e)
+    logs = (*evidence.finished, evidence.log_e_of_tracks)
     values = np.zeros(len(weights))
     values[: len(logs)] = logs
-    term = proportions.log_sum(values, np.array(weights)) + np.log(max(evidence.spec.share, 1e-300))
+    of_tracks = float(proportions.log_sum(values, np.array(weights)))
+    term = evidence.mixed(of_tracks, evidence.informed.log_e) + np.log(max(evidence.spec.share, 1e-300))
     return float(np.clip(term, -LIMIT, LIMIT))
 
 

@@ -106,16 +106,17 @@ def log_gains(question: Question, stable: Array, canary: Array, p1: Array) -> Ar
     """Log e-values of one tick, [N, L, E], by group of canary nodes.
 
     `stable` (K_s,) are the arm's cells, `canary` (N, K_c) those of each group, `p1` (L, E) the
-    alternatives, all on one side of the margin. Stable's part of the evidence is shared among the
-    groups as their requests are. Zero where an arm has no request, or the margin allows everything.
+    alternatives, or (N, L, E) by group, all on one side of the margin. Stable's part of the evidence
+    is shared among the groups as their requests are. Zero where an arm has no request, or the margin
+    allows everything.
 
     Guarantee: the sum over all groups is the log of an e-value; so is the sum over any choice of
-    groups made without looking (Jensen's inequality for stable's fractional share).
+    groups made without looking (Hölder's inequality for stable's fractional shares).
     """
     n_j, n_s = canary.sum(axis=1), float(stable.sum())
     n_c = float(n_j.sum())
     if n_c <= 0 or n_s <= 0:
-        return np.zeros((len(n_j), *p1.shape))
+        return np.zeros((len(n_j), *p1.shape[-2:]))
     line = question.line[:, None]
     possible = (line < 1 - 10 * EDGE) | (p1 < (1 + question.q[:, None]) / 2)
     q = np.broadcast_to(question.q[:, None], p1.shape)

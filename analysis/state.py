@@ -6,8 +6,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from analysis import tracks
+from analysis import informed, tracks
 from analysis.dispersion import Dispersion
+from analysis.informed import Informed
 from analysis.proportions import Array
 from analysis.tracks import Tracks
 
@@ -77,11 +78,12 @@ class Memory:
 class Evidence:
     """All that one check's ticks have said so far.
 
-    `finished`: log e of each finished step, frozen. `step_began`: None until a canary tick was seen
-    in the first step. `at`: end of the last tick; `both_at`: of the last with traffic in both arms
-    in this step. `groups`: canary nodes' keys in order of appearance. `phi`: as last used. `weight`
-    (L,): mass of the lenses. `passing` (P, E'): log e for a Pass, by set. `tally`: requests and hits
-    of canary and of stable at the thresholds in use, this step.
+    Part of the capital is bet by `tracks`, anew in each step, and part is `informed`, one sum for the run.
+    `finished`: what the tracks made of each finished step, log e, frozen. `step_began`: None until a
+    canary tick was seen in the first step. `at`: end of the last tick; `both_at`: of the last with
+    traffic in both arms in this step. `groups`: canary nodes' keys in order of appearance. `phi`: as
+    last used. `weight` (L,): mass of the lenses. `passing` (P, E'): log e for a Pass, by set. `tally`:
+    requests and hits of canary and of stable at the thresholds in use, this step.
     """
 
     spec: CheckSpec
@@ -98,6 +100,7 @@ class Evidence:
     memory: Memory
     dispersion: Dispersion
     tracks: Tracks
+    informed: Informed
     weight: Array
     passing: Array
     tally: Array
@@ -108,9 +111,26 @@ class Evidence:
         return len(self.finished)
 
     @property
+    def informed_share(self) -> float:
+        """How much of the capital is bet as the whole distribution advises: latency's has one."""
+        return informed.SHARE if self.spec.kind is CheckKind.LATENCY else 0.0
+
+    @property
     def log_e(self) -> float:
         """Log e of this step against "within the margin"."""
+        return self.mixed(self.log_e_of_tracks, self.informed.log_e_of_step)
+
+    @property
+    def log_e_of_tracks(self) -> float:
+        """The tracks' part of it."""
         return tracks.log_mixture(self.tracks, self.weight, self.step_timeout)
+
+    def mixed(self, of_tracks: float, of_informed: float) -> float:
+        """Log of both parts' capital together, from the logs of what one unit of each has become."""
+        share = self.informed_share
+        if share == 0:
+            return of_tracks
+        return float(np.logaddexp(np.log(1 - share) + of_tracks, np.log(share) + of_informed))
 
     @property
     def log_e_pass(self) -> float:

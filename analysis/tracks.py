@@ -8,8 +8,7 @@ Against bursts of single nodes, what counts is less than the whole:
 * with two canary nodes or more, no node counts more than `LEAD` times what all the others together
   brought, plus `AHEAD`, within each block of half a minute: a fault of the version shows on all nodes
   at the same time;
-* with one, everything except its best burst: the window of at most `tolerance` seconds without which
-  the least is left.
+* with one, everything except its best burst (`bursts`).
 Both only throw capital away, so they are as valid as the plain e-process is.
 
 Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes. Times are seconds of the step.
@@ -19,6 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from analysis import bursts
+from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import rounded
 from analysis.proportions import EFFECT_WEIGHTS, EFFECTS, Array, log_sum
 
@@ -34,9 +35,7 @@ WARM_UP = 10.0  # s of a weight step in which caches fill and half the capital a
 BLOCK = 30.0  # s; within one, nodes are held to each other, between two they are forgiven
 LEAD, AHEAD = 2.0, 3.0  # with equality instead (1 and 2) chance differences of two nodes cost x2 two seconds
 MOST_GROUPS = 4  # more canary nodes than that are counted in four groups
-MARKS = 24  # windows a burst is sought in are this fine a part of the tolerance
 POWERS = np.array([0.5, 0.5, 1.0])  # of phi that each track pays: restarts are what noise profits from
-LIMIT = 700.0  # log e stays within this, so that exp() stays finite
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,16 +45,14 @@ class Tracks:
     Of the late track's, what has been put in so far.
 
     `whole` (C, L, E): with every gain. `base` (C, L, E): had nothing been gained in the block that is
-    open. `without` (C, N, L, E): with all gains but those of one group in this block; of one group alone:
-    without the worst burst that is over. `marks` (M,), `windows` (M, C, L, E): one group's bursts that
-    may go on, when they began and what there is without them. `given`: late capital is in up to here.
+    open. `without` (C, N, L, E): with all gains but those of one group in this block; no group where
+    there is one only, which has `bursts` instead. `given`: late capital is in up to here.
     """
 
     whole: Array
     base: Array
     without: Array
-    marks: Array
-    windows: Array
+    bursts: Bursts
     warm_up: float
     given: float
     block_ends: float
@@ -63,7 +60,7 @@ class Tracks:
     @property
     def groups(self) -> int:
         """Of canary nodes, held to each other."""
-        return int(self.without.shape[1])
+        return max(1, int(self.without.shape[1]))
 
 
 def fresh(*, groups: int, lenses: int, warm_up: float = WARM_UP) -> Tracks:
@@ -109,10 +106,11 @@ def advanced(
     each = np.stack([wide, nothing, nothing] if filling else [gains, gains, gains])
     each = each / (phi**POWERS)[:, None, None, None]
     total = each.sum(axis=1)
-    later = replace(tracks, whole=_within(tracks.whole + total))
+    later = replace(tracks, whole=within(tracks.whole + total))
     if tracks.groups == 1:
-        return _with_window(later, total, before=tracks.whole, middle=middle, tolerance=tolerance)
-    later = replace(later, without=_within(tracks.without + total[:, None] - each))
+        left = bursts.after(tracks.bursts, total, before=tracks.whole, middle=middle, tolerance=tolerance)
+        return replace(later, bursts=left)
+    later = replace(later, without=within(tracks.without + total[:, None] - each))
     if end < tracks.block_ends:
         return later
     return _grouped(
@@ -127,9 +125,8 @@ def advanced(
 def worth(tracks: Tracks) -> Array:
     """The capital that counts (C, L, E): never more than `whole`."""
     if tracks.groups == 1:
-        left = np.concatenate([tracks.whole[None], tracks.without[:, 0][None], tracks.windows])
-        return np.asarray(left.min(axis=0))
-    return _within(
+        return tracks.bursts.left(tracks.whole)
+    return within(
         tracks.base + held(tracks.whole - tracks.base, tracks.without - tracks.base[:, None], axis=1)
     )
 
@@ -169,20 +166,17 @@ def rounded_to_32_bits(tracks: Tracks) -> Tracks:
         whole=rounded(tracks.whole),
         base=rounded(tracks.base),
         without=rounded(tracks.without),
-        marks=rounded(tracks.marks),
-        windows=rounded(tracks.windows),
+        bursts=bursts.rounded_to_32_bits(tracks.bursts),
     )
 
 
 def _grouped(whole: Array, groups: int, *, warm_up: float, given: float, block_ends: float) -> Tracks:
-    """With this capital and nothing gained since. No burst of one group is over yet: nothing is worst."""
-    without = np.repeat(whole[:, None], groups, axis=1) if groups > 1 else np.full_like(whole[:, None], LIMIT)
+    """With this capital and nothing gained since, by any group or in any burst."""
     return Tracks(
         whole=whole,
         base=whole,
-        without=without,
-        marks=np.zeros(0),
-        windows=np.zeros((0, *whole.shape)),
+        without=np.repeat(whole[:, None], groups if groups > 1 else 0, axis=1),
+        bursts=bursts.none(whole),
         warm_up=warm_up,
         given=given,
         block_ends=block_ends,
@@ -195,34 +189,8 @@ def _with_late_capital(tracks: Tracks, until: float, timeout: float) -> Tracks:
     if more <= 0:
         return tracks
     added = np.log(more)
-    whole, base, without, windows = (
-        one.copy() for one in (tracks.whole, tracks.base, tracks.without, tracks.windows)
-    )
-    for late in (whole[LATE], base[LATE], without[LATE], windows[:, LATE]):
+    whole, base, without = (one.copy() for one in (tracks.whole, tracks.base, tracks.without))
+    left = replace(tracks.bursts, over=tracks.bursts.over.copy(), windows=tracks.bursts.windows.copy())
+    for late in (whole[LATE], base[LATE], without[LATE], left.over[LATE], left.windows[:, LATE]):
         np.logaddexp(late, added, out=late)
-    return replace(tracks, whole=whole, base=base, without=without, windows=windows, given=until)
-
-
-def _with_window(tracks: Tracks, total: Array, *, before: Array, middle: float, tolerance: float) -> Tracks:
-    """With every burst that may have ended before this tick, goes on in it, or begins with it.
-
-    A burst holds the ticks whose middles lie less than the tolerance apart: those one of that length can
-    cover by more than half. Which of two that are over leaves less does not change any more, so the least
-    is all that is kept. Ticks within a 24th of the tolerance share a mark, with the lesser capital and the
-    later time: bursts then reach further, never less far.
-    """
-    ended = np.concatenate([tracks.without[:, 0][None], tracks.windows]).min(axis=0)
-    on = middle - tracks.marks < tolerance
-    marks, windows = tracks.marks[on], tracks.windows[on]
-    if tolerance <= 0:  # nothing is left out
-        return replace(tracks, without=_within(ended + total)[:, None])
-    if len(marks) and marks[-1] // (tolerance / MARKS) == middle // (tolerance / MARKS):
-        marks, windows = np.append(marks[:-1], middle), windows.copy()
-        windows[-1] = np.minimum(windows[-1], before)
-    else:
-        marks, windows = np.append(marks, middle), np.concatenate([windows, before[None]])
-    return replace(tracks, without=_within(ended + total)[:, None], marks=marks, windows=windows)
-
-
-def _within(capital: Array) -> Array:
-    return np.clip(capital, -LIMIT, LIMIT)
+    return replace(tracks, whole=whole, base=base, without=without, bursts=left, given=until)

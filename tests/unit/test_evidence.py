@@ -133,8 +133,9 @@ def test_a_tick_that_began_before_the_step_is_not_scored() -> None:
 def test_a_step_that_ends_is_frozen_and_the_next_begins_at_one() -> None:
     evidence = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=1.4)
     after = next_step(evidence, at=60.0)
-    assert after.finished == (evidence.log_e,)
+    assert after.finished == (evidence.log_e_of_tracks,)
     assert after.log_e == pytest.approx(0.0)
+    assert after.informed.log_e == evidence.informed.log_e > 1.0
     assert after.step == 1
     assert after.memory.recent.sum() == evidence.memory.recent.sum()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
+from analysis.informed import SHARE
 from analysis.judge import Judgement, Verdict, judge, log_term, step_weights
 from analysis.samples import Counts, Histogram, PodSample, Sample
 
@@ -70,7 +71,10 @@ def test_the_run_is_the_weighted_sum_of_checks_and_steps() -> None:
     spec = replace(LATENCY, share=0.4)
     evidence = next_step(fed(spec, steps=3, bad=1.2), at=60.0)
     weights = step_weights(3)
-    expected = 0.4 * (weights[0] * np.exp(evidence.finished[0]) + weights[1] + weights[2])
+    of_tracks = weights[0] * np.exp(evidence.finished[0]) + weights[1] + weights[2]
+    of_informed = np.exp(evidence.informed.log_e)
+    assert of_informed != pytest.approx(of_tracks, rel=0.01)
+    expected = 0.4 * ((1 - SHARE) * of_tracks + SHARE * of_informed)
     assert np.exp(log_term(evidence)) == pytest.approx(expected)
     other = fed(replace(ERRORS, share=0.6), steps=3)
     total = np.exp(log_term(evidence)) + np.exp(log_term(other))

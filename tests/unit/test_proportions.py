@@ -1,5 +1,7 @@
 """The safe 2x2: against exact enumeration, a general optimiser and the closed form."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -97,6 +99,19 @@ def test_any_choice_of_groups_keeps_the_expectation_at_one() -> None:
             )
             total += binom.pmf(k_s, n[2], p_s) * binom.pmf(a, n[0], p_c) * np.exp(gains[0, 0])
     assert total.max() <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(("p1", "least"), [((0.2, 0.2), 0.97), ((0.15, 0.2), 0.97), ((0.08, 0.6), 0.5)])
+def test_groups_may_have_alternatives_of_their_own(p1: tuple[float, float], least: float) -> None:
+    question = asked(0.05, 1.0, 0.0)
+    n_c, n_s, p = (3, 4), 20, 0.05
+    total = 0.0
+    for k_s, a, b in itertools.product(range(n_s + 1), range(n_c[0] + 1), range(n_c[1] + 1)):
+        canary = np.array([[n_c[0] - a, a], [n_c[1] - b, b]])
+        gains = log_gains(question, np.array([n_s - k_s, k_s]), canary, np.reshape(p1, (2, 1, 1)))
+        weight = binom.pmf(k_s, n_s, p) * binom.pmf(a, n_c[0], p) * binom.pmf(b, n_c[1], p)
+        total += weight * np.exp(gains.sum())
+    assert least < total <= 1 + 1e-9
 
 
 def test_groups_share_what_the_whole_arm_gains() -> None:

@@ -124,7 +124,7 @@ def test_with_no_tolerance_nothing_is_left_out_even_of_ticks_that_overlap() -> N
 def test_state_does_not_grow() -> None:
     state = fed(np.full((7500, 1), -0.01), tick=0.2)
     assert state.whole.shape == (3, 1, E)
-    assert len(state.marks) == len(state.windows) <= 30
+    assert len(state.bursts.marks) == len(state.bursts.windows) <= 30
 
 
 def test_late_capital_is_put_in_over_the_timeout_and_no_more() -> None:
