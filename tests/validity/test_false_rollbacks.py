@@ -52,12 +52,14 @@ def test_identical_software_is_not_rolled_back(noise: str) -> None:
     assert not any(np.isfinite(run.failed) for run in runs)
 
 
-def test_one_bursting_node_of_two_is_not_the_version() -> None:
-    """One canary node five times slower for 20 s, the other well: never, whatever alpha."""
+@pytest.mark.parametrize("healed", [120.0, np.inf])
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_one_ill_node_of_two_is_not_the_version(seed: int, healed: float) -> None:
+    """One canary node five times slower, for 20 s or for good, the other well: never, whatever alpha."""
     well, ill = QUIET, replace(QUIET, factor=5.0, onset=100.0)
     evidence, highest = begin(SPECS[LATENCY], steps=1), -np.inf
-    for (stable, canary), (_, slow) in zip(ticks(well, 1), ticks(ill, 1), strict=True):
-        pods = canary.pods[:1] + slow.pods[1:] if canary.end < 120 else canary.pods
+    for (stable, canary), (_, slow) in zip(ticks(well, seed), ticks(ill, seed), strict=True):
+        pods = canary.pods[:1] + slow.pods[1:] if canary.end < healed else canary.pods
         evidence = update(evidence, stable, Sample(canary.start, canary.end, pods))
         highest = max(highest, log_term(evidence))
     assert highest < np.log(10)

@@ -21,6 +21,7 @@ FAULTS = {
     "p95 x5": (replace(TWO, factor=5.0), 0.45, 3.0),
     "p95 x2": (replace(TWO, factor=2.0), 0.45, 9.0),
     "p95 x2 from the start": (replace(TWO, factor=2.0, onset=0.0), 0.45, 9.0),
+    "p95 x2, two minutes into a step": (replace(TWO, factor=2.0, onset=120.0, seconds=150.0), 0.45, 9.0),
     "p95 x2, all noise": (noisy(replace(TWO, factor=2.0)), 0.45, 20.0),
     "p95 x5, one pod": (replace(ONE, factor=5.0), 0.45, 10.0),
     "p95 x2, one pod": (replace(ONE, factor=2.0), 0.45, 20.0),
