@@ -3,14 +3,14 @@
 Only the tail is asked about, and of ten requests a second hardly two a second are in it even when a
 fault doubles every latency. But all ten are late, and all may be looked at before the *next* tick is
 bet on. So the canary's histogram is compared with stable's, shifted by each factor of a grid: a
-Bayesian filter over factors, which may change at any time. It costs nothing while all is well, and
+Bayesian filter over factors, which may change at any time. It costs next to nothing while all is well, and
 after two or three seconds it knows that a fault began and how large it is; a bet that has to learn
 both from the tail pays for it with capital.
 
 Right or wrong, it only decides how much is bet: the bet is as valid with a bad belief as with a good one.
 
 A node's own evidence counts in its belief no more than what the others say: where one node alone is
-slow, nothing is bet on it, and whatever is bet on the others is lost.
+slow, little is bet on it, and what is bet on the others is lost.
 
 Symbols: N groups of canary nodes, J factors, K buckets, L lenses.
 """
@@ -24,7 +24,7 @@ from analysis.proportions import Array, Question
 from analysis.quantiles import tails
 
 FACTORS = np.log([1.0, 0.8, 1.2, 1.5, 2.0, 3.0, 5.0])  # the first is "like stable"
-PRIOR = np.array([0.8, *[0.2 / 6] * 6])
+PRIOR = np.array([26, 1, 1, 1, 1, 1, 1]) / 32  # in 32 bits as exact as in 64
 CHANGES = 0.2  # a second: forgetting within seconds is what lets faults that begin late be seen at once
 # Stable's rates above the bounds that are looked at.
 CUTS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02])
@@ -47,21 +47,26 @@ def revised(
     phi: float,
     seconds: float,
 ) -> Array:
-    """Each group's belief (N, J) after a tick of so many seconds, by its own requests `canary` (N, K).
+    """Each group's belief (N, J), so many seconds after the last, by its own requests `canary` (N, K).
 
     `stable` (K_s,) are stable's recent cells, this tick's among them.
     """
     cuts = _cuts(stable, le, canary_le)
     if stable.sum() < ENOUGH or not len(cuts):
-        return belief
+        return forgotten(belief, seconds)
     above = _rates_above(stable, le, np.asarray(canary_le)[cuts] / np.exp(FACTORS)[:, None])
     ends = np.ones((len(FACTORS), 1))
     expected = np.maximum(-np.diff(np.concatenate([ends, above, 0 * ends], axis=1), axis=1), 0.0)
     counted = np.add.reduceat(canary, np.concatenate([[0], cuts + 1]), axis=1)
     log_likelihood = counted @ np.log((1 - ODD) * expected + ODD / expected.shape[1]).T / phi
     likely = belief * np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    return forgotten(likely / likely.sum(axis=1, keepdims=True), seconds)
+
+
+def forgotten(belief: Array, seconds: float) -> Array:
+    """Beliefs (N, J) when nothing more was seen for so long: the canary may have changed since."""
     change = -np.expm1(-CHANGES * seconds)
-    return rounded((1 - change) * likely / likely.sum(axis=1, keepdims=True) + change * PRIOR)
+    return rounded((1 - change) * belief + change * PRIOR)
 
 
 def expected_rates(

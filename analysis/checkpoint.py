@@ -81,8 +81,8 @@ def _tracks(value: Mapping[str, Any], arrays: Unpacking) -> Tracks:
 
 
 def _informed(arrays: Unpacking) -> Informed:
-    capital, began = arrays.take(2)
-    return Informed(capital, began, Bursts(*arrays.take(3)), arrays.take(1)[0])
+    began, base, gained = arrays.take(3)
+    return Informed(began, base, gained, Bursts(*arrays.take(3)), arrays.take(1)[0])
 
 
 def _arrays(evidence: Evidence) -> list[Array]:
@@ -92,6 +92,7 @@ def _arrays(evidence: Evidence) -> list[Array]:
         *(noise.n, noise.k, noise.length, noise.sums),
         *(state.whole, state.base, state.without),
         *(state.bursts.over, state.bursts.marks, state.bursts.windows),
-        *(bet.capital, bet.began, bet.bursts.over, bet.bursts.marks, bet.bursts.windows, bet.belief),
+        *(bet.began, bet.base, bet.gained),
+        *(bet.bursts.over, bet.bursts.marks, bet.bursts.windows, bet.belief),
         *(evidence.weight, evidence.passing, evidence.tally),
     ]

@@ -240,12 +240,12 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
         tolerance=evidence.burst_tolerance,
         timeout=evidence.step_timeout,
     )
-    bet = _informed_gains(evidence, tick, canary, wide if filling else asked) / phi
+    advised, bet = _advised(evidence, tick, canary, wide if filling else asked)
     return replace(
         evidence,
         tracks=tracks.rounded_to_32_bits(after),
         informed=informed.advanced(
-            evidence.informed, bet, middle=(start + end) / 2, tolerance=evidence.burst_tolerance
+            evidence.informed, advised / phi, bet, start=start, end=end, tolerance=evidence.burst_tolerance
         ),
         passing=_passing(evidence, tick, asked, phi),
         tally=rounded(evidence.tally + _hits(asked, tick)),
@@ -254,16 +254,25 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
     )
 
 
-def _informed_gains(evidence: Evidence, tick: Tick, canary: Array, asked: Question | None) -> Array:
-    """What the belief's own bet brings (L,): none where it expects the canary within the margin."""
+def _advised(
+    evidence: Evidence, tick: Tick, canary: Array, asked: Question | None
+) -> tuple[Array, informed.Mask]:
+    """What the bets that the belief advises bring (N, L), and where one was made (L,).
+
+    One is made where the tail is expected above the margin, and above what would be expected of a canary
+    nothing is known of: with coarse buckets or far out in the tail that alone may be beyond the margin.
+    """
+    lenses = len(evidence.weight)
     if evidence.informed_share == 0 or asked is None:
-        return np.zeros(len(evidence.weight))
+        return np.zeros((len(canary), lenses)), np.zeros(lenses, dtype=bool)
     memory = evidence.memory
-    rates = belief.expected_rates(evidence.informed.belief, memory.recent, memory.le, memory.canary_le, asked)
-    bet = rates > asked.line * informed.CLEARLY
-    p1 = np.where(bet, np.clip(rates, proportions.EDGE, 1 - proportions.EDGE), 0.5)[:, :, None]
+    about = memory.recent, memory.le, memory.canary_le, asked
+    rates = belief.expected_rates(evidence.informed.belief, *about)
+    least = np.maximum(asked.line, belief.expected_rates(belief.blank(1), *about)[0]) * informed.CLEARLY
+    bet = (rates > least) & (least < 1)
+    p1 = np.minimum(np.maximum(rates, least), 1 - proportions.EDGE)[:, :, None]
     gains = proportions.log_gains(asked, tick.stable_cells, canary, p1)[:, :, 0]
-    return np.asarray(np.where(bet, gains, 0.0).sum(axis=0))
+    return np.where(bet, gains, 0.0), bet.any(axis=0)
 
 
 def _grouped(evidence: Evidence, tick: Tick) -> Array:
@@ -321,15 +330,19 @@ def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence
 
 def _believing(evidence: Evidence, tick: Tick, memory: Memory) -> Informed:
     """With what the tick says of the canary's whole distribution."""
-    if evidence.informed_share == 0 or tick.canary_cells.sum() <= 0:
+    if evidence.informed_share == 0:
         return evidence.informed
+    known = evidence.informed.belief
+    seconds = tick.end - min(tick.start, tick.start if evidence.at is None else evidence.at)
+    if tick.canary_cells.sum() <= 0:
+        return replace(evidence.informed, belief=belief.forgotten(known, seconds))
     after = belief.revised(
-        evidence.informed.belief,
+        known,
         memory.recent[-1],  # the quicker memory: a slow one lags behind what happens to both arms
         _grouped(evidence, tick),
         memory.le,
         memory.canary_le,
         phi=evidence.phi,
-        seconds=tick.seconds,
+        seconds=seconds,
     )
     return replace(evidence.informed, belief=after)

@@ -131,14 +131,14 @@ def worth(tracks: Tracks) -> Array:
     )
 
 
-def held(total: Array, others: Array, *, axis: int) -> Array:
+def held(total: Array, others: Array, *, axis: int, lead: float = LEAD, ahead: float = AHEAD) -> Array:
     """What counts of a gain, where `others` is what is left of it without each of the groups (`axis`).
 
     Guarantee: at most `total`, hence an e-process where that is one. To gain G, the groups other than any
-    given one must bring (G - AHEAD) / (1 + LEAD) themselves, whatever that one did.
+    given one must bring (G - ahead) / (1 + lead) themselves, whatever that one did.
     """
     least = others.min(axis=axis)
-    return np.asarray(np.minimum(total, np.maximum((1 + LEAD) * least + AHEAD, least)))
+    return np.asarray(np.minimum(total, np.maximum((1 + lead) * least + ahead, least)))
 
 
 def late_share(age: float, timeout: float) -> float:

@@ -190,6 +190,7 @@ def _slim(result: Mapping[str, Json]) -> Mapping[str, Json]:
 async def _demo(number: int) -> Run:
     """One run of the demo in a process of its own: how long, how much memory; no seconds if it failed."""
     log = FILE.with_name("demo.log")
+    log.parent.mkdir(exist_ok=True)
     began, peak = time.monotonic(), 0
     process = await processes.python("-m", "scenarios.demo", log=log)
     while process.returncode is None and time.monotonic() - began < DEMO_WITHIN:

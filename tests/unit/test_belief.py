@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from analysis.belief import ENOUGH, FACTORS, PRIOR, blank, expected_rates, revised
+from analysis.belief import ENOUGH, FACTORS, PRIOR, blank, expected_rates, forgotten, revised
 from analysis.quantiles import latency_question
 
 LE = tuple(0.005 * 1.1**i for i in range(80))
@@ -84,9 +84,13 @@ def test_noise_makes_belief_slower() -> None:
 
 
 def test_too_little_of_stable_says_nothing() -> None:
-    belief = blank(2)
     canary = np.stack([cells(50.0, factor=3.0)] * 2)
-    assert revised(belief, cells(ENOUGH - 1), canary, LE, LE, phi=1.0, seconds=1.0) is belief
+    after_it = revised(blank(2), cells(ENOUGH - 1), canary, LE, LE, phi=1.0, seconds=1.0)
+    assert after_it == pytest.approx(blank(2))
+
+
+def test_silence_ends_in_knowing_nothing() -> None:
+    assert forgotten(after(10, [5.0]), 60.0) == pytest.approx(blank(1), abs=1e-4)
 
 
 @pytest.mark.parametrize(

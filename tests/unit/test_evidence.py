@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.belief import blank
 from analysis.evidence import (
     SHARES,
     CheckKind,
@@ -117,6 +118,31 @@ def test_what_another_version_saved_is_refused(change: dict) -> None:  # type: i
         load(SPECS[CheckKind.LATENCY], {**saved, **change}, steps=4)
 
 
+@pytest.mark.parametrize("kind", CheckKind)
+def test_what_was_saved_before_anything_happened_comes_back(kind: CheckKind) -> None:
+    text = json.dumps(save(begin(SPECS[kind], steps=4)))
+    assert (load(SPECS[kind], json.loads(text), steps=4).informed.belief == blank(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("level", "le"), [(0.95, LE), (0.99, LE), (0.95, (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0))]
+)
+def test_advised_bets_cost_a_healthy_canary_next_to_nothing(level: float, le: tuple[float, ...]) -> None:
+    """Also where not knowing alone would expect the tail beyond the margin: far out, or coarse buckets."""
+    evidence = begin(replace(SPECS[CheckKind.LATENCY], quantile=level), steps=4)
+    evidence = fed(CheckKind.LATENCY, range(30), evidence, canary_pods=0, le=le)
+    assert abs(fed(CheckKind.LATENCY, range(30, 150), evidence, le=le).informed.log_e) < 0.3
+
+
+def test_a_node_without_requests_does_not_let_the_other_decide() -> None:
+    evidence = history(CheckKind.LATENCY)
+    for second in range(30, 50):
+        stable, canary = tick(CheckKind.LATENCY, second, bad=5.0)
+        idle = replace(canary.pods[1], value=Histogram(LE, (0,) * (len(LE) + 1)))
+        evidence = update(evidence, stable, Sample(canary.start, canary.end, (canary.pods[0], idle)))
+    assert evidence.informed.log_e == 0.0
+
+
 def test_a_tick_that_repeats_or_goes_back_is_ignored() -> None:
     evidence = fed(CheckKind.LATENCY, range(30, 40), history(CheckKind.LATENCY))
     for second in (39, 12, 3):
@@ -135,7 +161,8 @@ def test_a_step_that_ends_is_frozen_and_the_next_begins_at_one() -> None:
     after = next_step(evidence, at=60.0)
     assert after.finished == (evidence.log_e_of_tracks,)
     assert after.log_e == pytest.approx(0.0)
-    assert after.informed.log_e == evidence.informed.log_e > 1.0
+    assert after.informed.log_e == pytest.approx(evidence.informed.log_e)
+    assert after.informed.log_e > 1.0
     assert after.step == 1
     assert after.memory.recent.sum() == evidence.memory.recent.sum()
 

@@ -4,19 +4,26 @@ import numpy as np
 import pytest
 
 from analysis import belief, informed
-from analysis.informed import Informed
+from analysis.informed import AHEAD, FADE, LEAD, Informed
+
+ALL = np.ones(2, dtype=bool)
 
 
-def fed(gains: np.ndarray, *, groups: int = 2, start: Informed | None = None) -> Informed:
+def fed(
+    gains: np.ndarray, *, groups: int = 2, start: Informed | None = None, bet: np.ndarray = ALL
+) -> Informed:
+    """`gains` [T] shared by all groups alike, or [T, N]."""
+    shared = gains if gains.ndim == 2 else np.repeat(gains[:, None] / groups, groups, axis=1)
     state = informed.regrouped(start or informed.fresh(2), groups)
-    for second, gain in enumerate(gains):
-        state = informed.advanced(state, np.full(2, gain), middle=second + 0.5, tolerance=6.0)
+    for second, row in enumerate(shared):
+        brought = np.repeat(row[:, None], 2, axis=1)
+        state = informed.advanced(state, brought, bet, start=second, end=second + 1.0, tolerance=6.0)
     return state
 
 
 def test_a_new_step_goes_on_with_what_is_left() -> None:
     later = informed.next_step(fed(np.full(10, -0.2)))
-    assert later.log_e == pytest.approx(-2.0, abs=1e-6)
+    assert later.log_e == pytest.approx(-2.0, abs=1e-5)
     assert later.log_e_of_step == pytest.approx(0.0)
     assert fed(np.full(5, 1.0), start=later).log_e == pytest.approx(3.0, abs=1e-5)
 
@@ -32,6 +39,31 @@ def test_of_one_node_the_best_burst_does_not_count() -> None:
     assert fed(gains, groups=1).log_e == pytest.approx(0.0)
     assert fed(gains, groups=2).log_e == pytest.approx(30.0)
     assert informed.next_step(fed(gains, groups=1)).log_e == pytest.approx(0.0)
+
+
+def test_of_several_none_counts_more_than_the_others_and_its_lead() -> None:
+    alone = np.zeros((20, 3))
+    alone[:, 0] = 1.0
+    assert fed(alone, groups=3).log_e == pytest.approx(AHEAD)
+    alone[:, 1] = 0.05
+    assert fed(alone, groups=3).log_e == pytest.approx((1 + LEAD) * 1.0 + AHEAD, abs=1e-4)
+    alone[:, 1] = -1.0
+    assert fed(alone, groups=3).log_e == pytest.approx(-20.0)
+
+
+def test_what_was_gained_fades_while_nothing_is_bet_and_what_was_lost_stays() -> None:
+    nothing = np.zeros(round(FADE))
+    for groups in (1, 2):
+        gained = fed(np.full(20, 0.5), groups=groups)
+        after = fed(nothing, groups=groups, start=gained, bet=~ALL)
+        assert after.log_e == pytest.approx(gained.log_e / np.e, rel=1e-4)
+        lost = fed(np.full(20, -0.5), groups=groups)
+        assert fed(nothing, groups=groups, start=lost, bet=~ALL).log_e == pytest.approx(lost.log_e)
+
+
+def test_earlier_steps_gains_do_not_fade() -> None:
+    later = informed.next_step(fed(np.full(10, 0.2)))
+    assert fed(np.zeros(100), start=later, bet=~ALL).log_e == pytest.approx(2.0, abs=1e-5)
 
 
 def test_a_second_node_leaves_the_first_ones_burst_out_for_good() -> None:

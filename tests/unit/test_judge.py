@@ -26,9 +26,10 @@ def fed(
     le: tuple[float, ...] = LE,
     pods: int = 2,
     n: int = 20,
+    before: Evidence | None = None,
 ) -> Evidence:
     rng = np.random.default_rng(4)
-    evidence = begin(spec, steps=steps)
+    evidence, began = (begin(spec, steps=steps), -30) if before is None else (before, 60)
 
     def arm(name: str, count: int, factor: float) -> tuple[PodSample, ...]:
         return tuple(PodSample(f"{name}{j}", f"{name}{j}", one(factor)) for j in range(count))
@@ -39,7 +40,7 @@ def fed(
         x = rng.lognormal(np.log(0.05), 0.5, n) * factor
         return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
 
-    for second in range(-30, seconds):
+    for second in range(began, began + 30 + seconds if before is None else began + seconds):
         canary = arm("c", pods, bad) if second >= 0 else ()
         evidence = update(
             evidence, Sample(second, second + 1.0, arm("s", 5, 1.0)), Sample(second, second + 1.0, canary)
@@ -79,6 +80,16 @@ def test_the_run_is_the_weighted_sum_of_checks_and_steps() -> None:
     other = fed(replace(ERRORS, share=0.6), steps=3)
     total = np.exp(log_term(evidence)) + np.exp(log_term(other))
     assert np.exp(judged(evidence, other).log_e) == pytest.approx(total)
+
+
+def test_a_hiccup_does_not_keep_a_check_from_passing_for_long() -> None:
+    evidence = fed(LATENCY, seconds=60)
+    gained = np.full_like(evidence.informed.gained, 1.0)
+    hiccup = replace(evidence, informed=replace(evidence.informed, gained=gained))
+    assert judged(hiccup).verdict is Verdict.INCONCLUSIVE
+    later = fed(LATENCY, seconds=60, before=hiccup)
+    assert later.log_e_of_tracks < evidence.log_e_of_tracks
+    assert judged(later, now=120.0).verdict is Verdict.PASS
 
 
 def test_step_weights_fall_as_one_over_the_step() -> None:
