@@ -3,8 +3,8 @@
 Only the tail is asked about, and of ten requests a second hardly two a second are in it even when a
 fault doubles every latency. But all ten are late, and all may be looked at before the *next* tick is
 bet on. So the canary's histogram is compared with stable's, shifted by each factor of a grid: a
-Bayesian filter over factors, which may change at any time. It costs next to nothing while all is well, and
-after two or three seconds it knows that a fault began and how large it is; a bet that has to learn
+Bayesian filter over factors, which may change at any time. It costs next to nothing while all is well,
+and after two or three seconds it knows that a fault began and how large it is; a bet that has to learn
 both from the tail pays for it with capital.
 
 Right or wrong, it only decides how much is bet: the bet is as valid with a bad belief as with a good one.
