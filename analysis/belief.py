@@ -12,16 +12,19 @@ Right or wrong, it only decides how much is bet: the bet is as valid with a bad 
 A node's own evidence counts in its belief no more than what the others say: where one node alone is
 slow, little is bet on it, and what is bet on the others is lost.
 
-Symbols: N groups of canary nodes, J factors, K buckets, L lenses.
+Symbols: N groups of canary nodes, J factors, K buckets, L lenses; leading axes (...) are canaries side by
+side.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from analysis.packing import rounded
-from analysis.proportions import Array, Question
-from analysis.quantiles import tails
+from analysis.proportions import Array, Mask, Places, picked, tails
+from analysis.quantiles import bounds
 
 FACTORS = np.log([1.0, 0.8, 1.2, 1.5, 2.0, 3.0, 5.0])  # the first is "like stable"
 PRIOR = np.array([26, 1, 1, 1, 1, 1, 1]) / 32  # in 32 bits as exact as in 64
@@ -32,84 +35,100 @@ ODD = 0.03  # of requests follow no factor's distribution, so that a single one 
 ENOUGH = 50.0  # of stable's requests before its distribution is compared with
 
 
-def blank(groups: int) -> Array:
-    """Beliefs (N, J) before anything was seen."""
-    return np.tile(PRIOR, (groups, 1))
+@dataclass(frozen=True, slots=True, eq=False)
+class Shifts:
+    """Where the canary's bounds, divided by each factor, lie among stable's: between `low` and the next.
+
+    `low` and `part` (K_c - 1, J): index of stable's bound, and how far towards the next on the log scale.
+    `first`: the canary's first bound above zero.
+    """
+
+    low: Places
+    part: Array
+    first: int
+
+
+@lru_cache(maxsize=64)
+def shifts(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Shifts | None:
+    """None where no bound of one of the arms is above zero."""
+    of = bounds(le, canary_le)
+    least, first = int(np.sum(of.stable <= 0)), int(np.sum(of.canary <= 0))
+    if least == len(of.stable) or first == len(of.canary):
+        return None
+    own, canary = np.log(of.stable[least:]), np.log(np.maximum(of.canary, 1e-300))
+    place = np.interp(canary[:, None] - FACTORS, own, np.arange(len(own)))
+    low = np.minimum(np.floor(place).astype(np.intp), max(len(own) - 2, 0))
+    return Shifts(low + least, place - low, first)
+
+
+def blank(groups: int, several: tuple[int, ...] = ()) -> Array:
+    """Beliefs (..., N, J) before anything was seen; `several`: of as many canaries."""
+    return np.tile(PRIOR, (*several, groups, 1))
 
 
 def revised(
-    belief: Array,
-    stable: Array,
-    canary: Array,
-    le: tuple[float, ...],
-    canary_le: tuple[float, ...],
-    *,
-    phi: float,
-    seconds: float,
+    belief: Array, odds: Array, canary: Array, at: Shifts, *, phi: Array, seconds: Array, known: Mask
 ) -> Array:
-    """Each group's belief (N, J), so many seconds after the last, by its own requests `canary` (N, K).
+    """Each group's belief (..., N, J), `seconds` after the last, by its own requests `canary` (..., N, K).
 
-    `stable` (K_s,) are stable's recent cells, this tick's among them.
+    `odds` (..., K_s - 1) are `tail_odds` of stable's recent cells, this tick's among them; `known` (...):
+    whether enough of them.
     """
-    cuts = _cuts(stable, le, canary_le)
-    if stable.sum() < ENOUGH or not len(cuts):
-        return forgotten(belief, seconds)
-    above = _rates_above(stable, le, np.asarray(canary_le)[cuts] / np.exp(FACTORS)[:, None])
-    ends = np.ones((len(FACTORS), 1))
-    expected = np.maximum(-np.diff(np.concatenate([ends, above, 0 * ends], axis=1), axis=1), 0.0)
-    counted = np.add.reduceat(canary, np.concatenate([[0], cuts + 1]), axis=1)
-    log_likelihood = counted @ np.log((1 - ODD) * expected + ODD / expected.shape[1]).T / phi
-    likely = belief * np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
-    return forgotten(likely / likely.sum(axis=1, keepdims=True), seconds)
+    cuts = _cuts(odds, at)
+    above = expit(_shifted(odds, at, cuts))  # (..., C, J)
+    counted = picked(tails(canary), np.broadcast_to(cuts[..., None, :], (*canary.shape[:-1], cuts.shape[-1])))
+    whole = canary.sum(axis=-1, keepdims=True)
+    counted = np.concatenate([whole, counted, np.zeros_like(whole)], axis=-1)
+    ends = np.ones_like(above[..., :1, :])
+    expected = np.concatenate([ends, above, np.zeros_like(ends)], axis=-2)
+    expected = np.maximum(expected[..., :-1, :] - expected[..., 1:, :], 0.0)  # (..., C + 1, J)
+    log_likely = (counted[..., :-1] - counted[..., 1:]) @ np.log((1 - ODD) * expected + ODD / (len(CUTS) + 1))
+    log_likely = log_likely / phi[..., None, None]
+    likely = belief * np.exp(log_likely - log_likely.max(axis=-1, keepdims=True))
+    likely = likely / likely.sum(axis=-1, keepdims=True)
+    return forgotten(np.where(np.asarray(known)[..., None, None], likely, belief), seconds)
 
 
-def forgotten(belief: Array, seconds: float) -> Array:
-    """Beliefs (N, J) when nothing more was seen for so long: the canary may have changed since."""
-    change = -np.expm1(-CHANGES * seconds)
+def forgotten(belief: Array, seconds: Array) -> Array:
+    """Beliefs (..., N, J) when nothing more was seen for so long (...): the canary may have changed since."""
+    change = -np.expm1(-CHANGES * np.asarray(seconds))[..., None, None]
     return rounded((1 - change) * belief + change * PRIOR)
 
 
-def expected_rates(
-    belief: Array, recent: Array, le: tuple[float, ...], canary_le: tuple[float, ...], asked: Question
-) -> Array:
-    """The rate (N, L) at which each group's next requests are expected above the canary's bound.
+def expected_rates(belief: Array, odds: Array, at: Shifts, cut: Places) -> tuple[Array, Array]:
+    """The rate (..., N, L) at which each group's next requests are expected above the canary's bounds.
 
-    `recent` (L, K_s) holds stable's cells as the question's lenses remember them.
+    And that (..., L) of a canary of which nothing is known. `cut` (..., L): the bounds; `odds`
+    (..., L, K_s - 1) are `tail_odds` of stable's cells as the question's lenses remember them.
     """
-    bounds = np.asarray(canary_le)[asked.canary.argmax(axis=0) - 1]
-    rates = [
-        _rates_above(cells, le, bound / np.exp(FACTORS)) for cells, bound in zip(recent, bounds, strict=True)
-    ]
-    expected: Array = _held(belief) @ np.stack(rates, axis=1)
-    return expected
+    rates = expit(_shifted(odds, at, cut[..., None]))[..., 0, :]  # (..., L, J)
+    return _held(belief) @ np.swapaxes(rates, -1, -2), rates @ PRIOR
 
 
 def _held(belief: Array) -> Array:
-    """Beliefs (N, J) in which a group's own evidence counts no more than what the others say."""
-    if len(belief) == 1:
+    """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say."""
+    if belief.shape[-2] == 1:
         return belief
     odds = np.log(belief / PRIOR)
-    odds = odds - odds[:, :1]  # against "like stable"
-    others = odds.sum(axis=0) - odds
+    odds = odds - odds[..., :1]  # against "like stable"
+    others = odds.sum(axis=-2, keepdims=True) - odds
     total = others + np.minimum(odds, np.maximum(others, 0.0))
-    held = PRIOR * np.exp(total - total.max(axis=1, keepdims=True))
-    return np.asarray(held / held.sum(axis=1, keepdims=True))
+    held = PRIOR * np.exp(total - total.max(axis=-1, keepdims=True))
+    return np.asarray(held / held.sum(axis=-1, keepdims=True))
 
 
-def _cuts(stable: Array, le: tuple[float, ...], canary_le: tuple[float, ...]) -> NDArray[np.intp]:
-    """Which of the canary's bounds cut stable's distribution into about a dozen parts."""
-    positive = np.flatnonzero(np.asarray(canary_le) > 0)
-    if not len(positive) or not any(bound > 0 for bound in le):
-        return positive[:0]
-    above = _rates_above(stable, le, np.asarray(canary_le)[positive])
-    cuts: NDArray[np.intp] = positive[np.unique(np.searchsorted(-above, -CUTS).clip(0, len(positive) - 1))]
-    return cuts
+def _cuts(odds: Array, at: Shifts) -> Places:
+    """Which of the canary's bounds cut stable's distribution into about a dozen parts (..., C)."""
+    unshifted = (*np.shape(odds)[:-1], len(at.low))
+    low, part = np.broadcast_to(at.low[:, 0], unshifted), at.part[:, 0]
+    under = picked(odds, low)
+    own = under + part * (picked(odds, np.minimum(low + 1, odds.shape[-1] - 1)) - under)
+    passed = (own[..., at.first :, None] > logit(CUTS)).sum(axis=-2) + at.first
+    return np.asarray(np.minimum(passed, len(at.low) - 1))
 
 
-def _rates_above(cells: Array, le: tuple[float, ...], bounds: Array) -> Array:
-    """Stable's rate above each bound, between its own by log-linear interpolation of the odds."""
-    own = np.asarray(le)
-    usable = own > 0
-    odds = logit((tails(cells)[usable] + 0.25) / (cells.sum() + 0.5))
-    rates: Array = expit(np.interp(np.log(bounds), np.log(own[usable]), odds))
-    return rates
+def _shifted(odds: Array, at: Shifts, cuts: Places) -> Array:
+    """Stable's log-odds (..., C, J) of lying above the canary's bounds `cuts` (..., C) over each factor."""
+    low, part = at.low[cuts], at.part[cuts]
+    under = picked(odds, low)
+    return np.asarray(under + part * (picked(odds, np.minimum(low + 1, odds.shape[-1] - 1)) - under))

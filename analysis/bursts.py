@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.packing import rounded
+from analysis.packing import NEVER, rounded
 from analysis.proportions import Array
 
-MARKS = 24  # windows a burst is sought in are this fine a part of the tolerance
+MARKS = 8  # windows a burst is sought in are this fine a part of the tolerance
+SLOTS = MARKS + 2  # that many marks can be less than the tolerance apart
 LIMIT = 700.0  # log capital stays within this, so that exp() stays finite
 
 
@@ -20,8 +21,8 @@ LIMIT = 700.0  # log capital stays within this, so that exp() stays finite
 class Bursts:
     """Capital (in nats, of any shape) without each burst there may have been.
 
-    `over` (...): without the worst of those that have ended. `marks` (M,), `windows` (M, ...): those
-    that may go on, when they began and what there is without them.
+    `over` (..., *): without the worst of those that have ended. `marks` (..., M), `windows` (..., M, *):
+    those that may go on, when they began (NEVER: none) and what there is without them.
     """
 
     over: Array
@@ -29,41 +30,46 @@ class Bursts:
     windows: Array
 
     def left(self, whole: Array) -> Array:
-        """What counts of `whole` (...): never more than it."""
-        return np.asarray(np.concatenate([whole[None], self.over[None], self.windows]).min(axis=0))
+        """What counts of `whole` (..., *): never more than it."""
+        axis = self.marks.ndim - 1
+        return np.asarray(np.minimum(np.minimum(whole, self.over), self.windows.min(axis=axis)))
 
 
-def none(like: Array) -> Bursts:
-    """No burst so far: nothing is worst."""
-    return Bursts(np.full_like(like, LIMIT), np.zeros(0), np.zeros((0, *like.shape)))
+def none(like: Array, *, axes: int) -> Bursts:
+    """No burst so far: nothing is worst. `like` has so many axes of canaries before those of capital."""
+    several, shape = like.shape[:axes], like.shape[axes:]
+    marks = np.full((*several, SLOTS), NEVER)
+    return Bursts(np.full_like(like, LIMIT), marks, np.full((*several, SLOTS, *shape), LIMIT))
 
 
-def after(bursts: Bursts, gain: Array, *, before: Array, middle: float, tolerance: float) -> Bursts:
+def after(bursts: Bursts, gain: Array, *, before: Array, middle: Array, tolerance: float) -> Bursts:
     """With every burst that may have ended before this tick, goes on in it, or begins with it.
 
-    `gain` (...) is what the tick brings, `before` (...) the capital it found, `middle` its time.
+    `gain` (..., *) is what the tick brings, `before` (..., *) the capital it found, `middle` (...) its time.
 
     A burst holds the ticks whose middles lie less than the tolerance apart: those one of that length can
     cover by more than half. Which of two that are over leaves less does not change any more, so the least
-    is all that is kept. Ticks within a 24th of the tolerance share a mark, with the lesser capital and the
-    later time: bursts then reach further, never less far.
+    is all that is kept. Ticks within an eighth of the tolerance share a mark, with the lesser capital and
+    the later time: bursts then reach further, never less far.
     """
-    over = within(np.concatenate([bursts.over[None], bursts.windows]).min(axis=0) + gain)
-    on = middle - bursts.marks < tolerance
-    marks, windows = bursts.marks[on], bursts.windows[on]
+    axis = bursts.marks.ndim - 1
+    over = within(np.minimum(bursts.over, bursts.windows.min(axis=axis)) + gain)
     if tolerance <= 0:  # nothing is left out
-        return Bursts(over, marks, windows)
-    if len(marks) and marks[-1] // (tolerance / MARKS) == middle // (tolerance / MARKS):
-        marks, windows = np.append(marks[:-1], middle), windows.copy()
-        windows[-1] = np.minimum(windows[-1], before)
-    else:
-        marks, windows = np.append(marks, middle), np.concatenate([windows, before[None]])
+        return Bursts(over, bursts.marks, bursts.windows)
+    on = np.asarray(middle)[..., None] - bursts.marks < tolerance
+    cell = np.floor(np.asarray(middle) / (tolerance / MARKS))
+    here = np.arange(SLOTS) == (cell % SLOTS)[..., None]
+    capital = before.ndim - axis
+    wide_on, wide_here = (one.reshape(*one.shape, *[1] * capital) for one in (on, here))
+    windows = np.where(wide_on, bursts.windows, LIMIT)
+    windows = np.where(wide_here, np.minimum(windows, np.expand_dims(before, axis)), windows)
+    marks = np.where(here, np.asarray(middle)[..., None], np.where(on, bursts.marks, NEVER))
     return Bursts(over, marks, windows)
 
 
 def rounded_to_32_bits(bursts: Bursts) -> Bursts:
     """As `checkpoint.save` keeps it."""
-    return Bursts(rounded(bursts.over), rounded(bursts.marks), rounded(bursts.windows))
+    return Bursts(rounded(bursts.over), bursts.marks, rounded(bursts.windows))
 
 
 def within(capital: Array) -> Array:

@@ -1,84 +1,161 @@
 """Samples as cells by node, and the memory of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from analysis.dispersion import key
-from analysis.packing import rounded
-from analysis.proportions import Array
+from analysis.dispersion import MOST_NODES, key
+from analysis.packing import NEVER, shortened
+from analysis.proportions import Array, Integers, Mask
+from analysis.quantiles import ROUNDED
 from analysis.samples import Counts, Histogram, PodSample, Sample, by_node, coarsened, usual_bounds
-from analysis.state import CheckKind, Memory
+from analysis.state import MEMORIES, CheckKind, Memory
+from analysis.tracks import MOST_GROUPS
 
-MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
+Nodes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tick:
-    """One tick: for both arms cells by node's key, and their sums."""
+    """One tick of each canary (...): cells by node, `stable` (..., P, K_s) and `canary` (..., N, K_c).
 
-    start: float
-    end: float
-    le: tuple[float, ...]
-    canary_le: tuple[float, ...]
-    stable: dict[int, Array]
-    canary: dict[int, Array]
-    stable_cells: Array
-    canary_cells: Array
+    `stable_cells` (..., K_s) and `canary_cells` (..., K_c) are their sums; `start`, `end` (...) in seconds;
+    `stable_nodes`, `canary_nodes` (...): how many were there, with requests or without.
+    """
+
+    start: Array
+    end: Array
+    stable: Array
+    canary: Array
+    stable_nodes: Integers
+    canary_nodes: Integers
+    stable_cells: Array = field(init=False)
+    canary_cells: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stable_cells", self.stable.sum(axis=-2))
+        object.__setattr__(self, "canary_cells", self.canary.sum(axis=-2))
 
     @property
-    def seconds(self) -> float:
-        """How long it lasted."""
-        return max(self.end - self.start, 1e-3)
+    def seconds(self) -> Array:
+        """How long it lasted (...)."""
+        return np.maximum(self.end - self.start, 1e-3)
 
 
-def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> Tick:
-    """The tick in the buckets that most pods of each arm use; other pods are left out.
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """One arm's cells by node's key, in the buckets that most of its pods use."""
+
+    le: tuple[float, ...]
+    cells: Mapping[int, tuple[int, ...]]
+
+
+def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm]:
+    """Both arms in the buckets that most pods of each use; other pods are left out.
 
     Predictions can only be compared in buckets both arms have, so theirs are joined to those.
     """
     of_stable, of_canary = _fitting(kind, stable), _fitting(kind, canary)
     le = usual_bounds(of_stable, known=memory.le)
     canary_le = usual_bounds(of_canary, known=memory.canary_le or le)
-    nodes, canary_nodes = by_node(of_stable, le), by_node(of_canary, canary_le)
+    nodes: Nodes = by_node(of_stable, le)
+    canary_nodes: Nodes = by_node(of_canary, canary_le)
     if kind is CheckKind.PREDICTIONS:
         common = tuple(bound for bound in le if bound in set(canary_le))
         nodes, canary_nodes = _coarse(nodes, le, common), _coarse(canary_nodes, canary_le, common)
         le = canary_le = common
-    start = min(stable.start, canary.start) if canary.pods else stable.start
-    by_stable, by_canary = _by_key(nodes), _by_key(canary_nodes)
+    return Arm(le, _by_key(nodes)), Arm(canary_le, _by_key(canary_nodes))
+
+
+def arranged(
+    kind: CheckKind,
+    stable: Arm,
+    canary: Arm,
+    *,
+    nodes: tuple[int, ...],
+    groups: tuple[int, ...],
+    start: float,
+    end: float,
+) -> Tick:
+    """The arms as a tick, its rows in the order of these nodes; more than there is room for share rows."""
+    rows, canary_rows = max(min(len(nodes), MOST_NODES), 1), max(min(len(groups), MOST_GROUPS), 1)
     counts = kind is CheckKind.ERROR_RATE
     return Tick(
-        start,
-        max(stable.end, canary.end),
-        le,
-        canary_le,
-        by_stable,
-        by_canary,
-        sum(by_stable.values(), np.zeros(2 if counts else len(le) + 1)),
-        sum(by_canary.values(), np.zeros(2 if counts else len(canary_le) + 1)),
+        np.array(start),
+        np.array(end),
+        _rows(stable, nodes, rows, 2 if counts else len(stable.le) + 1),
+        _rows(canary, groups, canary_rows, 2 if counts else len(canary.le) + 1),
+        np.array(len(stable.cells)),
+        np.array(len(canary.cells)),
     )
 
 
-def blank(kind: CheckKind, le: tuple[float, ...] = (), canary_le: tuple[float, ...] = ()) -> Memory:
-    """Nothing learned yet, in these buckets."""
+def known(nodes: tuple[int, ...], seen: Iterable[int], *, most: int) -> tuple[int, ...]:
+    """The nodes with those new ones that there is room for."""
+    new = tuple(sorted(set(seen) - set(nodes)))
+    return (*nodes, *new)[:most] if new else nodes
+
+
+def blank(
+    kind: CheckKind,
+    le: tuple[float, ...] = (),
+    canary_le: tuple[float, ...] = (),
+    several: tuple[int, ...] = (),
+) -> Memory:
+    """Nothing learned yet, in these buckets; `several`: of as many canaries."""
     counts = kind is CheckKind.ERROR_RATE
-    stable, canary = np.zeros(2 if counts else len(le) + 1), np.zeros(2 if counts else len(canary_le) + 1)
-    return Memory(le, canary_le, np.zeros((len(MEMORIES), len(stable))), canary, stable, canary)
+    stable = np.zeros((*several, 2 if counts else len(le) + 1))
+    canary = np.zeros((*several, 2 if counts else len(canary_le) + 1))
+    recent = np.zeros((*several, len(MEMORIES), stable.shape[-1]))
+    return Memory(le, canary_le, recent, canary, stable, canary)
 
 
-def remembered(memory: Memory, tick: Tick, *, since: float | None) -> Memory:
+def remembered(memory: Memory, tick: Tick, *, since: Array) -> Memory:
     """With the tick added, and what was before faded by the time since the last one's end."""
-    began = tick.start if since is None else min(tick.start, since)
-    fade = np.exp(-max(tick.end - began, 0.0) / MEMORIES)
-    together = tick.stable_cells if tick.canary else 0.0
+    stable, canary = tick.stable_cells, tick.canary_cells
+    began = np.where(since > NEVER, np.minimum(tick.start, since), tick.start)
+    fade = np.exp(-np.maximum(tick.end - began, 0.0)[..., None] / MEMORIES)
+    there = (tick.canary_nodes > 0)[..., None]
     return replace(
         memory,
-        recent=rounded(memory.recent * fade[:, None] + tick.stable_cells),
-        recent_canary=rounded(memory.recent_canary * fade[0] + tick.canary_cells),
-        step_stable=rounded(memory.step_stable + together),
-        step_canary=rounded(memory.step_canary + tick.canary_cells),
+        recent=shortened(memory.recent * fade[..., None] + stable[..., None, :]),
+        recent_canary=shortened(memory.recent_canary * fade[..., :1] + canary),
+        step_stable=memory.step_stable + np.where(there, stable, 0.0),
+        step_canary=memory.step_canary + canary,
+    )
+
+
+def trimmed(memory: Memory) -> Memory:
+    """Without the buckets at either end in which nothing was counted, and with bounds in 32 bits."""
+    same = memory.le == memory.canary_le
+    used = memory.recent.any(axis=0) | (memory.step_stable > 0)
+    canary_used = (memory.recent_canary > 0) | (memory.step_canary > 0)
+    if same:
+        used = canary_used = used | canary_used
+    kept, canary_kept = _span(used), _span(canary_used)
+    return Memory(
+        _short(memory.le, kept),
+        _short(memory.canary_le, canary_kept),
+        memory.recent[:, kept],
+        memory.recent_canary[canary_kept],
+        memory.step_stable[kept],
+        memory.step_canary[canary_kept],
+    )
+
+
+def fitted(memory: Memory, le: tuple[float, ...], canary_le: tuple[float, ...]) -> Memory | None:
+    """The memory in these buckets, if its own bounds are some of them that follow each other; else None."""
+    place, canary_place = _place(memory.le, le), _place(memory.canary_le, canary_le)
+    if place is None or canary_place is None:
+        return None
+    return Memory(
+        le,
+        canary_le,
+        _padded(memory.recent, place, len(le) + 1),
+        _padded(memory.recent_canary, canary_place, len(canary_le) + 1),
+        _padded(memory.step_stable, place, len(le) + 1),
+        _padded(memory.step_canary, canary_place, len(canary_le) + 1),
     )
 
 
@@ -91,18 +168,56 @@ def step_forgotten(memory: Memory) -> Memory:
     )
 
 
+def _span(used: Mask) -> slice:
+    """From the first to the last cell that is used; two at least, so that one bound lies between."""
+    places = np.flatnonzero(used)
+    if not len(places) or len(used) < 2:
+        return slice(0, len(used))
+    first = min(int(places[0]), len(used) - 2)
+    return slice(first, max(int(places[-1]), first + 1) + 1)
+
+
+def _short(le: tuple[float, ...], kept: slice) -> tuple[float, ...]:
+    return tuple(np.array(le[kept.start : kept.stop - 1], dtype=np.float32).tolist())
+
+
+def _place(le: tuple[float, ...], among: tuple[float, ...]) -> int | None:
+    """Where the bounds begin among others, up to rounding; None where they are not there."""
+    if not le or not among:
+        return 0 if le == among else None
+    place = int(np.argmin(np.abs(np.array(among) - le[0])))
+    here = np.array(among[place : place + len(le)])
+    alike = len(here) == len(le) and np.allclose(here, le, rtol=ROUNDED, atol=1e-9)
+    return place if alike else None
+
+
+def _padded(cells: Array, place: int, width: int) -> Array:
+    wide = np.zeros((*cells.shape[:-1], width))
+    wide[..., place : place + cells.shape[-1]] = cells
+    return wide
+
+
+def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> Array:
+    cells = np.zeros((rows, width))
+    if arm.cells and tuple(arm.cells) == nodes and len(nodes) == rows:  # the usual case: one conversion
+        cells[:] = list(arm.cells.values())
+        return cells
+    for node, counted in arm.cells.items():
+        place = nodes.index(node) if node in nodes else node
+        cells[place % rows] += counted
+    return cells
+
+
 def _fitting(kind: CheckKind, sample: Sample) -> list[PodSample]:
     shape = Counts if kind is CheckKind.ERROR_RATE else Histogram
     return [pod for pod in sample.pods if isinstance(pod.value, shape)]
 
 
-def _coarse(
-    nodes: Mapping[str, tuple[int, ...]], le: tuple[float, ...], common: tuple[float, ...]
-) -> dict[str, tuple[int, ...]]:
+def _coarse(nodes: Nodes, le: tuple[float, ...], common: tuple[float, ...]) -> Nodes:
     if le == common:
-        return dict(nodes)
+        return nodes
     return {node: coarsened(Histogram(le, cells), common).count for node, cells in nodes.items()}
 
 
-def _by_key(nodes: Mapping[str, tuple[int, ...]]) -> dict[int, Array]:
-    return {key(node): np.array(cells, dtype=float) for node, cells in nodes.items()}
+def _by_key(nodes: Nodes) -> dict[int, tuple[int, ...]]:
+    return {key(node): cells for node, cells in sorted(nodes.items(), key=lambda one: key(one[0]))}

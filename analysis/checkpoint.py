@@ -1,40 +1,83 @@
 """Evidence as a JSON value and back: what a new leader needs to go on as if nothing had been."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from analysis.bursts import Bursts
-from analysis.dispersion import Dispersion
-from analysis.informed import Informed
-from analysis.packing import Array, Unpacking, packed
-from analysis.state import CheckSpec, Evidence, Memory
-from analysis.tracks import Tracks
+from analysis import cells, dispersion, informed, tracks
+from analysis.batches import arrays, filled
+from analysis.packing import NEVER, Array, packed, unpacked
+from analysis.proportions import WAY_TO_ALIKE
+from analysis.quantiles import ROUNDED
+from analysis.state import LENSES, PROOFS, CheckSpec, Evidence
 
-EVIDENCE_VERSION = 3  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 4  # raised when what is saved, or what it means, changes
+ALIKE = -1  # bounds: the canary's are stable's
+
+
+def blank(
+    spec: CheckSpec,
+    *,
+    steps: int,
+    burst_tolerance: float,
+    step_timeout: float,
+    finished: int,
+    le: tuple[float, ...] = (),
+    canary_le: tuple[float, ...] = (),
+    nodes: tuple[int, ...] = (),
+    groups: tuple[int, ...] = (),
+    several: tuple[int, ...] = (),
+) -> Evidence:
+    """Evidence of nothing yet, with room for so many finished steps and these buckets and nodes.
+
+    The first step has no warm-up of its own: the policy's dropped what came before. `several`: of as many
+    canaries side by side.
+    """
+    lenses, held = len(LENSES[spec.kind]), max(min(len(groups), tracks.MOST_GROUPS), 1)
+    return Evidence(
+        spec=spec,
+        steps=steps,
+        burst_tolerance=burst_tolerance,
+        step_timeout=step_timeout,
+        finished=np.zeros((*several, finished)),
+        step=np.zeros(several, dtype=np.int64),
+        step_began=np.full(several, NEVER),
+        at=np.full(several, NEVER),
+        both_at=np.full(several, NEVER),
+        nodes=nodes,
+        groups=groups,
+        stable_nodes=np.zeros(several, dtype=np.int64),
+        phi=np.ones(several),
+        margin=np.full(several, 1 + spec.max_increase),
+        memory=cells.blank(spec.kind, le, canary_le, several),
+        dispersion=dispersion.unmeasured(max(len(nodes), 1), several),
+        tracks=tracks.fresh(groups=held, lenses=lenses, warm_up=0.0, several=several),
+        informed=informed.fresh(groups=held, lenses=lenses, several=several),
+        passing=np.zeros((*several, PROOFS[spec.kind], len(WAY_TO_ALIKE))),
+        tally=np.zeros((*several, 4)),
+    )
 
 
 def save(evidence: Evidence) -> dict[str, Any]:
-    """A JSON value that `load` turns into the same evidence, bit by bit; finite, a few kB."""
-    memory, state = evidence.memory, evidence.tracks
+    """A JSON value that `load` turns into the same evidence, bit by bit; finite, a kB or so.
+
+    Buckets at either end in which nothing was counted are not kept: the next tick brings them back.
+    """
+    memory = cells.trimmed(evidence.memory)
+    same = memory.canary_le == memory.le
+    named = (_ends(memory.le), _ends(() if same else memory.canary_le), evidence.nodes, evidence.groups)
     return {
         "version": EVIDENCE_VERSION,
         "kind": evidence.spec.kind.value,
-        "finished": list(evidence.finished),
-        "began": evidence.step_began,
-        "at": evidence.at,
-        "bothAt": evidence.both_at,
-        "groups": list(evidence.groups),
-        "stableNodes": evidence.stable_nodes,
-        "phi": evidence.phi,
-        "le": list(memory.le),
-        "canaryLe": None if memory.canary_le == memory.le else list(memory.canary_le),
-        "noiseNodes": [int(node) for node in evidence.dispersion.nodes],
-        "warmUp": state.warm_up,
-        "given": state.given,
-        "blockEnds": state.block_ends,
-        **packed(_arrays(evidence)),
+        "sizes": [
+            evidence.finished.shape[-1],
+            len(memory.le),
+            ALIKE if same else len(memory.canary_le),
+            *map(len, named),
+        ],
+        "state": packed([*map(np.array, named), *arrays(replace(evidence, memory=memory))]),
     }
 
 
@@ -49,50 +92,45 @@ def load(
     """The evidence that was saved; ValueError where it is of another version or kind of check."""
     if value.get("version") != EVIDENCE_VERSION or value.get("kind") != spec.kind.value:
         raise ValueError(f"evidence of check {spec.name} was saved by another version: restart the step")
-    arrays, le = Unpacking(value), tuple(value["le"])
-    canary_le = le if value["canaryLe"] is None else tuple(value["canaryLe"])
-    nodes = np.array(value["noiseNodes"], dtype=np.uint32)
-    return Evidence(
-        spec=spec,
+    finished, of_stable, of_canary, *lengths = value["sizes"]
+    named = [(length,) for length in lengths]
+    ends, canary_ends, nodes, groups = unpacked(value["state"], named, partly=True)
+    le = _bounds(ends, of_stable)
+    empty = blank(
+        spec,
         steps=steps,
         burst_tolerance=burst_tolerance,
         step_timeout=step_timeout,
-        finished=tuple(value["finished"]),
-        step_began=value["began"],
-        at=value["at"],
-        both_at=value["bothAt"],
-        groups=tuple(value["groups"]),
-        stable_nodes=value["stableNodes"],
-        phi=value["phi"],
-        memory=Memory(le, canary_le, *arrays.take(4)),
-        dispersion=Dispersion(nodes, *arrays.take(4)),
-        tracks=_tracks(value, arrays),
-        informed=_informed(arrays),
-        weight=arrays.take(1)[0],
-        passing=arrays.take(1)[0],
-        tally=arrays.take(1)[0],
+        finished=finished,
+        le=le,
+        canary_le=le if of_canary == ALIKE else _bounds(canary_ends, of_canary),
+        nodes=tuple(int(node) for node in nodes),
+        groups=tuple(int(node) for node in groups),
     )
+    shapes = [*named, *(array.shape for array in arrays(empty))]
+    return filled(empty, unpacked(value["state"], shapes)[len(named) :])
 
 
-def _tracks(value: Mapping[str, Any], arrays: Unpacking) -> Tracks:
-    whole, base, without = arrays.take(3)
-    warm_up, given, ends = value["warmUp"], value["given"], value["blockEnds"]
-    return Tracks(whole, base, without, Bursts(*arrays.take(3)), warm_up, given, ends)
+def _ends(le: tuple[float, ...]) -> tuple[float, ...]:
+    """The bounds, or only the first and the last where all lie evenly between, by ratio or by difference."""
+    for ends in ((le[:1] + le[-1:]), (*le[:1], *le[-1:], 0.0)):
+        if len(le) > 3 and _alike(_bounds(np.array(ends), len(le)), le):
+            return ends
+    return le
 
 
-def _informed(arrays: Unpacking) -> Informed:
-    began, base, gained = arrays.take(3)
-    return Informed(began, base, gained, Bursts(*arrays.take(3)), arrays.take(1)[0])
+def _bounds(ends: Array, count: int) -> tuple[float, ...]:
+    """As many bounds, from what `_ends` made of them."""
+    if len(ends) == count:
+        return tuple(ends.tolist())
+    if len(ends) == 3:
+        between = np.linspace(ends[0], ends[1], count)
+    elif min(ends) > 0:
+        between = np.geomspace(ends[0], ends[1], count)
+    else:
+        return ()
+    return tuple(between.astype(np.float32).tolist())
 
 
-def _arrays(evidence: Evidence) -> list[Array]:
-    memory, noise, state, bet = evidence.memory, evidence.dispersion, evidence.tracks, evidence.informed
-    return [
-        *(memory.recent, memory.recent_canary, memory.step_stable, memory.step_canary),
-        *(noise.n, noise.k, noise.length, noise.sums),
-        *(state.whole, state.base, state.without),
-        *(state.bursts.over, state.bursts.marks, state.bursts.windows),
-        *(bet.began, bet.base, bet.gained),
-        *(bet.bursts.over, bet.bursts.marks, bet.bursts.windows, bet.belief),
-        *(evidence.weight, evidence.passing, evidence.tally),
-    ]
+def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return len(one) == len(other) and np.allclose(one, other, rtol=ROUNDED, atol=1e-9)

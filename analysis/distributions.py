@@ -6,37 +6,30 @@ a tolerance, one set suffices. Which set is learned from the past alone.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from analysis.proportions import Array, Question
-
-Mask = NDArray[np.bool_]
+from analysis.proportions import Array, Mask, Question
 
 WITNESS, HALF = 0.5, 0.25  # mass on the learned set, and on either half of stable's distribution
 
 
-def drift_question(recent: Array, canary: Array, *, tolerance: float) -> Question | None:
+def drift_question(recent: Array, canary: Array, *, tolerance: float, ready: Mask) -> Question:
     """Is any of three sets of predictions more frequent at the canary by more than `tolerance`?
 
     The sets: cells where the canary was more frequent so far (the witness), the upper and the lower
-    half of stable's. `recent` and `canary` (K,) hold both arms' cells from before the tick.
+    half of stable's. `recent` and `canary` (..., K) hold both arms' cells from before the tick.
     """
-    if recent.sum() <= 0 or len(recent) < 2:  # one bucket for everything tells nothing apart
-        return None
     upper = _upper(recent, 0.5)
-    sets = np.stack([_witness(recent, canary, upper), upper, ~upper], axis=1)
-    return _question(recent, sets, np.array([WITNESS, HALF, HALF]), tolerance)
+    sets = np.stack([_witness(recent, canary, upper), upper, ~upper], axis=-1)
+    return _question(recent, sets, tolerance, ready)
 
 
-def likeness_question(recent: Array, canary: Array, *, tolerance: float) -> Question | None:
+def likeness_question(recent: Array, canary: Array, *, tolerance: float, ready: Mask) -> Question:
     """The same for a Pass, which needs an answer for every set: also the tails and the middle."""
-    if recent.sum() <= 0 or len(recent) < 2:  # one bucket for everything tells nothing apart
-        return None
     upper = _upper(recent, 0.5)
     tails = _upper(recent, 0.25) | ~_upper(recent, 0.75)
-    sets = np.stack([_witness(recent, canary, upper), upper, ~upper, tails, ~tails], axis=1)
-    return _question(recent, sets, np.full(5, 0.2), tolerance)
+    sets = np.stack([_witness(recent, canary, upper), upper, ~upper, tails, ~tails], axis=-1)
+    return _question(recent, sets, tolerance, ready)
 
 
 def distance(stable: Array, canary: Array) -> float | None:
@@ -67,31 +60,27 @@ def distance_interval(
     return max(0.0, seen - slack), min(1.0, seen + slack)
 
 
-def _question(recent: Array, sets: Mask, weight: Array, tolerance: float) -> Question:
+def _question(recent: Array, sets: Mask, tolerance: float, ready: Mask) -> Question:
+    """One bucket for everything tells nothing apart: then it cannot be asked."""
     marked = sets.astype(float)
-    lenses = marked.shape[1]
-    q = np.clip(_rates(recent, sets), 1e-4, 1 - 1e-4)
-    return Question(marked, marked, q, np.ones(lenses), np.full(lenses, tolerance), q, weight)
-
-
-def _rates(recent: Array, sets: Mask) -> Array:
-    rates: Array = recent @ sets / recent.sum()
-    return rates
+    shares = recent / np.maximum(recent.sum(axis=-1, keepdims=True), 1e-9)
+    q = np.clip((shares[..., None, :] @ marked)[..., 0, :], 1e-4, 1 - 1e-4)
+    able = ready & (recent.shape[-1] > 1)
+    return Question(marked, marked, q, np.ones(1), np.full(1, tolerance), q, able)
 
 
 def _upper(cells: Array, share: float) -> Mask:
-    """The upper cells that hold as nearly as possible this share of the mass, as a mask."""
-    above = np.cumsum(cells[::-1])[::-1] / cells.sum()
-    mask: Mask = np.arange(len(cells)) >= int(np.argmin(np.abs(above - share)))
+    """The upper cells (..., K) that hold as nearly as possible this share of the mass."""
+    above = np.cumsum(cells[..., ::-1], axis=-1)[..., ::-1]
+    least = np.abs(above - share * cells.sum(axis=-1, keepdims=True)).argmin(axis=-1)
+    mask: Mask = np.arange(cells.shape[-1]) >= least[..., None]
     return mask
 
 
 def _witness(recent: Array, canary: Array, otherwise: Mask) -> Mask:
     """Cells more frequent at the canary than at stable; before there is a canary, `otherwise`."""
-    if canary.sum() < 1:
-        return otherwise
-    mask: Mask = canary / canary.sum() > recent / recent.sum()
-    return mask
+    seen, known = canary.sum(axis=-1, keepdims=True), recent.sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(seen < 1, otherwise, canary * known > recent * seen))
 
 
 def _apart(stable: Array, canary: Array) -> float:

@@ -9,6 +9,10 @@ Start reading here. One tick goes through
 Everything is a value: `update` returns new evidence and leaves the old one alone. What is kept is
 bounded, does not grow with time, and survives `save` and `load` bit by bit (numbers are rounded to
 32 bits at the end of every update, not when they are saved).
+
+`update` takes one canary's samples. What it does with them is `advanced`, which takes any number of
+canaries side by side (leading axes, written ...): a simulation of 500 runs is the same code, called once
+a tick.
 """
 
 from dataclasses import replace
@@ -25,14 +29,15 @@ from analysis import (
     quantiles,
     tracks,
 )
+from analysis.batches import chosen
 from analysis.bursts import LIMIT
-from analysis.cells import MEMORIES, Tick
-from analysis.checkpoint import EVIDENCE_VERSION, load, save
+from analysis.cells import Arm, Tick
+from analysis.checkpoint import EVIDENCE_VERSION, blank, load, save
 from analysis.informed import Informed
-from analysis.packing import rounded
-from analysis.proportions import WAY_TO_ALIKE, Array, Question
+from analysis.packing import NEVER, rounded
+from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
 from analysis.samples import Sample
-from analysis.state import SHARES, CheckKind, CheckSpec, Evidence, Memory, normalised
+from analysis.state import LENSES, PROOFS, SHARES, CheckKind, CheckSpec, Evidence, normalised
 
 __all__ = [
     "EVIDENCE_VERSION",
@@ -40,7 +45,9 @@ __all__ = [
     "CheckKind",
     "CheckSpec",
     "Evidence",
+    "advanced",
     "begin",
+    "blank",
     "load",
     "next_step",
     "normalised",
@@ -59,23 +66,9 @@ PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10
 def begin(
     spec: CheckSpec, *, steps: int, burst_tolerance: float = 6.0, step_timeout: float = 600.0
 ) -> Evidence:
-    """Evidence of nothing yet, for a plan of so many steps; durations in seconds.
-
-    The first step has no warm-up of its own: the policy's dropped what came before.
-    """
-    weight = _weight(spec)
-    return Evidence(
-        spec=spec,
-        steps=steps,
-        burst_tolerance=burst_tolerance,
-        step_timeout=step_timeout,
-        memory=cells.blank(spec.kind),
-        dispersion=dispersion.unmeasured(),
-        tracks=tracks.fresh(groups=1, lenses=len(weight), warm_up=0.0),
-        informed=informed.fresh(len(weight)),
-        weight=weight,
-        passing=_no_passing(spec),
-        tally=np.zeros(4),
+    """Evidence of nothing yet, for a plan of so many steps; durations in seconds."""
+    return blank(
+        spec, steps=steps, burst_tolerance=burst_tolerance, step_timeout=step_timeout, finished=steps
     )
 
 
@@ -86,263 +79,363 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     whose buckets differ from what most pods of their arm use are left out; when most change, the
     memory starts anew and the evidence waits until it has learned.
     """
-    if evidence.at is not None and max(stable.end, canary.end) <= evidence.at:
+    start = min(stable.start, canary.start) if canary.pods else stable.start
+    end = max(stable.end, canary.end)
+    if end <= evidence.at:
         return evidence
-    tick = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
-    evidence = _with_buckets(evidence, tick)
-    asked = question(evidence)
+    of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
+    evidence = _with_nodes(_with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
+    tick = cells.arranged(
+        evidence.spec.kind,
+        of_stable,
+        of_canary,
+        nodes=evidence.nodes,
+        groups=evidence.groups,
+        start=start,
+        end=end,
+    )
+    return advanced(evidence, tick)
+
+
+def advanced(evidence: Evidence, tick: Tick) -> Evidence:
+    """With one tick of each canary (...), its rows in the order of the evidence's nodes and groups."""
+    odds = tail_odds(evidence)
+    asked = question(evidence, odds)
+    n_stable, n_canary = tick.stable_cells.sum(axis=-1), tick.canary_cells.sum(axis=-1)
+    there = np.asarray(n_canary > 0)
     after = evidence
-    if tick.canary_cells.sum() > 0:
-        after = _with_canary(after, tick)
-        if asked is not None and _comparable(after, tick):
-            after = _scored(after, tick, asked)
+    if there.any():
+        began = np.where(there & (evidence.step_began <= NEVER), tick.start, evidence.step_began)
+        after = replace(after, step_began=began)
+    if asked is not None:
+        compared = np.asarray(there & (n_stable > 0) & asked.ready & (tick.start >= after.step_began - 1e-3))
+        if compared.any():
+            scored = _scored(after, tick, asked, odds)
+            after = scored if compared.all() else chosen(compared, scored, after)
     return _learned(after, tick, asked)
 
 
-def next_step(evidence: Evidence, *, at: float) -> Evidence:
+def next_step(evidence: Evidence, *, at: Array | float) -> Evidence:
     """A weight step begins: the finished step's evidence is frozen, fresh evidence begins."""
+    finished = evidence.finished
+    if (evidence.step >= finished.shape[-1] - 1).any():
+        finished = np.concatenate([finished, np.zeros_like(finished[..., :1])], axis=-1)
+    here = np.arange(finished.shape[-1]) == np.asarray(evidence.step)[..., None]
     return replace(
         _step_forgotten(evidence, at),
-        finished=(*evidence.finished, evidence.log_e_of_tracks),
+        finished=np.where(here, rounded(evidence.log_e_of_tracks)[..., None], finished),
+        step=evidence.step + 1,
         informed=informed.next_step(evidence.informed),
     )
 
 
-def restart(evidence: Evidence, *, at: float) -> Evidence:
+def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -> Evidence:
     """This step's evidence is thrown away and gathered anew; what was learned of stable stays.
 
     For when the arms are no longer what they were (pods came or went). The promise about false
     rollbacks then holds for each stretch between restarts. New pods fill their caches as after a
     weight step; only a run in which nothing was compared yet has the policy's warm-up instead.
     """
-    warm_up = tracks.WARM_UP if evidence.groups or evidence.step else 0.0
-    fresh = _step_forgotten(evidence, at, warm_up=warm_up)
+    compared = (evidence.tally[..., 0] > 0) | (evidence.step > 0)
+    warm_up = np.where(compared, tracks.WARM_UP, 0.0)
+    if same_pods:
+        return _step_forgotten(evidence, at, warm_up=warm_up)
+    fresh = _step_forgotten(replace(evidence, nodes=(), groups=()), at, warm_up=warm_up)
     return replace(fresh, dispersion=dispersion.interrupted(evidence.dispersion))
 
 
-def question(evidence: Evidence, *, widened: float = 1.0) -> Question | None:
-    """What the next tick is asked, from what is known now; None while too little is."""
+def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) -> Question | None:
+    """What the next tick is asked, from what is known now; None where the buckets tell nothing apart.
+
+    `odds`: stable's, as `tail_odds` gives them.
+    """
     spec, memory = evidence.spec, evidence.memory
-    if memory.recent[0].sum() < ENOUGH:
-        return None
+    stable = memory.recent[..., 0, :]
+    ready = stable.sum(axis=-1) >= ENOUGH
     if spec.kind is CheckKind.ERROR_RATE:
         rho, delta = 1 + spec.max_increase * widened, spec.plus * widened
-        return proportions.error_question(memory.recent[0], rho=rho, delta=delta)
+        return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
     if spec.kind is CheckKind.PREDICTIONS:
         tolerance = min(spec.tolerance * widened, 0.99)
-        return distributions.drift_question(memory.recent[0], memory.recent_canary, tolerance=tolerance)
-    margin, level = latency_margin(evidence) * widened, 1 - spec.quantile
-    return quantiles.latency_question(memory.recent, memory.le, memory.canary_le, level=level, margin=margin)
+        return distributions.drift_question(stable, memory.recent_canary, tolerance=tolerance, ready=ready)
+    if odds is None:
+        return None
+    of, margin = quantiles.bounds(memory.le, memory.canary_le), evidence.margin * widened
+    return quantiles.latency_question(
+        memory.recent, odds, of, level=1 - spec.quantile, margin=margin, ready=ready
+    )
 
 
-def pass_question(evidence: Evidence, asked: Question) -> Question | None:
+def pass_question(evidence: Evidence, asked: Question) -> Question:
     """What a Pass has to prove: the margin, or a wider one where that is out of a step's reach."""
     spec, memory = evidence.spec, evidence.memory
+    stable = memory.recent[..., 0, :]
     if spec.kind is CheckKind.ERROR_RATE:
         plus = max(spec.plus, PASS_PLUS)
-        return proportions.error_question(memory.recent[0], rho=1 + spec.max_increase, delta=plus)
+        return proportions.error_question(stable, rho=1 + spec.max_increase, delta=plus, ready=asked.ready)
     if spec.kind is CheckKind.PREDICTIONS:
         tolerance = max(spec.tolerance, PASS_TOLERANCE)
-        return distributions.likeness_question(memory.recent[0], memory.recent_canary, tolerance=tolerance)
+        return distributions.likeness_question(
+            stable, memory.recent_canary, tolerance=tolerance, ready=asked.ready
+        )
     return asked
 
 
-def latency_margin(evidence: Evidence) -> float:
-    """The ratio of quantiles that is still allowed; wider where pods differ that much for good."""
-    allowed, memory = 1 + evidence.spec.max_increase, evidence.memory
-    slope = quantiles.slope(memory.recent[0], memory.le, level=1 - evidence.spec.quantile)
-    if slope is None:
+def tail_odds(evidence: Evidence) -> Array | None:
+    """Stable's log-odds (..., R, K_s - 1) of lying above each bound, by memory.
+
+    None for checks that do not ask about latency, and where there are no buckets.
+    """
+    spec, memory = evidence.spec, evidence.memory
+    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
+        return None
+    return quantiles.tail_odds(memory.recent, level=1 - spec.quantile)
+
+
+def latency_margin(evidence: Evidence) -> Array:
+    """The ratio of quantiles that is still allowed (...); wider where pods differ that much for good."""
+    spec, memory, nodes = evidence.spec, evidence.memory, evidence.stable_nodes
+    allowed = np.full(np.shape(nodes), 1 + spec.max_increase)
+    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
         return allowed
-    nodes = evidence.stable_nodes
-    spread = dispersion.spread(evidence.dispersion, slope=slope, stable_nodes=nodes)
-    canary_nodes = max(len(evidence.groups), 1)
-    return max(allowed, dispersion.lasting_ratio(spread, stable_nodes=nodes, canary_nodes=canary_nodes))
+    level, of = 1 - spec.quantile, quantiles.bounds(memory.le, memory.canary_le)
+    slope = quantiles.slope(quantiles.tail_odds(memory.recent[..., 0, :], level=level), of, level=level)
+    known = np.isfinite(slope)
+    spread = dispersion.spread(evidence.dispersion, slope=np.where(known, slope, 1.0), stable_nodes=nodes)
+    luck = dispersion.lasting_ratio(
+        spread, stable_nodes=nodes, canary_nodes=np.array(max(len(evidence.groups), 1))
+    )
+    return np.asarray(np.where(known, np.maximum(allowed, luck), allowed))
 
 
-def _weight(spec: CheckSpec) -> Array:
-    if spec.kind is CheckKind.LATENCY:
-        return np.full(len(MEMORIES), 1 / len(MEMORIES))
-    if spec.kind is CheckKind.PREDICTIONS:
-        return np.array([distributions.WITNESS, distributions.HALF, distributions.HALF])
-    return np.ones(1)
+def _no_passing(spec: CheckSpec, several: tuple[int, ...] = ()) -> Array:
+    return np.zeros((*several, PROOFS[spec.kind], len(WAY_TO_ALIKE)))
 
 
-def _no_passing(spec: CheckSpec) -> Array:
-    sets = {CheckKind.LATENCY: len(MEMORIES), CheckKind.ERROR_RATE: 1, CheckKind.PREDICTIONS: 5}
-    return np.zeros((sets[spec.kind], len(WAY_TO_ALIKE)))
-
-
-def _step_forgotten(evidence: Evidence, at: float, *, warm_up: float = tracks.WARM_UP) -> Evidence:
+def _step_forgotten(
+    evidence: Evidence, at: Array | float, *, warm_up: Array | float = tracks.WARM_UP
+) -> Evidence:
+    several = np.shape(evidence.step)
+    groups, lenses = max(min(len(evidence.groups), tracks.MOST_GROUPS), 1), len(LENSES[evidence.spec.kind])
     return replace(
         evidence,
-        step_began=at,
-        both_at=None,
-        groups=(),
+        step_began=np.broadcast_to(np.asarray(at, dtype=float), several),
+        both_at=np.full(several, NEVER),
         memory=cells.step_forgotten(evidence.memory),
-        tracks=tracks.fresh(groups=1, lenses=len(evidence.weight), warm_up=warm_up),
-        informed=informed.restarted(evidence.informed),
-        passing=_no_passing(evidence.spec),
-        tally=np.zeros(4),
+        tracks=tracks.fresh(groups=groups, lenses=lenses, warm_up=warm_up, several=several),
+        informed=informed.restarted(evidence.informed, groups),
+        passing=_no_passing(evidence.spec, several),
+        tally=np.zeros((*several, 4)),
     )
 
 
-def _with_buckets(evidence: Evidence, tick: Tick) -> Evidence:
+def _with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> Evidence:
     """With a memory that fits the tick's buckets; other buckets than before mean a new beginning."""
     kind, memory = evidence.spec.kind, evidence.memory
-    if (memory.le, memory.canary_le) == (tick.le, tick.canary_le):
+    if (memory.le, memory.canary_le) == (stable.le, canary.le):
         return evidence
-    blank = cells.blank(kind, tick.le, tick.canary_le)
-    if memory.le == tick.le and not memory.recent_canary.sum():  # the canary's became known
+    blank = cells.blank(kind, stable.le, canary.le)
+    if memory.le == stable.le and not memory.recent_canary.sum():  # the canary's became known
         kept = replace(blank, recent=memory.recent, step_stable=memory.step_stable)
         return replace(evidence, memory=kept)
-    fresh = evidence if evidence.step_began is None else _step_forgotten(evidence, tick.start)
+    fitted = cells.fitted(memory, stable.le, canary.le)
+    if fitted is not None:  # as a checkpoint keeps it
+        return replace(evidence, memory=fitted)
+    fresh = replace(evidence, nodes=())
+    if evidence.step_began > NEVER:
+        fresh = _step_forgotten(replace(fresh, groups=()), start)
     return replace(fresh, memory=blank, dispersion=dispersion.interrupted(evidence.dispersion))
 
 
-def _with_canary(evidence: Evidence, tick: Tick) -> Evidence:
-    """With a step that has begun and a group for every canary node of the tick."""
-    began = tick.start if evidence.step_began is None else evidence.step_began
-    new = tuple(node for node in sorted(tick.canary) if node not in evidence.groups)
-    groups = (*evidence.groups, *new)[: dispersion.MOST_NODES]
-    count = min(len(groups), tracks.MOST_GROUPS)
-    return replace(
+def _with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:
+    """With a place for every node of the tick."""
+    nodes = cells.known(evidence.nodes, stable.cells, most=dispersion.MOST_NODES)
+    groups = cells.known(evidence.groups, canary.cells, most=dispersion.MOST_NODES)
+    if (nodes, groups) == (evidence.nodes, evidence.groups):
+        return evidence
+    count = max(min(len(groups), tracks.MOST_GROUPS), 1)
+    after = replace(
         evidence,
-        step_began=began,
+        nodes=nodes,
         groups=groups,
+        dispersion=dispersion.with_nodes(evidence.dispersion, max(len(nodes), 1)),
         tracks=tracks.regrouped(evidence.tracks, count),
         informed=informed.regrouped(evidence.informed, count),
     )
+    return replace(after, margin=latency_margin(after))
 
 
-def _comparable(evidence: Evidence, tick: Tick) -> bool:
-    """Whether both arms had requests, all at this step's weight."""
-    began = evidence.step_began
-    return tick.stable_cells.sum() > 0 and began is not None and tick.start >= began - 1e-3
-
-
-def _scored(evidence: Evidence, tick: Tick, asked: Question) -> Evidence:
+def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None) -> Evidence:
     """With the tick's gains added, by what was known before it."""
-    began = tick.start if evidence.step_began is None else evidence.step_began
-    start, end = tick.start - began, tick.end - began
-    canary, phi = _grouped(evidence, tick), _phi(evidence, tick)
-    gains = proportions.log_gains(asked, tick.stable_cells, canary, asked.worse())
-    filling = (start + end) / 2 < evidence.tracks.warm_up
-    wide = question(evidence, widened=WIDER) if filling else None
-    after = tracks.advanced(
+    start, end = tick.start - evidence.step_began, tick.end - evidence.step_began
+    stable, phi = tick.stable_cells, _phi(evidence, tick)
+    filling = np.asarray((start + end) / 2 < evidence.tracks.warm_up)
+    worse, better = _gains(evidence, asked, stable, tick.canary)
+    bet_on = asked
+    if filling.any():
+        bet_on, worse = _widened(evidence, tick, stable, asked, odds, filling=filling, worse=worse)
+    moved = tracks.advanced(
         evidence.tracks,
-        gains,
-        np.zeros_like(gains)  # also where no bucket is wide enough to ask while caches fill
-        if wide is None
-        else proportions.log_gains(wide, tick.stable_cells, canary, wide.worse()),
+        worse,
+        filling=filling,
         phi=phi,
         start=start,
         end=end,
         tolerance=evidence.burst_tolerance,
         timeout=evidence.step_timeout,
     )
-    advised, bet = _advised(evidence, tick, canary, wide if filling else asked)
     return replace(
         evidence,
-        tracks=tracks.rounded_to_32_bits(after),
-        informed=informed.advanced(
-            evidence.informed, advised / phi, bet, start=start, end=end, tolerance=evidence.burst_tolerance
-        ),
-        passing=_passing(evidence, tick, asked, phi),
-        tally=rounded(evidence.tally + _hits(asked, tick)),
+        tracks=tracks.rounded_to_32_bits(moved),
+        informed=_informed(evidence, tick, stable, bet_on, odds, phi=phi, start=start, end=end),
+        passing=rounded(np.clip(evidence.passing + better / phi[..., None, None], -LIMIT, LIMIT)),
+        tally=evidence.tally + _hits(asked, tick),
         phi=phi,
         both_at=tick.end,
     )
 
 
-def _advised(
-    evidence: Evidence, tick: Tick, canary: Array, asked: Question | None
-) -> tuple[Array, informed.Mask]:
-    """What the bets that the belief advises bring (N, L), and where one was made (L,).
+def _gains(evidence: Evidence, asked: Question, stable: Array, canary: Array) -> tuple[Array, Array]:
+    """Gains (..., N, L, E) against "within the margin", and (..., P, 2) of all groups for a Pass."""
+    proof, worse, way = pass_question(evidence, asked), asked.worse(), len(WAY_TO_ALIKE)
+    effects, lenses = worse.shape[-1], worse.shape[-2]
+    if proof is asked:
+        bets = np.concatenate([worse, asked.better()], axis=-1)[..., None, :, :]
+        gains = proportions.log_gains(asked, stable, canary, bets)
+        return gains[..., :effects], gains[..., effects:].sum(axis=-3)
+    better = proof.better()
+    padded = np.concatenate([better, np.repeat(better[..., -1:], effects - way, axis=-1)], axis=-1)
+    bets = np.concatenate([worse, padded], axis=-2)[..., None, :, :]
+    gains = proportions.log_gains(asked.joined(proof), stable, canary, bets)
+    return gains[..., :lenses, :], gains[..., lenses:, :way].sum(axis=-3)
+
+
+def _widened(
+    evidence: Evidence,
+    tick: Tick,
+    stable: Array,
+    asked: Question,
+    odds: Array | None,
+    *,
+    filling: Mask,
+    worse: Array,
+) -> tuple[Question, Array]:
+    """The question and its gains with the doubled margin for canaries whose caches are `filling` (...).
+
+    Nothing is gained where no bucket is wide enough to ask that.
+    """
+    wide = question(evidence, odds, widened=WIDER)
+    if wide is None:
+        return asked, worse
+    gains = proportions.log_gains(wide, stable, tick.canary, wide.worse()[..., None, :, :])
+    able = np.asarray(wide.ready)[..., None, None, None]
+    gains = np.where(filling[..., None, None, None], np.where(able, gains, 0.0), worse)
+    return (wide, gains) if filling.all() else (chosen(filling, wide.spread(), asked.spread()), gains)
+
+
+def _informed(
+    evidence: Evidence,
+    tick: Tick,
+    stable: Array,
+    asked: Question,
+    odds: Array | None,
+    *,
+    phi: Array,
+    start: Array,
+    end: Array,
+) -> Informed:
+    """With what the bets that the belief advises bring.
 
     One is made where the tail is expected above the margin, and above what would be expected of a canary
     nothing is known of: with coarse buckets or far out in the tail that alone may be beyond the margin.
     """
-    lenses = len(evidence.weight)
-    if evidence.informed_share == 0 or asked is None:
-        return np.zeros((len(canary), lenses)), np.zeros(lenses, dtype=bool)
-    memory = evidence.memory
-    about = memory.recent, memory.le, memory.canary_le, asked
-    rates = belief.expected_rates(evidence.informed.belief, *about)
-    least = np.maximum(asked.line, belief.expected_rates(belief.blank(1), *about)[0]) * informed.CLEARLY
-    bet = (rates > least) & (least < 1)
-    p1 = np.minimum(np.maximum(rates, least), 1 - proportions.EDGE)[:, :, None]
-    gains = proportions.log_gains(asked, tick.stable_cells, canary, p1)[:, :, 0]
-    return np.where(bet, gains, 0.0), bet.any(axis=0)
-
-
-def _grouped(evidence: Evidence, tick: Tick) -> Array:
-    """Canary cells (N, K_c) by group; nodes beyond the groups' number share them in turn."""
-    grouped = np.zeros((evidence.tracks.groups, len(tick.canary_cells)))
-    for node, counted in tick.canary.items():
-        place = evidence.groups.index(node) if node in evidence.groups else node
-        grouped[place % len(grouped)] += counted
-    return grouped
-
-
-def _phi(evidence: Evidence, tick: Tick) -> float:
-    return dispersion.phi(
-        evidence.dispersion,
-        stable_rate=float(tick.stable_cells.sum()) / tick.seconds,
-        canary_rate=float(tick.canary_cells.sum()) / tick.seconds,
-        stable_nodes=len(tick.stable),
-        canary_nodes=len(tick.canary),
+    bet_on = None if odds is None else belief.shifts(evidence.memory.le, evidence.memory.canary_le)
+    if odds is None or bet_on is None or not isinstance(asked.canary, Above):
+        return evidence.informed
+    rates, unknown = belief.expected_rates(evidence.informed.belief, odds, bet_on, asked.canary.places)
+    least = np.maximum(asked.line, unknown)[..., None, :] * informed.CLEARLY
+    bet = (rates > least) & (least < 1) & np.asarray(asked.ready)[..., None, None]
+    if bet.any():
+        p1 = np.clip(np.maximum(rates, least), proportions.EDGE, 1 - proportions.EDGE)[..., None]
+        gains = np.where(bet, proportions.log_gains(asked, stable, tick.canary, p1)[..., 0], 0.0)
+    else:
+        gains = np.zeros(rates.shape)
+    return informed.advanced(
+        evidence.informed,
+        gains / phi[..., None, None],
+        np.asarray(bet.any(axis=-2)),
+        start=start,
+        end=end,
+        tolerance=evidence.burst_tolerance,
     )
 
 
-def _passing(evidence: Evidence, tick: Tick, asked: Question, phi: float) -> Array:
-    proof = pass_question(evidence, asked)
-    if proof is None:
-        return evidence.passing
-    gains = proportions.log_gains(proof, tick.stable_cells, tick.canary_cells[None, :], proof.better())[0]
-    return rounded(np.clip(evidence.passing + gains / phi, -LIMIT, LIMIT))
+def _phi(evidence: Evidence, tick: Tick) -> Array:
+    return dispersion.phi(
+        evidence.dispersion,
+        stable_rate=tick.stable_cells.sum(axis=-1) / tick.seconds,
+        canary_rate=tick.canary_cells.sum(axis=-1) / tick.seconds,
+        stable_nodes=tick.stable_nodes,
+        canary_nodes=tick.canary_nodes,
+    )
 
 
 def _hits(asked: Question, tick: Tick) -> Array:
+    """Requests and hits (..., 4) of canary and stable, by the first lens."""
     canary, stable = tick.canary_cells, tick.stable_cells
-    hits = canary @ asked.canary[:, 0], stable @ asked.stable[:, 0]
-    return np.array([canary.sum(), hits[0], stable.sum(), hits[1]])
+    of_canary, of_stable = (
+        proportions.hits(cells[..., None, :], marked)[..., 0, 0]
+        for cells, marked in ((canary, asked.canary), (stable, asked.stable))
+    )
+    return np.stack([canary.sum(axis=-1), of_canary, stable.sum(axis=-1), of_stable], axis=-1)
 
 
 def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence:
     """With the tick in memory: the last thing that happens to it."""
     noise = evidence.dispersion
-    if asked is not None and tick.stable:
-        counts = {
-            node: (float(counted.sum()), float(counted @ asked.stable[:, 0]))
-            for node, counted in tick.stable.items()
-        }
-        noise = dispersion.observed(noise, counts, seconds=tick.seconds)
+    if asked is not None:
+        n, k = (
+            tick.stable.sum(axis=-1),
+            proportions.hits(tick.stable, proportions.first(asked.stable))[..., 0],
+        )
+        seen = (asked.ready & (tick.stable_nodes > 0))[..., None]
+        noise = dispersion.observed(noise, n * seen, k * seen, seconds=tick.seconds * seen[..., 0])
     memory = cells.remembered(evidence.memory, tick, since=evidence.at)
-    return replace(
+    after = replace(
         evidence,
         at=tick.end,
         memory=memory,
-        informed=_believing(evidence, tick, memory),
-        stable_nodes=len(tick.stable) or evidence.stable_nodes,
+        stable_nodes=np.where(tick.stable_nodes > 0, tick.stable_nodes, evidence.stable_nodes),
         dispersion=noise,
     )
+    return _believing(evidence, after, tick)
 
 
-def _believing(evidence: Evidence, tick: Tick, memory: Memory) -> Informed:
-    """With what the tick says of the canary's whole distribution."""
-    if evidence.informed_share == 0:
-        return evidence.informed
+def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
+    """With what the tick says of the canary's whole distribution, and of how pods differ for good."""
+    memory = evidence.memory
+    moved = np.asarray(evidence.stable_nodes != before.stable_nodes)
+    if evidence.dispersion.sums is not before.dispersion.sums:
+        moved = moved | (evidence.dispersion.sums != before.dispersion.sums).any(axis=(-2, -1))
+    if moved.any():
+        evidence = replace(evidence, margin=np.where(moved, latency_margin(evidence), evidence.margin))
+    shifts = belief.shifts(memory.le, memory.canary_le) if evidence.informed_share else None
+    if shifts is None:
+        return evidence
     known = evidence.informed.belief
-    seconds = tick.end - min(tick.start, tick.start if evidence.at is None else evidence.at)
-    if tick.canary_cells.sum() <= 0:
-        return replace(evidence.informed, belief=belief.forgotten(known, seconds))
-    after = belief.revised(
-        known,
-        memory.recent[-1],  # the quicker memory: a slow one lags behind what happens to both arms
-        _grouped(evidence, tick),
-        memory.le,
-        memory.canary_le,
-        phi=evidence.phi,
-        seconds=seconds,
-    )
-    return replace(evidence.informed, belief=after)
+    seconds = tick.end - np.where(before.at <= NEVER, tick.start, np.minimum(tick.start, before.at))
+    if not tick.canary_cells.any():
+        after = belief.forgotten(known, seconds)
+    else:
+        # by the quicker memory: a slow one lags behind what happens to both arms
+        after = belief.revised(
+            known,
+            quantiles.tail_odds(memory.recent[..., -1, :], level=1 - evidence.spec.quantile),
+            tick.canary,
+            shifts,
+            phi=evidence.phi,
+            seconds=seconds,
+            known=(memory.recent[..., -1, :].sum(axis=-1) >= belief.ENOUGH)
+            & (tick.canary_cells.sum(axis=-1) > 0),
+        )
+    return replace(evidence, informed=replace(evidence.informed, belief=after))

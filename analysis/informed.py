@@ -4,21 +4,18 @@ The three tracks (`tracks`) bet on the clock: whatever a healthy step has cost t
 capital is lost only where the belief was wrong, so that it needs no shares for steps or starts: one
 product for the whole run. Most of it is there still for the last step.
 
-Symbols: N groups of canary nodes, J factors, L lenses.
+Symbols: N groups of canary nodes, J factors, L lenses; leading axes (...) are canaries side by side.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis import belief, bursts
-from analysis.bursts import Bursts, within
+from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import rounded
-from analysis.proportions import Array
+from analysis.proportions import Array, Mask
 from analysis.tracks import held
-
-Mask = NDArray[np.bool_]
 
 SHARE = 0.5  # of a latency check's capital; the tracks keep half for what changes the tail alone
 CLEARLY = 1.02  # the rate expected is bet on where it is above the margin's by this factor
@@ -34,8 +31,8 @@ LEAD, AHEAD = 4.0, 5.0
 class Informed:
     """The running state: log of what one unit of capital has become over the run.
 
-    `began` (L,): when the step began, by lens. `base` (L,) and `gained` (N, L): at present, `base` and
-    what each group has brought since. `bursts`: of one group. `belief` (N, J): about each group.
+    `began` (..., L): when the step began, by lens. `base` (..., L) and `gained` (..., N, L): at present,
+    `base` and what each group has brought since. `bursts`: of one group. `belief` (..., N, J): about each.
     """
 
     began: Array
@@ -45,67 +42,71 @@ class Informed:
     belief: Array
 
     @property
-    def log_e(self) -> float:
-        """Log e of the run so far: the mean over lenses."""
+    def log_e(self) -> Array:
+        """Log e of the run so far (...): the mean over lenses."""
         return _mean(self.worth)
 
     @property
-    def log_e_of_step(self) -> float:
+    def log_e_of_step(self) -> Array:
         """What this step has made of what there was when it began."""
         return self.log_e - _mean(self.began)
 
     @property
     def whole(self) -> Array:
-        """The capital (L,) with every gain."""
-        return within(self.base + self.gained.sum(axis=0))
+        """The capital (..., L) with every gain."""
+        return within(self.base + self.gained.sum(axis=-2))
 
     @property
     def worth(self) -> Array:
-        """The capital (L,) that counts: without the worst burst, or what one node is ahead of the others."""
-        if len(self.gained) == 1:
+        """The capital (..., L) that counts: less the worst burst, or what a node is ahead of the others."""
+        if self.gained.shape[-2] == 1:
             return self.bursts.left(self.whole)
-        total = self.gained.sum(axis=0)
-        return within(self.base + held(total, total - self.gained, axis=0, lead=LEAD, ahead=AHEAD))
+        total = self.gained.sum(axis=-2)
+        others = total[..., None, :] - self.gained
+        return within(self.base + held(total, others, axis=-2, lead=LEAD, ahead=AHEAD))
 
 
-def fresh(lenses: int) -> Informed:
-    """A run begins."""
-    return _from(np.zeros(lenses))
+def fresh(*, groups: int, lenses: int, several: tuple[int, ...] = ()) -> Informed:
+    """A run begins; `several`: of as many canaries."""
+    return _from(np.zeros((*several, lenses)), groups)
 
 
 def next_step(informed: Informed) -> Informed:
     """A weight step begins, with what is left; what is believed is forgotten."""
-    return _from(rounded(informed.worth))
+    return _from(rounded(informed.worth), informed.gained.shape[-2])
 
 
-def restarted(informed: Informed) -> Informed:
+def restarted(informed: Informed, groups: int) -> Informed:
     """The step begins anew, with what there was when it began."""
-    return _from(informed.began)
+    return _from(informed.began, groups)
 
 
 def regrouped(informed: Informed, groups: int) -> Informed:
     """With room for more groups, of which nothing is believed yet."""
-    missing = groups - len(informed.belief)
+    missing = groups - informed.belief.shape[-2]
     if missing <= 0:
         return informed
-    known = np.concatenate([informed.belief, belief.blank(missing)])
-    gained = np.concatenate([informed.gained, np.zeros((missing, len(informed.began)))])
-    if len(informed.belief) > 1:
+    several, lenses = informed.began.shape[:-1], informed.began.shape[-1]
+    known = np.concatenate([informed.belief, belief.blank(missing, several)], axis=-2)
+    gained = np.concatenate([informed.gained, np.zeros((*several, missing, lenses))], axis=-2)
+    if informed.belief.shape[-2] > 1:
         return replace(informed, gained=gained, belief=known)
     base = rounded(informed.worth)  # the one's burst is left out for good
-    return Informed(informed.began, base, np.zeros_like(gained), bursts.none(base), known)
+    left = bursts.none(base, axes=base.ndim - 1)
+    return Informed(informed.began, base, np.zeros_like(gained), left, known)
 
 
 def advanced(
-    informed: Informed, gains: Array, bet: Mask, *, start: float, end: float, tolerance: float
+    informed: Informed, gains: Array, bet: Mask, *, start: Array, end: Array, tolerance: float
 ) -> Informed:
-    """One tick later, by its gains (N, L) where one was `bet` (L,); times are seconds of the step."""
-    faded = _faded(informed, np.where(bet, 1.0, np.exp(-(end - start) / FADE)))
+    """One tick later, by its gains (..., N, L) where one was `bet` (..., L); times are the step's seconds."""
+    faded = _faded(informed, np.where(bet, 1.0, np.exp(-(end - start) / FADE)[..., None]))
     later = replace(faded, gained=rounded(within(faded.gained + gains)))
-    if len(gains) > 1:
+    if gains.shape[-2] > 1:
         return later
+    middle = (start + end) / 2
     left = bursts.after(
-        faded.bursts, gains[0], before=faded.whole, middle=(start + end) / 2, tolerance=tolerance
+        faded.bursts, gains[..., 0, :], before=faded.whole, middle=middle, tolerance=tolerance
     )
     return replace(later, bursts=bursts.rounded_to_32_bits(left))
 
@@ -113,19 +114,25 @@ def advanced(
 def _faded(informed: Informed, keep: Array) -> Informed:
     """With only part of what this step has gained kept, by lens; losses stay."""
     keep = np.where(informed.whole > informed.began, keep, 1.0)
+    if (keep == 1.0).all():
+        return informed
 
-    def kept(capital: Array) -> Array:
-        return rounded(informed.began + (capital - informed.began) * keep)
+    def kept(capital: Array, began: Array, part: Array) -> Array:
+        return rounded(np.where(capital < LIMIT, began + (capital - began) * part, capital))
 
-    old = informed.bursts
-    left = replace(old, over=kept(old.over), windows=kept(old.windows))
-    return replace(informed, base=kept(informed.base), gained=informed.gained * keep, bursts=left)
-
-
-def _from(capital: Array) -> Informed:
-    gained = np.zeros((1, len(capital)))
-    return Informed(capital, capital, gained, bursts.none(capital), belief.blank(1))
+    old, began = informed.bursts, informed.began
+    windows = kept(old.windows, began[..., None, :], keep[..., None, :])
+    left = replace(old, over=kept(old.over, began, keep), windows=windows)
+    base = kept(informed.base, began, keep)
+    return replace(informed, base=base, gained=informed.gained * keep[..., None, :], bursts=left)
 
 
-def _mean(capital: Array) -> float:
-    return float(np.logaddexp.reduce(capital) - np.log(len(capital)))
+def _from(capital: Array, groups: int) -> Informed:
+    several, lenses = capital.shape[:-1], capital.shape[-1]
+    left = bursts.none(capital, axes=len(several))
+    gained = np.zeros((*several, groups, lenses))
+    return Informed(capital, capital, gained, left, belief.blank(groups, several))
+
+
+def _mean(capital: Array) -> Array:
+    return np.asarray(np.logaddexp.reduce(capital, axis=-1) - np.log(capital.shape[-1]))

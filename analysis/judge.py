@@ -13,8 +13,17 @@ from enum import IntEnum
 import numpy as np
 
 from analysis import distributions, proportions, quantiles
-from analysis.bursts import LIMIT
-from analysis.evidence import PASS_PLUS, PASS_TOLERANCE, CheckKind, CheckSpec, Evidence, question
+from analysis.bursts import within
+from analysis.evidence import (
+    PASS_PLUS,
+    PASS_TOLERANCE,
+    CheckKind,
+    CheckSpec,
+    Evidence,
+    question,
+    tail_odds,
+)
+from analysis.proportions import Array, Integers, Mask
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
@@ -77,12 +86,8 @@ def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float
     (docs/statistics.md says what pods' noise does to that). A canary beyond a check's Pass margin
     passes a step with probability at most `beta`.
     """
-    terms = [log_term(one) for one in evidence]
-    total = (
-        float(np.clip(proportions.log_sum(np.array(terms), np.ones(len(terms))), -LIMIT, LIMIT))
-        if terms
-        else 0.0
-    )
+    terms = [float(log_term(one)) for one in evidence]
+    total = float(log_total(terms))
     failed = int(np.argmax(terms)) if terms and total >= np.log(1 / alpha) else None
     checks = tuple(
         _check(one, term=term, failed=place == failed, alpha=alpha, beta=beta, now=now)
@@ -108,15 +113,30 @@ def step_weights(steps: int) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def log_term(evidence: Evidence) -> float:
-    """The check's term of the run's sum: log(share x E)."""
-    weights = step_weights(max(evidence.steps, evidence.step + 1))
-    logs = (*evidence.finished, evidence.log_e_of_tracks)
-    values = np.zeros(len(weights))
-    values[: len(logs)] = logs
-    of_tracks = float(proportions.log_sum(values, np.array(weights)))
-    term = evidence.mixed(of_tracks, evidence.informed.log_e) + np.log(max(evidence.spec.share, 1e-300))
-    return float(np.clip(term, -LIMIT, LIMIT))
+def log_term(evidence: Evidence) -> Array:
+    """The check's term of the run's sum: log(share x E) (...)."""
+    of_tracks, finished = evidence.log_e_of_tracks, evidence.finished
+    weights = np.array(step_weights(finished.shape[-1]))
+    here = np.arange(len(weights)) == np.asarray(evidence.step)[..., None]
+    values = np.where(here, np.asarray(of_tracks)[..., None], finished)
+    of_steps = proportions.log_sum(values, weights)
+    term = evidence.mixed(of_steps, evidence.informed.log_e) + np.log(max(evidence.spec.share, 1e-300))
+    return within(term)
+
+
+def log_total(terms: Sequence[Array | float]) -> Array:
+    """The run's evidence (...): log of the sum over checks; the run fails when it reaches log(1/alpha)."""
+    if not terms:
+        return np.zeros(())
+    return within(np.asarray(np.logaddexp.reduce(np.stack(terms), axis=0)))
+
+
+def verdicts(evidence: Evidence, *, beta: float, now: Array | float) -> Integers:
+    """What the check says (...) as values of `Verdict`, unless the run's sum has failed."""
+    silent = now - evidence.both_at > SILENCE
+    proven = (evidence.log_e_pass >= np.log(1 / beta)) & (evidence.log_e < LEANING)
+    found = np.where(proven & _seen_enough(evidence), int(Verdict.PASS), int(Verdict.INCONCLUSIVE))
+    return np.where(silent, int(Verdict.NO_DATA), found)
 
 
 def _check(
@@ -124,14 +144,15 @@ def _check(
 ) -> CheckJudgement:
     n_c, k_c, n_s, k_s = evidence.tally
     rate, spec = k_s / max(n_s, 1.0), evidence.spec
-    asked = question(evidence)
-    allowed = rate if asked is None else float(asked.rho[0] * rate + asked.delta[0])
+    asked = question(evidence, tail_odds(evidence))
+    usable = asked is not None and asked.ready
+    allowed = float(asked.rho[0] * rate + asked.delta[0]) if asked is not None and usable else rate
     estimate, interval = _figures(evidence, alpha)
     return CheckJudgement(
         name=spec.name,
-        verdict=Verdict.FAIL if failed else _verdict(evidence, beta=beta, now=now),
+        verdict=Verdict.FAIL if failed else Verdict(int(verdicts(evidence, beta=beta, now=now))),
         log_e=term,
-        log_e_pass=evidence.log_e_pass,
+        log_e_pass=float(evidence.log_e_pass),
         estimate=estimate,
         interval=interval,
         canary_requests=int(evidence.memory.step_canary.sum()),
@@ -143,18 +164,12 @@ def _check(
     )
 
 
-def _verdict(evidence: Evidence, *, beta: float, now: float) -> Verdict:
-    if evidence.both_at is None or now - evidence.both_at > SILENCE:
-        return Verdict.NO_DATA
-    proven = evidence.log_e_pass >= np.log(1 / beta) and evidence.log_e < LEANING
-    return Verdict.PASS if proven and _seen_enough(evidence) else Verdict.INCONCLUSIVE
-
-
-def _seen_enough(evidence: Evidence) -> bool:
-    n_c, _, n_s, k_s = evidence.tally
-    if evidence.spec.kind is CheckKind.LATENCY and n_c * k_s < LEAST_TAIL * n_s:
-        return False
-    return bool(n_c >= LEAST_REQUESTS)
+def _seen_enough(evidence: Evidence) -> Mask:
+    n_c, _, n_s, k_s = np.moveaxis(evidence.tally, -1, 0)
+    enough = n_c >= LEAST_REQUESTS
+    if evidence.spec.kind is CheckKind.LATENCY:
+        enough &= n_c * k_s >= LEAST_TAIL * n_s
+    return np.asarray(enough)
 
 
 def _figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[float, float] | None]:
@@ -164,10 +179,10 @@ def _figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[floa
         return None, None
     if spec.kind is CheckKind.ERROR_RATE:
         k, n = np.array([canary[1], stable[1]]), np.array([canary.sum(), stable.sum()])
-        low, high = proportions.rate_interval(k, n, error=alpha / 2, temper=evidence.phi)
+        low, high = proportions.rate_interval(k, n, error=alpha / 2, temper=float(evidence.phi))
         return float(k[0] / n[0] - k[1] / n[1]), (float(low[0] - high[1]), float(high[0] - low[1]))
     if spec.kind is CheckKind.PREDICTIONS:
-        interval = distributions.distance_interval(stable, canary, error=alpha, temper=evidence.phi)
+        interval = distributions.distance_interval(stable, canary, error=alpha, temper=float(evidence.phi))
         return distributions.distance(stable, canary), interval
     return _latency_figures(evidence, alpha)
 
@@ -183,7 +198,7 @@ def _latency_figures(evidence: Evidence, alpha: float) -> tuple[float | None, tu
         memory.canary_le,
         level=level,
         error=alpha,
-        temper=evidence.phi,
+        temper=float(evidence.phi),
     )
     if of_stable is None or of_canary is None:
         return None, interval
@@ -196,12 +211,12 @@ def _threshold(evidence: Evidence) -> float | None:
 
 
 def _pair(evidence: Evidence) -> quantiles.Pair | None:
-    spec, memory = evidence.spec, evidence.memory
-    if spec.kind is not CheckKind.LATENCY or not memory.le:
+    spec, memory, odds = evidence.spec, evidence.memory, tail_odds(evidence)
+    if odds is None or memory.recent[0].sum() <= 0:
         return None
-    return quantiles.pair(
-        memory.recent[0], memory.le, memory.canary_le, level=1 - spec.quantile, margin=1 + spec.max_increase
-    )
+    of = quantiles.bounds(memory.le, memory.canary_le)
+    chosen = quantiles.pair(odds[0], of, level=1 - spec.quantile, margin=1 + spec.max_increase)
+    return chosen if chosen.found else None
 
 
 def _notes(evidence: Evidence) -> list[str]:
@@ -209,7 +224,7 @@ def _notes(evidence: Evidence) -> list[str]:
     notes = []
     chosen = _pair(evidence)
     if chosen is not None:
-        ratio = quantiles.resolution(memory.le, memory.canary_le, chosen)
+        ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
         if ratio > (1 + spec.max_increase) * RESOLVED:
             notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none")
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:

@@ -5,8 +5,8 @@ In one tick the canary had `k_c` hits in `n_c` requests, stable `k_s` in `n_s`. 
 arms alike (a noisy network, the evening peak) can neither help nor hurt.
 
 Symbols: q a guess of p_s made before the tick, p1 the alternative for p_c, (u, v) the null's closest
-point to (p1, q), d an effect size in log-odds; L lenses (questions asked at once), E effect sizes, N
-groups of canary nodes.
+point to (p1, q), d an effect size in log-odds; L lenses (questions asked at once), E bets on each, N
+groups of canary nodes. Leading axes (...) are canaries, judged side by side.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from scipy.special import betaln, expit, logit
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Places = NDArray[np.intp]
+Integers = NDArray[np.int64]
 
 # Log-odds, about geometric: a true effect between two of them loses little over a quarter of its growth
 # rate; below .25 nothing is found within a step, above 3 a handful of requests decides anyway. Faults
@@ -30,108 +33,173 @@ EDGE = 1e-6  # probabilities are kept this far from 0 and 1, so that every logar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Above:
+    """The cells above bounds: of each lens above the one of this index, `places` (..., L)."""
+
+    places: Places
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """What is asked of a tick, decided before the tick: L yes/no events and their null hypotheses.
 
-    `stable` (K_s, L) and `canary` (K_c, L) are 0/1 masks over each arm's cells: a request is a hit
-    when its cell is marked. `q` is stable's rate as guessed, `rho` and `delta` the margin, `alike` the
-    rate of a canary that is exactly like stable, `weight` the mass of each lens (sums to one).
+    `stable` and `canary` say which cells of each arm are hits: a 0/1 mask (..., K, L), or `Above`. `q` is
+    stable's rate as guessed, `rho` and `delta` the margin, `alike` the rate of a canary that is exactly like
+    stable (all (..., L)). `ready` (...): whether it can be asked.
     """
 
-    stable: Array
-    canary: Array
+    stable: Array | Above
+    canary: Array | Above
     q: Array
     rho: Array
     delta: Array
     alike: Array
-    weight: Array
+    ready: Mask
 
     @property
     def line(self) -> Array:
-        """The canary's rate at the margin (L,), were stable's as guessed; above 1 all is allowed."""
+        """The canary's rate at the margin (..., L), were stable's as guessed; above 1 all is allowed."""
         return self.rho * self.q + self.delta
 
     def worse(self) -> Array:
-        """Alternatives (L, E) beyond the margin, by effect."""
-        return _rate(logit(np.clip(self.line, EDGE, 1 - EDGE))[:, None] + EFFECTS)
+        """Alternatives (..., L, E) beyond the margin, by effect."""
+        return _rate(logit(np.clip(self.line, EDGE, 1 - EDGE))[..., None] + EFFECTS)
 
     def better(self) -> Array:
-        """Alternatives (L, 2) within the margin, on the way to a canary like stable."""
+        """Alternatives (..., L, 2) within the margin, on the way to a canary like stable."""
         start = logit(np.minimum(self.line, (1 + self.q) / 2))  # short of what is impossible
         way = np.minimum(logit(np.clip(self.alike, EDGE, 1 - EDGE)) - start, -0.1)
-        return _rate(start[:, None] + way[:, None] * WAY_TO_ALIKE)
+        return _rate(start[..., None] + way[..., None] * WAY_TO_ALIKE)
+
+    def joined(self, other: "Question") -> "Question":
+        """Both questions' lenses, these first; for masks only."""
+        one, other = self.spread(), other.spread()
+        together = {
+            name: np.concatenate([getattr(one, name), getattr(other, name)], axis=-1)
+            for name in ("stable", "canary", "q", "rho", "delta", "alike")
+        }
+        return Question(**together, ready=self.ready & other.ready)
+
+    def spread(self) -> "Question":
+        """The same with every field as large as its largest."""
+        several, lenses = self.q.shape[:-1], self.q.shape[-1]
+
+        def wide(marked: Array | Above) -> Array | Above:
+            if isinstance(marked, Above):
+                return marked
+            return np.broadcast_to(marked, (*several, marked.shape[-2], lenses))
+
+        return Question(
+            stable=wide(self.stable),
+            canary=wide(self.canary),
+            q=self.q,
+            rho=np.broadcast_to(self.rho, self.q.shape),
+            delta=np.broadcast_to(self.delta, self.q.shape),
+            alike=self.alike,
+            ready=np.broadcast_to(self.ready, several),
+        )
 
 
-def error_question(recent: Array, *, rho: float, delta: float) -> Question:
+def error_question(recent: Array, *, rho: float, delta: float, ready: Mask) -> Question:
     """Is the canary's share of errors above `rho` times stable's plus `delta`?
 
-    `recent` holds stable's requests without and with an error. The guess of the rate has half an
-    error in a hundred requests added, so that it is never zero.
+    `recent` (..., 2) holds stable's requests without and with an error. The guess of the rate has half
+    an error in a hundred requests added, so that it is never zero.
     """
     mask = np.array([[0.0], [1.0]])
-    q = (recent[1] + 0.5) / (recent.sum() + 100.0)
-    guess = np.array([q])
-    return Question(mask, mask, guess, np.array([rho]), np.array([delta]), guess, np.ones(1))
+    q = (recent[..., 1:] + 0.5) / (recent.sum(axis=-1, keepdims=True) + 100.0)
+    return Question(mask, mask, q, np.full(1, rho), np.full(1, delta), q, ready)
 
 
 def projection(
-    *, n_c: float, n_s: float, p1: Array, q: Array, rho: Array, delta: Array
+    *, n_c: Array | float, n_s: Array | float, p1: Array, q: Array, rho: Array, delta: Array
 ) -> tuple[Array, Array]:
     """The point (u, v) with u = rho v + delta that minimises n_c kl(p1, u) + n_s kl(q, v).
 
     Guarantee: with it, the likelihood ratio of (p1, q) against (u, v) has expectation at most one
     for every (p_c, p_s) of the null: an e-value. p1 has to lie on the alternative's side of the line.
 
+    Where the derivative is zero v solves a cubic that has one root at most 0, one at least where u = 1, and
+    the one wanted between them; so it is always the middle of three.
+
     Reference: Turner, Ly, Grünwald (2024), "Generic E-variables for exact sequential k-sample tests",
     theorem 1 and its convex extension (the reverse information projection).
     """
-    other = (p1 - delta) / rho  # where the line passes p1: the answer lies between here and q
-    low = np.clip(np.minimum(q, other), EDGE * 1e-3, 1.0)
-    high = np.minimum(np.maximum(q, other), (1.0 - delta) / rho * (1.0 - EDGE * 1e-3))
-    v = np.clip((n_c * other + n_s * q) / (n_c + n_s), low, high)
-    for _ in range(60):  # Newton inside a shrinking bracket; four rounds are usual
-        u = rho * v + delta
-        slope = n_c * rho * (u - p1) / (u * (1.0 - u)) + n_s * (v - q) / (v * (1.0 - v))
-        bend = n_c * rho**2 * _curvature(p1, u) + n_s * _curvature(q, v)
-        low, high = np.where(slope < 0, v, low), np.where(slope > 0, v, high)
-        step = v - slope / bend
-        step = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-        if np.all(np.abs(step - v) <= 1e-13 + 1e-12 * v):
-            break
-        v = step
+    a = n_c / (n_c + n_s)
+    b, off, rest = 1 - a, delta * (1 - delta), 1 - 2 * delta
+    c2 = -(a * (rho - delta + p1) / rho + b * (rest / rho + q))
+    c1 = (a * (p1 - delta) + b * (q * rest - off / rho)) / rho
+    c0 = b * q * off / rho**2
+    third = c2 / 3
+    size = np.maximum(third**2 - c1 / 3, 1e-300)
+    turn = (third * (2 * third**2 - c1) + c0) / (2 * size**1.5)
+    v = -2 * np.sqrt(size) * np.cos((np.arccos(np.clip(turn, -1, 1)) - 2 * np.pi) / 3) - third
+    fall = c1 + v * (2 * c2 + 3 * v)
+    better = v - (c0 + v * (c1 + v * (c2 + v))) / np.where(fall < 0, fall, -np.inf)  # Newton, once
+    v = np.clip(better, EDGE * 1e-3, (1 - delta) / rho * (1 - EDGE * 1e-3))
     return rho * v + delta, v
 
 
-def log_gains(question: Question, stable: Array, canary: Array, p1: Array) -> Array:
-    """Log e-values of one tick, [N, L, E], by group of canary nodes.
+def hits(cells: Array, marked: Array | Above) -> Array:
+    """How many of the cells (..., M, K) are marked, by lens (..., M, L)."""
+    if not isinstance(marked, Above):
+        return np.asarray(cells @ marked)
+    above = marked.places[..., None] < np.arange(cells.shape[-1])  # (..., L, K)
+    return np.asarray(cells @ np.swapaxes(above.astype(cells.dtype), -1, -2))
 
-    `stable` (K_s,) are the arm's cells, `canary` (N, K_c) those of each group, `p1` (L, E) the
-    alternatives, or (N, L, E) by group, all on one side of the margin. Stable's part of the evidence
-    is shared among the groups as their requests are. Zero where an arm has no request, or the margin
-    allows everything.
+
+def first(marked: Array | Above) -> Array | Above:
+    """The first lens alone."""
+    return Above(marked.places[..., :1]) if isinstance(marked, Above) else marked[..., :1]
+
+
+def tails(cells: Array) -> Array:
+    """How many observations (..., K - 1) lie above each bound."""
+    up_to = np.cumsum(cells, axis=-1)
+    return np.asarray(up_to[..., -1:] - up_to[..., :-1])
+
+
+def picked(values: Array, places: Places) -> Array:
+    """The entries of the last axis at these places; `places` has the other axes, or more of its own last."""
+    if values.ndim == 1:
+        return np.asarray(values[places])
+    size = values.shape[-1]
+    rows = np.arange(values.size // size).reshape(values.shape[:-1]) * size
+    rows = rows.reshape(*rows.shape, *[1] * (np.ndim(places) - rows.ndim))
+    out: Array = values.reshape(-1)[rows + places]
+    return out
+
+
+def log_gains(question: Question, stable: Array, canary: Array, p1: Array) -> Array:
+    """Log e-values of one tick, (..., N, L, E), by group of canary nodes.
+
+    `stable` (..., K_s) are the arm's cells, `canary` (..., N, K_c) those of each group, `p1` (..., N, L, E)
+    the alternatives, all on one side of the margin (with 1 instead of N: the same for all). Stable's part
+    of the evidence is shared among the groups as their requests are. Zero where an arm has no request, or
+    the margin allows everything.
 
     Guarantee: the sum over all groups is the log of an e-value; so is the sum over any choice of
     groups made without looking (Hölder's inequality for stable's fractional shares).
     """
-    n_j, n_s = canary.sum(axis=1), float(stable.sum())
-    n_c = float(n_j.sum())
-    if n_c <= 0 or n_s <= 0:
-        return np.zeros((len(n_j), *p1.shape[-2:]))
-    line = question.line[:, None]
-    possible = (line < 1 - 10 * EDGE) | (p1 < (1 + question.q[:, None]) / 2)
-    q = np.broadcast_to(question.q[:, None], p1.shape)
-    rho, delta = question.rho[:, None], question.delta[:, None]
-    if np.all(rho == 1.0) and np.all(delta == 0.0):
-        u = v = (n_c * p1 + n_s * q) / (n_c + n_s)
-    else:
-        u, v = projection(n_c=n_c, n_s=n_s, p1=p1, q=q, rho=rho, delta=delta)
-    k_j, k_s = canary @ question.canary, stable @ question.stable
-    of_stable = k_s[:, None] * np.log(q / v) + (n_s - k_s)[:, None] * np.log((1 - q) / (1 - v))
-    of_canary = k_j[:, :, None] * np.log(p1 / u) + (n_j[:, None] - k_j)[:, :, None] * np.log(
-        (1 - p1) / (1 - u)
+    n_j, n_s = canary.sum(axis=-1), stable.sum(axis=-1)
+    n_c = n_j.sum(axis=-1)
+    both = (n_c > 0) & (n_s > 0)
+    n_c, n_s = np.maximum(n_c, 1e-9), np.maximum(n_s, 1e-9)
+    k_j, k_s = hits(canary, question.canary), hits(stable[..., None, :], question.stable)[..., 0, :]
+    q, rho, delta, line = (
+        one[..., None, :, None] for one in (question.q, question.rho, question.delta, question.line)
     )
-    gains = of_canary + (n_j / n_c)[:, None, None] * of_stable
-    return np.where(possible, gains, 0.0)
+    c, s = n_c[..., None, None, None], n_s[..., None, None, None]
+    if (question.rho == 1.0).all() and (question.delta == 0.0).all():
+        u = v = (c * p1 + s * q) / (c + s)
+    else:
+        u, v = projection(n_c=c, n_s=s, p1=p1, q=q, rho=rho, delta=delta)
+    k_j, k_s = k_j[..., None], k_s[..., None, :, None]
+    of_stable = k_s * np.log(q / v) + (s - k_s) * np.log((1 - q) / (1 - v))
+    of_canary = k_j * np.log(p1 / u) + (n_j[..., None, None] - k_j) * np.log((1 - p1) / (1 - u))
+    gains = of_canary + (n_j / n_c[..., None])[..., None, None] * of_stable
+    possible = (line < 1 - 10 * EDGE) | (p1 < (1 + q) / 2)
+    return np.where(possible & both[..., None, None, None], gains, 0.0)
 
 
 def rate_interval(k: Array, n: Array, *, error: float, temper: float = 1.0) -> tuple[Array, Array]:
@@ -147,7 +215,7 @@ def rate_interval(k: Array, n: Array, *, error: float, temper: float = 1.0) -> t
     line = np.log(1.0 / error) * temper
     rate = np.clip(k / np.maximum(n, 1), EDGE * 1e-3, 1 - EDGE * 1e-3)
 
-    def contradicted(p: Array) -> NDArray[np.bool_]:
+    def contradicted(p: Array) -> Mask:
         return np.asarray(mixture - k * np.log(p) - (n - k) * np.log1p(-p) >= line)
 
     ends = np.stack([np.full_like(rate, EDGE * 1e-6), np.full_like(rate, 1 - EDGE * 1e-6)])
@@ -156,17 +224,17 @@ def rate_interval(k: Array, n: Array, *, error: float, temper: float = 1.0) -> t
 
 
 def log_sum(values: Array, weights: Array) -> Array:
-    """Log of the weighted sum of exponentials over the first axis; -745 at least, never -inf.
+    """Log of the weighted sum of exponentials over the last axis; -745 at least, never -inf.
 
     scipy's does the same at ten times the cost for arrays as small as these.
     """
-    top = values.max(axis=0)
-    total = (weights.reshape(-1, *[1] * (values.ndim - 1)) * np.exp(values - top)).sum(axis=0)
-    out: Array = top + np.log(np.maximum(total, 5e-324))
+    top = values.max(axis=-1, keepdims=True)
+    total = (weights * np.exp(values - top)).sum(axis=-1)
+    out: Array = top[..., 0] + np.log(np.maximum(total, 5e-324))
     return out
 
 
-def _edge(contradicted: Callable[[Array], NDArray[np.bool_]], inside: Array, outside: Array) -> Array:
+def _edge(contradicted: Callable[[Array], Mask], inside: Array, outside: Array) -> Array:
     """Where between a plausible and an implausible rate plausibility ends, by halving."""
     reach = ~contradicted(outside)
     for _ in range(30):  # to a billionth
@@ -179,8 +247,3 @@ def _edge(contradicted: Callable[[Array], NDArray[np.bool_]], inside: Array, out
 def _rate(odds: Array) -> Array:
     rate: Array = np.clip(expit(odds), EDGE, 1 - EDGE)
     return rate
-
-
-def _curvature(p: Array, u: Array) -> Array:
-    """The second derivative of kl(p, u) in u."""
-    return p / u**2 + (1 - p) / (1 - u) ** 2

@@ -3,101 +3,119 @@
 Nothing is interpolated where something is decided. A latency check counts canary requests slower
 than a bucket bound at or above `margin x theta`, and stable requests slower than the bound `theta`
 near stable's quantile; so the margin is never narrower than promised, only wider where buckets are.
+
+Symbols: K_s and K_c buckets of the two arms, L lenses. Leading axes (...) are canaries side by side.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import betaincc, betaln, logit
 
-from analysis.proportions import EDGE, Array, Question
+from analysis.proportions import EDGE, Above, Array, Mask, Places, Question, picked, tails
 
 # A level this far from the wanted one still speaks of "the tail": 2 % to 11 % for p95.
 LEVEL_SLACK = 0.9  # log-odds
 COLLAPSED = 0.75  # share of stable's tail that must not survive the margin
 COLLAPSED_RHO = float(np.exp(0.5))
+ROUNDED = 1e-6  # bounds this close are one: exporters print them with six digits or so
 
 
-# Bounds this close are one: exporters print them with six digits or so.
-ROUNDED = 1e-6
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """Both arms' bucket bounds, as arrays.
+
+    `far` (K_c - 1,): for each of the canary's, stable's first bound at or above it, K_s - 1 where none is.
+    """
+
+    stable: Array
+    canary: Array
+    far: Places
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """Two bounds to compare: index in stable's buckets, index in the canary's, stable's rate above."""
+    """Two bounds to compare: index in stable's buckets, index in the canary's, stable's rate above (...).
 
-    stable: int
-    canary: int
-    rate: float
+    `found` (...): False where no two can be compared; the rest is then without meaning.
+    """
 
-
-def tails(cells: Array) -> Array:
-    """How many observations lie above each bound."""
-    above: Array = np.cumsum(cells[::-1])[::-1][1:]
-    return above
+    stable: Places
+    canary: Places
+    rate: Array
+    found: Mask
 
 
-def pair(
-    cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], *, level: float, margin: float
-) -> Pair | None:
-    """The bounds to compare for this tail level (0.05 for p95), or None where no two can be.
+@lru_cache(maxsize=64)
+def bounds(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Bounds:
+    """The two arms' bounds; both must have one at least."""
+    stable, canary = np.asarray(le), np.asarray(canary_le)
+    return Bounds(stable, canary, np.searchsorted(stable, canary * (1 - ROUNDED), side="left"))
+
+
+def tail_odds(cells: Array, *, level: float) -> Array:
+    """Log-odds (..., K - 1) of lying above each bound, smoothed by half an observation at the level."""
+    up_to = np.cumsum(cells, axis=-1)
+    n = up_to[..., -1:]
+    odds: Array = logit(np.clip((n + 0.5 * level - up_to[..., :-1]) / (n + 0.5), EDGE, 1 - EDGE))
+    return odds
+
+
+def pair(odds: Array, of: Bounds, *, level: float, margin: Array | float) -> Pair:
+    """The bounds to compare for this tail level (0.05 for p95), by stable's `tail_odds`.
 
     Stable's bound is the one whose tail is nearest to the level; if none is near, the first below it
     (the "certain" pair: its quantile is surely not under the wanted one). The canary's is its first
     bound at or above margin times that. Where the buckets end too early, the last ones they have.
     """
-    n = cells.sum()
-    if not le or not canary_le or n <= 0:
-        return None
-    rates = (tails(cells) + 0.5 * level) / (n + 0.5)
-    reachable = int(np.searchsorted(np.asarray(le), canary_le[-1] / margin * (1 + ROUNDED), side="right"))
-    if reachable == 0:
-        return None
-    bounds, off = (
-        np.asarray(le[:reachable]),
-        np.abs(logit(np.clip(rates[:reachable], EDGE, 1 - EDGE)) - logit(level)),
-    )
-    usable = bounds > 0
-    if not usable.any():
-        return None
-    near = int(np.argmin(np.where(usable, off, np.inf)))
-    if off[near] > LEVEL_SLACK:
-        below = np.flatnonzero(usable & (rates[:reachable] <= level))
-        near = int(below[0]) if len(below) else int(np.flatnonzero(usable)[-1])
-    other = int(np.searchsorted(np.asarray(canary_le), bounds[near] * margin * (1 - ROUNDED), side="left"))
-    return Pair(stable=near, canary=other, rate=float(np.clip(rates[near], EDGE, 1 - EDGE)))
+    margin = np.asarray(margin)
+    usable = (of.stable > 0) & (of.stable <= (of.canary[-1] / margin * (1 + ROUNDED))[..., None])
+    wanted = logit(level)
+    off = np.where(usable, np.abs(odds - wanted), np.inf)
+    near = off.argmin(axis=-1)
+    found = usable.any(axis=-1) & np.ones(near.shape, dtype=bool)
+    coarse = picked(off, near) > LEVEL_SLACK
+    if coarse.any():
+        below = usable & (odds <= wanted)
+        last = off.shape[-1] - 1 - np.broadcast_to(usable, off.shape)[..., ::-1].argmax(axis=-1)
+        near = np.where(coarse, np.where(below.any(axis=-1), below.argmax(axis=-1), last), near)
+    other = np.searchsorted(of.canary, of.stable[near] * margin * (1 - ROUNDED), side="left")
+    rate = 1 / (1 + np.exp(-picked(odds, near)))
+    return Pair(stable=near, canary=np.minimum(other, len(of.canary) - 1), rate=rate, found=found)
 
 
 def latency_question(
-    recent: Array, le: tuple[float, ...], canary_le: tuple[float, ...], *, level: float, margin: float
-) -> Question | None:
+    recent: Array, odds: Array, of: Bounds, *, level: float, margin: Array, ready: Mask
+) -> Question:
     """Is more of the canary above margin x theta than of stable above theta?
 
-    `recent` (L, K) holds stable's cells under L memories of different length: a fresh one follows
-    when everything moves, a long one is more exact. None until stable was seen.
+    `recent` (..., L, K_s) holds stable's cells under L memories of different length, `odds` (..., L, K_s - 1)
+    their `tail_odds`: a fresh memory follows when everything moves, a long one is more exact. `margin` and
+    `ready` (...).
 
     Where stable itself hardly has anything between theta and the margin (latencies in steps, a
     timeout), the margin would be none at all; there the canary may have e^0.5 times stable's tail.
     """
-    pairs = [pair(cells, le, canary_le, level=level, margin=margin) for cells in recent]
-    found = [one for one in pairs if one is not None]
-    if len(found) < len(pairs):
-        return None
+    chosen = pair(odds, of, level=level, margin=np.asarray(margin)[..., None])
+    far, above, n = of.far[chosen.canary], tails(recent), recent.sum(axis=-1)
+    beyond = np.where(far < len(of.stable), picked(above, np.minimum(far, len(of.stable) - 1)), 0.0)
+    collapsed = (beyond > COLLAPSED * picked(above, chosen.stable)) & (beyond > 0)
     return Question(
-        stable=_above([one.stable for one in found], len(le) + 1),
-        canary=_above([one.canary for one in found], len(canary_le) + 1),
-        q=np.array([one.rate for one in found]),
-        rho=np.array([_rho(cells, le, canary_le, one) for cells, one in zip(recent, found, strict=True)]),
-        delta=np.zeros(len(found)),
-        alike=np.array([_alike(cells, le, canary_le, one) for cells, one in zip(recent, found, strict=True)]),
-        weight=np.full(len(found), 1 / len(found)),
+        stable=Above(chosen.stable),
+        canary=Above(chosen.canary),
+        q=chosen.rate,
+        rho=np.where(collapsed, COLLAPSED_RHO, 1.0),
+        delta=np.zeros(1),
+        alike=(beyond + 0.5) / (n + 1.0),
+        ready=ready & chosen.found.all(axis=-1),
     )
 
 
-def resolution(le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
+def resolution(of: Bounds, chosen: Pair) -> float:
     """The smallest ratio of quantiles that this pair of bounds proves, wherever stable's lies."""
-    under = le[chosen.stable - 1] if chosen.stable else 0.0
-    return canary_le[chosen.canary] / under if under > 0 else float("inf")
+    under = of.stable[chosen.stable - 1] if chosen.stable else 0.0
+    return float(of.canary[chosen.canary] / under) if under > 0 else float("inf")
 
 
 def quantile(cells: Array, le: tuple[float, ...], level: float) -> float | None:
@@ -177,36 +195,11 @@ def _excess(cells: Array, level: float, *, above: bool) -> Array:
     return log_e
 
 
-def _above(places: list[int], size: int) -> Array:
-    """Masks (K, L) of the cells above each bound."""
-    return (np.arange(size)[:, None] > np.asarray(places)[None, :]).astype(float)
-
-
-def _alike(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
-    """Stable's own rate above the canary's bound, a little smoothed."""
-    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - ROUNDED), side="left"))
-    above = tails(cells)[far] if far < len(le) else 0.0
-    return float((above + 0.5) / (cells.sum() + 1.0))
-
-
-def _rho(cells: Array, le: tuple[float, ...], canary_le: tuple[float, ...], chosen: Pair) -> float:
-    """1, or e^0.5 where the margin has collapsed."""
-    far = int(np.searchsorted(np.asarray(le), canary_le[chosen.canary] * (1 - ROUNDED), side="left"))
-    if far >= len(le):
-        return 1.0
-    above = tails(cells)
-    return COLLAPSED_RHO if above[far] > COLLAPSED * above[chosen.stable] > 0 else 1.0
-
-
-def slope(cells: Array, le: tuple[float, ...], *, level: float) -> float | None:
-    """How fast the log-odds of the tail fall with log latency around the level; None if unknown."""
-    n = cells.sum()
-    if n <= 0:
-        return None
-    bounds = np.asarray(le)
-    odds = logit(np.clip(tails(cells) / n, EDGE, 1 - EDGE))
-    near = np.flatnonzero((np.abs(odds - logit(level)) < 1.5) & (bounds > 0))
-    if len(near) < 2:
-        return None
-    fall = odds[near[0]] - odds[near[-1]]
-    return float(fall / np.log(bounds[near[-1]] / bounds[near[0]])) if fall > 0 else None
+def slope(odds: Array, of: Bounds, *, level: float) -> Array:
+    """How fast the log-odds of the tail fall with log latency around the level; NaN where unknown (...)."""
+    near = (np.abs(odds - logit(level)) < 1.5) & (of.stable > 0)
+    first, last = near.argmax(axis=-1), near.shape[-1] - 1 - near[..., ::-1].argmax(axis=-1)
+    fall = picked(odds, first) - picked(odds, last)
+    known = near.any(axis=-1) & (first < last) & (fall > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(known, fall / np.log(of.stable[last] / of.stable[first]), np.nan))

@@ -6,11 +6,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from analysis import informed, tracks
+from analysis import distributions, informed, tracks
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
-from analysis.proportions import Array
+from analysis.proportions import Array, Integers
 from analysis.tracks import Tracks
+
+MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
 
 
 class CheckKind(StrEnum):
@@ -19,6 +21,20 @@ class CheckKind(StrEnum):
     LATENCY = "Latency"
     ERROR_RATE = "ErrorRate"
     PREDICTIONS = "Predictions"
+
+
+# Mass of the questions each kind of check asks at once.
+LENSES: Mapping[CheckKind, Array] = {
+    CheckKind.LATENCY: np.full(len(MEMORIES), 1 / len(MEMORIES)),
+    CheckKind.ERROR_RATE: np.ones(1),
+    CheckKind.PREDICTIONS: np.array([distributions.WITNESS, distributions.HALF, distributions.HALF]),
+}
+# How many a Pass needs an answer to.
+PROOFS: Mapping[CheckKind, int] = {
+    CheckKind.LATENCY: len(MEMORIES),
+    CheckKind.ERROR_RATE: 1,
+    CheckKind.PREDICTIONS: 5,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +77,9 @@ def normalised(
 class Memory:
     """What was learned from ticks, and may be used for the next one.
 
-    `le`, `canary_le`: buckets in use, () for counts. `recent` (R, K_s): stable's cells, fading with
-    R time constants; `recent_canary` (K_c,) with the first of them. `step_stable` (K_s,),
-    `step_canary` (K_c,): cells since the step began, unfaded.
+    `le`, `canary_le`: buckets in use, () for counts. `recent` (..., R, K_s): stable's cells, fading with
+    R time constants; `recent_canary` (..., K_c) with the first of them. `step_stable` (..., K_s),
+    `step_canary` (..., K_c): cells since the step began, unfaded.
     """
 
     le: tuple[float, ...]
@@ -78,37 +94,38 @@ class Memory:
 class Evidence:
     """All that one check's ticks have said so far.
 
+    Arrays may have leading axes (...), one entry for each of several canaries that are judged side by side;
+    the evidence of one canary has none. A time that there is none of is `NEVER`.
+
     Part of the capital is bet by `tracks`, anew in each step, and part is `informed`, one sum for the run.
-    `finished`: what the tracks made of each finished step, log e, frozen. `step_began`: None until a
-    canary tick was seen in the first step. `at`: end of the last tick; `both_at`: of the last with
-    traffic in both arms in this step. `groups`: canary nodes' keys in order of appearance. `phi`: as
-    last used. `weight` (L,): mass of the lenses. `passing` (P, E'): log e for a Pass, by set. `tally`:
-    requests and hits of canary and of stable at the thresholds in use, this step.
+    `finished` (..., S): what the tracks made of each finished step, log e, frozen; `step` (...) counts them.
+    `step_began`: of the first step when a canary tick was seen. `at`: end of the last tick; `both_at`: of the
+    last with traffic in both arms in this step. `nodes`, `groups`: stable's and canary's nodes' keys in
+    order of appearance; `stable_nodes`: how many the last tick had. `phi`: as last used. `margin`: the ratio
+    that is allowed (latency). `passing` (..., P, E'): log e for a Pass, by set. `tally` (..., 4): requests
+    and hits of canary and of stable at the thresholds in use, this step.
     """
 
     spec: CheckSpec
     steps: int
     burst_tolerance: float
     step_timeout: float
-    finished: tuple[float, ...] = ()
-    step_began: float | None = None
-    at: float | None = None
-    both_at: float | None = None
+    finished: Array
+    step: Integers
+    step_began: Array
+    at: Array
+    both_at: Array
+    nodes: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
-    stable_nodes: int = 0
-    phi: float = 1.0
+    stable_nodes: Integers
+    phi: Array
+    margin: Array
     memory: Memory
     dispersion: Dispersion
     tracks: Tracks
     informed: Informed
-    weight: Array
     passing: Array
     tally: Array
-
-    @property
-    def step(self) -> int:
-        """The step evidence is gathered for, counted from zero."""
-        return len(self.finished)
 
     @property
     def informed_share(self) -> float:
@@ -116,30 +133,30 @@ class Evidence:
         return informed.SHARE if self.spec.kind is CheckKind.LATENCY else 0.0
 
     @property
-    def log_e(self) -> float:
-        """Log e of this step against "within the margin"."""
+    def log_e(self) -> Array:
+        """Log e of this step against "within the margin" (...)."""
         return self.mixed(self.log_e_of_tracks, self.informed.log_e_of_step)
 
     @property
-    def log_e_of_tracks(self) -> float:
+    def log_e_of_tracks(self) -> Array:
         """The tracks' part of it."""
-        return tracks.log_mixture(self.tracks, self.weight, self.step_timeout)
+        return tracks.log_mixture(self.tracks, LENSES[self.spec.kind], self.step_timeout)
 
-    def mixed(self, of_tracks: float, of_informed: float) -> float:
+    def mixed(self, of_tracks: Array, of_informed: Array) -> Array:
         """Log of both parts' capital together, from the logs of what one unit of each has become."""
         share = self.informed_share
         if share == 0:
             return of_tracks
-        return float(np.logaddexp(np.log(1 - share) + of_tracks, np.log(share) + of_informed))
+        return np.asarray(np.logaddexp(np.log(1 - share) + of_tracks, np.log(share) + of_informed))
 
     @property
-    def log_e_pass(self) -> float:
-        """Log e of this step against "beyond the margin".
+    def log_e_pass(self) -> Array:
+        """Log e of this step against "beyond the margin" (...).
 
         Latency asks the same by two memories: their mean. Predictions ask for several sets, each of
         which has to be proven: the least.
         """
-        mixed = np.logaddexp.reduce(self.passing, axis=1) - np.log(self.passing.shape[1])
+        mixed = np.logaddexp.reduce(self.passing, axis=-1) - np.log(self.passing.shape[-1])
         if self.spec.kind is CheckKind.PREDICTIONS:
-            return float(mixed.min())
-        return float(np.logaddexp.reduce(mixed) - np.log(len(mixed)))
+            return np.asarray(mixed.min(axis=-1))
+        return np.asarray(np.logaddexp.reduce(mixed, axis=-1) - np.log(mixed.shape[-1]))

@@ -1,8 +1,8 @@
 """How gains of single ticks become evidence: faults that start late, and bursts that are no fault.
 
-Evidence is capital bet against the canary, in nats. Three tracks bet side by side: `EARLY` from the
-first request of a step, with a doubled margin while caches fill; `STARTED` from the end of warm-up;
-`LATE` puts a little more in with every tick, for faults that begin in the middle of a step.
+Evidence is capital bet against the canary, in nats. Two tracks bet side by side: `ONCE` from the
+first request of a step, while caches fill only half of it and with a doubled margin; `LATE` puts a little
+more in with every tick, for faults that begin in the middle of a step.
 
 Against bursts of single nodes, what counts is less than the whole:
 * with two canary nodes or more, no node counts more than `LEAD` times what all the others together
@@ -11,7 +11,8 @@ Against bursts of single nodes, what counts is less than the whole:
 * with one, everything except its best burst (`bursts`).
 Both only throw capital away, so they are as valid as the plain e-process is.
 
-Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes. Times are seconds of the step.
+Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes; leading axes (...) are canaries
+side by side. Times are seconds of the step.
 """
 
 from dataclasses import dataclass, replace
@@ -19,23 +20,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis import bursts
+from analysis.batches import chosen
 from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import rounded
-from analysis.proportions import EFFECT_WEIGHTS, EFFECTS, Array, log_sum
+from analysis.proportions import EFFECT_WEIGHTS, EFFECTS, Array, Mask
 
-EARLY, STARTED, LATE = 0, 1, 2
-# Capital of the first two tracks together, and what the late one puts in over the step's timeout: half
+ONCE, LATE = 0, 1
+# Capital of the first track, and what the late one puts in over the step's timeout: half
 # of it evenly over the first minute, when most faults of a release show, half evenly over the logarithm
 # of time, since nobody knows the scale of what is left. Against starts of equal weight every 5 s this
 # finds x2 a quarter of a minute into a step after 12 s instead of 16, and from the first request as fast.
 AT_ONCE, LATER = 0.25, 0.75
-CAPITAL = np.array([AT_ONCE / 2, AT_ONCE / 2, LATER])
+CAPITAL = np.array([AT_ONCE, LATER])
 MINUTE, SCALE = 60.0, 10.0  # s
 WARM_UP = 10.0  # s of a weight step in which caches fill and half the capital at once doubles its margin
 BLOCK = 30.0  # s; within one, nodes are held to each other, between two they are forgiven
 LEAD, AHEAD = 2.0, 3.0  # with equality instead (1 and 2) chance differences of two nodes cost x2 two seconds
 MOST_GROUPS = 4  # more canary nodes than that are counted in four groups
-POWERS = np.array([0.5, 0.5, 1.0])  # of phi that each track pays: restarts are what noise profits from
+POWERS = np.array([0.5, 1.0])  # of phi that each track pays: restarts are what noise profits from
+WAITING = np.array([False, True])  # while caches fill
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,34 +47,39 @@ class Tracks:
 
     Of the late track's, what has been put in so far.
 
-    `whole` (C, L, E): with every gain. `base` (C, L, E): had nothing been gained in the block that is
-    open. `without` (C, N, L, E): with all gains but those of one group in this block; no group where
-    there is one only, which has `bursts` instead. `given`: late capital is in up to here.
+    `whole` (..., C, L, E): with every gain. `base` (..., C, L, E): had nothing been gained in the block
+    that is open. `without` (..., N, C, L, E): with all gains but those of one group in this block; no group
+    where there is one only, which has `bursts` instead. `filled` (...): warm-up is over; until then the first
+    track's is only the half of its capital that bets. `given` (...): late capital is in up to here.
     """
 
     whole: Array
     base: Array
     without: Array
     bursts: Bursts
-    warm_up: float
-    given: float
-    block_ends: float
+    warm_up: Array
+    filled: Mask
+    given: Array
+    block_ends: Array
 
     @property
     def groups(self) -> int:
         """Of canary nodes, held to each other."""
-        return max(1, int(self.without.shape[1]))
+        return max(1, int(self.without.shape[-4]))
 
 
-def fresh(*, groups: int, lenses: int, warm_up: float = WARM_UP) -> Tracks:
-    """A step begins: half of the capital at once on each of the first two tracks.
-
-    While warm-up lasts, the doubled margin counts. Without one both start together.
-    """
-    shape = (lenses, len(EFFECTS))
-    whole = np.zeros((3, *shape))
-    whole[LATE] = -LIMIT
-    return _grouped(whole, groups, warm_up=warm_up, given=warm_up, block_ends=BLOCK)
+def fresh(
+    *, groups: int, lenses: int, warm_up: Array | float = WARM_UP, several: tuple[int, ...] = ()
+) -> Tracks:
+    """A step begins; `several`: of as many canaries."""
+    whole = np.zeros((*several, len(CAPITAL), lenses, len(EFFECTS)))
+    whole[..., LATE, :, :] = -LIMIT
+    wait = np.full(several, warm_up)
+    empty = np.zeros((*several, 0, *whole.shape[-3:]))
+    left = bursts.none(whole, axes=len(several))
+    ends = np.full(several, BLOCK)
+    new = Tracks(whole, whole, empty, left, wait, np.zeros(several, dtype=bool), wait, ends)
+    return _grouped(new, whole, groups)
 
 
 def regrouped(tracks: Tracks, groups: int) -> Tracks:
@@ -79,56 +87,48 @@ def regrouped(tracks: Tracks, groups: int) -> Tracks:
     if groups <= tracks.groups:
         return tracks
     if tracks.groups == 1:
-        kept = worth(tracks)
-        return _grouped(
-            kept, groups, warm_up=tracks.warm_up, given=tracks.given, block_ends=tracks.block_ends
-        )
-    new = np.repeat(tracks.whole[:, None], groups - tracks.groups, axis=1)  # they have gained nothing yet
-    return replace(tracks, without=np.concatenate([tracks.without, new], axis=1))
+        return _grouped(tracks, worth(tracks), groups)
+    new = np.repeat(tracks.whole[..., None, :, :, :], groups - tracks.groups, axis=-4)  # nothing gained yet
+    return replace(tracks, without=np.concatenate([tracks.without, new], axis=-4))
 
 
 def advanced(
     tracks: Tracks,
     gains: Array,
-    wide: Array,
     *,
-    phi: float,
-    start: float,
-    end: float,
+    filling: Mask,
+    phi: Array,
+    start: Array,
+    end: Array,
     tolerance: float,
     timeout: float,
 ) -> Tracks:
-    """One tick later. `gains` (N, L, E) at the margin, `wide` at the doubled one for warm-up."""
+    """One tick later. `gains` (..., N, L, E): at the doubled margin while caches are `filling` (...)."""
+    full = ~np.asarray(filling)
+    if (full & ~tracks.filled).any():
+        tracks = replace(_joined(tracks, full & ~tracks.filled), filled=full | tracks.filled)
     tracks = _with_late_capital(tracks, end, timeout)
     middle = (start + end) / 2
-    filling = middle < tracks.warm_up
-    nothing = np.zeros_like(gains)
-    each = np.stack([wide, nothing, nothing] if filling else [gains, gains, gains])
-    each = each / (phi**POWERS)[:, None, None, None]
-    total = each.sum(axis=1)
+    temper = phi[..., None] ** -POWERS
+    temper = np.where(np.asarray(filling)[..., None] & WAITING, 0.0, temper)[..., None, :, None, None]
+    each = gains[..., :, None, :, :] * temper  # (..., N, C, L, E)
+    total = each.sum(axis=-4)
     later = replace(tracks, whole=within(tracks.whole + total))
     if tracks.groups == 1:
         left = bursts.after(tracks.bursts, total, before=tracks.whole, middle=middle, tolerance=tolerance)
         return replace(later, bursts=left)
-    later = replace(later, without=within(tracks.without + total[:, None] - each))
-    if end < tracks.block_ends:
-        return later
-    return _grouped(
-        worth(later),
-        tracks.groups,
-        warm_up=tracks.warm_up,
-        given=later.given,
-        block_ends=tracks.block_ends + BLOCK * (1 + (end - tracks.block_ends) // BLOCK),
-    )
+    rest = total[..., None, :, :, :] - each
+    later = replace(later, without=within(tracks.without + rest))
+    over = np.asarray(end >= tracks.block_ends)
+    return _forgiven(later, over, end) if over.any() else later
 
 
 def worth(tracks: Tracks) -> Array:
-    """The capital that counts (C, L, E): never more than `whole`."""
+    """The capital that counts (..., C, L, E): never more than `whole`."""
     if tracks.groups == 1:
         return tracks.bursts.left(tracks.whole)
-    return within(
-        tracks.base + held(tracks.whole - tracks.base, tracks.without - tracks.base[:, None], axis=1)
-    )
+    others = tracks.without - tracks.base[..., None, :, :, :]
+    return within(tracks.base + held(tracks.whole - tracks.base, others, axis=-4))
 
 
 def held(total: Array, others: Array, *, axis: int, lead: float = LEAD, ahead: float = AHEAD) -> Array:
@@ -141,22 +141,26 @@ def held(total: Array, others: Array, *, axis: int, lead: float = LEAD, ahead: f
     return np.asarray(np.minimum(total, np.maximum((1 + lead) * least + ahead, least)))
 
 
-def late_share(age: float, timeout: float) -> float:
+def late_share(age: Array, timeout: float) -> Array:
     """Of the late track's capital, how much is in when the step is this old; never more than all.
 
     A step held longer than its timeout goes on being watched: a twentieth is kept back for that.
     """
-    age, timeout = max(age, 0.0), max(timeout, MINUTE)
+    age, timeout = np.maximum(age, 0.0), max(timeout, MINUTE)
     part = np.log1p(age / SCALE) / np.log1p(timeout / SCALE)
-    return float(0.5 * min(age / MINUTE, 1.0) + 0.5 * (0.9 * part if part <= 1 else 1 - 0.1 / part))
+    later = np.where(part <= 1, 0.9 * part, 1 - 0.1 / np.maximum(part, 1.0))
+    return np.asarray(0.5 * np.minimum(age / MINUTE, 1.0) + 0.5 * later)
 
 
-def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> float:
-    """Log of the mixture over tracks, lenses (`weight`) and effects; capital not put in yet counts 1."""
-    share = CAPITAL[:, None, None] * (weight[:, None] * EFFECT_WEIGHTS)
+def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
+    """Log of the mixture (...) over tracks, lenses (`weight`) and effects; what is not put in yet counts 1."""
+    share = (CAPITAL[:, None, None] * (weight[:, None] * EFFECT_WEIGHTS)).ravel()
     spent = AT_ONCE + LATER * late_share(tracks.given - tracks.warm_up, timeout)
-    values, shares = np.append(worth(tracks).ravel(), 0.0), np.append(share.ravel(), max(0.0, 1.0 - spent))
-    return float(np.clip(log_sum(values, shares), -LIMIT, LIMIT))
+    value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled))
+    value = value.reshape(*value.shape[:-3], len(share))
+    top = np.maximum(value.max(axis=-1), 0.0)
+    total = np.exp(value - top[..., None]) @ share + np.maximum(0.0, 1.0 - spent) * np.exp(-top)
+    return within(top + np.log(np.maximum(total, 5e-324)))
 
 
 def rounded_to_32_bits(tracks: Tracks) -> Tracks:
@@ -170,27 +174,58 @@ def rounded_to_32_bits(tracks: Tracks) -> Tracks:
     )
 
 
-def _grouped(whole: Array, groups: int, *, warm_up: float, given: float, block_ends: float) -> Tracks:
+def _grouped(tracks: Tracks, whole: Array, groups: int) -> Tracks:
     """With this capital and nothing gained since, by any group or in any burst."""
-    return Tracks(
+    return replace(
+        tracks,
         whole=whole,
         base=whole,
-        without=np.repeat(whole[:, None], groups if groups > 1 else 0, axis=1),
-        bursts=bursts.none(whole),
-        warm_up=warm_up,
-        given=given,
-        block_ends=block_ends,
+        without=np.repeat(whole[..., None, :, :, :], groups if groups > 1 else 0, axis=-4),
+        bursts=bursts.none(whole, axes=whole.ndim - 3),
     )
 
 
-def _with_late_capital(tracks: Tracks, until: float, timeout: float) -> Tracks:
+def _joined(tracks: Tracks, now: Mask) -> Tracks:
+    """With the half of the first track's capital that waited beside the half that bet, where it is `now`.
+
+    From here on both bet alike, so one number is enough for them.
+    """
+
+    def both(capital: Array, axes: int) -> Array:
+        first = capital[..., ONCE, :, :]
+        mean = np.logaddexp(first, 0.0) - np.log(2.0)
+        joined = capital.copy()
+        here = now.reshape((*now.shape, *[1] * axes)) & (first < LIMIT)
+        joined[..., ONCE, :, :] = np.where(here, mean, first)
+        return joined
+
+    left = tracks.bursts
+    return replace(
+        tracks,
+        whole=both(tracks.whole, 2),
+        base=both(tracks.base, 2),
+        without=both(tracks.without, 3),
+        bursts=replace(left, over=both(left.over, 2), windows=both(left.windows, 3)),
+    )
+
+
+def _forgiven(tracks: Tracks, over: Mask, end: Array) -> Tracks:
+    """A new block where one is `over` (...): what counted stays, the rest is lost."""
+    ends = tracks.block_ends + BLOCK * (1 + (end - tracks.block_ends) // BLOCK)
+    fresh = replace(_grouped(tracks, worth(tracks), tracks.groups), block_ends=np.asarray(ends))
+    return fresh if over.all() else chosen(over, fresh, tracks)
+
+
+def _with_late_capital(tracks: Tracks, until: Array, timeout: float) -> Tracks:
     """With the late track's share up to this time put in, on every reckoning alike."""
-    more = late_share(until - tracks.warm_up, timeout) - late_share(tracks.given - tracks.warm_up, timeout)
-    if more <= 0:
-        return tracks
-    added = np.log(more)
+    age, given = until - tracks.warm_up, tracks.given - tracks.warm_up
+    more = late_share(age, timeout) - late_share(given, timeout)
+    added = np.log(np.maximum(more, 5e-324))[..., None, None]
     whole, base, without = (one.copy() for one in (tracks.whole, tracks.base, tracks.without))
     left = replace(tracks.bursts, over=tracks.bursts.over.copy(), windows=tracks.bursts.windows.copy())
-    for late in (whole[LATE], base[LATE], without[LATE], left.over[LATE], left.windows[:, LATE]):
-        np.logaddexp(late, added, out=late)
-    return replace(tracks, whole=whole, base=base, without=without, bursts=left, given=until)
+    for late in (whole, base, left.over) if tracks.groups == 1 else (whole, base):
+        late[..., LATE, :, :] = np.logaddexp(late[..., LATE, :, :], added)
+    for late in (left.windows,) if tracks.groups == 1 else (without,):
+        late[..., LATE, :, :] = np.logaddexp(late[..., LATE, :, :], added[..., None, :, :])
+    given = np.maximum(until, tracks.given)
+    return replace(tracks, whole=whole, base=base, without=without, bursts=left, given=given)

@@ -93,6 +93,53 @@ def _hush() -> None:
     )
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--runs", type=click.IntRange(1, 1_000_000), default=256, show_default=True, help="How many.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), help="Of all chances; the story's own if not given."
+)
+@click.option(
+    "--json",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True, allow_dash=True),
+    help='Write the figures there as JSON; "-" is standard output.',
+)
+def simulate(file: Path, *, runs: int, seed: int | None, out: Path | None) -> None:
+    r"""Run the story in FILE many times, in a world of nothing but traffic, and count what comes of it.
+
+    How often is a healthy canary rolled back, how fast an ill one, and what would Flagger, Argo Rollouts and
+    Kayenta have done with the same requests? The same seed and number of runs bring the same figures.
+    Pods are there from the beginning, as many as the last step needs, and weights change at once.
+
+    \b
+    Example:
+      serin simulate scenarios/latency-doubles.yaml --runs 1000 --json figures.json
+    """
+    from scenarios import many
+
+    if out is not None and not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--json")
+    try:
+        story = load(file)
+        chosen = story.seed if seed is None else seed
+        figures = many.played(story, runs=runs, seed=chosen, told=lambda over: _progress(over, runs))
+    except BadStory as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(BAD_INPUT)
+    click.echo("\n".join(many.said(story, figures)), err=out is not None and str(out) == "-")
+    if out is not None:
+        with click.open_file(str(out), "w") as written:
+            written.write(json.dumps(figures.as_json(), indent=2) + "\n")
+
+
+def _progress(over: int, runs: int) -> None:
+    """How far a long simulation is, where somebody looks on."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{over} of {runs} runs", err=True, nl=over >= runs)
+
+
 COLUMNS = ("", "story", "outcome", "reason", "check", "verdict", "weight 0", "lost", "expected")
 
 

@@ -25,6 +25,10 @@ class Latency(Protocol):
         """The share of answers that take at most so long."""
         ...
 
+    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """The logarithms of so many answers' seconds."""
+        ...
+
 
 @dataclass(frozen=True)
 class Lognormal:
@@ -43,6 +47,11 @@ class Lognormal:
         with np.errstate(divide="ignore"):
             return np.asarray(ndtr(np.log(seconds / self.median) / self.sigma))
 
+    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """The logarithms of so many answers' seconds."""
+        normal = rng.standard_normal(count, dtype=np.float32)
+        return np.float32(log(self.median)) + np.float32(self.sigma) * normal
+
 
 @dataclass(frozen=True)
 class Pareto:
@@ -59,6 +68,11 @@ class Pareto:
     def cdf(self, seconds: Floats) -> Floats:
         """The share of answers that take at most so long."""
         return 1.0 - (self.least / np.maximum(seconds, self.least)) ** self.shape
+
+    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """The logarithms of so many answers' seconds."""
+        wait = rng.standard_exponential(count, dtype=np.float32)
+        return np.float32(log(self.least)) + wait / np.float32(self.shape)
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,12 @@ class Bimodal:
         with np.errstate(divide="ignore"):
             fast, slow = (np.asarray(ndtr(np.log(seconds / m) / self.sigma)) for m in self.medians)
         return (1 - self.weight) * fast + self.weight * slow
+
+    def drawn(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """The logarithms of so many answers' seconds."""
+        slow = rng.random(count, dtype=np.float32) < self.weight
+        mode = np.where(slow, np.float32(log(self.medians[1])), np.float32(log(self.medians[0])))
+        return np.asarray(mode + np.float32(self.sigma) * rng.standard_normal(count, dtype=np.float32))
 
 
 def _normal(z: float) -> float:

@@ -19,6 +19,7 @@ from analysis.evidence import (
     update,
 )
 from analysis.judge import Verdict, judge
+from analysis.packing import NEVER
 from analysis.samples import Counts, Histogram, PodSample, Sample, difference
 from analysis.tracks import AHEAD, LEAD, held
 
@@ -69,10 +70,15 @@ def lives(draw: st.DrawFn) -> Evidence:
     return evidence
 
 
+def ended(evidence: Evidence) -> float:
+    """When the last tick did."""
+    return float(evidence.at) if evidence.at > NEVER else 0.0
+
+
 @settings(max_examples=150, deadline=None)
 @given(lives())
 def test_evidence_is_finite_bounded_and_can_be_kept_whatever_happened(evidence: Evidence) -> None:
-    judgement = judge([evidence], alpha=0.01, beta=0.05, now=(evidence.at or 0.0) + 1)
+    judgement = judge([evidence], alpha=0.01, beta=0.05, now=ended(evidence) + 1)
     check = judgement.checks[0]
     for log_e in (evidence.log_e, evidence.log_e_pass, judgement.log_e, check.log_e):
         assert math.isfinite(log_e)
@@ -95,7 +101,7 @@ def test_saving_and_loading_changes_nothing(evidence: Evidence) -> None:
 @settings(max_examples=60, deadline=None)
 @given(lives(), st.data())
 def test_the_order_of_pods_does_not_matter(evidence: Evidence, data: st.DataObject) -> None:
-    now = evidence.at or 0.0
+    now = ended(evidence)
     stable, canary = data.draw(arms(now, now + 1.0)), data.draw(arms(now, now + 1.0))
     turned = Sample(stable.start, stable.end, stable.pods[::-1])
     one = update(evidence, stable, canary)
@@ -107,7 +113,7 @@ def test_the_order_of_pods_does_not_matter(evidence: Evidence, data: st.DataObje
 @given(lives())
 @settings(max_examples=40, deadline=None)
 def test_a_verdict_is_a_failure_exactly_when_the_sum_reaches_the_line(evidence: Evidence) -> None:
-    judgement = judge([evidence], alpha=0.01, beta=0.05, now=evidence.at or 0.0)
+    judgement = judge([evidence], alpha=0.01, beta=0.05, now=ended(evidence))
     assert (judgement.verdict is Verdict.FAIL) == (judgement.log_e >= math.log(100))
     assert (judgement.failed is not None) == (judgement.verdict is Verdict.FAIL)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from analysis.belief import ENOUGH, FACTORS, PRIOR, blank, expected_rates, forgotten, revised
-from analysis.quantiles import latency_question
+from analysis.belief import FACTORS, PRIOR, blank, expected_rates, forgotten, revised, shifts
+from analysis.proportions import Above, Question
+from analysis.quantiles import bounds, latency_question, tail_odds
 
 LE = tuple(0.005 * 1.1**i for i in range(80))
 SD, MEDIAN = 0.6, 0.02
@@ -22,21 +23,53 @@ def drawn(rng: np.random.Generator, n: int, factor: float) -> np.ndarray:
     return rng.multinomial(n, cells(1.0, factor=factor)).astype(float)
 
 
+def seen(
+    belief: np.ndarray,
+    stable: np.ndarray,
+    canary: np.ndarray,
+    *,
+    le: tuple[float, ...] = LE,
+    canary_le: tuple[float, ...] = LE,
+    phi: float = 1.0,
+    known: bool = True,
+) -> np.ndarray:
+    """A second's requests later."""
+    at = shifts(le, canary_le)
+    assert at is not None
+    odds = tail_odds(stable, level=0.05)
+    return revised(
+        belief, odds, canary, at, phi=np.float64(phi), seconds=np.float64(1.0), known=np.array(known)
+    )
+
+
 def after(seconds: int, factors: list[float], belief: np.ndarray | None = None, n: int = 10) -> np.ndarray:
     """Beliefs after as many seconds of n requests by each group, slower by these factors."""
     rng = np.random.default_rng(7)
     belief = blank(len(factors)) if belief is None else belief
     for _ in range(seconds):
         canary = np.stack([drawn(rng, n, factor) for factor in factors])
-        belief = revised(belief, cells(1000.0), canary, LE, LE, phi=1.0, seconds=1.0)
+        belief = seen(belief, cells(1000.0), canary)
     return belief
 
 
+def expected(belief: np.ndarray, n: float, margin: float = 1.2) -> tuple[np.ndarray, Question]:
+    """The rates expected, and the question they answer, after n requests of stable."""
+    recent, at = np.stack([cells(n)] * 2), shifts(LE, LE)
+    assert at is not None
+    odds = tail_odds(recent, level=0.05)
+    asked = latency_question(
+        recent, odds, bounds(LE, LE), level=0.05, margin=np.array(margin), ready=np.array(True)
+    )
+    assert asked.ready
+    assert isinstance(asked.canary, Above)
+    rate, unknown = expected_rates(belief, odds, at, asked.canary.places)
+    assert unknown == pytest.approx(expected_rates(blank(1), odds, at, asked.canary.places)[0][0])
+    return rate, asked
+
+
 def rates(belief: np.ndarray, margin: float = 1.2) -> np.ndarray:
-    recent = np.stack([cells(5000.0)] * 2)
-    asked = latency_question(recent, LE, LE, level=0.05, margin=margin)
-    assert asked is not None
-    return expected_rates(belief, recent, LE, LE, asked) / asked.line
+    rate, asked = expected(belief, 5000.0, margin)
+    return rate / asked.line
 
 
 def test_three_seconds_of_ten_requests_show_that_latency_doubled() -> None:
@@ -57,12 +90,11 @@ def test_what_was_believed_is_forgotten_within_seconds() -> None:
 def test_the_rate_expected_is_that_of_the_shifted_distribution() -> None:
     sure = np.zeros((1, len(FACTORS)))
     sure[0, X2] = 1.0
-    recent = np.stack([cells(1e6)] * 2)
-    asked = latency_question(recent, LE, LE, level=0.05, margin=1.2)
-    assert asked is not None
-    bound = LE[int(asked.canary[:, 0].argmax()) - 1]
+    rate, asked = expected(sure, 1e6)
+    assert isinstance(asked.canary, Above)
+    bound = LE[int(asked.canary.places[0])]
     truth = norm.sf(np.log(bound / (2 * MEDIAN)) / SD)
-    assert expected_rates(sure, recent, LE, LE, asked) == pytest.approx(np.full((1, 2), truth), rel=0.02)
+    assert rate == pytest.approx(np.full((1, 2), truth), rel=0.02)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4])
@@ -79,30 +111,39 @@ def test_two_nodes_that_agree_are_as_sure_together_as_one_with_all_requests() ->
 
 def test_noise_makes_belief_slower() -> None:
     stable, canary = cells(1000.0), cells(20.0, factor=2.0)[None]
-    quick, slow = (revised(blank(1), stable, canary, LE, LE, phi=phi, seconds=1.0) for phi in (1.0, 8.0))
+    quick, slow = (seen(blank(1), stable, canary, phi=phi) for phi in (1.0, 8.0))
     assert slow[0, X2] < quick[0, X2]
 
 
 def test_too_little_of_stable_says_nothing() -> None:
     canary = np.stack([cells(50.0, factor=3.0)] * 2)
-    after_it = revised(blank(2), cells(ENOUGH - 1), canary, LE, LE, phi=1.0, seconds=1.0)
+    after_it = seen(blank(2), cells(10.0), canary, known=False)
     assert after_it == pytest.approx(blank(2))
 
 
 def test_silence_ends_in_knowing_nothing() -> None:
-    assert forgotten(after(10, [5.0]), 60.0) == pytest.approx(blank(1), abs=1e-4)
+    assert forgotten(after(10, [5.0]), np.float64(60.0)) == pytest.approx(blank(1), abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("le", "canary_le"),
-    [((0.05,), (0.05,)), ((0.0, 0.02, 0.1), (0.01, 0.1)), ((-1.0, 0.0), (0.1,)), ((), ()), (LE, (0.0,))],
+    [((0.05,), (0.05,)), ((0.0, 0.02, 0.1), (0.01, 0.1)), ((-1.0, 0.0, 0.02), (0.1,)), (LE, (0.0, 0.01))],
 )
 def test_whatever_the_buckets_a_belief_stays_one(le: tuple[float, ...], canary_le: tuple[float, ...]) -> None:
     stable, canary = np.full(len(le) + 1, 1e9), np.full((2, len(canary_le) + 1), 1e9)
-    belief = revised(blank(2), stable, canary, le, canary_le, phi=1.0, seconds=1.0)
+    belief = seen(blank(2), stable, canary, le=le, canary_le=canary_le)
     assert np.isfinite(belief).all()
     assert (belief > 0).all()
     assert belief.sum(axis=1) == pytest.approx(np.ones(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("le", "canary_le"), [((-1.0, 0.0), (0.1,)), ((), ()), (LE, (0.0,)), ((), LE), (LE, ())]
+)
+def test_buckets_without_a_bound_above_zero_are_not_compared(
+    le: tuple[float, ...], canary_le: tuple[float, ...]
+) -> None:
+    assert shifts(le, canary_le) is None
 
 
 def test_all_belief_adds_up_to_one() -> None:

@@ -7,27 +7,27 @@ from scipy.stats import t
 from analysis.dispersion import (
     Dispersion,
     interrupted,
-    key,
     lasting_ratio,
     observed,
     phi,
     spread,
     unmeasured,
+    with_nodes,
 )
 
 
 def measured(rates: np.ndarray, n: int, seed: int) -> Dispersion:
     """`rates` [T, P]: each second's true rate of each of P nodes, `n` requests a second each."""
     rng = np.random.default_rng(seed)
-    state = unmeasured()
+    state = unmeasured(rates.shape[1])
     for row in rates:
-        counts = {key(str(j)): (float(n), float(rng.binomial(n, p))) for j, p in enumerate(row)}
-        state = observed(state, counts, seconds=1.0)
+        hits = np.array([float(rng.binomial(n, p)) for p in row])
+        state = observed(state, np.full(len(row), float(n)), hits, seconds=np.float64(1.0))
     return state
 
 
 def at_equal_loads(state: Dispersion, nodes: int, n: float) -> float:
-    return phi(state, stable_rate=nodes * n, canary_rate=n, stable_nodes=nodes, canary_nodes=1)
+    return float(phi(state, stable_rate=nodes * n, canary_rate=n, stable_nodes=nodes, canary_nodes=1))
 
 
 def test_independent_requests_have_phi_one() -> None:
@@ -82,7 +82,9 @@ def test_the_lasting_ratio_is_students_t() -> None:
 def test_an_interruption_drops_open_windows_and_keeps_what_closed_ones_said() -> None:
     state = measured(np.full((57, 5), 0.1), 10, 11)
     after = interrupted(state)
-    assert len(after.nodes) == 0
+    assert after.n.shape == after.k.shape == (3, 1)
+    assert after.n.sum() == 0
+    assert not after.length.any()
     assert (after.sums == state.sums).all()
     assert state.n.sum() > 0
 
@@ -90,7 +92,9 @@ def test_an_interruption_drops_open_windows_and_keeps_what_closed_ones_said() ->
 def test_nodes_come_and_go() -> None:
     state = unmeasured()
     for second in range(200):
-        counts = {key(str(j)): (10.0, 1.0) for j in range(second // 50, second // 50 + 3)}
-        state = observed(state, counts, seconds=1.0)
-    assert len(state.nodes) == 6
+        first, last = second // 50, second // 50 + 3
+        state = with_nodes(state, last)
+        there = np.arange(last) >= first
+        state = observed(state, 10.0 * there, 1.0 * there, seconds=np.float64(1.0))
+    assert state.n.shape == state.k.shape == (3, 6)
     assert np.isfinite(state.sums).all()

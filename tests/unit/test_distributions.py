@@ -4,39 +4,52 @@ import numpy as np
 import pytest
 
 from analysis.distributions import distance, distance_interval, drift_question, likeness_question
+from analysis.state import LENSES, CheckKind
 
 STABLE = np.array([10.0, 40.0, 100.0, 200.0, 100.0, 40.0, 10.0])
+READY = np.array(True)
 
 
 def test_the_witness_is_where_the_canary_was_more_frequent() -> None:
-    question = drift_question(STABLE, STABLE[::-1] * np.array([1, 1, 1, 1, 1, 2, 2]), tolerance=0.05)
-    assert question is not None
+    question = drift_question(
+        STABLE, STABLE[::-1] * np.array([1, 1, 1, 1, 1, 2, 2]), tolerance=0.05, ready=READY
+    )
+    assert question.ready
     assert list(question.stable[:, 0]) == [0, 0, 0, 0, 0, 1, 1]
 
 
 def test_without_a_canary_the_witness_is_stables_upper_half() -> None:
-    question = drift_question(STABLE, np.zeros(7), tolerance=0.05)
-    assert question is not None
+    question = drift_question(STABLE, np.zeros(7), tolerance=0.05, ready=READY)
+    assert question.ready
     assert list(question.stable[:, 0]) == list(question.stable[:, 1])
 
 
 def test_the_two_halves_are_each_others_rest() -> None:
-    question = drift_question(STABLE, np.zeros(7), tolerance=0.05)
-    assert question is not None
+    question = drift_question(STABLE, np.zeros(7), tolerance=0.05, ready=READY)
+    assert question.ready
     assert (question.stable[:, 1] + question.stable[:, 2] == 1).all()
-    assert question.weight.sum() == pytest.approx(1)
+    assert question.q.shape == LENSES[CheckKind.PREDICTIONS].shape
+    assert LENSES[CheckKind.PREDICTIONS].sum() == pytest.approx(1)
 
 
 def test_a_pass_also_asks_about_tails_and_middle() -> None:
-    question = likeness_question(STABLE, np.zeros(7), tolerance=0.1)
-    assert question is not None
+    question = likeness_question(STABLE, np.zeros(7), tolerance=0.1, ready=READY)
+    assert question.ready
     assert question.stable.shape == (7, 5)
     assert (question.delta == 0.1).all()
 
 
 def test_nothing_learned_asks_nothing() -> None:
-    assert drift_question(np.zeros(7), np.zeros(7), tolerance=0.05) is None
-    assert likeness_question(np.zeros(7), np.zeros(7), tolerance=0.05) is None
+    for ask in (drift_question, likeness_question):
+        question = ask(np.zeros(7), np.zeros(7), tolerance=0.05, ready=~READY)
+        assert not question.ready
+        assert np.isfinite(question.worse()).all()
+        assert np.isfinite(question.better()).all()
+
+
+def test_one_bucket_for_everything_asks_nothing() -> None:
+    for ask in (drift_question, likeness_question):
+        assert not ask(np.array([500.0]), np.array([50.0]), tolerance=0.05, ready=READY).ready
 
 
 def test_identical_arms_are_at_distance_zero_and_disjoint_ones_at_one() -> None:

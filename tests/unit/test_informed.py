@@ -14,10 +14,12 @@ def fed(
 ) -> Informed:
     """`gains` [T] shared by all groups alike, or [T, N]."""
     shared = gains if gains.ndim == 2 else np.repeat(gains[:, None] / groups, groups, axis=1)
-    state = informed.regrouped(start or informed.fresh(2), groups)
+    state = informed.regrouped(start or informed.fresh(groups=1, lenses=2), groups)
     for second, row in enumerate(shared):
         brought = np.repeat(row[:, None], 2, axis=1)
-        state = informed.advanced(state, brought, bet, start=second, end=second + 1.0, tolerance=6.0)
+        state = informed.advanced(
+            state, brought, bet, start=np.float64(second), end=np.float64(second + 1.0), tolerance=6.0
+        )
     return state
 
 
@@ -30,7 +32,7 @@ def test_a_new_step_goes_on_with_what_is_left() -> None:
 
 def test_a_step_that_begins_anew_has_what_it_began_with() -> None:
     later = informed.next_step(fed(np.full(10, 0.3)))
-    assert informed.restarted(fed(np.full(10, 1.0), start=later)).log_e == pytest.approx(3.0, abs=1e-5)
+    assert informed.restarted(fed(np.full(10, 1.0), start=later), 2).log_e == pytest.approx(3.0, abs=1e-5)
 
 
 def test_of_one_node_the_best_burst_does_not_count() -> None:
@@ -73,6 +75,6 @@ def test_a_second_node_leaves_the_first_ones_burst_out_for_good() -> None:
 
 
 def test_of_a_node_that_appears_nothing_is_believed() -> None:
-    state = informed.regrouped(informed.fresh(2), 3)
+    state = informed.regrouped(informed.fresh(groups=1, lenses=2), 3)
     assert state.belief == pytest.approx(belief.blank(3))
     assert informed.regrouped(state, 2) is state

@@ -25,7 +25,7 @@ MARGINS = [(1.0, 0.0), (1.5, 0.001), (1.5, 0.0), (1.0, 0.05), (3.0, 0.01), (1.5,
 def asked(q: float, rho: float, delta: float) -> Question:
     mask = np.array([[0.0], [1.0]])
     return Question(
-        mask, mask, np.array([q]), np.array([rho]), np.array([delta]), np.array([0.6 * q]), np.ones(1)
+        mask, mask, np.array([q]), np.array([rho]), np.array([delta]), np.array([0.6 * q]), np.array(True)
     )
 
 
@@ -70,7 +70,7 @@ def test_expectation_is_at_most_one_on_the_whole_null(
     n_c, n_s = 4, 11
     k_c, k_s = np.arange(n_c + 1), np.arange(n_s + 1)
     question = asked(guess, rho, delta)
-    p1 = getattr(question, side)()
+    p1 = getattr(question, side)()[None]
     e = np.exp(
         [
             [log_gains(question, np.array([n_s - b, b]), np.array([[n_c - a, a]]), p1)[0, 0] for b in k_s]
@@ -95,7 +95,10 @@ def test_any_choice_of_groups_keeps_the_expectation_at_one() -> None:
     for k_s in range(n[2] + 1):
         for a in range(n[0] + 1):
             gains = log_gains(
-                question, np.array([n[2] - k_s, k_s]), np.array([[n[0] - a, a], [n[1], 0]]), question.worse()
+                question,
+                np.array([n[2] - k_s, k_s]),
+                np.array([[n[0] - a, a], [n[1], 0]]),
+                question.worse()[None],
             )
             total += binom.pmf(k_s, n[2], p_s) * binom.pmf(a, n[0], p_c) * np.exp(gains[0, 0])
     assert total.max() <= 1 + 1e-9
@@ -116,26 +119,26 @@ def test_groups_may_have_alternatives_of_their_own(p1: tuple[float, float], leas
 
 def test_groups_share_what_the_whole_arm_gains() -> None:
     question, stable = asked(0.05, 1.0, 0.0), np.array([90.0, 5.0])
-    apart = log_gains(question, stable, np.array([[3.0, 2.0], [5.0, 0.0]]), question.worse())
-    together = log_gains(question, stable, np.array([[8.0, 2.0]]), question.worse())
+    apart = log_gains(question, stable, np.array([[3.0, 2.0], [5.0, 0.0]]), question.worse()[None])
+    together = log_gains(question, stable, np.array([[8.0, 2.0]]), question.worse()[None])
     assert apart.sum(axis=0) == pytest.approx(together[0])
 
 
 @pytest.mark.parametrize(("stable", "canary"), [([0.0, 0.0], [5.0, 5.0]), ([5.0, 5.0], [0.0, 0.0])])
 def test_an_arm_without_requests_says_nothing(stable: list[float], canary: list[float]) -> None:
     question = asked(0.05, 1.5, 0.001)
-    gains = log_gains(question, np.array(stable), np.array([canary]), question.worse())
+    gains = log_gains(question, np.array(stable), np.array([canary]), question.worse()[None])
     assert not gains.any()
 
 
 def test_a_margin_that_allows_everything_finds_nothing() -> None:
     question = asked(0.9, 1.5, 0.001)
-    gains = log_gains(question, np.array([10.0, 90.0]), np.array([[0.0, 10.0]]), question.worse())
+    gains = log_gains(question, np.array([10.0, 90.0]), np.array([[0.0, 10.0]]), question.worse()[None])
     assert not gains.any()
 
 
 def test_the_guess_of_an_error_rate_is_never_zero() -> None:
-    question = error_question(np.array([1000.0, 0.0]), rho=1.5, delta=0.001)
+    question = error_question(np.array([1000.0, 0.0]), rho=1.5, delta=0.001, ready=np.array(True))
     assert 0 < question.q[0] < 0.001
 
 
@@ -156,6 +159,6 @@ def test_rates_outside_the_interval_are_those_the_mixture_contradicts(k: int, n:
 def test_log_sum_is_scipys_logsumexp() -> None:
     from scipy.special import logsumexp
 
-    values = np.random.default_rng(1).normal(0, 50, (6, 2, 3))
+    values = np.random.default_rng(1).normal(0, 50, (2, 3, 6))
     weights = np.linspace(0.1, 0.6, 6)
-    assert log_sum(values, weights) == pytest.approx(logsumexp(values, axis=0, b=weights[:, None, None]))
+    assert log_sum(values, weights) == pytest.approx(logsumexp(values, axis=-1, b=weights))
