@@ -182,10 +182,26 @@ def _operate(settings: Settings) -> None:
 @click.pass_context
 def scenario(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Play stories in which canaries fail (run FILE...)."""
+    _of_scenarios("scenario", context, arguments)
+
+
+@serin.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def simulate(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Run a story many times: how often is a canary rolled back, and how fast?"""
+    _of_scenarios("simulate", context, arguments)
+
+
+def _of_scenarios(name: str, context: click.Context, arguments: Sequence[str]) -> NoReturn:
+    """A command that the package `scenarios` has; the controller's image does without it."""
     try:
-        found = importlib.import_module("scenarios.cli").scenario
+        found = getattr(importlib.import_module("scenarios.cli"), name)
     except ModuleNotFoundError as error:
         raise Failed(
-            f"serin scenario needs {error.name}, which is not installed: pip install 'serin[lab]'"
+            f"serin {name} needs {error.name}, which is not installed: pip install 'serin[lab]'"
         ) from None
-    sys.exit(found.main(list(arguments), prog_name=f"{program(context)} scenario"))
+    sys.exit(found.main(list(arguments), prog_name=f"{program(context)} {name}"))

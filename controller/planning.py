@@ -5,7 +5,7 @@ The defaults stand in the CRD and nowhere else; here they are read from it.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from math import ceil
@@ -84,7 +84,11 @@ def read(file: Path) -> Json:
         raise BadPolicy(f"{file}: {_unreadable(error)}") from error
     except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadPolicy(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
-    spec = _spec(document, file=file)
+    return checked(_spec(document, file=file), file=file)
+
+
+def checked(spec: Json, *, file: Path) -> Json:
+    """A policy's spec, completed; raises `BadPolicy` that names `file`."""
     wrong = next(_wrong(_schema(), spec, where="spec"), None)
     if wrong is not None:
         raise BadPolicy(f"{file}: {wrong}")
@@ -159,10 +163,14 @@ def _wrong_fields(schema: Json, value: Mapping[str, Json], *, where: str) -> Ite
     for name in schema.get("required", []):
         if name not in value:
             yield f"{where}.{name}: is missing; {_example(fields[name])}"
+    if len(value) < schema.get("minProperties", 0):
+        yield f"{where}: says nothing; there are {', '.join(fields)}"
 
 
-def _meant(name: str, fields: Iterable[str]) -> str:
+def _meant(name: str, fields: Collection[str]) -> str:
     """The field that was meant, or all there are."""
+    if not fields:
+        return "there are none; leave it out"
     close = difflib.get_close_matches(name, fields, n=1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
 
@@ -252,6 +260,8 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
         if name in check and kind not in kinds:
             theirs = " and ".join(kinds) if kinds else "other"
             yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
+    if "source" in check and ("scrape" in check["source"]) == ("prometheus" in check["source"]):
+        yield f"{where}.source: is exactly one of scrape and prometheus"
     margins = [float(check[name][:-1]) for name in ("maxIncrease", "plus") if name in check]
     if kind == "ErrorRate" and not margins:
         yield f'{where}: an ErrorRate check needs maxIncrease or plus, such as "50%" and "0.1%"'

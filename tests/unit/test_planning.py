@@ -138,7 +138,10 @@ POLICIES: list[dict[str, Any]] = [
     {"checks": [LATENCY | {"maxIncrease": "0.00%"}]},
     {"checks": [LATENCY | {"required": False}]},
     {"checks": [LATENCY | {"required": False}, ERRORS]},
-    {"checks": [PREDICTIONS | {"source": {"scrape": {"port": 80}}}]},
+    *({"checks": [PREDICTIONS | {"source": source}]} for source in (
+        {}, {"scrape": {"port": 80}}, {"scrape": {}}, {"prometheus": {}},
+        {"scrape": {"port": 80}, "prometheus": {}},
+    )),
     *({"checks": [check | {field: value}]} for check in (LATENCY, ERRORS, PREDICTIONS) for field, value in (
         ("quantile", 0.9), ("maxIncrease", "5%"), ("plus", "1%"), ("tolerance", 0.1),
         ("direction", "increase"), ("maxDecrease", "1%"), ("maxFlips", "1%"),
