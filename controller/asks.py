@@ -9,6 +9,7 @@ import structlog
 from controller import istio, trigger
 from controller.cluster import Cluster, Key, pods
 from controller.kube import ApiError
+from controller.sources import UNSET
 from controller.trigger import Asked, Refused
 
 Json = Any
@@ -25,12 +26,13 @@ class Asks:
     cluster: Cluster
     create: Callable[[Json], Awaitable[None]]
     refuse: Callable[[Json, str], Awaitable[None]]
+    prometheus: bool = False  # whether there is one to be asked
     refused: dict[Key, str] = field(default_factory=dict)
 
     async def turn(self, key: Key) -> None:
         """The run that the Deployment asks for exists, or an Event says why not, once a reason."""
         deployment = self.cluster.get("deployments", *key)
-        asked = None if deployment is None else trigger.wanted(deployment, self.cluster, self._unsteerable)
+        asked = None if deployment is None else trigger.wanted(deployment, self.cluster, self._unfit)
         if isinstance(asked, Asked):
             asked = await self._created(key, asked)
         if not isinstance(asked, Refused):
@@ -50,6 +52,14 @@ class Asks:
                 raise
             return Refused(f"the run that the annotations ask for is not valid: {error.message}")
         return None
+
+    def _unfit(self, plan: Json, canary: Json) -> str | None:
+        """Why the plan's checks cannot be read or its traffic not be steered; None if both can."""
+        checks = plan["policy"].get("checks", ())
+        blind = [check["name"] for check in checks if "prometheus" in check.get("source", {})]
+        if blind and not self.prometheus:
+            return f"policy: checks[{blind[0]}].source.prometheus: {UNSET}"
+        return self._unsteerable(plan, canary)
 
     def _unsteerable(self, plan: Json, canary: Json) -> str | None:
         """Why the plan's VirtualService cannot be steered safely; None if it can."""

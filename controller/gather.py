@@ -19,7 +19,7 @@ from controller import ticks
 from controller.model import LoadSeen, Plan, Policy, Run, Seen
 from controller.served import Load
 from controller.sizing import PARITY_LIMIT, parity
-from controller.ticks import Cursor, Tick
+from controller.ticks import Cursor, Pace, Tick
 
 Json = Any
 
@@ -72,39 +72,49 @@ def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: dat
     """`gathered` with the ticks that count scored, after a new beginning if pods have changed."""
     gathered = _about(gathered, seen, at=now.timestamp())
     by_name = {one.spec.name: one for one in gathered.evidence}
-    clean = _clean(run, seen, now)
     for tick in new:
         one = by_name.get(tick.check)
         if one is None:
             continue
-        counts = run.weight > 0 and (clean or one.spec.kind is CheckKind.ERROR_RATE)
+        counts = run.weight > 0 and (one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now))
         # what does not count is still history: how stable is, and how its pods differ
         canary = tick.canary if counts else Sample(tick.canary.start, tick.canary.end)
         by_name[tick.check] = ev.update(one, tick.stable, canary)
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
 
 
-def _clean(run: Run, seen: Seen, now: datetime) -> bool:
+def _clean(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
     """Whether latency and predictions can be compared: pods warm, load per pod not above stable's."""
     if run.weight == 0 or run.weight_since is None:
         return False
-    waited = now - run.weight_since >= run.plan.policy.warm_up or run.step > 0
-    served = seen.load.step_canary_requests >= WARM_AFTER_REQUESTS * max(seen.canary.ready, 1)
     load = parity(run.weight, stable=seen.stable.ready, canary=seen.canary.ready)
-    return (waited or served) and load <= PARITY_LIMIT
+    return (run.step > 0 or _warm(run, seen, tick, now)) and load <= PARITY_LIMIT
 
 
-def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float) -> LoadSeen:
-    """What breakers and the machine need of the load; `sampled` is the part of stable's pods that is read."""
+def _warm(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
+    """Whether the tick holds what warm pods did. A Prometheus' ticks are long: all of it must be warm."""
+    since, warm_up = run.weight_since or now, run.plan.policy.warm_up
+    if tick.check in run.plan.policy.queried:
+        return tick.began - since.timestamp() >= warm_up.total_seconds()
+    served = seen.load.step_canary_requests >= WARM_AFTER_REQUESTS * max(seen.canary.ready, 1)
+    return now - since >= warm_up or served
+
+
+def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float, pace: Pace = Pace()) -> LoadSeen:  # noqa: B008 - a frozen value
+    """What breakers and the machine need of the load; `sampled` is the part of stable's pods that is read.
+
+    Within three intervals of `pace` one arm may be a reading or two ahead of the other, so a silence
+    that is shorter is none.
+    """
     step, last = loads.get("step"), loads.get("weight")
     if step is None or last is None:
         return LoadSeen()
-    silent = max(0.0, last.stable_until - last.silent_since)
+    silent = last.stable_until - last.silent_since
     return LoadSeen(
         step_canary_requests=step.canary,
         silence=round(last.silence / sampled),
-        silent_for=timedelta(seconds=silent),
-        follows_weight=last.seconds < SETTLED
+        silent_for=timedelta(seconds=silent if silent >= pace.stale else 0),
+        follows_weight=last.seconds < max(SETTLED, pace.stale)
         or follows(run.weight, stable=last.stable, canary=last.canary, sampled=sampled),
     )
 

@@ -123,8 +123,13 @@ class Policy:
     history_limit: int
     burst_tolerance: timedelta
     checks: tuple[CheckSpec, ...]
-    pages: Mapping[str, Page] = field(default_factory=dict)  # by check
+    pages: Mapping[str, Page | None] = field(default_factory=dict)  # by check; None: a Prometheus has it
     alerts: tuple[Alert, ...] = ()
+
+    @property
+    def queried(self) -> frozenset[str]:
+        """The checks whose numbers a Prometheus is asked for."""
+        return frozenset(name for name, page in self.pages.items() if page is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

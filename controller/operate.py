@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -24,9 +24,13 @@ from controller.reconcile import Means, Reconciler
 from controller.runs import Runs
 from controller.scrape import Scrape
 from controller.settings import Settings
+from controller.sources import Sources
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
 from controller.workloads import Workloads
+
+if TYPE_CHECKING:
+    from controller.prometheus import Prometheus
 
 Json = Any
 log = structlog.get_logger(__name__)
@@ -160,21 +164,18 @@ class Operator:
     async def _lead(self, kube: Kube, runs: Runs, epoch: int) -> None:
         """Until cancelled, runs and annotated Deployments have their turns."""
         alerts = Alerts(self.outside.post, _secrets(kube), clock=self.outside.clock)
-        metrics = Scrape(
-            self.outside.fetch,
-            clock=self.outside.clock,
-            interval=self.settings.scrape_interval,
-            timeout=self.settings.scrape_timeout,
-        )
-        reconciler = Reconciler(self._means(kube, runs, alerts, metrics), epoch)
+        scrape, prometheus = self._scrape(), self._prometheus()
+        readers: list[Scrape | Prometheus] = [scrape, *([] if prometheus is None else [prometheus])]
+        reconciler = Reconciler(self._means(kube, runs, alerts, Sources(scrape, prometheus)), epoch)
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
-        asks = Asks(self.cluster, create=runs.create, refuse=events.refuse)
+        asks = Asks(self.cluster, create=runs.create, refuse=events.refuse, prometheus=prometheus is not None)
         leading = Leadership(
             reconciler,
             Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
             Loop(asks.turn, random=self.chance),
         )
-        metrics.on_news = lambda run: leading.runs.due(_split(run))
+        for reader in readers:
+            reader.on_news = lambda run: leading.runs.due(_split(run))
         self.leading = leading
         try:
             while True:
@@ -183,10 +184,28 @@ class Operator:
         finally:
             self.leading = None
             await leading.close()
-            await metrics.close()
+            for reader in readers:
+                await reader.close()
             await alerts.close()
 
-    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Scrape) -> Means:
+    def _scrape(self) -> Scrape:
+        return Scrape(
+            self.outside.fetch,
+            clock=self.outside.clock,
+            interval=self.settings.scrape_interval,
+            timeout=self.settings.scrape_timeout,
+        )
+
+    def _prometheus(self) -> "Prometheus | None":
+        """The Prometheus that the settings name, if they do; its client is a lot to import for nothing."""
+        settings = self.settings
+        if settings.prometheus_url is None:
+            return None
+        from controller.prometheus import Prometheus
+
+        return Prometheus(settings.prometheus_url, self.outside.clock, interval=settings.prometheus_interval)
+
+    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Sources) -> Means:
         cluster, settings, clock = self.cluster, self.settings, self.outside.clock
         router = IstioRouter(
             lambda namespace, name: cluster.get("virtualservices", namespace, name),
@@ -204,6 +223,7 @@ class Operator:
             telemetry=self.telemetry,
             clock=clock,
             pace=Pace(interval=settings.scrape_interval),
+            queried=Pace(interval=settings.prometheus_interval),
             tick=settings.tick,
             checkpoint=settings.checkpoint,
             freeze=settings.freeze,

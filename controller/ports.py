@@ -14,7 +14,7 @@ from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Statistic
 from controller.model import Checkpoint, Page, Place, PodSeen, RouteSeen, Run, Tell
 
-ANNOTATED: Mapping[str, Page] = {}  # every check on the page that the pod's annotations name
+ANNOTATED: Mapping[str, Page | None] = {}  # every check on the page that the pod's annotations name
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`
 
@@ -56,13 +56,16 @@ class Reading:
 
     `values` is keyed by check name; a check whose series the page lacks is absent. `requests` counts
     completed requests (k: failed ones) for breakers and load parity, whatever the checks are.
-    `sources` says which series each check was read from, for `explain`.
+    `sources` says which series each check was read from, for `explain`; a check that has a source and
+    no value was not read, one that has neither is not there. `times` are those of checks that were
+    counted at another moment than `at`.
     """
 
     at: float
     requests: Counts | None
     values: Mapping[str, Statistic] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +85,12 @@ class MetricsSource(Protocol):
         run: str,
         pods: Sequence[PodSeen],
         checks: Sequence[CheckSpec],
-        pages: Mapping[str, Page] = ANNOTATED,
+        pages: Mapping[str, Page | None] = ANNOTATED,
     ) -> None:
-        """From now on exactly these pods are read for this run; no pods ends it.
+        """From now on exactly these pods are read for this run (`namespace/name`); no pods ends it.
 
-        `pages` says where a check's numbers stand, by name, if not where the pod's annotations say.
+        `pages` says where a check's numbers stand, by name, if not where the pod's annotations say;
+        None: at a Prometheus.
         """
         ...
 

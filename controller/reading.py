@@ -29,36 +29,55 @@ _EVERYTHING = Wanted(
 
 
 def read(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> tuple[Reading, tuple[str, ...]]:
-    """The reading, and a sentence for each thing that is wanted and is not in it.
+    """The page's reading, and a sentence for each thing that is wanted and is not in it.
 
-    A check whose series is there but makes no sense has a source and no value. Raises `ValueError` if
-    the page as a whole cannot be read.
+    Raises `ValueError` if the page as a whole cannot be read.
     """
     found = _EVERYTHING.on(page)
+    if declares(page, INFERENCE):
+        found.setdefault(f"{INFERENCE}_bucket", [])
+    return understood(found, checks, at=at)
+
+
+def understood(
+    found: Found, checks: Sequence[CheckSpec], *, at: float, where: str = "on the page"
+) -> tuple[Reading, tuple[str, ...]]:
+    """The reading that these series make, and a sentence for each thing that is wanted and is not there.
+
+    A check whose series is there but makes no sense has a source and no value.
+    """
     values: dict[str, Statistic] = {}
     sources: dict[str, str] = {}
     wrong = []
     for check in checks:
-        family, value = _SOURCES[check.kind](found, page)
+        family, value = _SOURCES[check.kind](found)
         try:
             values[check.name] = value()
         except KeyError:
-            wrong.append(f"{check.name}: {family} is not on the page (yet)")
+            wrong.append(f"{check.name}: {family} is not {where} (yet)")
             continue
         except ValueError as error:
             wrong.append(f"{check.name}: {family}: {error}")
         sources[check.name] = family
-    requests, complaint = _completed(found)
+    requests, complaint = _completed(found, where)
     return Reading(at=at, requests=requests, values=values, sources=sources), (*wrong, *complaint)
 
 
 Source = tuple[str, Callable[[], Statistic]]
 
 
-def _latency(found: Found, page: bytes) -> Source:
-    if f"{INFERENCE}_bucket" in found or declares(page, INFERENCE):
-        return INFERENCE, lambda: histogram(found[f"{INFERENCE}_bucket"])
+def _latency(found: Found) -> Source:
+    """The model's own, also where it is declared and empty so far; else the sidecar's."""
+    if f"{INFERENCE}_bucket" in found:
+        return INFERENCE, lambda: histogram(_some(found[f"{INFERENCE}_bucket"]))
     return DURATION, lambda: _seconds(found)
+
+
+def _some(series: list[Series]) -> list[Series]:
+    """The series; `KeyError` if there are none."""
+    if not series:
+        raise KeyError("series")
+    return series
 
 
 def _seconds(found: Found) -> Histogram:
@@ -66,15 +85,15 @@ def _seconds(found: Found) -> Histogram:
     return histogram(_received(found[f"{DURATION}_bucket"]), unit=0.001)
 
 
-def _errors(found: Found, _page: bytes) -> Source:
+def _errors(found: Found) -> Source:
     return REQUESTS, lambda: _outcomes(found[REQUESTS])
 
 
-def _predictions(found: Found, _page: bytes) -> Source:
+def _predictions(found: Found) -> Source:
     return PREDICTION, lambda: histogram(found[f"{PREDICTION}_bucket"])
 
 
-_SOURCES: Mapping[CheckKind, Callable[[Found, bytes], Source]] = {
+_SOURCES: Mapping[CheckKind, Callable[[Found], Source]] = {
     CheckKind.LATENCY: _latency,
     CheckKind.ERROR_RATE: _errors,
     CheckKind.PREDICTIONS: _predictions,
@@ -105,7 +124,7 @@ def _failed(one: Series) -> bool:
     return code == "0" or (len(code) == 3 and code.startswith("5")) or grpc in GRPC_FAILURES
 
 
-def _completed(found: Found) -> tuple[Counts | None, tuple[str, ...]]:
+def _completed(found: Found, where: str) -> tuple[Counts | None, tuple[str, ...]]:
     """Completed requests for breakers: the sidecar's count, else how many inferences there were."""
     try:
         return _outcomes(found[REQUESTS]), ()
@@ -116,6 +135,6 @@ def _completed(found: Found) -> tuple[Counts | None, tuple[str, ...]]:
     try:
         return Counts(total(found[f"{INFERENCE}_count"]), 0), ()
     except KeyError:
-        return None, (f"neither {REQUESTS} nor {INFERENCE} is on the page (yet)",)
+        return None, (f"neither {REQUESTS} nor {INFERENCE} is {where} (yet)",)
     except ValueError as error:
         return None, (f"{INFERENCE}: {error}",)

@@ -55,8 +55,8 @@ LASTING = 10
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
 # looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
 FRESH = 2.0
-# Seconds a new leader looks before it repairs a weight upwards: pages come each second, and what was
-# counted since the last checkpoint is judged with the first two.
+# Seconds a new leader looks before it repairs a weight upwards: pages come each second (a Prometheus'
+# more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
 
 
@@ -111,6 +111,7 @@ class Means:
     telemetry: Telemetry
     clock: Callable[[], datetime]
     pace: ticks.Pace
+    queried: ticks.Pace  # of what a Prometheus is asked for
     tick: timedelta
     checkpoint: timedelta
     freeze: bool = False
@@ -204,7 +205,7 @@ class Reconciler:
             judgement=live.judgement,
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
-            looked=now - live.since > LOOKING,
+            looked=now - live.since > max(LOOKING, self._pace(plan).stale),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=_replicas_before(cluster, plan),
         )
@@ -241,17 +242,22 @@ class Reconciler:
             canary={pod.name: pod.node for pod in canary},
             now=now.timestamp(),
             since=_instants(run, idle=live.idle),
-            pace=self.means.pace,
+            pace=self._pace(run.plan),
+            paces=dict.fromkeys(run.plan.policy.queried, self.means.queried),
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
         seen = replace(
             seen,
-            load=gather.load_seen(run, load, sampled=sampled),
+            load=gather.load_seen(run, load, sampled=sampled, pace=self._pace(run.plan)),
             canary_read=any(pod.name in readings for pod in canary),
             trouble=self._trouble(run),
         )
         gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
+
+    def _pace(self, plan: Plan) -> ticks.Pace:
+        """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""
+        return self.means.queried if len(plan.policy.queried) == len(plan.policy.checks) else self.means.pace
 
     def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
         wanted = pods if run.stage is not Stage.ENDED else []

@@ -75,8 +75,12 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
     )
 
 
-def _page(given: wire.Scrape) -> Page:
-    return Page(port=given.port, path=given.path)
+def _page(check: wire.Check) -> Page | None:
+    """The page that the check names, or None where it names a Prometheus."""
+    given = check.source or wire.Source()
+    if (given.scrape is None) == (given.prometheus is None):
+        raise wire.Malformed(f"checks[{check.name}].source: give exactly one of scrape and prometheus")
+    return None if given.scrape is None else Page(port=given.scrape.port, path=given.scrape.path)
 
 
 DURATIONS = {"warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout", "burstTolerance"}
@@ -137,7 +141,7 @@ def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
         history_limit=given.history_limit,
         burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
         checks=_checks(given.checks, max_latency_increase),
-        pages={check.name: _page(check.source.scrape) for check in given.checks if check.source},
+        pages={check.name: _page(check) for check in given.checks if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
     )
 

@@ -84,7 +84,7 @@ class Scrape:
         run: str,
         pods: Sequence[PodSeen],
         checks: Sequence[CheckSpec],
-        pages: Mapping[str, Page] = ANNOTATED,
+        pages: Mapping[str, Page | None] = ANNOTATED,
     ) -> None:
         """From now on exactly these pods are read for this run; no pods ends it."""
         readers = self._runs.setdefault(run, {})
@@ -167,13 +167,13 @@ class Scrape:
 _ByPage = tuple[tuple[Page, tuple[CheckSpec, ...]], ...]
 
 
-def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page]) -> _ByPage:
+def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> _ByPage:
     """Checks by page: that of the annotations first, unless each check names another."""
     found: dict[Page, tuple[CheckSpec, ...]] = {}
-    if not checks or any(check.name not in pages for check in checks):
+    if not checks or any(pages.get(check.name) is None for check in checks):
         found[Page()] = ()
     for check in checks:
-        page = pages.get(check.name, Page())
+        page = pages.get(check.name) or Page()
         found[page] = (*found.get(page, ()), check)
     return tuple(found.items())
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # A Service called "serin" makes the kubelet set SERIN_PORT=tcp://10.0.0.1:80 and its kin in every pod
@@ -39,6 +40,8 @@ class Settings:
     checkpoint: timedelta = timedelta(seconds=10)
     scrape_interval: timedelta = timedelta(seconds=1)
     scrape_timeout: timedelta = timedelta(seconds=0.5)
+    prometheus_url: str | None = None  # None: checks that name it are refused
+    prometheus_interval: timedelta = timedelta(seconds=15)
     freeze: bool = False  # no raise and no promotion anywhere; weights may still fall
     bind: str = "127.0.0.1"
     port: int = 8080
@@ -85,6 +88,15 @@ def _file(text: str) -> Path:
 
 def _text(text: str) -> str:
     if not text.strip():
+        raise ValueError
+    return text
+
+
+def _server(text: str) -> str:
+    """An HTTP server's address without secrets: it is shown in status and Events."""
+    url = urlsplit(text)
+    odd = url.username or url.password or url.query or url.fragment or url.port == 0
+    if url.scheme not in {"http", "https"} or not url.hostname or odd:
         raise ValueError
     return text
 
@@ -186,6 +198,18 @@ SETTINGS = (
         read=_between("50ms", "30s"),
         expected='a duration from 50ms to 30s, such as "500ms"',
         help="How long a pod may take to answer. Default: 500ms.",
+    ),
+    Setting(
+        field="prometheus_url",
+        read=_server,
+        expected='a URL without user and password, such as "http://prometheus.monitoring:9090"',
+        help="The Prometheus that is asked for checks with source.prometheus. Default: none.",
+    ),
+    Setting(
+        field="prometheus_interval",
+        read=_between("1s", "5m"),
+        expected='a duration from 1s to 5m, such as "15s"',
+        help="How often that Prometheus scrapes the pods (its scrape_interval). Default: 15s.",
     ),
     Setting(
         field="freeze",

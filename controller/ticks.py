@@ -85,11 +85,12 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One closed tick of a check: what both arms counted in it."""
+    """One closed tick of a check: what both arms counted in it, none of it before `began`."""
 
     check: str
     stable: Sample
     canary: Sample
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +111,21 @@ def advance(
     now: float,
     since: Mapping[str, float] | None = None,
     pace: Pace = Pace(),
+    paces: Mapping[str, Pace] | None = None,
 ) -> tuple[Cursor, tuple[Tick, ...], Mapping[str, Load]]:
     """The next cursor, the ticks that closed, and the load since each instant in `since`.
 
     `stable` and `canary` map the names of the pods that are there now to their nodes; `now` and the
     instants are seconds since 1970, as in `Reading.at`. An instant that changed starts from zero.
+    `paces` are those of checks that are read at another pace.
     """
     here = {name: reading for name, reading in readings.items() if name in stable or name in canary}
     checks: dict[str, Open] = {}
     ticks = []
     for check in sorted({name for reading in here.values() for name in reading.values} | set(cursor.checks)):
         before = cursor.checks.get(check)
-        view = _View(_pages(check, here, _unborn(before, canary)), stable, canary, now, pace)
+        pages = _pages(check, here, _unborn(before, canary))
+        view = _View(pages, stable, canary, now, (paces or {}).get(check, pace))
         checks[check], tick = _follow(check, before, view)
         ticks += [tick] if tick and tick.stable.pods else []  # a canary alone proves nothing
     served, loads = counted(
@@ -158,7 +162,11 @@ def _pages(check: str, readings: Mapping[str, Reading], unborn: Collection[str])
     """The pages that say something of the check, be it that the series of an `unborn` pod is not there."""
     return {
         name: _Page(
-            Mark(reading.at, value, None if reading.requests is None else reading.requests.n),
+            Mark(
+                reading.times.get(check, reading.at),
+                value,
+                None if reading.requests is None else reading.requests.n,
+            ),
             latched=isinstance(value, Histogram) and reading.sources.get(check, "").startswith(LATCHED),
         )
         for name, reading in readings.items()
@@ -216,7 +224,12 @@ def _closed(check: str, tick: Open, news: set[str], view: _View) -> Tick:
         pods = tuple(PodSample(name, arm[name], value) for name, value in parts if value is not None)
         return Sample(tick.start, view.now, pods)
 
-    return Tick(check, sample(view.stable), sample(view.canary))
+    return Tick(
+        check,
+        sample(view.stable),
+        sample(view.canary),
+        began=min((tick.marks[name].at for name in news), default=tick.start),
+    )
 
 
 def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | None:

@@ -66,10 +66,15 @@ class Scrape(Wire, frozen=True, kw_only=True):
     path: str | None = None
 
 
-class Source(Wire, frozen=True, kw_only=True):
-    """Where a check's numbers come from."""
+class Prometheus(Wire, frozen=True, kw_only=True):
+    """The Prometheus that the process was told of; a policy cannot name another."""
 
-    scrape: Scrape = Scrape()
+
+class Source(Wire, frozen=True, kw_only=True):
+    """Where a check's numbers come from: `scrape` or `prometheus`."""
+
+    scrape: Scrape | None = None
+    prometheus: Prometheus | None = None
 
 
 class Check(Wire, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache
 
 # One look at what was installed: the program starts and finds its files, and only gpu-shadow has torch.
 "$prefix/bin/serin" plan --print-policy >/dev/null
+"$prefix/bin/python" -I -c 'from controller.prometheus import query; query("up", "namespace", ["pod"])'
 if [ "$target" = controller ] && "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
     echo 'install.sh: the controller must not carry torch' >&2
     exit 1

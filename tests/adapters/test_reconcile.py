@@ -130,6 +130,7 @@ class Stage:
             telemetry=Telemetry(),
             clock=virtual_loop().now,
             pace=Pace(),
+            queried=Pace(interval=timedelta(seconds=15)),
             tick=timedelta(seconds=1),
             checkpoint=timedelta(seconds=10),
         )
@@ -412,3 +413,41 @@ async def test_a_run_without_metrics_is_not_written_in_every_pass(stage: Stage) 
 
     assert stage.run["status"]["reason"] == "NoData"
     assert writes.count("canaryruns") <= 6  # every ten seconds, and when the hold began
+
+
+def ask_prometheus_alone(stage: Stage) -> None:
+    """As if every check of the run named it."""
+    live = stage.reconciler.lives[stage.key]
+    policy = live.run.plan.policy
+    asked = replace(policy, pages={check.name: None for check in policy.checks})
+    live.run = replace(live.run, plan=replace(live.run.plan, policy=asked))
+
+
+async def scraped_every_fifteen_seconds(stage: Stage, *, seconds: int, canary: float) -> None:
+    """Stable's pods, with 30 requests a second each, since just after the raise, the canary's just before."""
+    raised = stage.reconciler.lives[stage.key].run.weight_since
+    assert raised is not None
+    for _ in range(seconds):
+        now = virtual_loop().now().timestamp()
+        for name in (pod["metadata"]["name"] for pod in stage.world.objects("pods", NAMESPACE)):
+            mine = name.startswith(CANARY)
+            first = raised.timestamp() + (-0.5 if mine else 0.5)
+            at = first + (now - first) // 15 * 15
+            n = 10_000 + round((at - first) * (canary if mine else 30))
+            stage.pages.now[name] = Reading(at=at, requests=Counts(n, 0))
+        await stage.turns()
+
+
+async def test_a_canary_whose_first_whole_scrape_is_yet_to_come_is_not_called_silent(stage: Stage) -> None:
+    await stage.at_first_step()
+    ask_prometheus_alone(stage)
+    await scraped_every_fifteen_seconds(stage, seconds=150, canary=5)
+    assert stage.weight == 10
+
+
+async def test_a_canary_that_answers_nothing_is_found_out_by_prometheus_too(stage: Stage) -> None:
+    await stage.at_first_step()
+    ask_prometheus_alone(stage)
+    await scraped_every_fifteen_seconds(stage, seconds=90, canary=0)
+    assert stage.weight == 0
+    assert stage.run["status"]["reason"] == "CanaryNotAnswering"

@@ -29,7 +29,7 @@ class Server:
         self.events.append(message)
 
 
-def asks(server: Server) -> Asks:
+def asks(server: Server, *, prometheus: bool = False, policy: Json = None) -> Asks:
     there = cluster(notes={f"{PREFIX}max-latency-increase": "0.0000000000001%"})
     split = [
         {"destination": {"host": "model", "subset": "stable"}, "weight": 100},
@@ -44,7 +44,9 @@ def asks(server: Server) -> Asks:
         {"name": "canary", "labels": {"version": "model-canary"}},
     ]
     there.listed("destinationrules", [{"metadata": meta, "spec": {"host": "model", "subsets": subsets}}])
-    return Asks(there, create=server.create, refuse=server.refuse)
+    if policy is not None:
+        there.listed("canarypolicies", [{"metadata": meta | {"name": "default"}, "spec": policy}])
+    return Asks(there, create=server.create, refuse=server.refuse, prometheus=prometheus)
 
 
 async def test_what_the_schema_has_against_a_run_is_said_once_and_not_tried_for_ever() -> None:
@@ -68,3 +70,16 @@ async def test_trouble_that_passes_is_for_the_queue_to_try_again() -> None:
     await looking.turn(KEY)
 
     assert (len(server.created), server.events) == (1, [])
+
+
+@pytest.mark.parametrize("prometheus", [False, True])
+async def test_a_policy_that_names_prometheus_is_refused_where_the_controller_knows_of_none(
+    *, prometheus: bool
+) -> None:
+    check = {"name": "errors", "type": "ErrorRate", "plus": "1%", "source": {"prometheus": {}}}
+    server = Server()
+    await asks(server, prometheus=prometheus, policy={"checks": [check]}).turn(KEY)
+    assert len(server.created) == prometheus
+    assert len(server.events) == (not prometheus)
+    assert all("checks[errors].source.prometheus" in said for said in server.events)
+    assert all("set SERIN_PROMETHEUS_URL" in said for said in server.events)

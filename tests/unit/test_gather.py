@@ -13,7 +13,7 @@ from controller import gather, resource
 from controller.gather import Gathered, follows
 from controller.model import ArmSeen, LoadSeen, PodSeen, RouteSeen, Run, Seen, Stage
 from controller.served import Load
-from controller.ticks import Tick
+from controller.ticks import Pace, Tick
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LE = tuple(0.005 * 1.1**step for step in range(60))
@@ -106,6 +106,23 @@ def test_latency_counts_once_pods_are_warm_by_time_or_by_requests(served: int) -
     assert log_e(gathered, "latency-p95") > 5
 
 
+def queried(run: Run) -> Run:
+    policy = replace(run.plan.policy, pages={"latency-p95": None})
+    return replace(run, plan=replace(run.plan, policy=policy))
+
+
+@pytest.mark.parametrize(("began", "warm"), [(29.0, False), (30.0, True)])
+def test_of_a_prometheus_tick_all_must_be_after_the_warm_up(began: float, *, warm: bool) -> None:
+    """Fifteen seconds of a cold canary in a tick that ends when it is warm would be evidence."""
+    run, gathered = queried(stepping()), begun(queried(stepping()))
+    for second in range(60, 80):
+        (latency, _) = ticks(second, slower=4.0)
+        late = replace(latency, began=START.timestamp() + began)
+        now = START + timedelta(seconds=second + 1)
+        gathered = gather.take(gathered, run, sight(served=5000), [late], now)
+    assert bool(log_e(gathered, "latency-p95") > 5) is warm
+
+
 def test_latency_under_more_load_per_pod_than_stables_is_no_evidence() -> None:
     run = stepping(weight=50, step=1)
     gathered = taken(begun(run), run, sight(canary=2), seconds=range(40, 60), slower=4.0)
@@ -171,6 +188,16 @@ def test_silence_is_scaled_to_all_of_stables_pods() -> None:
     seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=0.25)
 
     assert (seen.silence, seen.silent_for, seen.step_canary_requests) == (200, timedelta(seconds=4), 7)
+
+
+@pytest.mark.parametrize(("until", "silent"), [(54.0, 0), (55.0, 45)])
+def test_a_silence_shorter_than_three_readings_is_none(until: float, silent: int) -> None:
+    """Stable's second scrape, half a minute after a raise, may come before the canary's first whole one."""
+    load = Load(since=10, silent_since=10, silence=3000, stable_until=until)
+    seen = gather.load_seen(
+        stepping(), {"step": load, "weight": load}, sampled=1.0, pace=Pace(interval=timedelta(seconds=15))
+    )
+    assert seen.silent_for == timedelta(seconds=silent)
 
 
 @pytest.mark.parametrize(("until", "follows_weight"), [(0.0, True), (1002.9, True), (1003.0, False)])

@@ -237,6 +237,8 @@ LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "
         {"minStep": "500ms"},
         {"alpha": 0.001, "beta": 0.5},
         {"checks": [LATENCY]},
+        {"checks": [{**LATENCY, "source": {"scrape": {"port": 9090}}}]},
+        {"checks": [{**LATENCY, "source": {"prometheus": {}}}]},
         {
             "checks": [
                 {**LATENCY, "share": 0.5},
@@ -299,7 +301,12 @@ def test_a_sensible_policy_is_taken(spec: Json) -> None:
         ({"checks": [{**LATENCY, "tolerance": 0.1}]}, "tolerance belongs to Predictions"),
         ({"checks": [{**LATENCY, "maxFlips": "1%"}]}, "maxFlips belongs to Shadow"),
         ({"checks": [{**LATENCY, "direction": "decrease"}]}, "belong to Proportion"),
-        ({"checks": [{**LATENCY, "source": {}}]}, "scrape"),
+        ({"checks": [{**LATENCY, "source": {}}]}, "exactly one of scrape and prometheus"),
+        (
+            {"checks": [{**LATENCY, "source": {"scrape": {"port": 80}, "prometheus": {}}}]},
+            "exactly one of scrape and prometheus",
+        ),
+        ({"checks": [{**LATENCY, "source": {"prometheus": {"url": "http://a"}}}]}, "unknown field"),
         ({"checks": [{**LATENCY, "source": {"scrape": {}}}]}, "at least 1 properties"),
         ({"checks": [{**LATENCY, "source": {"scrape": {"port": 0}}}]}, "greater than or equal"),
         ({"checks": [{**LATENCY, "source": {"scrape": {"path": "metrics"}}}]}, "should match"),

@@ -114,6 +114,23 @@ def test_a_check_may_name_another_page_of_the_pods() -> None:
     assert resource.run(canary_run()).plan.policy.pages == {}
 
 
+def test_a_check_may_name_the_prometheus_instead() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["checks"][0]["source"] = {"prometheus": {}}
+    policy = resource.run(obj).plan.policy
+    assert policy.pages == {"latency-p95": None}
+    assert policy.queried == {"latency-p95"}
+    assert resource.run(canary_run()).plan.policy.queried == frozenset()
+
+
+@pytest.mark.parametrize("source", [{}, {"scrape": {"port": 1}, "prometheus": {}}])
+def test_a_source_that_the_schema_should_have_refused_is_named(source: dict[str, Any]) -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["checks"][0]["source"] = source
+    with pytest.raises(wire.Malformed, match=r"checks\[latency-p95\].source: give exactly one of"):
+        resource.run(obj)
+
+
 def test_a_field_that_cannot_be_read_is_named() -> None:
     obj = canary_run()
     obj["spec"]["plan"]["policy"]["steps"] = ["five"]

@@ -448,3 +448,69 @@ def test_a_page_without_a_count_keeps_the_last_one() -> None:
     passes.at(11.0, c1=replace(page(11.0, None), values={}))
     passes.at(12.0, c1=page(12.0, 130))
     assert passes.loads["weight"].canary == 30
+
+
+# -- checks that a Prometheus is asked for ---------------------------------------------------------
+
+
+SLOW = Pace(interval=timedelta(seconds=15))
+
+
+def asked(at: float, scraped: float, n: int) -> Reading:
+    """A page read at `at` whose check `slow` Prometheus scraped at `scraped`."""
+    return Reading(
+        at=at,
+        requests=Counts(int(at), 0),
+        values={"slow": Counts(n, 0)},
+        sources={"slow": "istio_requests_total"},
+        times={"slow": scraped},
+    )
+
+
+def slow_passes(*rounds: Mapping[str, Reading]) -> list[Tick]:
+    cursor, closed, pages = Cursor(), [], dict[str, Reading]()
+    for second, page in enumerate(rounds):
+        pages |= page
+        cursor, ticks, _ = advance(
+            cursor,
+            pages,
+            stable={"s1": "n1"},
+            canary={"c1": "n2"},
+            now=float(second),
+            paces={"slow": SLOW},
+        )
+        closed += ticks
+    return closed
+
+
+def test_a_check_that_is_scraped_more_seldom_has_ticks_of_its_own() -> None:
+    """Stable is scraped at 0, 15, 30 s, the canary at 10, 25, 40 s; the pages are read every second."""
+    closed = slow_passes(
+        *(
+            {
+                "s1": asked(second, second // 15 * 15.0, 100 * (second // 15)),
+                "c1": asked(second, (second + 5) // 15 * 15.0 - 5, 10 * ((second + 5) // 15)),
+            }
+            for second in range(56)
+        )
+    )
+    assert [told(tick) for tick in closed] == [{"s1": Counts(100, 0), "c1": Counts(10, 0)}] * 3
+    assert [tick.began for tick in closed] == [-5.0, 10.0, 25.0]
+
+
+def test_a_tick_says_since_when_it_counts() -> None:
+    passes = begun()
+    (tick,) = passes.at(11.0, **{name: page(11.0, 110, 1) for name in ("s1", "s2", "c1")})
+    assert (tick.began, tick.stable.start) == (10.0, 10.0)
+
+
+def test_what_another_source_has_not_read_yet_does_not_pass_for_not_being_there() -> None:
+    unread = Reading(at=0.0, requests=Counts(0, 0), sources={"slow": ""})
+    closed = slow_passes(
+        {"s1": asked(0, 0.0, 0), "c1": unread},
+        *({"s1": asked(second, second, 10 * second), "c1": unread} for second in range(1, 5)),
+        {"s1": asked(5, 5.0, 50), "c1": asked(5, 5.0, 900)},
+        {"s1": asked(6, 6.0, 60), "c1": asked(6, 6.0, 901)},
+    )
+    assert told(closed[-1]) == {"s1": Counts(10, 0), "c1": Counts(1, 0)}
+    assert all("c1" not in told(tick) for tick in closed[:-1])

@@ -1,0 +1,392 @@
+"""Asks a Prometheus what it has scraped of a run's pods, and keeps the newest reading of each.
+
+The counters are those of the pods' pages, read where they stand and differenced by us. Each round of a run
+asks every query for one and the same instant, for both arms alike. A pod's reading is as old as its last
+scrape, which Prometheus tells, so a round that found nothing new is no news.
+
+The client is synchronous. A round is one job of a small pool of threads, takes a bounded time, and a run
+has one at most; a Prometheus that hangs costs threads that do nothing else, and the event loop never waits
+for them. What fails is remembered for `explain`, never raised. Whatever cannot be read, an answer that is
+empty, in part, or not a number, was not read: it is no zero.
+"""
+
+import asyncio
+import io
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from string import Template
+from time import monotonic
+from typing import Any
+from zlib import crc32
+
+import requests
+import structlog
+from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from analysis.evidence import CheckKind, CheckSpec
+from controller.exposition import Series
+from controller.model import Page, PodSeen
+from controller.ports import ANNOTATED, Reading, Trouble
+from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, understood
+
+Json = Any
+
+THREADS = 8  # rounds at once; a dead Prometheus makes as many threads wait
+TIMEOUT = 5.0  # seconds that a round may take, all queries together; they take 0.05
+CONNECT = 1.5  # of which to be connected; a server that is near is, or never will be
+LARGEST = 8 * 1024 * 1024  # bytes of an answer; 40 pods with 100 buckets each make 0.6 MB
+ROUNDS = 5  # in an interval of Prometheus' own scraping: how late we hear is a fifth of it at most
+STALE = 3  # intervals without a scrape, as `ticks.Pace.stale` counts them
+
+_ALWAYS = (REQUESTS, f"{INFERENCE}_count")
+_WANTED: Mapping[CheckKind, tuple[str, ...]] = {
+    CheckKind.LATENCY: (f"{INFERENCE}_bucket", f"{DURATION}_bucket"),
+    CheckKind.ERROR_RATE: (),
+    CheckKind.PREDICTIONS: (f"{PREDICTION}_bucket",),
+}
+
+_log = structlog.get_logger(__name__)
+
+Target = tuple[str, str]  # job and instance
+
+
+class Unanswered(ValueError):
+    """A query was not answered; the text names the server, the query and the remedy."""
+
+
+@cache
+def _templates() -> Mapping[str, Template]:
+    text = files("controller").joinpath("queries.toml").read_text(encoding="utf-8")
+    return {name: Template(query.strip()) for name, query in tomllib.loads(text).items()}
+
+
+def query(name: str, namespace: str, pods: Iterable[str]) -> str:
+    """The PromQL that asks for the series of that name, of exactly these pods."""
+    one_of = "|".join(re.escape(pod) for pod in sorted(pods))
+    return _templates()[name].substitute(pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+class Prometheus:
+    """`ports.MetricsSource`. Needs a running event loop; `close` ends all rounds.
+
+    `interval` is how often Prometheus scrapes the pods. `on_news(run)` is called after each round.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], datetime],
+        *,
+        interval: timedelta = timedelta(seconds=15),
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._server = _Server(url.rstrip("/"), interval=interval.total_seconds(), timeout=timeout)
+        self._clock = clock
+        self._every = interval.total_seconds() / ROUNDS
+        # A round gives up by itself when its time is over; before, it may have waited for a thread.
+        self._patience = 2 * timeout
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
+        self.on_news: Callable[[str], None] = _nobody
+        self._runs: dict[str, _Watched] = {}
+
+    def watch(
+        self,
+        run: str,
+        pods: Sequence[PodSeen],
+        checks: Sequence[CheckSpec],
+        pages: Mapping[str, Page | None] = ANNOTATED,
+    ) -> None:
+        """From now on exactly these pods are asked for, for this run; no pods ends it."""
+        del pages  # they are the pods' own
+        watched = self._runs.get(run)
+        if watched is None:
+            watched = self._runs[run] = _Watched()
+        watched.about([pod.name for pod in pods], checks)
+        if not pods:
+            self._runs.pop(run).stop()
+        elif watched.task is None or watched.task.done():
+            watched.task = asyncio.create_task(self._follow(run, watched), name=f"prometheus {run}")
+
+    def read(self, run: str) -> Mapping[str, Reading]:
+        """Newest reading by pod name; pods that were never scraped are absent."""
+        watched = self._runs.get(run)
+        return {} if watched is None else dict(watched.readings)
+
+    def troubles(self, run: str) -> Mapping[str, Trouble]:
+        """By pod name, what keeps it from being read now."""
+        watched = self._runs.get(run)
+        return {} if watched is None else dict(watched.troubles)
+
+    async def close(self) -> None:
+        """Nothing is asked any more; threads that still wait for an answer end within its time-out."""
+        tasks = [watched.stop() for watched in self._runs.values()]
+        self._runs.clear()
+        await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._server.close()
+
+    async def _follow(self, run: str, watched: "_Watched") -> None:
+        """A round every so often, for ever; those of different runs are spread over the time between."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(crc32(run.encode()) / 2**32 * self._every)
+        while True:
+            due = loop.time() + self._every
+            await self._round(run, watched)
+            self.on_news(run)
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _round(self, run: str, watched: "_Watched") -> None:
+        """One more reading of each pod, or one more trouble."""
+        asked = _Asked(run.partition("/")[0], watched.pods, watched.checks, self._clock().timestamp())
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._patience):
+                said = await loop.run_in_executor(self._pool, self._server.answer, asked)
+        except TimeoutError:
+            watched.fail(f"{self._server} did not answer within {self._patience:g} s; {AWAY}", asked.at)
+        except Unanswered as error:
+            watched.fail(str(error), asked.at)
+        else:
+            watched.take(said, asked.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one round asks: for these pods and checks, at the instant `at`."""
+
+    namespace: str
+    pods: tuple[str, ...]
+    checks: tuple[CheckSpec, ...]
+    at: float
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of all series that are wanted, each once."""
+        wanted = (name for check in self.checks for name in _WANTED[check.kind])
+        return tuple(dict.fromkeys([*_ALWAYS, *wanted]))
+
+
+# By pod, its reading if it was scraped, and what is wrong.
+_Said = Mapping[str, tuple[Reading | None, Sequence[str]]]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """The pods of one run, and what is known of them."""
+
+    pods: tuple[str, ...] = ()
+    checks: tuple[CheckSpec, ...] = ()
+    readings: dict[str, Reading] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+    def about(self, pods: Sequence[str], checks: Sequence[CheckSpec]) -> None:
+        """It is about these now; of others nothing is known."""
+        self.pods, self.checks = tuple(pods), tuple(checks)
+        for known in (self.readings, self.troubles):
+            for gone in known.keys() - set(pods):
+                del known[gone]
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """No round follows."""
+        if self.task is not None:
+            self.task.cancel()
+        return self.task
+
+    def take(self, said: _Said, at: float) -> None:
+        """What a round brought, as far as the pods are still there. No reading is older than the last."""
+        for pod in said.keys() & set(self.pods):
+            reading, wrong = said[pod]
+            known = self.readings.get(pod)
+            if reading is not None and (known is None or reading.at >= known.at):
+                self.readings[pod] = reading
+            if wrong:
+                self._trouble(pod, "; ".join(wrong), at)
+            else:
+                self.troubles.pop(pod, None)
+
+    def fail(self, what: str, at: float) -> None:
+        """A round brought nothing; the first of a row is logged."""
+        if not self.troubles:
+            _log.debug("prometheus_not_read", why=what)
+        for pod in self.pods:
+            self._trouble(pod, what, at)
+
+    def _trouble(self, pod: str, what: str, at: float) -> None:
+        before = self.troubles.get(pod) or Trouble(since=at, failures=0, what="")
+        self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=what)
+
+
+# -- in a thread -----------------------------------------------------------------------------------
+
+
+class _Server:
+    """The Prometheus at `url`. Called from many threads; each call takes `timeout` seconds at most."""
+
+    def __init__(self, url: str, *, interval: float, timeout: float) -> None:
+        self._url = url
+        self._interval = interval
+        self._timeout = timeout
+        self._session = session = requests.Session()
+        session.max_redirects = 0  # a redirect is an answer, not an order
+        session.headers["Accept-Encoding"] = "identity"  # near enough; and what is small stays small
+        session.hooks["response"].append(self._complete)
+        self._client = PrometheusConnect(url=url, session=session, retry=0)
+        # The client has just put an adapter of its own there, without regard for the session's: this one
+        # has a connection for each thread, and tries nothing twice.
+        session.mount(url, HTTPAdapter(pool_connections=1, pool_maxsize=THREADS, max_retries=0))
+
+    def __str__(self) -> str:
+        return f"Prometheus {self._url}"
+
+    def close(self) -> None:
+        """Idle connections are closed."""
+        self._session.close()
+
+    def answer(self, asked: _Asked) -> _Said:
+        """What is known of each pod at the instant that is asked for; raises `Unanswered`."""
+        ends = monotonic() + self._timeout
+        scraped = self._scraped(asked, ends)
+        found = {name: self._ask(name, asked, ends) for name in asked.series}
+        return {pod: self._of(pod, scraped.get(pod, {}), found, asked) for pod in asked.pods}
+
+    def _scraped(self, asked: _Asked, ends: float) -> Mapping[str, Mapping[Target, float]]:
+        """When each target of each pod was scraped last."""
+        found = self._ask("up", asked, ends)
+        return {
+            pod: {target: one.value for target, (one, *_) in targets.items()}
+            for pod, targets in found.items()
+        }
+
+    def _ask(self, name: str, asked: _Asked, ends: float) -> Mapping[str, Mapping[Target, list[Series]]]:
+        """The series of that name, by pod and target; raises `Unanswered`."""
+        try:
+            result = self._client.custom_query(
+                query(name, asked.namespace, asked.pods),
+                params={"time": f"{asked.at:.3f}"},
+                timeout=self._left(ends),
+            )
+            return _by_target(result)
+        except Unanswered:
+            raise
+        except PrometheusApiClientException as error:
+            raise Unanswered(f"{self} refused query {name}: {_short(error)}; {REFUSED}") from error
+        except _STRANGE as error:
+            why = f"answered query {name} with something else: {_short(repr(error))}; {OTHER}"
+            raise Unanswered(f"{self} {why}") from error
+        except (requests.RequestException, HTTPError) as error:
+            raise Unanswered(f"{self} did not answer query {name}: {_short(error)}; {AWAY}") from error
+
+    def _left(self, ends: float) -> tuple[float, float]:
+        """The time-outs for connecting and for reading that are left of the round's time."""
+        left = ends - monotonic()
+        if left <= 0:
+            raise requests.Timeout(f"{self._timeout:g} s were not enough for all queries")
+        connect = min(CONNECT, left / 2)
+        return connect, left - connect
+
+    def _complete(self, response: requests.Response, *_: Any, timeout: Json = None, **__: Any) -> None:
+        """The response has its whole body: it came in time, is not too large, and is not in part.
+
+        The time-out of a request begins anew with every byte, this one does not.
+        """
+        body = io.BytesIO()
+        ends = monotonic() + sum(timeout) - response.elapsed.total_seconds()
+        while part := response.raw.read1(64 * 1024, decode_content=True):
+            body.write(part)
+            if body.tell() > LARGEST or monotonic() > ends:
+                response.close()
+                why = "too slow" if body.tell() <= LARGEST else f"more than {LARGEST} bytes"
+                raise requests.ConnectionError(f"the answer is {why}")
+        if response.status_code == 200:
+            self._whole(body.getvalue())
+        body.seek(0)
+        response.raw = body
+
+    def _whole(self, body: bytes) -> None:
+        """Raises `Unanswered` where the server warns, as Thanos does when a store is away.
+
+        The client does not pass warnings on. Sums of a part of the series are smaller than they were,
+        and would be counted anew when the rest is back.
+        """
+        warnings = json.loads(body).get("warnings") if b'"warnings"' in body else None
+        if warnings:
+            raise Unanswered(f"{self} answered in part, which is not used: {_short(warnings)}; {PARTIAL}")
+
+    def _of(
+        self,
+        pod: str,
+        scraped: Mapping[Target, float],
+        found: Mapping[str, Mapping[str, Mapping[Target, list[Series]]]],
+        asked: _Asked,
+    ) -> tuple[Reading | None, Sequence[str]]:
+        """The pod's reading, and what is wrong with it."""
+        if not scraped:
+            return None, (f"{self} has not scraped the pod (query up finds nothing); {UNSCRAPED}",)
+        chosen = dict(_chosen(scraped, {name: pods.get(pod, {}) for name, pods in found.items()}))
+        series = {name: one for name, (_, one) in chosen.items()}
+        at = next((chosen[name][0] for name in _ALWAYS if name in chosen), max(scraped.values()))
+        reading, wrong = understood(series, asked.checks, at=at, where=f"in {self}")
+        times = {
+            check: chosen[name][0]
+            for check, family in reading.sources.items()
+            for name in (family, f"{family}_bucket")
+            if name in chosen
+        }
+        late = asked.at - at
+        if late > STALE * self._interval:
+            wrong = (*wrong, f"{self} scraped the pod {late:.0f} s ago and not since; {LATE}")
+        return replace(reading, times=times), wrong
+
+
+AWAY = "see that it runs and can be reached from here, or correct SERIN_PROMETHEUS_URL"
+OTHER = "let SERIN_PROMETHEUS_URL be the address under which /api/v1/query is a Prometheus'"
+REFUSED = "ask it by hand what it has against it; the queries are in controller/queries.toml"
+PARTIAL = "see to what it warns of"
+UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on what it scrapes'
+LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval, and its clock and ours the same"
+
+# What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.
+_STRANGE = (ValueError, KeyError, TypeError, AttributeError, requests.TooManyRedirects)
+
+
+def _by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
+    """An instant vector by pod, and within a pod by what was scraped."""
+    pods: dict[str, dict[Target, list[Series]]] = {}
+    for one in result:
+        labels = dict(one["metric"])
+        target = labels.pop("job", ""), labels.pop("instance", "")
+        series = Series(labels, float(one["value"][1]))
+        pods.setdefault(labels.pop("pod"), {}).setdefault(target, []).append(series)
+    return pods
+
+
+def _chosen(
+    scraped: Mapping[Target, float], found: Mapping[str, Mapping[Target, list[Series]]]
+) -> Iterator[tuple[str, tuple[float, list[Series]]]]:
+    """For each name the series of one target, and when it was scraped: always the first that has any."""
+    for name, targets in found.items():
+        target = min(targets.keys() & scraped.keys(), default=None)
+        if target is not None:
+            yield name, (scraped[target], targets[target])
+
+
+def _short(said: object) -> str:
+    return " ".join(str(said).split())[:200]
+
+
+def _nobody(_run: str) -> None:
+    """Nobody waits for news."""
