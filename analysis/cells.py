@@ -10,7 +10,7 @@ from analysis.packing import NEVER, shortened
 from analysis.proportions import Array, Integers, Mask
 from analysis.quantiles import ROUNDED
 from analysis.samples import Counts, Histogram, PodSample, Sample, by_node, coarsened, usual_bounds
-from analysis.state import MEMORIES, CheckKind, Memory
+from analysis.state import MEMORIES, OF_CANARY, CheckKind, Memory
 from analysis.tracks import MOST_GROUPS
 
 Nodes = Mapping[str, tuple[int, ...]]
@@ -108,19 +108,22 @@ def blank(
     stable = np.zeros((*several, 2 if counts else len(le) + 1))
     canary = np.zeros((*several, 2 if counts else len(canary_le) + 1))
     recent = np.zeros((*several, len(MEMORIES), stable.shape[-1]))
-    return Memory(le, canary_le, recent, canary, stable, canary)
+    recent_canary = np.zeros((*several, len(OF_CANARY), canary.shape[-1]))
+    return Memory(le, canary_le, recent, recent_canary, stable, canary)
 
 
 def remembered(memory: Memory, tick: Tick, *, since: Array) -> Memory:
     """With the tick added, and what was before faded by the time since the last one's end."""
     stable, canary = tick.stable_cells, tick.canary_cells
     began = np.where(since > NEVER, np.minimum(tick.start, since), tick.start)
-    fade = np.exp(-np.maximum(tick.end - began, 0.0)[..., None] / MEMORIES)
+    passed = np.maximum(tick.end - began, 0.0)[..., None, None]
     there = (tick.canary_nodes > 0)[..., None]
     return replace(
         memory,
-        recent=shortened(memory.recent * fade[..., None] + stable[..., None, :]),
-        recent_canary=shortened(memory.recent_canary * fade[..., :1] + canary),
+        recent=shortened(memory.recent * np.exp(-passed / MEMORIES[:, None]) + stable[..., None, :]),
+        recent_canary=shortened(
+            memory.recent_canary * np.exp(-passed / OF_CANARY[:, None]) + canary[..., None, :]
+        ),
         step_stable=memory.step_stable + np.where(there, stable, 0.0),
         step_canary=memory.step_canary + canary,
     )
@@ -130,7 +133,7 @@ def trimmed(memory: Memory) -> Memory:
     """Without the buckets at either end in which nothing was counted, and with bounds in 32 bits."""
     same = memory.le == memory.canary_le
     used = memory.recent.any(axis=0) | (memory.step_stable > 0)
-    canary_used = (memory.recent_canary > 0) | (memory.step_canary > 0)
+    canary_used = memory.recent_canary.any(axis=0) | (memory.step_canary > 0)
     if same:
         used = canary_used = used | canary_used
     kept, canary_kept = _span(used), _span(canary_used)
@@ -138,7 +141,7 @@ def trimmed(memory: Memory) -> Memory:
         _short(memory.le, kept),
         _short(memory.canary_le, canary_kept),
         memory.recent[:, kept],
-        memory.recent_canary[canary_kept],
+        memory.recent_canary[:, canary_kept],
         memory.step_stable[kept],
         memory.step_canary[canary_kept],
     )

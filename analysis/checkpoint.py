@@ -11,7 +11,7 @@ from analysis.batches import arrays, filled
 from analysis.packing import NEVER, Array, packed, unpacked
 from analysis.proportions import WAY_TO_ALIKE
 from analysis.quantiles import ROUNDED
-from analysis.state import LENSES, PROOFS, CheckSpec, Evidence
+from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
 
 EVIDENCE_VERSION = 4  # raised when what is saved, or what it means, changes
 ALIKE = -1  # bounds: the canary's are stable's
@@ -35,6 +35,7 @@ def blank(
     The first step has no warm-up of its own: the policy's dropped what came before. `several`: of as many
     canaries side by side.
     """
+    asked, ways = INFORMED[spec.kind]
     lenses, held = len(LENSES[spec.kind]), max(min(len(groups), tracks.MOST_GROUPS), 1)
     return Evidence(
         spec=spec,
@@ -54,7 +55,7 @@ def blank(
         memory=cells.blank(spec.kind, le, canary_le, several),
         dispersion=dispersion.unmeasured(max(len(nodes), 1), several),
         tracks=tracks.fresh(groups=held, lenses=lenses, warm_up=0.0, several=several),
-        informed=informed.fresh(groups=held, lenses=lenses, several=several),
+        informed=informed.fresh(groups=held, lenses=asked, ways=ways, several=several),
         passing=np.zeros((*several, PROOFS[spec.kind], len(WAY_TO_ALIKE))),
         tally=np.zeros((*several, 4)),
     )

@@ -24,9 +24,11 @@ from analysis import (
     cells,
     dispersion,
     distributions,
+    drift,
     informed,
     proportions,
     quantiles,
+    shifts,
     tracks,
 )
 from analysis.batches import chosen
@@ -157,7 +159,9 @@ def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) ->
         return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
     if spec.kind is CheckKind.PREDICTIONS:
         tolerance = min(spec.tolerance * widened, 0.99)
-        return distributions.drift_question(stable, memory.recent_canary, tolerance=tolerance, ready=ready)
+        return distributions.drift_question(
+            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=ready
+        )
     if odds is None:
         return None
     of, margin = quantiles.bounds(memory.le, memory.canary_le), evidence.margin * widened
@@ -176,7 +180,7 @@ def pass_question(evidence: Evidence, asked: Question) -> Question:
     if spec.kind is CheckKind.PREDICTIONS:
         tolerance = max(spec.tolerance, PASS_TOLERANCE)
         return distributions.likeness_question(
-            stable, memory.recent_canary, tolerance=tolerance, ready=asked.ready
+            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=asked.ready
         )
     return asked
 
@@ -278,6 +282,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
         evidence.tracks,
         worse,
         filling=filling,
+        few=_few(tick),
         phi=phi,
         start=start,
         end=end,
@@ -344,30 +349,54 @@ def _informed(
     start: Array,
     end: Array,
 ) -> Informed:
-    """With what the bets that the belief advises bring.
-
-    One is made where the tail is expected above the margin, and above what would be expected of a canary
-    nothing is known of: with coarse buckets or far out in the tail that alone may be beyond the margin.
-    """
-    bet_on = None if odds is None else belief.shifts(evidence.memory.le, evidence.memory.canary_le)
-    if odds is None or bet_on is None or not isinstance(asked.canary, Above):
-        return evidence.informed
-    rates, unknown = belief.expected_rates(evidence.informed.belief, odds, bet_on, asked.canary.places)
-    least = np.maximum(asked.line, unknown)[..., None, :] * informed.CLEARLY
-    bet = (rates > least) & (least < 1) & np.asarray(asked.ready)[..., None, None]
-    if bet.any():
-        p1 = np.clip(np.maximum(rates, least), proportions.EDGE, 1 - proportions.EDGE)[..., None]
-        gains = np.where(bet, proportions.log_gains(asked, stable, tick.canary, p1)[..., 0], 0.0)
+    """With what the bets bring that whole distributions advise."""
+    if evidence.spec.kind is CheckKind.PREDICTIONS:
+        gains, bet = _drifted(evidence, tick, stable)
     else:
-        gains = np.zeros(rates.shape)
+        at = None if odds is None else shifts.shifts(evidence.memory.le, evidence.memory.canary_le)
+        if odds is None or at is None or not isinstance(asked.canary, Above):
+            return evidence.informed
+        gains, bet = _slower(evidence, tick, stable, asked, shifts.rates(odds, at, asked.canary.places))
     return informed.advanced(
         evidence.informed,
         gains / phi[..., None, None],
         np.asarray(bet.any(axis=-2)),
+        few=_few(tick),
         start=start,
         end=end,
         tolerance=evidence.burst_tolerance,
     )
+
+
+def _slower(
+    evidence: Evidence, tick: Tick, stable: Array, asked: Question, rates: Array
+) -> tuple[Array, Mask]:
+    """Gains (..., N, L) where the tail is expected above the margin, and where that is (..., N, L).
+
+    And above what would be expected of a canary nothing is known of: with coarse buckets or far out in the
+    tail that alone may be beyond the margin. `rates` (..., L, J): of the tail, by factor.
+    """
+    known = evidence.informed.belief
+    expected = belief.held(known) @ np.swapaxes(rates, -1, -2)
+    least = np.maximum(asked.line, rates @ belief.prior(known.shape[-1]))[..., None, :] * informed.CLEARLY
+    bet = np.asarray((expected > least) & (least < 1) & np.asarray(asked.ready)[..., None, None])
+    if not bet.any():
+        return np.zeros(bet.shape), bet
+    p1 = np.clip(np.maximum(expected, least), proportions.EDGE, 1 - proportions.EDGE)[..., None]
+    return np.where(bet, proportions.log_gains(asked, stable, tick.canary, p1)[..., 0], 0.0), bet
+
+
+def _drifted(evidence: Evidence, tick: Tick, stable: Array) -> tuple[Array, Mask]:
+    """Gains (..., N, 1) where predictions are expected beyond the tolerance, and where that is."""
+    memory = evidence.memory
+    of = drift.ways(memory.recent[..., 0, :], memory.recent_canary[..., -1, :])
+    expected = belief.held(evidence.informed.belief) @ of
+    gains, bet = drift.gains(expected, of[..., 0, :], stable, tick.canary, tolerance=evidence.spec.tolerance)
+    return gains[..., None], bet[..., None]
+
+
+def _few(tick: Tick) -> Mask:
+    return np.asarray(tick.stable_nodes < dispersion.FEW)
 
 
 def _phi(evidence: Evidence, tick: Tick) -> Array:
@@ -413,29 +442,42 @@ def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence
 
 def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
     """With what the tick says of the canary's whole distribution, and of how pods differ for good."""
-    memory = evidence.memory
     moved = np.asarray(evidence.stable_nodes != before.stable_nodes)
     if evidence.dispersion.sums is not before.dispersion.sums:
         moved = moved | (evidence.dispersion.sums != before.dispersion.sums).any(axis=(-2, -1))
     if moved.any():
         evidence = replace(evidence, margin=np.where(moved, latency_margin(evidence), evidence.margin))
-    shifts = belief.shifts(memory.le, memory.canary_le) if evidence.informed_share else None
-    if shifts is None:
+    if evidence.informed_share == 0:
         return evidence
-    known = evidence.informed.belief
+    known, changes = evidence.informed.belief, _changes(evidence.spec)
     seconds = tick.end - np.where(before.at <= NEVER, tick.start, np.minimum(tick.start, before.at))
-    if not tick.canary_cells.any():
-        after = belief.forgotten(known, seconds)
+    likely = _likelihoods(before, evidence, tick) if tick.canary_cells.any() else None
+    if likely is None:
+        after = belief.forgotten(known, seconds, changes=changes)
     else:
-        # by the quicker memory: a slow one lags behind what happens to both arms
-        after = belief.revised(
-            known,
-            quantiles.tail_odds(memory.recent[..., -1, :], level=1 - evidence.spec.quantile),
-            tick.canary,
-            shifts,
-            phi=evidence.phi,
-            seconds=seconds,
-            known=(memory.recent[..., -1, :].sum(axis=-1) >= belief.ENOUGH)
-            & (tick.canary_cells.sum(axis=-1) > 0),
-        )
+        after = belief.revised(known, likely, phi=evidence.phi, seconds=seconds, changes=changes)
     return replace(evidence, informed=replace(evidence.informed, belief=after))
+
+
+def _changes(spec: CheckSpec) -> float:
+    return drift.CHANGES if spec.kind is CheckKind.PREDICTIONS else shifts.CHANGES
+
+
+def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick) -> Array | None:
+    """Log-likelihood (..., N, J) of the canary's requests, by how it may differ; None where buckets tell nothing.
+
+    Zero where too little of stable was seen.
+    """
+    memory = evidence.memory
+    if evidence.spec.kind is CheckKind.PREDICTIONS:
+        of = drift.ways(before.memory.recent[..., 0, :], before.memory.recent_canary[..., -1, :])
+        likely, seen = drift.likelihoods(of, tick.canary), before.memory.recent[..., 0, :].sum(axis=-1)
+    else:
+        at = shifts.shifts(memory.le, memory.canary_le)
+        if at is None:
+            return None
+        # by the quicker memory: a slow one lags behind what happens to both arms
+        recent = memory.recent[..., -1, :]
+        odds = quantiles.tail_odds(recent, level=1 - evidence.spec.quantile)
+        likely, seen = shifts.likelihoods(odds, at, tick.canary), recent.sum(axis=-1)
+    return np.where(np.asarray(seen >= shifts.ENOUGH)[..., None, None], likely, 0.0)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analysis import belief, bursts
+from analysis.batches import chosen
 from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import rounded
 from analysis.proportions import Array, Mask
-from analysis.tracks import held
+from analysis.tracks import BLOCK, held
 
 SHARE = 0.5  # of a latency check's capital; the tracks keep half for what changes the tail alone
 CLEARLY = 1.02  # the rate expected is bet on where it is above the margin's by this factor
@@ -66,19 +67,19 @@ class Informed:
         return within(self.base + held(total, others, axis=-2, lead=LEAD, ahead=AHEAD))
 
 
-def fresh(*, groups: int, lenses: int, several: tuple[int, ...] = ()) -> Informed:
-    """A run begins; `several`: of as many canaries."""
-    return _from(np.zeros((*several, lenses)), groups)
+def fresh(*, groups: int, lenses: int, ways: int, several: tuple[int, ...] = ()) -> Informed:
+    """A run begins; `ways` a canary may differ; `several`: of as many canaries."""
+    return _from(np.zeros((*several, lenses)), groups, ways)
 
 
 def next_step(informed: Informed) -> Informed:
     """A weight step begins, with what is left; what is believed is forgotten."""
-    return _from(rounded(informed.worth), informed.gained.shape[-2])
+    return _from(rounded(informed.worth), *informed.belief.shape[-2:])
 
 
 def restarted(informed: Informed, groups: int) -> Informed:
     """The step begins anew, with what there was when it began."""
-    return _from(informed.began, groups)
+    return _from(informed.began, groups, informed.belief.shape[-1])
 
 
 def regrouped(informed: Informed, groups: int) -> Informed:
@@ -87,19 +88,29 @@ def regrouped(informed: Informed, groups: int) -> Informed:
     if missing <= 0:
         return informed
     several, lenses = informed.began.shape[:-1], informed.began.shape[-1]
-    known = np.concatenate([informed.belief, belief.blank(missing, several)], axis=-2)
+    known = np.concatenate(
+        [informed.belief, belief.blank(missing, informed.belief.shape[-1], several)], axis=-2
+    )
     gained = np.concatenate([informed.gained, np.zeros((*several, missing, lenses))], axis=-2)
     if informed.belief.shape[-2] > 1:
         return replace(informed, gained=gained, belief=known)
-    base = rounded(informed.worth)  # the one's burst is left out for good
-    left = bursts.none(base, axes=base.ndim - 1)
-    return Informed(informed.began, base, np.zeros_like(gained), left, known)
+    return replace(_forgiven(informed), gained=np.zeros_like(gained), belief=known)
 
 
 def advanced(
-    informed: Informed, gains: Array, bet: Mask, *, start: Array, end: Array, tolerance: float
+    informed: Informed,
+    gains: Array,
+    bet: Mask,
+    *,
+    few: Mask,
+    start: Array,
+    end: Array,
+    tolerance: float,
 ) -> Informed:
-    """One tick later, by its gains (..., N, L) where one was `bet` (..., L); times are the step's seconds."""
+    """One tick later, by its gains (..., N, L) where one was `bet` (..., L); times are the step's seconds.
+
+    `few` (...) as for `tracks.advanced`.
+    """
     faded = _faded(informed, np.where(bet, 1.0, np.exp(-(end - start) / FADE)[..., None]))
     later = replace(faded, gained=rounded(within(faded.gained + gains)))
     if gains.shape[-2] > 1:
@@ -108,7 +119,16 @@ def advanced(
     left = bursts.after(
         faded.bursts, gains[..., 0, :], before=faded.whole, middle=middle, tolerance=tolerance
     )
-    return replace(later, bursts=bursts.rounded_to_32_bits(left))
+    later = replace(later, bursts=bursts.rounded_to_32_bits(left))
+    over = np.asarray(few & (end // BLOCK > start // BLOCK))
+    return chosen(over, _forgiven(later), later) if over.any() else later
+
+
+def _forgiven(informed: Informed) -> Informed:
+    """A new block: what counted stays, the worst burst is lost."""
+    base = rounded(informed.worth)
+    left = bursts.none(base, axes=base.ndim - 1)
+    return replace(informed, base=base, gained=np.zeros_like(informed.gained), bursts=left)
 
 
 def _faded(informed: Informed, keep: Array) -> Informed:
@@ -127,11 +147,11 @@ def _faded(informed: Informed, keep: Array) -> Informed:
     return replace(informed, base=base, gained=informed.gained * keep[..., None, :], bursts=left)
 
 
-def _from(capital: Array, groups: int) -> Informed:
+def _from(capital: Array, groups: int, ways: int) -> Informed:
     several, lenses = capital.shape[:-1], capital.shape[-1]
     left = bursts.none(capital, axes=len(several))
     gained = np.zeros((*several, groups, lenses))
-    return Informed(capital, capital, gained, left, belief.blank(groups, several))
+    return Informed(capital, capital, gained, left, belief.blank(groups, ways, several))
 
 
 def _mean(capital: Array) -> Array:

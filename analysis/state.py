@@ -6,13 +6,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from analysis import distributions, informed, tracks
+from analysis import distributions, drift, informed, shifts, tracks
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
 from analysis.proportions import Array, Integers
 from analysis.tracks import Tracks
 
 MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
+OF_CANARY = np.array([60.0, 5.0])  # s; what the canary does may be new
 
 
 class CheckKind(StrEnum):
@@ -28,6 +29,12 @@ LENSES: Mapping[CheckKind, Array] = {
     CheckKind.LATENCY: np.full(len(MEMORIES), 1 / len(MEMORIES)),
     CheckKind.ERROR_RATE: np.ones(1),
     CheckKind.PREDICTIONS: np.array([distributions.WITNESS, distributions.HALF, distributions.HALF]),
+}
+# How many questions are asked at once on whole distributions, and in how many ways a canary may differ.
+INFORMED: Mapping[CheckKind, tuple[int, int]] = {
+    CheckKind.LATENCY: (len(MEMORIES), len(shifts.FACTORS)),
+    CheckKind.ERROR_RATE: (1, 1),
+    CheckKind.PREDICTIONS: (1, drift.WAYS),
 }
 # How many a Pass needs an answer to.
 PROOFS: Mapping[CheckKind, int] = {
@@ -78,8 +85,8 @@ class Memory:
     """What was learned from ticks, and may be used for the next one.
 
     `le`, `canary_le`: buckets in use, () for counts. `recent` (..., R, K_s): stable's cells, fading with
-    R time constants; `recent_canary` (..., K_c) with the first of them. `step_stable` (..., K_s),
-    `step_canary` (..., K_c): cells since the step began, unfaded.
+    R time constants; `recent_canary` (..., Q, K_c): the canary's, with Q of them. `step_stable`
+    (..., K_s), `step_canary` (..., K_c): cells since the step began, unfaded.
     """
 
     le: tuple[float, ...]
@@ -129,8 +136,8 @@ class Evidence:
 
     @property
     def informed_share(self) -> float:
-        """How much of the capital is bet as the whole distribution advises: latency's has one."""
-        return informed.SHARE if self.spec.kind is CheckKind.LATENCY else 0.0
+        """How much of the capital is bet as whole distributions advise; of errors there is none."""
+        return 0.0 if self.spec.kind is CheckKind.ERROR_RATE else informed.SHARE
 
     @property
     def log_e(self) -> Array:

@@ -8,7 +8,8 @@ Against bursts of single nodes, what counts is less than the whole:
 * with two canary nodes or more, no node counts more than `LEAD` times what all the others together
   brought, plus `AHEAD`, within each block of half a minute: a fault of the version shows on all nodes
   at the same time;
-* with one, everything except its best burst (`bursts`).
+* with one, everything except its best burst (`bursts`), or, where stable's nodes are too few to know how
+  frequent those are, except the best of each block.
 Both only throw capital away, so they are as valid as the plain e-process is.
 
 Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes; leading axes (...) are canaries
@@ -97,13 +98,18 @@ def advanced(
     gains: Array,
     *,
     filling: Mask,
+    few: Mask,
     phi: Array,
     start: Array,
     end: Array,
     tolerance: float,
     timeout: float,
 ) -> Tracks:
-    """One tick later. `gains` (..., N, L, E): at the doubled margin while caches are `filling` (...)."""
+    """One tick later. `gains` (..., N, L, E): at the doubled margin while caches are `filling` (...).
+
+    `few` (...): stable's nodes are too few to show how often a node has a burst; then one canary node's worst
+    burst is left out of every block instead of the whole step.
+    """
     full = ~np.asarray(filling)
     if (full & ~tracks.filled).any():
         tracks = replace(_joined(tracks, full & ~tracks.filled), filled=full | tracks.filled)
@@ -116,7 +122,8 @@ def advanced(
     later = replace(tracks, whole=within(tracks.whole + total))
     if tracks.groups == 1:
         left = bursts.after(tracks.bursts, total, before=tracks.whole, middle=middle, tolerance=tolerance)
-        return replace(later, bursts=left)
+        later, over = replace(later, bursts=left), np.asarray((end >= tracks.block_ends) & few)
+        return _forgiven(later, over, end) if over.any() else later
     rest = total[..., None, :, :, :] - each
     later = replace(later, without=within(tracks.without + rest))
     over = np.asarray(end >= tracks.block_ends)
@@ -153,7 +160,7 @@ def late_share(age: Array, timeout: float) -> Array:
 
 
 def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
-    """Log of the mixture (...) over tracks, lenses (`weight`) and effects; what is not put in yet counts 1."""
+    """Log of the mixture (...) over tracks, lenses (`weight`), effects; what is not put in yet counts 1."""
     share = (CAPITAL[:, None, None] * (weight[:, None] * EFFECT_WEIGHTS)).ravel()
     spent = AT_ONCE + LATER * late_share(tracks.given - tracks.warm_up, timeout)
     value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled))

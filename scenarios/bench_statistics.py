@@ -22,6 +22,7 @@ from scipy.stats import beta
 from controller import planning, resource
 from controller.model import OnDoubt, Policy
 from scenarios.distributions import Beta, Bimodal, Lognormal, Pareto
+from scenarios.page import SECONDS
 from scenarios.simulate import SIDE_BY_SIDE, Ended, Runs, simulated
 from scenarios.streams import Change, Spells, Traffic, Wander
 
@@ -36,7 +37,7 @@ STEPS = 3
 LOGNORMAL = Lognormal(0.050, 0.114)
 BIMODAL = Bimodal((0.030, 0.120), 0.1, 0.137)
 PARETO = Pareto(2.2, 0.078)
-FINE = tuple(float(bound) for bound in 0.010 * 1.2 ** (np.arange(64) * 2.2 / 6))  # x1.07 a bucket
+FINE = tuple(bound for bound in SECONDS if 0.012 < bound < 2.0)  # the lab's: four to a factor of 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "rare bursts x4 of 20 s": {"spells": Spells(per_second=1 / 600, factor=4.0, lasting=20.0)},
     "rare bursts x2 of 60 s": {"spells": Spells(per_second=1 / 900, factor=2.0, lasting=60.0)},
     "node bursts x3 of 4 s": {"spells": Spells(per_second=1 / 120, factor=3.0, lasting=4.0)},
+    "hiccups x3 of 3 s": {"spells": Spells(per_second=1 / 30, factor=3.0)},
     "error bursts of 3 s": {"spells": Spells(per_second=0.005, factor=1.0, errors=0.1)},
     "quantised to 50 ms": {"quantised": 0.05},
     "timeouts at 150 ms": {"timeout": 0.15},
@@ -124,18 +126,16 @@ def nulls(runs: int, history: float) -> list[Row]:
             "spells": Spells(per_second=1 / 120, factor=3.0, lasting=4.0),
             "nodes": 1,
         },
-        "hiccups x3 of 3 s, one of one": {
-            "stable_pods": 1,
-            "canary_pods": 1,
-            "spells": Spells(per_second=1 / 30, factor=3.0),
-        },
+        "hiccups x3 of 3 s, one of one": PROFILES["hiccups x3 of 3 s"] | {"stable_pods": 1, "canary_pods": 1},
+        "hiccups x3 of 3 s, one of three": PROFILES["hiccups x3 of 3 s"]
+        | {"stable_pods": 3, "canary_pods": 1},
     }
     others = [
         Row(
             name=f"{name}, {history:.0f} s",
             traffic=world(**changed, history=history),
             runs=runs,
-            weights=(45, 48, 50) if changed.get("stable_pods") == 1 else (8, 9, 10),
+            weights={1: (45, 48, 50), 3: (20, 22, 25)}.get(changed.get("stable_pods", 18), (8, 9, 10)),
             target="<= 1 %",
         )
         for name, changed in odd.items()
@@ -239,7 +239,7 @@ def policy(row: Row) -> Policy:
     length = timedelta(seconds=row.duration / len(row.weights))
     return replace(
         built,
-        warm_up=timedelta(0),
+        warm_up=timedelta(0) if row.onset else built.warm_up,
         min_step=timedelta(0) if row.passes else length,
         step_timeout=max(length, timedelta(seconds=600)) if row.onset else length,
         on_inconclusive=OnDoubt.HOLD if row.passes or row.onset else OnDoubt.PROCEED,

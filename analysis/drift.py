@@ -1,0 +1,105 @@
+"""Bets that predictions have moved by more than a tolerance, on whole distributions instead of sets.
+
+A set of predictions shows only part of a shift, and which set is best has to be learned. Here the canary's
+distribution is expected to be stable's, tilted: up or down, a little or much, wider, narrower, or as the last
+few seconds were. A Bayesian filter (`belief`) says how far to trust each; the bet is on their mixture.
+
+Symbols: N groups of canary nodes, J ways the canary may differ, K cells; a and b the arms' shares of a tick's
+requests; leading axes (...) are canaries side by side.
+"""
+
+import numpy as np
+
+from analysis.proportions import Array, Mask
+
+# Exponential tilts of stable's ranks: of a normal score, 1 is a shift of .3 sd, 3.5 one of 1 sd.
+TILTS = np.array([0.0, 1.0, -1.0, 3.5, -3.5])
+WIDER = np.array([6.0, -6.0])  # the same of the squared distance from the median's rank
+WAYS = len(TILTS) + len(WIDER) + 1  # the last: as the canary was
+CHANGES = 0.05  # a second; a model's answers do not change as often as its speed
+FIRM = 3.0  # of stable's requests, that the canary's last ones are mixed with
+ODD = 0.03  # of requests follow none of the ways
+CLEARLY = 0.01  # beyond the tolerance, before a bet is made
+
+
+def ways(stable: Array, canary: Array) -> Array:
+    """Distributions (..., J, K) the canary may have, from stable's recent cells and its own last ones (..., K)."""
+    alike = _shares(stable)
+    rank = np.cumsum(alike, axis=-1) - alike / 2 - 0.5
+    bend = (rank**2)[..., None, :] * WIDER[:, None]
+    tilted = (
+        np.exp(np.concatenate([rank[..., None, :] * TILTS[:, None], bend], axis=-2)) * alike[..., None, :]
+    )
+    tilted = tilted / tilted.sum(axis=-1, keepdims=True)
+    seen = canary.sum(axis=-1, keepdims=True)
+    lately = (canary + FIRM * alike) / (seen + FIRM)
+    return np.concatenate([tilted, lately[..., None, :]], axis=-2)
+
+
+def likelihoods(of: Array, canary: Array) -> Array:
+    """Log-likelihood (..., N, J) of each group's requests `canary` (..., N, K) under each of the ways."""
+    mixed = (1 - ODD) * of + ODD * of[..., :1, :]
+    return np.asarray(canary @ np.swapaxes(np.log(np.maximum(mixed, 1e-12)), -1, -2))
+
+
+def gains(
+    expected: Array, alike: Array, stable: Array, canary: Array, *, tolerance: float
+) -> tuple[Array, Mask]:
+    """Log e-values (..., N) of one tick against "no further apart than `tolerance`", and where one was bet.
+
+    `expected` (..., N, K): the canary's distribution as each group is believed to have it, `alike` (..., K)
+    stable's, both from the past; `stable` (..., K), `canary` (..., N, K): the tick's cells.
+
+    Guarantee: with r(x) the chance that a request with prediction x is the canary's, cut off at L and H, a
+    tick's expectation of a sum over its requests of (r / a) or ((1 - r) / b) is n (1 + sum (p_c - p_s) r),
+    at most n (1 + tolerance (H - L)), for every pair of distributions so near to each other; the geometric
+    mean of independent requests' ratios is at most their arithmetic mean. So each group's gain alone is the
+    log of an e-value, and with stable's part shared as the requests are, so is any choice of groups.
+
+    L and H are where the projection on the null has them: the most powerful choice, if `expected` is true.
+
+    Reference: Huber (1965), "A robust version of the probability ratio test"; Turner, Ly, Grünwald (2024).
+    """
+    n_j, n_s = canary.sum(axis=-1), stable.sum(axis=-1)
+    n_c = n_j.sum(axis=-1)
+    total = np.maximum(n_c + n_s, 1.0)
+    a = np.clip(n_c / total, 1e-9, 1 - 1e-9)[..., None, None]
+    ours, theirs = a * expected, (1 - a) * np.maximum(alike, 1e-12)[..., None, :]
+    low, high, apart = _cuts(ours, theirs, tolerance)
+    r = np.clip(ours / (ours + theirs), low, high)
+    of_canary = (canary * np.log(r / a)).sum(axis=-1)
+    of_stable = (stable[..., None, :] * np.log((1 - r) / (1 - a))).sum(axis=-1)
+    cost = total[..., None] * np.log1p(tolerance * (high - low)[..., 0])
+    bet = apart & (n_c > 0)[..., None] & (n_s > 0)[..., None]
+    share = n_j / np.maximum(n_c, 1.0)[..., None]
+    return np.where(bet, of_canary + share * (of_stable - cost), 0.0), bet
+
+
+def _cuts(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, Mask]:
+    """L and H (..., N, 1), and whether the two are further apart than the tolerance (..., N).
+
+    Above H, what the canary has too much of adds up to the tolerance; below L, what it lacks.
+    """
+    order = np.argsort(-ours / (ours + theirs), axis=-1)
+    ours, theirs = np.take_along_axis(ours, order, axis=-1), np.take_along_axis(theirs, order, axis=-1)
+    odds = ours / (ours + theirs)
+    high = _cut(ours, theirs, odds, tolerance)
+    low = 1 - _cut(theirs[..., ::-1], ours[..., ::-1], 1 - odds[..., ::-1], tolerance)
+    return low[..., None], high[..., None], high - low > CLEARLY * tolerance
+
+
+def _cut(more: Array, less: Array, odds: Array, tolerance: float) -> Array:
+    """H (...) at which sum over cells above it of (more / H - less / (1 - H)) is the tolerance; cells fall."""
+    over, under = np.cumsum(more, axis=-1), np.cumsum(less, axis=-1)
+    excess = over / odds - under / np.maximum(1 - odds, 1e-12)
+    last = np.minimum((excess <= tolerance).sum(axis=-1, keepdims=True), odds.shape[-1]) - 1
+    a, b = (np.take_along_axis(one, np.maximum(last, 0), axis=-1)[..., 0] for one in (over, under))
+    whole = a + b + tolerance
+    root = np.sqrt(np.maximum(whole**2 - 4 * tolerance * a, 0.0))
+    return np.asarray(2 * a / (whole + root))
+
+
+def _shares(cells: Array) -> Array:
+    """The cells' shares (..., K), each of a request's hundredth at least."""
+    some = cells + 0.01
+    return np.asarray(some / some.sum(axis=-1, keepdims=True))
