@@ -45,7 +45,7 @@ def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, cha
 
 
 def forgotten(belief: Array, seconds: Array, *, changes: float) -> Array:
-    """Beliefs (..., N, J) when nothing more was seen for so long (...), and so many `changes` come a second."""
+    """Beliefs (..., N, J) when nothing more was seen for `seconds` (...), with so many `changes` a second."""
     change = -np.expm1(-changes * np.asarray(seconds))[..., None, None]
     return rounded((1 - change) * belief + change * prior(belief.shape[-1]))
 

@@ -119,6 +119,7 @@ def nulls(runs: int, history: float) -> list[Row]:
         if design not in {"10 %, 1 of 9", "10-25-50 %, 2 of 18"}
     ]
     cold = [Change(at=at, factor=2.0, decay=3.0) for at in (0.0, HALF_HOUR / STEPS, 2 * HALF_HOUR / STEPS)]
+    hiccups = PROFILES["hiccups x3 of 3 s"]
     odd: Mapping[str, Mapping[str, Any]] = {
         "cold caches x2 at each step": {"changes": cold},
         "a fifth of the load a pod": {"canary_pods": 10},
@@ -126,9 +127,8 @@ def nulls(runs: int, history: float) -> list[Row]:
             "spells": Spells(per_second=1 / 120, factor=3.0, lasting=4.0),
             "nodes": 1,
         },
-        "hiccups x3 of 3 s, one of one": PROFILES["hiccups x3 of 3 s"] | {"stable_pods": 1, "canary_pods": 1},
-        "hiccups x3 of 3 s, one of three": PROFILES["hiccups x3 of 3 s"]
-        | {"stable_pods": 3, "canary_pods": 1},
+        "hiccups x3 of 3 s, one of one": {**hiccups, "stable_pods": 1, "canary_pods": 1},
+        "hiccups x3 of 3 s, one of three": {**hiccups, "stable_pods": 3, "canary_pods": 1},
     }
     others = [
         Row(
