@@ -4,7 +4,7 @@ A tick file holds one JSON object a line: `t` (seconds, when the tick ended), `w
 canary in it), and for each arm the requests, errors and histograms counted in it, by pod where known.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, Evidence
 from analysis.judge import Judgement, Verdict, judge
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
-from controller import gather
+from controller import gather, rivals
 from controller.explain import sentence
 from controller.exposition import LARGEST
 from controller.model import Policy
@@ -145,8 +145,19 @@ def replay(ticks: Iterable[Line], policy: Policy) -> Outcome:
     return outcome
 
 
-def result(outcome: Outcome, policy: Policy) -> Json:
-    """The outcome as JSON: verdict, the check that decided, when, and a sentence a check."""
+def compared(ticks: Sequence[Line], policy: Policy) -> list[Json]:
+    """What the peers' rules would have done with the same ticks, one entry a rule."""
+    starts = [ticks[0].t - 1.0, *(tick.t for tick in ticks[:-1])]
+    of_checks = [
+        (spec, [_samples(spec.kind, tick, start) for tick, start in zip(ticks, starts, strict=True)])
+        for spec in policy.checks
+    ]
+    seen = [(spec, each) for spec, each in of_checks if any(stable.pods for stable, _ in each)]
+    return rivals.said(seen, since=starts[0])
+
+
+def result(outcome: Outcome, policy: Policy, others: Sequence[Json] = ()) -> Json:
+    """The outcome as JSON: verdict, the check that decided, when, a sentence a check, and a peer's rule."""
     specs = {spec.name: spec for spec in policy.checks}
     return {
         "verdict": verdict_name(outcome.judgement.verdict),
@@ -161,6 +172,7 @@ def result(outcome: Outcome, policy: Policy) -> Json:
             }
             for one in outcome.judgement.checks
         ],
+        "peers": list(others),
     }
 
 
@@ -170,12 +182,20 @@ def told(result: Json) -> Iterator[str]:
     yield when + (f" by {result['check']}" if result["check"] else "")
     for one in result["checks"]:
         yield f"  {one['name']} ({one['verdict']}): {one['sentence']}"
+    if result["peers"]:
+        yield "On the same ticks:"
+    for one in result["peers"]:
+        yield f"  {one['sentence']}" + (f", by {one['check']}" if one["check"] else "")
 
 
 def _scored(one: Evidence, tick: Line, start: float) -> Evidence:
-    stable = _sample(one.spec.kind, tick.stable, start, tick.t)
-    canary = _sample(one.spec.kind, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
-    return ev.update(one, stable, canary)
+    return ev.update(one, *_samples(one.spec.kind, tick, start))
+
+
+def _samples(kind: CheckKind, tick: Line, start: float) -> tuple[Sample, Sample]:
+    """Stable's sample of the tick, and the canary's, which is empty where it has no weight."""
+    stable = _sample(kind, tick.stable, start, tick.t)
+    return stable, _sample(kind, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
 
 
 def _sample(kind: CheckKind, arm: ArmLine, start: float, end: float) -> Sample:

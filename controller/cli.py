@@ -105,7 +105,7 @@ def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
 )
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write the result here.")
 def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
-    """Put recorded ticks through a policy: what would its checks have said?
+    """Put recorded ticks through a policy: what would its checks have said, and the peers' rules?
 
     Exit code 3 if the canary would have been rolled back. Without --policy it is the built-in one.
 
@@ -121,10 +121,12 @@ def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
         raise Misused(f"--json {out}: is the recording itself; name another file")
     try:
         spec = planning.builtin() if file is None else planning.read(file)
-        found = tried.replay(tried.read(ticks), resource.policy(spec))
+        recorded = tried.read(ticks)
+        found = tried.replay(recorded, resource.policy(spec))
     except (planning.BadPolicy, tried.BadTicks) as error:
         raise Misused(str(error)) from None
-    result = tried.result(found, resource.policy(spec))
+    others = tried.compared(recorded, resource.policy(spec))
+    result = tried.result(found, resource.policy(spec), others)
     show("\n".join(tried.told(result)))
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as written:

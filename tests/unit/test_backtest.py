@@ -1,6 +1,7 @@
 """Recorded ticks: read strictly, and judged as live ones are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,39 @@ def test_the_command_refuses_a_file_that_is_not_there_with_exit_code_2(tmp_path:
 
     assert run.exit_code == 2
     assert "cannot be read" in run.output
+
+
+def others(lines: list[Any], tmp_path: Path) -> dict[str, Any]:
+    ticks = backtest.read(written(tmp_path, lines))
+    return {one["rule"]: one for one in backtest.compared(ticks, resource.policy(planning.builtin()))}
+
+
+def test_the_peers_rules_are_shown_what_the_checks_saw(tmp_path: Path) -> None:
+    slow = others(recorded(slower=3.0, seconds=200), tmp_path)
+    quick = slow["Flagger (10 s x 2)"]
+    assert (quick["check"], quick["at"]) == ("latency-p95", 49.0)  # 20 s after the canary's first requests
+    assert "would have rolled back after 20 s" in quick["sentence"]
+    assert slow["Argo Rollouts (60 s, failureLimit 0)"]["at"] == 89.0
+    assert slow["Flagger (60 s x 5)"]["at"] is None  # the recording is over before its fifth look
+
+    like = others(recorded(seconds=200), tmp_path)
+    assert like["Flagger (60 s x 5)"]["at"] is None
+
+
+def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None:
+    bare = [
+        {"t": float(t), "weight": 10, "stable": {"requests": 90}, "canary": {"requests": 10}}
+        for t in range(5)
+    ]
+    ticks = backtest.read(written(tmp_path, bare))
+    policy = resource.policy(planning.builtin())
+    only = replace(policy, checks=tuple(one for one in policy.checks if one.name == "predictions"))
+    said = backtest.compared(ticks, only)
+    assert {one["at"] for one in said} == {None}
+    assert all("had nothing to look at" in one["sentence"] for one in said)
+
+
+def test_arms_whose_pods_have_other_buckets_are_compared_in_those_most_have(tmp_path: Path) -> None:
+    lines = recorded(slower=3.0, seconds=120)
+    lines[40]["canary"]["pods"][0]["latency"] = {"le": [1.0], "count": [3, 2]}
+    assert others(lines, tmp_path)["Flagger (10 s x 2)"]["at"] == 49.0
