@@ -41,7 +41,9 @@ def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, cha
     """
     tempered = log_likely / phi[..., None, None]
     likely = belief * np.exp(tempered - tempered.max(axis=-1, keepdims=True))
-    return forgotten(likely / likely.sum(axis=-1, keepdims=True), seconds, changes=changes)
+    said_nothing = (log_likely == 0).all(axis=-1, keepdims=True)
+    likely = np.where(said_nothing, belief, likely / likely.sum(axis=-1, keepdims=True))
+    return forgotten(likely, seconds, changes=changes)
 
 
 def forgotten(belief: Array, seconds: Array, *, changes: float) -> Array:

@@ -16,7 +16,7 @@ from analysis.packing import rounded
 from analysis.proportions import Array, Integers, Mask
 
 SPANS = np.array([10.0, 40.0, 160.0])  # s; the first two for phi, the last for lasting differences
-SPAN = 4.0  # each is as many of the one before
+LASTING = 2  # which of them that is
 PRIOR_CORRELATION, PRIOR_DF = 0.02 * 10.0 / SPANS[:2], 6.0  # of a pod's requests, and how sure we are
 PRIOR_SPREAD, PRIOR_SPREAD_DF = 0.03, 4.0  # of pods' log latency
 RARELY = 0.01  # asked every ten seconds; at two standard errors one quiet run in twelve was called noisy
@@ -97,7 +97,8 @@ def _close(n: Array, k: Array, length: Array, sums: Array, *, span: int, closing
     """Scores one span's windows where they are `closing`, and adds them to the next longer ones; in place."""
     fade = np.exp(-length[..., span] / FADE)[..., None]
     usual = np.maximum(sums[..., span, 1] / np.maximum(sums[..., span, 0], 1.0), 1.0)
-    new = _scatter(n[..., span, :], k[..., span, :], length[..., span], most=OUTLIER * usual)
+    most = OUTLIER * usual if span < LASTING else np.full_like(usual, np.inf)
+    new = _scatter(n[..., span, :], k[..., span, :], length[..., span], most=most)
     scored = sums[..., span, :] * fade + new
     sums[..., span, :] = np.where(closing[..., None], scored, sums[..., span, :])
     for values, over in (

@@ -20,10 +20,11 @@ CHANGES = 0.05  # a second; a model's answers do not change as often as its spee
 FIRM = 3.0  # of stable's requests, that the canary's last ones are mixed with
 ODD = 0.03  # of requests follow none of the ways
 CLEARLY = 0.01  # beyond the tolerance, before a bet is made
+ROUNDS = 6  # of looking for L and H; each makes the error about a tenth at most
 
 
 def ways(stable: Array, canary: Array) -> Array:
-    """Distributions (..., J, K) the canary may have, from stable's recent cells and its own last ones (..., K)."""
+    """Distributions (..., J, K) the canary may have, by stable's recent cells and its own last (..., K)."""
     alike = _shares(stable)
     rank = np.cumsum(alike, axis=-1) - alike / 2 - 0.5
     bend = (rank**2)[..., None, :] * WIDER[:, None]
@@ -78,24 +79,30 @@ def gains(
 def _cuts(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, Mask]:
     """L and H (..., N, 1), and whether the two are further apart than the tolerance (..., N).
 
-    Above H, what the canary has too much of adds up to the tolerance; below L, what it lacks.
+    Above H, what the canary has too much of adds up to the tolerance, less what the bet's cost gives back;
+    below L, what it lacks. That depends on L and H itself, but hardly: a few rounds find it.
     """
     order = np.argsort(-ours / (ours + theirs), axis=-1)
     ours, theirs = np.take_along_axis(ours, order, axis=-1), np.take_along_axis(theirs, order, axis=-1)
     odds = ours / (ours + theirs)
-    high = _cut(ours, theirs, odds, tolerance)
-    low = 1 - _cut(theirs[..., ::-1], ours[..., ::-1], 1 - odds[..., ::-1], tolerance)
-    return low[..., None], high[..., None], high - low > CLEARLY * tolerance
+    excess = np.full(odds.shape[:-1], tolerance)
+    for turn in range(ROUNDS):
+        high = _cut(ours, theirs, odds, excess)
+        low = 1 - _cut(theirs[..., ::-1], ours[..., ::-1], 1 - odds[..., ::-1], excess)
+        if turn == 0:  # as a ratio, since canaries with little traffic have odds near zero
+            apart = high * (1 - low) > low * (1 - high) * (1 + CLEARLY * tolerance)
+        excess = tolerance / (1 + tolerance * np.maximum(high - low, 0.0))
+    return low[..., None], np.maximum(high, low)[..., None], apart
 
 
-def _cut(more: Array, less: Array, odds: Array, tolerance: float) -> Array:
-    """H (...) at which sum over cells above it of (more / H - less / (1 - H)) is the tolerance; cells fall."""
+def _cut(more: Array, less: Array, odds: Array, excess: Array) -> Array:
+    """H (...) at which the sum over cells above it of (more / H - less / (1 - H)) is `excess`; cells fall."""
     over, under = np.cumsum(more, axis=-1), np.cumsum(less, axis=-1)
-    excess = over / odds - under / np.maximum(1 - odds, 1e-12)
-    last = np.minimum((excess <= tolerance).sum(axis=-1, keepdims=True), odds.shape[-1]) - 1
+    here = over / odds - under / np.maximum(1 - odds, 1e-12)
+    last = np.minimum((here <= excess[..., None]).sum(axis=-1, keepdims=True), odds.shape[-1]) - 1
     a, b = (np.take_along_axis(one, np.maximum(last, 0), axis=-1)[..., 0] for one in (over, under))
-    whole = a + b + tolerance
-    root = np.sqrt(np.maximum(whole**2 - 4 * tolerance * a, 0.0))
+    whole = a + b + excess
+    root = np.sqrt(np.maximum(whole**2 - 4 * excess * a, 0.0))
     return np.asarray(2 * a / (whole + root))
 
 

@@ -464,7 +464,7 @@ def _changes(spec: CheckSpec) -> float:
 
 
 def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick) -> Array | None:
-    """Log-likelihood (..., N, J) of the canary's requests, by how it may differ; None where buckets tell nothing.
+    """Log-likelihood (..., N, J) of the canary's requests, by way it may differ; None without buckets.
 
     Zero where too little of stable was seen.
     """
@@ -476,7 +476,7 @@ def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick) -> Array | No
         at = shifts.shifts(memory.le, memory.canary_le)
         if at is None:
             return None
-        # by the quicker memory: a slow one lags behind what happens to both arms
+        # by the quicker memory; this tick alone is too little of stable to compare with
         recent = memory.recent[..., -1, :]
         odds = quantiles.tail_odds(recent, level=1 - evidence.spec.quantile)
         likely, seen = shifts.likelihoods(odds, at, tick.canary), recent.sum(axis=-1)

@@ -14,7 +14,7 @@ import numpy as np
 from analysis import belief, bursts
 from analysis.batches import chosen
 from analysis.bursts import LIMIT, Bursts, within
-from analysis.packing import rounded
+from analysis.packing import NEVER, rounded
 from analysis.proportions import Array, Mask
 from analysis.tracks import BLOCK, held
 
@@ -34,6 +34,7 @@ class Informed:
 
     `began` (..., L): when the step began, by lens. `base` (..., L) and `gained` (..., N, L): at present,
     `base` and what each group has brought since. `bursts`: of one group. `belief` (..., N, J): about each.
+    `block_ends` (...): seconds of the step at which a burst is forgiven, where stable's nodes are few.
     """
 
     began: Array
@@ -41,6 +42,7 @@ class Informed:
     gained: Array
     bursts: Bursts
     belief: Array
+    block_ends: Array
 
     @property
     def log_e(self) -> Array:
@@ -94,7 +96,8 @@ def regrouped(informed: Informed, groups: int) -> Informed:
     gained = np.concatenate([informed.gained, np.zeros((*several, missing, lenses))], axis=-2)
     if informed.belief.shape[-2] > 1:
         return replace(informed, gained=gained, belief=known)
-    return replace(_forgiven(informed), gained=np.zeros_like(gained), belief=known)
+    fresh = _forgiven(informed, np.full(several, NEVER))
+    return replace(fresh, gained=np.zeros_like(gained), belief=known)
 
 
 def advanced(
@@ -120,15 +123,16 @@ def advanced(
         faded.bursts, gains[..., 0, :], before=faded.whole, middle=middle, tolerance=tolerance
     )
     later = replace(later, bursts=bursts.rounded_to_32_bits(left))
-    over = np.asarray(few & (end // BLOCK > start // BLOCK))
-    return chosen(over, _forgiven(later), later) if over.any() else later
+    over = np.asarray(few & (end >= later.block_ends))
+    return chosen(over, _forgiven(later, end), later) if over.any() else later
 
 
-def _forgiven(informed: Informed) -> Informed:
+def _forgiven(informed: Informed, end: Array) -> Informed:
     """A new block: what counted stays, the worst burst is lost."""
     base = rounded(informed.worth)
-    left = bursts.none(base, axes=base.ndim - 1)
-    return replace(informed, base=base, gained=np.zeros_like(informed.gained), bursts=left)
+    left, ends = bursts.none(base, axes=base.ndim - 1), informed.block_ends
+    ends = np.where(end >= ends, ends + BLOCK * (1 + (end - ends) // BLOCK), ends)
+    return replace(informed, base=base, gained=np.zeros_like(informed.gained), bursts=left, block_ends=ends)
 
 
 def _faded(informed: Informed, keep: Array) -> Informed:
@@ -151,7 +155,8 @@ def _from(capital: Array, groups: int, ways: int) -> Informed:
     several, lenses = capital.shape[:-1], capital.shape[-1]
     left = bursts.none(capital, axes=len(several))
     gained = np.zeros((*several, groups, lenses))
-    return Informed(capital, capital, gained, left, belief.blank(groups, ways, several))
+    known, ends = belief.blank(groups, ways, several), np.full(several, BLOCK)
+    return Informed(capital, capital, gained, left, known, ends)
 
 
 def _mean(capital: Array) -> Array:

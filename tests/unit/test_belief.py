@@ -1,151 +1,75 @@
-"""What the whole distribution says about the tail to come."""
+"""How far each way in which the canary may differ is trusted."""
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
-from analysis.belief import FACTORS, PRIOR, blank, expected_rates, forgotten, revised, shifts
-from analysis.proportions import Above, Question
-from analysis.quantiles import bounds, latency_question, tail_odds
+from analysis.belief import DIFFERENT, blank, forgotten, held, prior, revised
+from analysis.drift import CHANGES as OF_ANSWERS
+from analysis.drift import WAYS
+from analysis.shifts import CHANGES, FACTORS
 
-LE = tuple(0.005 * 1.1**i for i in range(80))
-SD, MEDIAN = 0.6, 0.02
-X2 = int(np.argmin(abs(np.exp(FACTORS) - 2.0)))
+CHANGING = [(len(FACTORS), CHANGES), (WAYS, OF_ANSWERS)]
 
 
-def cells(n: float, *, factor: float = 1.0, le: tuple[float, ...] = LE) -> np.ndarray:
-    """Expected counts of n lognormal latencies."""
-    below = norm.cdf((np.log(le) - np.log(MEDIAN * factor)) / SD)
-    return n * np.diff(np.concatenate([[0.0], below, [1.0]]))
-
-
-def drawn(rng: np.random.Generator, n: int, factor: float) -> np.ndarray:
-    return rng.multinomial(n, cells(1.0, factor=factor)).astype(float)
-
-
-def seen(
-    belief: np.ndarray,
-    stable: np.ndarray,
-    canary: np.ndarray,
-    *,
-    le: tuple[float, ...] = LE,
-    canary_le: tuple[float, ...] = LE,
-    phi: float = 1.0,
-    known: bool = True,
-) -> np.ndarray:
-    """A second's requests later."""
-    at = shifts(le, canary_le)
-    assert at is not None
-    odds = tail_odds(stable, level=0.05)
-    return revised(
-        belief, odds, canary, at, phi=np.float64(phi), seconds=np.float64(1.0), known=np.array(known)
-    )
-
-
-def after(seconds: int, factors: list[float], belief: np.ndarray | None = None, n: int = 10) -> np.ndarray:
-    """Beliefs after as many seconds of n requests by each group, slower by these factors."""
-    rng = np.random.default_rng(7)
-    belief = blank(len(factors)) if belief is None else belief
+def sure(ways: int, changes: float, *, phi: float = 1.0, groups: int = 1, seconds: int = 10) -> np.ndarray:
+    """Beliefs after as many seconds of requests that the third way makes e^2 times as likely."""
+    likely, belief = np.zeros((groups, ways)), blank(groups, ways)
+    likely[:, 2] = 2.0
     for _ in range(seconds):
-        canary = np.stack([drawn(rng, n, factor) for factor in factors])
-        belief = seen(belief, cells(1000.0), canary)
+        belief = revised(belief, likely, phi=np.float64(phi), seconds=np.float64(1.0), changes=changes)
     return belief
 
 
-def expected(belief: np.ndarray, n: float, margin: float = 1.2) -> tuple[np.ndarray, Question]:
-    """The rates expected, and the question they answer, after n requests of stable."""
-    recent, at = np.stack([cells(n)] * 2), shifts(LE, LE)
-    assert at is not None
-    odds = tail_odds(recent, level=0.05)
-    asked = latency_question(
-        recent, odds, bounds(LE, LE), level=0.05, margin=np.array(margin), ready=np.array(True)
-    )
-    assert asked.ready
-    assert isinstance(asked.canary, Above)
-    rate, unknown = expected_rates(belief, odds, at, asked.canary.places)
-    assert unknown == pytest.approx(expected_rates(blank(1), odds, at, asked.canary.places)[0][0])
-    return rate, asked
+@pytest.mark.parametrize("ways", [1, len(FACTORS), WAYS])
+def test_all_belief_adds_up_to_one(ways: int) -> None:
+    assert prior(ways).sum() == pytest.approx(1.0)
+    assert len(prior(ways)) == ways
+    assert prior(ways)[1:] == pytest.approx(DIFFERENT)
+    assert blank(2, ways, (3,)).shape == (3, 2, ways)
+    assert (blank(2, ways, (3,)) == prior(ways)).all()
 
 
-def rates(belief: np.ndarray, margin: float = 1.2) -> np.ndarray:
-    rate, asked = expected(belief, 5000.0, margin)
-    return rate / asked.line
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+def test_what_requests_say_is_believed_by_bayes_rule(ways: int, changes: float) -> None:
+    likely = np.random.default_rng(1).normal(0, 1, (2, ways))
+    after = revised(blank(2, ways), likely, phi=np.float64(1.0), seconds=np.float64(1.0), changes=changes)
+    posterior = prior(ways) * np.exp(likely)
+    posterior = posterior / posterior.sum(axis=1, keepdims=True)
+    kept = np.exp(-changes)
+    assert after == pytest.approx(kept * posterior + (1 - kept) * prior(ways), rel=1e-6)
 
 
-def test_three_seconds_of_ten_requests_show_that_latency_doubled() -> None:
-    assert after(3, [2.0])[0, X2] > 0.5
-    assert (rates(after(3, [2.0])) > 2).all()
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+def test_noise_makes_belief_slower(ways: int, changes: float) -> None:
+    quick, slow = (sure(ways, changes, phi=phi, seconds=2)[0, 2] for phi in (1.0, 8.0))
+    assert DIFFERENT < slow < quick
 
 
-def test_nothing_is_expected_of_a_canary_like_stable_or_within_its_margin() -> None:
-    for factor in (1.0, 1.1, 0.7):
-        assert (rates(after(30, [factor])) < 1.02).all()
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+def test_requests_that_say_nothing_leave_nothing_believed(ways: int, changes: float) -> None:
+    nothing = np.zeros((2, ways))
+    how = {"seconds": np.float64(1.0), "changes": changes}
+    after = revised(blank(2, ways), nothing, phi=np.float64(1.0), **how)
+    assert after == pytest.approx(blank(2, ways))
+    for seconds in (1, 2, 3, 10):
+        believed = sure(ways, changes, groups=2, seconds=seconds)
+        after = revised(believed, nothing, phi=np.float64(1.0), **how)
+        assert (after == forgotten(believed, **how)).all()  # bit by bit: beside others each is as alone
 
 
-def test_what_was_believed_is_forgotten_within_seconds() -> None:
-    healed = after(4, [1.0], after(60, [2.0]))
-    assert healed[0, X2] < 0.05
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+def test_silence_ends_in_knowing_nothing(ways: int, changes: float) -> None:
+    believed = sure(ways, changes)
+    assert believed[0, 2] > 0.5
+    silent = forgotten(believed, np.float64(12.0 / changes), changes=changes)
+    assert silent == pytest.approx(blank(1, ways), abs=1e-4)
 
 
-def test_the_rate_expected_is_that_of_the_shifted_distribution() -> None:
-    sure = np.zeros((1, len(FACTORS)))
-    sure[0, X2] = 1.0
-    rate, asked = expected(sure, 1e6)
-    assert isinstance(asked.canary, Above)
-    bound = LE[int(asked.canary.places[0])]
-    truth = norm.sf(np.log(bound / (2 * MEDIAN)) / SD)
-    assert rate == pytest.approx(np.full((1, 2), truth), rel=0.02)
-
-
-@pytest.mark.parametrize("groups", [2, 3, 4])
-def test_one_slow_node_is_not_bet_on_and_all_slow_nodes_are(groups: int) -> None:
-    alone = rates(after(20, [5.0] + [1.0] * (groups - 1)))
-    assert (alone[0] < 1.02).all()
-    assert (rates(after(20, [2.0] * groups)) > 2).all()
-
-
-def test_two_nodes_that_agree_are_as_sure_together_as_one_with_all_requests() -> None:
-    whole = np.repeat(rates(after(6, [2.0], n=20)), 2, axis=0)
-    assert rates(after(6, [2.0, 2.0])) == pytest.approx(whole, rel=0.25)
-
-
-def test_noise_makes_belief_slower() -> None:
-    stable, canary = cells(1000.0), cells(20.0, factor=2.0)[None]
-    quick, slow = (seen(blank(1), stable, canary, phi=phi) for phi in (1.0, 8.0))
-    assert slow[0, X2] < quick[0, X2]
-
-
-def test_too_little_of_stable_says_nothing() -> None:
-    canary = np.stack([cells(50.0, factor=3.0)] * 2)
-    after_it = seen(blank(2), cells(10.0), canary, known=False)
-    assert after_it == pytest.approx(blank(2))
-
-
-def test_silence_ends_in_knowing_nothing() -> None:
-    assert forgotten(after(10, [5.0]), np.float64(60.0)) == pytest.approx(blank(1), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("le", "canary_le"),
-    [((0.05,), (0.05,)), ((0.0, 0.02, 0.1), (0.01, 0.1)), ((-1.0, 0.0, 0.02), (0.1,)), (LE, (0.0, 0.01))],
-)
-def test_whatever_the_buckets_a_belief_stays_one(le: tuple[float, ...], canary_le: tuple[float, ...]) -> None:
-    stable, canary = np.full(len(le) + 1, 1e9), np.full((2, len(canary_le) + 1), 1e9)
-    belief = seen(blank(2), stable, canary, le=le, canary_le=canary_le)
-    assert np.isfinite(belief).all()
-    assert (belief > 0).all()
-    assert belief.sum(axis=1) == pytest.approx(np.ones(2), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("le", "canary_le"), [((-1.0, 0.0), (0.1,)), ((), ()), (LE, (0.0,)), ((), LE), (LE, ())]
-)
-def test_buckets_without_a_bound_above_zero_are_not_compared(
-    le: tuple[float, ...], canary_le: tuple[float, ...]
-) -> None:
-    assert shifts(le, canary_le) is None
-
-
-def test_all_belief_adds_up_to_one() -> None:
-    assert PRIOR.sum() == pytest.approx(1.0)
-    assert len(PRIOR) == len(FACTORS)
+@pytest.mark.parametrize("ways", [len(FACTORS), WAYS])
+def test_a_group_says_no_more_than_the_others_do(ways: int) -> None:
+    believed = np.stack([sure(ways, 0.1)[0], prior(ways), prior(ways)])
+    assert held(believed)[0] == pytest.approx(prior(ways))
+    assert held(believed).sum(axis=1) == pytest.approx(np.ones(3))
+    assert held(believed[:1]) == pytest.approx(believed[:1])
+    agreed = held(np.repeat(believed[:1], 2, axis=0))
+    assert (agreed[:, 2] > believed[0, 2]).all()

@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import t
 
 from analysis.dispersion import (
+    OUTLIER,
+    SPANS,
     Dispersion,
     interrupted,
     lasting_ratio,
@@ -18,11 +20,19 @@ from analysis.dispersion import (
 
 def measured(rates: np.ndarray, n: int, seed: int) -> Dispersion:
     """`rates` [T, P]: each second's true rate of each of P nodes, `n` requests a second each."""
+    return counted(drawn(rates, n, seed), n)
+
+
+def drawn(rates: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """The hits [T, P] of n requests each."""
     rng = np.random.default_rng(seed)
-    state = unmeasured(rates.shape[1])
-    for row in rates:
-        hits = np.array([float(rng.binomial(n, p)) for p in row])
-        state = observed(state, np.full(len(row), float(n)), hits, seconds=np.float64(1.0))
+    return np.array([[float(rng.binomial(n, p)) for p in row] for row in rates])
+
+
+def counted(hits: np.ndarray, n: int) -> Dispersion:
+    state = unmeasured(hits.shape[1])
+    for row in hits:
+        state = observed(state, np.full(len(row), float(n)), row, seconds=np.float64(1.0))
     return state
 
 
@@ -43,6 +53,46 @@ def test_pods_that_wander_are_measured() -> None:
     blocks = rng.beta(p * size, (1 - p) * size, (120, 9))
     state = measured(np.repeat(blocks, 10, axis=0), 10, 6)
     assert at_equal_loads(state, 9, 10) == pytest.approx(1 + r * (100 - 1), rel=0.35)
+
+
+def wandering(seed: int, seconds: int = 1200, r: float = 0.03) -> np.ndarray:
+    """Hits of nine beta-binomial nodes, 10 requests a second each, and 100 in each window."""
+    size = 1 / r - 1
+    blocks = np.random.default_rng(seed).beta(0.05 * size, 0.95 * size, (seconds // 10, 9))
+    return drawn(np.repeat(blocks, 10, axis=0), 10, seed + 1)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_burst_of_one_node_moves_phi_no_more_than_an_outlier_may(*, quiet: bool) -> None:
+    """In its window no node counts more than OUTLIER times what is usual: on the mean of all, one part."""
+    for seed in range(5):
+        hits = drawn(np.full((400, 9), 0.05), 10, seed) if quiet else wandering(seed, 400)
+        burst = hits.copy()
+        burst[203:210, 4] = 10.0
+        calm, after = (at_equal_loads(counted(each, 10), 9, 10) for each in (hits, burst))
+        windows = len(hits) / SPANS[1]  # of the longer span: one burst is a larger part of its windows
+        usual = np.max(counted(burst, 10).sums[:2, 1] / counted(burst, 10).sums[:2, 0])
+        assert after - calm < OUTLIER * usual / windows
+    if quiet:
+        assert after == pytest.approx(1.0, abs=0.5)
+
+
+def test_nodes_that_wander_are_measured_in_spite_of_bursts() -> None:
+    hits = wandering(5)
+    for begins in (203, 503, 803):
+        hits[begins : begins + 3, begins % 9] = 10.0
+    assert at_equal_loads(counted(hits, 10), 9, 10) == pytest.approx(1 + 0.03 * (100 - 1), rel=0.35)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_that_differ_by_a_lasting_factor_are_measured(seed: int) -> None:
+    """The squared deviations of nodes' means over 40 s, 400 requests each, are what phi is then."""
+    rates = 0.05 * np.exp(0.3 * np.random.default_rng(seed).standard_normal(9))
+    p = rates.mean()
+    usual = 400 * rates.var(ddof=1) / (p * (1 - p)) + 1
+    assert usual > 1.5
+    state = measured(np.tile(rates, (1200, 1)), 10, seed + 50)
+    assert at_equal_loads(state, 9, 10) == pytest.approx(usual, rel=0.35)
 
 
 def test_phi_grows_with_the_load_of_a_canary_node() -> None:

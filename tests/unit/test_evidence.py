@@ -9,7 +9,7 @@ import pytest
 
 from analysis import cells
 from analysis.batches import arrays, stacked, taken
-from analysis.belief import ENOUGH, blank
+from analysis.belief import blank
 from analysis.evidence import (
     SHARES,
     CheckKind,
@@ -28,6 +28,8 @@ from analysis.evidence import (
 )
 from analysis.packing import NEVER, rounded
 from analysis.samples import Counts, Histogram, PodSample, Sample
+from analysis.shifts import ENOUGH
+from analysis.state import INFORMED
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
 SPECS = {
@@ -127,8 +129,8 @@ def test_what_another_version_saved_is_refused(change: dict) -> None:  # type: i
 
 @pytest.mark.parametrize("kind", CheckKind)
 def test_what_was_saved_before_anything_happened_comes_back(kind: CheckKind) -> None:
-    text = json.dumps(save(begin(SPECS[kind], steps=4)))
-    assert (load(SPECS[kind], json.loads(text), steps=4).informed.belief == blank(1)).all()
+    text, (_, ways) = json.dumps(save(begin(SPECS[kind], steps=4))), INFORMED[kind]
+    assert (load(SPECS[kind], json.loads(text), steps=4).informed.belief == blank(1, ways)).all()
 
 
 @pytest.mark.parametrize(
@@ -302,14 +304,24 @@ def test_latency_without_buckets_is_not_asked_about() -> None:
     assert evidence.log_e == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(("kind", "ticks"), [(CheckKind.LATENCY, 1), (CheckKind.PREDICTIONS, 2)])
 @pytest.mark.parametrize(("requests", "something"), [(ENOUGH - 1, False), (ENOUGH + 1, True)])
-def test_nothing_is_believed_before_enough_of_stable_is_known(requests: float, *, something: bool) -> None:
-    def arm(n: int, place: int) -> Sample:
-        counts = np.bincount([place], [n], minlength=len(LE) + 1).astype(int)
-        return Sample(0.0, 1.0, (PodSample("p", str(place), Histogram(LE, tuple(counts.tolist()))),))
+def test_nothing_is_believed_before_enough_of_stable_is_known(
+    kind: CheckKind, ticks: int, requests: float, *, something: bool
+) -> None:
+    """This tick's requests of stable count for latency, only those before it for predictions."""
 
-    after = update(begin(SPECS[CheckKind.LATENCY], steps=4), arm(int(requests), 20), arm(20, 27))
-    assert (after.informed.belief != pytest.approx(blank(1), abs=1e-6)) == something
+    def arm(second: int, n: int, place: int) -> Sample:
+        counts = np.bincount([place], [n], minlength=len(LE) + 1).astype(int)
+        return Sample(
+            second, second + 1.0, (PodSample("p", str(place), Histogram(LE, tuple(counts.tolist()))),)
+        )
+
+    after, (_, ways) = begin(SPECS[kind], steps=4), INFORMED[kind]
+    for second in range(ticks):
+        assert after.informed.belief == pytest.approx(blank(1, ways), abs=1e-6)
+        after = update(after, arm(second, int(requests), 20), arm(second, 20, 27))
+    assert (after.informed.belief != pytest.approx(blank(1, ways), abs=1e-6)) == something
 
 
 def side_by_side(spec: CheckSpec, *, since: int = 30, **how: Any) -> list[Evidence]:

@@ -5,20 +5,34 @@ import pytest
 
 from analysis import belief, informed
 from analysis.informed import AHEAD, FADE, LEAD, Informed
+from analysis.tracks import BLOCK
 
-ALL = np.ones(2, dtype=bool)
+ALL, WAYS = np.ones(2, dtype=bool), 7
 
 
 def fed(
-    gains: np.ndarray, *, groups: int = 2, start: Informed | None = None, bet: np.ndarray = ALL
+    gains: np.ndarray,
+    *,
+    groups: int = 2,
+    start: Informed | None = None,
+    bet: np.ndarray = ALL,
+    few: bool = False,
+    silent: range = range(0),
 ) -> Informed:
-    """`gains` [T] shared by all groups alike, or [T, N]."""
+    """`gains` [T] shared by all groups alike, or [T, N]; no tick in `silent` seconds."""
     shared = gains if gains.ndim == 2 else np.repeat(gains[:, None] / groups, groups, axis=1)
-    state = informed.regrouped(start or informed.fresh(groups=1, lenses=2), groups)
+    state = informed.regrouped(start or informed.fresh(groups=1, lenses=2, ways=WAYS), groups)
     for second, row in enumerate(shared):
-        brought = np.repeat(row[:, None], 2, axis=1)
+        if second in silent:
+            continue
         state = informed.advanced(
-            state, brought, bet, start=np.float64(second), end=np.float64(second + 1.0), tolerance=6.0
+            state,
+            np.repeat(row[:, None], 2, axis=1),
+            bet,
+            few=np.array(few),
+            start=np.float64(second),
+            end=np.float64(second + 1.0),
+            tolerance=6.0,
         )
     return state
 
@@ -41,6 +55,25 @@ def test_of_one_node_the_best_burst_does_not_count() -> None:
     assert fed(gains, groups=1).log_e == pytest.approx(0.0)
     assert fed(gains, groups=2).log_e == pytest.approx(30.0)
     assert informed.next_step(fed(gains, groups=1)).log_e == pytest.approx(0.0)
+
+
+def bursts(blocks: int) -> np.ndarray:
+    """One of 3 s in the middle of each block."""
+    gains = np.zeros((blocks, int(BLOCK)))
+    gains[:, 12:15] = 5.0
+    return gains.ravel()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 10])
+def test_where_stables_nodes_are_few_a_burst_in_each_block_does_not_count(blocks: int) -> None:
+    assert fed(bursts(blocks), groups=1, few=True).log_e == pytest.approx(0.0)
+    assert fed(bursts(blocks), groups=1).log_e == pytest.approx(15.0 * (blocks - 1))
+    assert fed(bursts(blocks), groups=2, few=True).log_e == pytest.approx(15.0 * blocks)
+
+
+def test_a_block_ends_also_where_nothing_is_seen_at_its_end() -> None:
+    silent = range(int(BLOCK) - 2, int(BLOCK) + 2)
+    assert fed(bursts(2), groups=1, few=True, silent=silent).log_e == pytest.approx(0.0)
 
 
 def test_of_several_none_counts_more_than_the_others_and_its_lead() -> None:
@@ -75,6 +108,6 @@ def test_a_second_node_leaves_the_first_ones_burst_out_for_good() -> None:
 
 
 def test_of_a_node_that_appears_nothing_is_believed() -> None:
-    state = informed.regrouped(informed.fresh(groups=1, lenses=2), 3)
-    assert state.belief == pytest.approx(belief.blank(3))
+    state = informed.regrouped(informed.fresh(groups=1, lenses=2, ways=WAYS), 3)
+    assert state.belief == pytest.approx(belief.blank(3, WAYS))
     assert informed.regrouped(state, 2) is state

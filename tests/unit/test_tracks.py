@@ -38,6 +38,7 @@ def fed(
     warm_up: float = 0.0,
     tick: float = 1.0,
     phi: float = 1.0,
+    few: bool = False,
 ) -> Tracks:
     """`gains` [T, N]: what each node brings each tick, alike for every effect."""
     state = fresh(groups=gains.shape[1], lenses=1, warm_up=warm_up)
@@ -49,6 +50,7 @@ def fed(
             state,
             relaxed if filling else brought,
             filling=filling,
+            few=np.array(few),
             phi=np.float64(phi),
             start=np.float64(place * tick),
             end=np.float64((place + 1) * tick),
@@ -92,6 +94,31 @@ def test_with_one_node_the_best_window_within_the_tolerance_is_left_out(seed: in
     assert worth(fed(gains[:, None]))[ONCE, 0, 0] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 5, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_where_stables_nodes_are_few_a_burst_in_each_block_is_left_out(blocks: int, seed: int) -> None:
+    gains = np.zeros((blocks, int(BLOCK)))
+    for row, begins in zip(
+        gains, np.random.default_rng(seed).integers(0, int(BLOCK) - 2, blocks), strict=True
+    ):
+        row[begins : begins + 3] = 5.0
+    each = gains.reshape(-1, 1)
+    assert log_e(fed(each, few=True)) == pytest.approx(0.0, abs=1e-6)
+    assert worth(fed(each, few=True))[ONCE] == pytest.approx(0.0, abs=1e-6)
+    # of the whole step only one is left out, or two that meet
+    assert worth(fed(each))[ONCE, 0, 0] >= min(15.0 * (blocks - 2), LIMIT - 30.0)
+    assert worth(fed(np.repeat(each, 2, axis=1), few=True))[ONCE] == pytest.approx(min(30.0 * blocks, LIMIT))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_stables_nodes_are_few_every_block_loses_its_best_window(seed: int) -> None:
+    gains = np.random.default_rng(seed).normal(0, 1, (3, int(BLOCK)))
+    ends = list(itertools.combinations(range(int(BLOCK) + 1), 2))
+    best = [max(0.0, *(block[a:b].sum() for a, b in ends if b - a <= 6)) for block in gains]
+    left = worth(fed(gains.reshape(-1, 1), few=True))[ONCE, 0, 0]
+    assert left == pytest.approx(gains.sum() - sum(best), abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_late_capital_without_any_window_is_never_more_than_without_the_worst(seed: int) -> None:
     """By brute force: the late track leaves out the window without which the least is left."""
@@ -124,6 +151,7 @@ def test_with_no_tolerance_nothing_is_left_out_even_of_ticks_that_overlap() -> N
         state,
         one,
         filling=np.array(False),
+        few=np.array(False),
         phi=np.float64(1.0),
         start=np.float64(6.0),
         end=np.float64(21.0),
