@@ -9,10 +9,10 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test lint pytest pytest-live bench-live picture clean
+.PHONY: help setup gpu demo test lint pytest pytest-live bench-live bench-statistics picture clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## a .venv with everything but torch; done once, the others call it
 
@@ -43,6 +43,9 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
+
+bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
+	$(BIN)/python -m scenarios.bench_statistics
 
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
 	$(BIN)/python docs/draw_rollback.py

@@ -239,6 +239,8 @@ def _with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) ->
     if (memory.le, memory.canary_le) == (stable.le, canary.le):
         return evidence
     blank = cells.blank(kind, stable.le, canary.le)
+    if not memory.recent.any() and not memory.recent_canary.any():  # the first that were seen
+        return replace(evidence, memory=blank)
     if memory.le == stable.le and not memory.recent_canary.sum():  # the canary's became known
         kept = replace(blank, recent=memory.recent, step_stable=memory.step_stable)
         return replace(evidence, memory=kept)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from controller import planning, resource
 from controller.model import OnDoubt, Policy
 from scenarios.distributions import Beta, Bimodal, Lognormal, Pareto
+from scenarios.many import interval
 from scenarios.page import SECONDS
 from scenarios.simulate import SIDE_BY_SIDE, Ended, Runs, simulated
 from scenarios.streams import Change, Spells, Traffic, Wander
@@ -45,7 +45,7 @@ class Row:
     """One line of a table: a world, how many runs of it, and what is to be reached.
 
     `onset`: when the fault begins, in seconds; None where there is none. `weights`: of the steps, each of
-    which lasts a third of the time, whatever passes. `alone`: one latency check with all of alpha, one step.
+    which lasts a third of the time, whatever passes.
     """
 
     name: str
@@ -57,7 +57,6 @@ class Row:
     check: str | None = None
     alpha: float = 0.01
     passes: bool = False
-    alone: bool = False
     target: str = ""
 
 
@@ -248,7 +247,7 @@ def policy(row: Row) -> Policy:
 
 def batch(row: Row, place: int) -> Json:
     """One batch of a row's runs, as it is written down."""
-    count = min(SIDE_BY_SIDE, row.runs - place * SIDE_BY_SIDE)
+    count = _count(row, place)
     found = simulated(row.traffic, policy(row), runs=count, seed=SEED + place, duration=row.duration)
     return {"row": row.name, "batch": place, "runs": count} | _figures(row, found)
 
@@ -277,67 +276,73 @@ def finished(file: Path) -> dict[tuple[str, int], Json]:
     return {(line["row"], line["batch"]): line for line in lines}
 
 
-def measure(rows: Sequence[Row], file: Path, *, workers: int) -> None:
-    """Plays every batch that is missing and writes it down."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    done = finished(file)
-    missing = [
+def missing(rows: Sequence[Row], file: Path) -> list[tuple[Row, int]]:
+    """The batches that are not written down, or with fewer runs (of an earlier `--runs`)."""
+    done = {key: line["runs"] for key, line in finished(file).items()}
+    return [
         (row, place)
         for row in rows
         for place in range(-(-row.runs // SIDE_BY_SIDE))
-        if (row.name, place) not in done
+        if done.get((row.name, place), 0) < _count(row, place)
     ]
+
+
+def _count(row: Row, place: int) -> int:
+    return min(SIDE_BY_SIDE, row.runs - place * SIDE_BY_SIDE)
+
+
+def measure(rows: Sequence[Row], file: Path, *, workers: int) -> None:
+    """Plays every batch that is missing and writes it down."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    todo = missing(rows, file)
     with ProcessPoolExecutor(workers) as pool, file.open("a") as out:
-        waiting = {pool.submit(batch, row, place): row for row, place in missing}
+        waiting = {pool.submit(batch, row, place): row for row, place in todo}
         for count, each in enumerate(as_completed(waiting), 1):
             out.write(json.dumps(each.result()) + "\n")
             out.flush()
-            sys.stderr.write(f"{count} of {len(missing)}: {waiting[each].name}\n")
+            sys.stderr.write(f"{count} of {len(todo)}: {waiting[each].name}\n")
+
+
+HEALTHY = ("| world | runs | rolled back | 95 % interval | by | target |", "|---|---|---|---|---|---|")
+ILL = (
+    "| fault | runs | median | p90 | mean | missed | false | target |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 def table(rows: Sequence[Row], file: Path) -> list[str]:
     """The rows as Markdown: how many were rolled back, with the exact 95 % bounds, and how late."""
     done = finished(file)
-    lines = ["| world | runs | rolled back | 95 % interval | by | target |", "|---|---|---|---|---|---|"]
-    for row in (row for row in rows if row.onset is None):
-        parts = [line for (name, _), line in done.items() if name == row.name]
-        runs, back = sum(part["runs"] for part in parts), sum(part["falselyBack"] for part in parts)
-        by = {name: sum(part["by"][name] for part in parts) for name in (parts[0]["by"] if parts else ())}
-        said = ", ".join(f"{name} {count}" for name, count in by.items() if count)
-        low, high = interval(back, runs)
-        share = f"{100 * back / max(runs, 1):.2f} %"
-        lines.append(
-            f"| {row.name} | {runs} | {share} | {100 * low:.2f}-{100 * high:.2f} % | {said} | {row.target} |"
-        )
-    slow = [row for row in rows if row.onset is not None]
-    if slow:
-        lines += [
-            "",
-            "| fault | runs | median | p90 | mean | missed | false | target |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-    for row in slow:
-        parts = [line for (name, _), line in done.items() if name == row.name]
-        delays = np.array([np.inf if d is None else d for part in parts for d in part["delays"]])
-        if not len(delays):
-            continue
-        found = delays[np.isfinite(delays)]
-        median, late = np.quantile(delays, [0.5, 0.9], method="higher")
-        mean = f"{found.mean():.1f}" if len(found) else "-"
-        false = sum(part["falselyBack"] for part in parts)
-        lines.append(
-            f"| {row.name} | {len(delays) + false} | {median:.0f} s | {late:.0f} s | {mean} s"
-            f" | {len(delays) - len(found)} | {false} | {row.target} |"
-        )
-    return lines
+    parts = {row.name: [line for (name, _), line in done.items() if name == row.name] for row in rows}
+    healthy = [_healthy(row, parts[row.name]) for row in rows if row.onset is None]
+    ill = [_ill(row, parts[row.name]) for row in rows if row.onset is not None]
+    between = [""] if healthy and ill else []
+    return [*(HEALTHY if healthy else ()), *healthy, *between, *(ILL if ill else ()), *ill]
 
 
-def interval(count: int, runs: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) interval of a probability."""
-    side = (1 - level) / 2
-    low = float(beta.ppf(side, count, runs - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - side, count + 1, runs - count)) if count < runs else 1.0
-    return low, high
+def _healthy(row: Row, parts: Sequence[Json]) -> str:
+    runs, back = sum(part["runs"] for part in parts), sum(part["falselyBack"] for part in parts)
+    by = {name: sum(part["by"][name] for part in parts) for name in (parts[0]["by"] if parts else ())}
+    said = ", ".join(f"{name} {count}" for name, count in by.items() if count)
+    low, high = interval(back, runs)
+    share = f"{100 * back / max(runs, 1):.2f} %"
+    return f"| {row.name} | {runs} | {share} | {100 * low:.2f}-{100 * high:.2f} % | {said} | {row.target} |"
+
+
+def _ill(row: Row, parts: Sequence[Json]) -> str:
+    delays = np.array([np.inf if d is None else d for part in parts for d in part["delays"]])
+    false = sum(part["falselyBack"] for part in parts)
+    found = delays[np.isfinite(delays)]
+    mean = f"{found.mean():.1f} s" if len(found) else "-"
+    median, late = (
+        (f"{each:.0f} s" for each in np.quantile(delays, [0.5, 0.9], method="higher"))
+        if len(delays)
+        else ("-", "-")
+    )
+    return (
+        f"| {row.name} | {len(delays) + false} | {median} | {late} | {mean}"
+        f" | {len(delays) - len(found)} | {false} | {row.target} |"
+    )
 
 
 def main() -> None:

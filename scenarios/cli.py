@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
+from controller.command import Taught
 from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
@@ -93,7 +94,7 @@ def _hush() -> None:
     )
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Taught, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=256, show_default=True, help="How many.")
 @click.option(
@@ -107,13 +108,12 @@ def _hush() -> None:
     help='Write the figures there as JSON; "-" is standard output.',
 )
 def simulate(file: Path, *, runs: int, seed: int | None, out: Path | None) -> None:
-    r"""Run the story in FILE many times, in a world of nothing but traffic, and count what comes of it.
+    """Run the story in FILE many times, in a world of nothing but traffic, and count what comes of it.
 
     How often is a healthy canary rolled back, how fast an ill one, and what would Flagger, Argo Rollouts and
     Kayenta have done with the same requests? The same seed and number of runs bring the same figures.
     Pods are there from the beginning, as many as the last step needs, and weights change at once.
 
-    \b
     Example:
       serin simulate scenarios/latency-doubles.yaml --runs 1000 --json figures.json
     """

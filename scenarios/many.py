@@ -50,7 +50,7 @@ class Figures:
 
     def falsely(self, back_at: Array) -> Mapping[str, float]:
         """How many were rolled back before anything was wrong: the rate and its exact 95 % bounds."""
-        count = int((back_at < np.minimum(self.onset, 1e12)).sum())
+        count = int((np.isfinite(back_at) & (back_at <= self.onset)).sum())
         low, high = interval(count, self.runs)
         return {"rate": count / self.runs, "low": low, "high": high}
 
@@ -114,7 +114,7 @@ def _row(name: str, figures: Figures, back_at: Array) -> tuple[str, ...]:
     false, delay = figures.falsely(back_at), figures.delay(back_at)
     share = f"{100 * false['rate']:.1f} %"
     bounds = f"{100 * false['low']:.1f} to {100 * false['high']:.1f} %"
-    if delay is None:
+    if delay is None or (delay["median"] is None and not delay["missed"]):
         return name, share, bounds, "-", "-", "-"
     late = (f"{delay[each]:.0f} s" if delay[each] is not None else "never" for each in ("median", "p90"))
     return name, share, bounds, *late, str(delay["missed"])
@@ -212,12 +212,14 @@ def _change(fault: ArmFault) -> Change:
 
 def _seen(story: Story) -> tuple[float, ...]:
     """The model servers' buckets, less those in which nothing can be."""
-    bounds = np.array(SECONDS)
-    worst = max([2.0, *(fault.latency_factor for fault in story.arm_faults)])
+    bounds, changes = np.array(SECONDS), [_change(fault) for fault in story.arm_faults]
+    slower = max([2.0, *(change.factor for change in changes)])
+    faster = min([1.0, *(change.factor for change in changes)])
+    later = np.maximum(bounds - sum(change.add for change in changes), 0.0)
     arms: Sequence[Latency] = (story.stable.latency, story.canary.latency)
-    above = np.min([one.cdf(bounds / (4 * worst)) for one in arms], axis=0) < 1 - FAR_OUT
-    below = np.max([one.cdf(bounds * 4) for one in arms], axis=0) > FAR_OUT
-    return tuple(bounds[above & below].tolist())
+    above = np.min([one.cdf(later / (4 * slower)) for one in arms], axis=0) < 1 - FAR_OUT
+    below = np.max([one.cdf(bounds * 4 / faster) for one in arms], axis=0) > FAR_OUT
+    return tuple(bounds[above & below].tolist()) or SECONDS
 
 
 def _summary(values: Array) -> Mapping[str, float | int | None]:

@@ -1,7 +1,8 @@
 """What the peers' rules would have done with the same requests.
 
-They watch the same draws as the evidence does, each check with its own margin. Since they decide nothing
-here, every run goes on to the end: each step lasts as long as it has to, the last one the rest.
+They watch draws of the same world as the evidence does, each check with its own margin. Since they decide
+nothing here, every run goes on to the end: each step lasts as long as it has to, the last one the rest; so
+the draws are not the same from where the evidence has decided something.
 """
 
 from collections.abc import Mapping, Sequence

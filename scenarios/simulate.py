@@ -127,9 +127,14 @@ class _Stage:
             self._decided(counted.end)
             if not len(self.going.index):
                 break
-        self.over.step[self.going.index] = self.going.step
-        self.over.requests[self.going.index] = self.going.requests
+        on = self._on()
+        held = self.going.index[on]
+        self.over.step[held], self.over.requests[held] = self.going.step[on], self.going.requests[on]
         return self.over
+
+    def _on(self) -> Mask:
+        """Which of those that are not put aside are not over."""
+        return np.isinf(self.over.at[self.going.index])
 
     def _begun(self, spec: ev.CheckSpec, count: int) -> Evidence:
         traffic, policy = self.world.traffic, self.policy
@@ -186,7 +191,8 @@ class _Stage:
         going, policy = self.going, self.policy
         terms = np.stack([log_term(one) for one in going.evidence])
         total = log_total(list(terms))
-        self.over.highest[going.index] = np.maximum(self.over.highest[going.index], total)
+        on = self._on()
+        self.over.highest[going.index[on]] = np.maximum(self.over.highest[going.index[on]], total[on])
         failed = total >= np.log(1 / policy.alpha)
         age = now - going.since
         required = [one for one in going.evidence if one.spec.required]
@@ -197,17 +203,17 @@ class _Stage:
         late = age > policy.step_timeout.total_seconds()
         if policy.on_inconclusive is OnDoubt.PROCEED:
             passed |= late
-        given_up = ~failed & late & (policy.on_inconclusive is OnDoubt.ROLL_BACK)
+        given_up = ~failed & ~passed & late & (policy.on_inconclusive is OnDoubt.ROLL_BACK)
         last = going.step == len(policy.steps) - 1
         self._end(failed, Ended.ROLLED_BACK, now, np.argmax(terms, axis=0))
         self._end(given_up, Ended.ROLLED_BACK, now, np.full(len(failed), -1))
-        self._end(passed & last & ~failed & ~given_up, Ended.PROMOTED, now, np.full(len(failed), -1))
-        self._raised(passed & ~last & ~failed & ~given_up, now)
-        self._thinned(np.isinf(self.over.at[going.index]))
+        self._end(passed & last & ~failed, Ended.PROMOTED, now, np.full(len(failed), -1))
+        self._raised(passed & ~last & ~failed, now)
+        self._thinned(self._on())
 
     def _end(self, which: Mask, how: Ended, now: float, check: NDArray[np.intp]) -> None:
         going = self.going
-        new = which & np.isinf(self.over.at[going.index])
+        new = which & self._on()
         runs = going.index[new]
         self.over.ended[runs], self.over.at[runs] = int(how), now
         self.over.check[runs], self.over.step[runs] = check[new], going.step[new]
@@ -247,7 +253,7 @@ def seed_of(seed: int, first: int) -> int:
 def cells_of(counted: Counted, kind: CheckKind) -> Array:
     """What a check compares, by pod (B, P + N, K)."""
     if kind is CheckKind.LATENCY:
-        return counted.latency.astype(np.float32)
+        return counted.latency.astype(float)
     if kind is CheckKind.PREDICTIONS:
-        return counted.predictions.astype(np.float32)
-    return np.stack([counted.requests - counted.failed, counted.failed], axis=-1).astype(np.float32)
+        return counted.predictions.astype(float)
+    return np.stack([counted.requests - counted.failed, counted.failed], axis=-1).astype(float)

@@ -164,8 +164,7 @@ class World:
         seconds = seconds + slow.astype(np.float32).ravel()[pod]
         for change in now:
             if change.add:
-                touched = np.broadcast_to(self._touched(change), slow.shape).ravel()[pod]
-                seconds = np.where(touched, np.log(np.exp(seconds) + change.add), seconds)
+                seconds = np.where(self._meets(change, pod), np.log(np.exp(seconds) + change.add), seconds)
         places = guide(traffic.le).places(_limited(traffic, seconds))
         return self._cells(pod, places, len(traffic.le) + 1)
 
@@ -184,14 +183,15 @@ class World:
     def _predictions(self, pod: Places, now: Sequence[Change]) -> Whole:
         """Cells (B, P + N, K) of what is predicted."""
         traffic = self.traffic
-        said = [traffic.predictions, traffic.canary_predictions or traffic.predictions]
+        chance = self.rng.integers(0, 1 << 16, len(pod), dtype=np.uint16)
+        places = scores(traffic.predictions, traffic.bins)[chance]
+        if traffic.canary_predictions is not None:
+            said = scores(traffic.canary_predictions, traffic.bins)
+            places = np.where(self._of_canary(pod), said[chance], places)
         for change in now:
             if change.predictions is not None:
-                said[int(change.canary)] = change.predictions
-        chance = self.rng.integers(0, 1 << 16, len(pod), dtype=np.uint16)
-        places = scores(said[0], traffic.bins)[chance]
-        if said[1] != said[0]:
-            places = np.where(self._of_canary(pod), scores(said[1], traffic.bins)[chance], places)
+                said = scores(change.predictions, traffic.bins)
+                places = np.where(self._meets(change, pod), said[chance], places)
         return self._cells(pod, places, len(traffic.bins) + 1)
 
     def _cells(self, pod: Places, places: Places, width: int) -> Whole:
@@ -239,6 +239,10 @@ class World:
         among = place < (len(place) if change.pods is None else change.pods)
         return np.asarray(among & (self._canary() == change.canary))
 
+    def _meets(self, change: Change, pod: Places) -> Mask:
+        """Which requests a change concerns."""
+        return np.asarray(self._touched(change)[pod % self.own.shape[1]])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guide:
@@ -266,8 +270,10 @@ def guide(le: tuple[float, ...]) -> Guide:
     cells = 16 * len(le)
     first, per_unit = float(log_le[0]) - 1e-3, cells / (float(log_le[-1] - log_le[0]) + 2e-3)
     edges = first + np.arange(cells + 1) / per_unit
+    # a log latency's cell is known to 32 bits: a bound so near to an edge may be met from either side
     below = np.searchsorted(log_le, edges - 1e-5).astype(np.int32)
-    depth = int(np.max(np.append(below[1:], len(le)) - below)) if len(le) > 1 else 1
+    above = np.searchsorted(log_le, edges[1:] + 1e-5).astype(np.int32)
+    depth = int(np.max(np.append(above, len(le)) - below))
     return Guide(np.append(log_le, np.float32(np.inf)), first, per_unit, below, max(depth, 1))
 
 
@@ -289,6 +295,6 @@ def _wandered(path: Array, wander: Wander, rng: np.random.Generator, seconds: fl
 
 def _limited(traffic: Traffic, log_seconds: NDArray[np.float32]) -> NDArray[np.float32]:
     if traffic.quantised:
-        steps = np.ceil(np.exp(log_seconds) / traffic.quantised - 1e-6)
+        steps = np.maximum(np.ceil(np.exp(log_seconds) / traffic.quantised - 1e-6), 1)
         log_seconds = np.log(steps * traffic.quantised - 1e-7).astype(np.float32)
     return np.minimum(log_seconds, np.float32(np.log(traffic.timeout)))
