@@ -16,14 +16,10 @@ from analysis.packing import rounded
 from analysis.proportions import Array, Integers, Mask
 
 SPANS = np.array([10.0, 40.0, 160.0])  # s; the first two for phi, the last for lasting differences
-LASTING = 2  # which of them that is
 PRIOR_CORRELATION, PRIOR_DF = 0.02 * 10.0 / SPANS[:2], 6.0  # of a pod's requests, and how sure we are
 PRIOR_SPREAD, PRIOR_SPREAD_DF = 0.03, 4.0  # of pods' log latency
 RARELY = 0.01  # asked every ten seconds; at two standard errors one quiet run in twelve was called noisy
 FEW = 3  # stable pods; with fewer nothing can be measured between them
-# A burst of one node is not how nodes scatter: it counts as so many times what is usual. Bursts are what
-# nodes are held to each other for; in phi they would make every fault slower, for half an hour.
-OUTLIER = 4.0
 FADE = 1800.0  # s; what was measured fades with this time constant
 MOST_NODES = 32  # stable nodes followed; the controller reads at most 20 pods
 
@@ -96,9 +92,7 @@ def observed(dispersion: Dispersion, n: Array, k: Array, *, seconds: Array) -> D
 def _close(n: Array, k: Array, length: Array, sums: Array, *, span: int, closing: Mask) -> None:
     """Scores one span's windows where they are `closing`, and adds them to the next longer ones; in place."""
     fade = np.exp(-length[..., span] / FADE)[..., None]
-    usual = np.maximum(sums[..., span, 1] / np.maximum(sums[..., span, 0], 1.0), 1.0)
-    most = OUTLIER * usual if span < LASTING else np.full_like(usual, np.inf)
-    new = _scatter(n[..., span, :], k[..., span, :], length[..., span], most=most)
+    new = _scatter(n[..., span, :], k[..., span, :], length[..., span])
     scored = sums[..., span, :] * fade + new
     sums[..., span, :] = np.where(closing[..., None], scored, sums[..., span, :])
     for values, over in (
@@ -178,11 +172,8 @@ def lasting_ratio(spread_of_pods: Array, *, stable_nodes: Integers, canary_nodes
     return np.asarray(np.exp(t * spread_of_pods * per_node))
 
 
-def _scatter(n: Array, k: Array, length: Array, *, most: Array) -> Array:
-    """What closed windows add to `sums` (..., 5), by requests and hits (..., P); 0 where they say nothing.
-
-    No node's squared deviation counts more than `most` (...).
-    """
+def _scatter(n: Array, k: Array, length: Array) -> Array:
+    """What closed windows add to `sums` (..., 5), by requests and hits (..., P); 0 where they say nothing."""
     some, whole = n > 0, n.sum(axis=-1)
     nodes = some.sum(axis=-1)
     p = k.sum(axis=-1) / np.maximum(whole, 1.0)
@@ -190,7 +181,7 @@ def _scatter(n: Array, k: Array, length: Array, *, most: Array) -> Array:
     p, nodes = np.where(odd, 0.5, p)[..., None], np.maximum(nodes, 1)
     hits = n * p * (1 - p)
     own = np.where(some, hits * (1 - n / np.maximum(whole, 1.0)[..., None]), np.inf)
-    z2 = np.minimum((k - n * p) ** 2 / np.maximum(own, 1e-12), most[..., None]).sum(axis=-1) / nodes
+    z2 = ((k - n * p) ** 2 / np.maximum(own, 1e-12)).sum(axis=-1) / nodes
     entries = np.stack([np.ones_like(z2), z2, whole / nodes, hits.sum(axis=-1) / nodes, length], axis=-1)
     return np.asarray(np.where(odd[..., None], 0.0, (nodes - 1.0)[..., None] * entries))
 

@@ -98,7 +98,7 @@ def _hush() -> None:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--runs", type=click.IntRange(1, 1_000_000), default=256, show_default=True, help="How many.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), help="Of all chances; the story's own if not given."
+    "--seed", type=click.IntRange(0, 2**32 - 1), help="Of all chances; the story's own if not given."
 )
 @click.option(
     "--json",
