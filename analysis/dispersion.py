@@ -95,12 +95,8 @@ def _close(n: Array, k: Array, length: Array, sums: Array, *, span: int, closing
     new = _scatter(n[..., span, :], k[..., span, :], length[..., span])
     scored = sums[..., span, :] * fade + new
     sums[..., span, :] = np.where(closing[..., None], scored, sums[..., span, :])
-    for values, over in (
-        (n, closing[..., None]),
-        (k, closing[..., None]),
-        (length[..., None], closing[..., None]),
-    ):
-        closed = np.where(over, values[..., span, :], 0.0)
+    for values in (n, k, length[..., None]):
+        closed = np.where(closing[..., None], values[..., span, :], 0.0)
         if span + 1 < len(SPANS):
             values[..., span + 1, :] += closed
         values[..., span, :] -= closed

@@ -39,7 +39,7 @@ from analysis.informed import Informed
 from analysis.packing import NEVER, rounded
 from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
 from analysis.samples import Sample
-from analysis.state import LENSES, PROOFS, SHARES, CheckKind, CheckSpec, Evidence, normalised
+from analysis.state import LENSES, SHARES, CheckKind, CheckSpec, Evidence, normalised
 
 __all__ = [
     "EVIDENCE_VERSION",
@@ -212,10 +212,6 @@ def latency_margin(evidence: Evidence) -> Array:
     return np.asarray(np.where(known, np.maximum(allowed, luck), allowed))
 
 
-def _no_passing(spec: CheckSpec, several: tuple[int, ...] = ()) -> Array:
-    return np.zeros((*several, PROOFS[spec.kind], len(WAY_TO_ALIKE)))
-
-
 def _step_forgotten(
     evidence: Evidence, at: Array | float, *, warm_up: Array | float = tracks.WARM_UP
 ) -> Evidence:
@@ -228,8 +224,8 @@ def _step_forgotten(
         memory=cells.step_forgotten(evidence.memory),
         tracks=tracks.fresh(groups=groups, lenses=lenses, warm_up=warm_up, several=several),
         informed=informed.restarted(evidence.informed, groups),
-        passing=_no_passing(evidence.spec, several),
-        tally=np.zeros((*several, 4)),
+        passing=np.zeros_like(evidence.passing),
+        tally=np.zeros_like(evidence.tally),
     )
 
 

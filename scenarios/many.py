@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from analysis.proportions import Array
 from controller import planning, resource
@@ -122,10 +122,10 @@ def _row(name: str, figures: Figures, back_at: Array) -> tuple[str, ...]:
 
 def interval(count: int, runs: int, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a probability (Clopper, Pearson 1934)."""
-    side = (1 - level) / 2
-    low = float(beta.ppf(side, count, runs - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - side, count + 1, runs - count)) if count < runs else 1.0
-    return low, high
+    if not runs:
+        return 0.0, 1.0
+    found = binomtest(count, runs).proportion_ci(level)
+    return float(found.low), float(found.high)
 
 
 def traffic_of(story: Story, policy: Policy) -> Traffic:
