@@ -2,7 +2,8 @@
 
 The three tracks (`tracks`) bet on the clock: whatever a healthy step has cost them is gone. This
 capital is lost only where the belief was wrong, so that it needs no shares for steps or starts: one
-product for the whole run. Most of it is there still for the last step.
+product for the whole run. On quiet traffic most of it is there still for the last step; shocks that both arms
+feel cost it (record 11).
 
 Symbols: N groups of canary nodes, J factors, L lenses; leading axes (...) are canaries side by side.
 """
