@@ -257,11 +257,17 @@ class _Server:
         self._session.close()
 
     def answer(self, asked: _Asked) -> _Said:
-        """What is known of each pod at the instant that is asked for; raises `Unanswered`."""
+        """What is known of each pod at the instant that is asked for; raises `Unanswered`.
+
+        Nothing of a pod whose scrape came in between: it had begun before that instant, so some of the
+        answers would have it and some not.
+        """
         ends = monotonic() + self._timeout
         scraped = self._scraped(asked, ends)
         found = {name: self._ask(name, asked, ends) for name in asked.series}
-        return {pod: self._of(pod, scraped.get(pod, {}), found, asked) for pod in asked.pods}
+        still = self._scraped(asked, ends)
+        whole = (pod for pod in asked.pods if scraped.get(pod) == still.get(pod))
+        return {pod: self._of(pod, scraped.get(pod, {}), found, asked) for pod in whole}
 
     def _scraped(self, asked: _Asked, ends: float) -> Mapping[str, Mapping[Target, float]]:
         """When each target of each pod was scraped last."""

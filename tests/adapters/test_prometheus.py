@@ -190,7 +190,13 @@ async def asking(scraped: Any, *, patience: float = 5.0, clock: Any = None) -> A
         try:
             yield Asking(source, server)
         finally:
-            await source.close()
+            await ended(source)
+
+
+async def ended(source: Prometheus) -> None:
+    """Closed, and its threads gone: one that connects in the server's last moment leaves a socket behind."""
+    await source.close()
+    await asyncio.to_thread(source._pool.shutdown)
 
 
 async def until(true: Callable[[], bool], source: Prometheus) -> None:
@@ -465,6 +471,39 @@ async def test_an_answer_that_trickles_is_given_up_in_time() -> None:
         assert "too slow" in asked.trouble
 
 
+async def test_a_scrape_that_comes_between_the_queries_waits_for_the_next_round() -> None:
+    """It began before the instant that is asked for and ended after the first answer."""
+    scraped = Scraped("a", "b")
+    scraped.requests("b", 7)
+    times = iter([NOW, NOW, NOW, NOW + 0.25, NOW + 0.25, NOW + 0.25])
+    seen: list[float] = []
+
+    async def up() -> web.StreamResponse:
+        seen.append(next(times, NOW + 0.25))
+        return web.json_response(vector((of("a"), seen[-1]), (of("b"), NOW)))
+
+    async def counters() -> web.StreamResponse:
+        count = 100 if len(seen) < 3 else 130  # the new scrape is there with the second round's counters
+        return web.json_response(
+            vector(
+                *(
+                    (of(pod, reporter="destination", response_code="200"), n)
+                    for pod, n in (("a", count), ("b", 107))
+                )
+            )
+        )
+
+    scraped.instead = {"up": up, "istio_requests_total": counters}
+    found = []
+    async with asking(scraped) as asked:
+        asked.source.on_news = lambda _run: found.append(asked.source.read(RUN))
+        asked.source.watch(RUN, [pod("a"), pod("b")], [ERRORS])
+        await until(lambda: len(found) >= 3, asked.source)
+    of_a = [(one["a"].at, one["a"].requests) for one in found[:3]]
+    assert of_a == [(NOW, Counts(100, 0)), (NOW, Counts(100, 0)), (NOW + 0.25, Counts(130, 0))]
+    assert {one["b"].at for one in found} == {NOW}
+
+
 async def test_queries_share_the_round_s_time() -> None:
     scraped = Scraped("a")
 
@@ -577,7 +616,7 @@ async def scraping(folder: Path, pages: Pages, **paths: str) -> AsyncIterator[Pr
             try:
                 yield source
             finally:
-                await source.close()
+                await ended(source)
 
 
 @pytest.mark.live
