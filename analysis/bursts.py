@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.packing import NEVER, rounded
+from analysis.packing import NEVER, lessened, rounded
 from analysis.proportions import Array
 
 MARKS = 8  # windows a burst is sought in are this fine a part of the tolerance
@@ -70,6 +70,14 @@ def after(bursts: Bursts, gain: Array, *, before: Array, middle: Array, toleranc
 def rounded_to_32_bits(bursts: Bursts) -> Bursts:
     """As `checkpoint.save` keeps it."""
     return Bursts(rounded(bursts.over), bursts.marks, rounded(bursts.windows))
+
+
+def shortened(bursts: Bursts) -> Bursts:
+    """The same with the many windows in 16 bits each, never more than they were.
+
+    For windows that stand still: what changes a little with every tick would be rounded down as often.
+    """
+    return Bursts(rounded(bursts.over), bursts.marks, lessened(bursts.windows))
 
 
 def within(capital: Array) -> Array:

@@ -13,7 +13,7 @@ from analysis.proportions import WAY_TO_ALIKE
 from analysis.quantiles import ROUNDED
 from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
 
-EVIDENCE_VERSION = 4  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 5  # raised when what is saved, or what it means, changes
 ALIKE = -1  # bounds: the canary's are stable's
 
 

@@ -289,7 +289,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
     )
     return replace(
         evidence,
-        tracks=tracks.rounded_to_32_bits(moved),
+        tracks=tracks.kept(moved),
         informed=_informed(evidence, tick, stable, bet_on, odds, phi=phi, start=start, end=end),
         passing=rounded(np.clip(evidence.passing + better / phi[..., None, None], -LIMIT, LIMIT)),
         tally=evidence.tally + _hits(asked, tick),

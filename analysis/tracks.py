@@ -170,14 +170,14 @@ def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
     return within(top + np.log(np.maximum(total, 5e-324)))
 
 
-def rounded_to_32_bits(tracks: Tracks) -> Tracks:
+def kept(tracks: Tracks) -> Tracks:
     """As `checkpoint.save` keeps it."""
     return replace(
         tracks,
         whole=rounded(tracks.whole),
         base=rounded(tracks.base),
         without=rounded(tracks.without),
-        bursts=bursts.rounded_to_32_bits(tracks.bursts),
+        bursts=bursts.shortened(tracks.bursts),
     )
 
 

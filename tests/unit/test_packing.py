@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from analysis.packing import LARGEST, NEVER, packed, rounded, unpacked
+from analysis.packing import LARGEST, NEVER, lessened, packed, rounded, unpacked
 
 SHAPES = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 COUNTS = st.sampled_from([255, 65_535, 2**32 - 1]).flatmap(lambda most: st.integers(0, most)).map(float)
@@ -42,6 +42,21 @@ def test_the_first_can_be_had_without_knowing_the_rest(values: list[np.ndarray])
 def test_rounding_twice_is_rounding_once(value: np.ndarray) -> None:
     small = np.clip(value, -1e30, 1e30)
     assert rounded(rounded(small)).tobytes() == rounded(small).tobytes()
+
+
+@given(FINITE)
+def test_lessened_numbers_are_near_and_never_larger(value: np.ndarray) -> None:
+    small = rounded(np.clip(value, -1e30, 1e30))
+    less = lessened(small)
+    assert (less <= small).all()
+    assert (small - less <= np.abs(small) / 2**7 + 1e-37).all()
+    assert lessened(less).tobytes() == less.tobytes()
+
+
+def test_lessened_numbers_cost_half() -> None:
+    noise = np.random.default_rng(3).uniform(-700, 700, 400)
+    assert len(packed([lessened(noise)])) < 0.6 * len(packed([rounded(noise)]))
+    assert lessened(np.array([700.0, -700.0, 0.0])).tolist() == [700.0, -700.0, 0.0]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
