@@ -80,7 +80,7 @@ def arranged(
 ) -> Tick:
     """The arms as a tick, its rows in the order of these nodes; more than there is room for share rows."""
     rows, canary_rows = max(min(len(nodes), MOST_NODES), 1), max(min(len(groups), MOST_GROUPS), 1)
-    counts = kind is CheckKind.ERROR_RATE
+    counts = kind.counted
     return Tick(
         np.array(start),
         np.array(end),
@@ -104,7 +104,7 @@ def blank(
     several: tuple[int, ...] = (),
 ) -> Memory:
     """Nothing learned yet, in these buckets; `several`: of as many canaries."""
-    counts = kind is CheckKind.ERROR_RATE
+    counts = kind.counted
     stable = np.zeros((*several, 2 if counts else len(le) + 1))
     canary = np.zeros((*several, 2 if counts else len(canary_le) + 1))
     recent = np.zeros((*several, len(MEMORIES), stable.shape[-1]))
@@ -212,7 +212,7 @@ def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> Array:
 
 
 def _fitting(kind: CheckKind, sample: Sample) -> list[PodSample]:
-    shape = Counts if kind is CheckKind.ERROR_RATE else Histogram
+    shape = Counts if kind.counted else Histogram
     return [pod for pod in sample.pods if isinstance(pod.value, shape)]
 
 

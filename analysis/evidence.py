@@ -157,6 +157,15 @@ def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) ->
     if spec.kind is CheckKind.ERROR_RATE:
         rho, delta = 1 + spec.max_increase * widened, spec.plus * widened
         return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
+    if spec.kind is CheckKind.PROPORTION:
+        return proportions.share_question(
+            stable,
+            max_increase=spec.max_increase * widened,
+            plus=spec.plus * widened,
+            # some of what is left of it, where twice the margin would be all
+            max_decrease=min(spec.max_decrease * widened, (1 + spec.max_decrease) / 2),
+            ready=ready,
+        )
     if spec.kind is CheckKind.PREDICTIONS:
         tolerance = min(spec.tolerance * widened, 0.99)
         return distributions.drift_question(

@@ -47,8 +47,9 @@ class CheckJudgement:
 
     `log_e` is the check's term of the run's sum, log(share x E); the run fails when
     the sum reaches log(1/alpha). `estimate` and `interval` are in the check's own unit: a ratio of
-    quantiles, a difference of rates, a total variation distance; None while not estimable. The
+    quantiles or of shares, a difference of rates, a total variation distance; None while not estimable. The
     interval holds at all times at once with probability 1 - alpha, for a step that does not change.
+    A proportion's `shares` are the canary's and stable's.
     """
 
     name: str
@@ -59,8 +60,10 @@ class CheckJudgement:
     interval: tuple[float, float] | None = None
     canary_requests: int = 0
     stable_requests: int = 0
-    canary_hits: int = 0  # canary requests beyond the margin's threshold (or errors)
-    expected_hits: float = 0.0  # at most so many, were the canary as stable at the margin
+    canary_hits: int = 0  # canary requests beyond the margin's threshold (or errors, or a proportion's hits)
+    # At most so many, were the canary as stable at the margin; at least, where fewer are worse.
+    expected_hits: float = 0.0
+    shares: tuple[float, float] | None = None
     threshold: float | None = None  # seconds for latency
     note: str = ""  # a caveat for people: coarse buckets, one pod, load parity
 
@@ -148,6 +151,9 @@ def _check(
     usable = asked is not None and asked.ready
     allowed = float(asked.rho[0] * rate + asked.delta[0]) if asked is not None and usable else rate
     estimate, interval = _figures(evidence, alpha)
+    expected = float(min(allowed, 1.0) * n_c)
+    if spec.max_decrease:  # the question counts those without a hit
+        k_c, expected = n_c - k_c, float(n_c) - expected
     return CheckJudgement(
         name=spec.name,
         verdict=Verdict.FAIL if failed else Verdict(int(verdicts(evidence, beta=beta, now=now))),
@@ -158,7 +164,8 @@ def _check(
         canary_requests=int(evidence.memory.step_canary.sum()),
         stable_requests=int(evidence.memory.step_stable.sum()),
         canary_hits=int(k_c),
-        expected_hits=float(min(allowed, 1.0) * n_c),
+        expected_hits=expected,
+        shares=_shares(evidence),
         threshold=_threshold(evidence),
         note="; ".join([*_notes(evidence), *([] if failed else _pass_notes(spec))]),
     )
@@ -181,10 +188,29 @@ def _figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[floa
         k, n = np.array([canary[1], stable[1]]), np.array([canary.sum(), stable.sum()])
         low, high = proportions.rate_interval(k, n, error=alpha / 2, temper=float(evidence.phi))
         return float(k[0] / n[0] - k[1] / n[1]), (float(low[0] - high[1]), float(high[0] - low[1]))
+    if spec.kind is CheckKind.PROPORTION:
+        return _proportion_figures(evidence, alpha)
     if spec.kind is CheckKind.PREDICTIONS:
         interval = distributions.distance_interval(stable, canary, error=alpha, temper=float(evidence.phi))
         return distributions.distance(stable, canary), interval
     return _latency_figures(evidence, alpha)
+
+
+def _shares(evidence: Evidence) -> tuple[float, float] | None:
+    """The canary's and stable's share of hits in this step; None for other checks and without trials."""
+    stable, canary = evidence.memory.step_stable, evidence.memory.step_canary
+    if evidence.spec.kind is not CheckKind.PROPORTION or stable.sum() <= 0 or canary.sum() <= 0:
+        return None
+    return float(canary[1] / canary.sum()), float(stable[1] / stable.sum())
+
+
+def _proportion_figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[float, float] | None]:
+    """The ratio of shares; None where stable's may be zero."""
+    stable, canary = evidence.memory.step_stable, evidence.memory.step_canary
+    k, n = np.array([canary[1], stable[1]]), np.array([canary.sum(), stable.sum()])
+    low, high = proportions.rate_interval(k, n, error=alpha / 2, temper=float(evidence.phi))
+    estimate = None if k[1] == 0 else float(k[0] / n[0] / (k[1] / n[1]))
+    return estimate, None if low[1] <= 0 else (float(low[0] / high[1]), float(high[0] / low[1]))
 
 
 def _latency_figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[float, float] | None]:

@@ -134,11 +134,11 @@ def begin(
 
     A threshold is the check's own margin: the canary's reading may be `1 + max_increase` times stable's,
     and `plus` more. With `max_increase=-1` it is `plus` alone, whatever stable reads: `plus=0.01` for
-    errors is Flagger's `request-success-rate` with a minimum of 99. Kayenta knows the ratio only
-    (`allowedIncrease`). For predictions the thresholds look at the stability index, Kayenta at a mean that
-    changes either way.
+    errors is Flagger's `request-success-rate` with a minimum of 99. With a `max_decrease` the reading may be
+    that much lower. Kayenta knows the ratio only (`allowedIncrease`, `allowedDecrease`). For predictions the
+    thresholds look at the stability index, Kayenta at a mean that changes either way.
     """
-    cells = (2, 2 if spec.kind is CheckKind.ERROR_RATE else len(le) + 1)
+    cells = (2, 2 if spec.kind.counted else len(le) + 1)
     points = MOST_POINTS if rule.peer is Peer.KAYENTA else 0
     return Watched(
         rule=rule,
@@ -193,7 +193,7 @@ def _reading(watched: Watched, stable: float, canary: float) -> str:
         return "its metric had no value"
     if watched.spec.kind is CheckKind.PREDICTIONS and watched.rule.peer is not Peer.KAYENTA:
         return f"its metric read a PSI of {canary:.2f}"
-    if watched.spec.kind is CheckKind.ERROR_RATE or stable == 0:
+    if watched.spec.kind.counted or stable == 0:
         return f"its metric read {canary:.3g} against {stable:.3g}"
     return f"its metric read x{canary / stable:.2f}"
 
@@ -226,8 +226,8 @@ def _looked(watched: Watched, steps: Integers) -> Watched:
 
 def _read(watched: Watched, window: Array) -> Array:
     """Both arms' readings (..., 2) of a window (..., 2, K)."""
-    if watched.spec.kind is CheckKind.ERROR_RATE:
-        return readings.error_rate(window)
+    if watched.spec.kind.counted:
+        return readings.share(window)
     if watched.spec.kind is CheckKind.LATENCY:
         return readings.histogram_quantile(window, watched.le, watched.spec.quantile)
     if watched.rule.peer is Peer.KAYENTA:
@@ -244,7 +244,9 @@ def _beyond(watched: Watched, read: Array) -> Mask:
     else:
         ratio = 1 + spec.max_increase
         limit = spec.plus + (ratio * stable if ratio > 0 else np.zeros_like(stable))
-    above = canary > limit
+    if spec.max_decrease:
+        limit = (1 - spec.max_decrease) * stable
+    above = canary < limit if spec.max_decrease else canary > limit
     if watched.rule.peer is Peer.FLAGGER:
         return np.asarray(above | np.isnan(canary) | np.isnan(limit))
     return np.asarray(above)
@@ -294,7 +296,10 @@ def _judged(points: Array, spec: CheckSpec, due: Mask) -> Mask:
     stable, canary = some[:, 0], some[:, 1]
     either = spec.kind is CheckKind.PREDICTIONS
     failed = ~there.any(axis=-1).all(axis=-1)
-    failed |= _higher(canary, stable, allowed=1.0 if either else 1 + spec.max_increase)
+    if spec.max_decrease:
+        failed |= _higher(stable, canary, allowed=1 / (1 - spec.max_decrease))
+    else:
+        failed |= _higher(canary, stable, allowed=1.0 if either else 1 + spec.max_increase)
     if either:
         failed |= _higher(stable, canary, allowed=1.0)
     out = np.zeros(due.size, dtype=bool)

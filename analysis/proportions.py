@@ -10,7 +10,8 @@ groups of canary nodes. Leading axes (...) are canaries, judged side by side.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ Integers = NDArray[np.int64]
 # that small are found late whatever is bet on them, so the larger ones get more.
 EFFECTS = np.array([0.25, 0.8, 1.6, 3.0])
 EFFECT_WEIGHTS = np.array([0.15, 0.25, 0.35, 0.25])
+# Of clicks a quarter more or less is much, and thousands of trials can show it. With the effects above a
+# share of .4 that falls by 22 % (margin 15 %, 50 trials a second in each arm) took 400 s to find, not 180.
+FINER_EFFECTS = (0.12, 0.3, 0.8, 2.5)
 # Towards a Pass: how far from the margin to a canary exactly like stable, in log-odds. With a whole
 # grid instead of these two, identical arms passed x1.2 a quarter later.
 WAY_TO_ALIKE = np.array([0.5, 1.0])
@@ -45,7 +49,7 @@ class Question:
 
     `stable` and `canary` say which cells of each arm are hits: a 0/1 mask (..., K, L), or `Above`. `q` is
     stable's rate as guessed, `rho` and `delta` the margin, `alike` the rate of a canary that is exactly like
-    stable (all (..., L)). `ready` (...): whether it can be asked.
+    stable (all (..., L)). `ready` (...): whether it can be asked. `effects`: how far beyond it bets go.
     """
 
     stable: Array | Above
@@ -55,6 +59,7 @@ class Question:
     delta: Array
     alike: Array
     ready: Mask
+    effects: tuple[float, ...] = tuple(EFFECTS.tolist())
 
     @property
     def line(self) -> Array:
@@ -63,7 +68,7 @@ class Question:
 
     def worse(self) -> Array:
         """Alternatives (..., L, E) beyond the margin, by effect."""
-        return _rate(logit(np.clip(self.line, EDGE, 1 - EDGE))[..., None] + EFFECTS)
+        return _rate(logit(np.clip(self.line, EDGE, 1 - EDGE))[..., None] + np.array(self.effects))
 
     def better(self) -> Array:
         """Alternatives (..., L, 2) within the margin, on the way to a canary like stable."""
@@ -74,11 +79,11 @@ class Question:
     def joined(self, other: "Question") -> "Question":
         """Both questions' lenses, these first; for masks only."""
         one, other = self.spread(), other.spread()
-        together = {
+        together: dict[str, Any] = {
             name: np.concatenate([getattr(one, name), getattr(other, name)], axis=-1)
             for name in ("stable", "canary", "q", "rho", "delta", "alike")
         }
-        return Question(**together, ready=self.ready & other.ready)
+        return replace(self, **together, ready=self.ready & other.ready)
 
     def spread(self) -> "Question":
         """The same with every field as large as its largest."""
@@ -89,13 +94,12 @@ class Question:
                 return marked
             return np.broadcast_to(marked, (*several, marked.shape[-2], lenses))
 
-        return Question(
+        return replace(
+            self,
             stable=wide(self.stable),
             canary=wide(self.canary),
-            q=self.q,
             rho=np.broadcast_to(self.rho, self.q.shape),
             delta=np.broadcast_to(self.delta, self.q.shape),
-            alike=self.alike,
             ready=np.broadcast_to(self.ready, several),
         )
 
@@ -109,6 +113,22 @@ def error_question(recent: Array, *, rho: float, delta: float, ready: Mask) -> Q
     mask = np.array([[0.0], [1.0]])
     q = (recent[..., 1:] + 0.5) / (recent.sum(axis=-1, keepdims=True) + 100.0)
     return Question(mask, mask, q, np.full(1, rho), np.full(1, delta), q, ready)
+
+
+def share_question(
+    recent: Array, *, max_increase: float, plus: float, max_decrease: float, ready: Mask
+) -> Question:
+    """Is the canary's share of hits beyond the margin: above, or with a `max_decrease` (d) below it?
+
+    `recent` (..., 2) holds stable's trials without and with a hit. What counts is the harm: where less is
+    worse, the trials without a hit, and `p_c >= (1 - d) p_s` is `1 - p_c <= (1 - d) (1 - p_s) + d`, exactly.
+    The guess has half a trial of either sort added, so that it is neither 0 nor 1.
+    """
+    harm = 0 if max_decrease else 1
+    mask = np.eye(2)[:, harm : harm + 1]
+    q = (recent[..., harm : harm + 1] + 0.5) / (recent.sum(axis=-1, keepdims=True) + 1.0)
+    rho, delta = (1 - max_decrease, max_decrease) if max_decrease else (1 + max_increase, plus)
+    return Question(mask, mask, q, np.full(1, rho), np.full(1, delta), q, ready, FINER_EFFECTS)
 
 
 def projection(

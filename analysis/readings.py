@@ -41,8 +41,8 @@ def histogram_quantile(cells: Array, le: tuple[float, ...], level: float) -> Arr
     return read
 
 
-def error_rate(cells: Array) -> Array:
-    """The share (...) with an error, of cells (..., 2) without and with one; NaN without requests."""
+def share(cells: Array) -> Array:
+    """The share (...) of the second, of cells (..., 2) without and with an error or hit; NaN without any."""
     rate: Array = cells[..., 1] / _known(cells.sum(axis=-1))
     return rate
 

@@ -22,6 +22,12 @@ class CheckKind(StrEnum):
     LATENCY = "Latency"
     ERROR_RATE = "ErrorRate"
     PREDICTIONS = "Predictions"
+    PROPORTION = "Proportion"
+
+    @property
+    def counted(self) -> bool:
+        """Whether it compares how many of how many, not histograms."""
+        return self in {CheckKind.ERROR_RATE, CheckKind.PROPORTION}
 
 
 # Mass of the questions each kind of check asks at once.
@@ -29,18 +35,21 @@ LENSES: Mapping[CheckKind, Array] = {
     CheckKind.LATENCY: np.full(len(MEMORIES), 1 / len(MEMORIES)),
     CheckKind.ERROR_RATE: np.ones(1),
     CheckKind.PREDICTIONS: np.array([distributions.WITNESS, distributions.HALF, distributions.HALF]),
+    CheckKind.PROPORTION: np.ones(1),
 }
 # How many questions are asked at once on whole distributions, and in how many ways a canary may differ.
 INFORMED: Mapping[CheckKind, tuple[int, int]] = {
     CheckKind.LATENCY: (len(MEMORIES), len(shifts.FACTORS)),
     CheckKind.ERROR_RATE: (1, 1),
     CheckKind.PREDICTIONS: (1, drift.WAYS),
+    CheckKind.PROPORTION: (1, 1),
 }
 # How many a Pass needs an answer to.
 PROOFS: Mapping[CheckKind, int] = {
     CheckKind.LATENCY: len(MEMORIES),
     CheckKind.ERROR_RATE: 1,
     CheckKind.PREDICTIONS: 5,
+    CheckKind.PROPORTION: 1,
 }
 
 
@@ -50,6 +59,8 @@ class CheckSpec:
 
     `max_increase` is relative (0.2 = +20 %); `plus` is absolute, a fraction of requests; `tolerance`
     a total variation distance; `share` a part of alpha, already normalised over the plan's checks.
+    `max_decrease` is relative as well, and above 0 only where less of something is the harm. `counters`
+    name a proportion's hits and trials for whoever reads them.
     """
 
     name: str
@@ -57,9 +68,11 @@ class CheckSpec:
     quantile: float = 0.95
     max_increase: float = 0.0
     plus: float = 0.0
+    max_decrease: float = 0.0
     tolerance: float = 0.05
     required: bool = True
     share: float = 1.0
+    counters: tuple[str, ...] = ()
 
 
 # Latency first: most regressions of a model show there, and fastest.
@@ -67,6 +80,7 @@ SHARES: Mapping[CheckKind, float] = {
     CheckKind.LATENCY: 0.45,
     CheckKind.ERROR_RATE: 0.35,
     CheckKind.PREDICTIONS: 0.20,
+    CheckKind.PROPORTION: 0.10,
 }
 
 
@@ -136,8 +150,8 @@ class Evidence:
 
     @property
     def informed_share(self) -> float:
-        """How much of the capital is bet as whole distributions advise; of errors there is none."""
-        return 0.0 if self.spec.kind is CheckKind.ERROR_RATE else informed.SHARE
+        """How much of the capital is bet as whole distributions advise; of counts there is none."""
+        return 0.0 if self.spec.kind.counted else informed.SHARE
 
     @property
     def log_e(self) -> Array:

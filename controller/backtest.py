@@ -4,7 +4,7 @@ A tick file holds one JSON object a line: `t` (seconds, when the tick ended), `w
 canary in it), and for each arm the requests, errors and histograms counted in it, by pod where known.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from analysis import evidence as ev
-from analysis.evidence import CheckKind, Evidence
+from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.judge import Judgement, Verdict, judge
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
 from controller import gather, rivals
@@ -38,6 +38,13 @@ class Buckets(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: tuple[int, ...]
 
 
+class Hits(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Trials, and those with a hit."""
+
+    trials: int
+    hits: int
+
+
 class Served(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one pod, or a whole arm, counted."""
 
@@ -45,6 +52,7 @@ class Served(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     errors: int = 0
     latency: Buckets | None = None
     predictions: Buckets | None = None
+    proportions: Mapping[str, Hits] = {}
     name: str = "all"
 
 
@@ -110,6 +118,7 @@ def _miscounted(one: Served, *, where: str) -> Iterator[str]:
         yield f"{where}.requests: more than {LARGEST:g} in one tick; give this tick's count"
     if not 0 <= one.errors <= one.requests:
         yield f"{where}.errors: {one.errors} of {one.requests} requests; give 0 to all of them"
+    yield from _uncountable(one.proportions, where=f"{where}.proportions")
     for name, buckets in (("latency", one.latency), ("predictions", one.predictions)):
         if buckets is None:
             continue
@@ -122,6 +131,13 @@ def _miscounted(one: Served, *, where: str) -> Iterator[str]:
             yield f"{where}.{name}.count: {counts}; give one more than bounds"
         if not all(0 <= count <= LARGEST for count in buckets.count):
             yield f"{where}.{name}.count: a count below 0 or above {LARGEST:g}; give counts of this tick"
+
+
+def _uncountable(proportions: Mapping[str, Hits], *, where: str) -> Iterator[str]:
+    for name, one in proportions.items():
+        if not 0 <= one.hits <= one.trials <= LARGEST:
+            counted = f"{one.hits} hits of {one.trials} trials"
+            yield f"{where}.{name}: {counted}; give this tick's, 0 to all of them"
 
 
 def replay(ticks: Iterable[Line], policy: Policy) -> Outcome:
@@ -149,7 +165,7 @@ def compared(ticks: Sequence[Line], policy: Policy) -> list[Json]:
     """What the peers' rules would have done with the same ticks, one entry a rule."""
     starts = [ticks[0].t - 1.0, *(tick.t for tick in ticks[:-1])]
     of_checks = [
-        (spec, [_samples(spec.kind, tick, start) for tick, start in zip(ticks, starts, strict=True)])
+        (spec, [_samples(spec, tick, start) for tick, start in zip(ticks, starts, strict=True)])
         for spec in policy.checks
     ]
     seen = [(spec, each) for spec, each in of_checks if any(stable.pods for stable, _ in each)]
@@ -189,23 +205,26 @@ def told(result: Json) -> Iterator[str]:
 
 
 def _scored(one: Evidence, tick: Line, start: float) -> Evidence:
-    return ev.update(one, *_samples(one.spec.kind, tick, start))
+    return ev.update(one, *_samples(one.spec, tick, start))
 
 
-def _samples(kind: CheckKind, tick: Line, start: float) -> tuple[Sample, Sample]:
+def _samples(spec: CheckSpec, tick: Line, start: float) -> tuple[Sample, Sample]:
     """Stable's sample of the tick, and the canary's, which is empty where it has no weight."""
-    stable = _sample(kind, tick.stable, start, tick.t)
-    return stable, _sample(kind, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
+    stable = _sample(spec, tick.stable, start, tick.t)
+    return stable, _sample(spec, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
 
 
-def _sample(kind: CheckKind, arm: ArmLine, start: float, end: float) -> Sample:
+def _sample(spec: CheckSpec, arm: ArmLine, start: float, end: float) -> Sample:
     """Pods whose nodes are not recorded are taken to be on nodes of their own."""
-    pods = ((pod.name, _statistic(kind, pod)) for pod in (arm.pods or (arm,)))
+    pods = ((pod.name, _statistic(spec, pod)) for pod in (arm.pods or (arm,)))
     return Sample(start, end, tuple(PodSample(name, name, value) for name, value in pods if value))
 
 
-def _statistic(kind: CheckKind, pod: Served) -> Statistic | None:
-    if kind is CheckKind.ERROR_RATE:
+def _statistic(spec: CheckSpec, pod: Served) -> Statistic | None:
+    if spec.kind is CheckKind.ERROR_RATE:
         return Counts(pod.requests, pod.errors)
-    buckets = pod.latency if kind is CheckKind.LATENCY else pod.predictions
+    if spec.kind is CheckKind.PROPORTION:
+        counted = pod.proportions.get(spec.name)
+        return None if counted is None else Counts(counted.trials, counted.hits)
+    buckets = pod.latency if spec.kind is CheckKind.LATENCY else pod.predictions
     return None if buckets is None else Histogram(buckets.le, buckets.count)

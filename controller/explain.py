@@ -23,6 +23,7 @@ class Finding:
     quantile: float = 0.95
     max_increase: float = 0.0
     plus: float = 0.0
+    max_decrease: float = 0.0
     tolerance: float = 0.05
     required: bool = True
     log_e: float | None = None
@@ -32,6 +33,7 @@ class Finding:
     stable_requests: int = 0
     canary_hits: int = 0
     expected_hits: float = 0.0
+    shares: tuple[float, float] | None = None
     threshold: float | None = None
     note: str = ""
 
@@ -48,6 +50,7 @@ def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
         quantile=spec.quantile,
         max_increase=spec.max_increase,
         plus=spec.plus,
+        max_decrease=spec.max_decrease,
         tolerance=spec.tolerance,
         required=spec.required,
         log_e=judged.log_e,
@@ -57,6 +60,7 @@ def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
         stable_requests=judged.stable_requests,
         canary_hits=judged.canary_hits,
         expected_hits=judged.expected_hits,
+        shares=judged.shares,
         threshold=judged.threshold,
         note=judged.note,
     )
@@ -84,10 +88,11 @@ def clauses(found: Finding, *, after: timedelta | None = None) -> list[str]:
 def _compared(found: Finding) -> str:
     """Canary against stable, in the check's own unit, with the side of the interval that decided."""
     if found.verdict == "NoData" or not found.canary_requests or not found.stable_requests:
-        return (
-            f"no {subject(found)} to compare: {_requests(found.canary_requests, 'canary')}"
-            f" and {_requests(found.stable_requests, 'stable')} were measured"
+        canary, stable = (
+            _requests(found, found.canary_requests),
+            _requests(found, found.stable_requests, "stable"),
         )
+        return f"no {subject(found)} to compare: {canary} and {stable} were measured"
     if found.estimate is None:
         return f"{subject(found)} at the canary cannot be put into one number yet"
     return _sized(found, found.estimate)
@@ -101,6 +106,9 @@ def _sized(found: Finding, estimate: float) -> str:
     if found.kind == "ErrorRate":
         side = "above" if estimate >= 0 else "below"
         return f"the error rate at the canary is {_points(abs(estimate))} {side} stable's{certain}"
+    if found.kind == "Proportion" and found.shares is not None:
+        canary, stable = map(_percent, found.shares)
+        return f"{subject(found)} is {canary} on the canary, {stable} on stable: {_times(estimate)}{certain}"
     return f"predictions at the canary are {estimate:.2g} away from stable's{certain}"
 
 
@@ -109,6 +117,8 @@ def _certainty(found: Finding) -> str:
     if found.interval is None:
         return "" if found.verdict == "Fail" else f" ({allowed(found)})"
     low, high = (amount(found, end) for end in found.interval)
+    if found.max_decrease:
+        return _certainly_fewer(found, low, high)
     if found.kind == "ErrorRate" and found.verdict in {"Inconclusive", "NoData"}:
         low = low.removesuffix(" points")
     if found.verdict == "Fail":
@@ -118,9 +128,23 @@ def _certainty(found: Finding) -> str:
     return f" (between {low} and {high}, not certain yet, {allowed(found)})"
 
 
+def _certainly_fewer(found: Finding, low: str, high: str) -> str:
+    """The same where less is the harm."""
+    if found.verdict == "Fail":
+        fewer = found.interval is not None and found.interval[1] <= 1 - found.max_decrease
+        return f" (at most {high}, {allowed(found)})" if fewer else f" ({allowed(found)})"
+    if found.verdict == "Pass":
+        return f" (at least {low}, {allowed(found)})"
+    return f" (between {low} and {high}, not certain yet, {allowed(found)})"
+
+
 def _beyond_margin(found: Finding, low: float) -> bool:
     """Whether the interval shows the harm too; it covers the whole step, which dilutes a late fault."""
     margins = {"Latency": 1 + found.max_increase, "ErrorRate": found.plus}
+    if (
+        found.kind == "Proportion" and found.shares is not None
+    ):  # that of stable is not 0, or there is no interval
+        return low >= 1 + found.max_increase + found.plus / found.shares[1]
     return low >= margins.get(found.kind, found.tolerance)
 
 
@@ -131,8 +155,8 @@ def _counted(found: Finding) -> str:
     what = _beyond(found)
     if not what:
         return ""
-    expected = _at_most(found.expected_hits)
-    return f"{found.canary_hits} of {_requests(found.canary_requests, 'canary')} {what}, {expected}"
+    expected = _at_least(found.expected_hits) if found.max_decrease else _at_most(found.expected_hits)
+    return f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}, {expected}"
 
 
 def _beyond(found: Finding) -> str:
@@ -141,6 +165,8 @@ def _beyond(found: Finding) -> str:
         return "" if found.threshold is None else f"took longer than {seconds(found.threshold)}"
     if found.kind == "ErrorRate":
         return "failed"
+    if found.kind == "Proportion":
+        return "were hits"
     return "were predicted where the canary predicts more often than stable"
 
 
@@ -150,10 +176,18 @@ def _at_most(expected: float) -> str:
     return f"at most {bound:g} {'was' if bound == 1 else 'were'} expected"
 
 
+def _at_least(expected: float) -> str:
+    """The same rounded down."""
+    bound = math.floor(expected) if expected >= 10 else math.floor(round(expected * 10, 6)) / 10
+    return f"at least {bound:g} {'was' if bound == 1 else 'were'} expected"
+
+
 def subject(found: Finding) -> str:
-    """What the check compares, in a word or two: "p95", "error rate", "predictions"."""
+    """What the check compares, in a word or two: "p95", "error rate", "predictions", "the share of clicks"."""
     if found.kind == "Latency":
         return f"p{found.quantile * 100:g}"
+    if found.kind == "Proportion":
+        return f"the share of {found.name}"
     return {"ErrorRate": "error rate", "Predictions": "predictions"}.get(found.kind, found.kind)
 
 
@@ -161,15 +195,18 @@ def allowed(found: Finding) -> str:
     """The margin: the harm that is still allowed."""
     if found.kind == "Latency":
         return f"{_times(1 + found.max_increase)} is allowed"
-    if found.kind == "ErrorRate":
-        margin = f"{_times(1 + found.max_increase)} stable's rate"
+    if found.max_decrease:
+        return f"at least {_times(1 - found.max_decrease)} is required"
+    if found.kind in {"ErrorRate", "Proportion"}:
+        what = "rate" if found.kind == "ErrorRate" else "share"
+        margin = f"{_times(1 + found.max_increase)} stable's {what}"
         return f"{margin} plus {_points(found.plus)} is allowed" if found.plus else f"{margin} is allowed"
     return f"{found.tolerance:g} is allowed"
 
 
 def amount(found: Finding, value: float) -> str:
     """A value in the check's own unit."""
-    if found.kind == "Latency":
+    if found.kind in {"Latency", "Proportion"}:
         return _times(value)
     if found.kind == "ErrorRate":
         return _points(value)
@@ -209,6 +246,12 @@ def _points(rate: float) -> str:
     return f"{rate * 100:.2g} points"
 
 
-def _requests(count: int, arm: str) -> str:
-    """240 canary requests; 1 canary request."""
-    return f"{count} {arm} request{'' if count == 1 else 's'}"
+def _percent(share: float) -> str:
+    """8.13 %; 0.424 %; 40 %."""
+    return f"{share * 100:.3g} %"
+
+
+def _requests(found: Finding, count: int, arm: str = "canary") -> str:
+    """240 canary requests; 1 canary request; of proportions trials."""
+    what = "trial" if found.kind == "Proportion" else "request"
+    return f"{count} {arm} {what}{'' if count == 1 else 's'}"

@@ -1,7 +1,7 @@
 """What a run has gathered: the evidence of its checks, and how far its pods' counters have been used.
 
-Pure. Not every tick is evidence: latency and predictions are left out while pods warm up and while
-canary pods carry more load than stable's, and they begin anew when the pods of an arm are not those
+Pure. Not every tick is evidence: latency, predictions and proportions are left out while pods warm up and
+while canary pods carry more load than stable's, and they begin anew when the pods of an arm are not those
 they were. Errors count from the first request on, whatever happens around them.
 """
 
@@ -84,7 +84,7 @@ def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: dat
 
 
 def _clean(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
-    """Whether latency and predictions can be compared: pods warm, load per pod not above stable's."""
+    """Whether anything but errors can be compared: pods warm, load per pod not above stable's."""
     if run.weight == 0 or run.weight_since is None:
         return False
     load = parity(run.weight, stable=seen.stable.ready, canary=seen.canary.ready)
@@ -135,7 +135,7 @@ def follows(weight: int, *, stable: int, canary: int, sampled: float) -> bool:
 
 
 def _about(gathered: Gathered, seen: Seen, *, at: float) -> Gathered:
-    """Evidence on latency and predictions begins anew when either arm's ready pods changed.
+    """Evidence on anything but errors begins anew when either arm's ready pods changed.
 
     Errors go on: their test compares rates within a tick, whoever served it, and a pod that drops
     out because it fails must not take the proof of it along.

@@ -31,19 +31,27 @@ WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "b
     "array": "a list",
     "object": "a mapping",
 }
+COUNTERS = "model_clicks_total and model_impressions_total"
 # Which fields a kind of check has to say, and whose fields they are.
 NEEDS: Mapping[str, Mapping[str, Json]] = {
     "Latency": {"quantile": 0.95, "maxIncrease": "20%"},
     "Predictions": {"tolerance": 0.05},
+    "Proportion": {"direction": "decrease"},
 }
 BELONGS: Mapping[str, tuple[str, ...]] = {
     "quantile": ("Latency",),
-    "maxIncrease": ("Latency", "ErrorRate"),
-    "plus": ("ErrorRate",),
+    "maxIncrease": ("Latency", "ErrorRate", "Proportion"),
+    "plus": ("ErrorRate", "Proportion"),
     "tolerance": ("Predictions",),
-    "direction": (),
-    "maxDecrease": (),
+    "direction": ("Proportion",),
+    "maxDecrease": ("Proportion",),
+    "counters": ("Proportion",),
     "maxFlips": (),
+}
+# Which margins a proportion has, by what its harm is: the first of them is needed.
+MARGINS: Mapping[str, tuple[str, ...]] = {
+    "decrease": ("maxDecrease",),
+    "increase": ("maxIncrease", "plus"),
 }
 
 
@@ -212,7 +220,8 @@ def _form(schema: Json) -> str:
     """A value that the pattern allows."""
     if "default" in schema:
         return str(schema["default"])
-    forms = {"%": "20%", "http": "https://deploys.example/serin", "^/": "/metrics", "a-z": "latency-p95"}
+    forms = {"%": "20%", "http": "https://deploys.example/serin", "^/": "/metrics"}
+    forms |= {"A-Z": "model_clicks_total", "a-z": "latency-p95"}
     return next((form for sign, form in forms.items() if sign in schema["pattern"]), "30s")
 
 
@@ -262,11 +271,25 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
             yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
     if "source" in check and ("scrape" in check["source"]) == ("prometheus" in check["source"]):
         yield f"{where}.source: is exactly one of scrape and prometheus"
-    margins = [float(check[name][:-1]) for name in ("maxIncrease", "plus") if name in check]
+    yield from _proportion(check, where=where) if kind == "Proportion" else ()
+    margins = [name for name in ("maxDecrease", "maxIncrease", "plus") if name in check]
     if kind == "ErrorRate" and not margins:
         yield f'{where}: an ErrorRate check needs maxIncrease or plus, such as "50%" and "0.1%"'
-    elif kind in {"Latency", "ErrorRate"} and not any(margins):
-        yield f"{where}.maxIncrease: must be above 0%; no amount of traffic shows that nothing got worse"
+    elif margins and not any(float(check[name][:-1]) for name in margins):
+        yield f"{where}.{margins[0]}: must be above 0%; no amount of traffic shows that nothing got worse"
+
+
+def _proportion(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
+    """What does not fit to the direction of a Proportion check, or to each other."""
+    for direction, (needed, *others) in MARGINS.items():
+        fits = check.get("direction", direction) == direction
+        if fits and "direction" in check and needed not in check:
+            yield f'{where}.{needed}: is missing; direction: {direction} needs it, such as "15%"'
+        for name in (needed, *others):
+            if not fits and name in check:
+                yield f"{where}.{name}: belongs to direction: {direction}; leave it out, or say that"
+    if "counters" in check and check["counters"]["hits"] == check["counters"]["trials"]:
+        yield f"{where}.counters: hits and trials are one counter; name two, such as {COUNTERS}"
 
 
 def _converted(spec: Json, *, file: Path) -> None:

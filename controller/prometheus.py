@@ -52,6 +52,7 @@ _WANTED: Mapping[CheckKind, tuple[str, ...]] = {
     CheckKind.LATENCY: (f"{INFERENCE}_bucket", f"{DURATION}_bucket"),
     CheckKind.ERROR_RATE: (),
     CheckKind.PREDICTIONS: (f"{PREDICTION}_bucket",),
+    CheckKind.PROPORTION: (),  # but the counters that its check names
 }
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +73,8 @@ def _templates() -> Mapping[str, Template]:
 def query(name: str, namespace: str, pods: Iterable[str]) -> str:
     """The PromQL that asks for the series of that name, of exactly these pods."""
     one_of = "|".join(re.escape(pod) for pod in sorted(pods))
-    return _templates()[name].substitute(pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
+    template = _templates().get(name) or _templates()["counter"]
+    return template.substitute(name=name, pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
 
 
 def _quoted(text: str) -> str:
@@ -175,7 +177,7 @@ class _Asked:
     @property
     def series(self) -> tuple[str, ...]:
         """The names of all series that are wanted, each once."""
-        wanted = (name for check in self.checks for name in _WANTED[check.kind])
+        wanted = (name for check in self.checks for name in (*_WANTED[check.kind], *check.counters))
         return tuple(dict.fromkeys([*_ALWAYS, *wanted]))
 
 

@@ -2,10 +2,12 @@
 
 Latency is the model's own `model_inference_duration_seconds` where the pod has that family, else what
 the sidecar measured (with queueing, in milliseconds). Errors and completed requests are the sidecar's,
-as the receiving side counted them; a gRPC call fails by its own status, whatever HTTP says.
+as the receiving side counted them; a gRPC call fails by its own status, whatever HTTP says. A proportion's
+two counters are named by its check.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram, Statistic
@@ -23,9 +25,13 @@ GRPC_FAILURES = frozenset({"2", "4", "8", "12", "13", "14", "15"})
 
 Found = Mapping[str, list[Series]]
 
-_EVERYTHING = Wanted(
-    [*(f"{family}_bucket" for family in (INFERENCE, DURATION, PREDICTION)), REQUESTS, f"{INFERENCE}_count"]
-)
+_ALWAYS = (*(f"{family}_bucket" for family in (INFERENCE, DURATION, PREDICTION)), REQUESTS)
+
+
+@lru_cache(maxsize=256)  # plans that are under way; each is a compiled expression
+def _wanted(counters: tuple[str, ...]) -> Wanted:
+    """What is looked for on the page of a plan that names these counters."""
+    return Wanted({*_ALWAYS, f"{INFERENCE}_count", *counters})
 
 
 def read(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> tuple[Reading, tuple[str, ...]]:
@@ -33,9 +39,13 @@ def read(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> tuple[Readin
 
     Raises `ValueError` if the page as a whole cannot be read.
     """
-    found = _EVERYTHING.on(page)
+    counters = tuple(name for check in checks for name in check.counters)
+    found = _wanted(counters).on(page)
     if declares(page, INFERENCE):
         found.setdefault(f"{INFERENCE}_bucket", [])
+    for name in counters:  # one whose labels nobody has needed so far is zero
+        if declares(page, name):
+            found.setdefault(name, [])
     return understood(found, checks, at=at)
 
 
@@ -50,7 +60,7 @@ def understood(
     sources: dict[str, str] = {}
     wrong = []
     for check in checks:
-        family, value = _SOURCES[check.kind](found)
+        family, value = _SOURCES[check.kind](found, check)
         try:
             values[check.name] = value()
         except KeyError:
@@ -66,7 +76,7 @@ def understood(
 Source = tuple[str, Callable[[], Statistic]]
 
 
-def _latency(found: Found) -> Source:
+def _latency(found: Found, _: CheckSpec) -> Source:
     """The model's own, also where it is declared and empty so far; else the sidecar's."""
     if f"{INFERENCE}_bucket" in found:
         return INFERENCE, lambda: histogram(_some(found[f"{INFERENCE}_bucket"]))
@@ -85,18 +95,36 @@ def _seconds(found: Found) -> Histogram:
     return histogram(_received(found[f"{DURATION}_bucket"]), unit=0.001)
 
 
-def _errors(found: Found) -> Source:
+def _errors(found: Found, _: CheckSpec) -> Source:
     return REQUESTS, lambda: _outcomes(found[REQUESTS])
 
 
-def _predictions(found: Found) -> Source:
+def _predictions(found: Found, _: CheckSpec) -> Source:
     return PREDICTION, lambda: histogram(found[f"{PREDICTION}_bucket"])
 
 
-_SOURCES: Mapping[CheckKind, Callable[[Found], Source]] = {
+def _proportion(found: Found, check: CheckSpec) -> Source:
+    """The hits, or what is missing of the two."""
+    hits, trials = check.counters
+    missing = [name for name in (hits, trials) if name not in found]
+    return (missing or [hits])[0], lambda: _share(found[trials], found[hits], trials)
+
+
+def _share(trials: Iterable[Series], hits: Iterable[Series], of: str) -> Counts:
+    """Trials and those with a hit."""
+    counts = Counts(total(trials), total(hits))
+    if counts.k > counts.n:
+        raise ValueError(
+            f"{counts.k} hits of {counts.n} trials ({of}); count a trial when its outcome is known"
+        )
+    return counts
+
+
+_SOURCES: Mapping[CheckKind, Callable[[Found, CheckSpec], Source]] = {
     CheckKind.LATENCY: _latency,
     CheckKind.ERROR_RATE: _errors,
     CheckKind.PREDICTIONS: _predictions,
+    CheckKind.PROPORTION: _proportion,
 }
 
 

@@ -61,7 +61,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
     increase = spec.get("maxIncrease", "0%")
     if spec["type"] == "Latency":
         increase = plan.get("maxLatencyIncrease") or increase
-    interval = seen.get("interval")
+    interval, shares = seen.get("interval"), seen.get("shares")
     return Finding(
         name=spec["name"],
         kind=spec["type"],
@@ -69,6 +69,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         quantile=spec.get("quantile", 0.95),
         max_increase=_fraction(increase),
         plus=_fraction(spec.get("plus", "0%")),
+        max_decrease=_fraction(spec.get("maxDecrease", "0%")),
         tolerance=spec.get("tolerance", 0.05),
         required=spec.get("required", True),
         log_e=seen.get("logE"),
@@ -78,6 +79,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         stable_requests=seen.get("stableRequests", 0),
         canary_hits=seen.get("canaryHits", 0),
         expected_hits=seen.get("expectedHits") or 0.0,
+        shares=(shares[0], shares[1]) if shares else None,
         threshold=seen.get("threshold"),
         note=seen.get("note", ""),
     )

@@ -14,7 +14,12 @@ from controller import record
 from controller.explain import Finding, allowed, amount, clauses, duration, said, subject
 
 Json = Any
-KINDS = {"Latency": "latency", "ErrorRate": "errors", "Predictions": "predictions"}
+KINDS = {
+    "Latency": "latency",
+    "ErrorRate": "errors",
+    "Predictions": "predictions",
+    "Proportion": "what people do with the answers",
+}
 # Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
 FEW = 20
 WIDTH = 100
@@ -195,7 +200,7 @@ def unseen(run: Json, *, now: datetime) -> Iterator[str]:
         if kind not in kinds:
             yield f"{what}: the policy has no {kind} check"
     if warm_up := policy.get("warmUp"):
-        yield f"latency and predictions while the canary warms up (warmUp: {warm_up})"
+        yield f"anything but errors while the canary warms up (warmUp: {warm_up})"
     exposed = record.exposed(run, now=now)
     if exposed:
         yield f"anything that takes longer to show than the {duration(exposed)} with traffic on the canary"
@@ -208,7 +213,8 @@ def _below_notice(found: Finding) -> Iterator[str]:
     if found.kind == "Predictions":
         yield f"{name}: whether predictions are right; only how often each value comes is compared"
     if found.interval and found.verdict != "Fail":
-        yield f"{name}: {amount(found, found.interval[1])} cannot be ruled out with the requests so far"
+        worst = found.interval[0 if found.max_decrease else 1]
+        yield f"{name}: {amount(found, worst)} cannot be ruled out with the requests so far"
     tail = (1 - found.quantile) * found.canary_requests
     if found.kind == "Latency" and 0 < tail < FEW:
         yield (

@@ -32,6 +32,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/restore-traffic"
 WORKLOAD_LABEL = f"{GROUP}/workload"
+IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 
 Json = Any
@@ -58,8 +59,9 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
         raise wire.Malformed(
             f"{field}.type: {check.type} is not available in this version; use one of {known}"
         )
-    if wire.percent(check.plus, field=f"{field}.plus") >= 1:
-        raise wire.Malformed(f"{field}.plus: {check.plus} allows everything; give less than 100%")
+    for name, given in (("plus", check.plus), ("maxDecrease", check.max_decrease)):
+        if wire.percent(given, field=f"{field}.{name}") >= 1:
+            raise wire.Malformed(f"{field}.{name}: {given} allows everything; give less than 100%")
     kind = CheckKind(check.type)
     increase = check.max_increase
     if kind is CheckKind.LATENCY and max_latency_increase is not None:
@@ -70,9 +72,18 @@ def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
         quantile=check.quantile,
         max_increase=wire.percent(increase, field=f"{field}.maxIncrease"),
         plus=wire.percent(check.plus, field=f"{field}.plus"),
+        max_decrease=wire.percent(check.max_decrease, field=f"{field}.maxDecrease"),
         tolerance=check.tolerance,
         required=check.required,
+        counters=_counters(check) if kind is CheckKind.PROPORTION else (),
     )
+
+
+def _counters(check: wire.Check) -> tuple[str, str]:
+    """The names of a proportion's hits and trials; if not given, the hits are called as the check is."""
+    if check.counters is not None:
+        return check.counters.hits, check.counters.trials
+    return f"model_{check.name.replace('-', '_')}_total", IMPRESSIONS
 
 
 def _page(check: wire.Check) -> Page | None:
@@ -273,6 +284,7 @@ def _check_status(check: CheckJudgement, sentence: str) -> Json:
         "stableRequests": check.stable_requests,
         "canaryHits": check.canary_hits,
         "expectedHits": round(check.expected_hits, 2),
+        "shares": None if check.shares is None else list(check.shares),
         "threshold": check.threshold,
         "note": check.note,
         "sentence": sentence,

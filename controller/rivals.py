@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis import peers
-from analysis.evidence import CheckKind, CheckSpec
+from analysis.evidence import CheckSpec
 from analysis.peers import Rule, Watched
 from analysis.proportions import Array
 from analysis.samples import Histogram, Sample, by_node, usual_bounds
@@ -51,7 +51,7 @@ def _watched(rule: Rule, spec: CheckSpec, ticks: Ticks, since: float) -> Watched
 
 def _bounds(spec: CheckSpec, ticks: Ticks) -> tuple[float, ...]:
     """The buckets most pods have, all ticks together."""
-    if spec.kind is CheckKind.ERROR_RATE:
+    if spec.kind.counted:
         return ()
     frequency = Counter(usual_bounds(arm.pods, known=()) for arm in _arms(ticks) if arm.pods)
     return max(frequency, key=lambda le: (frequency[le], le)) if frequency else ()

@@ -77,6 +77,13 @@ class Source(Wire, frozen=True, kw_only=True):
     prometheus: Prometheus | None = None
 
 
+class Counters(Wire, frozen=True, kw_only=True):
+    """The two counters that a proportion is made of, by name."""
+
+    hits: str
+    trials: str
+
+
 class Check(Wire, frozen=True, kw_only=True):
     """One entry of `checks[]`."""
 
@@ -85,6 +92,8 @@ class Check(Wire, frozen=True, kw_only=True):
     quantile: float = 0.95
     max_increase: str = "0%"
     plus: str = "0%"
+    max_decrease: str = "0%"
+    counters: Counters | None = None
     tolerance: float = 0.05
     required: bool = True
     share: float | None = None

@@ -1,4 +1,4 @@
-"""How a pod of the lab conducts itself: its latency, failures and predictions, as the story says.
+"""How a pod of the lab conducts itself: its latency, failures, predictions and clicks, as the story says.
 
 A distribution arrives as its quantiles at `LEVELS`, so that a pod needs to know none by name (and
 needs no scipy, which would double its memory). Faults are the set of those in force: one that is
@@ -34,6 +34,7 @@ class Conduct:
         self._latency = np.array(said["latency"])
         self._error_rate = float(said["errorRate"])
         self._predictions: Sequence[float] = said["predictions"]
+        self._click_rate: float | None = said.get("clickRate")
         self._common = Common(said["noise"], seed=seed)
         self._pod = Pod(said["noise"], seed=seed, name=name)
         self._cold_since: float | None = None
@@ -59,6 +60,11 @@ class Conduct:
     def prediction(self, rank: float) -> float:
         """The score of an input whose score has this rank (0 to 1) among all inputs."""
         return float(np.interp(rank, LEVELS, self.faults.get("predictions", self._predictions)))
+
+    def clicked(self) -> bool | None:
+        """Whether somebody clicks on this answer; None where nobody counts clicks."""
+        rate = self.faults.get("clickRate", self._click_rate)
+        return None if rate is None else bool(self._rng.random() < rate)
 
     def _cold(self, now: float) -> float:
         """A cold cache's factor; it warms from the first request on."""

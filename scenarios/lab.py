@@ -230,6 +230,7 @@ class Lab:
             "latency": latency_table(behaviour.latency),
             "predictions": prediction_table(behaviour.predictions),
             "errorRate": behaviour.error_rate,
+            "clickRate": behaviour.click_rate,
             "noise": self.story.noise.said(),
         }
 

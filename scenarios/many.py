@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from analysis.evidence import CheckKind
 from analysis.proportions import Array
 from controller import planning, resource
 from controller.model import Policy, Sizing
@@ -143,6 +144,7 @@ def traffic_of(story: Story, policy: Policy) -> Traffic:
         errors=(stable.error_rate, canary.error_rate),
         predictions=stable.predictions,
         canary_predictions=None if canary.predictions == stable.predictions else canary.predictions,
+        clicks=_clicks(story, policy),
         common=Wander(sd=noise.common.sd, tau=noise.common.tau.total_seconds()),
         diurnal=noise.common.diurnal,
         pod=Wander(sd=noise.pod.sd, tau=noise.pod.tau.total_seconds()),
@@ -156,6 +158,19 @@ def traffic_of(story: Story, policy: Policy) -> Traffic:
         history=story.history.total_seconds(),
         le=_seen(story),
     )
+
+
+def _clicks(story: Story, policy: Policy) -> tuple[float, float] | None:
+    """Both arms' click rates; raises `BadStory` where the policy asks for what nobody counts."""
+    stable, canary = story.stable.click_rate, story.canary.click_rate
+    if stable is not None and canary is not None:
+        return stable, canary
+    asking = [check.name for check in policy.checks if check.kind is CheckKind.PROPORTION]
+    if asking:
+        raise BadStory(
+            f"{story.file}: spec.stable.clickRate: is missing; check {asking[0]} counts clicks, say 40%"
+        )
+    return None
 
 
 def _policy(story: Story) -> Policy:
@@ -207,6 +222,7 @@ def _change(fault: ArmFault) -> Change:
         add=fault.latency_add.total_seconds(),
         error_rate=fault.error_rate,
         predictions=fault.predictions,
+        click_rate=fault.click_rate,
     )
 
 

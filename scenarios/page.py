@@ -55,9 +55,15 @@ class Page:
         self._duration = Buckets("model_inference_duration_seconds", self._labels, SECONDS)
         self._scores = Buckets("model_prediction_value", self._labels, SCORES)
         self._codes: dict[int, tuple[list[int], Buckets]] = {}
+        self._clicks: list[int] | None = None  # impressions and clicks
         self.depth = 0  # requests that have arrived and are not answered
         self.drift = 0.0
         self.missing = 0.0
+
+    def count_clicks(self, impressions: int, clicks: int) -> None:
+        """So many answers more, and those of them that somebody clicked on."""
+        before = self._clicks or [0, 0]
+        self._clicks = [before[0] + impressions, before[1] + clicks]
 
     def observe(self, code: int, seconds: float, *, score: float | None = None) -> None:
         """One request was answered with `code` after `seconds`."""
@@ -78,6 +84,7 @@ class Page:
             for code, (total, _) in self._codes.items()
         ]
         istio = [line for _, buckets in self._codes.values() for line in buckets.lines()]
+        clicks = zip(("impressions", "clicks"), self._clicks or (), strict=False)
         pixels = f'{{{self._model},feature_name="pixels"}}'
         return "\n".join(
             [
@@ -91,6 +98,10 @@ class Page:
                 f"model_data_drift_score{pixels} {self.drift:.6f}",
                 "# TYPE inference_queue_depth gauge",
                 f"inference_queue_depth{{{self._labels}}} {self.depth}",
+                *(
+                    f"# TYPE model_{what}_total counter\nmodel_{what}_total{{{self._labels}}} {count}"
+                    for what, count in clicks
+                ),
                 *(["# TYPE istio_requests_total counter", *requests] if requests else []),
                 *(["# TYPE istio_request_duration_milliseconds histogram", *istio] if istio else []),
                 "",

@@ -32,6 +32,7 @@ class Behaviour:
     latency: Latency
     error_rate: float
     predictions: Beta
+    click_rate: float | None = None  # of what was answered; None: nobody counts clicks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class ArmFault:
     latency_add: timedelta = timedelta(0)
     error_rate: float | None = None
     predictions: Beta | None = None
+    click_rate: float | None = None
     crash: bool = False  # the process exits, and again whenever it is started
     hang: bool = False  # the process answers nothing any more, its metrics neither
     blackhole: bool = False  # requests get lost on the way; metrics and probes still arrive
@@ -75,6 +77,7 @@ class ArmFault:
             "latencyAdd": self.latency_add.total_seconds() or None,
             "errorRate": self.error_rate,
             "predictions": self.predictions.said() if self.predictions else None,
+            "clickRate": self.click_rate,
             "crash": self.crash or None,
             "hang": self.hang or None,
             "blackhole": self.blackhole or None,

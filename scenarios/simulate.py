@@ -153,7 +153,7 @@ class _Stage:
         )
 
     def _clean(self, now: float) -> Mask:
-        """Whose latency and predictions count: pods are warm."""
+        """Whose latency, predictions and clicks count: pods are warm."""
         pods = self.world.traffic.canary_pods
         served = self.going.step_requests >= WARM_AFTER_REQUESTS * pods
         return np.asarray(served | (now >= self.policy.warm_up.total_seconds()) | (self.going.step > 0))
@@ -256,4 +256,7 @@ def cells_of(counted: Counted, kind: CheckKind) -> Array:
         return counted.latency.astype(float)
     if kind is CheckKind.PREDICTIONS:
         return counted.predictions.astype(float)
+    if kind is CheckKind.PROPORTION and counted.clicked is not None:
+        answered = counted.requests - counted.failed
+        return np.stack([answered - counted.clicked, counted.clicked], axis=-1).astype(float)
     return np.stack([counted.requests - counted.failed, counted.failed], axis=-1).astype(float)

@@ -10,7 +10,7 @@
       propagation: 300ms                   # from the weight patch to the proxy
       history: 600s                        # of stable before the run (virtual only)
       controllers: 1                       # replicas of `serin controller`; one leads
-      stable: {replicas: 3, latency: {…}, errorRate: 0.1%, predictions: {…}}
+      stable: {replicas: 3, latency: {…}, errorRate: 0.1%, predictions: {…}, clickRate: 40%}
       canary: {replicas: 2}                # what is not said is as in stable
       faults: [{at: 20s, arm: canary, latencyFactor: 2.0}]
       edits: [{at: 30s, patch: {kind: Deployment, name: model, merge: {…}}}]
@@ -30,9 +30,11 @@ out; an edit at 0s describes how the objects are from the start. The objects are
     latency: {distribution: bimodal, medians: [20ms, 100ms], weight: 0.1, p95: 120ms}
     predictions: {distribution: beta, a: 2, b: 5}
 
-An arm fault says one or more of latencyFactor, latencyAdd, errorRate, predictions, `crash: true`,
-`hang: true`, `blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says
-`target` and `kind`. What a field may hold, the complaint about a wrong value says.
+With a `clickRate` pods count their answers (`model_impressions_total`), and those that somebody clicked on
+(`model_clicks_total`); without one they do not. An arm fault says one or more of latencyFactor, latencyAdd,
+errorRate, predictions, clickRate, `crash: true`, `hang: true`, `blackhole: true` and `coldStart: {factor: 3,
+decay: 60s}`; a target fault says `target` and `kind`. What a field may hold, the complaint about a wrong
+value says.
 """
 
 from datetime import timedelta
@@ -133,7 +135,7 @@ def _rate(traffic: Field) -> float:
 
 def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
     """What the arm says, and for what it does not say: what `like` does."""
-    said = arm.table("replicas", "latency", "errorRate", "predictions")
+    said = arm.table("replicas", "latency", "errorRate", "predictions", "clickRate")
     if like is None:
         like = Behaviour(
             replicas=_replicas(said.need("replicas")),
@@ -146,6 +148,7 @@ def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
         latency=said.get("latency", _latency, like.latency),
         error_rate=said.get("errorRate", Field.percent, like.error_rate),
         predictions=said.get("predictions", _beta, like.predictions),
+        click_rate=said.get("clickRate", Field.percent, like.click_rate),
     )
 
 
@@ -195,6 +198,7 @@ _EFFECTS = (
     "latencyAdd",
     "errorRate",
     "predictions",
+    "clickRate",
     "crash",
     "hang",
     "blackhole",
@@ -226,6 +230,7 @@ def _arm_fault(fault: Field) -> ArmFault:
         latency_add=said.get("latencyAdd", Field.duration, timedelta(0)),
         error_rate=said.get("errorRate", Field.percent, None),
         predictions=said.get("predictions", _beta, None),
+        click_rate=said.get("clickRate", Field.percent, None),
         crash=said.get("crash", Field.true, default=False),
         hang=said.get("hang", Field.true, default=False),
         blackhole=said.get("blackhole", Field.true, default=False),
@@ -350,6 +355,12 @@ def _fits(story: Story, spec: Table) -> None:
             if happening.at >= story.duration:
                 when = spec.need(name).items()[at].table(*spec.need(name).items()[at].value).need("at")
                 raise when.bad("a time before the story's duration is over")
+    for at, fault in enumerate(story.faults):
+        arm = story.stable if isinstance(fault, ArmFault) and fault.arm is Arm.STABLE else story.canary
+        if isinstance(fault, ArmFault) and fault.click_rate is not None and arm.click_rate is None:
+            raise (
+                spec.need("faults").items()[at].wrong("needs a clickRate of the arm to differ from; say one")
+            )
     checks = story.policy.get("checks", builtin()["checks"])
     if isinstance(checks, list):
         known = [check.get("name") for check in checks if isinstance(check, dict)]

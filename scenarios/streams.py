@@ -57,6 +57,7 @@ class Change:
     add: float = 0.0
     error_rate: float | None = None
     predictions: Beta | None = None
+    click_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class Traffic:
     errors: tuple[float, float] = (0.001, 0.001)
     predictions: Beta = SCORED
     canary_predictions: Beta | None = None
+    clicks: tuple[float, float] | None = None
     common: Wander = Wander()
     diurnal: float = 0.0
     pod: Wander = Wander(tau=10.0)
@@ -96,7 +98,10 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """One tick of all runs: requests (B, P + N), failed ones (B, P + N), and cells (B, P + N, K)."""
+    """One tick of all runs: requests (B, P + N), failed ones (B, P + N), and cells (B, P + N, K).
+
+    `clicked` (B, P + N): those not failed that somebody clicked on; None where nobody counts.
+    """
 
     start: float
     end: float
@@ -104,6 +109,7 @@ class Counted:
     failed: Whole
     latency: Whole
     predictions: Whole
+    clicked: Whole | None
 
 
 @dataclass(slots=True, eq=False)
@@ -142,13 +148,15 @@ class World:
         requests = self.rng.poisson(self._rates(weight) * traffic.tick * np.exp(together))
         pod = np.repeat(np.arange(requests.size, dtype=np.int32), requests.ravel())
         now = [change for change in traffic.changes if change.at <= middle < change.at + change.lasting]
+        failed = self._failed(pod, now).reshape(requests.shape)
         return Counted(
             start,
             start + traffic.tick,
             requests,
-            self._failed(pod, now).reshape(requests.shape),
+            failed,
             self._latencies(pod, together, now, middle),
             self._predictions(pod, now),
+            self._clicked(requests - failed, now),
         )
 
     def _latencies(self, pod: Places, together: Array, now: Sequence[Change], middle: float) -> Whole:
@@ -179,6 +187,16 @@ class World:
                 rate = np.where(self._touched(change), change.error_rate, rate)
         failing = self.rng.random(len(pod), dtype=np.float32) < rate.astype(np.float32).ravel()[pod]
         return np.bincount(pod[failing], minlength=self.own.size)
+
+    def _clicked(self, answered: Whole, now: Sequence[Change]) -> Whole | None:
+        """Answers (B, P + N) that somebody clicked on."""
+        if self.traffic.clicks is None:
+            return None
+        rate = np.where(self._canary(), self.traffic.clicks[1], self.traffic.clicks[0])
+        for change in now:
+            if change.click_rate is not None:
+                rate = np.where(self._touched(change), change.click_rate, rate)
+        return self.rng.binomial(answered, rate)
 
     def _predictions(self, pod: Places, now: Sequence[Change]) -> Whole:
         """Cells (B, P + N, K) of what is predicted."""

@@ -146,6 +146,8 @@ class Server:
             headers[INJECTED] = "error"
         await asyncio.sleep(max(0.0, began + takes - time.monotonic()))
         self._page.observe(status, time.monotonic() - began, score=score)
+        if status == 200 and (clicked := self._conduct.clicked()) is not None:
+            self._page.count_clicks(1, int(clicked))
         return status, json.dumps(body).encode(), headers
 
     def _prediction(self, name: str | None, pixels: digits.Floats) -> tuple[dict[str, Any], float]:

@@ -113,6 +113,12 @@ class VirtualPod:
         ordered = [fault.predictions for fault in self.faults if fault.predictions is not None]
         return ordered[-1] if ordered else self.behaviour.predictions
 
+    @property
+    def click_rate(self) -> float | None:
+        """The share of answers that somebody clicks on; None where nobody counts."""
+        ordered = [fault.click_rate for fault in self.faults if fault.click_rate is not None]
+        return ordered[-1] if ordered else self.behaviour.click_rate
+
     def serve(self, rng: np.random.Generator, requests: int, *, at: float, common: float) -> None:
         """The pod has answered so many requests; `common` is the noise that all pods share."""
         factor, added = self.slowdown(at)
@@ -123,6 +129,8 @@ class VirtualPod:
         self.page.absorb(200, rng.multinomial(requests - errors, took), scores)
         if errors:
             self.page.absorb(500, rng.multinomial(errors, took))
+        if self.click_rate is not None:
+            self.page.count_clicks(requests - errors, int(rng.binomial(requests - errors, self.click_rate)))
 
 
 @dataclass

@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from analysis.readings import (
-    error_rate,
     histogram_quantile,
     lower_rank,
     mean,
+    share,
     shift_interval,
     stability_index,
 )
@@ -46,13 +46,13 @@ def test_without_requests_or_with_one_bucket_there_is_nothing_to_read() -> None:
     assert np.isnan(histogram_quantile(np.array([5.0]), (), 0.95))
     assert np.isnan(mean(nothing, LE)).all()
     assert np.isnan(mean(np.array([5.0]), ()))
-    assert np.isnan(error_rate(np.zeros(2)))
+    assert np.isnan(share(np.zeros(2)))
     assert np.isnan(stability_index(nothing))
     assert np.isnan(stability_index(np.array([[1.0, 2, 3, 4], [0, 0, 0, 0]])))
 
 
 def test_rates_and_means_are_shares_and_middles() -> None:
-    assert error_rate(np.array([98.0, 2.0])) == pytest.approx(0.02)
+    assert share(np.array([98.0, 2.0])) == pytest.approx(0.02)
     assert mean(np.array([1.0, 1.0, 1.0, 1.0]), LE) == pytest.approx((0.05 + 0.15 + 0.3 + 0.4) / 4)
 
 

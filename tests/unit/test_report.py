@@ -101,7 +101,7 @@ def test_what_could_not_be_seen_names_margins_few_requests_caveats_and_time() ->
     assert "latency-p95: small increases; of 240 canary requests only about 12 lie beyond the p95" in lines
     assert "latency-p95: one canary pod; the node may be to blame" in lines
     assert "predictions: whether predictions are right; only how often each value comes is compared" in lines
-    assert "latency and predictions while the canary warms up (warmUp: 30s)" in lines
+    assert "anything but errors while the canary warms up (warmUp: 30s)" in lines
     assert "anything that takes longer to show than the 1 min 34 s with traffic on the canary" in lines
 
 
