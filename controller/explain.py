@@ -107,8 +107,8 @@ def _sized(found: Finding, estimate: float) -> str:
         side = "above" if estimate >= 0 else "below"
         return f"the error rate at the canary is {_points(abs(estimate))} {side} stable's{certain}"
     if found.kind == "Proportion" and found.shares is not None:
-        canary, stable = map(_percent, found.shares)
-        return f"{subject(found)} is {canary} on the canary, {stable} on stable: {_times(estimate)}{certain}"
+        of_both = "{} on the canary, {} on stable".format(*map(_percent, found.shares))
+        return f"the {subject(found)} is {of_both}: {_times(estimate)}{certain}"
     return f"predictions at the canary are {estimate:.2g} away from stable's{certain}"
 
 
@@ -183,11 +183,11 @@ def _at_least(expected: float) -> str:
 
 
 def subject(found: Finding) -> str:
-    """What the check compares, in a word or two: "p95", "error rate", "predictions", "the share of clicks"."""
+    """What the check compares, in a word or two: "p95", "error rate", "predictions", "share of clicks"."""
     if found.kind == "Latency":
         return f"p{found.quantile * 100:g}"
     if found.kind == "Proportion":
-        return f"the share of {found.name}"
+        return f"share of {found.name}"
     return {"ErrorRate": "error rate", "Predictions": "predictions"}.get(found.kind, found.kind)
 
 

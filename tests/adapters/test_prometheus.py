@@ -59,11 +59,18 @@ def test_pods_are_named_one_by_one_and_no_character_of_a_name_is_a_pattern() -> 
 def test_counters_are_asked_for_as_they_stand() -> None:
     templates = prometheus._templates()
     assert prometheus._WANTED.keys() == set(CheckKind)
-    assert templates.keys() == {"up", *prometheus._ALWAYS, *sum(prometheus._WANTED.values(), ())}
+    series = {"up", *prometheus._ALWAYS, *sum(prometheus._WANTED.values(), ())}
+    assert templates.keys() == {*series, "counter"}
     for name, template in templates.items():
         assert not re.search(r"rate|increase|\[|offset", template.template)
         assert re.match(r"(max|sum) by \(pod, job, instance\b", template.template), name
-        assert name in template.template
+        assert (name if name in series else "$name") in template.template
+
+
+def test_a_counter_that_a_check_names_is_asked_for_by_its_name() -> None:
+    assert query("clicks_total", "lab", ["b", "a"]) == (
+        'sum by (pod, job, instance) (clicks_total{namespace="lab",pod=~"a|b"})'
+    )
 
 
 async def test_the_process_s_settings_give_the_controller_its_prometheus() -> None:
@@ -230,6 +237,21 @@ async def test_each_pod_has_a_reading_as_old_as_its_scrape() -> None:
             "predictions": Histogram((0.5,), (1, 1)),
         }
         assert found["a"].sources["latency-p95"] == "model_inference_duration_seconds"
+
+
+async def test_a_proportion_is_asked_for_by_the_counters_that_its_check_names() -> None:
+    clicks = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, counters=("clicks_total", "views_total"))
+    scraped = Scraped("a", "b")
+    for name, views in (("a", 70), ("b", 30)):
+        scraped.series["views_total"].append((of(name), views))
+    scraped.series["clicks_total"].append((of("a"), 7))
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], [ERRORS, clicks])
+        found = await asked.round()
+        assert found["a"].values["clicks"] == Counts(70, 7)
+        assert found["a"].times == {"errors": NOW, "clicks": NOW}
+        assert "clicks" not in found["b"].values
+        assert "clicks: clicks_total is not in Prometheus" in asked.source.troubles(RUN)["b"].what
 
 
 async def test_a_round_asks_for_both_arms_at_one_instant_and_never_past_the_checks() -> None:

@@ -51,7 +51,9 @@ def arms(draw: st.DrawFn, start: float, end: float) -> Sample:
 def lives(draw: st.DrawFn) -> Evidence:
     """Evidence after any sequence of ticks, steps and restarts, saved and loaded in between."""
     kind = draw(st.sampled_from(list(CheckKind)))
-    spec = CheckSpec(name="check", kind=kind, max_increase=draw(st.sampled_from([0.0, 0.2, 3.0])), plus=0.001)
+    fewer = draw(st.sampled_from([0.0, 0.15, 0.9])) if kind is CheckKind.PROPORTION else 0.0
+    increase = draw(st.sampled_from([0.0, 0.2, 3.0]))
+    spec = CheckSpec(name="check", kind=kind, max_increase=increase, max_decrease=fewer, plus=0.001)
     evidence, now = begin(spec, steps=3), draw(st.sampled_from([0.0, 1.7e9]))
     for _ in range(draw(st.integers(0, 12))):
         what = draw(st.sampled_from(["tick"] * 8 + ["step", "restart", "save", "back"]))

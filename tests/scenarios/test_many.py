@@ -179,6 +179,24 @@ def test_faults_become_changes(tmp_path: Path) -> None:
     assert errors.error_rate == 0.05
 
 
+CLICKS = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+CLICKING = yaml.safe_load(STORY)["spec"]["stable"] | {"clickRate": "40%"}
+
+
+def test_fewer_clicks_are_found_by_their_check(tmp_path: Path) -> None:
+    policy = yaml.safe_load(STORY)["spec"]["policy"] | {"checks": [CLICKS]}
+    faults = [{"at": "10s", "arm": "canary", "clickRate": "15%"}]
+    figures = played(told(tmp_path, stable=CLICKING, policy=policy, faults=faults), runs=6, seed=1).as_json()
+    assert figures["checks"] == {"clicks": 6}
+    assert 1.0 <= figures["delay"]["median"] <= 20.0
+
+
+def test_a_check_of_clicks_that_nobody_counts_is_refused(tmp_path: Path) -> None:
+    story = told(tmp_path, policy={"steps": [50], "checks": [CLICKS]})
+    with pytest.raises(BadStory, match=r"spec\.stable\.clickRate: is missing; check clicks counts clicks"):
+        traffic_of(story, policy_of(story))
+
+
 def test_the_canary_has_as_many_pods_as_its_last_step_needs(tmp_path: Path) -> None:
     story = told(tmp_path, canary={"replicas": 1})
     assert traffic_of(story, policy_of(story)).canary_pods == 3

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -95,6 +96,15 @@ def look_good_canary(theatre: Theatre) -> None:
     env = stable["spec"]["template"]["spec"]["containers"][0]["env"]
     assert env == [{"name": "MODEL_VERSION", "value": "v2"}]
     assert stable["spec"]["template"]["metadata"]["labels"]["version"] == "stable"
+
+
+def look_clicks_drop(theatre: Theatre) -> None:
+    (run,) = theatre.world.objects("canaryruns", NAMESPACE)
+    verdicts = {check["name"]: check["verdict"] for check in run["status"]["checks"]}
+    assert verdicts == {"latency-p95": "Pass", "errors": "Pass", "clicks": "Fail"}
+    (said,) = events(theatre, "CheckFailed")
+    assert re.search(r"the share of clicks is \d+\.?\d* % on the canary, \d+\.?\d* % on stable", said)
+    assert "at least 0.85x is required" in said
 
 
 def look_metrics_outage(theatre: Theatre) -> None:

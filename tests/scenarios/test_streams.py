@@ -358,3 +358,23 @@ def test_bounds_that_lie_on_an_edge_of_the_guide_s_grid_are_found_from_both_side
 def test_scores_are_as_frequent_as_the_distribution_says(a: float, b: float) -> None:
     share = np.bincount(scores(Beta(a, b), BINS), minlength=len(BINS) + 1) / (1 << 16)
     assert share.cumsum()[:-1] == pytest.approx(Beta(a, b).cdf(np.array(BINS)), abs=1 / (1 << 16))
+
+
+def test_clicks_are_drawn_of_what_was_answered_and_change_with_a_fault() -> None:
+    fault = Change(at=5.0, click_rate=0.28)
+    served = traffic(clicks=(0.4, 0.4), errors=(0.1, 0.1), changes=(fault,))
+    for start, rate in ((0.0, 0.4), (5.0, 0.28)):
+        counted = tick(served, start=start)
+        answered = counted.requests - counted.failed
+        assert counted.clicked is not None
+        for pod, expected in ((0, 0.4), (3, rate)):
+            hits, n = int(counted.clicked[0, pod]), int(answered[0, pod])
+            assert binomtest(hits, n, expected).pvalue > LUCK
+    assert tick(traffic()).clicked is None
+
+
+def test_a_world_in_which_nobody_counts_clicks_draws_as_ever() -> None:
+    """Figures that were published with a seed come out again."""
+    with_clicks, without = tick(traffic(clicks=(0.4, 0.4))), tick(traffic())
+    assert (with_clicks.latency == without.latency).all()
+    assert (with_clicks.predictions == without.predictions).all()

@@ -71,6 +71,10 @@ def test_a_like_canary_would_not(tmp_path: Path) -> None:
         ({"canary": {"requests": 3, "latency": {"le": [1], "count": [3]}}}, "1 counts for 1 bounds"),
         ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, -1]}}}, "a count below 0"),
         ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, 2**60]}}}, "or above 9.0072e+15"),
+        (
+            {"canary": {"requests": 3, "proportions": {"clicks": {"trials": 3, "hits": 4}}}},
+            "canary.proportions.clicks: 4 hits of 3 trials; give this tick's, 0 to all of them",
+        ),
         ({"canary": {"requests": 10**30}}, "canary.requests: more than 9.0072e+15"),
         ({"canary": {"requests": 1, "latency": {"le": [1, 1e300], "count": [1, 0, 0]}}}, "beyond 1e+09"),
         ({"t": -5.0}, "t: -5 does not come after 0; sort the ticks"),
@@ -166,3 +170,24 @@ def test_arms_whose_pods_have_other_buckets_are_compared_in_those_most_have(tmp_
     lines = recorded(slower=3.0, seconds=120)
     lines[40]["canary"]["pods"][0]["latency"] = {"le": [1.0], "count": [3, 2]}
     assert others(lines, tmp_path)["Flagger (10 s x 2)"]["at"] == 49.0
+
+
+def test_fewer_clicks_would_have_been_rolled_back_by_the_check_of_that_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+
+    def arm(trials: int, share: float) -> dict[str, Any]:
+        clicks = {"trials": trials, "hits": int(rng.binomial(trials, share))}
+        return {"requests": trials, "proportions": {"clicks": clicks, "orders": {"trials": 0, "hits": 0}}}
+
+    lines = [
+        {"t": float(t), "weight": 0 if t < 30 else 50, "stable": arm(90, 0.4), "canary": arm(90, 0.2)}
+        for t in range(90)
+    ]
+    check = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+    spec = planning.checked({"checks": [check]}, file=tmp_path)
+    ticks, policy = backtest.read(written(tmp_path, lines)), resource.policy(spec)
+    outcome = backtest.replay(ticks, policy)
+    assert (outcome.judgement.verdict, outcome.judgement.failed) == (Verdict.FAIL, "clicks")
+    assert outcome.at < 60
+    peers = {one["rule"]: one["check"] for one in backtest.compared(ticks, policy)}
+    assert peers["Flagger (10 s x 2)"] == "clicks"

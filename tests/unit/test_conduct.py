@@ -69,6 +69,15 @@ def test_predictions_are_a_function_of_the_input_and_have_the_storys_distributio
     assert scores.tolist() == [pod.prediction(rank) for rank in ranks.tolist()]
 
 
+def test_clicks_come_at_the_rate_in_force_and_are_not_counted_without_one() -> None:
+    told = {"latency": latency_table(Lognormal(0.02, 0.06)), "predictions": [], "errorRate": 0.0, "noise": {}}
+    pod = Conduct({**told, "clickRate": 0.4}, name="a", seed=7)
+    assert np.mean([pod.clicked() for _ in range(10_000)]) == pytest.approx(0.4, abs=0.02)
+    pod.suffer({"clickRate": 0.28})
+    assert np.mean([pod.clicked() for _ in range(10_000)]) == pytest.approx(0.28, abs=0.02)
+    assert conduct().clicked() is None
+
+
 def test_the_model_reads_digits() -> None:
     model = digits.load()
     pictures = model.pictures[:100].astype(np.float64)

@@ -36,6 +36,7 @@ SPECS = {
     CheckKind.LATENCY: CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2),
     CheckKind.ERROR_RATE: CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001),
     CheckKind.PREDICTIONS: CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05),
+    CheckKind.PROPORTION: CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.15),
 }
 
 
@@ -44,6 +45,8 @@ def value(
 ) -> Counts | Histogram:
     if kind is CheckKind.ERROR_RATE:
         return Counts(n, int(rng.binomial(n, 0.2 if bad > 1 else 0.002)))
+    if kind is CheckKind.PROPORTION:
+        return Counts(n, int(rng.binomial(n, 0.1 if bad > 1 else 0.4)))
     x = rng.lognormal(np.log(0.05), 0.5, n) * bad
     return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
 
@@ -242,7 +245,7 @@ def test_no_bucket_in_common_says_nothing() -> None:
 
 @pytest.mark.parametrize("kind", CheckKind)
 def test_a_value_of_the_wrong_kind_is_left_out(kind: CheckKind) -> None:
-    wrong = Counts(5, 1) if kind is not CheckKind.ERROR_RATE else Histogram((1.0,), (3, 2))
+    wrong = Histogram((1.0,), (3, 2)) if kind.counted else Counts(5, 1)
     pods = (PodSample("a", "a", wrong),)
     evidence = history(kind)
     after = update(evidence, Sample(30, 31, pods), Sample(30, 31, pods))

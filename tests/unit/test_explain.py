@@ -12,6 +12,8 @@ from controller import explain
 LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, quantile=0.95, max_increase=0.2)
 ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
 PREDICTIONS = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05)
+CLICKS = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.15)
+COMPLAINTS = CheckSpec(name="complaints", kind=CheckKind.PROPORTION, max_increase=0.2, plus=0.002)
 
 
 def judged(name: str, verdict: Verdict, **figures: Any) -> CheckJudgement:
@@ -72,6 +74,47 @@ def test_a_failed_prediction_check_speaks_of_distance() -> None:
     bad = judged("predictions", Verdict.FAIL, estimate=0.314, interval=(0.22, 0.4), canary_hits=99)
     assert explain.sentence(PREDICTIONS, bad).startswith(
         "predictions at the canary are 0.31 away from stable's (at least 0.22); 99 of 240 canary requests"
+    )
+
+
+def shares(spec: CheckSpec, verdict: Verdict, low: float, high: float, **figures: Any) -> str:
+    found = judged(spec.name, verdict, estimate=0.82, interval=(low, high), **figures)
+    return explain.sentence(spec, found)
+
+
+def test_a_share_that_fell_is_one_sentence_with_both_shares_and_what_is_required() -> None:
+    figures = {"shares": (0.0813, 0.0991), "canary_hits": 19, "expected_hits": 20.3}
+    assert shares(CLICKS, Verdict.FAIL, 0.7, 0.84, **figures) == (
+        "the share of clicks is 8.13 % on the canary, 9.91 % on stable: 0.82x"
+        " (at most 0.84x, at least 0.85x is required);"
+        " 19 of 240 canary trials were hits, at least 20 were expected"
+    )
+    late = shares(CLICKS, Verdict.FAIL, 0.7, 0.9, **figures)
+    assert "0.82x (at least 0.85x is required)" in late
+
+
+def test_a_share_that_may_fall_says_at_least_how_much_is_left() -> None:
+    figures = {"shares": (0.4, 0.4)}
+    assert "(at least 0.93x, at least 0.85x is required)" in shares(
+        CLICKS, Verdict.PASS, 0.93, 1.1, **figures
+    )
+    assert "(between 0.8x and 1.1x, not certain yet, at least 0.85x is required)" in shares(
+        CLICKS, Verdict.INCONCLUSIVE, 0.8, 1.1, **figures
+    )
+
+
+def test_more_of_what_is_bad_is_said_with_its_margin() -> None:
+    figures = {"shares": (0.03, 0.02), "canary_hits": 31, "expected_hits": 20.3}
+    said = shares(COMPLAINTS, Verdict.FAIL, 1.31, 1.8, **figures)
+    assert said.endswith("(at least 1.31x); 31 of 240 canary trials were hits, at most 21 were expected")
+    diluted = shares(COMPLAINTS, Verdict.FAIL, 1.29, 1.8, **figures)  # 1.2 and 0.2 of 2 points are 1.3
+    assert "(1.2x stable's share plus 0.2 points is allowed)" in diluted
+
+
+def test_without_trials_the_sentence_says_who_is_missing() -> None:
+    nothing = judged("clicks", Verdict.NO_DATA, canary_requests=1, stable_requests=0)
+    assert explain.sentence(CLICKS, nothing) == (
+        "no share of clicks to compare: 1 canary trial and 0 stable trials were measured"
     )
 
 

@@ -14,6 +14,7 @@ LE = tuple(0.01 * 1.1**i for i in range(60))
 ISTIO = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2)
 ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
+CLICKS = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.15)
 DRIFT = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05)
 
 
@@ -37,6 +38,8 @@ def fed(
     def one(factor: float) -> Counts | Histogram:
         if spec.kind is CheckKind.ERROR_RATE:
             return Counts(n, int(rng.binomial(n, min(1.0, 0.001 * (factor * 40 if factor > 1 else 1)))))
+        if spec.kind is CheckKind.PROPORTION:
+            return Counts(n, int(rng.binomial(n, 0.4 / factor)))
         x = rng.lognormal(np.log(0.05), 0.5, n) * factor
         return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
 
@@ -172,3 +175,40 @@ def test_buckets_that_end_too_early_are_said() -> None:
 def test_nothing_counted_has_no_figures() -> None:
     check = judged(begin(LATENCY, steps=1)).checks[0]
     assert (check.estimate, check.interval, check.threshold) == (None, None, None)
+
+
+def test_a_share_that_fell_is_told_in_hits_and_a_ratio_of_shares() -> None:
+    check = judged(fed(CLICKS, bad=2.0)).checks[0]
+    assert check.verdict is Verdict.FAIL
+    assert check.shares == (pytest.approx(0.2, abs=0.03), pytest.approx(0.4, abs=0.02))
+    assert check.estimate == pytest.approx(check.shares[0] / check.shares[1])
+    assert check.interval is not None
+    assert check.interval[0] < check.estimate < check.interval[1] < 0.85
+    assert check.canary_hits == pytest.approx(check.shares[0] * check.canary_requests)
+    assert check.expected_hits == pytest.approx(0.85 * check.shares[1] * check.canary_requests, rel=0.01)
+
+
+def test_more_of_what_is_bad_is_told_as_it_is_counted() -> None:
+    more = CheckSpec(name="complaints", kind=CheckKind.PROPORTION, max_increase=0.2, plus=0.01)
+    check = judged(fed(more, bad=0.5)).checks[0]
+    assert check.verdict is Verdict.FAIL
+    assert check.estimate == pytest.approx(2.0, rel=0.1)
+    assert check.canary_hits > check.expected_hits
+
+
+def test_a_like_share_passes_what_it_may_lose_and_proves_the_margin_itself() -> None:
+    check = judged(fed(CLICKS, 120), now=120.0).checks[0]
+    assert (check.verdict, check.note) == (Verdict.PASS, "")
+
+
+def test_without_one_hit_of_stable_s_there_is_no_ratio() -> None:
+    evidence = begin(CLICKS, steps=1)
+    for second in range(-30, 30):
+        pod = PodSample("s", "s", Counts(20, 0))
+        canary = (PodSample("c", "c", Counts(5, 0)),) if second >= 0 else ()
+        evidence = update(
+            evidence, Sample(second, second + 1.0, (pod,)), Sample(second, second + 1.0, canary)
+        )
+    check = judged(evidence, now=30.0).checks[0]
+    assert (check.estimate, check.interval, check.shares) == (None, None, (0.0, 0.0))
+    assert check.verdict is Verdict.INCONCLUSIVE

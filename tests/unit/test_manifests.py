@@ -225,6 +225,8 @@ def test_a_policy_that_says_nothing_has_every_documented_default() -> None:
 
 
 LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"}
+CLICKS = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+COMPLAINTS = {"name": "bad", "type": "Proportion", "direction": "increase", "maxIncrease": "20%"}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +249,9 @@ LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "
         },
         {"checks": [{"name": "e", "type": "ErrorRate", "plus": "0.1%"}]},
         {"checks": [{"name": "e", "type": "ErrorRate", "maxIncrease": "0%", "plus": "0.1%"}]},
+        {"checks": [LATENCY, {**CLICKS, "required": False}]},
+        {"checks": [{**CLICKS, "counters": {"hits": "orders_total", "trials": "carts_total"}}]},
+        {"checks": [{**COMPLAINTS, "plus": "0.1%"}]},
         {"alerts": [{"slack": {"secretRef": {"name": "a"}}}]},
         {"alerts": [{"webhook": {"url": "http://receiver.lab:80/x"}, "on": ["Held"]}]},
         {"gates": []},
@@ -301,6 +306,16 @@ def test_a_sensible_policy_is_taken(spec: Json) -> None:
         ({"checks": [{**LATENCY, "tolerance": 0.1}]}, "tolerance belongs to Predictions"),
         ({"checks": [{**LATENCY, "maxFlips": "1%"}]}, "maxFlips belongs to Shadow"),
         ({"checks": [{**LATENCY, "direction": "decrease"}]}, "belong to Proportion"),
+        ({"checks": [{**LATENCY, "counters": {"hits": "a", "trials": "b"}}]}, "belong to Proportion"),
+        ({"checks": [{**CLICKS, "maxIncrease": "1%"}]}, "needs direction: decrease with maxDecrease"),
+        ({"checks": [{**COMPLAINTS, "maxDecrease": "1%"}]}, "direction: increase with maxIncrease"),
+        ({"checks": [{**CLICKS, "maxDecrease": "0.0%"}]}, "maxDecrease must be above 0%"),
+        ({"checks": [{**CLICKS, "maxDecrease": "100%"}]}, "below 100%, which allows everything"),
+        ({"checks": [{**COMPLAINTS, "maxIncrease": "0%"}]}, "one of maxIncrease and plus must be above 0%"),
+        ({"checks": [{**CLICKS, "plus": "1%"}]}, "Proportion checks with direction: increase"),
+        ({"checks": [{**CLICKS, "counters": {"hits": "a", "trials": "a"}}]}, "must be two counters"),
+        ({"checks": [{**CLICKS, "counters": {"hits": "a"}}]}, "Required"),
+        ({"checks": [{**CLICKS, "counters": {"hits": "a-b", "trials": "c"}}]}, "should match"),
         ({"checks": [{**LATENCY, "source": {}}]}, "exactly one of scrape and prometheus"),
         (
             {"checks": [{**LATENCY, "source": {"scrape": {"port": 80}, "prometheus": {}}}]},

@@ -29,8 +29,14 @@ SCORES = tuple(i / 20 for i in range(1, 20))
 LATENCY = CheckSpec(name="latency", kind=CheckKind.LATENCY, quantile=0.95, max_increase=0.2)
 ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
 PREDICTIONS = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS)
-SPECS = (LATENCY, ERRORS, PREDICTIONS)
-BOUNDS = {CheckKind.LATENCY: LE, CheckKind.ERROR_RATE: (), CheckKind.PREDICTIONS: SCORES}
+CLICKS = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.15)
+SPECS = (LATENCY, ERRORS, PREDICTIONS, CLICKS)
+BOUNDS = {
+    CheckKind.LATENCY: LE,
+    CheckKind.ERROR_RATE: (),
+    CheckKind.PREDICTIONS: SCORES,
+    CheckKind.PROPORTION: (),
+}
 WIDTH = {kind: max(len(le) + 1, 2) for kind, le in BOUNDS.items()}
 
 
@@ -95,10 +101,23 @@ def test_a_canary_like_stable_stays(rule: Rule, spec: CheckSpec) -> None:
         CheckKind.LATENCY: at(0.1),
         CheckKind.ERROR_RATE: errors(1),
         CheckKind.PREDICTIONS: scores(3, 9),
+        CheckKind.PROPORTION: errors(40),
     }
     same = cells[spec.kind]
     watched = after(begin(rule, spec, le=BOUNDS[spec.kind]), same * 9, same, seconds=600, tick=5)
     assert watched.failed_at == np.inf
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize(("hits", "found"), [(20, True), (36, False), (80, False)])
+def test_fewer_hits_than_the_margin_allows_are_the_harm_where_that_is_asked(
+    rule: Rule, hits: int, *, found: bool
+) -> None:
+    watched = begin(rule, CLICKS)
+    for i in range(400):  # each second a little different, or Kayenta has nothing to compare
+        wave = (i // 10) % 3
+        watched = seen(watched, 9 * errors(40 + wave), errors(hits + wave), end=i + 1.0)
+    assert np.isfinite(watched.failed_at) == found
 
 
 def test_the_clock_starts_with_the_canarys_first_traffic() -> None:

@@ -41,6 +41,9 @@ def test_a_bare_spec_will_do(file: Path) -> None:
     assert planning.read(file)["steps"] == [20]
 
 
+FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 1%}]"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -77,6 +80,39 @@ def test_a_bare_spec_will_do(file: Path) -> None:
         ("checks: [{name: a, type: ErrorRate}]", "needs maxIncrease or plus"),
         ("checks: [{name: a, type: ErrorRate, plus: 0.0%}]", "must be above 0%"),
         ("checks: [{name: a, type: ErrorRate, plus: 1%, quantile: 0.9}]", "belongs to Latency checks"),
+        ("checks: [{name: a, type: Proportion}]", "direction: is missing; a Proportion check needs it"),
+        (
+            "checks: [{name: a, type: Proportion, direction: decrease}]",
+            'spec.checks[0].maxDecrease: is missing; direction: decrease needs it, such as "15%"',
+        ),
+        (
+            "checks: [{name: a, type: Proportion, direction: increase, maxIncrease: 1%, maxDecrease: 1%}]",
+            "spec.checks[0].maxDecrease: belongs to direction: decrease",
+        ),
+        (
+            "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 1%, plus: 1%}]",
+            "spec.checks[0].plus: belongs to direction: increase; leave it out",
+        ),
+        (
+            "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 100%}]",
+            "checks[a].maxDecrease: 100% allows everything; give less than 100%",
+        ),
+        (
+            "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 0%}]",
+            "spec.checks[0].maxDecrease: must be above 0%",
+        ),
+        (
+            FEWER.replace("}", ", counters: {hits: b, trials: b}}"),
+            "spec.checks[0].counters: hits and trials are one counter; name two, such as model_clicks_total",
+        ),
+        (
+            FEWER.replace("}", ", counters: {hits: a-b, trials: b}}"),
+            "spec.checks[0].counters.hits: 'a-b' does not have the form of \"model_clicks_total\"",
+        ),
+        (
+            "checks: [{name: a, type: Latency, quantile: 0.9, maxIncrease: 1%, plus: 1%}]",
+            "belongs to ErrorRate and Proportion checks, not to Latency",
+        ),
         ("checks: [{name: a, type: Predictions, tolerance: 1}]", "tolerance: 1 is not between 0 and 1"),
         ("checks: [{name: a, type: ErrorRate, plus: 1%, required: false}]", "require one"),
         (
@@ -131,6 +167,10 @@ def test_every_default_of_the_schema_is_printed() -> None:
 LATENCY = {"name": "a", "type": "Latency", "quantile": 0.9, "maxIncrease": "20%"}
 ERRORS = {"name": "b", "type": "ErrorRate", "maxIncrease": "0%", "plus": "1%"}
 PREDICTIONS = {"name": "c", "type": "Predictions", "tolerance": 0.05}
+CLICKS = {"name": "d", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+COMPLAINTS = {"name": "e", "type": "Proportion", "direction": "increase", "maxIncrease": "20%"}
+HITS = {"hits": "model_clicks_total", "trials": "model_impressions_total"}
+EVERY = (LATENCY, ERRORS, PREDICTIONS, CLICKS, COMPLAINTS)
 POLICIES: list[dict[str, Any]] = [
     {"checks": [LATENCY, ERRORS, PREDICTIONS]},
     {"checks": [ERRORS | {"plus": "0%"}]},
@@ -142,14 +182,24 @@ POLICIES: list[dict[str, Any]] = [
         {}, {"scrape": {"port": 80}}, {"scrape": {}}, {"prometheus": {}},
         {"scrape": {"port": 80}, "prometheus": {}},
     )),
-    *({"checks": [check | {field: value}]} for check in (LATENCY, ERRORS, PREDICTIONS) for field, value in (
+    *({"checks": [check | {field: value}]} for check in EVERY for field, value in (
         ("quantile", 0.9), ("maxIncrease", "5%"), ("plus", "1%"), ("tolerance", 0.1),
-        ("direction", "increase"), ("maxDecrease", "1%"), ("maxFlips", "1%"),
+        ("direction", "increase"), ("direction", "decrease"), ("maxDecrease", "1%"), ("maxFlips", "1%"),
+        ("counters", HITS),
     )),
+    *({"checks": [CLICKS | {"maxDecrease": value}]} for value in (
+        "0%", "00.0%", "0.01%", "99.9%", "100%", "100.0%", "099%", "250%",
+    )),
+    *({"checks": [CLICKS | {"counters": HITS | change}]} for change in (
+        {"hits": "model_impressions_total"}, {"hits": "a b"}, {"trials": ""}, {"hits": "a:b_2"},
+    )),
+    {"checks": [CLICKS | {"counters": {"hits": "a"}}]},
+    {"checks": [COMPLAINTS | {"maxIncrease": "0%"}]},
+    {"checks": [COMPLAINTS | {"maxIncrease": "0%", "plus": "0.1%"}]},
+    {"checks": [COMPLAINTS | {"maxIncrease": "0%", "plus": "0%"}]},
     *({"checks": [{key: each for key, each in check.items() if key != field}]}
-      for check in (LATENCY, ERRORS, PREDICTIONS) for field in check),
+      for check in EVERY for field in check),
     {"checks": [{"name": "d", "type": "Shadow", "maxFlips": "1%"}]},
-    {"checks": [{"name": "d", "type": "Proportion", "direction": "decrease", "maxDecrease": "1%"}]},
     {"checks": [LATENCY, LATENCY]},
     {"checks": [LATENCY | {"name": "A"}]},
     {"steps": [1, 99]}, {"steps": [5, 5]}, {"steps": [99, 1]}, {"steps": [100]},

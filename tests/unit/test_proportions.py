@@ -16,10 +16,20 @@ from analysis.proportions import (
     log_sum,
     projection,
     rate_interval,
+    share_question,
 )
 
-# The last allows more than everything where stable is at its worst.
-MARGINS = [(1.0, 0.0), (1.5, 0.001), (1.5, 0.0), (1.0, 0.05), (3.0, 0.01), (1.5, 0.4)]
+# One allows more than everything where stable is at its worst; the last two are shares that may fall.
+MARGINS = [
+    (1.0, 0.0),
+    (1.5, 0.001),
+    (1.5, 0.0),
+    (1.0, 0.05),
+    (3.0, 0.01),
+    (1.5, 0.4),
+    (0.85, 0.15),
+    (0.2, 0.8),
+]
 
 
 def asked(q: float, rho: float, delta: float) -> Question:
@@ -27,6 +37,12 @@ def asked(q: float, rho: float, delta: float) -> Question:
     return Question(
         mask, mask, np.array([q]), np.array([rho]), np.array([delta]), np.array([0.6 * q]), np.array(True)
     )
+
+
+def asked_of_share(share: float, **margin: float) -> Question:
+    margin = {"max_increase": 0.0, "plus": 0.0, "max_decrease": 0.0} | margin
+    recent = 1e6 * np.array([1 - share, share])
+    return share_question(recent, **margin, ready=np.array(True))
 
 
 def kl(p: float, u: float) -> float:
@@ -51,6 +67,36 @@ def test_projection_is_where_a_general_optimiser_finds_the_minimum(
     )
     assert u[0] == pytest.approx(rho * v[0] + delta)
     assert cost(float(v[0])) <= cost(float(best.x)) + 1e-9
+
+
+@pytest.mark.parametrize("decrease", [0.01, 0.15, 0.6, 0.98])
+@pytest.mark.parametrize("share", [0.0004, 0.01, 0.3, 0.97])
+@pytest.mark.parametrize("effect", [-3.0, -0.8, -0.12, 0.4])
+def test_projection_of_a_share_is_where_an_optimiser_finds_it_among_the_shares_themselves(
+    decrease: float, share: float, effect: float
+) -> None:
+    """The null is p_c = (1 - d) p_s there; ours is that of the complements, with two roots close together."""
+    n_c, n_s = 40.0, 60.0
+    question = asked_of_share(share, max_decrease=decrease)
+    p_s = 1 - question.q[0]
+    p_c = float(expit(logit((1 - decrease) * p_s) + effect))
+
+    def cost(log_v: float) -> float:
+        v = np.exp(log_v)
+        return n_c * kl(p_c, (1 - decrease) * v) + n_s * kl(p_s, v)
+
+    best = minimize_scalar(cost, bounds=(np.log(1e-8), -1e-9), options={"xatol": 1e-11})
+    u, v = projection(
+        n_c=n_c,
+        n_s=n_s,
+        p1=np.array([1 - p_c]),
+        q=question.q,
+        rho=question.rho,
+        delta=question.delta,
+    )
+    assert 1 - u[0] == pytest.approx((1 - decrease) * (1 - v[0]), rel=1e-9)
+    assert 1 - v[0] == pytest.approx(np.exp(best.x), rel=1e-4)
+    assert cost(float(np.log(1 - v[0]))) <= cost(float(best.x)) + 1e-9
 
 
 def test_without_a_margin_projection_is_the_weighted_mean() -> None:
@@ -140,6 +186,36 @@ def test_a_margin_that_allows_everything_finds_nothing() -> None:
 def test_the_guess_of_an_error_rate_is_never_zero() -> None:
     question = error_question(np.array([1000.0, 0.0]), rho=1.5, delta=0.001, ready=np.array(True))
     assert 0 < question.q[0] < 0.001
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4, 0.9])
+def test_fewer_hits_are_asked_for_as_more_trials_without_one(share: float) -> None:
+    question = asked_of_share(share, max_decrease=0.15)
+    assert question.q[0] == pytest.approx(1 - share, abs=1e-5)
+    assert 1 - question.line[0] == pytest.approx(0.85 * share, rel=1e-3)
+    fewer, better = 1 - question.worse()[0], 1 - question.better()[0]
+    assert (fewer < 0.85 * share).all()
+    assert (fewer > 0).all()
+    assert (better > 0.85 * share).all()
+    stable, canary = np.array([1 - share, share]) * 9000, np.array([[1 - share / 2, share / 2]]) * 1000
+    assert log_gains(question, stable, canary, question.worse()[None]).max() > 0.5
+
+
+def test_more_hits_of_what_is_bad_are_asked_for_as_they_are() -> None:
+    question = asked_of_share(0.2, max_increase=0.5, plus=0.01)
+    assert question.line[0] == pytest.approx(0.31, rel=1e-4)
+    assert (question.worse()[0] > 0.31).all()
+
+
+@pytest.mark.parametrize("recent", [(100.0, 0.0), (0.0, 100.0)])
+def test_the_guess_of_a_share_is_neither_nothing_nor_all(recent: tuple[float, float]) -> None:
+    for margin in ({"max_decrease": 0.1}, {"max_increase": 0.1}):
+        every = {"max_increase": 0.0, "plus": 0.0, "max_decrease": 0.0} | margin
+        question = share_question(np.array(recent), **every, ready=np.array(True))
+        assert 0 < question.q[0] < 1
+        assert np.isfinite(
+            log_gains(question, np.array(recent), np.array([[5.0, 5.0]]), question.worse()[None])
+        ).all()
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 50), (3, 50), (25, 50), (50, 50), (0, 0), (7, 5000)])

@@ -144,3 +144,46 @@ def test_a_count_that_is_none_is_no_count() -> None:
 def test_a_page_that_cannot_be_read_at_all_is_an_error() -> None:
     with pytest.raises(ValueError, match="middle of a line"):
         read(b"istio_requests_total 1", CHECKS, at=0)
+
+
+# -- proportions -----------------------------------------------------------------------------------
+
+CLICKS = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, counters=("clicks_total", "views_total"))
+BOTH = 'views_total{page="a"} 50\nviews_total{page="b"} 30\nclicks_total 8\n'
+
+
+def test_a_proportion_is_two_counters_by_name_over_all_their_labels() -> None:
+    reading, wrong = read((INFERENCE + BOTH).encode(), [LATENCY, CLICKS], at=0)
+    assert reading.values["clicks"] == Counts(80, 8)
+    assert reading.sources["clicks"] == "clicks_total"
+    assert reading.values["latency-p95"].n == 5
+    assert wrong == ()
+
+
+def test_a_plan_looks_for_its_own_counters_only() -> None:
+    other = CheckSpec(name="orders", kind=CheckKind.PROPORTION, counters=("orders_total", "views_total"))
+    page = (INFERENCE + BOTH + "orders_total 2\n").encode()
+    assert read(page, [other], at=0)[0].values == {"orders": Counts(80, 2)}
+    assert read(page, [CLICKS, other], at=0)[0].values == {"clicks": Counts(80, 8), "orders": Counts(80, 2)}
+
+
+@pytest.mark.parametrize(
+    ("page", "missing"), [("views_total 3\n", "clicks_total"), ("clicks_total 3\n", "views_total")]
+)
+def test_a_counter_that_is_not_there_is_named_and_is_no_zero(page: str, missing: str) -> None:
+    reading, wrong = read((INFERENCE + page).encode(), [CLICKS], at=0)
+    assert (dict(reading.values), dict(reading.sources)) == ({}, {})
+    assert wrong == (f"clicks: {missing} is not on the page (yet)",)
+
+
+def test_a_counter_that_is_declared_and_was_never_needed_is_zero() -> None:
+    page = INFERENCE + "# TYPE clicks_total counter\nviews_total 30\n"
+    assert read(page.encode(), [CLICKS], at=0)[0].values["clicks"] == Counts(30, 0)
+
+
+def test_more_hits_than_trials_are_not_read_and_the_remedy_is_said() -> None:
+    reading, wrong = read((INFERENCE + "views_total 3\nclicks_total 4\n").encode(), [CLICKS], at=0)
+    assert (dict(reading.values), dict(reading.sources)) == ({}, {"clicks": "clicks_total"})
+    assert wrong == (
+        "clicks: clicks_total: 4 hits of 3 trials (views_total); count a trial when its outcome is known",
+    )

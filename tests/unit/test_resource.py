@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from analysis.evidence import SHARES, CheckKind
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource, wire
 from controller.model import Checkpoint, Message, Page, Reason, Run, Stage, WeightChange
@@ -140,10 +141,33 @@ def test_a_field_that_cannot_be_read_is_named() -> None:
 
 
 def test_a_check_that_this_version_lacks_is_refused_by_name() -> None:
-    said = resource.unusable({"checks": [{"name": "clicks", "type": "Proportion"}]})
+    said = resource.unusable({"checks": [{"name": "answers", "type": "Shadow"}]})
 
     assert said is not None
-    assert "checks[clicks].type: Proportion is not available" in said
+    assert "checks[answers].type: Shadow is not available" in said
+
+
+def clicks(**fields: Any) -> Any:
+    obj = canary_run()
+    check = {"name": "clicks-home", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+    obj["spec"]["plan"]["policy"]["checks"] = [check | fields]
+    return obj
+
+
+def test_a_proportion_has_its_margin_a_tenth_of_alpha_and_the_counters_that_it_names_or_is_named_after() -> (
+    None
+):
+    (check,) = resource.run(clicks()).plan.policy.checks
+    assert (check.kind, check.max_decrease) == (CheckKind.PROPORTION, 0.15)
+    assert check.counters == ("model_clicks_home_total", "model_impressions_total")
+    assert SHARES[CheckKind.PROPORTION] == 0.10
+    named = clicks(counters={"hits": "orders_total", "trials": "carts_total"})
+    assert resource.run(named).plan.policy.checks[0].counters == ("orders_total", "carts_total")
+
+
+def test_a_margin_that_allows_everything_is_named() -> None:
+    with pytest.raises(wire.Malformed, match=r"checks\[clicks-home\].maxDecrease: 100% allows everything"):
+        resource.run(clicks(maxDecrease="100%"))
 
 
 def test_a_duration_of_more_than_a_year_is_refused_before_a_run_is_made() -> None:

@@ -132,6 +132,17 @@ def test_an_edit_at_the_start_of_what_is_not_there_is_refused() -> None:
         objects(loads(text, file="x.yaml"))
 
 
+def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> None:
+    fault = "faults:\n  - {at: 20s, arm: canary, clickRate: 28%}"
+    counting = GOOD.replace("errorRate: 0.1%", "errorRate: 0.1%\n    clickRate: 40%", 1)
+    story = loads(counting.replace("faults:", fault, 1), file="x.yaml")
+    assert story.stable.click_rate == story.canary.click_rate == 0.4
+    assert story.arm_faults[0].said() == {"clickRate": 0.28}
+    assert loads(GOOD, file="x.yaml").stable.click_rate is None
+    with pytest.raises(BadStory, match=r"spec\.faults\[0\]: needs a clickRate of the arm to differ from"):
+        loads(GOOD.replace("faults:", fault, 1), file="x.yaml")
+
+
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [

@@ -1,5 +1,7 @@
 """Requests without requests: what virtual pods count is what the story says, and nothing is lost."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,22 @@ def counted(pods: list[VirtualPod], series: str) -> float:
     """The sum of a series over the pods' pages, by the start of its lines."""
     lines = [line for pod in pods for line in pod.page.text().splitlines() if line.startswith(series)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_answers_and_clicks_are_counted_where_the_story_says_how_often() -> None:
+    street = Street()
+    assert "clicks" not in street.canary[0].page.text()
+    for pod in street.canary:
+        pod.behaviour = replace(pod.behaviour, click_rate=0.4)
+    street.traffic.route(50)
+    street.pass_to(300.0)
+    answered = counted(street.canary, "model_prediction_value_count")  # a failure is looked at by nobody
+    clicks, impressions = (
+        counted(street.canary, f"model_{what}_total") for what in ("clicks", "impressions")
+    )
+    assert impressions == answered > 10_000
+    assert clicks / impressions == pytest.approx(0.4, abs=0.02)
+    assert counted(street.stable, "model_impressions_total") == 0
 
 
 def test_all_requests_are_somewhere_and_the_split_is_the_weight() -> None:

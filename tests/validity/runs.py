@@ -15,6 +15,7 @@ SPECS = {
     CheckKind.LATENCY: CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2),
     CheckKind.ERROR_RATE: CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001),
     CheckKind.PREDICTIONS: CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05),
+    CheckKind.PROPORTION: CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.2),
 }
 
 

@@ -39,6 +39,7 @@ class Stream:
     p95: float = 0.114
     factor: float = 1.0
     errors: tuple[float, float] = (0.001, 0.001)
+    clicks: tuple[float, float] = (0.4, 0.4)
     shift: float = 0.0
     onset: float = 0.0
     common: float = 0.0
@@ -89,7 +90,7 @@ def _sample(stream: Stream, end: float, cells: Array, places: range) -> Sample:
 
 
 def _value(kind: CheckKind, le: tuple[float, ...], cells: Array) -> Counts | Histogram:
-    if kind is CheckKind.ERROR_RATE:
+    if kind.counted:
         return Counts(int(cells.sum()), int(cells[1]))
     return Histogram(BINS if kind is CheckKind.PREDICTIONS else le, tuple(cells.tolist()))
 
@@ -146,6 +147,13 @@ def _errors(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
     return np.stack([truth.n - failed, failed], axis=2)
 
 
+def _clicks(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
+    """People click less on what comes late."""
+    rate = np.where(truth.faulty, stream.clicks[1], stream.clicks[0]) * np.exp(-truth.slow / 4)
+    clicked = rng.binomial(truth.n, np.minimum(1.0, rate))
+    return np.stack([truth.n - clicked, clicked], axis=2)
+
+
 def _predictions(stream: Stream, rng: np.random.Generator, truth: Truth) -> Array:
     """The inputs' distribution drifts for both arms alike; the fault shifts the canary's output."""
     drift = truth.common + stream.shift * truth.faulty
@@ -162,4 +170,5 @@ _DRAWN = {
     CheckKind.LATENCY: _latencies,
     CheckKind.ERROR_RATE: _errors,
     CheckKind.PREDICTIONS: _predictions,
+    CheckKind.PROPORTION: _clicks,
 }

@@ -33,6 +33,7 @@ ALIKE = {
     "inside the margin, all noise": replace(noisy(QUIET), factor=1.1),
     "rare bursts x4 of 20 s": replace(QUIET, bursts=1 / 600, burst_factor=4.0, burst_seconds=20.0),
     "error bursts": replace(QUIET, kind=CheckKind.ERROR_RATE, bursts=0.005, burst_error=0.1),
+    "clicks, all noise": noisy(replace(QUIET, kind=CheckKind.PROPORTION)),
     "drift of both arms": replace(QUIET, kind=CheckKind.PREDICTIONS, common=0.3),
 }
 
