@@ -13,7 +13,8 @@ Who is waited for, and how long (`Pace`):
   closes without them. Back within three intervals they catch up, later they start afresh;
 * Istio's histograms stand still until the proxy flushes them, while its counters run. A pod whose
   requests moved and whose histogram did not is waited for two flush intervals. It loses nothing: what
-  it counted is all in its next flush.
+  it counted is all in its next flush;
+* a pod that counted more hits than trials, since it counts these late, is waited for as long.
 """
 
 from collections.abc import Collection, Mapping
@@ -213,7 +214,10 @@ def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View)
 
 
 def _flushed(mark: Mark, page: _Page) -> bool:
-    """Whether the page's histogram holds what happened since the mark, as far as can be told."""
+    """Whether the page holds all of what happened since the mark, as far as can be told."""
+    match mark.value, page.mark.value:
+        case Counts(n, k), Counts(more, hits) if hits - k > more - n >= 0:
+            return False
     return not page.latched or page.mark.value != mark.value or page.mark.requests == mark.requests
 
 
