@@ -254,6 +254,14 @@ async def test_faults_come_and_go_on_command(tmp_path: Path) -> None:
         await suffer(predictions=quantiles(Beta(8, 2).cdf, low=1e-9, high=1))
         _, shifted = await _asked(session, url, PICTURE)
         assert shifted["outputs"][1]["data"][0] > usual["outputs"][1]["data"][0]
+        async with session.get(url + "/metrics") as answer:
+            assert "model_clicks_total" not in await answer.text()
+        await suffer(clickRate=1.0)
+        await _asked(session, url, PICTURE)
+        async with session.get(url + "/metrics") as answer:
+            page = await answer.text()
+        clicks = [line.split()[-1] for line in page.splitlines() if line.startswith("model_clicks_total{")]
+        assert clicks == ["1"]
         await suffer(blackhole=True)
         assert await _silent(session.post(url + INFER, json=PICTURE))
         assert not await _silent(session.get(url + "/metrics"))

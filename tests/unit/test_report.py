@@ -251,3 +251,33 @@ def test_what_the_controller_writes_is_what_is_explained() -> None:
     assert "p95 at the canary is 1.1x stable's (between 0.93x and 1.31x, not certain yet" in text
     assert "14 of 240 canary requests took longer than 142 ms, at most 12 were expected" in text
     assert "3 to 1 against" in text
+
+
+def test_a_share_is_explained_from_the_object_with_what_it_cannot_rule_out() -> None:
+    obj = run(
+        phase="Progressing",
+        checks=[
+            {
+                "name": "clicks",
+                "verdict": "Inconclusive",
+                "logE": 1.0,
+                "estimate": 0.9,
+                "interval": [0.74, 1.02],
+                "canaryRequests": 900,
+                "stableRequests": 8100,
+                "canaryHits": 81,
+                "expectedHits": 76.5,
+                "shares": [0.09, 0.1],
+                "note": "",
+            }
+        ],
+    )
+    check = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+    obj["spec"]["plan"]["policy"]["checks"] = [check | {"required": False}]
+    text = " ".join(explained(obj).split())
+    assert (
+        "clicks: Inconclusive (not required) the share of clicks is 9 % on the canary, 10 % on stable" in text
+    )
+    assert "0.9x (between 0.74x and 1.02x, not certain yet, at least 0.85x is required)" in text
+    assert "clicks: 0.74x cannot be ruled out with the requests so far" in text
+    assert "latency: the policy has no Latency check" in text
