@@ -9,18 +9,18 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, ldexp
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
+from analysis.grids import FINEST, Bounds, Grid, exponential_bound, grid_bounds
 from analysis.proportions import Array, Mask, tails
 from analysis.quantiles import ROUNDED
 from analysis.samples import Histogram
 
 SCHEMAS = range(-4, 9)  # of exponential histograms; 8 has 256 buckets for a factor of two
 DIGITS = range(10, 100)  # two significant ones, of decimal histograms: 90 buckets for a factor of ten
-Bounds = tuple[float, ...]  # upper ones, increasing
 Side = tuple[tuple[int, int], ...]  # (j, count) of the buckets on one side of zero
 Bucket = tuple[float, float, int]  # its lower and its upper bound and what it counts
 K = TypeVar("K", int, tuple[int, int])
@@ -129,17 +129,6 @@ class Decimal:
         return [(-inf, 0.0, self.zero), *places]
 
 
-def exponential_bound(schema: int, j: int) -> float:
-    """2^(j/2^schema), the same float at every schema that has it; infinite beyond the largest."""
-    whole, part = divmod(j, 1 << schema) if schema >= 0 else (j << -schema, 0)
-    return ldexp(2.0 ** (part / (1 << max(schema, 0))), whole) if whole < 1024 else inf
-
-
-def exponential_bounds(schema: int, first: int, last: int) -> Bounds:
-    """The upper bounds of buckets `first` to `last`."""
-    return tuple(exponential_bound(schema, j) for j in range(first, last + 1))
-
-
 def decimal_bound(digits: int, exponent: int) -> float:
     """Digits x 10^exponent as the nearest float, so that it equals the number as people write it."""
     return float(f"{digits}e{exponent}")
@@ -162,6 +151,14 @@ def in_bounds(of: Exponential | Decimal, le: Bounds) -> Histogram:
             raise ValueError(f"le must not cut a bucket: {le[place - 1]} lies between {low} and {high}")
         cells[place] += count
     return Histogram(le, tuple(cells))
+
+
+def on_grid(of: Exponential, grid: Grid) -> Histogram:
+    """The same observations in the grid's bounds, in seconds; there are none within the zero bucket."""
+    own, seconds = grid_bounds(grid, of.schema)
+    first = bisect_left(own, of.zero_threshold)
+    joined = in_bounds(of.at(min(of.schema, FINEST)), own[first:])
+    return Histogram(seconds[first:], joined.count)
 
 
 def counted(seconds: Sequence[float] | Array, le: Bounds) -> Histogram:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analysis.dispersion import MOST_NODES, key
+from analysis.grids import shared
 from analysis.packing import NEVER, shortened
-from analysis.proportions import Array, Integers, Mask
+from analysis.proportions import Array, Integers, Mask, Places
 from analysis.quantiles import ROUNDED
 from analysis.samples import Counts, Histogram, PodSample, Sample, by_node, coarsened, usual_bounds
 from analysis.state import MEMORIES, OF_CANARY, CheckKind, Memory
@@ -54,9 +55,11 @@ class Arm:
 def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm]:
     """Both arms in the buckets that most pods of each use; other pods are left out.
 
-    Predictions can only be compared in buckets both arms have, so theirs are joined to those.
+    Native histograms are joined to the coarsest schema of an arm's pods and of the memory. Predictions can
+    only be compared in buckets both arms have, so theirs are joined to those.
     """
-    of_stable, of_canary = _fitting(kind, stable), _fitting(kind, canary)
+    of_stable = _fitting(kind, stable, memory.le)
+    of_canary = _fitting(kind, canary, memory.canary_le)
     le = usual_bounds(of_stable, known=memory.le)
     canary_le = usual_bounds(of_canary, known=memory.canary_le or le)
     nodes: Nodes = by_node(of_stable, le)
@@ -162,6 +165,34 @@ def fitted(memory: Memory, le: tuple[float, ...], canary_le: tuple[float, ...]) 
     )
 
 
+def joined(
+    kind: CheckKind, memory: Memory, le: tuple[float, ...], canary_le: tuple[float, ...]
+) -> Memory | None:
+    """A latency check's memory in these buckets, if native histograms' became coarser; else None."""
+    if kind is not CheckKind.LATENCY or not memory.recent.any():
+        return None
+    known = memory.canary_le if memory.recent_canary.any() else canary_le
+    if (memory.le, known) == (le, canary_le):
+        return None
+    pairs = ((memory.le, le), (memory.canary_le, canary_le))
+    if any(before != after and shared((before, after)) != after for before, after in pairs):
+        return None
+    first, canary_first = _firsts(memory.le, le), _firsts(memory.canary_le, canary_le)
+    return Memory(
+        le,
+        canary_le,
+        np.add.reduceat(memory.recent, first, axis=-1),
+        np.add.reduceat(memory.recent_canary, canary_first, axis=-1),
+        np.add.reduceat(memory.step_stable, first, axis=-1),
+        np.add.reduceat(memory.step_canary, canary_first, axis=-1),
+    )
+
+
+def _firsts(fine: tuple[float, ...], le: tuple[float, ...]) -> Places:
+    """The first of the fine cells in each wide one."""
+    return np.array([0, *np.searchsorted(fine, le, side="right")], dtype=np.intp)
+
+
 def step_forgotten(memory: Memory) -> Memory:
     """Without the sums of the step."""
     return replace(
@@ -211,9 +242,16 @@ def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> Array:
     return cells
 
 
-def _fitting(kind: CheckKind, sample: Sample) -> list[PodSample]:
-    shape = Counts if kind.counted else Histogram
-    return [pod for pod in sample.pods if isinstance(pod.value, shape)]
+def _fitting(kind: CheckKind, sample: Sample, known: tuple[float, ...]) -> list[PodSample]:
+    """Pods that counted what the check asks about."""
+    if kind.counted:
+        return [pod for pod in sample.pods if isinstance(pod.value, Counts)]
+    pods = [(pod, pod.value) for pod in sample.pods if isinstance(pod.value, Histogram)]
+    used = {value.le for _, value in pods}
+    le = shared({known, *used}) or shared(used) if kind is CheckKind.LATENCY else None
+    if le is None:
+        return [pod for pod, _ in pods]
+    return [replace(pod, value=coarsened(value, le)) for pod, value in pods]
 
 
 def _coarse(nodes: Nodes, le: tuple[float, ...], common: tuple[float, ...]) -> Nodes:

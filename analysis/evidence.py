@@ -86,6 +86,9 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     if end <= evidence.at:
         return evidence
     of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
+    known = cells.joined(evidence.spec.kind, evidence.memory, of_stable.le, of_canary.le)
+    if known is not None:  # on account of what this tick holds, so it is learned from and not judged
+        evidence, of_canary = replace(evidence, memory=known), Arm(of_canary.le, {})
     evidence = _with_nodes(_with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
     tick = cells.arranged(
         evidence.spec.kind,

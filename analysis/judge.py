@@ -23,7 +23,7 @@ from analysis.evidence import (
     question,
     tail_odds,
 )
-from analysis.proportions import Array, Integers, Mask
+from analysis.proportions import Array, Integers, Mask, Question
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
@@ -167,7 +167,7 @@ def _check(
         expected_hits=expected,
         shares=_shares(evidence),
         threshold=_threshold(evidence),
-        note="; ".join([*_notes(evidence), *([] if failed else _pass_notes(spec))]),
+        note="; ".join([*_notes(evidence, asked), *([] if failed else _pass_notes(spec))]),
     )
 
 
@@ -245,16 +245,20 @@ def _pair(evidence: Evidence) -> quantiles.Pair | None:
     return chosen if chosen.found else None
 
 
-def _notes(evidence: Evidence) -> list[str]:
+def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
     spec, memory = evidence.spec, evidence.memory
     notes = []
     chosen = _pair(evidence)
     if chosen is not None:
         ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
         if ratio > (1 + spec.max_increase) * RESOLVED:
-            notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none")
+            remedy = "finer ones can (docs/metrics.md)"
+            notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none: {remedy}")
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
         notes.append("its buckets end below stable's latency: nothing can be compared")
+    if spec.kind is CheckKind.LATENCY and asked is not None and asked.ready and asked.rho[0] > 1:
+        allowed = f"x{asked.rho[0]:.2g} of its slow requests are allowed"
+        notes.append(f"its latencies come in steps wider than the margin: {allowed}")
     if spec.kind is CheckKind.PREDICTIONS and memory.recent.sum() > 0 and not memory.le:
         notes.append("the two arms have no bucket in common: nothing can be compared")
     if len(evidence.groups) == 1:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from analysis.grids import shared
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -80,7 +82,13 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
 
     None where the readings do not belong together: a counter that is smaller than before (the
     process began again) or buckets that are not the same. The caller then waits for the next pair.
+    Native histograms of different schemas are compared in the buckets of the coarser one.
     """
+    if isinstance(before, Histogram) and isinstance(after, Histogram) and before.le != after.le:
+        le = shared((before.le, after.le))
+        if le is None:
+            return None
+        before, after = coarsened(before, le), coarsened(after, le)
     if _bounds(before) != _bounds(after):
         return None
     cells = tuple(b - a for a, b in zip(before.cells, after.cells, strict=True))
@@ -93,12 +101,13 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
 
 def coarsened(histogram: Histogram, le: tuple[float, ...]) -> Histogram:
     """The same observations in the wider buckets `le`, whose bounds must be among the finer ones."""
-    if not set(le) <= set(histogram.le):
+    kept = set(le)
+    if not kept <= set(histogram.le):
         raise ValueError("buckets can be joined but not cut: every wide bound must be a fine one too")
     wide, total = [], 0
     for bound, count in zip(histogram.le, histogram.count, strict=False):
         total += count
-        if bound in le:
+        if bound in kept:
             wide.append(total)
             total = 0
     return Histogram(le, (*wide, total + histogram.count[-1]))

@@ -11,13 +11,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from controller import steering
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
 from controller.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from controller.protobuf import Found
+
+
+PAGE_WITHIN = 10.0  # seconds
+PAGE_LIMIT = 2 * 1024 * 1024  # bytes, as `scrape` reads
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -72,15 +79,20 @@ for _command in (
 @click.option(
     "--rps", type=click.FloatRange(min=0.001, max=1e9), metavar="R", help="Requests per second, both arms."
 )
+@click.option(
+    "--page", metavar="FILE|URL", help="A metrics page of one of stable's pods: what can its buckets prove?"
+)
 @click.option("--print-policy", is_flag=True, help="Print the policy with all its defaults and stop.")
-def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
-    """Work out how long a policy takes, and what it lets pass.
+def plan(*, file: Path | None, rps: float | None, page: str | None, print_policy: bool) -> None:
+    """Work out how long a policy takes, what it lets pass, and what stable's buckets can prove.
 
-    Without --policy it is the built-in one, which holds where nobody wrote another.
+    Without --policy it is the built-in one, which holds where nobody wrote another. --page names a page that
+    was saved, or where one is: then it is asked for as the controller asks, so native histograms are seen.
 
     Examples:
       serin plan --print-policy > policy.yaml
       serin plan --policy policy.yaml --rps 200
+      kubectl port-forward deploy/model 8080 & serin plan --rps 200 --page http://localhost:8080/metrics
     """
     from controller import planning
 
@@ -95,7 +107,49 @@ def plan(*, file: Path | None, rps: float | None, print_policy: bool) -> None:
     if print_policy or rps is None:
         show(planning.as_yaml(spec).rstrip("\n"))
         return
-    show("\n".join(["Steps", *planning.schedule(spec, rps), "", "Let pass", *planning.permitted(spec)]))
+    lines = ["Steps", *planning.schedule(spec, rps), "", "Let pass", *planning.permitted(spec)]
+    show("\n".join([*lines, *([] if page is None else ["", "Can be proved", *_proved(spec, page)])]))
+
+
+def _proved(spec: Any, where: str) -> list[str]:
+    """What the buckets of the page can prove, for each latency check."""
+    from controller import resolution, resource
+
+    try:
+        if not where.startswith(("http://", "https://")):
+            found = resolution.of_file(Path(where).read_bytes())
+        else:
+            found = _negotiated(where)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise Misused(f"--page {where}: {why}; give a metrics page, as a file or by its URL") from None
+    return resolution.proved(found, resource.policy(spec).checks)
+
+
+def _negotiated(url: str) -> "Found":
+    """What the page says, in protobuf if it can be read so: as `scrape` reads it."""
+    from controller import reading
+
+    kind, page = _got(url, accept=reading.ACCEPT)
+    try:
+        return reading.negotiated(page, kind=kind)
+    except ValueError:
+        if not reading.is_binary(page, kind=kind):
+            raise
+    kind, page = _got(url, accept=reading.PLAIN)
+    return reading.found(page, kind=kind)
+
+
+def _got(url: str, *, accept: str) -> tuple[str, bytes]:
+    """Content type and body; raises `OSError` or `ValueError`."""
+    from urllib.request import Request, urlopen
+
+    request = Request(url, headers={"Accept": accept})  # noqa: S310 - http or https
+    with urlopen(request, timeout=PAGE_WITHIN) as answer:  # noqa: S310
+        page = answer.read(PAGE_LIMIT + 1)
+        if len(page) > PAGE_LIMIT:
+            raise ValueError(f"the page is larger than {PAGE_LIMIT} bytes; filter it")
+        return answer.headers.get("Content-Type", ""), page
 
 
 @serin.command()

@@ -24,6 +24,8 @@ REMEMBERED = 65_536  # label sets, about 1 KB each at worst; 20 runs of 3 000 di
 LARGEST = 2.0**53  # counters above it are no longer exact
 
 Labels = Mapping[str, str]
+# No exporter writes these into text; a sidecar's agent that glues protobuf and text together does.
+BINARY = bytes({*range(0x20)} - {*b"\t\n\r"})
 
 _PAIR = re.compile(rb'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*')
 _ESCAPE = re.compile(r"\\(.)")
@@ -73,6 +75,11 @@ def declares(page: bytes, family: str) -> bool:
         or b"\n" + line + b" " in page
         or b"\n" + line + b"\t" in page
     )
+
+
+def is_text(page: bytes) -> bool:
+    """Whether all of the page can be text, and nothing of it protobuf."""
+    return len(page.translate(None, BINARY)) == len(page)
 
 
 def total(series: Iterable[Series]) -> int:

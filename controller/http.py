@@ -20,13 +20,13 @@ class Pages:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
-        """The page; raises `OSError`, or `ValueError` if it is not a 200 or larger than `limit` bytes."""
+    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large."""
         try:
             async with self._session.get(url, headers={"Accept": accept}, allow_redirects=False) as response:
                 if response.status != 200:
                     raise ValueError(f"{url} answered {response.status}, not 200")
-                return await _at_most(limit, response, url)
+                return response.headers.get("Content-Type", ""), await _at_most(limit, response, url)
         except aiohttp.ClientError as error:
             raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
 

@@ -150,8 +150,8 @@ class Alerter(Protocol):
 class Fetch(Protocol):
     """One GET of a pod's metrics page."""
 
-    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
-        """The page; raises `OSError` or `ValueError` (too large, not 200). Callers set the timeout."""
+    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+        """Its type and the page; raises `OSError` or `ValueError` (too large, not 200). Callers time it."""
         ...
 
 

@@ -36,6 +36,7 @@ from analysis.evidence import CheckKind, CheckSpec
 from controller.exposition import Series
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Reading, Trouble
+from controller.protobuf import Found
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, understood
 
 Json = Any
@@ -347,7 +348,7 @@ class _Server:
         chosen = dict(_chosen(scraped, {name: pods.get(pod, {}) for name, pods in found.items()}))
         series = {name: one for name, (_, one) in chosen.items()}
         at = next((chosen[name][0] for name in _ALWAYS if name in chosen), max(scraped.values()))
-        reading, wrong = understood(series, asked.checks, at=at, where=f"in {self}")
+        reading, wrong = understood(Found(series), asked.checks, at=at, where=f"in {self}")
         times = {
             check: chosen[name][0]
             for check, family in reading.sources.items()

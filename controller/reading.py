@@ -8,11 +8,16 @@ two counters are named by its check.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
+from analysis.buckets import SCHEMAS, Exponential, on_grid
 from analysis.evidence import CheckKind, CheckSpec
+from analysis.grids import MILLISECONDS, SECONDS
 from analysis.samples import Counts, Histogram, Statistic
-from controller.exposition import Series, Wanted, declares, histogram, total
+from controller import protobuf
+from controller.exposition import Series, Wanted, declares, histogram, is_text, total
 from controller.ports import Reading
+from controller.protobuf import Found
 
 INFERENCE = "model_inference_duration_seconds"
 DURATION = "istio_request_duration_milliseconds"
@@ -23,7 +28,11 @@ PREDICTION = "model_prediction_value"
 # server's doing. The others say that the request was wrong, or that nobody wanted the answer any more.
 GRPC_FAILURES = frozenset({"2", "4", "8", "12", "13", "14", "15"})
 
-Found = Mapping[str, list[Series]]
+GRIDS = {INFERENCE: SECONDS, DURATION: MILLISECONDS}
+# What a page is asked for in: protobuf, in which alone there are native histograms, or else text.
+PLAIN = "text/plain;version=0.0.4"
+ACCEPT = f"{protobuf.ACCEPT},{PLAIN};q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.1"
+DECODED = 1024  # native histograms that are remembered, about 10 kB each: those of 1 000 pods
 
 _ALWAYS = (*(f"{family}_bucket" for family in (INFERENCE, DURATION, PREDICTION)), REQUESTS)
 
@@ -34,19 +43,45 @@ def _wanted(counters: tuple[str, ...]) -> Wanted:
     return Wanted({*_ALWAYS, f"{INFERENCE}_count", *counters})
 
 
-def read(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> tuple[Reading, tuple[str, ...]]:
+def read(
+    page: bytes, checks: Sequence[CheckSpec], *, at: float, kind: str = "text/plain"
+) -> tuple[Reading, tuple[str, ...]]:
     """The page's reading, and a sentence for each thing that is wanted and is not in it.
 
-    Raises `ValueError` if the page as a whole cannot be read.
+    `kind` is its content type. Raises `ValueError` if the page as a whole cannot be read.
     """
+    return understood(found(page, checks, kind=kind), checks, at=at)
+
+
+def found(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/plain") -> Found:
+    """All on the page that these checks may want; `ValueError` if the page as a whole cannot be read."""
     counters = tuple(name for check in checks for name in check.counters)
-    found = _wanted(counters).on(page)
+    if is_protobuf(kind):
+        return protobuf.families(page, {INFERENCE, DURATION, PREDICTION, REQUESTS, *counters})
+    series = _wanted(counters).on(page)
     if declares(page, INFERENCE):
-        found.setdefault(f"{INFERENCE}_bucket", [])
+        series.setdefault(f"{INFERENCE}_bucket", [])
     for name in counters:  # one whose labels nobody has needed so far is zero
         if declares(page, name):
-            found.setdefault(name, [])
-    return understood(found, checks, at=at)
+            series.setdefault(name, [])
+    return Found(series)
+
+
+def negotiated(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str) -> Found:
+    """The same for what `ACCEPT` brought; `ValueError` also if it is protobuf and text in one."""
+    if is_binary(page, kind=kind) and not is_protobuf(kind):
+        raise ValueError("the page is neither text nor protobuf, but both")
+    return found(page, checks, kind=kind)
+
+
+def is_binary(page: bytes, *, kind: str) -> bool:
+    """Whether something of the page is protobuf, so that asking for text may help."""
+    return is_protobuf(kind) or not is_text(page)
+
+
+def is_protobuf(kind: str) -> bool:
+    """Whether this content type is Prometheus's protobuf format."""
+    return kind.partition(";")[0].strip().lower() == protobuf.TYPE
 
 
 def understood(
@@ -73,13 +108,16 @@ def understood(
     return Reading(at=at, requests=requests, values=values, sources=sources), (*wrong, *complaint)
 
 
+Labelled = TypeVar("Labelled", Series, protobuf.Native)
 Source = tuple[str, Callable[[], Statistic]]
 
 
 def _latency(found: Found, _: CheckSpec) -> Source:
     """The model's own, also where it is declared and empty so far; else the sidecar's."""
-    if f"{INFERENCE}_bucket" in found:
-        return INFERENCE, lambda: histogram(_some(found[f"{INFERENCE}_bucket"]))
+    if INFERENCE in found.native:
+        return INFERENCE, lambda: _native(found.native[INFERENCE], INFERENCE)
+    if f"{INFERENCE}_bucket" in found.series:
+        return INFERENCE, lambda: histogram(_some(found.series[f"{INFERENCE}_bucket"]))
     return DURATION, lambda: _seconds(found)
 
 
@@ -92,22 +130,46 @@ def _some(series: list[Series]) -> list[Series]:
 
 def _seconds(found: Found) -> Histogram:
     """The sidecar's durations, from milliseconds."""
-    return histogram(_received(found[f"{DURATION}_bucket"]), unit=0.001)
+    if DURATION in found.native:
+        return _native(_received(found.native[DURATION]), DURATION)
+    return histogram(_received(found.series[f"{DURATION}_bucket"]), unit=0.001)
+
+
+def _native(label_sets: Iterable[protobuf.Native], family: str) -> Histogram:
+    """Native histograms, added up, in the family's grid and in seconds."""
+    return _on_grid(tuple(one.message for one in label_sets), family)
+
+
+@lru_cache(maxsize=DECODED)
+def _on_grid(messages: tuple[bytes, ...], family: str) -> Histogram:
+    """The same for what stood still since it was last decoded: a proxy flushes less often than it is read.
+
+    An exporter writes what is empty with a schema of its own, which says nothing.
+    """
+    counted = (one for one in map(protobuf.exponential, messages) if one.n)
+    return on_grid(sum(counted, Exponential(SCHEMAS[-1], zero_threshold=0.0)), GRIDS[family])
 
 
 def _errors(found: Found, _: CheckSpec) -> Source:
-    return REQUESTS, lambda: _outcomes(found[REQUESTS])
+    return REQUESTS, lambda: _outcomes(found.series[REQUESTS])
 
 
 def _predictions(found: Found, _: CheckSpec) -> Source:
-    return PREDICTION, lambda: histogram(found[f"{PREDICTION}_bucket"])
+    return PREDICTION, lambda: _classic(found)
+
+
+def _classic(found: Found) -> Histogram:
+    """Predictions; their distance is measured in buckets of the model's own choice."""
+    if PREDICTION in found.native and not found.series[f"{PREDICTION}_bucket"]:
+        raise ValueError("is a native histogram only; give it classic buckets as well")
+    return histogram(found.series[f"{PREDICTION}_bucket"])
 
 
 def _proportion(found: Found, check: CheckSpec) -> Source:
     """The hits, or what is missing of the two."""
     hits, trials = check.counters
-    missing = [name for name in (hits, trials) if name not in found]
-    return (missing or [hits])[0], lambda: _share(found[trials], found[hits], trials)
+    missing = [name for name in (hits, trials) if name not in found.series]
+    return (missing or [hits])[0], lambda: _share(found.series[trials], found.series[hits], trials)
 
 
 def _share(trials: Iterable[Series], hits: Iterable[Series], of: str) -> Counts:
@@ -134,7 +196,7 @@ def _outcomes(series: Iterable[Series]) -> Counts:
     return Counts(total(mine), total(one for one in mine if _failed(one)))
 
 
-def _received(series: Iterable[Series]) -> list[Series]:
+def _received(series: Iterable[Labelled]) -> list[Labelled]:
     """What the pod's own sidecar counted as the receiving side; `KeyError` if that is nothing.
 
     A sidecar also counts the requests that its pod makes of others.
@@ -155,13 +217,13 @@ def _failed(one: Series) -> bool:
 def _completed(found: Found, where: str) -> tuple[Counts | None, tuple[str, ...]]:
     """Completed requests for breakers: the sidecar's count, else how many inferences there were."""
     try:
-        return _outcomes(found[REQUESTS]), ()
+        return _outcomes(found.series[REQUESTS]), ()
     except KeyError:
         pass
     except ValueError as error:
         return None, (f"{REQUESTS}: {error}",)
     try:
-        return Counts(total(found[f"{INFERENCE}_count"]), 0), ()
+        return Counts(total(found.series[f"{INFERENCE}_count"]), 0), ()
     except KeyError:
         return None, (f"neither {REQUESTS} nor {INFERENCE} is {where} (yet)",)
     except ValueError as error:

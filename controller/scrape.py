@@ -6,6 +6,10 @@ second a time and delays nobody. What fails is counted and remembered for `expla
 The target is what the pod's annotations `prometheus.io/{scheme,port,path}` say, by default
 `http://POD-IP:8080/metrics`. Istio's injector points them at the sidecar's merged page on port 15020,
 which is outside of mTLS. A check whose `source.scrape` names another page of the pod is read there.
+
+A page is asked for in protobuf, in which alone there are native histograms, and read in whatever it comes.
+Istio's agent up to 1.30 then glues the sidecar's protobuf to the model's text; a page that cannot be read
+is asked for once more as text, and as text only from then on.
 """
 
 import asyncio
@@ -20,9 +24,9 @@ import structlog
 from analysis.evidence import CheckSpec
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
-from controller.reading import read
+from controller.protobuf import Found
+from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, understood
 
-ACCEPT = "text/plain;version=0.0.4"
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
 
@@ -122,7 +126,9 @@ class Scrape:
             if known.reads(pod, checks):
                 return
             known.task.cancel()
-        reader = _Reader(pod, checks, known.reading if known is not None and known.pod.ip == pod.ip else None)
+        reader = _Reader(pod, checks)
+        if known is not None and known.pod.ip == pod.ip:
+            reader.reading, reader.plain = known.reading, known.plain
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -139,18 +145,42 @@ class Scrape:
 
     async def _try(self, reader: "_Reader") -> None:
         """One more reading, or one more trouble."""
-        said = await asyncio.gather(*(self._said(reader.pod, page) for page, _ in reader.checks))
+        said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
         reader.take(said, self._clock().timestamp())
 
-    async def _said(self, pod: PodSeen, page: Page) -> bytes | str:
+    async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> Found | str:
         """What the page holds, or in words why it could not be had."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._fetch(target(pod, page), accept=ACCEPT, limit=self._limit)
+                return await self._found(reader, page, checks)
         except TimeoutError:
             return f"no answer within {self._timeout:g} s"
         except (OSError, ValueError) as error:
             return str(error) or repr(error)
+
+    async def _found(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> Found:
+        """What the page holds, in protobuf if it can be read so."""
+        url = target(reader.pod, page)
+        if page in reader.plain:
+            return await self._as_text(url, checks)
+        kind, said = await self._fetch(url, accept=ACCEPT, limit=self._limit)
+        try:
+            return negotiated(said, checks, kind=kind)
+        except ValueError as error:
+            if not is_binary(said, kind=kind):
+                raise
+            why = str(error)
+        try:
+            read = await self._as_text(url, checks)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{why}; asked for as text: {error}") from error
+        _log.debug("page_read_as_text", pod=reader.pod.name, url=url, why=why)
+        reader.plain.add(page)
+        return read
+
+    async def _as_text(self, url: str, checks: Sequence[CheckSpec]) -> Found:
+        kind, said = await self._fetch(url, accept=PLAIN, limit=self._limit)
+        return found(said, checks, kind=kind)
 
     def _told(self, run: str, pod: str) -> None:
         """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
@@ -181,10 +211,11 @@ def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> _
 class _Reader:
     """One pod as it is read for one run."""
 
-    def __init__(self, pod: PodSeen, checks: _ByPage, reading: Reading | None) -> None:
+    def __init__(self, pod: PodSeen, checks: _ByPage) -> None:
         self.pod = pod
         self.checks = checks
-        self.reading = reading
+        self.plain: set[Page] = set()  # pages that are asked for as text
+        self.reading: Reading | None = None
         self.trouble: Trouble | None = None
         self.task: asyncio.Task[None]
 
@@ -193,7 +224,7 @@ class _Reader:
         same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
         return same and self.checks == checks and not self.task.done()
 
-    def take(self, said: Sequence[bytes | str], at: float) -> None:
+    def take(self, said: Sequence[Found | str], at: float) -> None:
         """The reading is that of all pages; without the first, on which requests are counted, there is none.
 
         Time goes forward from page to page even if somebody sets the clock back.
@@ -220,14 +251,9 @@ class _Reader:
         self.trouble = Trouble(since=before.since, failures=before.failures + 1, what=what)
 
 
-def _read(page: bytes | str, checks: Sequence[CheckSpec], at: float) -> tuple[Reading | None, Sequence[str]]:
-    """The page's reading if it can be read, and what is wrong with it."""
-    if isinstance(page, str):
-        return None, (page,)
-    try:
-        return read(page, checks, at=at)
-    except ValueError as error:
-        return None, (str(error),)
+def _read(page: Found | str, checks: Sequence[CheckSpec], at: float) -> tuple[Reading | None, Sequence[str]]:
+    """The page's reading if there is a page, and what is wrong with it."""
+    return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
 
 
 def _together(first: Reading, others: Iterable[Reading | None]) -> Reading:

@@ -255,7 +255,7 @@ def _next(tick: Open, news: set[str], view: _View) -> Open:
 
 # -- across a change of leader ---------------------------------------------------------------------
 
-VERSION = 1  # of what `save` writes; a cursor of another version is not read
+VERSION = 2  # of what `save` writes; a cursor of another version is not read
 
 
 def save(cursor: Cursor) -> Json:
@@ -264,7 +264,7 @@ def save(cursor: Cursor) -> Json:
     `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}, [pods
     that were behind]]},
     "served": {pod: [at, n]}, "loads": {name: {...}}}`; a value is `[n, k]`, `[index of its bounds,
-    [count...]]` or null.
+    empty buckets before, [count...]]` or null.
     """
     marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
     bounds = list(dict.fromkeys(value.le for value in marks if isinstance(value, Histogram)))
@@ -312,12 +312,16 @@ def _packed(value: Statistic | None, index: Mapping[tuple[float, ...], int]) -> 
         case Counts(n, k):
             return [n, k]
         case Histogram(le, count):
-            return [index[le], list(count)]
+            used = [at for at, one in enumerate(count) if one] or [0]
+            return [index[le], used[0], list(count[used[0] : used[-1] + 1])]
     return None
 
 
 def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic | None:
     if value is None:
         return None
-    first, second = value
-    return Histogram(bounds[first], tuple(second)) if isinstance(second, list) else Counts(first, second)
+    if len(value) == 2:
+        return Counts(*value)
+    index, before, count = value
+    le = bounds[index]
+    return Histogram(le, (*(0,) * before, *count, *(0,) * (len(le) + 1 - before - len(count))))

@@ -216,8 +216,8 @@ class VirtualPods:
 
     # -- a ports.Fetch
 
-    async def fetch(self, url: str, *, accept: str, limit: int) -> bytes:
-        """The metrics page of the pod with that address; raises `OSError` where there is none."""
+    async def fetch(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+        """The metrics page of the pod with that address, and its type; `OSError` where there is none."""
         del accept
         await asyncio.sleep(SLOW if "slow" in self.pages else FETCHING)
         host = urlsplit(url).hostname
@@ -230,7 +230,7 @@ class VirtualPods:
         page = life.pod.page.text().encode()
         if len(page) > limit:
             raise ValueError(f"{url}: {len(page)} bytes are more than {limit}")
-        return page
+        return "text/plain", page
 
 
 def _page(arm: Arm, version: str) -> PodPage:

@@ -38,14 +38,18 @@ def body(content: bytes, status: int = 200, **headers: str) -> Any:
 async def test_a_page_is_fetched_with_the_type_that_was_asked_for() -> None:
     async with serving(body(b"up 1\n")) as server, pages() as fetch:
         url = f"http://127.0.0.1:{server.port}/metrics?filter=a%7Cb"
-        assert await fetch(url, accept="text/plain", limit=100) == b"up 1\n"
+        assert await fetch(url, accept="text/plain", limit=100) == (
+            "application/octet-stream",
+            b"up 1\n",
+        )
     assert server.requests[0].headers["Accept"] == "text/plain"
     assert server.requests[0].query["filter"] == "a|b"
 
 
 async def test_a_page_that_is_too_large_is_refused_while_it_is_read() -> None:
     async with serving(body(b"x" * 101)) as server, pages() as fetch:
-        assert len(await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=101)) == 101
+        _, page = await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=101)
+        assert len(page) == 101
         with pytest.raises(ValueError, match="is larger than 100 bytes"):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
 
@@ -152,7 +156,7 @@ async def test_the_world_outside_is_all_of_it(tmp_path: Path) -> None:
         config = kubeconfig(tmp_path, server.port)
         world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config))
         url = f"http://127.0.0.1:{server.port}/"
-        assert await world.fetch(url, accept="*/*", limit=10) == b"{}"
+        assert await world.fetch(url, accept="*/*", limit=10) == ("application/octet-stream", b"{}")
         assert (await world.post(url, b"", headers={}))[0] == 200
         request = world.transport.request("GET", "/api", query={}, headers={}, body=None)
         async with request as answer:

@@ -15,10 +15,13 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
+from controller import protobuf
 from controller.http import Pages
 from controller.model import Page, PodSeen
-from controller.scrape import ACCEPT, Scrape, chosen, target
+from controller.reading import ACCEPT
+from controller.scrape import Scrape, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
+from tests import wire
 
 CHECKS = (CheckSpec(name="errors", kind=CheckKind.ERROR_RATE),)
 BOTH = (*CHECKS, CheckSpec(name="calls", kind=CheckKind.ERROR_RATE))
@@ -44,12 +47,16 @@ class Pods:
     def __init__(self) -> None:
         self.asked: dict[str, list[float]] = defaultdict(list)
         self.answers: dict[str, Callable[[], Awaitable[bytes]]] = {}
+        self.kinds: dict[tuple[str, str], tuple[str, bytes]] = {}  # by URL and what is accepted
         self.limits: set[tuple[str, int]] = set()
 
-    async def __call__(self, url: str, *, accept: str, limit: int) -> bytes:
+    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
         self.asked[url].append(asyncio.get_running_loop().time())
         self.limits.add((accept, limit))
-        return await self.answers[url]() if url in self.answers else page(len(self.asked[url]))
+        if (url, accept) in self.kinds:
+            return self.kinds[url, accept]
+        said = await self.answers[url]() if url in self.answers else page(len(self.asked[url]))
+        return "text/plain", said
 
 
 async def hangs() -> bytes:
@@ -431,3 +438,59 @@ async def test_a_real_page_on_loopback_is_read() -> None:
         await scrape.close()
     await runner.cleanup()
     assert set(accepted) == {ACCEPT}
+
+
+# -- protobuf, text, and what an agent makes of both -----------------------------------------------
+
+PROTOBUF = f"{protobuf.TYPE}; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+DESTINATION = {"reporter": "destination", "response_code": "200"}
+MODELS = b"# TYPE model_up gauge\nmodel_up 1\n"
+COUNTED = wire.family("istio_requests_total", wire.counter(DESTINATION, 5), kind=0)
+
+
+def test_a_page_in_protobuf_is_read_and_asked_for_once() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED)
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(5)
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(5, 0)}
+        assert scrape.troubles(RUN) == {}
+
+    pods = scraping(story)
+    assert len(pods.asked[url("a1")]) == 5
+    assert {accept for accept, _ in pods.limits} == {ACCEPT}
+
+
+@pytest.mark.parametrize("kind", ["text/plain; version=0.0.4", PROTOBUF, ""])
+@pytest.mark.parametrize(
+    "said", [COUNTED + b"model_up 1\n", b"# TYPE model_up gauge\nmodel_up 1\n" + COUNTED]
+)
+def test_an_agent_that_glues_protobuf_to_text_is_asked_for_text(kind: str, said: bytes) -> None:
+    """istio/istio#60322: half of the page would be missing, and nobody would say so."""
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.kinds[url("a1"), ACCEPT] = (kind, said)
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(1.2)
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(2, 0)}  # at once, in the same second
+        assert scrape.troubles(RUN) == {}
+        await asyncio.sleep(3)
+        scrape.watch(RUN, [pod("a1")], BOTH)  # what was learned of the page stays
+        await asyncio.sleep(2)
+
+    assert len(scraping(story).asked[url("a1")]) == 7  # once a second, and once more the first time
+
+
+def test_a_page_that_is_neither_is_a_trouble_in_both_words() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED[:-3])
+        pods.answers[url("a1")] = answering(ValueError("answered 400, not 200"))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2)
+        trouble = scrape.troubles(RUN)["a1"].what
+        assert "3 bytes before its last metric family does; asked for as text: answered 400" in trouble
+        pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED)  # it was torn, that is all
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(5, 0)}
+
+    scraping(story)

@@ -21,12 +21,11 @@ from analysis.buckets import (
     counted,
     decimal_bound,
     decimal_bounds,
-    exponential_bound,
-    exponential_bounds,
     in_bounds,
     shares_above,
     tiers,
 )
+from analysis.grids import exponential_bound, exponential_bounds
 from analysis.samples import Histogram, coarsened
 
 ISTIO = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4)  # ms

@@ -9,12 +9,15 @@ import os
 import stat
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from controller import reading
 from controller.cli import main, serin
 
 KUBECTL = f"""#!{sys.executable} -I
@@ -366,6 +369,60 @@ def test_a_plan_is_worked_out_for_a_rate() -> None:
 )
 def test_a_plan_without_a_rate_is_bad_usage(arguments: list[str]) -> None:
     assert typed("plan", *arguments).exit_code == 2
+
+
+MODELS_PAGE = (
+    'model_inference_duration_seconds_bucket{le="0.1"} 900\n'
+    'model_inference_duration_seconds_bucket{le="0.25"} 990\n'
+    'model_inference_duration_seconds_bucket{le="0.5"} 1000\n'
+    'model_inference_duration_seconds_bucket{le="+Inf"} 1000\n'
+)
+
+
+def test_a_plan_says_what_the_buckets_of_a_saved_page_can_prove(tmp_path: Path) -> None:
+    file = tmp_path / "page.txt"
+    file.write_text(MODELS_PAGE)
+    result = typed("plan", "--rps", "100", "--page", str(file))
+    assert result.exit_code == 0
+    assert (
+        "Can be proved\nlatency-p95: model_inference_duration_seconds, p95 of 1000 requests" in result.stdout
+    )
+    assert "Warning: " in result.stdout
+
+
+def test_a_plan_asks_for_a_page_as_the_controller_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that glues protobuf to text is asked for text."""
+    asked = []
+
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Accept"])
+            glued = b"\x07\x0a\x05other" if "protobuf" in asked[-1] else b""
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(MODELS_PAGE.encode() + glued)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    monkeypatch.setenv("no_proxy", "*")
+    with HTTPServer(("127.0.0.1", 0), Agent) as server:
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        result = typed("plan", "--rps", "9", "--page", f"http://127.0.0.1:{server.server_port}/metrics")
+        server.shutdown()
+        serving.join()
+    assert asked == [reading.ACCEPT, reading.PLAIN]
+    assert "p95 of 1000 requests" in result.stdout
+
+
+@pytest.mark.parametrize("where", ["/no/such/page", "http://127.0.0.1:1/metrics"])
+def test_a_page_that_cannot_be_read_is_bad_input(where: str) -> None:
+    result = typed("plan", "--rps", "100", "--page", where)
+    assert result.exit_code == 2
+    assert f"--page {where}: " in result.stderr
+    assert "give a metrics page, as a file or by its URL" in result.stderr
 
 
 def test_a_bad_policy_file_is_bad_input(tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from analysis.evidence import (
     tail_odds,
     update,
 )
+from analysis.grids import SECONDS, grid_bounds
 from analysis.packing import NEVER, rounded
-from analysis.samples import Counts, Histogram, PodSample, Sample
+from analysis.samples import Counts, Histogram, PodSample, Sample, coarsened
 from analysis.shifts import ENOUGH
 from analysis.state import INFORMED
 
@@ -77,8 +78,8 @@ def fed(kind: CheckKind, seconds: range, evidence: Evidence | None = None, **how
     return evidence
 
 
-def history(kind: CheckKind, seconds: int = 30) -> Evidence:
-    return fed(kind, range(seconds), canary_pods=0)
+def history(kind: CheckKind, seconds: int = 30, **how: Any) -> Evidence:
+    return fed(kind, range(seconds), canary_pods=0, **how)
 
 
 @pytest.mark.parametrize("kind", CheckKind)
@@ -218,6 +219,43 @@ def test_new_buckets_everywhere_begin_anew_and_are_learned() -> None:
     after = fed(CheckKind.LATENCY, range(60, 61), evidence, le=wide)
     assert after.log_e == pytest.approx(0.0)
     assert fed(CheckKind.LATENCY, range(61, 90), after, le=wide, bad=3.0).log_e > 8
+
+
+FINE, COARSE = (grid_bounds(SECONDS, schema)[1] for schema in (4, 1))  # native histograms'
+
+
+def test_native_histograms_that_became_coarser_lose_no_evidence() -> None:
+    """An exporter that may have only so many buckets joins them, on one pod first."""
+    before = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY, le=FINE), bad=3.0, le=FINE)
+    stable, canary = tick(CheckKind.LATENCY, 60, le=FINE, bad=3.0)
+    first, *others = stable.pods
+    assert isinstance(first.value, Histogram)
+    odd = replace(first, value=coarsened(first.value, COARSE))
+    after = update(before, replace(stable, pods=(odd, *others)), canary)
+    assert after.memory.le == COARSE
+    assert after.memory.canary_le == FINE
+    assert after.log_e == before.log_e  # the tick that brought it is learned from
+    assert after.memory.step_stable.sum() == before.memory.step_stable.sum()
+    assert after.memory.recent.sum() > before.memory.recent.sum() * 0.99
+    fine_again = fed(CheckKind.LATENCY, range(61, 90), after, bad=3.0, le=FINE)
+    assert fine_again.memory.le == COARSE
+    assert fine_again.log_e > before.log_e + 3
+
+
+def test_what_became_coarser_is_judged_as_if_it_had_always_been() -> None:
+    fine = history(CheckKind.LATENCY, le=FINE)
+    coarse = history(CheckKind.LATENCY, le=COARSE)
+    joined = cells.joined(CheckKind.LATENCY, fine.memory, COARSE, COARSE)
+    assert joined is not None
+    assert joined.le == coarse.memory.le
+    np.testing.assert_allclose(joined.recent, coarse.memory.recent, rtol=1e-3)  # kept in 16 bits
+    np.testing.assert_allclose(joined.step_stable, coarse.memory.step_stable)
+    assert cells.joined(CheckKind.LATENCY, coarse.memory, FINE, FINE) is None
+
+
+def test_classic_buckets_that_became_coarser_begin_anew() -> None:
+    evidence = history(CheckKind.LATENCY)
+    assert cells.joined(CheckKind.LATENCY, evidence.memory, LE[::3], LE[::3]) is None
 
 
 def test_arms_with_different_latency_buckets_are_compared_all_the_same() -> None:

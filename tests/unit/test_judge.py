@@ -27,6 +27,7 @@ def fed(
     le: tuple[float, ...] = LE,
     pods: int = 2,
     n: int = 20,
+    step: float = 0.0,
     before: Evidence | None = None,
 ) -> Evidence:
     rng = np.random.default_rng(4)
@@ -41,6 +42,7 @@ def fed(
         if spec.kind is CheckKind.PROPORTION:
             return Counts(n, int(rng.binomial(n, 0.4 / factor)))
         x = rng.lognormal(np.log(0.05), 0.5, n) * factor
+        x = np.ceil(x / step) * step if step else x
         return Histogram(le, tuple(np.bincount(np.searchsorted(le, x), minlength=len(le) + 1).tolist()))
 
     for second in range(began, began + 30 + seconds if before is None else began + seconds):
@@ -163,7 +165,16 @@ def test_coarse_buckets_and_a_single_node_are_said() -> None:
     note = judged(fed(LATENCY, le=ISTIO, pods=1)).checks[0].note
     assert "buckets cannot tell" in note
     assert "one canary node" in note
+    assert "finer ones can (docs/metrics.md)" in note
     assert judged(fed(LATENCY)).checks[0].note == ""
+
+
+def test_latencies_in_steps_allow_more_and_it_is_said() -> None:
+    (check,) = judged(fed(LATENCY, step=0.05)).checks
+    assert (
+        "its latencies come in steps wider than the margin: x1.6 of its slow requests are allowed"
+        in check.note
+    )
 
 
 def test_buckets_that_end_too_early_are_said() -> None:

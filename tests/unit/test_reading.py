@@ -4,8 +4,9 @@ import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram
-from controller.reading import read
+from controller.reading import REQUESTS, is_protobuf, read
 from scenarios.page import Page
+from tests import wire
 
 LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY)
 TAIL = CheckSpec(name="latency-p99", kind=CheckKind.LATENCY, quantile=0.99)
@@ -187,3 +188,98 @@ def test_more_hits_than_trials_are_not_read_and_the_remedy_is_said() -> None:
     assert wrong == (
         "clicks: clicks_total: 4 hits of 3 trials (views_total); count a trial when its outcome is known",
     )
+
+
+# -- protobuf --------------------------------------------------------------------------------------
+
+KIND = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+RECEIVED = {"reporter": "destination", "response_code": "200"}
+FAILED = {**RECEIVED, "response_code": "503"}
+MODEL = "model_inference_duration_seconds"
+ISTIO = "istio_request_duration_milliseconds"
+
+
+def test_the_sidecars_native_histograms_are_added_up_in_seconds() -> None:
+    page = wire.family(
+        ISTIO,
+        wire.native(RECEIVED, 4, {70: 4, 112: 1}, zero=3, threshold=0.5),  # 19.9 to 20.7 ms; 122 to 128 ms
+        wire.native({**RECEIVED, "response_code": "500"}, 4, {112: 2}, threshold=0.5),
+        wire.native({**RECEIVED, "response_code": "404"}, 3, {}, threshold=0.0),  # Envoy's way to say none
+        wire.native({**RECEIVED, "reporter": "source"}, 4, {112: 99}),
+    )
+    reading, wrong = read(page, [LATENCY], at=0, kind=KIND)
+    value = reading.values["latency-p95"]
+    assert isinstance(value, Histogram)
+    assert reading.sources == {"latency-p95": ISTIO}
+    assert (len(value.le), value.le[0], value.le[-1]) == (188, 0.002, 66.0)
+    # what the proxy calls 128 ms or less was less than 130: it knows two digits
+    assert {value.le[at]: n for at, n in enumerate(value.count) if n} == {0.002: 3, 0.021: 4, 0.13: 3}
+    assert wrong == (f"neither istio_requests_total nor {MODEL} is on the page (yet)",)
+
+
+def test_schemas_and_buckets_may_move_and_the_bounds_stay() -> None:
+    def bounds(*metrics: bytes) -> tuple[float, ...]:
+        value = read(wire.family(MODEL, *metrics), [LATENCY], at=0, kind=KIND)[0].values["latency-p95"]
+        assert isinstance(value, Histogram)
+        return value.le
+
+    le = bounds(wire.native({}, 4, {-30: 5}))
+    assert le == bounds(wire.native({}, 8, {-300: 5, 7: 1})) == bounds(wire.native({}, 5, {-4000: 5}, zero=1))
+    assert (
+        le
+        == bounds(wire.native({}, 3, {}))
+        == bounds(wire.native({}, 4, {9: 1}), wire.native({"m": "2"}, 6, {}))
+    )
+    coarse = bounds(wire.native({}, 2, {-8: 5}), wire.native({"m": "2"}, 4, {9: 1}))
+    assert coarse == le[::4]
+
+
+def test_a_protobuf_page_gives_every_check_and_the_models_own_latency_first() -> None:
+    page = (
+        wire.family(
+            REQUESTS, wire.counter(RECEIVED, 40), wire.counter({**RECEIVED, "response_code": "503"}, 2)
+        )
+        + wire.family(ISTIO, wire.native(RECEIVED, 4, {70: 42}))
+        + wire.family(MODEL, wire.native({}, 3, {-30: 41}))
+        + wire.family("model_prediction_value", wire.classic({}, {0.25: 3, 0.5: 9}, 9))
+    )
+    reading, wrong = read(page, CHECKS, at=7.0, kind=KIND)
+    assert wrong == ()
+    assert reading.requests == reading.values["errors"] == Counts(42, 2)
+    assert reading.values["predictions"] == Histogram((0.25, 0.5), (3, 6, 0))
+    assert (reading.values["latency-p95"].n, reading.sources["latency-p95"]) == (41, MODEL)
+
+
+def test_requests_are_counted_by_a_native_histogram_too() -> None:
+    reading, _ = read(wire.family(MODEL, wire.native({}, 3, {1: 5}, n=6)), [LATENCY], at=0, kind=KIND)
+    assert reading.requests == Counts(6, 0)
+
+
+def test_classic_buckets_in_protobuf_are_those_of_the_text() -> None:
+    cumulative = {100.0: 30, 500.0: 40}
+    page = wire.family(ISTIO, wire.classic({"reporter": "destination"}, cumulative, 50))
+    assert (
+        read(page, [LATENCY], at=0, kind=KIND)[0].values == read(SIDECAR.encode(), [LATENCY], at=0)[0].values
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "metric", "said"),
+    [
+        (MODEL, wire.native({}, 3, {1: 5}, n=2), "its buckets hold 5 observations"),
+        (MODEL, wire.native({}, 11, {1: 5}), "schema must be from -4 to 8"),
+        ("model_prediction_value", wire.native({}, 3, {1: 5}), "give it classic buckets as well"),
+    ],
+)
+def test_what_cannot_be_used_is_said_of_its_check_alone(family: str, metric: bytes, said: str) -> None:
+    page = wire.family(REQUESTS, wire.counter(RECEIVED, 40)) + wire.family(family, metric)
+    reading, wrong = read(page, CHECKS, at=0, kind=KIND)
+    assert reading.values["errors"] == Counts(40, 0)
+    assert any(said in one and family in one for one in wrong)
+
+
+@pytest.mark.parametrize("kind", [KIND, "Application/vnd.google.protobuf"])
+def test_a_page_is_protobuf_by_its_content_type(kind: str) -> None:
+    assert is_protobuf(kind)
+    assert not is_protobuf("text/plain; version=0.0.4")
+    assert not is_protobuf("")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from analysis.grids import SECONDS, grid_bounds
 from analysis.samples import (
     Counts,
     Histogram,
@@ -36,6 +37,15 @@ def test_two_readings_of_a_histogram_give_what_fell_into_each_bucket() -> None:
 )
 def test_readings_that_do_not_belong_together_have_no_difference(before: Statistic, after: Statistic) -> None:
     assert difference(before, after) is None
+
+
+def test_native_histograms_of_two_schemas_differ_in_the_buckets_of_the_coarser() -> None:
+    fine, coarse = (grid_bounds(SECONDS, schema)[1] for schema in (4, 2))
+    before = Histogram(fine, tuple(range(len(fine) + 1)))
+    after = Histogram(coarse, tuple(n + 5 for n in coarsened(before, coarse).count))
+    assert difference(before, after) == Histogram(coarse, (5,) * (len(coarse) + 1))
+    assert difference(after, before) is None  # smaller than before: it began again
+    assert difference(Histogram(coarse, (0,) * (len(coarse) + 1)), before) == coarsened(before, coarse)
 
 
 def test_histograms_add_only_in_the_same_buckets() -> None:

@@ -1,16 +1,23 @@
 """When ticks close, and what each pod contributes to them."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
-from analysis.samples import Counts, Histogram, PodSample, Statistic
+from analysis.evidence import CheckKind, CheckSpec, begin, update
+from analysis.grids import SECONDS, grid_bounds
+from analysis.samples import Counts, Histogram, PodSample, Statistic, coarsened
+from controller import protobuf
 from controller.ports import Reading
+from controller.reading import read
 from controller.served import Load
 from controller.ticks import Cursor, Pace, Tick, advance, load, save
+from tests import wire
 
 NODES = {"s1": "n1", "s2": "n2", "c1": "n3", "c2": "n4"}
 LE = (0.1, 0.5)
@@ -194,6 +201,47 @@ def test_buckets_that_changed_are_left_out_of_one_tick() -> None:
     assert told(tick)["c1"] == Histogram((0.1,), (0, 0))
 
 
+def test_a_native_histogram_that_became_coarser_loses_no_tick() -> None:
+    fine, coarse = (grid_bounds(SECONDS, schema)[1] for schema in (4, 3))
+    before = Histogram(fine, (1,) * (len(fine) + 1))
+    after = Histogram(coarse, tuple(n + 3 for n in coarsened(before, coarse).count))
+    passes = Passes(stable="s1")
+    passes.at(10.0, s1=page(10.0, 6, latency=before), c1=page(10.0, 6, latency=before))
+    (tick,) = passes.at(11.0, s1=page(11.0, 6, latency=before), c1=page(11.0, 18, latency=after))
+    assert told(tick)["c1"] == Histogram(coarse, (3,) * (len(coarse) + 1))
+
+
+@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, -30, 1), (2.0, 20, 700)])
+def test_a_canary_is_judged_by_native_histograms_whose_schemas_change(
+    factor: float, least: float, most: float
+) -> None:
+    """From the page to the evidence: one of stable's exporters joins its buckets in the middle."""
+    check = CheckSpec(name="latency", kind=CheckKind.LATENCY)
+    rng, passes, evidence = (
+        np.random.default_rng(3),
+        Passes(stable="s1 s2", canary="c1 c2"),
+        begin(check, steps=1),
+    )
+    counted: dict[str, Counter[int]] = {name: Counter() for name in NODES}
+    for second in range(90):
+        pages = {}
+        for name, places in counted.items():
+            slower = factor if name.startswith("c") else 1.0
+            places.update(np.ceil(np.log2(rng.lognormal(-3, 0.5, 40) * slower) * 16).astype(int).tolist())
+            coarser = 4 if name == "s1" and second > 60 else 1
+            joined: Counter[int] = Counter()
+            for place, count in places.items():
+                joined[-(-place // coarser)] += count
+            native = wire.native({}, 2 if coarser == 4 else 4, joined)
+            page = wire.family("model_inference_duration_seconds", native)
+            pages[name], _ = read(page, [check], at=float(second), kind=protobuf.TYPE)
+        for tick in passes.at(float(second), **pages):
+            evidence = update(evidence, tick.stable, tick.canary)
+    assert evidence.memory.le == grid_bounds(SECONDS, 2)[1]
+    assert evidence.memory.canary_le == grid_bounds(SECONDS, 4)[1]
+    assert least < evidence.log_e < most
+
+
 def test_checks_have_ticks_of_their_own() -> None:
     passes = Passes(stable="s1")
     empty, full = Histogram(LE, (0, 0, 0)), Histogram(LE, (5, 4, 1))
@@ -348,9 +396,20 @@ def test_a_saved_cursor_is_small() -> None:
     assert len(json.dumps(save(cursor), separators=(",", ":"))) < 22_000
 
 
+def test_buckets_without_counts_at_either_end_are_not_saved() -> None:
+    le, names = grid_bounds(SECONDS, 4)[1], {f"pod-{number:02}": "node" for number in range(22)}
+    for used in (range(100, 160), range(0), range(3), range(300, 306)):
+        count = tuple(1234 if at in used else 0 for at in range(len(le) + 1))
+        pages = {name: page(1e9, None, latency=Histogram(le, count)) for name in names}
+        cursor, _, _ = advance(Cursor(), pages, stable=names, canary={}, now=1e9)
+        text = json.dumps(save(cursor), separators=(",", ":"))
+        assert load(json.loads(text)) == cursor
+        assert len(text) < 14_000
+
+
 @pytest.mark.parametrize(
     "saved",
-    [None, {}, [], {"v": 0}, {"v": 1}, {"v": 1, "bounds": 3}, {"v": 1, "bounds": [], "checks": {"a": 1}}],
+    [None, {}, [], {"v": 1}, {"v": 2}, {"v": 2, "bounds": 3}, {"v": 2, "bounds": [], "checks": {"a": 1}}],
 )
 def test_what_is_not_a_cursor_is_refused(saved: object) -> None:
     with pytest.raises(ValueError, match="begin with an empty one"):

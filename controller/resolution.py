@@ -1,0 +1,73 @@
+"""What the buckets on a metrics page can prove of latency, said before a canary depends on them.
+
+Pure. The page is one of stable's pods: its histogram, since the pod began, stands for stable's latency.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite
+
+import numpy as np
+
+from analysis import quantiles
+from analysis.buckets import tiers
+from analysis.evidence import ENOUGH, CheckKind, CheckSpec
+from analysis.judge import RESOLVED
+from analysis.samples import Histogram
+from controller import protobuf
+from controller.explain import seconds
+from controller.exposition import is_text
+from controller.protobuf import Found
+from controller.reading import DURATION, found, understood
+
+OF_SIDECAR = "annotate the pods with sidecar.istio.io/statsHistogramBuckets, or read its native histogram"
+OF_MODEL = "give the histogram more buckets there, or make it a native one"
+
+
+def of_file(page: bytes) -> Found:
+    """What a page that was saved says; `ValueError` if it cannot be read. Its first bytes tell its format."""
+    return found(page, kind="text/plain" if is_text(page) else protobuf.TYPE)
+
+
+def proved(page: Found, checks: Sequence[CheckSpec]) -> list[str]:
+    """For each latency check its series, the bounds around the quantile and the increase that they prove."""
+    latency = [check for check in checks if check.kind is CheckKind.LATENCY]
+    reading, wrong = understood(page, latency, at=0.0)
+    lines = [line for line in wrong if line.startswith(tuple(f"{check.name}:" for check in latency))]
+    for check in latency:
+        value = reading.values.get(check.name)
+        if isinstance(value, Histogram):
+            lines += _proved(check, value, reading.sources[check.name])
+    return lines or ["The policy has no Latency check."]
+
+
+def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
+    level, cells = 1 - check.quantile, np.array(of.count, dtype=float)
+    name, what = f"{check.name}: {family}", f"p{check.quantile * 100:g}"
+    if of.n < ENOUGH:
+        yield f"{name} counted {of.n} requests; take the page of a pod with {ENOUGH:g} or more"
+        return
+    at = quantiles.quantile(cells, of.le, level)
+    if at is None:
+        yield f"{name}: its buckets end below stable's {what}, so nothing can be compared; {_finer(family)}"
+        return
+    place = int(np.searchsorted(of.le, at * (1 - quantiles.ROUNDED)))
+    low, high = of.le[place - 1] if place else 0.0, of.le[place]
+    yield f"{name}, {what} of {of.n} requests: {seconds(at)}, between {seconds(low)} and {seconds(high)}"
+    margin = 1 + check.max_increase
+    found = tiers(of.le, cells, quantile=at, level=level, margin=margin)
+    # the quantile itself may lie anywhere between the two bounds, its ratio to another one with it
+    certain = float(found.certain) * at / low if low else inf
+    yield f"  certain from {_times(certain)} on, wherever between the bounds; {_times(margin)} is allowed"
+    convex, power = _times(float(found.convex)), _times(float(found.interpolated))
+    yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"
+    if certain > margin * RESOLVED:
+        unseen = f"what lies between {_times(margin)} and {_times(certain)} may stay unseen"
+        yield f"  Warning: {unseen}; {_finer(family)}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}x" if isfinite(ratio) else "no ratio"
+
+
+def _finer(family: str) -> str:
+    return f"{OF_SIDECAR if family == DURATION else OF_MODEL} (docs/metrics.md)"

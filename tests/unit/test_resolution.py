@@ -1,0 +1,89 @@
+"""What people are told of their buckets before a canary depends on them."""
+
+import numpy as np
+import pytest
+from scipy.stats import lognorm
+
+from analysis.evidence import CheckKind, CheckSpec
+from controller.reading import DURATION, INFERENCE, found
+from controller.resolution import of_file, proved
+from tests import wire
+
+LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, max_increase=0.2)
+ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE)
+SLOW = lognorm(0.5, scale=0.05)  # p95 is 114 ms
+ISTIO = (0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4)  # ms
+RECEIVED = {"reporter": "destination"}
+
+
+def text(family: str, le: tuple[float, ...], *, unit: float, n: int = 100_000) -> bytes:
+    def line(bound: float | str, share: float) -> str:
+        return f'{family}_bucket{{reporter="destination",le="{bound}"}} {round(n * share)}\n'
+
+    return "".join([*(line(bound, SLOW.cdf(bound * unit)) for bound in le), line("+Inf", 1.0)]).encode()
+
+
+def native(schema: int) -> bytes:
+    edges = {j: float(SLOW.cdf(2 ** (j / 2**schema))) for j in range(-201, 50)}
+    counts = {j: round(1e6 * (edges[j] - edges[j - 1])) for j in range(-200, 50)}
+    return wire.family(INFERENCE, wire.native({}, schema, {j: n for j, n in counts.items() if n}))
+
+
+def certain_from(lines: list[str]) -> float:
+    return float(lines[1].split("from ")[1].split("x")[0])
+
+
+def test_istios_buckets_prove_five_times_and_the_remedy_is_named() -> None:
+    name, certain, likely, warning = proved(of_file(text(DURATION, ISTIO, unit=0.001)), [LATENCY, ERRORS])
+    assert name.startswith(f"latency-p95: {DURATION}, p95 of 100000 requests: ")
+    assert name.endswith("between 100 ms and 250 ms")
+    assert "certain from 5x on" in certain
+    assert "1.2x is allowed" in certain
+    assert "likely from 1." in likely
+    assert "sidecar.istio.io/statsHistogramBuckets" in warning
+    assert "docs/metrics.md" in warning
+
+
+def test_a_native_histogram_proves_what_its_schema_promises_and_nobody_is_warned() -> None:
+    lines = proved(of_file(native(4)), [LATENCY])
+    assert not [line for line in lines if "Warning" in line]
+    assert 1.2 < certain_from(lines) <= 1.2 * 2 ** (2 / 16)
+    (coarse,) = [line for line in proved(of_file(native(0)), [LATENCY]) if "Warning" in line]
+    assert "make it a native one" in coarse  # of a model's own histogram
+
+
+def test_what_cannot_be_compared_at_all_is_said_so() -> None:
+    short = text(INFERENCE, (0.01, 0.05), unit=1.0)
+    (line,) = proved(of_file(short), [LATENCY])
+    assert "its buckets end below stable's p95, so nothing can be compared" in line
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (
+            text(INFERENCE, (0.01, 0.05, 1.0), unit=1.0, n=30),
+            "counted 30 requests; take the page of a pod with 100",
+        ),
+        (b"up 1\n", f"{DURATION} is not on the page (yet)"),
+        (wire.family(INFERENCE, wire.native({}, 12, {1: 1000})), "schema must be from -4 to 8"),
+    ],
+)
+def test_a_page_that_says_too_little_is_no_proof(page: bytes, said: str) -> None:
+    (line,) = proved(of_file(page), [LATENCY])
+    assert line.startswith("latency-p95: ")
+    assert said in line
+
+
+def test_without_a_latency_check_there_is_nothing_to_prove() -> None:
+    assert proved(found(b""), [ERRORS]) == ["The policy has no Latency check."]
+
+
+def test_the_ratio_is_that_of_the_two_bounds_that_have_to_be_passed() -> None:
+    le = tuple(0.001 * 1.2**j for j in range(60))
+    lines = proved(of_file(text(INFERENCE, le, unit=1.0)), [LATENCY])
+    at = int(np.searchsorted(le, SLOW.ppf(0.95)))
+    beyond = next(
+        b for b in le if SLOW.sf(max((one for one in le if one <= b / 1.2 * (1 + 1e-6)), default=0.0)) <= 0.05
+    )
+    assert certain_from(lines) == pytest.approx(beyond / le[at - 1], rel=0.01)
