@@ -28,6 +28,7 @@ pytestmark = pytest.mark.live
 
 TYPE = "type.googleapis.com/envoy.extensions.filters."
 FAMILY = "envoy_http_downstream_rq_time"  # of Envoy itself; Istio's are made by the same code
+EARLY = 5  # ms; a timer of Envoy counts from when its loop last woke up
 STATS = "filter=http.in.downstream_rq_time$&histogram_buckets="
 NATIVE = f"stats/prometheus?{STATS}prometheusnative"
 MOST = "&native_histogram_max_buckets=1000"
@@ -167,7 +168,7 @@ async def test_a_real_envoys_histograms_hold_what_was_served(tmp_path: Path, lev
     for found in (on_grid(native, MILLISECONDS), in_bounds(own, decimal_bounds(-4, 2))):
         low, high = around(found, level)
         assert low * 1000 <= most
-        assert least < high * 1000
+        assert least - EARLY < high * 1000
         assert high / low < 1.16  # a step of the schema, and one of Envoy's two digits
     # nothing is lost or moved on the way from Envoy's own buckets
     for one in (native, coarse):
