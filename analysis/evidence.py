@@ -56,6 +56,8 @@ __all__ = [
     "restart",
     "save",
     "update",
+    "with_buckets",
+    "with_nodes",
 ]
 
 ENOUGH = 100.0  # stable observations before a question is asked: the tail's level is then 5 +- 2 %
@@ -89,7 +91,7 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     known = cells.joined(evidence.spec.kind, evidence.memory, of_stable.le, of_canary.le)
     if known is not None:  # on account of what this tick holds, so it is learned from and not judged
         evidence, of_canary = replace(evidence, memory=known), Arm(of_canary.le, {})
-    evidence = _with_nodes(_with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
+    evidence = with_nodes(with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
     tick = cells.arranged(
         evidence.spec.kind,
         of_stable,
@@ -241,12 +243,12 @@ def _step_forgotten(
     )
 
 
-def _with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> Evidence:
+def with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> Evidence:
     """With a memory that fits the tick's buckets; other buckets than before mean a new beginning."""
     kind, memory = evidence.spec.kind, evidence.memory
     if (memory.le, memory.canary_le) == (stable.le, canary.le):
         return evidence
-    blank = cells.blank(kind, stable.le, canary.le)
+    blank = cells.blank(kind, stable.le, canary.le, np.shape(evidence.step))
     if not memory.recent.any() and not memory.recent_canary.any():  # the first that were seen
         return replace(evidence, memory=blank)
     if memory.le == stable.le and not memory.recent_canary.sum():  # the canary's became known
@@ -256,12 +258,12 @@ def _with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) ->
     if fitted is not None:  # as a checkpoint keeps it
         return replace(evidence, memory=fitted)
     fresh = replace(evidence, nodes=())
-    if evidence.step_began > NEVER:
+    if (evidence.step_began > NEVER).any():
         fresh = _step_forgotten(replace(fresh, groups=()), start)
     return replace(fresh, memory=blank, dispersion=dispersion.interrupted(evidence.dispersion))
 
 
-def _with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:
+def with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:
     """With a place for every node of the tick."""
     nodes = cells.known(evidence.nodes, stable.cells, most=dispersion.MOST_NODES)
     groups = cells.known(evidence.groups, canary.cells, most=dispersion.MOST_NODES)

@@ -213,6 +213,25 @@ def amount(found: Finding, value: float) -> str:
     return f"{value:.2g}"
 
 
+def noisy(*, count: int, nodes: int, alpha: float) -> str:
+    """What it means that one of so many placebos, on so many nodes each, would have been rolled back."""
+    return (
+        f"noise on stable's pods alone would have rolled back a canary on {_nodes(nodes)}:"
+        f" alpha is not to be relied on for such a canary here (among {count} placebos chance alone"
+        f" does this in at most {count * alpha * 100:.3g} % of runs);"
+        " pods on more nodes or a longer burstTolerance help"
+    )
+
+
+def beside(*, count: int, nodes: int) -> str:
+    """What placebos are."""
+    return f"{count} placebos ({_nodes(nodes)} of stable each, judged as if it were the canary)"
+
+
+def _nodes(nodes: int) -> str:
+    return f"{nodes} node{'' if nodes == 1 else 's'}"
+
+
 def seconds(value: float) -> str:
     """142 ms, 1.4 s, 0.42 ms: three figures at most."""
     if value >= 1e9:  # no latency: a bucket bound that means "anything"

@@ -6,7 +6,7 @@ they were. Errors count from the first request on, whatever happens around them.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import lgamma, log, log1p, pi
@@ -22,6 +22,7 @@ from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Pace, Tick
 
 Json = Any
+Update = Callable[[Evidence, Sample, Sample], Evidence]
 
 # log of the e-value from which traffic is said not to follow the weight.
 FOLLOW_LOG_E = log(1000)
@@ -70,6 +71,13 @@ def begin_step(gathered: Gathered, step: int, *, at: float) -> Gathered:
 
 def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Gathered:
     """`gathered` with the ticks that count scored, after a new beginning if pods have changed."""
+    return scored(gathered, run, seen, new, now, update=ev.update)
+
+
+def scored(
+    gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime, *, update: Update
+) -> Gathered:
+    """The same for evidence of any kind, by a function like `evidence.update`."""
     gathered = _about(gathered, seen, at=now.timestamp())
     by_name = {one.spec.name: one for one in gathered.evidence}
     for tick in new:
@@ -79,7 +87,7 @@ def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: dat
         counts = run.weight > 0 and (one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now))
         # what does not count is still history: how stable is, and how its pods differ
         canary = tick.canary if counts else Sample(tick.canary.start, tick.canary.end)
-        by_name[tick.check] = ev.update(one, tick.stable, canary)
+        by_name[tick.check] = update(one, tick.stable, canary)
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
 
 

@@ -1,4 +1,4 @@
-"""What the controller needs from outside, as Protocols of one to three methods.
+"""What the controller needs from outside, as Protocols of few methods.
 
 The real adapters stand beside this file; `scenarios` ships others that live in memory. Nothing
 here imports an adapter, and adapters never import each other.
@@ -120,6 +120,24 @@ class RunStore(Protocol):
 
     async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
         """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it."""
+        ...
+
+    async def guard(self, run: Run) -> None:
+        """The run's object has our finalizer: it cannot vanish while it may have traffic."""
+        ...
+
+    async def release(self, run: Run) -> None:
+        """The run's object has no finalizer of ours."""
+        ...
+
+    async def ask(
+        self, namespace: str, name: str, *, abort: str | None, promote: str | None, approval: str | None
+    ) -> None:
+        """The run's spec says what an annotation asked for."""
+        ...
+
+    async def prune(self, namespace: str, workload: str, *, keep: int) -> None:
+        """At most `keep` ended runs of the workload are left."""
         ...
 
 

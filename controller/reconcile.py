@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import structlog
@@ -40,6 +40,8 @@ from controller.model import (
     Stage,
     Tell,
 )
+from controller.onlookers import Look, Onlookers
+from controller.placebos import Placebos
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
 from controller.scrape import chosen
 from controller.telemetry import Telemetry
@@ -60,28 +62,6 @@ FRESH = 2.0
 LOOKING = 3.0
 
 
-class Store(RunStore, Protocol):
-    """What a pass needs of CanaryRun objects."""
-
-    async def guard(self, run: Run) -> None:
-        """The run's object has our finalizer: it cannot vanish while it may have traffic."""
-        ...
-
-    async def release(self, run: Run) -> None:
-        """The run's object has no finalizer of ours."""
-        ...
-
-    async def ask(
-        self, namespace: str, name: str, *, abort: str | None, promote: str | None, approval: str | None
-    ) -> None:
-        """The run's spec says what an annotation asked for."""
-        ...
-
-    async def prune(self, namespace: str, workload: str, *, keep: int) -> None:
-        """At most `keep` ended runs of the workload are left."""
-        ...
-
-
 @dataclass(slots=True)
 class Live:
     """One run in memory: its state, its evidence, and what of them has been saved."""
@@ -95,6 +75,7 @@ class Live:
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
+    onlookers: Onlookers = field(default_factory=Onlookers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +85,7 @@ class Means:
     cluster: Cluster
     metrics: MetricsSource
     router: TrafficRouter
-    store: Store
+    store: RunStore
     recorder: Recorder
     alerter: Alerter
     workloads: Workloads
@@ -150,6 +131,8 @@ class Reconciler:
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
         self._show(live, *before)
+        for what in live.onlookers.look(live.gathered):
+            self._tell(live.run, what)
         if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
             await self.means.store.release(live.run)
         if machine.finished(live.run) and live.saved == live.run:
@@ -181,6 +164,7 @@ class Reconciler:
             gathered = gather.begin_step(gathered, run.step, at=now)
         saved = run if obj.get("status") else None
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
+        live.onlookers.watching = [Placebos(run.plan.policy, others=len(self.lives))]
         self.lives[key] = live
         return live
 
@@ -252,6 +236,7 @@ class Reconciler:
             canary_read=any(pod.name in readings for pod in canary),
             trouble=self._trouble(run),
         )
+        live.onlookers.next = Look(run, seen, new, now)
         gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
 
@@ -397,7 +382,8 @@ class Reconciler:
         judged = live.judgement
         specs = {spec.name: spec for spec in run.plan.policy.checks}
         sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
-        return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences)
+        beside = live.onlookers.said()
+        return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences, beside=beside)
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
         done = True

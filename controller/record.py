@@ -85,6 +85,11 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
     )
 
 
+def placebos(run: Json) -> Json:
+    """What the run's placebos have come to; empty where nothing is said of any."""
+    return status(run).get("placebos") or {}
+
+
 def time(text: str) -> datetime:
     """An RFC 3339 time."""
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from controller import record
-from controller.explain import Finding, allowed, amount, clauses, duration, said, subject
+from controller.explain import Finding, allowed, amount, beside, clauses, duration, noisy, said, subject
 
 Json = Any
 KINDS = {
@@ -43,6 +43,7 @@ REASONS = {
     "Paused": "somebody paused it",
     "Refused": "traffic cannot be steered as it is set up",
     "Promoted": "stable runs the new version",
+    "StableNoisy": "noise on stable's pods alone would have rolled back a canary",
 }
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
@@ -147,6 +148,21 @@ def _certainty(run: Json) -> Iterator[str]:
     )
     if status.get("phase") == "Succeeded":
         yield f"A check that is beyond its margin passes a step in at most {_percent(beta)} of cases."
+    yield from _placebos(record.placebos(run), alpha)
+
+
+def _placebos(seen: Json, alpha: float) -> Iterator[str]:
+    """How far noise alone came on stable's own pods."""
+    if not seen:
+        return
+    if not seen.get("count"):
+        yield f"No placebos to compare that with: {seen.get('note')}."
+        return
+    size, highest = {name: seen[name] for name in ("count", "nodes")}, seen.get("logE") or 0.0
+    since = record.time(seen["since"])
+    yield f"{beside(**size)} since {since:%H:%M:%S}Z: the furthest came to {odds(highest)}."
+    if highest >= -math.log(alpha):
+        yield f"Warning: {noisy(**size, alpha=alpha)}."
 
 
 def odds(log_e: float) -> str:
@@ -160,21 +176,27 @@ def odds(log_e: float) -> str:
 def _checks(run: Json) -> Iterator[str]:
     """Each check: its verdict, then its sentence clause by clause."""
     alpha = record.policy(run).get("alpha", 0.01)
+    placebos = {one["name"]: one.get("logE") for one in record.placebos(run).get("checks", [])}
     for found in record.findings(run):
         yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
         for clause in clauses(found):
             yield f"  {clause}"
         if found.log_e is not None:
-            yield f"  evidence of harm: {_of_the_line(found.log_e, alpha)}"
+            most = placebos.get(found.name)
+            others = "" if most is None else f" (the furthest placebo: {_part(most, alpha)})"
+            yield f"  evidence of harm: {_of_the_line(found.log_e, alpha)}{others}"
 
 
 def _of_the_line(log_e: float, alpha: float) -> str:
     """How far one check alone has come towards a rollback; its share of alpha is in it."""
-    log_part = log_e + math.log(alpha)
-    if log_part >= 0:
+    if log_e + math.log(alpha) >= 0:
         return "enough to roll back by itself"
-    part = math.exp(log_part)
-    return f"{_percent(part)} of what rolls back" if part >= 0.01 else "less than 1 % of what rolls back"
+    return f"{_part(log_e, alpha)} of what rolls back"
+
+
+def _part(log_e: float, alpha: float) -> str:
+    part = math.exp(min(log_e + math.log(alpha), 0.0))
+    return _percent(part) if part >= 0.01 else "less than 1 %"
 
 
 def _weights(run: Json) -> Iterator[str]:

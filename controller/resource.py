@@ -338,11 +338,11 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
     """The whole status as a merge patch holds it: what is None removes its field."""
     steps = run.plan.policy.steps
     judgement = checkpoint.judgement
-    sentences = checkpoint.sentences
+    sentences, old = checkpoint.sentences, before or {}
     written: Json = _finite(
         {
             "phase": phase(run).value,
-            "conditions": conditions(run, judgement, before=(before or {}).get("conditions", []), now=now),
+            "conditions": conditions(run, judgement, before=old.get("conditions", []), now=now),
             "reason": run.reason or run.hold,
             "message": run.message,
             "step": f"{min(run.step + 1, len(steps))}/{len(steps)}",
@@ -353,6 +353,8 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
                 {"at": wire.time(w.at), "weight": w.weight, "reason": w.reason.value} for w in run.weights
             ],
             "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
+            # until this leader's have something to say, what the last one's said is not lost
+            "placebos": checkpoint.beside.get("placebos", old.get("placebos")),
             "epoch": epoch,
             "evidenceVersion": EVIDENCE_VERSION,
             "checkpoint": checkpoint.body,

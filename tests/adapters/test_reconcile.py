@@ -15,9 +15,11 @@ from analysis.evidence import CheckSpec
 from analysis.samples import Counts
 from controller import trigger
 from controller.cluster import FOLLOWED, Cluster, path
+from controller.gather import Gathered
 from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
 from controller.model import PodSeen, Run, Tell
+from controller.onlookers import Look
 from controller.ports import Answer, Reading, Trouble
 from controller.reconcile import FRESH, LOOKING, Means, Reconciler
 from controller.runs import Runs
@@ -399,6 +401,56 @@ async def test_a_stable_that_somebody_is_just_editing_is_not_overwritten(stage: 
         await Workloads(stage.kube, stage.cluster).promote(plan)
 
     assert told.value.conflict
+
+
+async def fail(stage: Stage, seconds: range, *, canary: int) -> None:
+    """Every pod answers 30 requests a second, of which so many of the canary's fail."""
+    for second in seconds:
+        at = virtual_loop().now().timestamp()
+        for name in (pod["metadata"]["name"] for pod in stage.world.objects("pods", NAMESPACE)):
+            count = Counts(30 * second, canary * second if name.startswith(CANARY) else 0)
+            stage.pages.now[name] = Reading(at=at, requests=count, values={"errors": count})
+        await stage.turns()
+
+
+async def test_a_new_leader_s_placebos_begin_anew_and_it_is_said_since_when(stage: Stage) -> None:
+    await stage.at_first_step()
+    await fail(stage, range(1, 20), canary=0)
+    before = stage.run["status"]["placebos"]
+    assert (before["count"], before["nodes"]) == (3, 1)
+    stage.lead(epoch=2)
+    lead = virtual_loop().now().isoformat()
+    await stage.turns()  # a save before they have seen anything
+    assert stage.run["status"]["placebos"] == before
+    await fail(stage, range(20, 40), canary=0)
+    assert stage.run["status"]["placebos"]["since"] > lead > before["since"]
+
+
+class Watcher:
+    """An onlooker that notes the run's weight before the pass, and the VirtualService's when it may look."""
+
+    field = "watcher"
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.seen = stage, list[tuple[int, int]]()
+
+    def look(self, look: Look, _gathered: Gathered) -> tuple[Tell, ...]:
+        self.seen.append((look.run.weight, self.stage.weight))
+        return ()
+
+    def said(self) -> Json:
+        return None
+
+
+async def test_onlookers_are_shown_a_failed_check_when_the_traffic_is_away_already(stage: Stage) -> None:
+    await stage.at_first_step()
+    watcher = Watcher(stage)
+    stage.reconciler.lives[stage.key].onlookers.watching = [watcher]
+    await fail(stage, range(1, 20), canary=15)
+
+    assert stage.run["status"]["reason"] == "CheckFailed"
+    assert watcher.seen[0] == (10, 10)
+    assert watcher.seen[-1] == (10, 0)
 
 
 async def test_a_run_without_metrics_is_not_written_in_every_pass(stage: Stage) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
+from analysis import placebo
+from controller.report import explanation
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.play import Theatre, play
 from scenarios.plot import Arm, ArmFault, Pods, Story, Target, TargetFault
@@ -96,6 +99,11 @@ def look_good_canary(theatre: Theatre) -> None:
     env = stable["spec"]["template"]["spec"]["containers"][0]["env"]
     assert env == [{"name": "MODEL_VERSION", "value": "v2"}]
     assert stable["spec"]["template"]["metadata"]["labels"]["version"] == "stable"
+    (run,) = theatre.world.objects("canaryruns", NAMESPACE)
+    said = " ".join(explanation(run, now=theatre.world.clock()).split())
+    assert "3 placebos (1 node of stable each, judged as if it were the canary) since 00:01:0" in said
+    assert "Warning" not in said
+    assert said.count("(the furthest placebo: ") == len(run["status"]["checks"])
 
 
 def look_clicks_drop(theatre: Theatre) -> None:
@@ -143,6 +151,25 @@ def test_a_story_ends_as_its_file_expects(name: str) -> None:
 def test_the_same_story_played_twice_is_the_same_to_the_last_request() -> None:
     first, second = (play(story("crash-loop")).as_json() for _ in range(2))
     assert first == second
+
+
+def test_a_placebo_that_fails_changes_nothing_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = replace(story("latency-doubles"), history=timedelta(seconds=20))
+    whole = played(short)
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(placebo, "update", fails)
+    with capture_logs() as lines:
+        without = played(short)
+    assert [line["onlooker"] for line in lines if line["event"] == "onlooker_dropped"] == ["placebos"]
+    assert without.result.as_json() == whole.result.as_json()
+    first, second = (
+        theatre.world.objects("canaryruns", NAMESPACE)[0]["status"] for theatre in (whole, without)
+    )
+    assert first["placebos"]["count"] == 3
+    assert second == {field: said for field, said in first.items() if field != "placebos"}
 
 
 def test_another_seed_is_another_day() -> None:

@@ -191,6 +191,41 @@ def test_evidence_beyond_a_million_is_not_counted_out() -> None:
     assert report.odds(-700.0) == "nothing"
 
 
+PLACEBOS = {
+    "count": 4,
+    "nodes": 2,
+    "since": "2026-11-01T12:00:10.500000Z",
+    "logE": 1.4,
+    "checks": [{"name": "latency-p95", "logE": 1.39}, {"name": "errors", "logE": -1.0}],
+}
+
+
+def test_placebos_stand_beside_the_canary_s_evidence() -> None:
+    text = " ".join(
+        explained(rolled_back() | {"status": rolled_back()["status"] | {"placebos": PLACEBOS}}).split()
+    )
+    assert (
+        "4 placebos (2 nodes of stable each, judged as if it were the canary) since 12:00:10Z:"
+        " the furthest came to 4 to 1."
+    ) in text
+    assert "evidence of harm: enough to roll back by itself (the furthest placebo: 4.01 %)" in text
+    assert "Warning" not in text
+
+
+def test_placebos_that_reach_the_line_are_a_warning() -> None:
+    status = run(phase="Progressing", logE=0.0, placebos=PLACEBOS | {"logE": 4.7})
+    text = " ".join(explained(status).split())
+    assert "Warning: noise on stable's pods alone would have rolled back a canary on 2 nodes" in text
+    assert "alpha is not to be relied on" in text
+    assert "(among 4 placebos chance alone does this in at most 4 % of runs)" in text
+
+
+def test_why_there_are_no_placebos_is_said() -> None:
+    none = {"count": 0, "note": "stable has fewer than 3 nodes"}
+    text = explained(run(phase="Progressing", logE=0.0, placebos=none))
+    assert "No placebos to compare that with: stable has fewer than 3 nodes." in text
+
+
 def test_a_glance_has_a_line_for_each_check() -> None:
     lines = report.glance(rolled_back()).splitlines()
     assert lines[0].startswith("model-canary-6f9c-1 in lab: rolled back")

@@ -178,6 +178,16 @@ def test_a_duration_of_more_than_a_year_is_refused_before_a_run_is_made() -> Non
     assert resource.unusable({"warmUp": "8760h"}) is None
 
 
+def test_what_onlookers_say_stays_until_the_next_leader_s_have_something_to_say() -> None:
+    said = replace(nothing_yet(), beside={"placebos": {"count": 3}})
+    first = resource.status(far_along(), said, 1, now=NOW)
+    assert first["placebos"] == {"count": 3}
+    later = resource.status(far_along(), nothing_yet(), 2, before=first, now=NOW)
+    assert later["placebos"] == {"count": 3}
+    anew = replace(nothing_yet(), beside={"placebos": {"count": 4}})
+    assert resource.status(far_along(), anew, 2, before=later, now=NOW)["placebos"] == {"count": 4}
+
+
 def test_what_is_not_finite_never_reaches_the_status() -> None:
     check = CheckJudgement(
         name="errors",
