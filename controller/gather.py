@@ -13,7 +13,8 @@ from math import lgamma, log, log1p, pi
 from typing import Any
 
 from analysis import evidence as ev
-from analysis.evidence import CheckKind, Evidence
+from analysis.evidence import CheckKind, CheckSpec, Evidence
+from analysis.packing import NEVER
 from analysis.samples import Sample
 from controller import ticks
 from controller.model import LoadSeen, Plan, Policy, Run, Seen
@@ -40,16 +41,44 @@ class Gathered:
     cursor: Cursor
     step: int | None = None  # the step that evidence is gathered for; None: only history so far
     pods: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ready pods, stable and canary
+    known: float = 0.0  # seconds over which stable was read, those before the run included
 
 
-def begin(plan: Plan) -> Gathered:
-    """Nothing yet."""
-    return Gathered(evidence=begun(plan.policy), cursor=Cursor())
+def begin(policy: Policy, known: Gathered | None = None) -> Gathered:
+    """Nothing yet, but what is `known` of stable from before."""
+    evidence = begun(policy, () if known is None else known.evidence)
+    some = known is not None and any(one.at > NEVER for one in evidence)
+    return Gathered(evidence=evidence, cursor=Cursor(), known=known.known if known and some else 0.0)
 
 
-def begun(policy: Policy) -> tuple[Evidence, ...]:
-    """Evidence of nothing yet, for each check."""
-    return tuple(ev.begin(spec, **_terms(policy)) for spec in policy.checks)
+def begun(policy: Policy, known: Iterable[Evidence] = ()) -> tuple[Evidence, ...]:
+    """Evidence of nothing yet, for each check, with what checks that asked the same know of stable."""
+    before = {one.spec.name: one for one in known}
+    fresh = (ev.begin(spec, **_terms(policy)) for spec in policy.checks)
+    return tuple(_knowing(one, before.get(one.spec.name)) for one in fresh)
+
+
+def _knowing(fresh: Evidence, known: Evidence | None) -> Evidence:
+    """`fresh` with how stable is and how its pods differ: these fields and no others.
+
+    Whatever `known` may hold of a canary stays behind, so that nothing passes or fails by it.
+    """
+    if known is None or _asked(known.spec) != _asked(fresh.spec):
+        return fresh
+    after = replace(
+        fresh,
+        at=known.at,
+        nodes=known.nodes,
+        stable_nodes=known.stable_nodes,
+        memory=known.memory,
+        dispersion=known.dispersion,
+    )
+    return replace(after, margin=ev.latency_margin(after))
+
+
+def _asked(spec: CheckSpec) -> CheckSpec:
+    """What the check looks at, whatever it allows."""
+    return replace(spec, max_increase=0.0, max_decrease=0.0, plus=0.0, tolerance=0.0, share=0.0, required=True)
 
 
 def _terms(policy: Policy) -> dict[str, Any]:
@@ -69,9 +98,40 @@ def begin_step(gathered: Gathered, step: int, *, at: float) -> Gathered:
     return replace(gathered, step=step, evidence=evidence)
 
 
+def learn(gathered: Gathered, new: Iterable[Tick], pods: Iterable[str], *, at: float) -> Gathered:
+    """`gathered` with these ticks of stable alone, whose ready `pods` are read; `at` seconds since 1970."""
+    there = (tuple(sorted(pods)), ())
+    if gathered.pods != there:  # what was learned stays, windows that pods were compared over begin anew
+        evidence = tuple(ev.restart(one, at=at) for one in gathered.evidence)
+        gathered = replace(gathered, pods=there, evidence=evidence)
+    ticks_ = tuple(new)
+    by_name = {tick.check: tick.stable for tick in ticks_}
+    evidence = tuple(
+        one if (seen := by_name.get(one.spec.name)) is None else ev.update(one, seen, _nothing(seen))
+        for one in gathered.evidence
+    )
+    return replace(gathered, evidence=evidence, known=_known(gathered, ticks_))
+
+
+def _nothing(during: Sample) -> Sample:
+    return Sample(during.start, during.end)
+
+
+def _known(gathered: Gathered, new: Iterable[Tick]) -> float:
+    """The seconds of stable that were read, with these ticks; what two checks read counts once."""
+    spans = [(tick.stable.start, tick.stable.end) for tick in new]
+    if not spans:
+        return gathered.known
+    until = max((float(one.at) for one in gathered.evidence), default=0.0)
+    begins, ends = min(start for start, _ in spans), max(end for _, end in spans)
+    return gathered.known + max(0.0, ends - max(begins, until))
+
+
 def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Gathered:
     """`gathered` with the ticks that count scored, after a new beginning if pods have changed."""
-    return scored(gathered, run, seen, new, now, update=ev.update)
+    new = tuple(new)
+    after = scored(gathered, run, seen, new, now, update=ev.update)
+    return replace(after, known=_known(gathered, new))
 
 
 def scored(
@@ -86,7 +146,7 @@ def scored(
             continue
         counts = run.weight > 0 and (one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now))
         # what does not count is still history: how stable is, and how its pods differ
-        canary = tick.canary if counts else Sample(tick.canary.start, tick.canary.end)
+        canary = tick.canary if counts else _nothing(tick.canary)
         by_name[tick.check] = update(one, tick.stable, canary)
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
 
@@ -170,13 +230,14 @@ def save(gathered: Gathered) -> str:
         "cursor": ticks.save(gathered.cursor),
         "step": gathered.step,
         "pods": gathered.pods,
+        "known": round(gathered.known, 1),
     }
     return json.dumps(body, separators=(",", ":"), allow_nan=False)
 
 
 def load(plan: Plan, body: str | None) -> Gathered:
     """What a checkpoint's body holds; begun anew where there is none or it cannot be read."""
-    fresh = begin(plan)
+    fresh = begin(plan.policy)
     if body is None:
         return fresh
     try:
@@ -188,6 +249,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),
+            known=float(saved.get("known", 0.0)),  # older versions did not say
         )
     except (ValueError, KeyError, TypeError, IndexError):
         return fresh

@@ -449,6 +449,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
         return _await_pods(run, seen, now)
     if overloaded(seen, weight):
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
+    run = run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=())
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"

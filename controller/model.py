@@ -208,6 +208,7 @@ class Run:
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     copied: bool = False  # stable was given the analysed template
     landed: bool = False  # ... and had it when it was looked at
+    stable_known: timedelta | None = None  # how long stable had been read when the weight first rose
     settled: bool = False  # ended, and weight 0 was seen at the VirtualService since
     scaled_down: bool = False  # the last chore of an ended run
     told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts
@@ -305,6 +306,7 @@ class Seen:
     judgement: Judgement
     load: LoadSeen = LoadSeen()
     commands: Commands = Commands()
+    stable_known: timedelta = timedelta(0)  # how long stable has been read, before the run and in it
     stable_matches: bool = False  # stable's template.spec is the analysed one
     looked: bool = True  # this leader has had the time to see how the canary does
     successor: int | None = None  # the weight of the canary's next run, if there is one

@@ -15,6 +15,7 @@ from controller.alerts import Alerts
 from controller.asks import Asks
 from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
 from controller.events import Events
+from controller.history import EVERY, Histories
 from controller.istio import IstioRouter
 from controller.kube import Kube, Listed
 from controller.lease import Claim, hold
@@ -42,11 +43,12 @@ SILENT_KINDS = frozenset({"pods", "namespaces"})
 
 @dataclass(slots=True)
 class Leadership:
-    """What only the leader has: the turns of runs and of annotated Deployments."""
+    """What only the leader has: the turns of runs, of annotated Deployments and of their stables."""
 
     reconciler: Reconciler
     runs: Loop[Key]
     asks: Loop[Key]
+    histories: Loop[Key]
 
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
@@ -59,6 +61,7 @@ class Leadership:
         for deployment in cluster.all("deployments", namespace):
             if trigger.annotations(deployment):
                 self.asks.due(_key(deployment))
+                self.histories.due(_key(deployment))
 
     def heard(self, cluster: Cluster, kind: str, obj: Json) -> None:
         """Whatever the change may concern has a turn now."""
@@ -79,6 +82,7 @@ class Leadership:
         """No turn and no errand is left."""
         await self.runs.close()
         await self.asks.close()
+        await self.histories.close()
         await self.reconciler.close()
 
 
@@ -164,16 +168,19 @@ class Operator:
     async def _lead(self, kube: Kube, runs: Runs, epoch: int) -> None:
         """Until cancelled, runs and annotated Deployments have their turns."""
         alerts = Alerts(self.outside.post, _secrets(kube), clock=self.outside.clock)
-        scrape, prometheus = self._scrape(), self._prometheus()
-        readers: list[Scrape | Prometheus] = [scrape, *([] if prometheus is None else [prometheus])]
-        reconciler = Reconciler(self._means(kube, runs, alerts, Sources(scrape, prometheus)), epoch)
+        scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
+        histories = Histories(self.cluster, before := self._scrape(EVERY), self.outside.clock)
+        means = self._means(kube, runs, alerts, Sources(scrape, prometheus), histories)
+        reconciler = Reconciler(means, epoch)
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
         asks = Asks(self.cluster, create=runs.create, refuse=events.refuse, prometheus=prometheus is not None)
         leading = Leadership(
             reconciler,
             Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
             Loop(asks.turn, random=self.chance),
+            Loop(histories.turn, random=self.chance),
         )
+        readers: list[Scrape | Prometheus] = [scrape, *([] if prometheus is None else [prometheus])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
         self.leading = leading
@@ -184,15 +191,15 @@ class Operator:
         finally:
             self.leading = None
             await leading.close()
-            for reader in readers:
+            for reader in (*readers, before):
                 await reader.close()
             await alerts.close()
 
-    def _scrape(self) -> Scrape:
+    def _scrape(self, interval: timedelta) -> Scrape:
         return Scrape(
             self.outside.fetch,
             clock=self.outside.clock,
-            interval=self.settings.scrape_interval,
+            interval=interval,
             timeout=self.settings.scrape_timeout,
         )
 
@@ -205,7 +212,7 @@ class Operator:
 
         return Prometheus(settings.prometheus_url, self.outside.clock, interval=settings.prometheus_interval)
 
-    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Sources) -> Means:
+    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Sources, histories: Histories) -> Means:
         cluster, settings, clock = self.cluster, self.settings, self.outside.clock
         router = IstioRouter(
             lambda namespace, name: cluster.get("virtualservices", namespace, name),
@@ -226,6 +233,7 @@ class Operator:
             queried=Pace(interval=settings.prometheus_interval),
             tick=settings.tick,
             checkpoint=settings.checkpoint,
+            begin=histories.begin,
             freeze=settings.freeze,
         )
 

@@ -95,6 +95,7 @@ class Means:
     queried: ticks.Pace  # of what a Prometheus is asked for
     tick: timedelta
     checkpoint: timedelta
+    begin: Callable[[Plan], Gathered]  # what a new run begins with
     freeze: bool = False
 
 
@@ -158,11 +159,12 @@ class Reconciler:
         run = resource.run(obj)
         if machine.finished(run):
             return None
-        gathered = gather.load(run.plan, resource.checkpoint(obj))
+        fresh = not obj.get("status")
+        gathered = self.means.begin(run.plan) if fresh else gather.load(run.plan, resource.checkpoint(obj))
         now = self.means.clock().timestamp()
         if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
             gathered = gather.begin_step(gathered, run.step, at=now)
-        saved = run if obj.get("status") else None
+        saved = None if fresh else run
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
         live.onlookers.watching = [Placebos(run.plan.policy, others=len(self.lives))]
         self.lives[key] = live
@@ -187,6 +189,7 @@ class Reconciler:
             canary=arm(cluster, plan.namespace, plan.canary),
             route=self._route_seen(plan, obj),
             judgement=live.judgement,
+            stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
             looked=now - live.since > max(LOOKING, self._pace(plan).stale),
@@ -198,7 +201,7 @@ class Reconciler:
             return self._measure(live, seen)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
-            gathered = gather.begin(plan)
+            gathered = gather.begin(plan.policy)
             if live.gathered.step is not None:
                 gathered = gather.begin_step(gathered, live.gathered.step, at=now)
             return gathered, replace(seen, judgement=self._judged(run, gathered))

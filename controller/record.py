@@ -50,6 +50,12 @@ def exposed(run: Json, *, now: datetime) -> timedelta:
     return total if since is None else total + max(timedelta(0), now - since)
 
 
+def stable_known(run: Json) -> timedelta | None:
+    """How long stable had been read when the canary got its first requests; None while it has had none."""
+    seconds = (status(run).get("state") or {}).get("stableKnown")
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
 def findings(run: Json) -> list[Finding]:
     """Each check of the plan with what its status says; without status it has no data."""
     plan = run["spec"]["plan"]

@@ -128,6 +128,9 @@ def _compared(run: Json) -> Iterator[str]:
     )
     if status.get("message"):
         yield _full_stop(status["message"])
+    known = record.stable_known(run)
+    if known is not None:
+        yield f"Stable had been read for {duration(known)} when the canary got its first requests."
 
 
 def _certainty(run: Json) -> Iterator[str]:

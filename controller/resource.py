@@ -3,7 +3,7 @@
 `wire` holds the shapes; here they become the words of `model` and the other way round.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -199,6 +199,7 @@ def run(obj: Json) -> Run:
         landed=state.landed,
         settled=state.settled,
         scaled_down=state.scaled_down,
+        stable_known=None if state.stable_known is None else timedelta(seconds=state.stable_known),
         told=state.told,
         outbox=tuple(Message(**msgspec.structs.asdict(m)) for m in status.outbox),
     )
@@ -316,6 +317,7 @@ def _state(run: Run) -> Json:
         "landed": run.landed,
         "settled": run.settled,
         "scaledDown": run.scaled_down,
+        "stableKnown": None if run.stable_known is None else round(run.stable_known.total_seconds()),
         "told": list(run.told),
     }
 

@@ -261,17 +261,22 @@ def _unfit(deployment: Json, stable: Json) -> str | None:
 
 def _policy(cluster: Cluster, notes: dict[str, str], plan: Json, namespace: str) -> str | None:
     """`plan` gets its policy; the schema's defaults stand in for a policy that nobody wrote."""
-    named = notes.get(f"{PREFIX}policy")
-    found = cluster.get("canarypolicies", namespace, named or "default")
-    if named is not None and found is None:
+    policy = policy_of(cluster, notes, namespace)
+    if policy is None:
         return (
-            f'annotation {PREFIX}policy: there is no CanaryPolicy "{named}" in namespace {namespace}; '
-            "create it, or remove the annotation to use CanaryPolicy/default"
+            f'annotation {PREFIX}policy: there is no CanaryPolicy "{notes[f"{PREFIX}policy"]}" in namespace '
+            f"{namespace}; create it, or remove the annotation to use CanaryPolicy/default"
         )
-    policy = dict(found["spec"]) if found is not None else {}
     steps = notes.get(f"{PREFIX}steps")
     plan["policy"] = policy if steps is None else policy | {"steps": _steps(steps)}
     return resource.unusable(plan["policy"])
+
+
+def policy_of(cluster: Cluster, notes: dict[str, str], namespace: str) -> Json | None:
+    """The spec of the policy that is named, empty if nobody wrote one; None if it is not there."""
+    named = notes.get(f"{PREFIX}policy")
+    found = cluster.get("canarypolicies", namespace, named or "default")
+    return dict(found["spec"]) if found is not None else {} if named is None else None
 
 
 def _taken(cluster: Cluster, plan: Json, namespace: str) -> str | None:

@@ -252,6 +252,7 @@ class State(Wire, frozen=True, kw_only=True):
     landed: bool = False
     settled: bool = False
     scaled_down: bool = False
+    stable_known: int | None = None  # seconds
     told: tuple[str, ...] = ()
 
 

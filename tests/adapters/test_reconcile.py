@@ -13,7 +13,7 @@ import pytest
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts
-from controller import trigger
+from controller import gather, trigger
 from controller.cluster import FOLLOWED, Cluster, path
 from controller.gather import Gathered
 from controller.istio import IstioRouter
@@ -135,6 +135,7 @@ class Stage:
             queried=Pace(interval=timedelta(seconds=15)),
             tick=timedelta(seconds=1),
             checkpoint=timedelta(seconds=10),
+            begin=lambda plan: gather.begin(plan.policy),
         )
         self.reconciler = Reconciler(means, epoch)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -58,6 +59,11 @@ def events(theatre: Theatre, reason: str) -> list[str]:
     return [event.get("note") or event.get("message", "") for event in found]
 
 
+def known(runs: list[dict[str, Any]]) -> dict[str, int]:
+    """For how many seconds stable had been read when each run's canary got its first requests."""
+    return {run["metadata"]["name"]: run["status"]["state"]["stableKnown"] for run in runs}
+
+
 # -- what every story has to show
 
 
@@ -74,6 +80,7 @@ def look_template_changed(theatre: Theatre) -> None:
     assert sorted(run["status"]["phase"] for run in runs) == ["Failed", "Succeeded"]
     annotations = theatre.world.get("deployments", NAMESPACE, STABLE)["spec"]["template"]["metadata"]
     assert annotations["annotations"]["example.com/model"] == "v3"
+    assert all(seconds > 50 for seconds in known(runs).values())
 
 
 def look_slack_hangs(theatre: Theatre) -> None:
@@ -201,6 +208,21 @@ def test_a_frozen_controller_goes_on_when_it_is_thawed() -> None:
     result = play(burst(frozen))
     assert result.outcome == "RolledBack"
     assert 8 < result.seconds_to_weight_zero < 30
+
+
+def test_a_new_leader_gathers_history_anew_and_a_run_that_began_keeps_its_own() -> None:
+    what = story("template-changed")
+    killed = TargetFault(
+        at=timedelta(seconds=10), target=Target.CONTROLLER, kind="kill", lasting=timedelta(seconds=1)
+    )
+    theatre = played(replace(what, controllers=2, faults=(killed,)))
+    first, second = known(sorted(theatre.world.objects("canaryruns", NAMESPACE), key=_created)).values()
+    assert first > 50
+    assert second < 20
+
+
+def _created(run: dict[str, Any]) -> str:
+    return str(run["metadata"]["creationTimestamp"])
 
 
 def test_an_alert_arrives_once_where_nothing_hinders_it() -> None:

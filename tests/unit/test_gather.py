@@ -80,7 +80,7 @@ def log_e(gathered: Gathered, check: str) -> float:
 
 
 def begun(run: Run) -> Gathered:
-    history = taken(gather.begin(run.plan), replace(run, weight=0), sight(), seconds=range(-60, 0))
+    history = taken(gather.begin(run.plan.policy), replace(run, weight=0), sight(), seconds=range(-60, 0))
     return gather.begin_step(history, 0, at=START.timestamp())
 
 
@@ -154,7 +154,7 @@ def test_a_new_leader_goes_on_as_if_nothing_had_been() -> None:
 def test_a_checkpoint_that_cannot_be_read_begins_anew(body: str | None) -> None:
     plan = stepping().plan
 
-    assert gather.save(gather.load(plan, body)) == gather.save(gather.begin(plan))
+    assert gather.save(gather.load(plan, body)) == gather.save(gather.begin(plan.policy))
 
 
 @pytest.mark.parametrize(

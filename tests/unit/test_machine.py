@@ -229,6 +229,14 @@ def test_an_approval_lasts_until_the_pods_for_the_next_weight_are_there() -> Non
     assert (run.approved, weights(actions)) == (1, [50])
 
 
+def test_a_run_remembers_how_long_stable_was_known_at_its_canarys_first_requests() -> None:
+    known = timedelta(seconds=612)
+    run, _ = advance(a_run(), sight(weight=0, stable_known=known), NOW)
+    assert (run.weight, run.stable_known) == (5, known)
+    later = sight(Verdict.PASS, stable_known=2 * known, load=LoadSeen(step_canary_requests=10**6))
+    assert advance(run, later, NOW + minutes(5))[0].stable_known == known
+
+
 def test_a_step_that_waits_for_pods_in_vain_says_so_once() -> None:
     run = stepping(passed=True, policy={"progress_deadline": minutes(2)})
     few = sight(Verdict.PASS, canary=arm("new", 1, wanted=3))

@@ -69,6 +69,12 @@ def explained(obj: dict[str, Any]) -> str:
     return report.explanation(obj, now=NOW)
 
 
+def test_it_says_how_long_stable_was_known_once_the_canary_has_had_traffic() -> None:
+    assert "Stable had been read" not in explained(run(phase="Pending", state={"stage": "Waiting"}))
+    text = explained(run(phase="Progressing", state={"stableKnown": 612}))
+    assert "Stable had been read for 10 min 12 s when the canary got its first requests." in text
+
+
 def test_a_rollback_is_explained_from_what_was_seen_to_what_to_type() -> None:
     text = explained(rolled_back())
     titles = [line for line in text.splitlines() if line and not line.startswith(" ")]

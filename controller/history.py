@@ -1,0 +1,156 @@
+"""Stable before its canary comes: read every ten seconds, kept in memory, given to the run that begins.
+
+From the moment a Deployment asks for canaries its stable's pods are looked at, whether or not there is a
+run, so that a run knows from its canary's first request how quick stable is and how much its pods differ.
+By itself it sees the few seconds that the canary's pods take to start, and rare bursts want many minutes.
+
+It is history of stable alone, of one template of it, and no evidence about any canary. It is optional: it
+is never saved, no run waits for it, and whatever goes wrong with it costs nothing else. A new leader begins
+anew; `explain` says how long stable was known. Checks that a Prometheus is asked for have none here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from controller import gather, planning, resource, ticks, trigger
+from controller.cluster import Cluster, Key, arm
+from controller.gather import Gathered
+from controller.model import ArmSeen, Page, Plan, Policy
+from controller.ports import Json, MetricsSource
+from controller.scrape import chosen
+from controller.wire import Malformed
+
+# The shortest window that `analysis.dispersion` measures noise over: one tick is one window.
+EVERY = timedelta(seconds=10)
+MOST = 200  # Deployments whose stables are read: with 5 pods each a hundred pages a second
+_PACE = ticks.Pace(interval=EVERY)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one Deployment's stable, and of what checks it was read for."""
+
+    stable: str
+    template: str
+    policy: Policy
+    gathered: Gathered
+    due: float  # when the open tick ends, seconds since 1970
+
+
+@dataclass(slots=True)
+class Histories:
+    """What is known of the stables of annotated Deployments. `metrics` reads their pages every `EVERY`."""
+
+    cluster: Cluster
+    metrics: MetricsSource
+    clock: Callable[[], datetime]
+    _all: dict[Key, _Known] = field(default_factory=dict)
+
+    async def turn(self, key: Key) -> float | None:
+        """One more look at the Deployment's stable; seconds to the next, None once it asks for none."""
+        try:
+            return self._look(key)
+        except Exception:  # whatever pages and policies hold: nothing else may suffer from it
+            log.exception("history_lost", namespace=key[0], workload=key[1])
+            self._forget(key)
+            return EVERY.total_seconds()
+
+    def begin(self, plan: Plan) -> Gathered:
+        """What a run of this plan begins with: what is known of its stable, if it is of that template."""
+        known = self._all.get((plan.namespace, plan.canary))
+        if known is None or (known.stable, known.template) != (plan.stable, plan.stable_hash):
+            return gather.begin(plan.policy)
+        try:
+            return gather.begin(plan.policy, _alike(known, plan.policy))
+        except Exception:  # a run begins, whatever is known
+            log.exception("history_lost", namespace=plan.namespace, workload=plan.canary)
+            return gather.begin(plan.policy)
+
+    def _look(self, key: Key) -> float | None:
+        notes = _notes(self.cluster.get("deployments", *key))
+        if trigger.CANARY_OF not in notes:
+            self._forget(key)
+            return None
+        name = notes[trigger.CANARY_OF]
+        stable, policy = arm(self.cluster, key[0], name), self._policy(key, notes)
+        if policy is None or not stable.exists:
+            self._forget(key)
+        elif stable.template_hash is not None:  # else its controller has yet to act on an edit
+            known = self._about(key, name, stable.template_hash, policy)
+            return EVERY.total_seconds() if known is None else self._read(key, known, stable)
+        return EVERY.total_seconds()
+
+    def _policy(self, key: Key, notes: dict[str, str]) -> Policy | None:
+        """The policy of the next run; None where there can be none, which the Deployment's Event says."""
+        said = trigger.policy_of(self.cluster, notes, key[0])
+        try:
+            return None if said is None else resource.policy(said or planning.builtin())
+        except Malformed:
+            return None
+
+    def _about(self, key: Key, stable: str, template: str, policy: Policy) -> _Known | None:
+        """What is known of exactly that, of another stable nothing yet; None where there is no room."""
+        known = self._all.get(key)
+        if known is None and len(self._all) >= MOST:
+            return None
+        if known is None or (known.stable, known.template) != (stable, template):
+            log.info("history_begins", namespace=key[0], workload=key[1], stable=stable, template=template)
+            due = self.clock().timestamp() + EVERY.total_seconds()
+            known = _Known(stable, template, policy, gather.begin(policy), due)
+        if known.policy != policy:
+            known = replace(known, policy=policy, gathered=gather.begin(policy, _alike(known, policy)))
+        self._all[key] = known
+        return known
+
+    def _read(self, key: Key, known: _Known, stable: ArmSeen) -> float:
+        """The seconds until the open tick ends; if that is now, it is learned from."""
+        pages, now = known.policy.pages, self.clock().timestamp()
+        checks = [check for check in known.policy.checks if check.name not in known.policy.queried]
+        whole = stable.rolled_out and checks  # while it is not, some of its pods are of another template
+        pods = chosen(pod for pod in stable.pods if pod.ready) if whole else []
+        self.metrics.watch("/".join(key), pods, checks, pages)
+        if now < known.due - 0.5:  # something near it has changed
+            return known.due - now
+        at = known.due if now < known.due + 1 else now  # all ticks are of one length, their turns are not
+        nodes = {pod.name: pod.node for pod in pods}
+        cursor, new, _ = ticks.advance(
+            known.gathered.cursor,
+            self.metrics.read("/".join(key)),
+            stable=nodes,
+            canary={},
+            now=at,
+            pace=_PACE,
+        )
+        gathered = gather.learn(replace(known.gathered, cursor=cursor), new, nodes, at=at)
+        due = at + EVERY.total_seconds()
+        self._all[key] = replace(known, gathered=gathered, due=due)
+        return due - now
+
+    def _forget(self, key: Key) -> None:
+        if self._all.pop(key, None) is not None:
+            self.metrics.watch("/".join(key), [], [])
+
+
+def _notes(deployment: Json | None) -> dict[str, str]:
+    """What the Deployment asks for; nothing if it is leaving."""
+    there = deployment is not None and "deletionTimestamp" not in deployment["metadata"]
+    return trigger.annotations(deployment) if there else {}
+
+
+def _alike(known: _Known, policy: Policy) -> Gathered:
+    """What is known, of those checks that `policy` reads from the same pages."""
+
+    def page(of: Policy, check: str) -> Page | None:
+        return of.pages.get(check, Page())
+
+    evidence = (
+        one
+        for one in known.gathered.evidence
+        if page(known.policy, one.spec.name) == page(policy, one.spec.name)
+    )
+    return replace(known.gathered, evidence=tuple(evidence))
