@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_resource import canary_run
-from test_trigger import PREFIX, cluster
+from test_trigger import PREFIX, cluster, deployment
 
 from analysis.evidence import CheckSpec
 from analysis.judge import Verdict, judge
@@ -281,12 +281,20 @@ async def test_whatever_goes_wrong_costs_history_and_nothing_else(monkeypatch: p
     assert fresh(stage.begun())
 
 
-async def test_there_is_room_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MOST", 0)
+async def test_there_is_room_for_so_many_pods_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MOST", 5)
     stage = Stage()
-    assert await stage.passes(60) == EVERY.total_seconds()
-    assert fresh(stage.begun())
-    assert stage.pods.watched == {}
+    other = deployment("other-canary", notes={f"{PREFIX}canary-of": "model"})
+    stage.there.changed("deployments", "ADDED", other)
+    await stage.histories.turn(KEY)
+    await stage.histories.turn(("shop", "other-canary"))
+    assert [len(pods) for pods, _ in stage.pods.watched.values()] == [3, 2]
+    canary = stage.there.get("deployments", *KEY)
+    assert canary
+    canary["metadata"]["annotations"].clear()
+    await stage.histories.turn(KEY)
+    await stage.histories.turn(("shop", "other-canary"))
+    assert [len(pods) for pods, _ in stage.pods.watched.values()] == [0, 3]
 
 
 async def test_what_is_kept_does_not_grow_with_pods_that_come_and_go() -> None:
