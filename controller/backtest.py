@@ -5,7 +5,7 @@ canary in it), and for each arm the requests, errors and histograms counted in i
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from controller.explain import sentence
 from controller.exposition import LARGEST
 from controller.model import Policy
 from controller.resource import verdict_name
+from controller.ticks import Tick
 from controller.wire import Wire
 
 Json = Any
@@ -69,6 +70,21 @@ class Line(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weight: int
     stable: ArmLine
     canary: ArmLine
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a recording has of one moment: the ticks that end there, and what the canary served in them.
+
+    Checks of which it has nothing have no tick. Times are seconds, from any beginning.
+    """
+
+    start: float
+    end: float
+    weight: int
+    ticks: tuple[Tick, ...]
+    requests: int
+    pods: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,36 +156,78 @@ def _uncountable(proportions: Mapping[str, Hits], *, where: str) -> Iterator[str
             yield f"{where}.{name}: {counted}; give this tick's, 0 to all of them"
 
 
-def replay(ticks: Iterable[Line], policy: Policy) -> Outcome:
+def moments(lines: Sequence[Line], policy: Policy) -> tuple[Moment, ...]:
+    """A tick file's lines as the policy's checks see them."""
+    starts = [lines[0].t - 1.0, *(line.t for line in lines[:-1])]
+    return tuple(
+        Moment(
+            start,
+            line.t,
+            line.weight,
+            tuple(_tick(spec, line, start) for spec in policy.checks),
+            requests=sum(pod.requests for pod in line.canary.pods or (line.canary,)),
+            pods=len(line.canary.pods) or 1,
+        )
+        for start, line in zip(starts, lines, strict=True)
+    )
+
+
+def replay(recorded: Iterable[Moment], policy: Policy) -> Outcome:
     """What the policy's checks say of the ticks; a weight that changes begins a step.
 
-    The policy's warm-up is not applied: it is told by how long pods are there, which ticks do not say.
+    After a weight of 0 pods are taken to be cold, as at a run's first step.
     """
-    gathered = list(gather.begun(policy))
-    weight, before, outcome = 0, None, Outcome(Judgement(verdict=Verdict.NO_DATA, log_e=0.0), 0.0)
-    for tick in ticks:
-        start = tick.t - 1.0 if before is None else before
-        if tick.weight not in {0, weight}:
+    gathered = gather.begun(policy)
+    weight, since, served, cold = 0, 0.0, 0, True
+    outcome = Outcome(Judgement(verdict=Verdict.NO_DATA, log_e=0.0), 0.0)
+    for moment in recorded:
+        if moment.weight not in {0, weight}:
             turn = ev.next_step if weight else ev.restart
-            gathered = [turn(one, at=start) for one in gathered]
-        gathered = [_scored(one, tick, start) for one in gathered]
-        weight, before = tick.weight, tick.t
-        judged = judge(gathered, alpha=policy.alpha, beta=policy.beta, now=tick.t)
-        outcome = Outcome(judged, tick.t)
+            gathered = tuple(turn(one, at=moment.start) for one in gathered)
+            cold = weight == 0
+            since, served = (moment.start, 0) if cold else (since, served)
+        served += moment.requests
+        counted = {
+            tick.check: tick
+            if not cold or _counts(policy, moment, tick, since=since, served=served)
+            else replace(tick, canary=Sample(tick.canary.start, tick.canary.end))
+            for tick in moment.ticks
+        }
+        gathered = tuple(_scored(one, counted.get(one.spec.name)) for one in gathered)
+        weight = moment.weight
+        judged = judge(gathered, alpha=policy.alpha, beta=policy.beta, now=moment.end)
+        outcome = Outcome(judged, moment.end)
         if judged.verdict is Verdict.FAIL:
             break
     return outcome
 
 
-def compared(ticks: Sequence[Line], policy: Policy) -> list[Json]:
+def _counts(policy: Policy, moment: Moment, tick: Tick, *, since: float, served: int) -> bool:
+    """Whether the canary's part of the tick is evidence although its pods may be cold: errors always are."""
+    kinds = {spec.name: spec.kind for spec in policy.checks}
+    return kinds[tick.check] is CheckKind.ERROR_RATE or gather.warm(
+        policy,
+        tick.check,
+        began=tick.began - since,
+        ended=moment.end - since,
+        requests=served,
+        pods=moment.pods,
+    )
+
+
+def _scored(one: Evidence, tick: Tick | None) -> Evidence:
+    return one if tick is None else ev.update(one, tick.stable, tick.canary)
+
+
+def compared(recorded: Sequence[Moment], policy: Policy) -> list[Json]:
     """What the peers' rules would have done with the same ticks, one entry a rule."""
-    starts = [ticks[0].t - 1.0, *(tick.t for tick in ticks[:-1])]
+    ticks = [tick for moment in recorded for tick in moment.ticks]
     of_checks = [
-        (spec, [_samples(spec, tick, start) for tick, start in zip(ticks, starts, strict=True)])
+        (spec, [(tick.stable, tick.canary) for tick in ticks if tick.check == spec.name])
         for spec in policy.checks
     ]
     seen = [(spec, each) for spec, each in of_checks if any(stable.pods for stable, _ in each)]
-    return rivals.said(seen, since=starts[0])
+    return rivals.said(seen, since=recorded[0].start)
 
 
 def result(outcome: Outcome, policy: Policy, others: Sequence[Json] = ()) -> Json:
@@ -204,14 +262,10 @@ def told(result: Json) -> Iterator[str]:
         yield f"  {one['sentence']}" + (f", by {one['check']}" if one["check"] else "")
 
 
-def _scored(one: Evidence, tick: Line, start: float) -> Evidence:
-    return ev.update(one, *_samples(one.spec, tick, start))
-
-
-def _samples(spec: CheckSpec, tick: Line, start: float) -> tuple[Sample, Sample]:
-    """Stable's sample of the tick, and the canary's, which is empty where it has no weight."""
-    stable = _sample(spec, tick.stable, start, tick.t)
-    return stable, _sample(spec, tick.canary, start, tick.t) if tick.weight else Sample(start, tick.t)
+def _tick(spec: CheckSpec, line: Line, start: float) -> Tick:
+    """The line's tick of one check; the canary's sample is empty where it has no weight."""
+    canary = _sample(spec, line.canary, start, line.t) if line.weight else Sample(start, line.t)
+    return Tick(spec.name, _sample(spec, line.stable, start, line.t), canary, began=start)
 
 
 def _sample(spec: CheckSpec, arm: ArmLine, start: float, end: float) -> Sample:

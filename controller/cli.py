@@ -175,12 +175,12 @@ def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
         raise Misused(f"--json {out}: is the recording itself; name another file")
     try:
         spec = planning.builtin() if file is None else planning.read(file)
-        recorded = tried.read(ticks)
-        found = tried.replay(recorded, resource.policy(spec))
+        policy = resource.policy(spec)
+        recorded = tried.moments(tried.read(ticks), policy)
+        found = tried.replay(recorded, policy)
     except (planning.BadPolicy, tried.BadTicks) as error:
         raise Misused(str(error)) from None
-    others = tried.compared(recorded, resource.policy(spec))
-    result = tried.result(found, resource.policy(spec), others)
+    result = tried.result(found, policy, tried.compared(recorded, policy))
     show("\n".join(tried.told(result)))
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as written:

@@ -160,12 +160,27 @@ def _clean(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
 
 
 def _warm(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
-    """Whether the tick holds what warm pods did. A Prometheus' ticks are long: all of it must be warm."""
-    since, warm_up = run.weight_since or now, run.plan.policy.warm_up
-    if tick.check in run.plan.policy.queried:
-        return tick.began - since.timestamp() >= warm_up.total_seconds()
-    served = seen.load.step_canary_requests >= WARM_AFTER_REQUESTS * max(seen.canary.ready, 1)
-    return now - since >= warm_up or served
+    since = run.weight_since or now
+    return warm(
+        run.plan.policy,
+        tick.check,
+        began=tick.began - since.timestamp(),
+        ended=(now - since).total_seconds(),
+        requests=seen.load.step_canary_requests,
+        pods=seen.canary.ready,
+    )
+
+
+def warm(policy: Policy, check: str, *, began: float, ended: float, requests: int, pods: int) -> bool:
+    """Whether a tick of the first step holds what warm pods did.
+
+    It `began` and `ended` so many seconds after the canary was given its weight; by then the canary's `pods`
+    had served so many `requests`. A Prometheus' ticks are long: all of such a one must be warm.
+    """
+    warm_up = policy.warm_up.total_seconds()
+    if check in policy.queried:
+        return began >= warm_up
+    return ended >= warm_up or requests >= WARM_AFTER_REQUESTS * max(pods, 1)
 
 
 def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float, pace: Pace = Pace()) -> LoadSeen:  # noqa: B008 - a frozen value

@@ -1,6 +1,7 @@
 """Recorded ticks: read strictly, and judged as live ones are."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ def written(folder: Path, lines: list[Any]) -> Path:
 
 
 def judged(file: Path) -> backtest.Outcome:
-    return backtest.replay(backtest.read(file), resource.policy(planning.builtin()))
+    return replayed(backtest.read(file))
+
+
+def replayed(lines: Sequence[backtest.Line], **changes: Any) -> backtest.Outcome:
+    policy = resource.policy(planning.builtin() | changes)
+    return backtest.replay(backtest.moments(lines, policy), policy)
 
 
 def test_a_slower_canary_would_have_been_rolled_back(tmp_path: Path) -> None:
@@ -58,6 +64,47 @@ def test_a_slower_canary_would_have_been_rolled_back(tmp_path: Path) -> None:
 
 def test_a_like_canary_would_not(tmp_path: Path) -> None:
     assert judged(written(tmp_path, recorded())).judgement.verdict is not Verdict.FAIL
+
+
+def cold(*, errors: int = 0) -> list[dict[str, Any]]:
+    """A canary whose first twenty seconds are slow, and in which some requests fail."""
+    lines = recorded(slower=4.0, seconds=50) + recorded(seconds=120)[50:]
+    for line in lines[30:50]:
+        for one in line["canary"]["pods"]:
+            one["errors"] = errors
+    return lines
+
+
+@pytest.mark.parametrize(("warm_up", "falls"), [("30s", False), ("21s", False), ("5s", True), ("0s", True)])
+def test_while_pods_warm_up_latency_is_no_evidence(tmp_path: Path, warm_up: str, *, falls: bool) -> None:
+    """The policy's warmUp was ignored: cold caches that a live run forgives failed a recording."""
+    outcome = replayed(backtest.read(written(tmp_path, cold())), warmUp=warm_up)
+    assert (outcome.judgement.verdict is Verdict.FAIL) is falls
+
+
+def test_errors_count_from_the_first_request_on(tmp_path: Path) -> None:
+    outcome = replayed(backtest.read(written(tmp_path, cold(errors=2))), warmUp="30s")
+    assert (outcome.judgement.verdict, outcome.judgement.failed) == (Verdict.FAIL, "errors")
+    assert outcome.at < 50
+
+
+def test_two_hundred_requests_a_pod_are_warm_too(tmp_path: Path) -> None:
+    """Ten a second to two pods are warm after forty seconds, before a warmUp of a minute is over."""
+    lines = backtest.read(written(tmp_path, recorded(slower=3.0, seconds=90)))
+    assert 69 <= replayed(lines, warmUp="1m").at < 89
+    assert replayed(lines[:69], warmUp="1m").judgement.verdict is Verdict.NO_DATA
+
+
+def test_pods_that_had_traffic_before_are_warm_at_the_next_weight_and_cold_after_none(tmp_path: Path) -> None:
+    lines = recorded(slower=3.0, seconds=110)
+    for line in lines[:60]:
+        line["canary"]["pods"] = arm(np.random.default_rng(8), 10 if line["weight"] else 0)["pods"]
+    for line in lines[60:]:
+        line["weight"] = 20
+    assert replayed(backtest.read(written(tmp_path, lines))).at < 85
+    for line in lines[50:60]:
+        line["weight"] = 0
+    assert 90 <= replayed(backtest.read(written(tmp_path, lines))).at < 109
 
 
 @pytest.mark.parametrize(
@@ -137,8 +184,9 @@ def test_the_command_refuses_a_file_that_is_not_there_with_exit_code_2(tmp_path:
 
 
 def others(lines: list[Any], tmp_path: Path) -> dict[str, Any]:
-    ticks = backtest.read(written(tmp_path, lines))
-    return {one["rule"]: one for one in backtest.compared(ticks, resource.policy(planning.builtin()))}
+    policy = resource.policy(planning.builtin())
+    recorded = backtest.moments(backtest.read(written(tmp_path, lines)), policy)
+    return {one["rule"]: one for one in backtest.compared(recorded, policy)}
 
 
 def test_the_peers_rules_are_shown_what_the_checks_saw(tmp_path: Path) -> None:
@@ -161,7 +209,7 @@ def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None
     ticks = backtest.read(written(tmp_path, bare))
     policy = resource.policy(planning.builtin())
     only = replace(policy, checks=tuple(one for one in policy.checks if one.name == "predictions"))
-    said = backtest.compared(ticks, only)
+    said = backtest.compared(backtest.moments(ticks, only), only)
     assert {one["at"] for one in said} == {None}
     assert all("had nothing to look at" in one["sentence"] for one in said)
 
