@@ -9,8 +9,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -20,11 +23,15 @@ from controller.command import PLUGIN, Decorated, Failed, Group, Misused, progra
 from controller.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
+    from controller.backtest import Moment
+    from controller.model import Policy
     from controller.protobuf import Found
+    from controller.recorded import Span
 
 
 PAGE_WITHIN = 10.0  # seconds
 PAGE_LIMIT = 2 * 1024 * 1024  # bytes, as `scrape` reads
+PATIENCE = 5.0  # seconds after which people want to know how far it is
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -153,39 +160,85 @@ def _got(url: str, *, accept: str) -> tuple[str, bytes]:
 
 
 @serin.command()
-@click.argument("ticks", type=click.Path(path_type=Path))
+@click.argument("ticks", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
 )
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write the result here.")
-def backtest(*, ticks: Path, file: Path | None, out: Path | None) -> None:
+@click.option("--prometheus", metavar="URL", help="Read what this Prometheus recorded instead of TICKS.")
+@click.option("--start", metavar="T", help="From when on: 2026-11-27T14:00:00Z, or seconds since 1970.")
+@click.option("--end", metavar="T", help="Until when. Default: now.")
+@click.option("--step", metavar="D", help="Time between instants. Default: as it scraped, at most 15s.")
+@click.option(
+    "-n", "--namespace", default="default", metavar="N", help="The pods' namespace.", show_default=True
+)
+@click.option("--stable-pods", metavar="PODS", help="Stable's pods: a regular expression, or a,b,c.")
+@click.option("--canary-pods", metavar="PODS", help="The canary's pods, likewise.")
+def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recorded: str | None) -> None:
     """Put recorded ticks through a policy: what would its checks have said, and the peers' rules?
 
-    Exit code 3 if the canary would have been rolled back. Without --policy it is the built-in one.
+    They stand in the file TICKS, or a Prometheus is asked for the counters it recorded, by the controller's
+    own queries; all that is then one step, from the canary's first request on, and times are seconds since
+    --start. Exit code 3 if the canary would have been rolled back. Without --policy it is the built-in one.
 
-    Example:
+    Examples:
       serin backtest last-week.jsonl --policy policy.yaml --json result.json
+      serin backtest --prometheus http://localhost:9090 --start 2026-11-27T14:00:00Z
+          -n shop --stable-pods 'model-[0-9a-f]+-.*' --canary-pods 'model-canary-.*'
     """
     from controller import backtest as tried
     from controller import planning, resource
 
+    if (ticks is None) == (recorded["prometheus"] is None):
+        raise click.UsageError("give a file of ticks, or --prometheus, --start, --stable-pods, --canary-pods")
     if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
-    if out is not None and out.exists() and out.samefile(ticks):
+    if out is not None and ticks is not None and out.exists() and out.samefile(ticks):
         raise Misused(f"--json {out}: is the recording itself; name another file")
     try:
-        spec = planning.builtin() if file is None else planning.read(file)
-        policy = resource.policy(spec)
-        recorded = tried.moments(tried.read(ticks), policy)
-        found = tried.replay(recorded, policy)
+        policy = resource.policy(planning.builtin() if file is None else planning.read(file))
+        if ticks is None:
+            policy, found = _recorded(policy, recorded)
+        else:
+            found = tried.moments(tried.read(ticks), policy)
     except (planning.BadPolicy, tried.BadTicks) as error:
         raise Misused(str(error)) from None
-    result = tried.result(found, policy, tried.compared(recorded, policy))
+    result = tried.result(tried.replay(found, policy), policy, tried.compared(found, policy))
     show("\n".join(tried.told(result)))
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as written:
             written.write(json.dumps(result, indent=2) + "\n")
     sys.exit(3 if result["verdict"] == "Fail" else 0)
+
+
+def _recorded(policy: "Policy", said: Mapping[str, str | None]) -> "tuple[Policy, Sequence[Moment]]":
+    """The policy as a Prometheus is asked for it, and what that has recorded; tells how far it is."""
+    from controller import recorded
+    from controller.prometheus import Past, Unanswered
+
+    policy = recorded.asked(policy)
+    try:
+        span = recorded.span(said)
+        with closing(Past(said["prometheus"] or "")) as past:
+            return policy, recorded.moments(past, span, policy, told=_timeline(span))
+    except recorded.BadSpan as error:
+        raise Misused(str(error)) from None
+    except Unanswered as error:
+        raise Failed(str(error)) from None
+
+
+def _timeline(span: "Span") -> Callable[[int, int], None]:
+    """Tells on stderr how far it is, every five seconds."""
+    told = monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal told
+        if monotonic() - told > PATIENCE:
+            told = monotonic()
+            at = datetime.fromtimestamp(span.start + (span.end - span.start) * done / of, UTC)
+            click.echo(f"{done} of {of} instants read, up to {at:%Y-%m-%d %H:%M:%S}Z", err=True)
+
+    return tell
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, unders
 Json = Any
 
 THREADS = 8  # rounds at once; a dead Prometheus makes as many threads wait
+PATIENT = 30.0  # the same where people wait for an answer, about much of the past
 TIMEOUT = 5.0  # seconds that a round may take, all queries together; they take 0.05
 CONNECT = 1.5  # of which to be connected; a server that is near is, or never will be
 LARGEST = 8 * 1024 * 1024  # bytes of an answer; 40 pods with 100 buckets each make 0.6 MB
@@ -159,11 +160,38 @@ class Prometheus:
             async with asyncio.timeout(self._patience):
                 said = await loop.run_in_executor(self._pool, self._server.answer, asked)
         except TimeoutError:
-            watched.fail(f"{self._server} did not answer within {self._patience:g} s; {AWAY}", asked.at)
+            why = f"{self._server} did not answer within {self._patience:g} s; {self._server.away}"
+            watched.fail(why, asked.at)
         except Unanswered as error:
             watched.fail(str(error), asked.at)
         else:
             watched.take(said, asked.at)
+
+
+class Past:
+    """The same Prometheus, asked for what it knew at instants of the past. Waits for each answer."""
+
+    def __init__(self, url: str, *, interval: float = 15.0, timeout: float = PATIENT) -> None:
+        self._server = _Server(url.rstrip("/"), interval=interval, timeout=timeout, setting="--prometheus")
+
+    def __str__(self) -> str:
+        return str(self._server)
+
+    def pods(self, namespace: str, pattern: str, *, start: float, end: float) -> Mapping[str, float]:
+        """The pods that were scraped meanwhile and match, each with its number of scrapes; `Unanswered`."""
+        return self._server.scrapes(namespace, pattern, start=start, end=end)
+
+    def readings(
+        self, namespace: str, pods: Sequence[str], checks: Sequence[CheckSpec], *, at: float
+    ) -> tuple[Mapping[str, Reading], Sequence[str]]:
+        """What was known of each pod at `at`, and what is wrong with it in words; raises `Unanswered`."""
+        said = self._server.answer(_Asked(namespace, tuple(pods), tuple(checks), at))
+        found = {pod: reading for pod, (reading, _) in said.items() if reading is not None}
+        return found, [f"{pod}: {what}" for pod, (_, wrong) in said.items() for what in wrong]
+
+    def close(self) -> None:
+        """Idle connections are closed."""
+        self._server.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +210,7 @@ class _Asked:
         return tuple(dict.fromkeys([*_ALWAYS, *wanted]))
 
 
+_Series = Mapping[str, Mapping[Target, list[Series]]]  # by pod and target
 # By pod, its reading if it was scraped, and what is wrong.
 _Said = Mapping[str, tuple[Reading | None, Sequence[str]]]
 
@@ -239,8 +268,11 @@ class _Watched:
 class _Server:
     """The Prometheus at `url`. Called from many threads; each call takes `timeout` seconds at most."""
 
-    def __init__(self, url: str, *, interval: float, timeout: float) -> None:
+    def __init__(
+        self, url: str, *, interval: float, timeout: float, setting: str = "SERIN_PROMETHEUS_URL"
+    ) -> None:
         self._url = url
+        self._setting = setting  # where people have the address from
         self._interval = interval
         self._timeout = timeout
         self._session = session = requests.Session()
@@ -254,6 +286,11 @@ class _Server:
 
     def __str__(self) -> str:
         return f"Prometheus {self._url}"
+
+    @property
+    def away(self) -> str:
+        """What to do if it does not answer."""
+        return AWAY.format(self._setting)
 
     def close(self) -> None:
         """Idle connections are closed."""
@@ -280,24 +317,35 @@ class _Server:
             for pod, targets in found.items()
         }
 
-    def _ask(self, name: str, asked: _Asked, ends: float) -> Mapping[str, Mapping[Target, list[Series]]]:
-        """The series of that name, by pod and target; raises `Unanswered`."""
+    def scrapes(self, namespace: str, pattern: str, *, start: float, end: float) -> Mapping[str, float]:
+        """How often each pod that matches was scraped meanwhile, by the target that was most often."""
+        labels = f"namespace={_quoted(namespace)},pod=~{_quoted(pattern)}"
+        counted = f"count_over_time(up{{{labels}}}[{max(1, round(end - start))}s])"
+        text = f"max by (pod, job, instance) ({counted})"
+        found = self._said("pods", text, at=end, ends=monotonic() + self._timeout)
+        return {
+            pod: max(one.value for series in targets.values() for one in series)
+            for pod, targets in found.items()
+        }
+
+    def _ask(self, name: str, asked: _Asked, ends: float) -> _Series:
+        """The series of that name; raises `Unanswered`."""
+        return self._said(name, query(name, asked.namespace, asked.pods), at=asked.at, ends=ends)
+
+    def _said(self, name: str, text: str, *, at: float, ends: float) -> _Series:
+        """What the query `text`, called `name`, finds at `at`; raises `Unanswered`."""
         try:
-            result = self._client.custom_query(
-                query(name, asked.namespace, asked.pods),
-                params={"time": f"{asked.at:.3f}"},
-                timeout=self._left(ends),
-            )
+            result = self._client.custom_query(text, params={"time": f"{at:.3f}"}, timeout=self._left(ends))
             return _by_target(result)
         except Unanswered:
             raise
         except PrometheusApiClientException as error:
             raise Unanswered(f"{self} refused query {name}: {_short(error)}; {REFUSED}") from error
         except _STRANGE as error:
-            why = f"answered query {name} with something else: {_short(repr(error))}; {OTHER}"
-            raise Unanswered(f"{self} {why}") from error
+            why = f"answered query {name} with something else: {_short(repr(error))}"
+            raise Unanswered(f"{self} {why}; {OTHER.format(self._setting)}") from error
         except (requests.RequestException, HTTPError) as error:
-            raise Unanswered(f"{self} did not answer query {name}: {_short(error)}; {AWAY}") from error
+            raise Unanswered(f"{self} did not answer query {name}: {_short(error)}; {self.away}") from error
 
     def _left(self, ends: float) -> tuple[float, float]:
         """The time-outs for connecting and for reading that are left of the round's time."""
@@ -361,8 +409,8 @@ class _Server:
         return replace(reading, times=times), wrong
 
 
-AWAY = "see that it runs and can be reached from here, or correct SERIN_PROMETHEUS_URL"
-OTHER = "let SERIN_PROMETHEUS_URL be the address under which /api/v1/query is a Prometheus'"
+AWAY = "see that it runs and can be reached from here, or correct {}"
+OTHER = "let {} be the address under which /api/v1/query is a Prometheus'"
 REFUSED = "ask it by hand what it has against it; the queries are in controller/queries.toml"
 PARTIAL = "see to what it warns of"
 UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on what it scrapes'
