@@ -6,7 +6,7 @@ By itself it sees the few seconds that the canary's pods take to start, and rare
 
 It is history of stable alone, of one template of it, and no evidence about any canary. It is optional: it
 is never saved, no run waits for it, and whatever goes wrong with it costs nothing else. A new leader begins
-anew; `explain` says how long stable was known. Checks that a Prometheus is asked for have none here.
+anew; `explain` says how long stable was known.
 """
 
 from collections.abc import Callable
@@ -46,11 +46,15 @@ class _Known:
 
 @dataclass(slots=True)
 class Histories:
-    """What is known of the stables of annotated Deployments. `metrics` reads their pages every `EVERY`."""
+    """What is known of the stables of annotated Deployments. `metrics` reads their pages every `EVERY`.
+
+    `queried` is the pace of what it asks a Prometheus for.
+    """
 
     cluster: Cluster
     metrics: MetricsSource
     clock: Callable[[], datetime]
+    queried: ticks.Pace
     _all: dict[Key, _Known] = field(default_factory=dict)
     _reads: dict[Key, int] = field(default_factory=dict)  # how many pods, for each
 
@@ -109,14 +113,13 @@ class Histories:
 
     def _read(self, key: Key, known: _Known, stable: ArmSeen) -> float:
         """The seconds until the open tick ends; if that is now, it is learned from."""
-        pages, now = known.policy.pages, self.clock().timestamp()
-        checks = [check for check in known.policy.checks if check.name not in known.policy.queried]
-        whole = stable.rolled_out and checks  # while it is not, some of its pods are of another template
-        ready = [pod for pod in stable.pods if pod.ready] if whole else []
+        policy, now = known.policy, self.clock().timestamp()
+        # while it is not rolled out, some of its pods are of another template
+        ready = [pod for pod in stable.pods if pod.ready] if stable.rolled_out else []
         others = sum(count for other, count in self._reads.items() if other != key)
         pods = chosen(ready, limit=min(MOST_STABLE, MOST - others))
         self._reads[key] = len(pods)
-        self.metrics.watch("/".join(key), pods, checks, pages)
+        self.metrics.watch("/".join(key), pods, policy.checks, policy.pages)
         if now < known.due - 0.5:  # something near it has changed
             return known.due - now
         at = known.due if now < known.due + 1 else now  # all ticks are of one length, their turns are not
@@ -128,6 +131,7 @@ class Histories:
             canary={},
             now=at,
             pace=_PACE,
+            paces=dict.fromkeys(policy.queried, self.queried),
         )
         gathered = gather.learn(replace(known.gathered, cursor=cursor), new, nodes, at=at)
         due = at + EVERY.total_seconds()

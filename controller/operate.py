@@ -169,7 +169,9 @@ class Operator:
         """Until cancelled, runs and annotated Deployments have their turns."""
         alerts = Alerts(self.outside.post, _secrets(kube), clock=self.outside.clock)
         scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
-        histories = Histories(self.cluster, before := self._scrape(EVERY), self.outside.clock)
+        slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
+        pace = Pace(interval=self.settings.prometheus_interval)
+        histories = Histories(self.cluster, Sources(slow, seldom), self.outside.clock, queried=pace)
         means = self._means(kube, runs, alerts, Sources(scrape, prometheus), histories)
         reconciler = Reconciler(means, epoch)
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
@@ -181,6 +183,7 @@ class Operator:
             Loop(histories.turn, random=self.chance),
         )
         readers: list[Scrape | Prometheus] = [scrape, *([] if prometheus is None else [prometheus])]
+        before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
         self.leading = leading
@@ -191,7 +194,7 @@ class Operator:
         finally:
             self.leading = None
             await leading.close()
-            for reader in (*readers, before):
+            for reader in (*readers, *before):
                 await reader.close()
             await alerts.close()
 
@@ -203,14 +206,15 @@ class Operator:
             timeout=self.settings.scrape_timeout,
         )
 
-    def _prometheus(self) -> "Prometheus | None":
+    def _prometheus(self, **how: int) -> "Prometheus | None":
         """The Prometheus that the settings name, if they do; its client is a lot to import for nothing."""
         settings = self.settings
         if settings.prometheus_url is None:
             return None
         from controller.prometheus import Prometheus
 
-        return Prometheus(settings.prometheus_url, self.outside.clock, interval=settings.prometheus_interval)
+        interval = settings.prometheus_interval
+        return Prometheus(settings.prometheus_url, self.outside.clock, interval=interval, **how)
 
     def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Sources, histories: Histories) -> Means:
         cluster, settings, clock = self.cluster, self.settings, self.outside.clock

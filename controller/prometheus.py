@@ -86,7 +86,8 @@ def _quoted(text: str) -> str:
 class Prometheus:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all rounds.
 
-    `interval` is how often Prometheus scrapes the pods. `on_news(run)` is called after each round.
+    `interval` is how often Prometheus scrapes the pods, `rounds` how often it is asked meanwhile.
+    `on_news(run)` is called after each round.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class Prometheus:
         clock: Callable[[], datetime],
         *,
         interval: timedelta = timedelta(seconds=15),
+        rounds: int = ROUNDS,
         timeout: float = TIMEOUT,
     ) -> None:
         self._server = _Server(url.rstrip("/"), interval=interval.total_seconds(), timeout=timeout)
         self._clock = clock
-        self._every = interval.total_seconds() / ROUNDS
+        self._every = interval.total_seconds() / rounds
         # A round gives up by itself when its time is over; before, it may have waited for a thread.
         self._patience = 2 * timeout
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")

@@ -89,6 +89,10 @@ async def test_the_process_s_settings_give_the_controller_its_prometheus() -> No
     assert source is not None
     assert (str(source._server), source._every) == ("Prometheus http://prometheus:9090", 6.0)
     await source.close()
+    seldom = Operator(settings.read(said, {}), outside)._prometheus(rounds=1)
+    assert seldom is not None
+    assert seldom._every == 30.0
+    await seldom.close()
     assert Operator(settings.read({}, {}), outside)._prometheus() is None
 
 

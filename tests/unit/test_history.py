@@ -20,6 +20,7 @@ from controller.gather import Gathered
 from controller.history import EVERY, Histories
 from controller.model import Plan, PodSeen
 from controller.ports import Reading, Trouble
+from controller.ticks import Pace
 
 Json = Any
 KEY = ("shop", "model-canary")
@@ -101,7 +102,8 @@ class Stage:
     def __post_init__(self) -> None:
         rolled_out(self.there)
         self.there.listed("pods", [pod("uid-old", number) for number in range(3)])
-        self.histories = Histories(self.there, self.pods, self.pods.clock)
+        queried = Pace(interval=timedelta(seconds=30))
+        self.histories = Histories(self.there, self.pods, self.pods.clock, queried=queried)
 
     async def passes(self, seconds: int) -> float | None:
         """The seconds to the turn that comes after so many; turns come when they are due."""
@@ -248,7 +250,7 @@ async def test_a_check_that_asks_something_else_begins_anew_and_the_others_do_no
     assert told.known > 120
 
 
-async def test_a_check_that_is_read_elsewhere_has_no_history_of_these_pages() -> None:
+async def test_a_check_that_is_read_elsewhere_has_the_history_of_that_place() -> None:
     stage = Stage()
     await stage.passes(60)
     (latency, errors, predictions) = planning.builtin()["checks"]
@@ -256,8 +258,11 @@ async def test_a_check_that_is_read_elsewhere_has_no_history_of_these_pages() ->
     told = stage.begun(checks=[*other, predictions])
     assert [one.memory.recent.any() for one in told.evidence] == [False, False, True]
     stage.there.listed("canarypolicies", [policy(checks=[errors | {"source": {"prometheus": {}}}])])
-    await stage.passes(60)
-    assert stage.pods.watched["shop/model-canary"] == ([], [])
+    await stage.passes(100)
+    assert stage.pods.watched["shop/model-canary"][1] == ["errors"]
+    told = stage.begun(checks=[errors | {"source": {"prometheus": {}}}])
+    assert told.evidence[0].memory.recent.any()
+    assert fresh(stage.begun(checks=[errors]), checks=[errors])
 
 
 async def test_a_policy_that_cannot_be_used_has_no_history_and_is_no_fault() -> None:
