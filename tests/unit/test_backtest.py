@@ -233,7 +233,8 @@ def test_fewer_clicks_would_have_been_rolled_back_by_the_check_of_that_name(tmp_
     ]
     check = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
     spec = planning.checked({"checks": [check]}, file=tmp_path)
-    ticks, policy = backtest.read(written(tmp_path, lines)), resource.policy(spec)
+    policy = resource.policy(spec)
+    ticks = backtest.moments(backtest.read(written(tmp_path, lines)), policy)
     outcome = backtest.replay(ticks, policy)
     assert (outcome.judgement.verdict, outcome.judgement.failed) == (Verdict.FAIL, "clicks")
     assert outcome.at < 60
