@@ -78,7 +78,9 @@ def _knowing(fresh: Evidence, known: Evidence | None) -> Evidence:
 
 def _asked(spec: CheckSpec) -> CheckSpec:
     """What the check looks at, whatever it allows."""
-    return replace(spec, max_increase=0.0, max_decrease=0.0, plus=0.0, tolerance=0.0, share=0.0, required=True)
+    return replace(
+        spec, max_increase=0.0, max_decrease=0.0, plus=0.0, tolerance=0.0, share=0.0, required=True
+    )
 
 
 def _terms(policy: Policy) -> dict[str, Any]:
