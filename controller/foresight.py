@@ -315,8 +315,8 @@ def _premises(pods: str, *, alone: bool) -> Iterator[str]:
     factor = 1.5 if alone else 1.3  # without its best few seconds chance costs more than the mean shows
     yield (
         "worked out from the counts to be expected: medians of simulated runs are within a factor of"
-        f" {factor} of them, nine runs in ten within 2.5 times as long, a Pass up to 1.4 times; noisy pods may triple"
-        " them"
+        f" {factor} of them, nine runs in ten within 2.5 times as long, a Pass up to 1.4 times; noisy pods"
+        " may triple them"
     )
 
 
