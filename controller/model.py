@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from analysis.evidence import CheckSpec
 from analysis.judge import Judgement
@@ -217,12 +218,14 @@ class Checkpoint:
     """What is saved beside a run so that a new leader goes on with nothing lost.
 
     `body` holds the evidence and the counters it was read from, as opaque JSON text (a merge patch
-    would keep the pods that are gone); `judgement` and `sentences` (by check) are for people.
+    would keep the pods that are gone); `judgement`, `sentences` (by check) and `peers` (as status has it)
+    are for people.
     """
 
     body: str = ""
     judgement: Judgement
     sentences: dict[str, str] = field(default_factory=dict)
+    peers: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

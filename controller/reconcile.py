@@ -40,6 +40,7 @@ from controller.model import (
     Stage,
     Tell,
 )
+from controller.onlookers import Onlookers, arrived
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
 from controller.scrape import chosen
 from controller.telemetry import Telemetry
@@ -89,6 +90,7 @@ class Live:
     run: Run
     gathered: Gathered
     judgement: Judgement
+    peers: Onlookers
     saved: Run | None = None
     saved_at: float = 0.0
     guarded: bool = False
@@ -146,10 +148,12 @@ class Reconciler:
             self._forget(key)
             return None
         live.gathered, seen = self._observe(live, obj)
+        compared = live.gathered.evidence
         before, live.judgement = (live.run, live.judgement), seen.judgement
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
         self._show(live, *before)
+        live.peers.look(before[0], compared)
         if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
             await self.means.store.release(live.run)
         if machine.finished(live.run) and live.saved == live.run:
@@ -180,7 +184,8 @@ class Reconciler:
         if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
             gathered = gather.begin_step(gathered, run.step, at=now)
         saved = run if obj.get("status") else None
-        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
+        peers = arrived(run, obj, self.means.clock())
+        live = Live(run, gathered, self._judged(run, gathered), peers, saved=saved, since=now)
         self.lives[key] = live
         return live
 
@@ -397,7 +402,8 @@ class Reconciler:
         judged = live.judgement
         specs = {spec.name: spec for spec in run.plan.policy.checks}
         sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
-        return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences)
+        body, peers = gather.save(gathered), live.peers.said
+        return Checkpoint(body=body, judgement=judged, sentences=sentences, peers=peers)
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
         done = True

@@ -353,6 +353,7 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
                 {"at": wire.time(w.at), "weight": w.weight, "reason": w.reason.value} for w in run.weights
             ],
             "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
+            "peers": checkpoint.peers,
             "epoch": epoch,
             "evidenceVersion": EVIDENCE_VERSION,
             "checkpoint": checkpoint.body,
