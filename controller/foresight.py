@@ -37,11 +37,13 @@ from controller.scrape import MOST_STABLE
 SPREAD = 2.3  # p95 over median, about what a model behind a queue does
 SIGMA = float(np.log(SPREAD) / ndtri(0.95))
 FAILING = 0.001  # of stable's requests
+SHARE = 0.1  # what a Proportion compares, of as many trials as requests
 BOUNDS = tuple(float(f"{1.2 ** (step / 4):.9g}") for step in range(-16, 65))  # of the median: x.5 to x19
 SCORES = tuple(round(0.16 * step, 2) for step in range(-24, 25))  # sd from the mean; 50 bins
 SLOWER = (1.3, 1.5, 2.0, 5.0)
 MORE_FAILING = (0.01, 0.05, 0.20)
 MOVED = (0.3, 1.0)  # sd
+FALLEN, RISEN = (0.25, 0.5), (0.5, 1.0)  # of a share
 
 HISTORY = tuple(map(float, range(-300, 1, 10)))  # s; five of the longest memory's time constants
 TICK = 1.0  # s between two readings of a pod
@@ -98,6 +100,14 @@ def effects_on(spec: CheckSpec) -> list[Effect]:
         found = {f"{rate * 100:g} % failing": failing(rate) for rate in MORE_FAILING if rate > allowed}
     elif spec.kind is CheckKind.PREDICTIONS:
         found = {f"moved by {by:g} sd": moved(by) for by in MOVED if distance(by) > spec.tolerance}
+    elif spec.max_decrease:
+        less = (by for by in FALLEN if by > spec.max_decrease)
+        found = {f"falls by {by * 100:g} %": failing(SHARE * (1 - by)) for by in less}
+    else:
+        allowed = spec.max_increase * SHARE + spec.plus
+        found = {
+            f"rises by {by * 100:g} %": failing(SHARE * (1 + by)) for by in RISEN if by * SHARE > allowed
+        }
     return [Effect(check=spec.name, words=words, cells=cells) for words, cells in found.items()]
 
 
@@ -107,7 +117,7 @@ def slow(factor: float) -> Array:
 
 
 def failing(rate: float) -> Array:
-    """Requests without and with an error."""
+    """Requests without and with an error, or trials without and with a hit."""
     return np.array([1 - rate, rate])
 
 
@@ -129,6 +139,7 @@ LIKE_STABLE: Mapping[CheckKind, Array] = {
     CheckKind.LATENCY: slow(1.0),
     CheckKind.ERROR_RATE: failing(FAILING),
     CheckKind.PREDICTIONS: moved(0.0),
+    CheckKind.PROPORTION: failing(SHARE),
 }
 CELLS: Mapping[CheckKind, tuple[float, ...]] = {CheckKind.LATENCY: BOUNDS, CheckKind.PREDICTIONS: SCORES}
 
@@ -142,7 +153,7 @@ class _Stage:
         self.policy, self.effects, self.rps = policy, [None, *effects], rps
         self.read, self.stable_pods = min(stable_pods, MOST_STABLE), stable_pods
         self.rows, self.canary_pods = min(canary_pods, MOST_GROUPS), canary_pods
-        self.checks = [spec for spec in policy.checks if spec.kind in LIKE_STABLE]
+        self.checks = policy.checks
         count = len(self.effects)
         self.canary = {
             spec.name: np.stack([self._cells(spec, effect) for effect in self.effects])
@@ -310,7 +321,8 @@ def _premises(pods: str, *, alone: bool) -> Iterator[str]:
     yield (
         f"for {pods} (--stable-pods, --canary-pods), a fault that is there from the first request, and"
         f" nothing else wrong; latency lognormal with a p95 of {SPREAD:g} times the median, in buckets four"
-        f" to a factor of 1.2; {FAILING * 100:g} % of stable's requests failing; predictions in 50 bins"
+        f" to a factor of 1.2; {FAILING * 100:g} % of stable's requests failing; predictions in 50 bins;"
+        f" proportions of {SHARE:g}, a trial each request"
     )
     factor = 1.5 if alone else 1.3  # without its best few seconds chance costs more than the mean shows
     yield (

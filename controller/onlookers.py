@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from analysis import peers
-from analysis.evidence import CheckKind, Evidence
+from analysis.evidence import Evidence
 from analysis.peers import ROUNDING, Watched
 from analysis.proportions import Array
 from controller import wire
@@ -23,7 +23,6 @@ from controller.model import Run
 
 Json = Any
 WINDOWS = sorted({rule.step for rule in peers.RULES})  # s
-KNOWN = (CheckKind.LATENCY, CheckKind.ERROR_RATE, CheckKind.PREDICTIONS)  # to the rules
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +90,7 @@ class Onlookers:
             return
         try:
             for one in evidence:
-                if one.spec.kind in KNOWN and one.memory.le == one.memory.canary_le:
+                if one.memory.le == one.memory.canary_le:
                     self._look(one)
         except Exception:  # law 1: nothing optional breaks a decision
             log.exception("peers_lost", run=run.name)

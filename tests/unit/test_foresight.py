@@ -62,6 +62,10 @@ def test_only_what_is_beyond_the_margin_is_worked_out() -> None:
     assert [effect.words for effect in foresight.effects_on(wide)] == ["x2", "x5"]
     loose = CheckSpec(name="scores", kind=CheckKind.PREDICTIONS, tolerance=0.2)
     assert [effect.words for effect in foresight.effects_on(loose)] == ["moved by 1 sd"]
+    clicks = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.3)
+    assert [effect.words for effect in foresight.effects_on(clicks)] == ["falls by 50 %"]
+    skipped = CheckSpec(name="skipped", kind=CheckKind.PROPORTION, max_increase=0.2)
+    assert [effect.words for effect in foresight.effects_on(skipped)] == ["rises by 50 %", "rises by 100 %"]
     many = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, plus=0.1)
     assert [effect.words for effect in foresight.effects_on(many)] == ["20 % failing"]
 
@@ -111,3 +115,11 @@ def test_a_check_with_a_margin_beyond_every_effect_is_named() -> None:
 def test_too_little_traffic_to_compare_anything_is_warned_of() -> None:
     assert "WARNING: all of it, most of the time: while fewer than 100 requests" in text(0.001)
     assert "WARNING" not in text(4)
+
+
+def test_a_share_that_falls_is_seen_too() -> None:
+    clicks = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+    policy = resource.policy(spec(checks=[clicks | {"required": True}]))
+    like, *fallen = foresight.foreseen(policy, rps=400, stable_pods=9, canary_pods=2)
+    assert like.promoted < np.inf
+    assert fallen[1].seen < fallen[0].seen < np.inf
