@@ -386,7 +386,10 @@ def _unseen(policy: Policy, rps: float, canary_pods: int) -> Iterator[str]:
             f"latency and predictions in the first {duration(policy.warm_up)} (warmUp), or while each canary"
             f" pod serves its first {WARM_AFTER_REQUESTS} requests, whichever is over first"
         )
-    yield "latency within a bucket: with bounds a factor of 2 apart, an increase below x2 may not show"
+    yield (
+        "latency within a bucket: with bounds a factor of 2 apart, an increase below x2 may not show;"
+        " --page says what yours can prove"
+    )
     if canary_pods > 1:
         yield "what only one of the canary's pods does: it is put down to its node"
         return
