@@ -205,7 +205,9 @@ def _looked(watched: Watched, steps: Integers) -> Watched:
     read = _read(watched, watched.recent.sum(axis=-3) + watched.current)
     points = _with_point(watched.points, read, steps, full)
     due = (rule.looks(steps) > rule.looks(watched.steps)) & np.isinf(watched.failed_at)
-    if rule.peer is Peer.KAYENTA:
+    if not due.any():
+        failed = due
+    elif rule.peer is Peer.KAYENTA:
         failed, read = _judged(points, watched.spec, due), _means(points)
     else:
         failed = due & _beyond(watched, read)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from analysis.evidence import Evidence
 from controller.gather import Gathered
 from controller.model import Run, Seen, Tell
 from controller.ticks import Tick
@@ -25,11 +26,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One pass: the run as it was before, what was seen of it, and the ticks that closed."""
+    """One pass: the run as it was before, what was seen, the ticks that closed, the evidence with them."""
 
     run: Run
     seen: Seen
     ticks: Sequence[Tick]
+    evidence: Sequence[Evidence]
     now: datetime
 
 
@@ -53,6 +55,7 @@ class Onlookers:
 
     watching: list[Onlooker] = field(default_factory=list)
     next: Look | None = None
+    lost: list[str] = field(default_factory=list)  # fields that dropped ones had: they become empty
 
     def look(self, gathered: Gathered) -> list[Tell]:
         """They have seen `next`; what people have to be told."""
@@ -69,9 +72,9 @@ class Onlookers:
         words: dict[str, Json] = {}
         for one in list(self.watching):
             with self._dropped_if_it_fails(one):
-                said = one.said()
-                words |= {} if said is None else {one.field: said}
-        return words
+                if (said := one.said()) is not None:
+                    words[one.field] = said
+        return dict.fromkeys(self.lost) | words
 
     @contextmanager
     def _dropped_if_it_fails(self, one: Onlooker) -> Iterator[None]:
@@ -81,3 +84,4 @@ class Onlookers:
         except Exception:
             log.exception("onlooker_dropped", onlooker=one.field)
             self.watching.remove(one)
+            self.lost.append(one.field)

@@ -41,6 +41,7 @@ from controller.model import (
     Tell,
 )
 from controller.onlookers import Look, Onlookers
+from controller.peering import arrived
 from controller.placebos import Placebos
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
 from controller.scrape import chosen
@@ -166,7 +167,8 @@ class Reconciler:
             gathered = gather.begin_step(gathered, run.step, at=now)
         saved = None if fresh else run
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
-        live.onlookers.watching = [Placebos(run.plan.policy, others=len(self.lives))]
+        peers = arrived(run, obj, self.means.clock())
+        live.onlookers.watching = [*peers, Placebos(run.plan.policy, others=len(self.lives))]
         self.lives[key] = live
         return live
 
@@ -239,8 +241,8 @@ class Reconciler:
             canary_read=any(pod.name in readings for pod in canary),
             trouble=self._trouble(run),
         )
-        live.onlookers.next = Look(run, seen, new, now)
         gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
+        live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
 
     def _pace(self, plan: Plan) -> ticks.Pace:

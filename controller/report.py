@@ -7,7 +7,7 @@ was just created has no status yet.
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from controller import record
@@ -58,6 +58,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> 
         ("How sure", list(_certainty(run))),
         ("Checks", list(_checks(run))),
         ("Weights", list(_weights(run))),
+        ("What others would have done on the same requests", list(_peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
         ("What happens next", list(_next(run))),
         ("What you can type", commands(run, program=program)),
@@ -210,6 +211,48 @@ def _weights(run: Json) -> Iterator[str]:
         since = "" if before is None else f"  after {duration(at - before)}"
         yield f"{at:%Y-%m-%d %H:%M:%S}Z  {change['weight']:3d} %  {change['reason']}{since}"
         before = at
+
+
+def _peers(run: Json) -> Iterator[str]:
+    """What the peers' rules had to say when the run ended, or have by now."""
+    peers, weights = record.status(run).get("peers"), record.status(run).get("weights") or []
+    began = next((record.time(change["at"]) for change in weights if change["weight"] > 0), None)
+    if not peers or began is None:
+        return
+    ended = record.time(weights[-1]["at"]) if record.ended(run) else None
+    outcomes: dict[str, list[str]] = {}
+    for rule in peers["rules"]:
+        outcome = _would_have(run, rule, began=began, ended=ended)
+        outcomes.setdefault(outcome, []).append(rule["name"])
+    for outcome, names in outcomes.items():
+        yield f"- {', '.join(names)}: {outcome}"
+    yield "Each with this policy's margins, told of the requests at once; they decided nothing here."
+    if peers.get("since"):
+        since = record.time(peers["since"])
+        yield f"They looked from {since:%H:%M:%S}Z on, when another leader took the run over."
+
+
+def _would_have(run: Json, rule: Json, *, began: datetime, ended: datetime | None) -> str:
+    """What the rule would have done, beside what became of the run."""
+    rolled_back = ended if record.status(run).get("phase") == "Failed" else None
+    if "rolledBackAt" in rule:
+        at = record.time(rule["rolledBackAt"])
+        when = f"after {_whole(at - began)}"
+        if rolled_back:
+            when = f"{_whole(rolled_back - at)} earlier" if at < rolled_back else "at the same time"
+        return f"would have rolled back {when}, by {rule['check']}"
+    if rolled_back:
+        return f"had not decided by then, {_whole(rolled_back - began)} into the canary's traffic"
+    return (
+        f"would not have rolled back in these {_whole(ended - began)}"
+        if ended
+        else "would not have rolled back so far"
+    )
+
+
+def _whole(value: timedelta) -> str:
+    """A duration in whole seconds, one at least."""
+    return duration(timedelta(seconds=max(1, round(value.total_seconds()))))
 
 
 # -- the limits of what was seen -------------------------------------------------------------------

@@ -355,7 +355,8 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
                 {"at": wire.time(w.at), "weight": w.weight, "reason": w.reason.value} for w in run.weights
             ],
             "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
-            # until this leader's have something to say, what the last one's said is not lost
+            # until this leader's onlookers have something to say, what the last one's said is not lost
+            "peers": checkpoint.beside.get("peers", old.get("peers")),
             "placebos": checkpoint.beside.get("placebos", old.get("placebos")),
             "epoch": epoch,
             "evidenceVersion": EVIDENCE_VERSION,

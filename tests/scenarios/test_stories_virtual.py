@@ -13,7 +13,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from analysis import placebo
+from analysis import peers, placebo
 from controller.report import explanation
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.play import Theatre, play
@@ -107,6 +107,8 @@ def look_good_canary(theatre: Theatre) -> None:
     assert env == [{"name": "MODEL_VERSION", "value": "v2"}]
     assert stable["spec"]["template"]["metadata"]["labels"]["version"] == "stable"
     (run,) = theatre.world.objects("canaryruns", NAMESPACE)
+    assert [rule["name"] for rule in run["status"]["peers"]["rules"]] == [str(rule) for rule in peers.RULES]
+    assert "since" not in run["status"]["peers"]
     said = " ".join(explanation(run, now=theatre.world.clock()).split())
     assert "3 placebos (1 node of stable each, judged as if it were the canary) since 00:01:0" in said
     assert "Warning" not in said
@@ -199,6 +201,25 @@ def test_trouble_with_the_api_server_delays_a_rollback_by_no_more_than_it_lasts(
     assert result.outcome == "RolledBack"
     assert result.check == "errors"
     assert result.seconds_to_weight_zero < 30
+
+
+def test_peers_that_look_on_change_nothing_and_a_fault_in_them_is_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    theatres = []
+    for watched in (True, False):
+        if not watched:
+            structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+            monkeypatch.setattr(peers, "seen", broken)
+        theatres.append(played(burst()))
+    runs = [theatre.world.objects("canaryruns", NAMESPACE)[0] for theatre in theatres]
+    assert ["peers" in run["status"] for run in runs] == [True, False]
+    assert theatres[0].result == theatres[1].result
+    # as many writes, each of them at the same time
+    assert runs[0]["metadata"]["resourceVersion"] == runs[1]["metadata"]["resourceVersion"]
 
 
 def test_a_frozen_controller_goes_on_when_it_is_thawed() -> None:

@@ -358,9 +358,11 @@ def test_the_builtin_policy_can_be_printed() -> None:
 
 
 def test_a_plan_is_worked_out_for_a_rate() -> None:
-    result = typed("plan", "--rps", "100")
+    result = typed("plan", "--rps", "100", "--stable-pods", "4", "--canary-pods", "1")
     assert result.exit_code == 0
     assert "5 canary requests/s" in result.stdout
+    assert "for 4 stable and 1 canary pod (--stable-pods, --canary-pods)" in " ".join(result.stdout.split())
+    assert "WARNING: one canary pod" in result.stdout
     assert "1.2x is allowed" in result.stdout
 
 

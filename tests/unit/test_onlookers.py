@@ -36,7 +36,7 @@ class Watcher:
 
 
 def a_look(*, second: int = 0, without: bool = False) -> Look:
-    return Look(stepping(), sight(), [] if without else ticks(second), NOW)
+    return Look(stepping(), sight(), [] if without else ticks(second), GATHERED.evidence, NOW)
 
 
 def test_each_is_shown_a_pass_once_and_says_what_it_has_to_say() -> None:
@@ -63,7 +63,7 @@ def test_one_that_fails_is_dropped_and_the_others_go_on() -> None:
         for second in range(2):
             onlookers.next = a_look(second=second)
             onlookers.look(GATHERED)
-            assert onlookers.said() == {"good": {"looks": second + 1}}
+            assert onlookers.said() == {"bad": None, "silent": None, "good": {"looks": second + 1}}
     assert [(line["event"], line["onlooker"]) for line in lines] == [
         ("onlooker_dropped", "bad"),
         ("onlooker_dropped", "silent"),

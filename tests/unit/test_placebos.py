@@ -31,8 +31,9 @@ class Leader:
         for second in seconds:
             now = START + timedelta(seconds=second + 1)
             new = [_ill(_few(tick, stable), slow) for tick in ticks(second)]
-            look = Look(stepping(**run), sight(stable=stable), new, now)
-            self.gathered = gather.take(self.gathered, look.run, look.seen, new, now)
+            run_, seen = stepping(**run), sight(stable=stable)
+            self.gathered = gather.take(self.gathered, run_, seen, new, now)
+            look = Look(run_, seen, new, self.gathered.evidence, now)
             self.told += self.placebos.look(look, self.gathered)
 
     def begins(self, step: int, *, at: int) -> None:

@@ -267,6 +267,56 @@ def test_the_next_attempt_has_the_same_plan_and_the_next_number() -> None:
     assert "status" not in made
 
 
+RULES = [
+    {"name": "Flagger (60 s x 5)"},
+    {"name": "Flagger (10 s x 2)", "rolledBackAt": "2026-11-01T12:01:30.100Z", "check": "latency-p95"},
+    {"name": "Kayenta (60 s points)"},
+]
+
+
+def others(**changed: Any) -> str:
+    obj = rolled_back()
+    obj["status"] |= {"peers": {"rules": RULES}} | changed
+    return " ".join(explained(obj).split())
+
+
+def test_what_others_would_have_done_stands_beside_a_rollback() -> None:
+    said = others()
+    assert "What others would have done on the same requests" in said
+    assert (
+        "- Flagger (60 s x 5), Kayenta (60 s points): had not decided by then,"
+        " 1 min 34 s into the canary's traffic" in said
+    )
+    assert "- Flagger (10 s x 2): would have rolled back 14 s earlier, by latency-p95" in said
+    assert "another leader" not in said
+
+
+def test_a_rule_that_decides_on_the_last_tick_is_not_called_later() -> None:
+    rule = {"name": "Flagger (10 s x 2)", "rolledBackAt": "2026-11-01T12:01:44.300Z", "check": "errors"}
+    assert "would have rolled back at the same time, by errors" in others(peers={"rules": [rule]})
+
+
+def test_of_a_canary_that_got_through_it_is_said_who_would_have_stopped_it() -> None:
+    said = others(phase="Succeeded", reason="Promoted")
+    assert "Flagger (10 s x 2): would have rolled back after 1 min 20 s, by latency-p95" in said
+    assert "Kayenta (60 s points): would not have rolled back in these 1 min 34 s" in said
+
+
+def test_of_a_run_under_way_nobody_is_said_to_be_done() -> None:
+    said = others(phase="Progressing", reason=None, weights=WEIGHTS[:2])
+    assert "Kayenta (60 s points): would not have rolled back so far" in said
+
+
+def test_since_when_the_others_look_is_said_where_they_did_not_see_all() -> None:
+    said = others(peers={"since": "2026-11-01T12:01:00Z", "rules": RULES})
+    assert "They looked from 12:01:00Z on, when another leader took the run over." in said
+
+
+def test_where_nothing_was_compared_others_are_not_mentioned() -> None:
+    assert "others" not in explained(rolled_back())
+    assert "others" not in others(weights=[])
+
+
 def test_what_the_controller_writes_is_what_is_explained() -> None:
     latency = CheckJudgement(
         name="latency-p95",

@@ -1,0 +1,159 @@
+"""What the peers' rules would do with a run, watched while it goes: for people, in memory only.
+
+They look on when the evidence has decided and its decision is carried out, at exactly what it compared: the
+sums it keeps of a step. What these have grown by is told to a rule when a window of it is full, so that each
+window holds what it would have held tick by tick. Where nothing was compared, their time stands still. They
+decide nothing (`controller.onlookers`).
+"""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import structlog
+
+from analysis import peers
+from analysis.evidence import Evidence
+from analysis.peers import ROUNDING, Watched
+from analysis.proportions import Array
+from controller import wire
+from controller.gather import Gathered
+from controller.model import Run, Tell
+from controller.onlookers import Look
+
+Json = Any
+WINDOWS = sorted({rule.step for rule in peers.RULES})  # s
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Watching:
+    """The rules with windows of `every` seconds, at one check.
+
+    `latest`: the evidence at the last look. `sums` (2, K): stable's and the canary's in its step, as far as
+    they have been told; `waiting` (2, K): of earlier steps, not told yet. `began`: when the first tick with
+    canary traffic did, infinity before; `told`: how many windows since then.
+    """
+
+    every: float
+    latest: Evidence
+    sums: Array
+    waiting: Array
+    rules: tuple[Watched, ...] = ()
+    began: float = float("inf")
+    told: int = 0
+
+    def look(self, evidence: Evidence) -> bool:
+        """Whether a window is full of something that nobody was told yet."""
+        before, self.latest = self.latest, evidence
+        if evidence.step_began != before.step_began:
+            self.waiting = self.waiting + _sums(before) - self.sums
+            self.sums = np.zeros_like(self.sums)
+        if np.isinf(self.began):
+            if not evidence.memory.step_canary.any():
+                return False
+            self.began = max(float(before.at), float(evidence.step_began))  # the tick's beginning
+            mine = (rule for rule in peers.RULES if rule.step == self.every)
+            le, spec = evidence.memory.le, evidence.spec
+            self.rules = tuple(peers.begin(rule, spec, le=le, at=self.began) for rule in mine)
+        return int((float(evidence.at) - self.began) / self.every + ROUNDING) > self.told
+
+    def tell(self, decided: Container[str]) -> None:
+        """What nobody was told yet is seen by every rule that has not decided."""
+        sums, end = _sums(self.latest), float(self.latest.at)
+        stable, canary = self.waiting + sums - self.sums
+        if not stable.any():
+            return
+        left = (one for one in self.rules if str(one.rule) not in decided)
+        self.rules = tuple(peers.seen(one, stable, canary, end=end) for one in left)
+        self.sums, self.waiting = sums, np.zeros_like(sums)
+        self.told = int((end - self.began) / self.every + ROUNDING)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Peers:
+    """All rules at one run, a `controller.onlookers.Onlooker`.
+
+    `words` are for its status: None while nothing was compared. `since`: when they began to look, where an
+    earlier leader had begun the run; None: from its beginning.
+    """
+
+    since: datetime | None = None
+    words: Json = None
+    decided: dict[str, Json] = field(default_factory=dict)  # by rule: when, and by which check
+    watching: dict[tuple[str, float], Watching] = field(default_factory=dict)  # by check and window
+    field = "peers"
+
+    def look(self, look: Look, _gathered: Gathered) -> tuple[Tell, ...]:
+        """What was compared since the last look is seen by every rule; nobody is told."""
+        self.watch(look.run, look.evidence)
+        return ()
+
+    def said(self) -> Json:
+        """What each rule would have done."""
+        return self.words
+
+    def watch(self, run: Run, evidence: Iterable[Evidence]) -> None:
+        """The same without the rest of the pass."""
+        if run.weight == 0 or run.ended is not None:
+            return
+        for one in evidence:
+            if one.memory.le == one.memory.canary_le:
+                self._look(one)
+
+    def _look(self, evidence: Evidence) -> None:
+        name = evidence.spec.name
+        for every in WINDOWS:
+            known = self.watching.get((name, every))
+            if known is None or known.latest.memory.le != evidence.memory.le:
+                sums = _sums(evidence)  # what is there already was before
+                waiting = np.zeros_like(sums)
+                self.watching[name, every] = Watching(
+                    every=every, latest=evidence, sums=sums, waiting=waiting
+                )
+            elif known.look(evidence):
+                known.tell(self.decided)
+                self._note(known)
+            elif self.words is None and np.isfinite(known.began):
+                self.words = self._say()
+
+    def _note(self, known: Watching) -> None:
+        """Which rules have decided by now."""
+        for one in known.rules:
+            if np.isfinite(one.failed_at):
+                at = datetime.fromtimestamp(float(one.failed_at), UTC)
+                by = {"rolledBackAt": wire.time(at), "check": one.spec.name}
+                self.decided.setdefault(str(one.rule), by)
+        self.words = self._say()
+
+    def _say(self) -> Json:
+        """As it stands in the run's status."""
+        rules = [{"name": str(rule), **self.decided.get(str(rule), {})} for rule in peers.RULES]
+        return {"since": wire.time(self.since), "rules": rules}
+
+
+def arrived(run: Run, obj: Json, now: datetime) -> list[Peers]:
+    """Those of a run that this leader takes up, `obj` is its CanaryRun; none where its status was spoilt.
+
+    Rules that had decided have; the others see only what is still to come.
+    """
+    if not run.weights:
+        return [Peers()]
+    try:
+        said = obj["status"].get("peers") or {"rules": ()}
+        decided = {
+            rule["name"]: {"rolledBackAt": rule["rolledBackAt"], "check": rule["check"]}
+            for rule in said["rules"]
+            if "rolledBackAt" in rule
+        }
+    except Exception:  # somebody's edit of a status; as above
+        log.exception("peers_lost", run=run.name)
+        return []
+    return [Peers(since=now, decided=decided)]
+
+
+def _sums(evidence: Evidence) -> Array:
+    return np.stack([evidence.memory.step_stable, evidence.memory.step_canary])

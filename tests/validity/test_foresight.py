@@ -1,0 +1,42 @@
+"""What `serin plan` foresees from expected counts, against the medians of simulated runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from controller import foresight, planning, resource
+from scenarios.distributions import Lognormal
+from scenarios.page import SECONDS
+from scenarios.simulate import Ended, simulated
+from scenarios.streams import Change, Traffic
+
+FINE = tuple(bound for bound in SECONDS if 0.02 < bound < 1.0)
+WORLD = Traffic(rps=100.0, stable_pods=9, canary_pods=2, latency=Lognormal(0.05, 0.115), le=FINE)
+POLICY = resource.policy(planning.builtin() | {"steps": [10, 50]})
+RUNS = 64
+WITHIN = 1.3  # what the command says; a median of 64 runs is known to about a tenth
+
+
+@pytest.mark.parametrize(
+    ("words", "rps", "canary_pods", "fault"),
+    [
+        ("x1.5", 100.0, 2, {"factor": 1.5}),
+        ("x2", 20.0, 2, {"factor": 2.0}),
+        ("x2", 100.0, 1, {"factor": 2.0}),
+        ("5 % failing", 100.0, 2, {"error_rate": 0.05}),
+        ("20 % failing", 4.0, 2, {"error_rate": 0.2}),  # most seconds have no request of the canary's
+    ],
+)
+def test_half_of_simulated_runs_are_rolled_back_by_then(
+    words: str, rps: float, canary_pods: int, fault: dict[str, Any]
+) -> None:
+    found = foresight.foreseen(POLICY, rps=rps, stable_pods=9, canary_pods=canary_pods)
+    seen = next(one.seen for one in found if one.effect and one.effect.words == words)
+    world = replace(WORLD, rps=rps, canary_pods=canary_pods, changes=[Change(at=0.0, **fault)])
+    runs = simulated(world, POLICY, runs=RUNS, seed=5, duration=4 * seen)
+    took = np.where(runs.ended == Ended.ROLLED_BACK, runs.at, np.inf)
+    half = float(np.quantile(took, 0.5, method="inverted_cdf"))
+    assert seen / WITHIN <= half <= seen * WITHIN
+    assert np.quantile(took, 0.9, method="inverted_cdf") <= 2.5 * seen
