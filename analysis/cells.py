@@ -11,7 +11,7 @@ from analysis.packing import NEVER, shortened
 from analysis.proportions import Array, Integers, Mask, Places
 from analysis.quantiles import ROUNDED
 from analysis.samples import Counts, Histogram, PodSample, Sample, by_node, coarsened, usual_bounds
-from analysis.state import MEMORIES, OF_CANARY, CheckKind, Memory
+from analysis.state import LEAST, MEMORIES, OF_CANARY, CheckKind, Memory
 from analysis.tracks import MOST_GROUPS
 
 Nodes = Mapping[str, tuple[int, ...]]
@@ -116,14 +116,20 @@ def blank(
 
 
 def remembered(memory: Memory, tick: Tick, *, since: Array) -> Memory:
-    """With the tick added, and what was before faded by the time since the last one's end."""
+    """With the tick added, and what was before faded by the time since the last one's end.
+
+    Of stable no less is kept than `LEAST` requests: where these are all that there were for minutes, what it
+    did then is the best that is known.
+    """
     stable, canary = tick.stable_cells, tick.canary_cells
     began = np.where(since > NEVER, np.minimum(tick.start, since), tick.start)
     passed = np.maximum(tick.end - began, 0.0)[..., None, None]
     there = (tick.canary_nodes > 0)[..., None]
+    room = (LEAST - stable.sum(axis=-1)[..., None]) / np.maximum(memory.recent.sum(axis=-1), 1e-9)
+    fade = np.maximum(np.exp(-passed / MEMORIES[:, None]), np.minimum(room, 1.0)[..., None])
     return replace(
         memory,
-        recent=shortened(memory.recent * np.exp(-passed / MEMORIES[:, None]) + stable[..., None, :]),
+        recent=shortened(memory.recent * fade + stable[..., None, :]),
         recent_canary=shortened(
             memory.recent_canary * np.exp(-passed / OF_CANARY[:, None]) + canary[..., None, :]
         ),

@@ -13,6 +13,7 @@ from analysis.proportions import Array, Integers
 from analysis.tracks import Tracks
 
 MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
+LEAST = np.array([150.0, 50.0])  # of stable's requests in each, however long ago they were
 OF_CANARY = np.array([60.0, 5.0])  # s; what the canary does may be new
 
 

@@ -152,7 +152,7 @@ def _foreseen(spec: Any, *, rps: float, stable_pods: int, canary_pods: int) -> l
 
     policy = resource.policy(spec)
     found = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
-    return foresight.told(policy, found, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
+    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods)
 
 
 def _proved(spec: Any, where: str) -> list[str]:

@@ -26,7 +26,6 @@ from analysis.cells import Tick
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.judge import Verdict, log_term, log_total, verdicts
 from analysis.proportions import Array, Integers, Mask
-from analysis.state import MEMORIES
 from analysis.tracks import MOST_GROUPS
 from controller.explain import duration
 from controller.gather import WARM_AFTER_REQUESTS
@@ -290,9 +289,7 @@ class _Stage:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def told(
-    policy: Policy, found: Sequence[Foreseen], *, rps: float, stable_pods: int, canary_pods: int
-) -> list[str]:
+def told(policy: Policy, found: Sequence[Foreseen], *, stable_pods: int, canary_pods: int) -> list[str]:
     """What the plan sees, when, how sure that is, and what it cannot see."""
     pods = f"{stable_pods} stable and {canary_pods} canary pod{'' if canary_pods == 1 else 's'}"
     return [
@@ -304,7 +301,7 @@ def told(
         *_points(_premises(pods, alone=canary_pods == 1)),
         "",
         "Not seen",
-        *_points(_unseen(policy, rps, canary_pods)),
+        *_points(_unseen(policy, canary_pods)),
     ]
 
 
@@ -373,13 +370,7 @@ def _passes(policy: Policy, one: Foreseen) -> Iterator[str]:
         began = at
 
 
-def _unseen(policy: Policy, rps: float, canary_pods: int) -> Iterator[str]:
-    known = rps * (1 - policy.steps[0] / 100) * MEMORIES[0]
-    if known < ev.ENOUGH * 1.2:
-        yield (
-            f"WARNING: all of it, most of the time: while fewer than {ev.ENOUGH:g} requests of stable's last"
-            f" minute or so are known nothing is compared, and here it serves about {known:.2g}"
-        )
+def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
     yield "what the margins let pass, what no check looks at, and what begins after the last step"
     if policy.warm_up:
         yield (

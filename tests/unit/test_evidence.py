@@ -30,7 +30,7 @@ from analysis.grids import SECONDS, grid_bounds
 from analysis.packing import NEVER, rounded
 from analysis.samples import Counts, Histogram, PodSample, Sample, coarsened
 from analysis.shifts import ENOUGH
-from analysis.state import INFORMED
+from analysis.state import INFORMED, LEAST, MEMORIES
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
 SPECS = {
@@ -336,6 +336,21 @@ def test_nothing_is_asked_before_enough_of_stable_is_known(kind: CheckKind) -> N
     for evidence, ready in ((fresh, False), (first, True)):
         asked = question(evidence, tail_odds(evidence))
         assert (asked is not None and bool(asked.ready)) == ready
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_of_a_trickle_enough_is_remembered_to_ask(kind: CheckKind) -> None:
+    """A request of stable's every two seconds: of a minute's memory it would be thirty."""
+    evidence, rng = begin(SPECS[kind], steps=4), np.random.default_rng(3)
+    for second in range(0, 600, 2):
+        pod = PodSample("s0", "n0", value(kind, rng, 1, 1.0, LE))
+        evidence = update(evidence, Sample(second, second + 2.0, (pod,)), Sample(second, second + 2.0))
+    assert evidence.memory.recent.sum(axis=-1) == pytest.approx(LEAST, rel=0.01)
+    asked = question(evidence, tail_odds(evidence))
+    assert asked is not None
+    assert bool(asked.ready)
+    busy = fed(kind, range(600, 900), evidence, canary_pods=0)
+    assert busy.memory.recent.sum(axis=-1) == pytest.approx(100 * MEMORIES, rel=0.05)  # and no more than that
 
 
 def test_latency_without_buckets_is_not_asked_about() -> None:

@@ -29,7 +29,7 @@ def at(rps: float, canary_pods: int = 2, **changed: str) -> dict[str, Foreseen]:
 
 def text(rps: float, canary_pods: int = 2, **changed: str) -> str:
     found, policy = worked_out(rps, canary_pods, **changed), resource.policy(spec(**changed))
-    lines = foresight.told(policy, found, rps=rps, stable_pods=9, canary_pods=canary_pods)
+    lines = foresight.told(policy, found, stable_pods=9, canary_pods=canary_pods)
     return "\n".join(lines)
 
 
@@ -108,13 +108,8 @@ def test_the_least_and_the_most_traffic_are_worked_out_as_well(rps: float) -> No
 def test_a_check_with_a_margin_beyond_every_effect_is_named() -> None:
     checks = [{"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "900%", "required": True}]
     policy = resource.policy(spec(checks=checks))
-    lines = foresight.told(policy, worked_out(400), rps=400, stable_pods=9, canary_pods=2)
+    lines = foresight.told(policy, worked_out(400), stable_pods=9, canary_pods=2)
     assert "slow                   not worked out: nothing that is usual lies beyond its margin" in lines
-
-
-def test_too_little_traffic_to_compare_anything_is_warned_of() -> None:
-    assert "WARNING: all of it, most of the time: while fewer than 100 requests" in text(0.001)
-    assert "WARNING" not in text(4)
 
 
 def test_a_share_that_falls_is_seen_too() -> None:
