@@ -226,7 +226,7 @@ def _latency_figures(evidence: Evidence, alpha: float) -> tuple[float | None, tu
         error=alpha,
         temper=float(evidence.phi),
     )
-    if of_stable is None or of_canary is None:
+    if of_stable is None or of_canary is None or of_stable <= 0:
         return None, interval
     return of_canary / of_stable, interval
 

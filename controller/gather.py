@@ -21,6 +21,7 @@ from controller.model import LoadSeen, Plan, Policy, Run, Seen
 from controller.served import Load
 from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Pace, Tick
+from controller.wire import LONGEST
 
 Json = Any
 Update = Callable[[Evidence, Sample, Sample], Evidence]
@@ -266,7 +267,12 @@ def load(plan: Plan, body: str | None) -> Gathered:
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),
-            known=float(saved.get("known", 0.0)),  # older versions did not say
+            known=_sane(float(saved.get("known", 0.0))),  # older versions did not say
         )
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return fresh
+
+
+def _sane(known: float) -> float:
+    """Seconds that a stable can have been read for; somebody's edit is none."""
+    return known if 0 <= known <= LONGEST.total_seconds() else 0.0

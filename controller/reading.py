@@ -100,7 +100,8 @@ def understood(
             values[check.name] = value()
         except KeyError:
             wrong.append(f"{check.name}: {family} is not {where} (yet)")
-            continue
+            if not any(name in found.series for name in check.counters):
+                continue  # else its trials are counted already: it does not begin at zero when hits appear
         except ValueError as error:
             wrong.append(f"{check.name}: {family}: {error}")
         sources[check.name] = family
@@ -117,8 +118,15 @@ def _latency(found: Found, _: CheckSpec) -> Source:
     if INFERENCE in found.native:
         return INFERENCE, lambda: _native(found.native[INFERENCE], INFERENCE)
     if f"{INFERENCE}_bucket" in found.series:
-        return INFERENCE, lambda: histogram(_some(found.series[f"{INFERENCE}_bucket"]))
+        return INFERENCE, lambda: _bounded(histogram(_some(found.series[f"{INFERENCE}_bucket"])))
     return DURATION, lambda: _seconds(found)
+
+
+def _bounded(counted: Histogram) -> Histogram:
+    """The same; `ValueError` where no bound but infinity is left, as of a native histogram in text."""
+    if not counted.le:
+        raise ValueError('its only bucket is le="+Inf"; give it buckets, or serve it in protobuf')
+    return counted
 
 
 def _some(series: list[Series]) -> list[Series]:

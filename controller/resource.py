@@ -199,10 +199,17 @@ def run(obj: Json) -> Run:
         landed=state.landed,
         settled=state.settled,
         scaled_down=state.scaled_down,
-        stable_known=None if state.stable_known is None else timedelta(seconds=state.stable_known),
+        stable_known=_known(state.stable_known),
         told=state.told,
         outbox=tuple(Message(**msgspec.structs.asdict(m)) for m in status.outbox),
     )
+
+
+def _known(seconds: int | None) -> timedelta | None:
+    """For how long stable had been read; somebody's edit may say anything."""
+    if seconds is None or not 0 <= seconds <= wire.LONGEST.total_seconds():
+        return None
+    return timedelta(seconds=seconds)
 
 
 def place(obj: Json) -> Place:

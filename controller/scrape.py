@@ -13,6 +13,7 @@ is asked for once more as text, and as text only from then on.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, unde
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
+GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +130,7 @@ class Scrape:
             known.task.cancel()
         reader = _Reader(pod, checks)
         if known is not None and known.pod.ip == pod.ip:
-            reader.reading, reader.plain = known.reading, known.plain
+            reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -159,23 +161,31 @@ class Scrape:
             return str(error) or repr(error)
 
     async def _found(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> Found:
-        """What the page holds, in protobuf if it can be read so."""
+        """What the page holds, in protobuf if it can be read so.
+
+        In text it has no native histograms, so one that was torn once is asked for in protobuf again.
+        """
         url = target(reader.pod, page)
         if page in reader.plain:
             return await self._as_text(url, checks)
         kind, said = await self._fetch(url, accept=ACCEPT, limit=self._limit)
         try:
-            return negotiated(said, checks, kind=kind)
+            read = negotiated(said, checks, kind=kind)
         except ValueError as error:
             if not is_binary(said, kind=kind):
                 raise
             why = str(error)
+        else:
+            reader.garbled[page] = 0
+            return read
         try:
             read = await self._as_text(url, checks)
         except (OSError, ValueError) as error:
             raise ValueError(f"{why}; asked for as text: {error}") from error
-        _log.debug("page_read_as_text", pod=reader.pod.name, url=url, why=why)
-        reader.plain.add(page)
+        reader.garbled[page] += 1
+        if reader.garbled[page] == GARBLED:
+            _log.debug("page_read_as_text", pod=reader.pod.name, url=url, why=why)
+            reader.plain.add(page)
         return read
 
     async def _as_text(self, url: str, checks: Sequence[CheckSpec]) -> Found:
@@ -215,6 +225,7 @@ class _Reader:
         self.pod = pod
         self.checks = checks
         self.plain: set[Page] = set()  # pages that are asked for as text
+        self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
         self.task: asyncio.Task[None]

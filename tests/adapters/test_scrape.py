@@ -478,7 +478,22 @@ def test_an_agent_that_glues_protobuf_to_text_is_asked_for_text(kind: str, said:
         scrape.watch(RUN, [pod("a1")], BOTH)  # what was learned of the page stays
         await asyncio.sleep(2)
 
-    assert len(scraping(story).asked[url("a1")]) == 7  # once a second, and once more the first time
+    assert len(scraping(story).asked[url("a1")]) == 9  # once a second, and once more the first three times
+
+
+def test_a_page_that_is_torn_now_and_then_goes_on_to_be_asked_for_in_protobuf() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(b'model_inference_duration_seconds_bucket{le="+Inf"} 9\n')
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        for _ in range(4):
+            pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED[:-3])
+            await asyncio.sleep(2)
+            pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED)
+            await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values == {"errors": Counts(5, 0)}
+        assert scrape.troubles(RUN) == {}
+
+    scraping(story)
 
 
 def test_a_page_that_is_neither_is_a_trouble_in_both_words() -> None:

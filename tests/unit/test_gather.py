@@ -1,5 +1,6 @@
 """Which ticks become evidence, and that none of it is lost between two leaders."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -148,6 +149,15 @@ def test_a_new_leader_goes_on_as_if_nothing_had_been() -> None:
     two = taken(other, run, sight(), seconds=range(50, 60), slower=1.5)
 
     assert gather.save(one) == gather.save(two)
+
+
+@pytest.mark.parametrize("known", ["1e300", "-5", "Infinity", "NaN", "1" + "0" * 400])
+def test_an_edit_of_how_long_stable_was_known_harms_nothing(known: str) -> None:
+    run = stepping()
+    body = gather.save(begun(run))
+    edited = re.sub(r'"known":[^,}]*', f'"known":{known}', body)
+    assert edited != body
+    assert gather.load(run.plan, edited).known == 0.0
 
 
 @pytest.mark.parametrize("body", [None, "", "{}", "[]", '{"evidence":[],"cursor":null,"step":0}'])

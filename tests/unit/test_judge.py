@@ -183,6 +183,14 @@ def test_buckets_that_end_too_early_are_said() -> None:
     assert check.note
 
 
+def test_a_latency_of_zero_has_no_ratio_and_takes_nothing_from_the_others() -> None:
+    zero = fed(LATENCY, le=(0.0, 1e-9, 1e-8))
+    cells = np.array([900.0, 0.0, 0.0, 0.0])
+    memory = replace(zero.memory, step_stable=cells, step_canary=cells)
+    check, _ = judged(replace(zero, memory=memory), fed(ERRORS)).checks
+    assert check.estimate is None
+
+
 def test_nothing_counted_has_no_figures() -> None:
     check = judged(begin(LATENCY, steps=1)).checks[0]
     assert (check.estimate, check.interval, check.threshold) == (None, None, None)

@@ -173,8 +173,22 @@ def test_a_plan_looks_for_its_own_counters_only() -> None:
 )
 def test_a_counter_that_is_not_there_is_named_and_is_no_zero(page: str, missing: str) -> None:
     reading, wrong = read((INFERENCE + page).encode(), [CLICKS], at=0)
-    assert (dict(reading.values), dict(reading.sources)) == ({}, {})
+    assert dict(reading.values) == {}
     assert wrong == (f"clicks: {missing} is not on the page (yet)",)
+    # what is counted already does not begin at zero when the other appears (controller.ticks)
+    assert dict(reading.sources) == {"clicks": missing}
+
+
+def test_two_counters_that_are_not_there_are_no_source() -> None:
+    assert dict(read(INFERENCE.encode(), [CLICKS], at=0)[0].sources) == {}
+
+
+def test_a_histogram_without_bounds_is_not_read_and_the_remedy_is_said() -> None:
+    page = b'model_inference_duration_seconds_bucket{le="+Inf"} 9\n'
+    latency = CheckSpec(name="latency", kind=CheckKind.LATENCY)
+    reading, wrong = read(page, [latency], at=0)
+    assert dict(reading.values) == {}
+    assert "or serve it in protobuf" in wrong[0]
 
 
 def test_a_counter_that_is_declared_and_was_never_needed_is_zero() -> None:

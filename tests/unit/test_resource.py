@@ -93,6 +93,12 @@ def test_a_run_without_status_has_just_been_asked_for() -> None:
     assert run.plan.policy.alerts[0].kind == "slack"
 
 
+@pytest.mark.parametrize("edited", [-1, 10**15, 10**18])
+def test_an_edit_of_how_long_stable_was_known_is_not_believed(edited: int) -> None:
+    obj = canary_run() | {"status": {"state": {"stableKnown": edited}}}
+    assert resource.run(obj).stable_known is None
+
+
 def test_shares_of_alpha_are_normalised_over_the_plan() -> None:
     checks = resource.run(canary_run()).plan.policy.checks
 
