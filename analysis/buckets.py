@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from typing import TypeVar
 
@@ -46,16 +47,8 @@ class Exponential:
             raise ValueError(f"zero_threshold must be finite and not negative, not {self.zero_threshold}")
 
     def __add__(self, other: "Exponential") -> "Exponential":
-        """Both taken together, exactly: at the coarser schema, with the wider zero bucket.
-
-        Where that would cut a bucket that holds something, the zero bucket takes in all of it.
-        """
-        schema, least = min(self.schema, other.schema), max(self.zero_threshold, other.zero_threshold)
-        one, two = self.at(schema), other.at(schema)
-        wide = max(one._reach(least), two._reach(least))
-        one, two = one._zeroed(wide), two._zeroed(wide)
-        positive, negative = _summed(one.positive + two.positive), _summed(one.negative + two.negative)
-        return Exponential(schema, positive, negative, one.zero + two.zero, wide)
+        """Both taken `together`."""
+        return together([self, other])
 
     @property
     def n(self) -> int:
@@ -82,9 +75,10 @@ class Exponential:
 
     def _reach(self, threshold: float) -> float:
         """The least zero threshold from this one on that cuts no bucket of unknown contents."""
-        wider = threshold > self.zero_threshold
+        if threshold <= self.zero_threshold:
+            return threshold
         edges = (self._edges(j) for j, _ in self.positive + self.negative)
-        return max([threshold, *(high for low, high in edges if wider and low < threshold)])
+        return max([threshold, *(high for low, high in edges if low < threshold)])
 
     def _zeroed(self, threshold: float) -> "Exponential":
         """With a zero threshold at least this wide, which cuts no bucket."""
@@ -99,6 +93,21 @@ class Exponential:
 
     def _edges(self, j: int) -> tuple[float, float]:
         return exponential_bound(self.schema, j - 1), exponential_bound(self.schema, j)
+
+
+def together(histograms: Sequence[Exponential]) -> Exponential:
+    """One or more taken together, exactly: at the coarsest schema, with the widest zero bucket.
+
+    Where that would cut a bucket that holds something, the zero bucket takes in all of it. The time is that
+    of all buckets, not of each with those before it.
+    """
+    schema, least = min(one.schema for one in histograms), max(one.zero_threshold for one in histograms)
+    each = [one.at(schema) for one in histograms]
+    wide = max(one._reach(least) for one in each)  # noqa: SLF001 - of the class above
+    each = [one._zeroed(wide) for one in each]  # noqa: SLF001
+    positive = _summed(chain.from_iterable(one.positive for one in each))
+    negative = _summed(chain.from_iterable(one.negative for one in each))
+    return Exponential(schema, positive, negative, sum(one.zero for one in each), wide)
 
 
 @dataclass(frozen=True, slots=True)

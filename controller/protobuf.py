@@ -5,7 +5,8 @@ matter here, and a library would come with generated code and decode all of a pa
 one family in a hundred. A family that is not wanted costs one comparison; a native histogram is decoded
 when its value is asked for, and not again until the proxy has flushed.
 
-What is wanted must be right: whatever is torn or contradicts itself raises `ValueError`.
+What is wanted must be right: whatever is torn or contradicts itself raises `ValueError`. So does a page
+of a great many small parts: nothing else is done while one is read, and no timeout ends that.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +22,13 @@ from controller.exposition import LARGEST, MOST_SERIES, REMEMBERED, Labels, Seri
 TYPE = "application/vnd.google.protobuf"
 ACCEPT = f"{TYPE};proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
+# What is read of one page, at 1 or 2 us a part. Istio's 26 labels and 20 buckets make 140 of a label set; a
+# family that nobody wants costs none, whatever is in it.
+MOST_FAMILIES = 10_000
+MOST_PARTS = 100_000
+PARTS_OF_A_COUNT = 2  # of a native bucket's: it is read, added up and put into the grid
+MOST_LABELS = 48  # of one series; each of its buckets has a copy of them
+
 # Fields of io.prometheus.client.MetricFamily and of what is in it; others are passed over.
 NAME, METRIC = 1, 4
 LABEL, COUNTER, UNTYPED, HISTOGRAM = 1, 3, 5, 7  # of Metric
@@ -29,6 +37,7 @@ ZERO_THRESHOLD, ZERO, ZERO_FLOAT = 6, 7, 8
 NEGATIVE, POSITIVE = (9, 10, 11), (12, 13, 14)  # spans; differences of counts; or the counts themselves
 VARINT, DOUBLE, BYTES, FLOAT = 0, 1, 2, 5  # how they are written
 WIDTHS = {DOUBLE: 8, FLOAT: 4}
+CONTINUED = bytes(range(0x80, 0x100))  # bytes after which a varint goes on
 
 Field = tuple[int, int | bytes]  # its number, and what it holds
 Message = Sequence[Field]
@@ -54,56 +63,75 @@ class Found:
     native: dict[str, list[Native]] = field(default_factory=dict)
 
 
+class Budget:
+    """How many more parts of a page are read: fields, and numbers in lists."""
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def spend(self, parts: int) -> None:
+        """That many more; `ValueError` if there are too many."""
+        self.spent += parts
+        if self.spent > MOST_PARTS:
+            raise ValueError(f"more than {MOST_PARTS} fields and numbers to read; filter the page")
+
+
 def families(page: bytes, wanted: Collection[str]) -> Found:
-    """What the page says of the wanted families; `ValueError` if it cannot be read or ends too early."""
+    """What the page says of the wanted families; `ValueError` if it cannot be read, or not in a moment."""
     found, names, series = Found(), {name.encode() for name in wanted}, 0
-    at = 0
+    budget, passed, at = Budget(), 0, 0
     while at < len(page):
+        passed += 1
+        if passed > MOST_FAMILIES:
+            raise ValueError(f"more than {MOST_FAMILIES} metric families; filter the page")
         length, at = _varint(page, at)
         end = at + length
         if end > len(page):
             raise ValueError(f"the page ends {end - len(page)} bytes before its last metric family does")
-        name = _name(page, at, end)
+        name = _name(page, at, end, budget)
         if name in names:
-            series += _added(found, name.decode(), page[at:end])
+            series += _added(found, name.decode(), page[at:end], budget)
         if series > MOST_SERIES:
             raise ValueError(f"more than {MOST_SERIES} series of the wanted names; filter the page")
         at = end
     return found
 
 
-def _name(page: bytes, at: int, end: int) -> bytes:
+def _name(page: bytes, at: int, end: int, budget: Budget) -> bytes:
     """The family's name, which exporters write first."""
     if end - at > 2 and page[at] == NAME << 3 | BYTES and page[at + 1] < 0x80:
         return page[at + 2 : min(at + 2 + page[at + 1], end)]
-    return _bytes(_fields(page[at:end]), NAME)
+    return _bytes(_fields(page[at:end], budget), NAME)
 
 
-def _added(found: Found, name: str, message: bytes) -> int:
+def _added(found: Found, name: str, message: bytes, budget: Budget) -> int:
     """How many series the family has, all of which were added to what was found."""
-    metrics = _metrics(message)
+    metrics = _metrics(message, budget)
     found.series[name] = [
-        Series(labels, _number(_fields(one), 1)) for labels, number, one in metrics if number != HISTOGRAM
+        Series(labels, _number(_fields(one, budget), 1))
+        for labels, number, one in metrics
+        if number != HISTOGRAM
     ]
-    each = [(labels, one, _fields(one)) for labels, number, one in metrics if number == HISTOGRAM]
+    each = [(labels, one, _histogram(one, budget)) for labels, number, one in metrics if number == HISTOGRAM]
     if each and all(map(_is_native, (fields for _, _, fields in each))):
         found.native[name] = [Native(labels, one) for labels, one, _ in each]
     if each or not metrics:
         found.series[f"{name}_bucket"] = [
-            one for labels, _, fields in each for one in _buckets(labels, fields)
+            one for labels, _, fields in each for one in _buckets(labels, fields, budget)
         ]
         found.series[f"{name}_count"] = [Series(labels, _count(fields)) for labels, _, fields in each]
     return len(metrics) + len(found.series.get(f"{name}_bucket", ()))
 
 
-def _metrics(message: bytes) -> list[tuple[Labels, int, bytes]]:
+def _metrics(message: bytes, budget: Budget) -> list[tuple[Labels, int, bytes]]:
     """The family's label sets with the number of the field they hold, and that; the first of equal ones."""
     found: dict[frozenset[tuple[str, str]], tuple[Labels, int, bytes]] = {}
-    for number, metric in _fields(message):
+    for number, metric in _fields(message, budget):
         if number != METRIC:
             continue
-        fields = _fields(_message(metric))
-        key, labels = _labels(tuple(_message(one) for number, one in fields if number == LABEL))
+        fields = _fields(_message(metric), budget)
+        key, labels, parts = _labels(tuple(_message(one) for number, one in fields if number == LABEL))
+        budget.spend(parts)
         value = next((one for one in fields if one[0] in {COUNTER, UNTYPED, HISTOGRAM}), None)
         if value is not None:  # else a gauge or a summary by a wanted name
             found.setdefault(key, (labels, value[0], _message(value[1])))
@@ -111,14 +139,34 @@ def _metrics(message: bytes) -> list[tuple[Labels, int, bytes]]:
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _labels(pairs: tuple[bytes, ...]) -> tuple[frozenset[tuple[str, str]], Labels]:
-    """The labels of these messages, hashable and not."""
-    both = [_fields(pair) for pair in pairs]
+def _labels(pairs: tuple[bytes, ...]) -> tuple[frozenset[tuple[str, str]], Labels, int]:
+    """The labels of these messages, hashable and not, and how many parts were read for them."""
+    if len(pairs) > MOST_LABELS:
+        raise ValueError(f"a series of more than {MOST_LABELS} labels")
+    budget = Budget()
+    both = [_fields(pair, budget) for pair in pairs]
     labels = {_bytes(one, 1).decode(): _bytes(one, 2).decode() for one in both}
-    return frozenset(labels.items()), labels
+    return frozenset(labels.items()), labels, budget.spent
 
 
 # -- histograms ------------------------------------------------------------------------------------
+
+
+def _histogram(message: bytes, budget: Budget) -> Message:
+    """The fields of a histogram, with what decoding its spans and lists will cost taken from the budget.
+
+    Every number in them has one byte at least that does not go on, or it is a double of eight.
+    """
+    fields = _fields(message, budget)
+    for number, value in fields:
+        if number in {NEGATIVE[0], POSITIVE[0]}:
+            budget.spend(len(_message(value).translate(None, CONTINUED)))
+        elif number in {*NEGATIVE, *POSITIVE}:
+            doubles = number in {NEGATIVE[2], POSITIVE[2]}
+            packed = b"\0" if isinstance(value, int) else value
+            length = len(packed) // 8 if doubles else len(packed.translate(None, CONTINUED))
+            budget.spend(PARTS_OF_A_COUNT * length)
+    return fields
 
 
 def _is_native(histogram: Message) -> bool:
@@ -128,9 +176,9 @@ def _is_native(histogram: Message) -> bool:
     return any(_number(histogram, number) > 0 for number in (ZERO_THRESHOLD, ZERO, ZERO_FLOAT))
 
 
-def _buckets(labels: Labels, histogram: Message) -> Iterator[Series]:
+def _buckets(labels: Labels, histogram: Message, budget: Budget) -> Iterator[Series]:
     """The classic buckets as the text format has them; none if there are none."""
-    buckets = [_fields(_message(value)) for number, value in histogram if number == BUCKET]
+    buckets = [_fields(_message(value), budget) for number, value in histogram if number == BUCKET]
     bounds = {_number(one, 2): _count(one) for one in buckets}
     if bounds:
         bounds.setdefault(inf, _count(histogram))
@@ -139,12 +187,13 @@ def _buckets(labels: Labels, histogram: Message) -> Iterator[Series]:
 
 def exponential(message: bytes) -> Exponential:
     """The native histogram that a message holds; `ValueError` if its parts do not fit together."""
-    fields = _fields(message)
+    budget = Budget()
+    fields = _histogram(message, budget)
     zero = _number(fields, ZERO_FLOAT) or _number(fields, ZERO)
     found = Exponential(
         _signed(_integer(fields, SCHEMA)),
-        _side(fields, POSITIVE),
-        _side(fields, NEGATIVE),
+        _side(fields, POSITIVE, budget),
+        _side(fields, NEGATIVE, budget),
         _whole(zero),
         _number(fields, ZERO_THRESHOLD),
     )
@@ -153,13 +202,13 @@ def exponential(message: bytes) -> Exponential:
     return found
 
 
-def _side(fields: Message, numbers: tuple[int, int, int]) -> Side:
+def _side(fields: Message, numbers: tuple[int, int, int], budget: Budget) -> Side:
     """The buckets on one side of zero, without empty ones; `ValueError` if counts and spans do not match."""
     spans, steps, absolute = numbers
     counts = [_whole(one) for one in _numbers(fields, absolute, DOUBLE)]
     if not counts:
         counts = list(accumulate(_signed(int(one)) for one in _numbers(fields, steps, VARINT)))
-    each = [_fields(_message(value)) for number, value in fields if number == spans]
+    each = [_fields(_message(value), budget) for number, value in fields if number == spans]
     ranges = [(_signed(_integer(span, 1)), _integer(span, 2)) for span in each]
     if sum(length for _, length in ranges) != len(counts):
         raise ValueError(f"its spans have room for {sum(n for _, n in ranges)} buckets, it has {len(counts)}")
@@ -185,11 +234,12 @@ def _whole(count: float) -> int:
 # -- the wire format -------------------------------------------------------------------------------
 
 
-def _fields(message: bytes) -> list[Field]:
+def _fields(message: bytes, budget: Budget) -> list[Field]:
     """Numbers and values of a message's fields in their order; doubles as their eight bytes."""
     fields: list[Field] = []
     at = 0
     while at < len(message):
+        budget.spend(1)
         key, at = _varint(message, at)
         if key & 7 == VARINT:
             value, at = _varint(message, at)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
-from analysis.buckets import SCHEMAS, Exponential, on_grid
+from analysis.buckets import SCHEMAS, Exponential, on_grid, together
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.grids import MILLISECONDS, SECONDS
 from analysis.samples import Counts, Histogram, Statistic
@@ -154,8 +154,8 @@ def _on_grid(messages: tuple[bytes, ...], family: str) -> Histogram:
 
     An exporter writes what is empty with a schema of its own, which says nothing.
     """
-    counted = (one for one in map(protobuf.exponential, messages) if one.n)
-    return on_grid(sum(counted, Exponential(SCHEMAS[-1], zero_threshold=0.0)), GRIDS[family])
+    counted = [one for one in map(protobuf.exponential, messages) if one.n]
+    return on_grid(together([Exponential(SCHEMAS[-1], zero_threshold=0.0), *counted]), GRIDS[family])
 
 
 def _errors(found: Found, _: CheckSpec) -> Source:

@@ -1,6 +1,7 @@
 """Bounds of exponential and decimal histograms, and what coarse bounds can tell."""
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from decimal import Decimal as Exact
 from decimal import localcontext
 from itertools import pairwise
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from scipy.stats import lognorm, pareto
 
-from analysis import quantiles
+from analysis import buckets, quantiles
 from analysis.buckets import (
     Decimal,
     Exponential,
@@ -24,6 +25,7 @@ from analysis.buckets import (
     in_bounds,
     shares_above,
     tiers,
+    together,
 )
 from analysis.grids import exponential_bound, exponential_bounds
 from analysis.samples import Histogram, coarsened
@@ -122,7 +124,20 @@ def test_merging_loses_nothing_and_has_no_order(one: Exponential, other: Exponen
 
 @given(*[histograms(zero_threshold=1e-3)] * 3)
 def test_merging_three_has_no_order(a: Exponential, b: Exponential, c: Exponential) -> None:
-    assert (a + b) + c == a + (b + c)
+    assert (a + b) + c == a + (b + c) == together([a, b, c])
+
+
+def test_many_that_share_no_bucket_are_merged_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counting(counts: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        handled.extend(counts := list(counts))
+        return summed(counts)
+
+    handled: list[tuple[int, int]] = []
+    summed = buckets._summed
+    monkeypatch.setattr(buckets, "_summed", counting)
+    many = [Exponential(4, tuple((place, 1) for place in range(10 * i, 10 * i + 10))) for i in range(100)]
+    assert together(many) == Exponential(4, tuple((place, 1) for place in range(1000)))
+    assert len(handled) <= 2 * 1000  # not each with all before it, which makes 50 000
 
 
 @given(histograms(zero_threshold=1e-3), histograms(zero_threshold=1e-3), schemas)

@@ -148,6 +148,96 @@ def test_too_many_series_are_refused() -> None:
         families(many, WANTED)
 
 
+LIMIT = 2 * 1024 * 1024  # bytes, as `scrape` reads
+
+
+def filled(part: bytes, *, before: bytes = b"") -> bytes:
+    """A wanted family of as many equal parts as a page holds."""
+    body = wire.message(1, b"wanted_seconds") + before + part * ((LIMIT - 100) // len(part))
+    return wire.varint(len(body)) + body
+
+
+def of_histogram(body: bytes) -> bytes:
+    return wire.family("wanted_seconds", wire.metric({}, 7, body))
+
+
+def endless(number: int) -> bytes:
+    """A histogram with two million numbers in a packed list."""
+    count = LIMIT - 1000
+    return wire.message(number - 1, wire.number(1, 0) + wire.number(2, count)) + wire.message(
+        number, b"\x02" * count
+    )
+
+
+@pytest.mark.parametrize(
+    ("many", "why"),
+    [
+        (b"\0" * LIMIT, "families"),
+        (b"\x02\x10\x01" * (LIMIT // 3), "families"),
+        (filled(wire.number(2, 1)), "fields and numbers"),
+        (filled(wire.message(4, b"")), "fields and numbers"),
+        (filled(wire.counter({}, 1)), "fields and numbers"),
+        (wire.varint(2 * 10**6) + wire.number(2, 1) * 10**6, "fields and numbers"),  # its name comes last
+        (
+            wire.family("wanted_seconds", wire.message(4, wire.message(1, wire.number(9, 1) * 10**6))),
+            "fields",
+        ),
+        (of_histogram(wire.number(1, 1) * 10**6), "fields and numbers"),
+        (of_histogram(wire.message(3, wire.number(9, 1) * 10**6)), "fields and numbers"),
+        (of_histogram(wire.message(12, wire.number(9, 1) * 10**6)), "fields and numbers"),
+        (of_histogram(wire.message(9, b"") + wire.number(10, 2) * 40_000), "fields and numbers"),
+        (of_histogram(endless(13)), "fields and numbers"),
+        (of_histogram(endless(10)), "fields and numbers"),
+        (
+            of_histogram(wire.message(12, b"") + wire.message(14, b"\0" * (LIMIT - 1000))),
+            "fields and numbers",
+        ),
+        (of_histogram(endless(13)[: LIMIT // 2]), "longer than its message"),
+        (wire.family("wanted_total", wire.counter({str(i): "" for i in range(49)}, 1)), "48 labels"),
+    ],
+)
+def test_a_page_that_would_hold_up_everything_else_is_refused(many: bytes, why: str) -> None:
+    """Decoding cannot be interrupted, so that what it costs is counted."""
+    assert len(many) <= LIMIT
+    with pytest.raises(ValueError, match=why):
+        families(many, WANTED)
+
+
+def test_what_is_read_of_all_families_together_is_counted_whether_its_labels_are_remembered_or_not() -> None:
+    one = wire.family("wanted_seconds", *(wire.native({"x": str(i)}, 4, {1: 2}) for i in range(1000)))
+    for _ in range(2):
+        assert len(families(one, WANTED).native["wanted_seconds"]) == 1000
+        with pytest.raises(ValueError, match="fields and numbers"):
+            families(one * 8, WANTED)
+
+
+@pytest.mark.parametrize("body", [endless(13), endless(10), wire.message(12, wire.number(9, 1) * 10**6)])
+def test_a_native_histogram_alone_is_not_decoded_for_seconds(body: bytes) -> None:
+    with pytest.raises(ValueError, match="fields and numbers"):
+        exponential(body)
+
+
+@pytest.mark.parametrize("how", ["", "packed", "floats"])
+def test_an_honest_page_is_well_within_what_is_read(how: str) -> None:
+    """Twenty of the sidecar's histograms at their finest among thousands of families that nobody wants."""
+    labels = {f"label_{i}": f"value-{i}" for i in range(26)}
+    counts = {place + place // 10: 100 + place % 7 for place in range(1000)}
+    fine = (wire.native({**labels, "code": str(i)}, 8, counts, how=how) for i in range(20))
+    unwanted = (wire.family(f"other_{i}", wire.counter({}, 1), kind=0) for i in range(5000))
+    found = families(b"".join([*unwanted, wire.family("wanted_seconds", *fine)]), WANTED)
+    assert [exponential(one.message).n for one in found.native["wanted_seconds"]] == [
+        sum(counts.values())
+    ] * 20
+
+
+def test_a_sidecars_classic_histograms_are_read_up_to_the_limit_of_series() -> None:
+    labels = {f"label_{i}": f"value-{i}" for i in range(26)}
+    buckets = {float(le): le for le in range(20)}
+    many = (wire.classic({**labels, "code": str(i)}, buckets, 20) for i in range(MOST_SERIES // 22))
+    found = families(wire.family("wanted_seconds", *many), WANTED)
+    assert len(found.series["wanted_seconds_bucket"]) == MOST_SERIES // 22 * 21
+
+
 def test_text_is_no_protobuf() -> None:
     with pytest.raises(ValueError, match="longer than its message"):
         families(b"# HELP wanted_total Words.\nwanted_total 1\n", WANTED)
