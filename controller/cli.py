@@ -14,7 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -161,7 +161,8 @@ def _proved(spec: Any, where: str) -> list[str]:
 
     try:
         if not where.startswith(("http://", "https://")):
-            found = resolution.of_file(Path(where).read_bytes())
+            with Path(where).open("rb") as file:
+                found = resolution.of_file(_whole(file))
         else:
             found = _negotiated(where)
     except (OSError, ValueError) as error:
@@ -190,10 +191,15 @@ def _got(url: str, *, accept: str) -> tuple[str, bytes]:
 
     request = Request(url, headers={"Accept": accept})  # noqa: S310 - http or https
     with urlopen(request, timeout=PAGE_WITHIN) as answer:  # noqa: S310
-        page = answer.read(PAGE_LIMIT + 1)
-        if len(page) > PAGE_LIMIT:
-            raise ValueError(f"the page is larger than {PAGE_LIMIT} bytes; filter it")
-        return answer.headers.get("Content-Type", ""), page
+        return answer.headers.get("Content-Type", ""), _whole(answer)
+
+
+def _whole(page: IO[bytes]) -> bytes:
+    """All of the page; `ValueError` if the controller would not read as much."""
+    said = page.read(PAGE_LIMIT + 1)
+    if len(said) > PAGE_LIMIT:
+        raise ValueError(f"the page is larger than {PAGE_LIMIT} bytes; filter it")
+    return said
 
 
 @serin.command()

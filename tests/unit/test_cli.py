@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller import reading
-from controller.cli import main, serin
+from controller.cli import PAGE_LIMIT, main, serin
 
 KUBECTL = f"""#!{sys.executable} -I
 import json, os, sys
@@ -425,6 +425,14 @@ def test_a_page_that_cannot_be_read_is_bad_input(where: str) -> None:
     assert result.exit_code == 2
     assert f"--page {where}: " in result.stderr
     assert "give a metrics page, as a file or by its URL" in result.stderr
+
+
+def test_no_more_of_a_saved_page_is_read_than_the_controller_would(tmp_path: Path) -> None:
+    file = tmp_path / "page.txt"
+    file.write_bytes(MODELS_PAGE.encode() + b"\n" * PAGE_LIMIT)
+    result = typed("plan", "--rps", "100", "--page", str(file))
+    assert result.exit_code == 2
+    assert f"--page {file}: the page is larger than {PAGE_LIMIT} bytes; filter it" in result.stderr
 
 
 def test_a_bad_policy_file_is_bad_input(tmp_path: Path) -> None:
