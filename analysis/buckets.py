@@ -228,8 +228,8 @@ def shares_above(le: Bounds, cells: Array, at: Array) -> tuple[Array, Array, Arr
     before, after = share[..., place], share[..., place + 1]
     low, high = np.append(0.0, bounds)[place], np.append(bounds, inf)[place]
     chord = before + np.clip((at - low) / (high - low), 0, 1) * (after - before)
-    base = np.where(low > 0, low, 1.0)
-    way = np.where(low > 0, np.log(np.maximum(at / base, 1)) / np.log(high / base), 0.0)
+    base, top = np.where(low > 0, low, 1.0), np.where(low > 0, high, 2.0)  # no power law from zero on
+    way = np.where(low > 0, np.log(np.maximum(at / base, 1)) / np.log(top / base), 0.0)
     half = 0.5 / np.maximum(n, 1)  # where nothing was counted beyond
     power = np.maximum(before, half) ** (1 - way) * np.maximum(after, half) ** way
     return before, chord, np.where(low > 0, np.minimum(power, chord), chord)

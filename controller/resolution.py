@@ -50,13 +50,16 @@ def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
     if at is None:
         yield f"{name}: its buckets end below stable's {what}, so nothing can be compared; {_finer(family)}"
         return
+    if at <= 0:
+        yield f"{name}: its {what} is at or below 0, of which no increase can be proved; {_finer(family)}"
+        return
     place = int(np.searchsorted(of.le, at * (1 - quantiles.ROUNDED)))
     low, high = of.le[place - 1] if place else 0.0, of.le[place]
     yield f"{name}, {what} of {of.n} requests: {seconds(at)}, between {seconds(low)} and {seconds(high)}"
     margin = 1 + check.max_increase
     found = tiers(of.le, cells, quantile=at, level=level, margin=margin)
     # the quantile itself may lie anywhere between the two bounds, its ratio to another one with it
-    certain = float(found.certain) * at / low if low else inf
+    certain = float(found.certain) * at / low if low > 0 else inf
     yield f"  certain from {_times(certain)} on, wherever between the bounds; {_times(margin)} is allowed"
     convex, power = _times(float(found.convex)), _times(float(found.interpolated))
     yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"

@@ -75,6 +75,19 @@ def test_a_page_that_says_too_little_is_no_proof(page: bytes, said: str) -> None
     assert said in line
 
 
+@pytest.mark.parametrize("first", ["0", "-1"])
+def test_of_a_quantile_that_is_not_above_zero_nothing_is_proved_and_other_checks_go_on(first: str) -> None:
+    page = "".join(
+        f'{INFERENCE}_bucket{{le="{le}"}} {n}\n' for le, n in ((first, 970), (1, 1000), ("+Inf", 1000))
+    )
+    finer = CheckSpec(name="latency-p99", kind=CheckKind.LATENCY, quantile=0.99, max_increase=0.2)
+    first_line, second_line, certain_line, *_ = proved(of_file(page.encode()), [LATENCY, finer])
+    assert first_line.startswith(f"latency-p95: {INFERENCE}: its p95 is at or below 0, ")
+    assert "give the histogram more buckets" in first_line
+    assert second_line.startswith(f"latency-p99: {INFERENCE}, p99 of 1000 requests: ")
+    assert "certain from no ratio on" in certain_line  # it may be anything above 0
+
+
 def test_without_a_latency_check_there_is_nothing_to_prove() -> None:
     assert proved(found(b""), [ERRORS]) == ["The policy has no Latency check."]
 
