@@ -46,6 +46,7 @@ bench-live: setup  ## the promised seconds, measured; hours, goes on where it wa
 
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_statistics
+	$(BIN)/python docs/draw_statistics.py
 
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
 	$(BIN)/python docs/draw_rollback.py

@@ -22,7 +22,7 @@ from scenarios.many import interval
 
 Json = Any
 HERE = Path(__file__).parent
-WIDTH, LEFT, RIGHT, TOP, HIGH = 860, 330, 30, 84, 20
+WIDTH, LEFT, RIGHT, TOP, HIGH = 860, 330, 30, 102, 20
 SERIN = "Serin"
 INK, GREY, PALE = "#334155", "#cbd5e1", "#f1f5f9"
 # colours by whose rule it is, hollow marks for its cautious settings
@@ -112,7 +112,7 @@ def _mark(rule: str, x: float, y: float) -> str:
 
 def _legend() -> Iterator[str]:
     for place, rule in enumerate(MARKS):
-        x, y = 24 + 205 * (place % 4), 46 + 18 * (place // 4)
+        x, y = 24 + 280 * (place % 3), 46 + 18 * (place // 3)
         yield _mark(rule, x, y)
         yield f'<text x="{x + 10}" y="{y + 4}">{escape(rule)}</text>'
 
@@ -156,16 +156,18 @@ def _places(
 
 
 def main() -> None:
-    """Both pictures are drawn."""
+    """Both pictures are drawn, as far as there is something to draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--file", type=Path, default=FILE)
     done = finished(parser.parse_args().file)
     healthy = _places(nulls(1, 60.0), _false, done)
-    title = "Healthy canaries rolled back within half an hour, and Serin's exact 95 % interval"
-    (HERE / "false-rollbacks.svg").write_text(drawn(title, SHARES, healthy, line=1.0))
+    if healthy:
+        title = "Healthy canaries rolled back within half an hour, and Serin's exact 95 % interval"
+        (HERE / "false-rollbacks.svg").write_text(drawn(title, SHARES, healthy, line=1.0))
     ill = _places(faults(1), _late, done)
-    title = "From the fault to the rollback: medians"
-    (HERE / "delays.svg").write_text(drawn(title, SECONDS, ill))
+    if ill:
+        title = "From the fault to the rollback: medians"
+        (HERE / "delays.svg").write_text(drawn(title, SECONDS, ill))
 
 
 if __name__ == "__main__":

@@ -193,7 +193,10 @@ def _times(values: Array) -> Iterator[str]:
 def _mean(values: Array, unit: str = "") -> str:
     """Of those that are finite."""
     found = values[np.isfinite(values)]
-    return f"{found.mean():.3g}{unit}" if len(found) else "-"
+    if not len(found):
+        return "-"
+    mean = float(found.mean())
+    return f"{mean:.0f}{unit}" if mean >= 100 else f"{mean:.3g}{unit}"
 
 
 def _late(delays: Sequence[float | None]) -> str:

@@ -13,7 +13,9 @@ import pytest
 
 from scenarios.virtual.loop import VirtualLoop
 
-hypothesis.settings.register_profile("steady", derandomize=True, print_blob=True)
+# no test is timed: this machine may be busy with others
+untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("steady", derandomize=True, print_blob=True, **untimed)
 hypothesis.settings.register_profile("search", max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
