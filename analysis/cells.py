@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analysis.dispersion import MOST_NODES, key
-from analysis.grids import shared
+from analysis.grids import is_of_a_grid, shared, whole
 from analysis.packing import NEVER, shortened
 from analysis.proportions import Array, Integers, Mask, Places
 from analysis.quantiles import ROUNDED
@@ -169,6 +169,19 @@ def fitted(memory: Memory, le: tuple[float, ...], canary_le: tuple[float, ...]) 
         _padded(memory.step_stable, place, len(le) + 1),
         _padded(memory.step_canary, canary_place, len(canary_le) + 1),
     )
+
+
+def on_whole_grid(memory: Memory, *arms: Sample) -> Memory:
+    """Native histograms' memory as a checkpoint kept it, with all bounds of its grid again.
+
+    Only these are known to be some of a finer one's, if that is what the tick's have.
+    """
+    le, canary_le = whole(memory.le), whole(memory.canary_le)
+    if (le, canary_le) == (memory.le, memory.canary_le):
+        return memory
+    used = {pod.value.le for arm in arms for pod in arm.pods if isinstance(pod.value, Histogram)}
+    fits = fitted(memory, le, canary_le) if all(map(is_of_a_grid, used)) else None
+    return memory if fits is None else fits
 
 
 def joined(

@@ -87,6 +87,8 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     end = max(stable.end, canary.end)
     if end <= evidence.at:
         return evidence
+    if evidence.spec.kind is CheckKind.LATENCY:
+        evidence = replace(evidence, memory=cells.on_whole_grid(evidence.memory, stable, canary))
     of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
     known = cells.joined(evidence.spec.kind, evidence.memory, of_stable.le, of_canary.le)
     if known is not None:  # on account of what this tick holds, so it is learned from and not judged

@@ -4,14 +4,17 @@ A native histogram chooses its schema, and the buckets it speaks of, as it count
 bounds that all others of its kind have, or some of them where its schema is coarser.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from math import floor, inf, ldexp, log10
+from functools import lru_cache, partial
+from math import floor, inf, isclose, ldexp, log10
 
 Bounds = tuple[float, ...]  # upper ones, increasing
 
 FINEST = 4  # schema: x1.044 from bound to bound, which proves x1.30 at the worst where x1.2 is allowed
+TELLING = 3  # so many bounds that follow each other tell their schema
+ROUNDED = 1e-6  # checkpoints keep 32 bits
 TWO_DIGITS = 100  # from here on a proxy's counts are of two digits
 
 
@@ -49,21 +52,37 @@ def _next(bound: float) -> float:
     return (floor(bound / width) + 1.0) * width
 
 
+@lru_cache(maxsize=256)
+def whole(le: Bounds) -> Bounds:
+    """The grid's bounds of which these are some that follow each other, up to rounding; else these."""
+    if len(le) < TELLING or is_of_a_grid(le):
+        return le
+    for one in _grids():
+        first = bisect_left(one, le[0] * (1 - ROUNDED))
+        here = one[first : first + len(le)]
+        if len(here) == len(le) and all(map(partial(isclose, rel_tol=ROUNDED), here, le)):
+            return one
+    return le
+
+
 def shared(all_le: Iterable[Bounds]) -> Bounds | None:
     """The coarsest of these bounds in seconds, if they are of one grid and differ; else None."""
     different = set(all_le)
     coarsest = min(different, key=len, default=())
-    nested = all(_is_of_a_grid(le) and set(coarsest) <= set(le) for le in different)
+    nested = all(is_of_a_grid(le) and set(coarsest) <= set(le) for le in different)
     return coarsest if nested and len(different) > 1 else None
 
 
 @lru_cache(maxsize=256)
-def _is_of_a_grid(le: Bounds) -> bool:
+def is_of_a_grid(le: Bounds) -> bool:
     """Whether these are a grid's bounds at some schema, be it without those within a wide zero bucket."""
-    grids = (
-        grid_bounds(grid, schema)[1] for grid in (SECONDS, MILLISECONDS) for schema in range(-4, FINEST + 1)
-    )
-    return len(le) > 0 and any(one[-len(le) :] == le for one in grids)
+    return len(le) > 0 and any(one[-len(le) :] == le for one in _grids())
+
+
+def _grids() -> Iterator[Bounds]:
+    """The bounds in seconds of both grids at every schema."""
+    for grid in (SECONDS, MILLISECONDS):
+        yield from (grid_bounds(grid, schema)[1] for schema in range(-4, FINEST + 1))
 
 
 @lru_cache(maxsize=4096)  # a dozen histograms' worth; each is asked for again and again

@@ -242,6 +242,27 @@ def test_native_histograms_that_became_coarser_lose_no_evidence() -> None:
     assert fine_again.log_e > before.log_e + 3
 
 
+@pytest.mark.parametrize("first", [60, 75])
+def test_what_became_coarser_before_or_with_a_new_leader_loses_no_evidence(first: int) -> None:
+    """One pod is coarser for ten seconds, and a new leader goes on at 75."""
+
+    def seconds(evidence: Evidence, over: range) -> Evidence:
+        for second in over:
+            stable, canary = tick(CheckKind.LATENCY, second, le=FINE, bad=3.0)
+            one, *others = stable.pods
+            assert isinstance(one.value, Histogram)
+            odd = replace(one, value=coarsened(one.value, COARSE))
+            pods = (odd, *others) if first <= second < first + 10 else stable.pods
+            evidence = update(evidence, replace(stable, pods=pods), canary)
+        return evidence
+
+    before = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY, le=FINE), bad=3.0, le=FINE)
+    before = seconds(before, range(60, 75))
+    after = load(before.spec, json.loads(json.dumps(save(before))), steps=4)
+    assert save(seconds(after, range(75, 90))) == save(seconds(before, range(75, 90)))
+    assert seconds(after, range(75, 90)).log_e > before.log_e + 3
+
+
 def test_what_became_coarser_is_judged_as_if_it_had_always_been() -> None:
     fine = history(CheckKind.LATENCY, le=FINE)
     coarse = history(CheckKind.LATENCY, le=COARSE)
