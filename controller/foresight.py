@@ -28,7 +28,7 @@ from analysis.judge import Verdict, log_term, log_total, verdicts
 from analysis.proportions import Array, Integers, Mask
 from analysis.tracks import MOST_GROUPS
 from controller.explain import duration
-from controller.gather import WARM_AFTER_REQUESTS
+from controller.gather import WARM_AFTER_REQUESTS, terms
 from controller.model import OnDoubt, Policy
 from controller.scrape import MOST_STABLE
 
@@ -195,9 +195,7 @@ class _Stage:
         policy, le = self.policy, CELLS.get(spec.kind, ())
         return ev.blank(
             spec,
-            steps=len(policy.steps),
-            burst_tolerance=policy.burst_tolerance.total_seconds(),
-            step_timeout=policy.step_timeout.total_seconds(),
+            **terms(policy),
             finished=len(policy.steps),
             le=le,
             canary_le=le,

@@ -55,7 +55,7 @@ def begin(policy: Policy, known: Gathered | None = None) -> Gathered:
 def begun(policy: Policy, known: Iterable[Evidence] = ()) -> tuple[Evidence, ...]:
     """Evidence of nothing yet, for each check, with what checks that asked the same know of stable."""
     before = {one.spec.name: one for one in known}
-    fresh = (ev.begin(spec, **_terms(policy)) for spec in policy.checks)
+    fresh = (ev.begin(spec, **terms(policy)) for spec in policy.checks)
     return tuple(_knowing(one, before.get(one.spec.name)) for one in fresh)
 
 
@@ -84,7 +84,7 @@ def _asked(spec: CheckSpec) -> CheckSpec:
     )
 
 
-def _terms(policy: Policy) -> dict[str, Any]:
+def terms(policy: Policy) -> dict[str, Any]:
     """What every check's evidence is told of the policy."""
     return {
         "steps": len(policy.steps),
@@ -263,7 +263,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
         pairs = zip(plan.policy.checks, saved["evidence"], strict=True)
         cursor = ticks.load(saved["cursor"])
         return Gathered(
-            evidence=tuple(ev.load(spec, one, **_terms(plan.policy)) for spec, one in pairs),
+            evidence=tuple(ev.load(spec, one, **terms(plan.policy)) for spec, one in pairs),
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),

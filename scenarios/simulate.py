@@ -21,7 +21,7 @@ from analysis.evidence import CheckKind, Evidence
 from analysis.judge import Verdict, log_term, log_total, verdicts
 from analysis.proportions import Array, Mask
 from analysis.tracks import MOST_GROUPS
-from controller.gather import WARM_AFTER_REQUESTS
+from controller.gather import WARM_AFTER_REQUESTS, terms
 from controller.model import OnDoubt, Policy
 from scenarios.streams import Counted, Traffic, World
 
@@ -141,9 +141,7 @@ class _Stage:
         le = {CheckKind.LATENCY: traffic.le, CheckKind.PREDICTIONS: traffic.bins}.get(spec.kind, ())
         return ev.blank(
             spec,
-            steps=len(policy.steps),
-            burst_tolerance=policy.burst_tolerance.total_seconds(),
-            step_timeout=policy.step_timeout.total_seconds(),
+            **terms(policy),
             finished=len(policy.steps),
             le=le,
             canary_le=le,
