@@ -14,7 +14,7 @@ import msgspec
 
 from analysis import evidence as ev
 from analysis.evidence import CheckKind, CheckSpec, Evidence
-from analysis.judge import Judgement, Verdict, judge
+from analysis.judge import Judgement, Verdict, explained, judge
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
 from controller import gather, rivals
 from controller.explain import sentence
@@ -199,7 +199,8 @@ def replay(recorded: Iterable[Moment], policy: Policy) -> Outcome:
         outcome = Outcome(judged, moment.end)
         if judged.verdict is Verdict.FAIL:
             break
-    return outcome
+    judged = outcome.judgement
+    return Outcome(explained(judged, gathered, alpha=policy.alpha) if judged.checks else judged, outcome.at)
 
 
 def _counts(policy: Policy, moment: Moment, tick: Tick, *, since: float, served: int) -> bool:

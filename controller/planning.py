@@ -34,12 +34,13 @@ WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "b
 COUNTERS = "model_clicks_total and model_impressions_total"
 # Which fields a kind of check has to say, and whose fields they are.
 NEEDS: Mapping[str, Mapping[str, Json]] = {
-    "Latency": {"quantile": 0.95, "maxIncrease": "20%"},
+    "Latency": {"maxIncrease": "20%"},
     "Predictions": {"tolerance": 0.05},
     "Proportion": {"direction": "decrease"},
 }
 BELONGS: Mapping[str, tuple[str, ...]] = {
     "quantile": ("Latency",),
+    "quantiles": ("Latency",),
     "maxIncrease": ("Latency", "ErrorRate", "Proportion"),
     "plus": ("ErrorRate", "Proportion"),
     "tolerance": ("Predictions",),
@@ -200,6 +201,8 @@ def _wrong_items(schema: Json, value: Sequence[Json], *, where: str) -> Iterator
         twice = next((each for each in keys if keys.count(each) > 1), None)
         if twice is not None:
             yield f'{where}: "{twice}" is there twice; give each entry a {key} of its own'
+    if schema.get("x-kubernetes-list-type") == "set" and len(set(value)) < len(value):
+        yield f"{where}: {value} has an entry twice; say each once"
 
 
 def _wrong_scalar(schema: Json, value: Json, *, where: str) -> Iterator[str]:
@@ -271,6 +274,10 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
             yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
     if "source" in check and ("scrape" in check["source"]) == ("prometheus" in check["source"]):
         yield f"{where}.source: is exactly one of scrape and prometheus"
+    if kind == "Latency" and "quantiles" not in check and "quantile" not in check:
+        yield f"{where}.quantile: is missing; a Latency check needs it, such as 0.95, or quantiles"
+    elif kind == "Latency" and "quantiles" in check and "quantile" in check:
+        yield f"{where}.quantiles: stands beside quantile; say one of the two"
     yield from _proportion(check, where=where) if kind == "Proportion" else ()
     margins = [name for name in ("maxDecrease", "maxIncrease", "plus") if name in check]
     if kind == "ErrorRate" and not margins:

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import structlog
 
-from analysis.judge import Judgement, judge
+from analysis.judge import Judgement, Verdict, explained, judge
 from controller import gather, machine, resource, ticks, trigger
 from controller.cluster import Cluster, Key, arm
 from controller.explain import sentence
@@ -292,9 +292,10 @@ class Reconciler:
             log.warning("command_not_written_down", run=meta["name"], error=str(error))
 
     def _judged(self, run: Run, gathered: Gathered) -> Judgement:
-        """What the evidence says; of a run that has ended, what it said then."""
+        """What the evidence says, a Fail with figures; of a run that has ended, what it said then."""
         policy, now = run.plan.policy, run.ended or self.means.clock()
-        return judge(gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=now.timestamp())
+        judged = judge(gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=now.timestamp())
+        return _explained(judged, run, gathered) if judged.verdict is Verdict.FAIL else judged
 
     def _answered(self, run: Run) -> Run:
         """The run without the messages that have arrived."""
@@ -384,7 +385,7 @@ class Reconciler:
         return (now - phase) // every > (live.saved_at - phase) // every
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
-        judged = live.judgement
+        judged = _explained(live.judgement, run, live.gathered)
         specs = {spec.name: spec for spec in run.plan.policy.checks}
         sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
         beside = live.onlookers.said()
@@ -456,6 +457,15 @@ class Reconciler:
 def _name(run: Run) -> str:
     """The run's name for the metrics source."""
     return f"{run.plan.namespace}/{run.name}"
+
+
+def _explained(judged: Judgement, run: Run, gathered: Gathered) -> Judgement:
+    """With figures; as it was where they cannot be had, since traffic is taken away without them as well."""
+    try:
+        return explained(judged, gathered.evidence, alpha=run.plan.policy.alpha)
+    except Exception:
+        log.exception("figures_lost", run=run.name)
+        return judged
 
 
 def _same(saved: Run | None, run: Run) -> bool:

@@ -60,7 +60,20 @@ def findings(run: Json) -> list[Finding]:
     """Each check of the plan with what its status says; without status it has no data."""
     plan = run["spec"]["plan"]
     seen = {check["name"]: check for check in status(run).get("checks") or []}
-    return [_finding(spec, seen.get(spec["name"], {}), plan=plan) for spec in policy(run).get("checks", [])]
+    single = (one for check in policy(run).get("checks", []) for one in _single(check))
+    return [_finding(spec, seen.get(spec["name"], {}), plan=plan) for spec in single]
+
+
+def at_quantile(name: str, level: float) -> str:
+    """The name of the check of one quantile that a check of several is made of."""
+    return f"{name}-p{100 * level:g}"
+
+
+def _single(check: Json) -> Sequence[Json]:
+    levels = check.get("quantiles")
+    if not levels:
+        return [check]
+    return [check | {"name": at_quantile(check["name"], level), "quantile": level} for level in levels]
 
 
 def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:

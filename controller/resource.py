@@ -3,12 +3,14 @@
 `wire` holds the shapes; here they become the words of `model` and the other way round.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from analysis.evidence import CheckKind, CheckSpec, normalised
+from analysis.evidence import SHARES, CheckKind, CheckSpec, normalised
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import wire
 from controller.model import (
@@ -26,6 +28,7 @@ from controller.model import (
     Stage,
     WeightChange,
 )
+from controller.record import at_quantile
 
 GROUP = "serin.dev"
 VERSION = "v1alpha1"
@@ -45,6 +48,27 @@ _VERDICT_NAMES = {
 
 
 # -- from the wire ---------------------------------------------------------------------------------
+
+
+def _single(checks: tuple[wire.Check, ...]) -> tuple[wire.Check, ...]:
+    """One check for each quantile, named after it; a check of several is these, its share split evenly."""
+    single = tuple(one for check in checks for one in _quantiles(check))
+    names = [check.name for check in single]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise wire.Malformed(
+            f"checks[{twice}].name: a check of quantiles has one of this name; choose another"
+        )
+    return single
+
+
+def _quantiles(check: wire.Check) -> Iterator[wire.Check]:
+    if not check.quantiles:
+        yield check
+    share = SHARES[CheckKind.LATENCY] if check.share is None else check.share
+    for level in check.quantiles:
+        name = at_quantile(check.name, level)
+        yield replace(check, name=name, quantile=level, share=share / len(check.quantiles))
 
 
 def _checks(checks: tuple[wire.Check, ...], max_latency_increase: str | None) -> tuple[CheckSpec, ...]:
@@ -101,7 +125,7 @@ def unusable(policy: Json) -> str | None:
     """What in a policy's spec this version cannot do, although the schema allows it; or None."""
     delays = policy.get("scaleDownDelay", {})
     try:
-        _checks(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]), None)
+        _checks(_single(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...])), None)
         for field in DURATIONS & policy.keys():
             wire.duration(policy[field], field=field)
         for field, delay in delays.items():
@@ -131,6 +155,7 @@ def policy(spec: Json) -> Policy:
 
 
 def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
+    checks = _single(given.checks)
     return Policy(
         steps=given.steps,
         warm_up=wire.duration(given.warm_up, field="warmUp"),
@@ -151,8 +176,8 @@ def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
         promotion=given.promotion.mode,
         history_limit=given.history_limit,
         burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
-        checks=_checks(given.checks, max_latency_increase),
-        pages={check.name: _page(check) for check in given.checks if check.source},
+        checks=_checks(checks, max_latency_increase),
+        pages={check.name: _page(check) for check in checks if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
     )
 

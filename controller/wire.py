@@ -90,6 +90,7 @@ class Check(Wire, frozen=True, kw_only=True):
     name: str
     type: str
     quantile: float = 0.95
+    quantiles: tuple[float, ...] = ()
     max_increase: str = "0%"
     plus: str = "0%"
     max_decrease: str = "0%"

@@ -13,7 +13,7 @@ import pytest
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts
-from controller import gather, trigger
+from controller import gather, reconcile, trigger
 from controller.cluster import FOLLOWED, Cluster, path
 from controller.gather import Gathered
 from controller.istio import IstioRouter
@@ -452,6 +452,21 @@ async def test_onlookers_are_shown_a_failed_check_when_the_traffic_is_away_alrea
     assert stage.run["status"]["reason"] == "CheckFailed"
     assert watcher.seen[0] == (10, 10)
     assert watcher.seen[-1] == (10, 0)
+
+
+async def test_a_check_fails_although_the_figures_for_people_cannot_be_had(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divides_by_zero(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reconcile, "explained", divides_by_zero)
+    await stage.at_first_step()
+    await fail(stage, range(1, 20), canary=15)
+
+    assert stage.run["status"]["reason"] == "CheckFailed"
+    assert "errors" in stage.run["status"]["message"]
+    assert stage.weight == 0
 
 
 async def test_a_run_without_metrics_is_not_written_in_every_pass(stage: Stage) -> None:

@@ -18,7 +18,7 @@ from analysis.evidence import (
     save,
     update,
 )
-from analysis.judge import Verdict, judge
+from analysis.judge import Verdict, explained, judge
 from analysis.packing import NEVER
 from analysis.samples import Counts, Histogram, PodSample, Sample, difference
 from analysis.tracks import AHEAD, LEAD, held
@@ -81,6 +81,7 @@ def ended(evidence: Evidence) -> float:
 @given(lives())
 def test_evidence_is_finite_bounded_and_can_be_kept_whatever_happened(evidence: Evidence) -> None:
     judgement = judge([evidence], alpha=0.01, beta=0.05, now=ended(evidence) + 1)
+    judgement = explained(judgement, [evidence], alpha=0.01)
     check = judgement.checks[0]
     for log_e in (evidence.log_e, evidence.log_e_pass, judgement.log_e, check.log_e):
         assert math.isfinite(log_e)

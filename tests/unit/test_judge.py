@@ -7,7 +7,7 @@ import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
 from analysis.informed import SHARE
-from analysis.judge import Judgement, Verdict, judge, log_term, step_weights
+from analysis.judge import Judgement, Verdict, explained, judge, log_term, step_weights
 from analysis.samples import Counts, Histogram, PodSample, Sample
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
@@ -54,7 +54,7 @@ def fed(
 
 
 def judged(*evidence: Evidence, now: float = 60.0) -> Judgement:
-    return judge(evidence, alpha=0.01, beta=0.05, now=now)
+    return explained(judge(evidence, alpha=0.01, beta=0.05, now=now), evidence, alpha=0.01)
 
 
 def test_like_arms_pass_every_check() -> None:

@@ -225,6 +225,7 @@ def test_a_policy_that_says_nothing_has_every_documented_default() -> None:
 
 
 LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"}
+EVERYWHERE = {"name": "slow", "type": "Latency", "quantiles": [0.5, 0.95], "maxIncrease": "20%"}
 CLICKS = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
 COMPLAINTS = {"name": "bad", "type": "Proportion", "direction": "increase", "maxIncrease": "20%"}
 
@@ -239,6 +240,7 @@ COMPLAINTS = {"name": "bad", "type": "Proportion", "direction": "increase", "max
         {"minStep": "500ms"},
         {"alpha": 0.001, "beta": 0.5},
         {"checks": [LATENCY]},
+        {"checks": [EVERYWHERE]},
         {"checks": [{**LATENCY, "source": {"scrape": {"port": 9090}}}]},
         {"checks": [{**LATENCY, "source": {"prometheus": {}}}]},
         {
@@ -325,10 +327,14 @@ def test_a_sensible_policy_is_taken(spec: Json) -> None:
         ({"checks": [{**LATENCY, "source": {"scrape": {}}}]}, "at least 1 properties"),
         ({"checks": [{**LATENCY, "source": {"scrape": {"port": 0}}}]}, "greater than or equal"),
         ({"checks": [{**LATENCY, "source": {"scrape": {"path": "metrics"}}}]}, "should match"),
-        ({"checks": [{"name": "a", "type": "Latency", "quantile": 0.9}]}, "needs quantile and maxIncrease"),
+        ({"checks": [{"name": "a", "type": "Latency", "quantile": 0.9}]}, "quantiles, such as 0.95, and max"),
+        ({"checks": [{**LATENCY, "quantiles": [0.5, 0.9]}]}, "one of quantile and quantiles"),
+        ({"checks": [{**EVERYWHERE, "quantiles": [0.9]}]}, "at least 2 items"),
+        ({"checks": [{**EVERYWHERE, "quantiles": [0.9, 0.9]}]}, "Duplicate value"),
+        ({"checks": [{**EVERYWHERE, "quantiles": [0.4, 0.9]}]}, "greater than or equal"),
         ({"checks": [{"name": "a", "type": "ErrorRate"}]}, "needs maxIncrease or plus"),
         ({"checks": [{"name": "a", "type": "ErrorRate", "plus": "0%"}]}, "must be above 0%"),
-        ({"checks": [{"name": "a", "type": "ErrorRate", "plus": "1%", "quantile": 0.9}]}, "quantile belongs"),
+        ({"checks": [{"name": "a", "type": "ErrorRate", "plus": "1%", "quantile": 0.9}]}, "quantiles belong"),
         ({"checks": [{"name": "a", "type": "Predictions"}]}, "needs tolerance"),
         (
             {"checks": [{"name": "a", "type": "Predictions", "tolerance": 0.1, "maxIncrease": "1%"}]},

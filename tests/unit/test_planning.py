@@ -41,6 +41,7 @@ def test_a_bare_spec_will_do(file: Path) -> None:
     assert planning.read(file)["steps"] == [20]
 
 
+SEVERAL = "checks: [{name: a, type: Latency, quantiles: [0.5, 0.9], maxIncrease: 20%}]"
 FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 1%}]"
 
 
@@ -77,6 +78,18 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("alerts: [{on: [Held]}]", 'spec.alerts[0].on: write "on" in quotes'),
         ("alerts: [{webhook: {url: ftp://a}}]", 'does not have the form of "https://'),
         ("checks: [{name: a, type: Latency, maxIncrease: 20%}]", "spec.checks[0].quantile: is missing"),
+        (
+            "checks: [{name: a, type: Latency, quantile: 0.5, quantiles: [0.5, 0.9], maxIncrease: 20%}]",
+            "spec.checks[0].quantiles: stands beside quantile; say one of the two",
+        ),
+        (
+            "checks: [{name: a, type: Latency, quantiles: [0.9, 0.9], maxIncrease: 20%}]",
+            "spec.checks[0].quantiles: [0.9, 0.9] has an entry twice; say each once",
+        ),
+        (
+            SEVERAL.replace("}]", "}, {name: a-p90, type: ErrorRate, plus: 1%}]"),
+            "checks[a-p90].name: a check of quantiles has one of this name; choose another",
+        ),
         ("checks: [{name: a, type: ErrorRate}]", "needs maxIncrease or plus"),
         ("checks: [{name: a, type: ErrorRate, plus: 0.0%}]", "must be above 0%"),
         ("checks: [{name: a, type: ErrorRate, plus: 1%, quantile: 0.9}]", "belongs to Latency checks"),
@@ -158,6 +171,14 @@ def test_what_each_check_lets_pass_is_said() -> None:
     )
 
 
+def test_what_several_quantiles_permit_is_said_of_each() -> None:
+    check = {"name": "slow", "type": "Latency", "quantiles": [0.5, 0.999], "maxIncrease": "20%"}
+    assert planning.permitted(planning.builtin() | {"checks": [check]}) == [
+        "slow-p50: p50, 1.2x is allowed",
+        "slow-p99.9: p99.9, 1.2x is allowed",
+    ]
+
+
 def test_every_default_of_the_schema_is_printed() -> None:
     printed = yaml.safe_load(planning.as_yaml(planning.builtin()))["spec"]
     fields = planning._schema()["properties"]
@@ -170,7 +191,8 @@ PREDICTIONS = {"name": "c", "type": "Predictions", "tolerance": 0.05}
 CLICKS = {"name": "d", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
 COMPLAINTS = {"name": "e", "type": "Proportion", "direction": "increase", "maxIncrease": "20%"}
 HITS = {"hits": "model_clicks_total", "trials": "model_impressions_total"}
-EVERY = (LATENCY, ERRORS, PREDICTIONS, CLICKS, COMPLAINTS)
+EVERYWHERE = {"name": "f", "type": "Latency", "quantiles": [0.5, 0.95], "maxIncrease": "20%"}
+EVERY = (LATENCY, ERRORS, PREDICTIONS, CLICKS, COMPLAINTS, EVERYWHERE)
 POLICIES: list[dict[str, Any]] = [
     {"checks": [LATENCY, ERRORS, PREDICTIONS]},
     {"checks": [ERRORS | {"plus": "0%"}]},
@@ -183,15 +205,18 @@ POLICIES: list[dict[str, Any]] = [
         {"scrape": {"port": 80}, "prometheus": {}},
     )),
     *({"checks": [check | {field: value}]} for check in EVERY for field, value in (
-        ("quantile", 0.9), ("maxIncrease", "5%"), ("plus", "1%"), ("tolerance", 0.1),
-        ("direction", "increase"), ("direction", "decrease"), ("maxDecrease", "1%"), ("maxFlips", "1%"),
-        ("counters", HITS),
+        ("quantile", 0.9), ("quantiles", [0.5, 0.9]), ("maxIncrease", "5%"), ("plus", "1%"),
+        ("tolerance", 0.1), ("direction", "increase"), ("direction", "decrease"), ("maxDecrease", "1%"),
+        ("maxFlips", "1%"), ("counters", HITS),
     )),
     *({"checks": [CLICKS | {"maxDecrease": value}]} for value in (
         "0%", "00.0%", "0.01%", "99.9%", "100%", "100.0%", "099%", "250%",
     )),
     *({"checks": [CLICKS | {"counters": HITS | change}]} for change in (
         {"hits": "model_impressions_total"}, {"hits": "a b"}, {"trials": ""}, {"hits": "a:b_2"},
+    )),
+    *({"checks": [EVERYWHERE | {"quantiles": value}]} for value in (
+        [], [0.9], [0.9, 0.9], [0.9, 0.5, 0.99], [0.4, 0.9], [0.5, 0.6, 0.7, 0.8, 0.9, 0.99],
     )),
     {"checks": [CLICKS | {"counters": {"hits": "a"}}]},
     {"checks": [COMPLAINTS | {"maxIncrease": "0%"}]},

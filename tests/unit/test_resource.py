@@ -114,6 +114,27 @@ def test_the_annotation_overrides_the_latency_margin_alone() -> None:
     assert (latency.max_increase, errors.max_increase) == (0.35, 0.5)
 
 
+def test_a_check_of_several_quantiles_is_one_of_each_which_share_its_alpha_and_its_page() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["checks"][0] = {
+        "name": "slow",
+        "type": "Latency",
+        "quantiles": [0.5, 0.95, 0.999],
+        "maxIncrease": "20%",
+        "required": False,
+        "source": {"scrape": {"port": 9090}},
+    }
+    policy = resource.run(obj).plan.policy
+    *slow, errors = policy.checks
+    assert [(one.name, one.quantile) for one in slow] == [
+        ("slow-p50", 0.5), ("slow-p95", 0.95), ("slow-p99.9", 0.999),
+    ]  # fmt: skip
+    assert all((one.max_increase, one.required) == (0.2, False) for one in slow)
+    assert [one.share for one in slow] == pytest.approx([0.45 / 0.8 / 3] * 3)
+    assert errors.share == pytest.approx(0.35 / 0.8)
+    assert policy.pages == {one.name: Page(port=9090) for one in slow}
+
+
 def test_a_check_may_name_another_page_of_the_pods() -> None:
     obj = canary_run()
     obj["spec"]["plan"]["policy"]["checks"][0]["source"] = {"scrape": {"port": 9090}}
