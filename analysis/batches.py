@@ -6,6 +6,7 @@ one canary and has none; a simulation judges hundreds side by side, with the sam
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,20 +42,58 @@ def placed(several: T, index: Any, some: T) -> T:
 
 
 def stacked(each: Sequence[T]) -> T:
-    """Canaries of equal shapes as one value, along a new first axis."""
-    return _mapped(lambda *arrays: np.stack(arrays), *each)
+    """Canaries of equal shapes as one value, along a new first axis; all else is the first's."""
+    parts: dict[str, Any] = {}
+    for name in _names(type(each[0])):
+        values = [getattr(one, name) for one in each]
+        if isinstance(values[0], np.ndarray | np.generic):
+            parts[name] = _along_first(values)
+        else:
+            parts[name] = stacked(values) if _holds_arrays(values[0]) else values[0]
+    return type(each[0])(**parts)
+
+
+def _along_first(values: Sequence[Array]) -> Array:
+    """What `np.stack` gives, at a fifth of its cost for arrays as small as these."""
+    shape = np.shape(values[0])
+    if any(np.shape(value) != shape for value in values):
+        raise ValueError("only canaries of equal shapes can be judged side by side")
+    return np.concatenate(values).reshape(len(values), *shape) if shape else np.array(values)
+
+
+def apart(several: T, each: Sequence[T]) -> list[T]:
+    """The opposite of `stacked`: each value with its part of the arrays of `several`, all else its own."""
+    names = _names(type(several))
+    columns: list[Sequence[Any]] = []
+    for name in names:
+        value, own = getattr(several, name), [getattr(one, name) for one in each]
+        if isinstance(value, np.ndarray):
+            columns.append(list(value))
+        else:
+            columns.append(apart(value, own) if _holds_arrays(value) else own)
+    return [type(several)(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+@cache
+def _names(of: type) -> tuple[str, ...]:
+    """The fields that a value of this kind is made of."""
+    return tuple(field.name for field in fields(of) if field.init)
 
 
 def arrays(value: Any) -> list[Array]:
     """All arrays in the value, in the order of its fields."""
     found: list[Array] = []
-
-    def find(array: Array) -> Array:
-        found.append(array)
-        return array
-
-    _mapped(find, value)
+    for name in _names(type(value)):
+        part = getattr(value, name)
+        if isinstance(part, np.ndarray | np.generic):
+            found.append(np.asarray(part))
+        elif is_dataclass(part):
+            found += arrays(part)
     return found
+
+
+def _holds_arrays(value: Any) -> bool:
+    return is_dataclass(value) and bool(arrays(value))
 
 
 def filled(value: T, numbers: Sequence[Array]) -> T:
@@ -66,10 +105,10 @@ def filled(value: T, numbers: Sequence[Array]) -> T:
 def _mapped(function: Callable[..., Any], first: T, *others: T) -> T:
     """With the function applied to every array in the value; the rest is the first's, or follows."""
     changed = {}
-    for field in (each for each in fields(first) if each.init):  # type: ignore[arg-type]
-        values = [getattr(one, field.name) for one in (first, *others)]
+    for name in _names(type(first)):
+        values = [getattr(one, name) for one in (first, *others)]
         if isinstance(values[0], np.ndarray | np.generic):
-            changed[field.name] = function(*map(np.asarray, values))
+            changed[name] = function(*map(np.asarray, values))
         elif is_dataclass(values[0]):
-            changed[field.name] = _mapped(function, *values)
+            changed[name] = _mapped(function, *values)
     return replace(first, **changed)  # type: ignore[type-var]

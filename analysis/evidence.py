@@ -83,10 +83,16 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     whose buckets differ from what most pods of their arm use are left out; when most change, the
     memory starts anew and the evidence waits until it has learned.
     """
+    ready = prepared(evidence, stable, canary)
+    return evidence if ready is None else advanced(*ready)
+
+
+def prepared(evidence: Evidence, stable: Sample, canary: Sample) -> tuple[Evidence, Tick] | None:
+    """The evidence with room for one tick of both arms, and the tick; None for one that is ignored."""
     start = min(stable.start, canary.start) if canary.pods else stable.start
     end = max(stable.end, canary.end)
     if end <= evidence.at:
-        return evidence
+        return None
     if evidence.spec.kind is CheckKind.LATENCY:
         evidence = replace(evidence, memory=cells.on_whole_grid(evidence.memory, stable, canary))
     of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
@@ -94,16 +100,10 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     if known is not None:  # on account of what this tick holds, so it is learned from and not judged
         evidence, of_canary = replace(evidence, memory=known), Arm(of_canary.le, {})
     evidence = with_nodes(with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
-    tick = cells.arranged(
-        evidence.spec.kind,
-        of_stable,
-        of_canary,
-        nodes=evidence.nodes,
-        groups=evidence.groups,
-        start=start,
-        end=end,
+    nodes, groups = evidence.nodes, evidence.groups
+    return evidence, cells.arranged(
+        evidence.spec.kind, of_stable, of_canary, nodes=nodes, groups=groups, start=start, end=end
     )
-    return advanced(evidence, tick)
 
 
 def advanced(evidence: Evidence, tick: Tick) -> Evidence:

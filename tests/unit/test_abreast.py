@@ -1,0 +1,95 @@
+"""Ticks of many canaries, scored at once."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.abreast import updated
+from analysis.batches import arrays
+from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, update
+from analysis.samples import Counts, Histogram, PodSample, Sample
+
+LE = tuple(0.01 * 1.2**place for place in range(30))
+SPECS = {
+    CheckKind.LATENCY: CheckSpec(name="slow", kind=CheckKind.LATENCY, max_increase=0.2),
+    CheckKind.ERROR_RATE: CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, plus=0.001),
+    CheckKind.PREDICTIONS: CheckSpec(name="scores", kind=CheckKind.PREDICTIONS),
+    CheckKind.PROPORTION: CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.2),
+}
+Tick = tuple[Evidence, Sample, Sample]
+
+
+def arm(kind: CheckKind, rng: np.random.Generator, pods: int, end: float, le: tuple[float, ...]) -> Sample:
+    def value() -> Counts | Histogram:
+        if kind.counted:
+            return Counts(40, int(rng.binomial(40, 0.3)))
+        cells = np.searchsorted(le, rng.lognormal(np.log(0.05), 0.5, 40))
+        return Histogram(le, tuple(np.bincount(cells, minlength=len(le) + 1).tolist()))
+
+    return Sample(end - 1.0, end, tuple(PodSample(f"p{j}", f"n{j}", value()) for j in range(pods)))
+
+
+def canary(
+    seed: int, spec: CheckSpec, *, stable: int = 3, pods: int = 2, le: tuple[float, ...] = LE
+) -> list[Tick]:
+    """Its ticks, each with the evidence of one that was scored alone: two of history, twelve with traffic."""
+    rng, evidence, found = np.random.default_rng(seed), begin(spec, steps=2), list[Tick]()
+    for second in range(14):
+        both = (
+            arm(spec.kind, rng, stable, second + 1.0, le),
+            arm(spec.kind, rng, pods if second > 1 else 0, second + 1.0, le),
+        )
+        found.append((evidence, *both))
+        evidence = update(evidence, *both)
+        if second == seed % 7:
+            evidence = next_step(evidence, at=second + 1.0)
+    return found
+
+
+def assert_as_alone(ticks: list[Tick]) -> None:
+    for (evidence, *both), after in zip(ticks, updated(ticks), strict=True):
+        alone = update(evidence, *both)
+        words = ("spec", "steps", "nodes", "groups", "burst_tolerance", "step_timeout")
+        assert [getattr(after, name) for name in words] == [getattr(alone, name) for name in words]
+        assert (after.memory.le, after.memory.canary_le) == (alone.memory.le, alone.memory.canary_le)
+        for a, b in zip(arrays(after), arrays(alone), strict=True):
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_canaries_of_one_shape_get_bit_by_bit_what_each_gets_alone(kind: CheckKind) -> None:
+    several = [canary(seed, SPECS[kind]) for seed in range(5)]
+    for ticks in zip(*several, strict=True):
+        assert_as_alone(list(ticks))
+
+
+def test_canaries_of_every_kind_and_shape_do_too() -> None:
+    shapes: list[dict[str, Any]] = [{}, {"stable": 5}, {"pods": 1}, {"pods": 6}, {"le": LE[5:]}]
+    several = [
+        canary(seed, spec, **shape) for seed in range(2) for spec in SPECS.values() for shape in shapes
+    ]
+    for ticks in zip(*several, strict=True):
+        assert_as_alone(list(ticks))
+
+
+def test_ticks_that_are_ignored_stand_among_the_others() -> None:
+    several = [canary(seed, SPECS[CheckKind.LATENCY]) for seed in range(3)]
+    first, second, third = (ticks[8] for ticks in several)
+    late, *_ = several[1][9]
+    found = updated([first, (late, *second[1:]), third])
+    assert found[1] is late
+    assert found[0].at == found[2].at == 9.0
+
+
+def test_checks_with_other_margins_are_not_mixed_up() -> None:
+    specs = [
+        CheckSpec(name="slow", kind=CheckKind.LATENCY, quantile=level, max_increase=margin)
+        for level in (0.5, 0.95)
+        for margin in (0.2, 0.5)
+    ]
+    assert_as_alone([canary(1, spec)[13] for spec in specs])
+
+
+def test_of_no_ticks_nothing_comes_of_it() -> None:
+    assert updated([]) == []
