@@ -6,7 +6,6 @@ one canary and has none; a simulation judges hundreds side by side, with the sam
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from analysis.proportions import Array, Mask
 
 T = TypeVar("T")
+_NAMES: dict[type, tuple[str, ...]] = {}  # by kind; looking them up anew takes longer than stacking
 
 
 def chosen(where: Mask, one: T, other: T) -> T:
@@ -74,10 +74,11 @@ def apart(several: T, each: Sequence[T]) -> list[T]:
     return [type(several)(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
-@cache
 def _names(of: type) -> tuple[str, ...]:
     """The fields that a value of this kind is made of."""
-    return tuple(field.name for field in fields(of) if field.init)
+    if of not in _NAMES:
+        _NAMES[of] = tuple(field.name for field in fields(of) if field.init)
+    return _NAMES[of]
 
 
 def arrays(value: Any) -> list[Array]:
