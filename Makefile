@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test lint pytest pytest-live bench-live bench-statistics picture clean
+.PHONY: help setup gpu demo test lint pytest pytest-live bench-live bench-statistics bench-ticks picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ bench-live: setup  ## the promised seconds, measured; hours, goes on where it wa
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_statistics
 	$(BIN)/python docs/draw_statistics.py
+
+bench-ticks: setup  ## what a tick costs, alone and side by side, early and late; two minutes
+	$(BIN)/python -m scenarios.bench_ticks
 
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
 	$(BIN)/python docs/draw_rollback.py

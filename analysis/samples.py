@@ -115,9 +115,10 @@ def coarsened(histogram: Histogram, le: tuple[float, ...]) -> Histogram:
 
 def usual_bounds(pods: Iterable[PodSample], *, known: tuple[float, ...]) -> tuple[float, ...]:
     """The buckets most pods use; of equally frequent ones those already `known`. () for counts."""
-    frequency = Counter(_bounds(pod.value) for pod in pods)
-    if not frequency:
+    used = [_bounds(pod.value) for pod in pods]
+    if all(le == known for le in used):
         return known
+    frequency = Counter(used)
     return max(frequency, key=lambda le: (frequency[le], le == known, le))
 
 
