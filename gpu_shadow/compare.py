@@ -1,0 +1,212 @@
+"""The answers of two models to the same requests, compared: torch tensors in, a `Comparison` out.
+
+Pure: no files, no network, no clock. Everything another part of the program needs is here:
+`compare` a batch, `merge` what was compared apart, `decide` what it says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_shadow.finding import Finding, Margins, decide
+from gpu_shadow.tally import (
+    COUNTS,
+    LARGEST,
+    WORST,
+    Answers,
+    Comparison,
+    Spread,
+    buckets,
+    by_label,
+    counted,
+    foremost,
+    merge,
+    merged,
+)
+from gpu_shadow.tasks import TASKS, Asked, Pairs
+
+__all__ = ["Comparison", "Finding", "Margins", "compare", "decide", "failed", "merge", "merged"]
+
+AT_ONCE = 2**22  # scores of one tile; in float64, with what is made of them, 300 MB
+FEW_CLASSES = 100  # whose turns from one to another are counted
+BROKEN = 3.0  # how different an answer is that is none: more than any that is
+
+Bools = NDArray[np.bool_]
+
+
+def compare(
+    stable: Tensor,
+    again: Tensor | None,
+    canary: Tensor,
+    ids: Sequence[str],
+    *,
+    slices: Sequence[str] | None = None,
+    task: str = "classification",
+    top: int = 5,
+    tolerance: float = 0.01,
+    probabilities: bool = False,
+) -> Comparison:
+    """One batch of answers (n, outputs) of stable, of stable once more (the noise floor), of the canary.
+
+    Row i of each is the answer to the request `ids[i]`, which belongs to `slices[i]`. `again` should come
+    from another batch size and order; None if it was not measured. `top` classes are compared for
+    their overlap; `tolerance` is relative to stable's value (regression), or of 1 - cosine (embedding).
+    Scores are logits unless `probabilities`. Any dtype, any one device.
+
+    An answer of the canary with another shape, or integers in place of floats, is counted, not refused.
+    Raises `ValueError` if stable's own answers do not fit: then it is the question that is wrong.
+    """
+    asked = Asked(task=task, top=top, tolerance=tolerance, probabilities=probabilities)
+    _check(stable, again, ids, slices, asked)
+    labels = None if slices is None else list(slices)
+    if not ids:
+        return Comparison(task=task)
+    mismatch = _mismatch(stable, canary)
+    if mismatch is not None:
+        part = _unanswered(ids, labels, task=task, twice=again is not None)
+        return replace(part, mismatched=len(ids), mismatches=(mismatch,))
+    stable, canary = _flat(stable), _flat(canary)
+    again = None if again is None else _flat(again)
+    tile = max(1, AT_ONCE // max(stable.shape[-1], 1))
+    parts = []
+    for start in range(0, len(ids), tile):
+        rows = slice(start, start + tile)
+        second = None if again is None else again[rows]
+        named = None if labels is None else labels[rows]
+        parts.append(_tile(stable[rows], second, canary[rows], ids=ids[rows], labels=named, asked=asked))
+    return merged(task, parts)
+
+
+def failed(
+    ids: Sequence[str], *, slices: Sequence[str] | None = None, task: str = "classification", twice: bool
+) -> Comparison:
+    """Requests that stable answered (`twice`, or once) and the canary with an error."""
+    part = _unanswered(ids, None if slices is None else list(slices), task=task, twice=twice)
+    return replace(part, failed=len(ids))
+
+
+def _check(
+    stable: Tensor, again: Tensor | None, ids: Sequence[str], slices: Sequence[str] | None, asked: Asked
+) -> None:
+    if asked.task not in TASKS:
+        raise ValueError(f"task {asked.task!r} is none of {', '.join(TASKS)}")
+    if stable.dim() < 2 and not (stable.dim() == 1 and asked.task == "regression"):
+        raise ValueError(f"stable's answers have the shape {tuple(stable.shape)}, not (requests, outputs)")
+    if stable.is_complex():
+        raise ValueError("answers are complex numbers; give real ones")
+    if len(ids) != len(stable) or (slices is not None and len(slices) != len(stable)):
+        labels = "" if slices is None else f" and {len(slices)} slices"
+        raise ValueError(f"{len(stable)} answers, but {len(ids)} ids{labels}: each request has one")
+    if asked.task == "classification" and len(stable) and stable[0].numel() < 2:
+        raise ValueError("one score a request cannot name another class: use the task regression")
+    if again is not None and _mismatch(stable, again) is not None:
+        raise ValueError(f"stable's second answers do not fit its first: {_mismatch(stable, again)}")
+
+
+def _mismatch(stable: Tensor, other: Tensor) -> str | None:
+    """How an answer's form differs from stable's; the width of its numbers may."""
+    if other.shape != stable.shape:
+        return f"shape {tuple(other.shape[1:])} instead of {tuple(stable.shape[1:])}"
+    if other.is_floating_point() != stable.is_floating_point() or other.is_complex():
+        return f"{str(other.dtype)[6:]} instead of {str(stable.dtype)[6:]}"
+    return None
+
+
+def _flat(answers: Tensor) -> Tensor:
+    """As (n, outputs)."""
+    return answers.detach().reshape(len(answers), -1)
+
+
+def _tile(
+    stable: Tensor,
+    again: Tensor | None,
+    canary: Tensor,
+    *,
+    ids: Sequence[str],
+    labels: Sequence[str] | None,
+    asked: Asked,
+) -> Comparison:
+    usable = (~torch.isnan(stable) & (stable != torch.inf)).all(-1) & torch.isfinite(stable).any(-1)
+    keep = usable.cpu().numpy()
+    if not keep.all():
+        stable, canary = stable[usable], canary[usable]
+        again = None if again is None else again[usable]
+        ids = [name for name, kept in zip(ids, keep, strict=True) if kept]
+        labels = None if labels is None else [label for label, kept in zip(labels, keep, strict=True) if kept]
+    sound, pairs = _pairs(stable, canary, asked)
+    differ = _differ(pairs, sound)
+    sound_again, floor = (None, None) if again is None else _pairs(stable, again, asked)
+    floor_differ = None if floor is None or sound_again is None else _differ(floor, sound_again)
+    kinds = differ + (4 if floor_differ is None else 2 * floor_differ)
+    counts = dict(zip(COUNTS, np.bincount(kinds, minlength=len(COUNTS)).tolist(), strict=True))
+    return Comparison(
+        task=asked.task,
+        answers=Answers(**counts),
+        slices={} if labels is None else by_label(labels, kinds.tolist()),
+        figures=_figures(pairs, sound),
+        floor={} if floor is None or sound_again is None else _figures(floor, sound_again),
+        flips=_clear(pairs, differ),
+        floor_flips={} if floor is None or floor_differ is None else _clear(floor, floor_differ),
+        turns=_turns(pairs, sound, stable.shape[-1]),
+        unusable=int((~keep).sum()),
+        broken=int((~sound).sum()),
+        broken_again=0 if sound_again is None else int((~sound_again).sum()),
+        worst=_worst(pairs, sound, differ, ids),
+    )
+
+
+def _pairs(stable: Tensor, other: Tensor, asked: Asked) -> tuple[Bools, Pairs]:
+    """Which answers (n,) of the other are finite where stable's are, and how they compare."""
+    sound = (torch.isfinite(other) | ((other == -torch.inf) & (stable == -torch.inf))).all(-1)
+    return sound.cpu().numpy(), TASKS[asked.task](stable, other, asked)
+
+
+def _differ(pairs: Pairs, sound: Bools) -> NDArray[np.int64]:
+    return (pairs.differ.cpu().numpy() | ~sound).astype(np.int64)
+
+
+def _figures(pairs: Pairs, sound: Bools) -> dict[str, Spread]:
+    return {name: Spread.of(_numbers(each)[sound]) for name, each in pairs.figures.items()}
+
+
+def _numbers(values: Tensor) -> NDArray[np.float64]:
+    return values.double().clamp(-LARGEST, LARGEST).cpu().numpy()
+
+
+def _clear(pairs: Pairs, differ: NDArray[np.int64]) -> dict[int, int]:
+    """How clear stable's answer was, of those that differ."""
+    return {} if pairs.clear is None else counted(buckets(_numbers(pairs.clear)[differ == 1]))
+
+
+def _turns(pairs: Pairs, sound: Bools, classes: int) -> dict[tuple[int, int], int]:
+    """Classes of stable that the canary turned into others."""
+    if pairs.turned is None or classes > FEW_CLASSES:
+        return {}
+    first, other = (each.cpu().numpy() for each in pairs.turned)
+    places = (first * classes + other)[sound & (first != other)]
+    return {divmod(place, classes): n for place, n in counted(places).items()}
+
+
+def _worst(
+    pairs: Pairs, sound: Bools, differ: NDArray[np.int64], ids: Sequence[str]
+) -> tuple[tuple[float, str], ...]:
+    how = np.where(sound, np.clip(np.nan_to_num(_numbers(pairs.apart)), 0, 1) + differ, BROKEN)
+    least = np.sort(how)[-WORST:].min(initial=BROKEN)  # what is less is behind so many others
+    return foremost(
+        (float(how[place]), ids[place]) for place in np.flatnonzero((how > 0) & (how >= least)).tolist()
+    )
+
+
+def _unanswered(ids: Sequence[str], labels: Sequence[str] | None, *, task: str, twice: bool) -> Comparison:
+    """Requests to which the canary's answer is none: each differs."""
+    kind = COUNTS.index("canary" if twice else "once_canary")
+    return Comparison(
+        task=task,
+        answers=Answers(**{COUNTS[kind]: len(ids)}),
+        slices={} if labels is None else by_label(labels, [kind] * len(ids)),
+        worst=foremost((BROKEN, name) for name in ids),
+    )

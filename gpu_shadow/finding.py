@@ -1,0 +1,328 @@
+"""From a comparison to a verdict: do more answers differ than may, beyond what stable's own do?
+
+The verdict is read off the interval of the excess (`excess`): above the margin, within it, or neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+
+from analysis import means
+from analysis.judge import Verdict
+from gpu_shadow.excess import excess_interval
+from gpu_shadow.tally import COUNTS, MOST_SLICES, REST, Answers, Comparison, Spread, lower
+
+OF_ALL, OF_SLICES = 0.8, 0.2  # shares of alpha; the slices' is divided among as many as there may be
+NOISE = 0.999  # of stable's second answers are as near to its first as the noise is said to be
+AT_MOST = 1000  # times as many requests are ever advised
+TIGHT = 1000.0  # requests at which intervals for many requests are narrowest
+# What is known of a figure's limits; of the others nothing is.
+LIMITS = {
+    "missed": (0.0, 1.0),
+    "tv": (0.0, 1.0),
+    "js": (0.0, log(2) * (1 + 1e-6)),  # with what rounding may add
+    "confidence": (-1.0, 1.0),
+    "cosine_distance": (0.0, 2.0 * (1 + 1e-6)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """What may differ, and how sure a verdict is.
+
+    `max_flips` is the share of requests whose answer may be another one, beyond the noise floor; a canary
+    within it fails with probability at most `alpha`, one beyond it passes with at most `beta`.
+    """
+
+    max_flips: float = 0.005
+    alpha: float = 0.01
+    beta: float = 0.05
+    task: str = "classification"
+
+    def __post_init__(self) -> None:
+        for name in ("max_flips", "alpha", "beta"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One figure of the canary's answers beside stable's second ones (None without these).
+
+    `interval` holds the mean at all looks at once with probability 1 - alpha; where the figure has no
+    limits it does so for many requests (`asymptotic`). Quantiles are of |figure| and up to 9 % too high.
+    `ratio` is the root mean square over the floor's; None where the floor is 0.
+    """
+
+    name: str
+    mean: float
+    interval: tuple[float, float]
+    asymptotic: bool
+    median: float
+    p99: float
+    largest: float
+    floor_mean: float | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Of `requests` the part whose answer differs: from the canary, from stable itself, and beyond that.
+
+    `interval` is of the excess and holds at all looks at once: at its lower end but with a share of
+    alpha, at its upper end but with beta.
+    """
+
+    label: str
+    requests: int
+    flips: float
+    floor: float | None
+    excess: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a comparison says; `why` are sentences for people, the decisive one first.
+
+    `clear` is the share of requests that differ though stable's answer was clearer than noise can turn;
+    None where the noise was not measured or the task knows no clearness.
+    """
+
+    verdict: Verdict
+    why: tuple[str, ...]
+    requests: int
+    overall: Share | None = None
+    clear: float | None = None
+    slices: tuple[Share, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    worst: tuple[tuple[float, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the form is documented in docs/shadow.md."""
+        return {
+            "verdict": VERDICTS[self.verdict],
+            "why": list(self.why),
+            "requests": self.requests,
+            "overall": None if self.overall is None else _of_share(self.overall),
+            "clearFlips": self.clear,
+            "slices": [_of_share(each) for each in self.slices],
+            "differences": [_of_difference(each) for each in self.differences],
+            "worst": [{"id": name, "score": how} for how, name in self.worst],
+        }
+
+
+VERDICTS = {
+    Verdict.PASS: "Pass",
+    Verdict.INCONCLUSIVE: "Inconclusive",
+    Verdict.NO_DATA: "NoData",
+    Verdict.FAIL: "Fail",
+}
+
+
+def decide(comparison: Comparison, margins: Margins) -> Finding:
+    """What the comparison says, however often one has looked before and will again.
+
+    Answers that are none (NaN, infinite, an error, another form) fail at once, unless stable's own second
+    answers show the like. Then the excess: Fail if it is surely above the margin, in all requests or in
+    one slice; Pass if surely within; else Inconclusive.
+
+    Guarantee: a canary whose excess is at most `max_flips`, given the past at every request, fails with
+    probability at most `alpha`; one whose excess is at least that passes with probability at most
+    `beta` (Ville's inequality; the capital of fixed stakes depends on counts alone, so that neither the order
+    nor the number of looks matters).
+    """
+    if comparison.task != margins.task:
+        raise ValueError(f"the margins are for {margins.task}, the answers compared as {comparison.task}")
+    if not comparison.requests:
+        unusable = (
+            f" ({comparison.unusable} of stable's answers are not finite)" if comparison.unusable else ""
+        )
+        why = f"No request was compared{unusable}: nothing is known."
+        return Finding(verdict=Verdict.NO_DATA, why=(why,), requests=0)
+    overall = share("", comparison.answers, fail=margins.alpha * OF_ALL, beta=margins.beta)
+    few = margins.alpha * OF_SLICES / MOST_SLICES
+    slices = tuple(
+        share(label, each, fail=few, beta=margins.beta) for label, each in sorted(comparison.slices.items())
+    )
+    verdict, why = _verdict(comparison, overall, slices, margins)
+    return Finding(
+        verdict=verdict,
+        why=(*why, *_notes(comparison, overall)),
+        requests=comparison.requests,
+        overall=overall,
+        clear=_clear(comparison),
+        slices=slices,
+        differences=tuple(
+            _difference(name, each, comparison.floor.get(name), alpha=margins.alpha)
+            for name, each in sorted(comparison.figures.items())
+            if each.n
+        ),
+        worst=comparison.worst,
+    )
+
+
+def share(label: str, answers: Answers, *, fail: float, beta: float) -> Share:
+    """How many of the answers differ; of requests that stable answered twice, if there are any.
+
+    `fail` is the probability that the interval's lower end may miss the excess with, `beta` the upper's.
+    """
+    n, twice = answers.twice or answers.once, answers.twice > 0
+    flips = (answers.canary + answers.both) / n if twice else answers.once_canary / n
+    floor = (answers.again + answers.both) / n if twice else None
+    return Share(
+        label=label,
+        requests=n,
+        flips=flips,
+        floor=floor,
+        excess=(answers.canary - answers.again) / n if twice else flips,
+        interval=excess_interval(answers, fail=fail, beta=beta),
+    )
+
+
+def _verdict(
+    comparison: Comparison, overall: Share, slices: Sequence[Share], margins: Margins
+) -> tuple[Verdict, tuple[str, ...]]:
+    gates = _gates(comparison)
+    if gates:
+        return Verdict.FAIL, gates
+    allowed = _percent(margins.max_flips)
+    beyond = " beyond the noise floor" if overall.floor is not None else ""
+    for each in (overall, *slices):
+        if each.interval[0] > margins.max_flips and (each is overall or each.label != REST):
+            where = "" if each is overall else f" of the slice {each.label}"
+            least = _percent(each.interval[0])
+            return Verdict.FAIL, (f"At least {least} of answers{where} differ{beyond}; {allowed} may.",)
+    low, high = map(_percent, overall.interval)
+    if overall.interval[1] <= margins.max_flips:
+        return Verdict.PASS, (f"At most {high} of answers differ{beyond}; {allowed} may.",)
+    told = f"Between {low} and {high} of answers differ{beyond}; {allowed} may: not decided"
+    enough = _enough(comparison.answers, margins)
+    more = "." if enough is None else f", but about {enough} requests would pass if it goes on like this."
+    return Verdict.INCONCLUSIVE, (told + more,)
+
+
+def _gates(comparison: Comparison) -> tuple[str, ...]:
+    """What no statistics are needed for."""
+    n, found = comparison.requests, []
+    if comparison.mismatched:
+        forms = "; ".join(comparison.mismatches)
+        found.append(f"{comparison.mismatched} of {n} answers have another form: {forms}.")
+    if comparison.failed:
+        found.append(f"The canary failed to answer {comparison.failed} of {n} requests that stable answered.")
+    if comparison.broken and not comparison.broken_again:
+        found.append(f"{comparison.broken} of {n} answers are NaN or infinite where stable's are numbers.")
+    return tuple(found)
+
+
+def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
+    found = []
+    if overall is not None and overall.floor is None:
+        found.append("The noise floor was not measured: every difference counts as the canary's.")
+    elif comparison.answers.once:  # beside others that were answered twice
+        left = comparison.answers.once
+        found.append(f"{left} requests that stable did not answer twice are left out.")
+    if comparison.unusable:
+        found.append(f"{comparison.unusable} requests are left out: stable's own answers are not finite.")
+    if len(comparison.slices) > MOST_SLICES:
+        found.append(f"Only {MOST_SLICES} slices are told apart; the rest are one and decide nothing.")
+    return tuple(found)
+
+
+def _enough(answers: Answers, margins: Margins) -> int | None:
+    """About how many requests would pass with these shares; None if more than are ever advised."""
+    times = 1.0
+    while times < AT_MOST:
+        times *= 1.25
+        as_many = Answers(**{name: round(times * getattr(answers, name)) for name in COUNTS})
+        if share("", as_many, fail=margins.alpha, beta=margins.beta).interval[1] <= margins.max_flips:
+            n = as_many.twice or as_many.once
+            step = int(10 ** max(len(str(n)) - 2, 0))  # two digits are as many as are known
+            return -(-n // step) * step
+    return None
+
+
+def _clear(comparison: Comparison) -> float | None:
+    """The share of answers that differ though stable's was clearer than twice the noise of a score."""
+    noise = comparison.floor.get("max_delta")
+    if noise is None or not noise.n or comparison.task != "classification":
+        return None
+    line = 2 * noise.quantile(NOISE)
+    return sum(n for bucket, n in comparison.flips.items() if lower(bucket) >= line) / comparison.requests
+
+
+def _difference(name: str, spread: Spread, floor: Spread | None, *, alpha: float) -> Difference:
+    limits = LIMITS.get(name)
+    noise = 0.0 if floor is None else float(floor.squares)
+    return Difference(
+        name=name,
+        mean=spread.mean,
+        interval=_for_many(spread, alpha) if limits is None else _within(spread, limits, alpha),
+        asymptotic=limits is None,
+        median=spread.quantile(0.5),
+        p99=spread.quantile(0.99),
+        largest=spread.largest,
+        floor_mean=None if floor is None or not floor.n else floor.mean,
+        ratio=sqrt(float(spread.squares / spread.n) / (noise / floor.n)) if floor and noise else None,
+    )
+
+
+def _within(spread: Spread, limits: tuple[float, float], alpha: float) -> tuple[float, float]:
+    """Of a figure with limits: by betting, for any number of requests."""
+    low, high = limits
+    n, span = spread.n, high - low
+    up, squared = spread.total - n * Fraction(low), spread.squares
+    up_squared = squared - 2 * Fraction(low) * spread.total + n * Fraction(low) ** 2
+    down = n * Fraction(high) - spread.total
+    down_squared = n * Fraction(high) ** 2 - 2 * Fraction(high) * spread.total + squared
+    sums = (n, up / Fraction(span), up_squared / Fraction(span) ** 2, down / Fraction(span))
+    parts = (np.array([max(float(one), 0.0)]) for one in (*sums, down_squared / Fraction(span) ** 2))
+    ends = means.interval(means.Moments(low, high, *parts), error=alpha)
+    return float(ends[0]), float(ends[1])
+
+
+def _for_many(spread: Spread, alpha: float) -> tuple[float, float]:
+    """Of a figure without: holds at all looks from many requests on.
+
+    Reference: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas (2024), "Time-uniform central limit theory and
+    asymptotic confidence sequences", equation 1.
+    """
+    n = spread.n
+    variance = max(float(spread.squares / n - (spread.total / n) ** 2), 0.0)
+    rho2 = (-2 * log(alpha) + log(-2 * log(alpha)) + 1) / TIGHT
+    known = n * rho2 + 1
+    half = sqrt(variance * 2 * known / (n * n * rho2) * log(sqrt(known) / alpha))
+    return spread.mean - half, spread.mean + half
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.3g} %"
+
+
+def _of_share(each: Share) -> dict[str, Any]:
+    return {
+        "label": each.label,
+        "requests": each.requests,
+        "flips": each.flips,
+        "floor": each.floor,
+        "excess": each.excess,
+        "interval": list(each.interval),
+    }
+
+
+def _of_difference(each: Difference) -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "mean": each.mean,
+        "interval": list(each.interval),
+        "asymptotic": each.asymptotic,
+        "median": each.median,
+        "p99": each.p99,
+        "largest": each.largest,
+        "floorMean": each.floor_mean,
+        "ratio": each.ratio,
+    }

@@ -1,0 +1,89 @@
+"""What "the canary answers differently" means, by the kind of model, and what else is measured of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpu_shadow import fused
+
+TINY = 1e-38  # in place of a probability of 0, whose logarithm would be infinite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """Two answers to each of n requests: whether they differ, by how much, and figures, each (n,).
+
+    `apart` orders requests from alike (0) to entirely different (1). `clear` is how far stable's answer
+    was from being another one, in the unit of the figure `max_delta`; None where a task has no such thing.
+    `turned` are the classes of both, for classification.
+    """
+
+    differ: Tensor
+    apart: Tensor
+    figures: Mapping[str, Tensor]
+    clear: Tensor | None = None
+    turned: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How answers are to be compared; see `compare`."""
+
+    task: str = "classification"
+    top: int = 5
+    tolerance: float = 0.01
+    probabilities: bool = False
+
+
+def classification(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
+    """They differ if the highest score belongs to another class."""
+    if asked.probabilities:
+        stable, other = (each.double().clamp(min=TINY).log() for each in (stable, other))
+    found = fused.paired(stable, other, top=asked.top)
+    names = [name for name in fused.FIGURES if name not in {"first", "other", "margin"}]
+    return Pairs(
+        differ=found.first != found.other,
+        apart=found.tv,
+        figures={name: getattr(found, name) for name in names},
+        clear=found.margin,
+        turned=(found.first, found.other),
+    )
+
+
+def regression(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
+    """They differ if a value is further from stable's than `tolerance` times stable's."""
+    s, c = stable.double(), other.double()
+    off, size = c - s, s.abs()
+    relative = torch.where(off == 0, 0.0, off.abs() / size)
+    return Pairs(
+        differ=(off.abs() > asked.tolerance * size).any(-1),
+        apart=(off.abs() / (off.abs() + size).clamp(min=TINY)).amax(-1),
+        figures={
+            "difference": off.mean(-1),
+            "max_delta": off.abs().amax(-1),
+            "relative": relative.amax(-1),
+        },
+    )
+
+
+def embedding(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
+    """They differ if the cosine of the two vectors is below 1 - `tolerance`."""
+    s, c = (torch.nn.functional.normalize(each.double(), dim=-1, eps=TINY) for each in (stable, other))
+    distance = (s - c).square().sum(-1) / 2  # 1 - cosine, without a difference of nearly equal numbers
+    return Pairs(
+        differ=distance > asked.tolerance,
+        apart=distance / 2,
+        figures={
+            "cosine_distance": distance,
+            "max_delta": (other.double() - stable.double()).abs().amax(-1),
+        },
+    )
+
+
+TASKS: Mapping[str, Callable[[Tensor, Tensor, Asked], Pairs]] = {
+    "classification": classification,
+    "regression": regression,
+    "embedding": embedding,
+}
