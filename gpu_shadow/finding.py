@@ -139,11 +139,8 @@ def decide(comparison: Comparison, margins: Margins) -> Finding:
     if comparison.task != margins.task:
         raise ValueError(f"the margins are for {margins.task}, the answers compared as {comparison.task}")
     if not comparison.requests:
-        unusable = (
-            f" ({comparison.unusable} of stable's answers are not finite)" if comparison.unusable else ""
-        )
-        why = f"No request was compared{unusable}: nothing is known."
-        return Finding(verdict=Verdict.NO_DATA, why=(why,), requests=0)
+        nothing = "No request was compared: nothing is known."
+        return Finding(verdict=Verdict.NO_DATA, why=(nothing, *_notes(comparison, None)), requests=0)
     overall = share("", comparison.answers, fail=margins.alpha * OF_ALL, beta=margins.beta)
     few = margins.alpha * OF_SLICES / MOST_SLICES
     slices = tuple(

@@ -35,8 +35,15 @@ FIGURES = tuple(each.name for each in fields(Paired))
 
 
 def paired(stable: Tensor, canary: Tensor, *, top: int = 5) -> Paired:
-    """The figures of `Paired` for scores (n, classes) of both, in any dtype, on the device they are on."""
+    """The figures of `Paired` for scores (n, classes) of both, in any dtype, on the device they are on.
+
+    In float64, but in float32 on a GPU.
+    """
     top = max(1, min(top, stable.shape[-1] - 1))
+    if stable.is_cuda and len(stable):
+        from gpu_shadow import kernel  # needs triton, which there is for GPUs only
+
+        return Paired(**kernel.paired(stable, canary, top=top))
     return reference(stable, canary, top=top)
 
 
@@ -66,10 +73,10 @@ def reference(stable: Tensor, canary: Tensor, *, top: int) -> Paired:
 
 def highest(scores: Tensor, *, top: int) -> Tensor:
     """The classes (n, top) with the highest scores, highest first; of equal ones the first."""
-    left, found = scores.clone(), []
+    left, found = scores.clamp(min=torch.finfo(scores.dtype).min), []
     for _ in range(top):
         found.append(left.argmax(-1, keepdim=True))
-        left.scatter_(-1, found[-1], -torch.inf)
+        left.scatter_(-1, found[-1], -torch.inf)  # below all that are left
     return torch.cat(found, dim=-1)
 
 

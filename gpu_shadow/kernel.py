@@ -1,0 +1,249 @@
+"""The figures of `fused.Paired` in Triton: each pair of rows is read once and stays in registers.
+
+Eager torch launches some fifty kernels for them and moves thirty times the scores. Rows of more than
+`LONGEST` classes do not fit; they are read once for the softmax, once for the figures, and once for each
+of the highest classes, all but the first time from the L2 cache.
+
+The figures are sums of terms that are never negative where that is possible, each by its series where p
+and q are close (d = log q - log p is small): so that float32 tells models apart that are nearly the same.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LONGEST = 16384  # classes of a row pair that registers hold, with 16 warps
+NAMES = ("margin", "missed", "kl", "js", "tv", "max_delta", "mean_delta", "confidence", "entropy")
+LOWEST = tl.constexpr(-3.4028234e38)  # below all scores but -inf
+LOG2 = tl.constexpr(0.6931471805599453)
+NEAR = tl.constexpr(0.5)  # of |d|: there the series below are exact to 1e-6
+
+
+def paired(stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None) -> dict[str, Tensor]:
+    """The fields of `fused.Paired`, each (n,), for scores (n, classes) in GPU memory.
+
+    `warps` is for measuring what is best; the default is what measured best.
+    """
+    stable, canary = (each if each.stride(-1) == 1 else each.contiguous() for each in (stable, canary))
+    n, classes = stable.shape
+    figures = torch.empty((len(NAMES), n), dtype=torch.float32, device=stable.device)
+    chosen = torch.empty((2, n), dtype=torch.int64, device=stable.device)
+    block = triton.next_power_of_2(classes)
+    run, block = (_short, block) if block <= LONGEST else (_long, LONGEST // 4)
+    run[(n,)](
+        stable,
+        canary,
+        figures,
+        chosen,
+        stable.stride(0),
+        canary.stride(0),
+        n,
+        classes,
+        top=top,
+        block=block,
+        num_warps=warps or min(max(block // 1024, 1), 16),
+    )
+    of_figures = dict(zip(NAMES, figures, strict=True))
+    return {"first": chosen[0], "other": chosen[1], **of_figures}
+
+
+@triton.jit
+def _short(
+    stable,
+    canary,
+    figures,
+    chosen,
+    stride_s,
+    stride_c,
+    n,
+    classes: tl.constexpr,
+    top: tl.constexpr,
+    block: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    index = tl.arange(0, block)
+    valid = index < classes
+    s = tl.load(stable + row * stride_s + index, mask=valid, other=-float("inf")).to(tl.float32)
+    c = tl.load(canary + row * stride_c + index, mask=valid, other=-float("inf")).to(tl.float32)
+    s1, c1 = tl.max(s, 0), tl.max(c, 0)
+    first = tl.min(tl.where(s == s1, index, block), 0)
+    other = tl.min(tl.where(c == c1, index, block), 0)
+    s2 = tl.max(tl.where(index == first, -float("inf"), s), 0)
+    p, q = tl.exp(s - s1), tl.exp(c - c1)
+    z_s, z_c = tl.sum(p, 0), tl.sum(q, 0)
+    p, q, log_z, shift = p * (1 / z_s), q * (1 / z_c), s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
+    delta = tl.where(s == c, 0.0, c - s)
+    apart = tl.abs(delta)
+    most = tl.max(apart, 0)
+    if most + tl.abs(shift) < NEAR:
+        kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, True)
+    else:
+        kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, False)
+    x, y = (
+        tl.where(valid, tl.maximum(s, LOWEST), -float("inf")),
+        tl.where(valid, tl.maximum(c, LOWEST), -float("inf")),
+    )
+    least_s, least_c = tl.max(x, 0), tl.max(y, 0)
+    for _ in tl.static_range(top - 1):
+        least_s = tl.max(tl.where(x < least_s, x, -float("inf")), 0)
+        least_c = tl.max(tl.where(y < least_c, y, -float("inf")), 0)
+    a, b = (x >= least_s) & valid, (y >= least_c) & valid
+    both = tl.sum((a & b).to(tl.int32), 0)
+    if tl.sum(a.to(tl.int32) + 65536 * b.to(tl.int32), 0) != 65537 * top:  # equal scores: by index
+        for _ in tl.static_range(top):
+            x = tl.where(index == tl.min(tl.where(x == tl.max(x, 0), index, block), 0), -float("inf"), x)
+            y = tl.where(index == tl.min(tl.where(y == tl.max(y, 0), index, block), 0), -float("inf"), y)
+        gone = -float("inf")
+        both = tl.sum(((x == gone) & (y == gone) & valid).to(tl.int32), 0)
+    _keep(
+        figures,
+        chosen,
+        row,
+        n,
+        first,
+        other,
+        s1 - s2,
+        1 - both / top,
+        tl.sum(kl, 0),
+        tl.sum(js, 0),
+        tl.sum(tv, 0),
+        most,
+        tl.sum(apart, 0) / classes,
+        (z_s - z_c) / (z_s * z_c),
+        tl.sum(entropy, 0),
+    )
+
+
+@triton.jit
+def _long(
+    stable,
+    canary,
+    figures,
+    chosen,
+    stride_s,
+    stride_c,
+    n,
+    classes: tl.constexpr,
+    top: tl.constexpr,
+    block: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    stable += row * stride_s
+    canary += row * stride_c
+    most_s, most_c = tl.full((block,), LOWEST, tl.float32), tl.full((block,), LOWEST, tl.float32)
+    sum_s, sum_c = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
+    for start in range(0, classes, block):
+        s, c, _ = _scores(stable, canary, start, classes, block)
+        more_s, more_c = tl.maximum(most_s, s), tl.maximum(most_c, c)
+        sum_s = sum_s * tl.exp(most_s - more_s) + tl.exp(s - more_s)
+        sum_c = sum_c * tl.exp(most_c - more_c) + tl.exp(c - more_c)
+        most_s, most_c = more_s, more_c
+    s1, c1 = tl.max(most_s, 0), tl.max(most_c, 0)
+    z_s, z_c = tl.sum(sum_s * tl.exp(most_s - s1), 0), tl.sum(sum_c * tl.exp(most_c - c1), 0)
+    log_z, shift = s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
+    last_s, at_s = _next(stable, float("inf"), -1, classes, block)
+    last_c, at_c = _next(canary, float("inf"), -1, classes, block)
+    first, other, margin = at_s, at_c, last_s - _next(stable, last_s, at_s, classes, block)[0]
+    for _ in range(top - 1):
+        last_s, at_s = _next(stable, last_s, at_s, classes, block)
+        last_c, at_c = _next(canary, last_c, at_c, classes, block)
+    kl, js, tv = (
+        tl.zeros((block,), tl.float32),
+        tl.zeros((block,), tl.float32),
+        tl.zeros((block,), tl.float32),
+    )
+    most, total = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
+    entropy, both = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.int32)
+    for start in range(0, classes, block):
+        s, c, index = _scores(stable, canary, start, classes, block)
+        p, q = tl.exp(s - s1) * (1 / z_s), tl.exp(c - c1) * (1 / z_c)
+        delta = tl.where(s == c, 0.0, c - s)
+        apart = tl.abs(delta)
+        kl_, js_, tv_, entropy_ = _terms(s, c, delta, p, q, log_z, shift, False)
+        kl, js, tv, entropy = kl + kl_, js + js_, tv + tv_, entropy + entropy_
+        most, total = tl.maximum(most, apart), total + apart
+        x, y = tl.maximum(s, LOWEST), tl.maximum(c, LOWEST)
+        a = (x > last_s) | ((x == last_s) & (index <= at_s))
+        b = (y > last_c) | ((y == last_c) & (index <= at_c))
+        both += (a & b & (index < classes)).to(tl.int32)
+    _keep(
+        figures,
+        chosen,
+        row,
+        n,
+        first,
+        other,
+        margin,
+        1 - tl.sum(both, 0) / top,
+        tl.sum(kl, 0),
+        tl.sum(js, 0),
+        tl.sum(tv, 0),
+        tl.max(most, 0),
+        tl.sum(total, 0) / classes,
+        (z_s - z_c) / (z_s * z_c),
+        tl.sum(entropy, 0),
+    )
+
+
+@triton.jit
+def _scores(stable, canary, start, classes: tl.constexpr, block: tl.constexpr):
+    """One block of both rows, -inf beyond their end, and the classes it has."""
+    index = start + tl.arange(0, block)
+    s = tl.load(stable + index, mask=index < classes, other=-float("inf")).to(tl.float32)
+    c = tl.load(canary + index, mask=index < classes, other=-float("inf")).to(tl.float32)
+    return s, c, index
+
+
+@triton.jit
+def _next(scores, last, at, classes: tl.constexpr, block: tl.constexpr):
+    """The score and class that come after these, highest first and of equal ones the first."""
+    best = tl.full((block,), -float("inf"), tl.float32)
+    where = tl.full((block,), 2147483647, tl.int32)
+    for start in range(0, classes, block):
+        index = start + tl.arange(0, block)
+        x = tl.load(scores + index, mask=index < classes, other=-float("inf")).to(tl.float32)
+        x = tl.where(index < classes, tl.maximum(x, LOWEST), -float("inf"))
+        x = tl.where((x < last) | ((x == last) & (index > at)), x, -float("inf"))
+        where = tl.where(x > best, index, where)  # an equal one in a later block is a later class
+        best = tl.maximum(best, x)
+    highest = tl.max(best, 0)
+    return highest, tl.min(tl.where(best == highest, where, 2147483647), 0)
+
+
+@triton.jit
+def _terms(s, c, delta, p, q, log_z, shift, all_near: tl.constexpr):
+    """Each class's part of KL, JS, TV and difference of entropy; `all_near`: no |d| reaches `NEAR`."""
+    d = delta - shift
+    by_7 = 1 + d * (1 / 7) * (1 + d * (1 / 8))
+    rest = d * d * 0.5 * (1 + d * (1 / 3) * (1 + d * 0.25 * (1 + d * 0.2 * (1 + d * (1 / 6) * by_7))))
+    kl, grown = p * rest, p * (d + rest)  # p (e^d - 1 - d), p (e^d - 1)
+    y2, log_p = d * d * 0.25, s - log_z
+    js = (p + q) * 0.5 * y2 * (0.5 - y2 * (0.25 - y2 * (1 / 9 - y2 * 0.0472222)))
+    entropy = tl.where(p > 0, -(grown * log_p + q * d), 0.0)
+    if not all_near:
+        size = tl.minimum(tl.abs(d), 100.0)
+        near, e = size < NEAR, tl.exp(-size)
+        kl = tl.where(near, kl, tl.where(p > 0, q - p - p * d, q))
+        grown = tl.where(near, grown, q - p)
+        js = tl.where(near, js, (p + q) * 0.5 * (LOG2 - tl.log(1 + e) - size * e / (1 + e)))
+        direct = tl.where(p > 0, p * log_p, 0.0) - tl.where(q > 0, q * (c - log_z - shift), 0.0)
+        entropy = tl.where(near & (p > 0), entropy, direct)
+    return kl, js, tl.abs(grown) * 0.5, entropy
+
+
+@triton.jit
+def _keep(figures, chosen, row, n, first, other, margin, missed, kl, js, tv, most, mean, confidence, entropy):
+    """Writes one request's figures, in the order of `NAMES`."""
+    tl.store(chosen + row, first.to(tl.int64))
+    tl.store(chosen + n + row, other.to(tl.int64))
+    figures += row
+    tl.store(figures, margin)
+    tl.store(figures + n, missed)
+    tl.store(figures + 2 * n, kl)
+    tl.store(figures + 3 * n, js)
+    tl.store(figures + 4 * n, tv)
+    tl.store(figures + 5 * n, most)
+    tl.store(figures + 6 * n, mean)
+    tl.store(figures + 7 * n, confidence)
+    tl.store(figures + 8 * n, entropy)

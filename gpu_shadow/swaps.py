@@ -1,0 +1,201 @@
+"""Are two models' answers one distribution? Permutation tests on kernels, without a loop over permutations.
+
+`pair_swap` is for answers to the same requests: if the models do not differ, each pair might as well be
+the other way round. `two_sample` is for answers to different requests, of which any might have come from
+either. Both ask several widths of a Gaussian kernel at once and take the one that stands out most, which
+the permutations have to match. A p-value says that there is a difference, not that it matters.
+
+All permutations are one matrix product: a column z of 0 and 1 (or of signs s) says who is where, and the
+statistic is z'Kz. For two samples the kernel is centred first, K - a1' - 1a', which is put back into
+the statistics, and makes float32 or two bfloat16 halves enough: what is left is as large as what
+is looked for.
+
+Symbols: n pairs or requests of stable, m of the canary, N = n + m, B permutations beside the one
+observed, W widths.
+
+Reference: Gretton et al. (2012), "A kernel two-sample test"; Schrab et al. (2023), "MMD aggregated
+two-sample test", here with the largest standardised statistic; for p-values Phipson, Smyth (2010).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the kernel, times the median distance of two answers
+SAMPLE = 500  # answers whose median distance is taken
+TILE = 512  # rows of a symmetric matrix that are multiplied at once; the half below them is not read
+SAME = 1e-6  # statistics (null sd) nearer than this are ties, which count against a difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """What a permutation test says: `p`, at least 1 / (permutations + 1), and the largest statistic.
+
+    `statistic` is that of the width which stands out most, in standard deviations of its permutations.
+    """
+
+    p: float
+    statistic: float
+    permutations: int
+
+
+def pair_swap(
+    stable: Tensor,
+    canary: Tensor,
+    *,
+    swaps: int = 999,
+    seed: int = 0,
+    widths: Sequence[float] = WIDTHS,
+) -> Tested:
+    """Whether answers (n, d) to the same n requests differ in distribution.
+
+    Guarantee: p <= a with probability at most a if each pair is as likely the other way round, whatever the
+    requests have in common. The kernel is computed in float64: differences of nearly equal answers count.
+    """
+    _check(stable, canary, least=2)
+    if stable.shape != canary.shape:
+        raise ValueError(f"pairs have one shape, not {tuple(stable.shape)} and {tuple(canary.shape)}")
+    signs = turned(len(stable), swaps, seed, stable.device)
+    return _largest(pair_statistics(stable, canary, signs, widths=widths))
+
+
+def two_sample(
+    stable: Tensor,
+    canary: Tensor,
+    *,
+    permutations: int = 999,
+    seed: int = 0,
+    widths: Sequence[float] = WIDTHS,
+) -> Tested:
+    """Whether answers (n, d) and (m, d) to different requests come from one distribution.
+
+    Guarantee: p <= a with probability at most a if all n + m answers are exchangeable.
+    """
+    _check(stable, canary, least=3)
+    if stable.shape[1] != canary.shape[1]:
+        raise ValueError(
+            f"answers have {stable.shape[1]} and {canary.shape[1]} values: these are other spaces"
+        )
+    chosen = drawn(len(stable), len(canary), permutations, seed, stable.device)
+    return _largest(sample_statistics(stable, canary, chosen, widths=widths))
+
+
+def pair_statistics(
+    stable: Tensor, canary: Tensor, signs: Tensor, *, widths: Sequence[float] = WIDTHS
+) -> Tensor:
+    """Squared MMD (W, B + 1) of pairs (n, d), turned round where `signs` (n, B + 1) are -1; biased."""
+    n = len(stable)
+    x, y = stable.double(), canary.double()
+    squared = _squared(torch.cat([x, y]))
+    some = torch.arange(min(n, SAMPLE // 2))
+    unit = _median(squared, torch.cat([some, n + some]))
+    found = []
+    for width in widths:
+        k = torch.exp(squared / (-2 * width * width * unit))
+        a = k[:n, :n] + k[n:, n:] - k[:n, n:] - k[n:, :n]
+        found.append(quadratic(a, signs) / n**2)
+    return torch.stack(found)
+
+
+def sample_statistics(
+    stable: Tensor, canary: Tensor, chosen: Tensor, *, widths: Sequence[float] = WIDTHS
+) -> Tensor:
+    """Squared MMD (W, B + 1) of samples; column b takes as stable's those where `chosen` (N, B + 1) is 1.
+
+    Unbiased. With r = K1 the kernel's row sums, S their sum, q = z'Kz:
+    q / (n (n - 1)) + (S - 2 r'z + q) / (m (m - 1)) - 2 (r'z - q) / (n m), K without its diagonal.
+    """
+    n, m = len(stable), len(canary)
+    total = n + m
+    answers, z = torch.cat([stable, canary]).double(), chosen.double()
+    squared = _squared((answers - answers.mean(0)).float())
+    unit = _median(squared, torch.randperm(total, generator=torch.Generator().manual_seed(total))[:SAMPLE])
+    alpha = 1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)
+    beta = 2 / (m * (m - 1)) + 2 / (n * m)
+    found = []
+    for width in widths:
+        k = torch.exp(squared / (-2 * width * width * unit)).fill_diagonal_(0)
+        rows = k.sum(1, dtype=torch.float64)
+        off = (rows / total - rows.sum() / (2 * total**2)).float()
+        k -= off[:, None]
+        k -= off[None, :]
+        q = quadratic(k, chosen) + 2 * n * (off.double() @ z)
+        found.append(alpha * q - beta * (rows @ z) + rows.sum() / (m * (m - 1)))
+    return torch.stack(found)
+
+
+def quadratic(matrix: Tensor, columns: Tensor) -> Tensor:
+    """The products z'Mz (B,) in float64: M (n, n) symmetric, columns z (n, B) of small whole numbers."""
+    if matrix.is_cuda:
+        return _halved(matrix, columns)
+    matrix, columns = matrix.float(), columns.float()
+    total = torch.zeros(columns.shape[1], dtype=torch.float64)
+    for start in range(0, len(matrix), TILE):
+        stop = start + TILE
+        here, own = columns[start:stop], matrix[start:stop, start:stop]
+        total += (here * (own @ here)).sum(0, dtype=torch.float64)
+        if stop < len(matrix):
+            rest = matrix[start:stop, stop:] @ columns[stop:]
+            total += 2 * (here * rest).sum(0, dtype=torch.float64)
+    return total
+
+
+def _halved(matrix: Tensor, columns: Tensor) -> Tensor:
+    """On tensor cores: bfloat16 holds the columns exactly, and the matrix as the sum of two to 2^-17."""
+    high = matrix.bfloat16()
+    low = (matrix - high).bfloat16()
+    z = columns.bfloat16()
+    moved = torch.mm(high, z, out_dtype=torch.float32) + torch.mm(low, z, out_dtype=torch.float32)
+    return (moved * z).sum(0, dtype=torch.float64)
+
+
+def _squared(x: Tensor) -> Tensor:
+    """Squared distances (n, n)."""
+    size = x.square().sum(1)
+    return torch.addmm(size[:, None] + size, x, x.T, alpha=-2).clamp_(min=0)
+
+
+def _median(squared: Tensor, some: Tensor) -> Tensor:
+    """The median squared distance of `some` answers, chosen without regard to whose they are; 1 if 0."""
+    some = some.to(squared.device)
+    middle = squared[some][:, some].median()
+    return torch.where(middle > 0, middle, 1.0)
+
+
+def _largest(statistics: Tensor) -> Tested:
+    """By the largest statistic over widths, each in its own standard deviations over all columns."""
+    spread = statistics.std(1, keepdim=True)
+    standard = (statistics - statistics.mean(1, keepdim=True)) / spread.clamp(min=1e-300)
+    largest = standard.amax(0)
+    as_large = int((largest[1:] >= largest[0] - SAME).sum())
+    b = len(largest) - 1
+    return Tested(p=(1 + as_large) / (1 + b), statistic=float(largest[0]), permutations=b)
+
+
+@lru_cache(maxsize=4)
+def turned(n: int, swaps: int, seed: int, device: torch.device) -> Tensor:
+    """Signs (n, B + 1), the first column all 1: as observed."""
+    chance = torch.Generator(device).manual_seed(seed)
+    signs = 2.0 * torch.randint(0, 2, (n, swaps + 1), generator=chance, device=device) - 1
+    signs[:, 0] = 1
+    return signs
+
+
+@lru_cache(maxsize=4)
+def drawn(n: int, m: int, permutations: int, seed: int, device: torch.device) -> Tensor:
+    """Columns (N, B + 1) with n ones each, the first column those of stable."""
+    chance = torch.Generator(device).manual_seed(seed)
+    order = torch.rand((permutations + 1, n + m), generator=chance, device=device).argsort(1)
+    order[0] = torch.arange(n + m, device=device)
+    return (order < n).float().T.contiguous()
+
+
+def _check(stable: Tensor, canary: Tensor, *, least: int) -> None:
+    for name, each in (("stable's", stable), ("the canary's", canary)):
+        if each.dim() != 2 or len(each) < least or not each.shape[1]:
+            raise ValueError(f"{name} answers have the shape {tuple(each.shape)}; give (n, d), n >= {least}")
+        if not bool(torch.isfinite(each).all()):
+            raise ValueError(f"{name} answers are not finite: leave such requests out")
