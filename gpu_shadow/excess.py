@@ -28,7 +28,7 @@ Counts = tuple[tuple[float, int], ...]
 STAKES = np.array([0.97, 0.34, *0.97 * 0.5 ** np.arange(1.0, 16.0)])
 TO_PASS = np.array([0.25, 0.55, *[0.2 / 15] * 15])
 TO_FAIL = np.full(len(STAKES), 1 / len(STAKES))
-HALVINGS = 60  # of an interval's end: to the last digit of a float
+HALVINGS = 40  # of an interval's end: to 1e-12
 
 
 def excess_interval(answers: Answers, *, fail: float, beta: float) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the kernel, times the median distance of two answers
 SAMPLE = 500  # answers whose median distance is taken
-TILE = 512  # rows of a symmetric matrix that are multiplied at once; the half below them is not read
+TILE = 256  # rows of a symmetric matrix that are multiplied at once; the half below them is not read
 SAME = 1e-6  # statistics (null sd) nearer than this are ties, which count against a difference
 
 
@@ -135,11 +135,11 @@ def quadratic(matrix: Tensor, columns: Tensor) -> Tensor:
     total = torch.zeros(columns.shape[1], dtype=torch.float64)
     for start in range(0, len(matrix), TILE):
         stop = start + TILE
-        here, own = columns[start:stop], matrix[start:stop, start:stop]
-        total += (here * (own @ here)).sum(0, dtype=torch.float64)
+        here = columns[start:stop]
+        moved = matrix[start:stop, start:stop] @ here
         if stop < len(matrix):
-            rest = matrix[start:stop, stop:] @ columns[stop:]
-            total += 2 * (here * rest).sum(0, dtype=torch.float64)
+            moved.addmm_(matrix[start:stop, stop:], columns[stop:], alpha=2)
+        total += (here * moved).sum(0)
     return total
 
 
@@ -187,9 +187,12 @@ def turned(n: int, swaps: int, seed: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=4)
 def drawn(n: int, m: int, permutations: int, seed: int, device: torch.device) -> Tensor:
     """Columns (N, B + 1) with n ones each, the first column those of stable."""
-    chance = torch.Generator(device).manual_seed(seed)
-    order = torch.rand((permutations + 1, n + m), generator=chance, device=device).argsort(1)
-    order[0] = torch.arange(n + m, device=device)
+    chance, total = torch.Generator(device).manual_seed(seed), n + m
+    if device.type == "cpu":
+        order = torch.stack([torch.randperm(total, generator=chance) for _ in range(permutations + 1)])
+    else:
+        order = torch.rand((permutations + 1, total), generator=chance, device=device).argsort(1)
+    order[0] = torch.arange(total, device=device)
     return (order < n).float().T.contiguous()
 
 
