@@ -334,7 +334,7 @@ def _operate(settings: Settings) -> None:
 @click.pass_context
 def scenario(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Play stories in which canaries fail (run FILE...)."""
-    _of_scenarios("scenario", context, arguments)
+    _lent("scenarios", "lab", "scenario", context, arguments)
 
 
 @serin.command(
@@ -345,15 +345,26 @@ def scenario(context: click.Context, arguments: tuple[str, ...]) -> None:
 @click.pass_context
 def simulate(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run a story many times: how often is a canary rolled back, and how fast?"""
-    _of_scenarios("simulate", context, arguments)
+    _lent("scenarios", "lab", "simulate", context, arguments)
 
 
-def _of_scenarios(name: str, context: click.Context, arguments: Sequence[str]) -> NoReturn:
-    """A command that the package `scenarios` has; the controller's image does without it."""
+@serin.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def shadow(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Compare a canary's recorded answers with stable's (compare STABLE CANARY)."""
+    _lent("gpu_shadow", "gpu", "shadow", context, arguments)
+
+
+def _lent(package: str, extra: str, name: str, context: click.Context, arguments: Sequence[str]) -> NoReturn:
+    """A command that another package has; the controller does without that."""
     try:
-        found = getattr(importlib.import_module("scenarios.cli"), name)
+        found = getattr(importlib.import_module(f"{package}.cli"), name)
     except ModuleNotFoundError as error:
         raise Failed(
-            f"serin {name} needs {error.name}, which is not installed: pip install 'serin[lab]'"
+            f"serin {name} needs {error.name}, which is not installed: pip install 'serin[{extra}]'"
         ) from None
     sys.exit(found.main(list(arguments), prog_name=f"{program(context)} {name}"))

@@ -1,4 +1,4 @@
-"""`python -m gpu_shadow.bench`: what is promised of shadow replay, measured; each a ratio of one run.
+"""`python -m gpu_shadow.bench`: what is promised of shadow replay, measured, each as a ratio of one run.
 
 On a GPU as well, where there is one: `--gpu` measures that alone, `--cpu` the rest alone.
 """

@@ -107,7 +107,10 @@ def _flips(seed: int) -> Iterator[Row]:
 def _null(seed: int) -> Iterator[Row]:
     """On the margin itself, the worst there is: 50 looks at 100 requests each, stable flips in 1 % itself."""
     chance, margins = np.random.default_rng(seed), Margins()
-    sides = {"Fail": (False, margins.alpha, margins.alpha * OF_ALL), "Pass": (True, *[margins.beta] * 2)}
+    sides = {
+        "Fail": (False, margins.alpha, margins.alpha * OF_ALL),
+        "Pass": (True, margins.beta, margins.beta),
+    }
     for name, (passing, promised, error) in sides.items():
         wrong = 0
         for _ in range(RUNS):
@@ -141,7 +144,7 @@ def _same_artifact(seed: int) -> Iterator[Row]:
 @torch.no_grad()
 def _answered(model: nn.Module, asked: Tensor, size: int) -> Tensor:
     order = torch.randperm(len(asked))
-    answers = torch.cat([model(some) for some in asked[order].split(size)])
+    answers = torch.cat([model(some) for some in torch.split(asked[order], size)])
     return answers[order.argsort()]
 
 

@@ -1,0 +1,197 @@
+"""Recorded answers of two models from files, compared for a person at a desk.
+
+Files are safetensors, which hold numbers and nothing that could run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gpu_shadow.compare import Finding, Margins, compare, decide
+from gpu_shadow.finding import Difference, Share
+from gpu_shadow.swaps import Tested, pair_swap
+
+SCHEMA = "serin.dev/shadow-finding/v1"
+PICKLES = (
+    b"PK\x03\x04",
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+)  # torch.save's zip, pickle 2 to 5
+SAVE = "safetensors.torch.save_file({'output': answers}, path) writes one that can be read"
+MOST_PAIRS = 2000  # that are swapped: it takes a second, and what more could find is too small to matter
+SHOWN = 5  # of the most different requests
+
+
+class BadFile(ValueError):
+    """A file that answers cannot be read from; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """The answers (n, ...) of one file, and the slices that the requests belong to, if it says so."""
+
+    output: Tensor
+    slices: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What is said of two files: the finding, what it was held to, whether the answers differ at all."""
+
+    finding: Finding
+    margins: Margins
+    swapped: Tested | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the form is documented in docs/shadow.md."""
+        swapped = self.swapped
+        return {
+            "schema": SCHEMA,
+            "task": self.margins.task,
+            "maxFlips": self.margins.max_flips,
+            "alpha": self.margins.alpha,
+            "beta": self.margins.beta,
+            **self.finding.to_json(),
+            "pairSwap": None if swapped is None else {"p": swapped.p, "permutations": swapped.permutations},
+        }
+
+
+def compared(
+    stable: Path, canary: Path, again: Path | None, *, margins: Margins, tolerance: float, probabilities: bool
+) -> Said:
+    """What the files say, row i of each being the same request. Raises `BadFile`."""
+    of_stable, of_canary = read(stable), read(canary).output
+    of_again = None if again is None else read(again).output
+    for path, each in ((canary, of_canary), (again, of_again)):
+        if each is not None:
+            _match(stable, of_stable.output, path, each)
+    if not len(of_canary):
+        raise BadFile(f"{stable}: output has no rows: there is nothing to compare")
+    ids = [f"row {place}" for place in range(len(of_canary))]
+    try:
+        found = compare(
+            of_stable.output,
+            of_again,
+            of_canary,
+            ids,
+            slices=of_stable.slices,
+            task=margins.task,
+            tolerance=tolerance,
+            probabilities=probabilities,
+        )
+    except ValueError as error:
+        raise BadFile(f"{stable}: {error}") from None
+    return Said(
+        finding=decide(found, margins), margins=margins, swapped=_swapped(of_stable.output, of_canary)
+    )
+
+
+def read(path: Path) -> Recorded:
+    """What the file holds: a tensor `output`, and maybe `slice`, whole numbers (n,). Raises `BadFile`."""
+    if not path.is_file():
+        raise BadFile(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+        if beginning.startswith(PICKLES):
+            raise BadFile(f"{path}: is a pickle, and loading one can run any program; {SAVE}")
+        with safe_open(path, framework="pt", device="cpu") as tensors:
+            held = set(tensors.keys())
+            found = {name: tensors.get_tensor(name) for name in held & {"output", "slice"}}
+    except (SafetensorError, OSError) as error:
+        raise BadFile(f"{path}: cannot be read as safetensors ({error}); {SAVE}") from None
+    if "output" not in found:
+        others = ", ".join(sorted(held)[:10]) or "nothing"
+        raise BadFile(f"{path}: holds {others}, but no tensor output; {SAVE}")
+    output = found["output"]
+    if not output.dim():
+        raise BadFile(f"{path}: output is a single number; give a row for each request")
+    if output.is_floating_point() and output.itemsize == 1:
+        output = output.float()  # 8 bits are for keeping, not for computing
+    return Recorded(output, _labels(path, found.get("slice"), len(output)))
+
+
+def told(said: Said) -> Iterator[str]:
+    """The finding as lines for people."""
+    finding = said.finding
+    yield f"{finding.to_json()['verdict']}: {finding.why[0]}"
+    yield from (f"  {each}" for each in finding.why[1:])
+    if finding.overall is not None:
+        yield ""
+        yield from _shares(finding)
+    if said.swapped is not None:
+        yield f"Any difference at all, of whatever kind: p = {said.swapped.p:.3g} (pair-swap test)."
+    if finding.differences:
+        yield ""
+        yield from _table(finding.differences)
+    if finding.worst:
+        yield ""
+        most = ", ".join(name for _, name in finding.worst[:SHOWN])
+        yield f"Most different: {most}."
+
+
+def _match(stable: Path, of_stable: Tensor, path: Path | None, output: Tensor) -> None:
+    if output.shape != of_stable.shape:
+        shapes = f"{tuple(output.shape)}, {stable}'s {tuple(of_stable.shape)}"
+        raise BadFile(f"{path}: output is {shapes}; row i of both has to be the answer to the same request")
+    if output.is_floating_point() != of_stable.is_floating_point():
+        kinds = f"{_kind(output)}, {stable}'s {_kind(of_stable)}"
+        raise BadFile(f"{path}: output is {kinds}; scores cannot be compared with whole numbers")
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _labels(path: Path, labels: Tensor | None, n: int) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
+        form = f"{_kind(labels)} {tuple(labels.shape)}"
+        raise BadFile(f"{path}: slice is {form}; give a whole number for each of the {n} requests")
+    return tuple(map(str, labels.tolist()))
+
+
+def _swapped(stable: Tensor, canary: Tensor) -> Tested | None:
+    """Of at most `MOST_PAIRS` requests, drawn by a fixed seed; None where there are no two to swap."""
+    x, y = (each.reshape(len(each), -1) for each in (stable, canary))
+    drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MOST_PAIRS]
+    x, y = x[drawn].double(), y[drawn].double()
+    sound = (torch.isfinite(x) & torch.isfinite(y)).all(1)
+    return pair_swap(x[sound], y[sound]) if sound.sum() > 1 and x.shape[1] else None
+
+
+def _shares(finding: Finding) -> Iterator[str]:
+    overall = finding.overall
+    if overall is None:
+        return
+    flips = f"{overall.flips:.3%} of {overall.requests} answers differ"
+    noise = "" if overall.floor is None else f", {overall.floor:.3%} of stable's own second answers"
+    clear = "" if finding.clear is None else f"; {finding.clear:.3%} where stable's answer was clear"
+    yield f"{flips}{noise}{clear}."
+    yield from (_slice(each) for each in finding.slices)
+
+
+def _slice(each: Share) -> str:
+    low, high = each.interval
+    name = f"Slice {each.label}" if each.label else "All other slices"
+    return f"{name}: {each.flips:.3%} of {each.requests}; beyond the noise {low:.3%} to {high:.3%}."
+
+
+def _table(differences: tuple[Difference, ...]) -> Iterator[str]:
+    rows: list[tuple[str, ...]] = [("figure", "mean", "from", "to", "median", "99 %", "largest", "x noise")]
+    for each in differences:
+        figures = (each.mean, *each.interval, each.median, each.p99, each.largest)
+        noise = "-" if each.ratio is None else f"{each.ratio:.3g}"
+        rows.append((each.name, *(f"{one:.3g}" for one in figures), noise))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
+        yield "  ".join((row[0].ljust(widths[0]), *cells))
