@@ -26,6 +26,7 @@ LIMITS = {
     "tv": (0.0, 1.0),
     "js": (0.0, log(2) * (1 + 1e-6)),  # with what rounding may add
     "confidence": (-1.0, 1.0),
+    "relative": (0.0, 2.0),
     "cosine_distance": (0.0, 2.0 * (1 + 1e-6)),
 }
 

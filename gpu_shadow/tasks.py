@@ -26,6 +26,16 @@ class Pairs:
     clear: Tensor | None = None
     turned: tuple[Tensor, Tensor] | None = None
 
+    def first(self) -> "Pairs":
+        """Of the first request alone."""
+        return Pairs(
+            differ=self.differ[:1],
+            apart=self.apart[:1],
+            figures={name: each[:1] for name, each in self.figures.items()},
+            clear=None if self.clear is None else self.clear[:1],
+            turned=None if self.turned is None else (self.turned[0][:1], self.turned[1][:1]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -55,16 +65,12 @@ def classification(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
 def regression(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
     """They differ if a value is further from stable's than `tolerance` times stable's."""
     s, c = stable.double(), other.double()
-    off, size = c - s, s.abs()
-    relative = torch.where(off == 0, 0.0, off.abs() / size)
+    off = (c - s).abs()
+    relative = torch.where(off == 0, 0.0, off / torch.maximum(s.abs(), c.abs()))
     return Pairs(
-        differ=(off.abs() > asked.tolerance * size).any(-1),
-        apart=(off.abs() / (off.abs() + size).clamp(min=TINY)).amax(-1),
-        figures={
-            "difference": off.mean(-1),
-            "max_delta": off.abs().amax(-1),
-            "relative": relative.amax(-1),
-        },
+        differ=(off > asked.tolerance * s.abs()).any(-1),
+        apart=relative.amax(-1) / 2,
+        figures={"difference": (c - s).mean(-1), "max_delta": off.amax(-1), "relative": relative.amax(-1)},
     )
 
 
