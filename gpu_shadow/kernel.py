@@ -15,9 +15,12 @@ from torch import Tensor
 
 LONGEST = 16384  # classes of a row pair that registers hold, with 16 warps
 NAMES = ("margin", "missed", "kl", "js", "tv", "max_delta", "mean_delta", "confidence", "entropy")
-LOWEST = tl.constexpr(-3.4028234e38)  # below all scores but -inf
+GROUPS = 128  # of a row's classes: its highest are in different ones, mostly, and then they are their maxima
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # in place of -inf, so that no difference is NaN
 LOG2 = tl.constexpr(0.6931471805599453)
+LOG2E = tl.constexpr(1.4426950408889634)
 NEAR = tl.constexpr(0.5)  # of |d|: there the series below are exact to 1e-6
+NONE = tl.constexpr(2147483647)
 
 
 def paired(stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None) -> dict[str, Tensor]:
@@ -42,6 +45,7 @@ def paired(stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None
         classes,
         top=top,
         block=block,
+        groups=min(block, GROUPS),
         num_warps=warps or min(max(block // 1024, 1), 16),
     )
     of_figures = dict(zip(NAMES, figures, strict=True))
@@ -60,42 +64,41 @@ def _short(
     classes: tl.constexpr,
     top: tl.constexpr,
     block: tl.constexpr,
+    groups: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    index = tl.arange(0, block)
+    index = tl.arange(0, groups)[:, None] + groups * tl.arange(0, block // groups)[None, :]
     valid = index < classes
-    s = tl.load(stable + row * stride_s + index, mask=valid, other=-float("inf")).to(tl.float32)
-    c = tl.load(canary + row * stride_c + index, mask=valid, other=-float("inf")).to(tl.float32)
-    s1, c1 = tl.max(s, 0), tl.max(c, 0)
-    first = tl.min(tl.where(s == s1, index, block), 0)
-    other = tl.min(tl.where(c == c1, index, block), 0)
-    s2 = tl.max(tl.where(index == first, -float("inf"), s), 0)
-    p, q = tl.exp(s - s1), tl.exp(c - c1)
-    z_s, z_c = tl.sum(p, 0), tl.sum(q, 0)
-    p, q, log_z, shift = p * (1 / z_s), q * (1 / z_c), s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
-    delta = tl.where(s == c, 0.0, c - s)
-    apart = tl.abs(delta)
-    most = tl.max(apart, 0)
+    s = tl.load(stable + row * stride_s + index, mask=valid, other=LOWEST).to(tl.float32)
+    c = tl.load(canary + row * stride_c + index, mask=valid, other=LOWEST).to(tl.float32)
+    s, c = tl.maximum(s, LOWEST), tl.maximum(c, LOWEST)
+    most_s, most_c = tl.max(s, 1), tl.max(c, 1)
+    s1, c1 = tl.max(most_s), tl.max(most_c)
+    first = tl.min(tl.where(s == s1, index, NONE))
+    other = tl.min(tl.where(c == c1, index, NONE))
+    s2 = tl.max(tl.where(index == first, LOWEST, s))
+    p, q = tl.exp2(s * LOG2E - s1 * LOG2E), tl.exp2(c * LOG2E - c1 * LOG2E)
+    z_s, z_c = tl.sum(p), tl.sum(q)
+    log_z, shift = s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
+    p, q, delta = p * (1 / z_s), q * (1 / z_c), c - s
+    most, total = tl.max(tl.abs(delta)), tl.sum(tl.abs(delta))
     if most + tl.abs(shift) < NEAR:
         kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, True)
     else:
         kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, False)
-    x, y = (
-        tl.where(valid, tl.maximum(s, LOWEST), -float("inf")),
-        tl.where(valid, tl.maximum(c, LOWEST), -float("inf")),
-    )
-    least_s, least_c = tl.max(x, 0), tl.max(y, 0)
+    kl, js, tv, entropy = tl.sum(kl), tl.sum(js), tl.sum(tv), tl.sum(entropy)
+    least_s, least_c = s1, c1
     for _ in tl.static_range(top - 1):
-        least_s = tl.max(tl.where(x < least_s, x, -float("inf")), 0)
-        least_c = tl.max(tl.where(y < least_c, y, -float("inf")), 0)
-    a, b = (x >= least_s) & valid, (y >= least_c) & valid
-    both = tl.sum((a & b).to(tl.int32), 0)
-    if tl.sum(a.to(tl.int32) + 65536 * b.to(tl.int32), 0) != 65537 * top:  # equal scores: by index
-        for _ in tl.static_range(top):
-            x = tl.where(index == tl.min(tl.where(x == tl.max(x, 0), index, block), 0), -float("inf"), x)
-            y = tl.where(index == tl.min(tl.where(y == tl.max(y, 0), index, block), 0), -float("inf"), y)
-        gone = -float("inf")
-        both = tl.sum(((x == gone) & (y == gone) & valid).to(tl.int32), 0)
+        least_s = tl.max(tl.where(most_s < least_s, most_s, LOWEST))
+        least_c = tl.max(tl.where(most_c < least_c, most_c, LOWEST))
+    a, b = s >= least_s, c >= least_c
+    both = tl.sum((a & b).to(tl.int32))
+    if tl.sum(a.to(tl.int32) + 65536 * b.to(tl.int32)) != 65537 * top:  # two in one group, or equal scores
+        least_s, at_s = _cut(tl.where(valid, s, -float("inf")), index, top)
+        least_c, at_c = _cut(tl.where(valid, c, -float("inf")), index, top)
+        a = (s > least_s) | ((s == least_s) & (index <= at_s))
+        b = (c > least_c) | ((c == least_c) & (index <= at_c))
+        both = tl.sum((a & b).to(tl.int32))
     _keep(
         figures,
         chosen,
@@ -105,14 +108,30 @@ def _short(
         other,
         s1 - s2,
         1 - both / top,
-        tl.sum(kl, 0),
-        tl.sum(js, 0),
-        tl.sum(tv, 0),
+        kl,
+        js,
+        tv,
         most,
-        tl.sum(apart, 0) / classes,
+        total / classes,
         (z_s - z_c) / (z_s * z_c),
-        tl.sum(entropy, 0),
+        entropy,
     )
+
+
+@triton.jit
+def _cut(x, index, top: tl.constexpr):
+    """The last of the `top` highest: its score, and its class among equal ones."""
+    last = tl.max(x)
+    n = tl.sum((x >= last).to(tl.int32))
+    while n < top:
+        last = tl.max(tl.where(x < last, x, -float("inf")))
+        n = tl.sum((x >= last).to(tl.int32))
+    left = top - tl.sum((x > last).to(tl.int32))
+    at = tl.full((), -1, tl.int32)
+    while left > 0:
+        at = tl.min(tl.where((x == last) & (index > at), index, NONE))
+        left -= 1
+    return last, at
 
 
 @triton.jit
@@ -127,6 +146,7 @@ def _long(
     classes: tl.constexpr,
     top: tl.constexpr,
     block: tl.constexpr,
+    groups: tl.constexpr,  # noqa: ARG001 - of `_short`
 ):
     row = tl.program_id(0).to(tl.int64)
     stable += row * stride_s
@@ -157,15 +177,12 @@ def _long(
     entropy, both = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.int32)
     for start in range(0, classes, block):
         s, c, index = _scores(stable, canary, start, classes, block)
-        p, q = tl.exp(s - s1) * (1 / z_s), tl.exp(c - c1) * (1 / z_c)
-        delta = tl.where(s == c, 0.0, c - s)
-        apart = tl.abs(delta)
+        p, q, delta = tl.exp(s - s1) * (1 / z_s), tl.exp(c - c1) * (1 / z_c), c - s
         kl_, js_, tv_, entropy_ = _terms(s, c, delta, p, q, log_z, shift, False)
         kl, js, tv, entropy = kl + kl_, js + js_, tv + tv_, entropy + entropy_
-        most, total = tl.maximum(most, apart), total + apart
-        x, y = tl.maximum(s, LOWEST), tl.maximum(c, LOWEST)
-        a = (x > last_s) | ((x == last_s) & (index <= at_s))
-        b = (y > last_c) | ((y == last_c) & (index <= at_c))
+        most, total = tl.maximum(most, tl.abs(delta)), total + tl.abs(delta)
+        a = (s > last_s) | ((s == last_s) & (index <= at_s))
+        b = (c > last_c) | ((c == last_c) & (index <= at_c))
         both += (a & b & (index < classes)).to(tl.int32)
     _keep(
         figures,
@@ -188,18 +205,18 @@ def _long(
 
 @triton.jit
 def _scores(stable, canary, start, classes: tl.constexpr, block: tl.constexpr):
-    """One block of both rows, -inf beyond their end, and the classes it has."""
+    """One block of both rows, `LOWEST` beyond their end, and the classes it has."""
     index = start + tl.arange(0, block)
-    s = tl.load(stable + index, mask=index < classes, other=-float("inf")).to(tl.float32)
-    c = tl.load(canary + index, mask=index < classes, other=-float("inf")).to(tl.float32)
-    return s, c, index
+    s = tl.load(stable + index, mask=index < classes, other=LOWEST).to(tl.float32)
+    c = tl.load(canary + index, mask=index < classes, other=LOWEST).to(tl.float32)
+    return tl.maximum(s, LOWEST), tl.maximum(c, LOWEST), index
 
 
 @triton.jit
 def _next(scores, last, at, classes: tl.constexpr, block: tl.constexpr):
     """The score and class that come after these, highest first and of equal ones the first."""
     best = tl.full((block,), -float("inf"), tl.float32)
-    where = tl.full((block,), 2147483647, tl.int32)
+    where = tl.full((block,), NONE, tl.int32)
     for start in range(0, classes, block):
         index = start + tl.arange(0, block)
         x = tl.load(scores + index, mask=index < classes, other=-float("inf")).to(tl.float32)
@@ -208,27 +225,34 @@ def _next(scores, last, at, classes: tl.constexpr, block: tl.constexpr):
         where = tl.where(x > best, index, where)  # an equal one in a later block is a later class
         best = tl.maximum(best, x)
     highest = tl.max(best, 0)
-    return highest, tl.min(tl.where(best == highest, where, 2147483647), 0)
+    return highest, tl.min(tl.where(best == highest, where, NONE), 0)
 
 
 @triton.jit
 def _terms(s, c, delta, p, q, log_z, shift, all_near: tl.constexpr):
     """Each class's part of KL, JS, TV and difference of entropy; `all_near`: no |d| reaches `NEAR`."""
-    d = delta - shift
-    by_7 = 1 + d * (1 / 7) * (1 + d * (1 / 8))
-    rest = d * d * 0.5 * (1 + d * (1 / 3) * (1 + d * 0.25 * (1 + d * 0.2 * (1 + d * (1 / 6) * by_7))))
-    kl, grown = p * rest, p * (d + rest)  # p (e^d - 1 - d), p (e^d - 1)
-    y2, log_p = d * d * 0.25, s - log_z
-    js = (p + q) * 0.5 * y2 * (0.5 - y2 * (0.25 - y2 * (1 / 9 - y2 * 0.0472222)))
-    entropy = tl.where(p > 0, -(grown * log_p + q * d), 0.0)
+    d, log_p = delta - shift, s - log_z
     if not all_near:
-        size = tl.minimum(tl.abs(d), 100.0)
-        near, e = size < NEAR, tl.exp(-size)
-        kl = tl.where(near, kl, tl.where(p > 0, q - p - p * d, q))
+        d = tl.minimum(tl.maximum(d, LOWEST), -LOWEST)
+    d2, m = d * d, (p + q) * 0.5
+    rest = 1 / 24 + d * (1 / 120 + d * (1 / 720 + d * (1 / 5040 + d * (1 / 40320))))
+    rest = d2 * (0.5 + d * (1 / 6 + d * rest))  # e^d - 1 - d
+    kl, grown = p * rest, p * (d + rest)
+    js = (
+        m * d2 * (0.125 - d2 * (1 / 64 - d2 * (1 / 576 - d2 * 1.8446e-4)))
+    )  # m (y tanh y - log cosh y), y = d/2
+    entropy = -(grown * log_p + q * d)
+    if not all_near:
+        size = tl.abs(d)
+        near, e = size < NEAR, tl.exp2(-size * LOG2E)
+        over = e / ((1 + e) * (2 + e))
+        u = over * (1 + e)
+        u2 = u * u
+        log_1e = u * (2 + u2 * (2 / 3 + u2 * (2 / 5 + u2 * (2 / 7 + u2 * (2 / 9)))))  # log(1 + e)
+        kl = tl.where(near, kl, q - p - p * d)
         grown = tl.where(near, grown, q - p)
-        js = tl.where(near, js, (p + q) * 0.5 * (LOG2 - tl.log(1 + e) - size * e / (1 + e)))
-        direct = tl.where(p > 0, p * log_p, 0.0) - tl.where(q > 0, q * (c - log_z - shift), 0.0)
-        entropy = tl.where(near & (p > 0), entropy, direct)
+        js = tl.where(near, js, m * (LOG2 - log_1e - tl.minimum(size, 200.0) * over * (2 + e)))
+        entropy = tl.where(near, entropy, p * log_p - q * (c - log_z - shift))
     return kl, js, tl.abs(grown) * 0.5, entropy
 
 

@@ -22,7 +22,7 @@ WORST = 20  # requests that are remembered by id
 MOST_SLICES = 50
 REST = ""  # the slice of all labels beyond those
 FINE = 8  # buckets for each doubling of a figure: a quantile is at most 2^(1/8) too high, 9 %
-LARGEST = 1e100  # figures are cut off there, so that squares stay finite
+LARGEST = 3.4028234663852886e38  # figures are cut off there: float32's largest, whose square is finite
 ZERO = -(2**20)  # the bucket of 0
 NUMBER = re.compile(r"-?[0-9]{1,1200}/[0-9]{1,1200}")
 
