@@ -28,7 +28,8 @@ Counts = tuple[tuple[float, int], ...]
 STAKES = np.array([0.97, 0.34, *0.97 * 0.5 ** np.arange(1.0, 16.0)])
 TO_PASS = np.array([0.25, 0.55, *[0.2 / 15] * 15])
 TO_FAIL = np.full(len(STAKES), 1 / len(STAKES))
-HALVINGS = 40  # of an interval's end: to 1e-12
+WITHIN = np.arange(1, 32) / 32  # of what is left to search, tried at once
+CUTS = 8  # of an interval's end to a 32nd: to 1e-12
 
 
 def excess_interval(answers: Answers, *, fail: float, beta: float) -> tuple[float, float]:
@@ -50,8 +51,9 @@ def log_e(answers: Answers, excess: float, *, passing: bool = False) -> float:
     least = -1.0 if answers.twice else 0.0
     mu = (excess - least) / (1 - least)
     if passing:
-        return _capital(tuple((1 - x, n) for x, n in _values(answers)), 1 - mu, TO_PASS)
-    return _capital(_values(answers), mu, TO_FAIL)
+        turned = tuple((1 - x, n) for x, n in _values(answers))
+        return float(_capital(turned, np.asarray(1 - mu), TO_PASS))
+    return float(_capital(_values(answers), np.asarray(mu), TO_FAIL))
 
 
 def _values(answers: Answers) -> Counts:
@@ -61,24 +63,23 @@ def _values(answers: Answers) -> Counts:
     return (1.0, answers.once_canary), (0.0, answers.once_same)
 
 
-def _capital(values: Counts, mu: float, weights: Floats) -> float:
-    """Log of what a unit has become that bets on more than `mu`, over all stakes.
+def _capital(values: Counts, mu: Floats, weights: Floats) -> Floats:
+    """Log of what a unit has become that bets on more than `mu` (...), over all stakes.
 
     A stake b multiplies its part by 1 - b + b x / mu with each request.
     """
-    won = np.zeros(len(STAKES))
-    for x, n in values:
-        won += n * np.log1p(STAKES * (x / mu - 1))
-    return float(log_sum(won, weights))
+    won = sum(n * np.log1p(STAKES * (x / mu[..., None] - 1)) for x, n in values)
+    return log_sum(np.asarray(won), weights)
 
 
 def _contradicted(values: Counts, *, weights: Floats, error: float) -> float:
     """The largest mean below which all are contradicted; 0 where none is."""
     bad, good = 0.0, sum(x * n for x, n in values) / sum(n for _, n in values)
-    for _ in range(HALVINGS):
-        middle = (bad + good) / 2
-        if middle > 0 and _capital(values, middle, weights) >= log(1 / error):
-            bad = middle
-        else:
-            good = middle
+    if good == 0:
+        return 0.0
+    for _ in range(CUTS):
+        between = bad + (good - bad) * WITHIN
+        lost = int((_capital(values, between, weights) >= log(1 / error)).sum())
+        ends = (bad, *between.tolist(), good)
+        bad, good = ends[lost], ends[lost + 1]
     return bad

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis import means
 from analysis.judge import Verdict
-from gpu_shadow.excess import excess_interval
+from gpu_shadow.excess import excess_interval, log_e
 from gpu_shadow.tally import COUNTS, MOST_SLICES, REST, Answers, Comparison, Spread, lower
 
 OF_ALL, OF_SLICES = 0.8, 0.2  # shares of alpha; the slices' is divided among as many as there may be
@@ -235,9 +235,9 @@ def _enough(answers: Answers, margins: Margins) -> int | None:
     """About how many requests would pass with these shares; None if more than are ever advised."""
     times = 1.0
     while times < AT_MOST:
-        times *= 1.25
+        times *= 1.03
         as_many = Answers(**{name: round(times * getattr(answers, name)) for name in COUNTS})
-        if share("", as_many, fail=margins.alpha, beta=margins.beta).interval[1] <= margins.max_flips:
+        if log_e(as_many, margins.max_flips, passing=True) >= log(1 / margins.beta):
             n = as_many.twice or as_many.once
             step = int(10 ** max(len(str(n)) - 2, 0))  # two digits are as many as are known
             return -(-n // step) * step
