@@ -9,20 +9,17 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu demo test lint pytest pytest-live bench-live bench-statistics bench-ticks picture clean
+.PHONY: help setup demo test lint pytest pytest-live bench-live bench-shadow bench-statistics bench-ticks picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(STAMP)  ## a .venv with everything but torch; done once, the others call it
+setup: $(STAMP)  ## a .venv with everything; done once, the others call it
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[lab,dev]'
-	touch $@
-
-gpu: setup  ## torch as well (a large download), for gpu_shadow
 	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu]'
+	touch $@
 
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
 	$(BIN)/python -m scenarios.demo
@@ -43,6 +40,9 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
+
+bench-shadow: setup  ## shadow replay's promises, measured; two minutes, and one more on a GPU
+	OMP_NUM_THREADS=1 $(BIN)/python -m gpu_shadow.bench
 
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_statistics

@@ -50,10 +50,10 @@ def shadow() -> None:
 )
 @click.option(
     "--task",
-    type=click.Choice(["classification", "regression", "embedding"]),
+    type=click.Choice(["classification", "regression", "embedding", "ranking"]),
     default="classification",
     show_default=True,
-    help="What a row is: scores of classes, numbers, or a vector.",
+    help="What a row is: scores of classes, numbers, a vector, or scores of items.",
 )
 @click.option(
     "--max-flips",
@@ -69,6 +69,13 @@ def shadow() -> None:
     default=0.01,
     show_default=True,
     help="Regression: part of stable's value. Embedding: of 1 - cosine. Answers further off differ.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Ranking: these have to be the same in the same order. Classification: counted if missed.",
 )
 @click.option("--probabilities", is_flag=True, help="Scores are probabilities, not logits.")
 @click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
@@ -93,8 +100,9 @@ def compare(
     """Compare two models' answers to the same requests: do more differ than may?
 
     STABLE and CANARY are safetensors files with a tensor "output", row i of both the answer to the same
-    request: scores [n, classes], numbers [n] or [n, outputs], vectors [n, d]. STABLE may have a tensor
-    "slice" of n whole numbers, such as tenants: then one slice that is worse suffices for a Fail.
+    request: scores [n, classes], numbers [n] or [n, outputs], vectors [n, d], scores of items [n, items].
+    STABLE may have a tensor "slice" of n whole numbers, such as tenants: then one slice that is worse
+    suffices for a Fail.
 
     Pass: at most --max-flips of the answers differ, with probability 95 %. Fail: more do, with 99 %.
     Otherwise Inconclusive: compare more requests. You may look as often as you like, that is accounted for;

@@ -53,8 +53,9 @@ def compare(
     """One batch of answers (n, outputs) of stable, of stable once more (the noise floor), of the canary.
 
     Row i of each is the answer to the request `ids[i]`, which belongs to `slices[i]`. `again` should come
-    from another batch size and order; None if it was not measured. `top` classes are compared for
-    their overlap; `tolerance` is relative to stable's value (regression), or of 1 - cosine (embedding).
+    from another batch size and order; None if it was not measured. Of classes and of a ranking's items the
+    `top` ones are compared; `tolerance` is relative to stable's value (regression), or of 1 - cosine
+    (embedding).
     Scores are logits unless `probabilities`. Any dtype, any one device.
 
     An answer of the canary with another shape, or integers in place of floats, is counted, not refused.

@@ -25,7 +25,7 @@ PICKLES = (
     b"\x80\x05",
 )  # torch.save's zip, pickle 2 to 5
 SAVE = "safetensors.torch.save_file({'output': answers}, path) writes one that can be read"
-MOST_PAIRS = 2000  # that are swapped: it takes a second, and what more could find is too small to matter
+MOST_PAIRS = 1000  # that are swapped, in under a second; what more could find is too small to matter
 SHOWN = 5  # of the most different requests
 
 
@@ -64,7 +64,14 @@ class Said:
 
 
 def compared(
-    stable: Path, canary: Path, again: Path | None, *, margins: Margins, tolerance: float, probabilities: bool
+    stable: Path,
+    canary: Path,
+    again: Path | None,
+    *,
+    margins: Margins,
+    top: int,
+    tolerance: float,
+    probabilities: bool,
 ) -> Said:
     """What the files say, row i of each being the same request. Raises `BadFile`."""
     of_stable, of_canary = read(stable), read(canary).output
@@ -83,6 +90,7 @@ def compared(
             ids,
             slices=of_stable.slices,
             task=margins.task,
+            top=top,
             tolerance=tolerance,
             probabilities=probabilities,
         )

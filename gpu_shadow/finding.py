@@ -18,10 +18,11 @@ from gpu_shadow.tally import COUNTS, MOST_SLICES, REST, Answers, Comparison, Spr
 
 OF_ALL, OF_SLICES = 0.8, 0.2  # shares of alpha; the slices' is divided among as many as there may be
 NOISE = 0.999  # of stable's second answers are as near to its first as the noise is said to be
-AT_MOST = 1000  # times as many requests are ever advised
+DOUBLED = 10  # as often the requests may have to be, to be advised: a thousand times as many
 TIGHT = 1000.0  # requests at which intervals for many requests are narrowest
 # What is known of a figure's limits; of the others nothing is.
 LIMITS = {
+    "displaced": (0.0, 1.0),
     "missed": (0.0, 1.0),
     "tv": (0.0, 1.0),
     "js": (0.0, log(2) * (1 + 1e-6)),  # with what rounding may add
@@ -233,15 +234,21 @@ def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
 
 def _enough(answers: Answers, margins: Margins) -> int | None:
     """About how many requests would pass with these shares; None if more than are ever advised."""
-    times = 1.0
-    while times < AT_MOST:
-        times *= 1.03
+
+    def passes(times: float) -> bool:
         as_many = Answers(**{name: round(times * getattr(answers, name)) for name in COUNTS})
-        if log_e(as_many, margins.max_flips, passing=True) >= log(1 / margins.beta):
-            n = as_many.twice or as_many.once
-            step = int(10 ** max(len(str(n)) - 2, 0))  # two digits are as many as are known
-            return -(-n // step) * step
-    return None
+        return log_e(as_many, margins.max_flips, passing=True) >= log(1 / margins.beta)
+
+    doubled = next((k for k in range(1, DOUBLED + 1) if passes(2.0**k)), None)
+    if doubled is None:
+        return None
+    low, high = 2.0 ** (doubled - 1), 2.0**doubled
+    for _ in range(6):  # to 2 %
+        middle = (low + high) / 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    n = round(high * (answers.twice or answers.once))
+    step = int(10 ** max(len(str(n)) - 2, 0))  # two digits are as many as are known
+    return -(-n // step) * step
 
 
 def _clear(comparison: Comparison) -> float | None:

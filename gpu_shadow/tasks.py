@@ -88,8 +88,31 @@ def embedding(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
     )
 
 
+def ranking(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
+    """They differ if the `top` items are not the same in the same order.
+
+    `displaced` is 1 less the mean over depths 1 to `top` of the share of items that both have down to there.
+    """
+    s, c = stable.double(), other.double()
+    top = max(1, min(asked.top, s.shape[-1]))
+    best, rivals = fused.highest(s, top=top), fused.highest(c, top=top)
+    matched = (best[:, :, None] == rivals[:, None, :]).double().cumsum(-1).cumsum(-2)
+    shared = torch.diagonal(matched, dim1=-2, dim2=-1) / torch.arange(1, top + 1, device=s.device)
+    displaced = (1 - shared.mean(-1)).clamp(0, 1)
+    return Pairs(
+        differ=(best != rivals).any(-1),
+        apart=displaced,
+        figures={
+            "displaced": displaced,
+            "missed": (1 - shared[:, -1]).clamp(0, 1),
+            "max_delta": (c - s).abs().amax(-1),
+        },
+    )
+
+
 TASKS: Mapping[str, Callable[[Tensor, Tensor, Asked], Pairs]] = {
     "classification": classification,
     "regression": regression,
     "embedding": embedding,
+    "ranking": ranking,
 }

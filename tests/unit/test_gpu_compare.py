@@ -133,6 +133,18 @@ def test_vectors_differ_by_their_angle_not_by_their_length() -> None:
     assert found.figures["cosine_distance"].largest == pytest.approx(float(1 - cosine), rel=1e-5)
 
 
+def test_rankings_differ_if_their_top_does_in_items_or_order() -> None:
+    stable = torch.tensor([[5.0, 4.0, 3.0, 2.0]] * 4)
+    canary = torch.tensor(
+        [[5.0, 4.0, 3.0, 2.5], [4.0, 5.0, 3.0, 2.0], [5.0, 1.0, 0.0, 2.0], [0.0, 0.0, 9.0, 8.0]]
+    )
+    found = compare(stable, None, canary, names(4), task="ranking", top=2)
+    assert found.answers == Answers(once_same=1, once_canary=3)
+    assert found.figures["missed"].mean == pytest.approx((0 + 0 + 0.5 + 1) / 4)
+    assert found.figures["displaced"].mean == pytest.approx((0 + 0.5 + 0.25 + 1) / 4)
+    assert [name for _, name in found.worst] == ["r3", "r1", "r2"]
+
+
 def test_many_rows_are_taken_in_tiles() -> None:
     stable, canary = scores(5000, 1000), scores(5000, 1000, seed=1)
     found = compare(stable, None, canary, names(5000))
