@@ -27,7 +27,10 @@ Counts = tuple[tuple[float, int], ...]
 # interval for as long as requests come: the last is right for 1e9 of them.
 STAKES = np.array([0.97, 0.34, *0.97 * 0.5 ** np.arange(1.0, 16.0)])
 TO_PASS = np.array([0.25, 0.55, *[0.2 / 15] * 15])
-TO_FAIL = np.full(len(STAKES), 1 / len(STAKES))
+# Against "at most as much as allowed" .97 is best from twice the margin on if stable answered twice: a flip
+# can but double what was staked. If it answered once, each stake is best for a rate of its own.
+TO_FAIL = np.array([0.5, *[0.5 / 16] * 16])
+TO_FAIL_ONCE = np.full(len(STAKES), 1 / len(STAKES))
 WITHIN = np.arange(1, 32) / 32  # of what is left to search, tried at once
 CUTS = 8  # of an interval's end to a 32nd: to 1e-12
 
@@ -40,7 +43,7 @@ def excess_interval(answers: Answers, *, fail: float, beta: float) -> tuple[floa
     everything below one that is contradicted is as well.
     """
     least = -1.0 if answers.twice else 0.0
-    low = _contradicted(_values(answers), weights=TO_FAIL, error=fail)
+    low = _contradicted(_values(answers), weights=_to_fail(answers), error=fail)
     turned = tuple((1 - x, n) for x, n in _values(answers))
     high = 1 - _contradicted(turned, weights=TO_PASS, error=beta)
     return least + (1 - least) * low, least + (1 - least) * high
@@ -53,7 +56,11 @@ def log_e(answers: Answers, excess: float, *, passing: bool = False) -> float:
     if passing:
         turned = tuple((1 - x, n) for x, n in _values(answers))
         return float(_capital(turned, np.asarray(1 - mu), TO_PASS))
-    return float(_capital(_values(answers), np.asarray(mu), TO_FAIL))
+    return float(_capital(_values(answers), np.asarray(mu), _to_fail(answers)))
+
+
+def _to_fail(answers: Answers) -> Floats:
+    return TO_FAIL if answers.twice else TO_FAIL_ONCE
 
 
 def _values(answers: Answers) -> Counts:
