@@ -8,6 +8,8 @@ The figures are sums of terms that are never negative where that is possible, ea
 and q are close (d = log q - log p is small): so that float32 tells models apart that are nearly the same.
 """
 
+from math import gcd
+
 import torch
 import triton
 import triton.language as tl
@@ -23,10 +25,12 @@ NEAR = tl.constexpr(0.5)  # of |d|: there the series below are exact to 1e-6
 NONE = tl.constexpr(2147483647)
 
 
-def paired(stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None) -> dict[str, Tensor]:
+def paired(
+    stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None, registers: int | None = None
+) -> dict[str, Tensor]:
     """The fields of `fused.Paired`, each (n,), for scores (n, classes) in GPU memory.
 
-    `warps` is for measuring what is best; the default is what measured best.
+    `warps` and `registers` are for measuring what is best; the default is what measured best.
     """
     stable, canary = (each if each.stride(-1) == 1 else each.contiguous() for each in (stable, canary))
     n, classes = stable.shape
@@ -46,7 +50,9 @@ def paired(stable: Tensor, canary: Tensor, *, top: int, warps: int | None = None
         top=top,
         block=block,
         groups=min(block, GROUPS),
+        aligned=gcd(stable.stride(0), canary.stride(0), 16),
         num_warps=warps or min(max(block // 1024, 1), 16),
+        maxnreg=registers,
     )
     of_figures = dict(zip(NAMES, figures, strict=True))
     return {"first": chosen[0], "other": chosen[1], **of_figures}
@@ -65,40 +71,30 @@ def _short(
     top: tl.constexpr,
     block: tl.constexpr,
     groups: tl.constexpr,
+    aligned: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, groups)[:, None] + groups * tl.arange(0, block // groups)[None, :]
     valid = index < classes
-    s = tl.load(stable + row * stride_s + index, mask=valid, other=LOWEST).to(tl.float32)
-    c = tl.load(canary + row * stride_c + index, mask=valid, other=LOWEST).to(tl.float32)
-    s, c = tl.maximum(s, LOWEST), tl.maximum(c, LOWEST)
+    stable += tl.multiple_of(row * stride_s, aligned)
+    canary += tl.multiple_of(row * stride_c, aligned)
+    s = tl.maximum(tl.load(stable + index, mask=valid, other=LOWEST).to(tl.float32), LOWEST)
+    c = tl.maximum(tl.load(canary + index, mask=valid, other=LOWEST).to(tl.float32), LOWEST)
     most_s, most_c = tl.max(s, 1), tl.max(c, 1)
     s1, c1 = tl.max(most_s), tl.max(most_c)
     first = tl.min(tl.where(s == s1, index, NONE))
     other = tl.min(tl.where(c == c1, index, NONE))
     s2 = tl.max(tl.where(index == first, LOWEST, s))
-    p, q = tl.exp2(s * LOG2E - s1 * LOG2E), tl.exp2(c * LOG2E - c1 * LOG2E)
-    z_s, z_c = tl.sum(p), tl.sum(q)
+    both = _shared(s, c, most_s, most_c, s1, c1, index, valid, top)
+    z_s = tl.sum(tl.exp2(s * LOG2E - s1 * LOG2E))
+    z_c = tl.sum(tl.exp2(c * LOG2E - c1 * LOG2E))
     log_z, shift = s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
-    p, q, delta = p * (1 / z_s), q * (1 / z_c), c - s
-    most, total = tl.max(tl.abs(delta)), tl.sum(tl.abs(delta))
+    most, total = tl.max(tl.abs(c - s)), tl.sum(tl.abs(c - s))
     if most + tl.abs(shift) < NEAR:
-        kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, True)
+        kl, js, tv, entropy = _near(s - log_z, c - s - shift)
     else:
-        kl, js, tv, entropy = _terms(s, c, delta, p, q, log_z, shift, False)
+        kl, js, tv, entropy = _terms(s - log_z, c - log_z - shift, c - s - shift)
     kl, js, tv, entropy = tl.sum(kl), tl.sum(js), tl.sum(tv), tl.sum(entropy)
-    least_s, least_c = s1, c1
-    for _ in tl.static_range(top - 1):
-        least_s = tl.max(tl.where(most_s < least_s, most_s, LOWEST))
-        least_c = tl.max(tl.where(most_c < least_c, most_c, LOWEST))
-    a, b = s >= least_s, c >= least_c
-    both = tl.sum((a & b).to(tl.int32))
-    if tl.sum(a.to(tl.int32) + 65536 * b.to(tl.int32)) != 65537 * top:  # two in one group, or equal scores
-        least_s, at_s = _cut(tl.where(valid, s, -float("inf")), index, top)
-        least_c, at_c = _cut(tl.where(valid, c, -float("inf")), index, top)
-        a = (s > least_s) | ((s == least_s) & (index <= at_s))
-        b = (c > least_c) | ((c == least_c) & (index <= at_c))
-        both = tl.sum((a & b).to(tl.int32))
     _keep(
         figures,
         chosen,
@@ -116,6 +112,24 @@ def _short(
         (z_s - z_c) / (z_s * z_c),
         entropy,
     )
+
+
+@triton.jit
+def _shared(s, c, most_s, most_c, s1, c1, index, valid, top: tl.constexpr):
+    """How many of the `top` highest classes both rows have."""
+    least_s, least_c = s1, c1
+    for _ in tl.static_range(top - 1):
+        least_s = tl.max(tl.where(most_s < least_s, most_s, LOWEST))
+        least_c = tl.max(tl.where(most_c < least_c, most_c, LOWEST))
+    a, b = s >= least_s, c >= least_c
+    both = tl.sum((a & b).to(tl.int32))
+    if tl.sum(a.to(tl.int32) + 65536 * b.to(tl.int32)) != 65537 * top:  # two in one group, or equal scores
+        least_s, at_s = _cut(tl.where(valid, s, -float("inf")), index, top)
+        least_c, at_c = _cut(tl.where(valid, c, -float("inf")), index, top)
+        a = (s > least_s) | ((s == least_s) & (index <= at_s))
+        b = (c > least_c) | ((c == least_c) & (index <= at_c))
+        both = tl.sum((a & b).to(tl.int32))
+    return both
 
 
 @triton.jit
@@ -147,10 +161,11 @@ def _long(
     top: tl.constexpr,
     block: tl.constexpr,
     groups: tl.constexpr,  # noqa: ARG001 - of `_short`
+    aligned: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    stable += row * stride_s
-    canary += row * stride_c
+    stable += tl.multiple_of(row * stride_s, aligned)
+    canary += tl.multiple_of(row * stride_c, aligned)
     most_s, most_c = tl.full((block,), LOWEST, tl.float32), tl.full((block,), LOWEST, tl.float32)
     sum_s, sum_c = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
     for start in range(0, classes, block):
@@ -177,8 +192,8 @@ def _long(
     entropy, both = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.int32)
     for start in range(0, classes, block):
         s, c, index = _scores(stable, canary, start, classes, block)
-        p, q, delta = tl.exp(s - s1) * (1 / z_s), tl.exp(c - c1) * (1 / z_c), c - s
-        kl_, js_, tv_, entropy_ = _terms(s, c, delta, p, q, log_z, shift, False)
+        delta = c - s
+        kl_, js_, tv_, entropy_ = _terms(s - log_z, c - log_z - shift, delta - shift)
         kl, js, tv, entropy = kl + kl_, js + js_, tv + tv_, entropy + entropy_
         most, total = tl.maximum(most, tl.abs(delta)), total + tl.abs(delta)
         a = (s > last_s) | ((s == last_s) & (index <= at_s))
@@ -229,31 +244,34 @@ def _next(scores, last, at, classes: tl.constexpr, block: tl.constexpr):
 
 
 @triton.jit
-def _terms(s, c, delta, p, q, log_z, shift, all_near: tl.constexpr):
-    """Each class's part of KL, JS, TV and difference of entropy; `all_near`: no |d| reaches `NEAR`."""
-    d, log_p = delta - shift, s - log_z
-    if not all_near:
-        d = tl.minimum(tl.maximum(d, LOWEST), -LOWEST)
-    d2, m = d * d, (p + q) * 0.5
+def _near(log_p, d):
+    """Each class's part of KL, JS, TV and difference of entropy, where |d| < `NEAR`."""
+    p, d2 = tl.exp2(log_p * LOG2E), d * d
     rest = 1 / 24 + d * (1 / 120 + d * (1 / 720 + d * (1 / 5040 + d * (1 / 40320))))
     rest = d2 * (0.5 + d * (1 / 6 + d * rest))  # e^d - 1 - d
-    kl, grown = p * rest, p * (d + rest)
-    js = (
-        m * d2 * (0.125 - d2 * (1 / 64 - d2 * (1 / 576 - d2 * 1.8446e-4)))
-    )  # m (y tanh y - log cosh y), y = d/2
-    entropy = -(grown * log_p + q * d)
-    if not all_near:
-        size = tl.abs(d)
-        near, e = size < NEAR, tl.exp2(-size * LOG2E)
-        over = e / ((1 + e) * (2 + e))
-        u = over * (1 + e)
-        u2 = u * u
-        log_1e = u * (2 + u2 * (2 / 3 + u2 * (2 / 5 + u2 * (2 / 7 + u2 * (2 / 9)))))  # log(1 + e)
-        kl = tl.where(near, kl, q - p - p * d)
-        grown = tl.where(near, grown, q - p)
-        js = tl.where(near, js, m * (LOG2 - log_1e - tl.minimum(size, 200.0) * over * (2 + e)))
-        entropy = tl.where(near, entropy, p * log_p - q * (c - log_z - shift))
-    return kl, js, tl.abs(grown) * 0.5, entropy
+    grown = p * (d + rest)  # q - p
+    series = d2 * (
+        0.125 - d2 * (1 / 64 - d2 * (1 / 576 - d2 * 1.8446e-4))
+    )  # y tanh y - log cosh y, y = d / 2
+    return p * rest, (p + grown * 0.5) * series, tl.abs(grown) * 0.5, -(grown * (log_p + d) + p * d)
+
+
+@triton.jit
+def _terms(log_p, log_q, d):
+    """The same for any d."""
+    d = tl.minimum(tl.maximum(d, LOWEST), -LOWEST)
+    p, q, size = tl.exp2(log_p * LOG2E), tl.exp2(log_q * LOG2E), tl.abs(d)
+    kl, js, tv, entropy = _near(log_p, d)
+    near, e = size < NEAR, tl.exp2(-size * LOG2E)
+    over = e / ((1 + e) * (2 + e))
+    u = over * (1 + e)
+    u2 = u * u
+    log_1e = u * (2 + u2 * (2 / 3 + u2 * (2 / 5 + u2 * (2 / 7 + u2 * (2 / 9)))))  # log(1 + e)
+    far = (p + q) * 0.5 * (LOG2 - log_1e - tl.minimum(size, 200.0) * over * (2 + e))
+    kl = tl.where(near, kl, q - p - p * d)
+    js = tl.where(near, js, far)
+    tv = tl.where(near, tv, tl.abs(q - p) * 0.5)
+    return kl, js, tv, tl.where(near, entropy, p * log_p - q * log_q)
 
 
 @triton.jit

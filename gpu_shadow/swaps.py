@@ -88,16 +88,19 @@ def pair_statistics(
     stable: Tensor, canary: Tensor, signs: Tensor, *, widths: Sequence[float] = WIDTHS
 ) -> Tensor:
     """Squared MMD (W, B + 1) of pairs (n, d), turned round where `signs` (n, B + 1) are -1; biased."""
-    n = len(stable)
+    n, same = len(stable), (stable == canary).all(1)
     x, y = stable.double(), canary.double()
-    both, same = torch.cat([x, y]), (x == y).all(1)
-    squared = _squared(both - both.mean(0))
-    some = torch.arange(min(n, SAMPLE // 2))
-    unit = _median(squared, torch.cat([some, n + some]))
+    middle = (x.mean(0) + y.mean(0)) / 2
+    x, y = x - middle, y - middle
+    within, beyond = (_squared(x, x), _squared(y, y)), _squared(x, y)
+    some = torch.cat([x[: SAMPLE // 2], y[: SAMPLE // 2]])
+    unit = _median(_squared(some, some))
     found = []
     for width in widths:
-        k = torch.exp(squared / (-2 * width * width * unit))
-        a = k[:n, :n] + k[n:, n:] - k[:n, n:] - k[n:, :n]
+        scale = -0.5 / (width * width * unit)
+        a = torch.exp(within[0] * scale).add_(torch.exp(within[1] * scale))
+        cross = torch.exp(beyond * scale)
+        a = a.sub_(cross).sub_(cross.T)
         a.masked_fill_(same[:, None] | same, 0.0)  # and not what rounding leaves of it
         found.append(quadratic(a, signs) / n**2)
     return torch.stack(found)
@@ -114,23 +117,43 @@ def sample_statistics(
     n, m = len(stable), len(canary)
     total = n + m
     answers = torch.cat([stable, canary]).double()
-    squared = _squared((answers - answers.mean(0)).float())
-    unit = _median(squared, torch.randperm(total, generator=torch.Generator().manual_seed(total))[:SAMPLE])
+    answers = (answers - answers.mean(0)).float()
+    some = answers[torch.randperm(total, generator=torch.Generator().manual_seed(total))[:SAMPLE]]
+    unit = _median(_squared(some, some))
     alpha = 1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)
     beta = 2 / (m * (m - 1)) + 2 / (n * m)
     found = []
     for width in widths:
-        k = (squared * (-0.5 / (width * width * unit))).exp_().fill_diagonal_(0)
-        rows = k.sum(1, dtype=torch.float64)
-        off = (rows / total - rows.sum() / (2 * total**2)).float()
-        k -= off[:, None]
-        k -= off[None, :]
-        # what was taken off, and the row sums' own part: all of it is the same for all z but little of n != m
+        scale = 0.5 / (width * width * float(unit))
+        product, off, rows = (_on_gpu if answers.is_cuda else _on_cpu)(answers, scale, chosen, some)
+        # what was taken off, and the row sums' own part, is alike for all z but for a little where n != m
         each = 2 * n * alpha * off.double() - beta * rows
         level = each.mean()
         rest = (each - level).float() @ chosen
-        found.append(alpha * quadratic(k, chosen) + rest + n * level + rows.sum() / (m * (m - 1)))
+        found.append(alpha * product + rest + n * level + rows.sum() / (m * (m - 1)))
     return torch.stack(found)
+
+
+def _on_cpu(x: Tensor, scale: float, z: Tensor, _some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Products z'Kz (B,) of the centred kernel, what was taken off a (N,), and the row sums K1 (N,)."""
+    k = _squared(x, x).mul_(-scale).exp_().fill_diagonal_(0)
+    rows = k.sum(1, dtype=torch.float64)
+    off = (rows / len(x) - rows.sum() / (2 * len(x) ** 2)).float()
+    k -= off[:, None]
+    k -= off[None, :]
+    return quadratic(k, z), off, rows
+
+
+def _on_gpu(x: Tensor, scale: float, z: Tensor, some: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, centred by what a sample says; the row sums come with the product, of a column of ones."""
+    from gpu_shadow import gaussian  # needs triton, which there is for GPUs only
+
+    means = _squared(x, some).mul_(-scale).exp_().mean(1)
+    off = means - means.mean() / 2
+    high, low = gaussian.halves(x, off, scale)
+    product, ones = _multiplied(high, low, z)
+    rows = ones.double() + len(x) * off.double() + off.sum(dtype=torch.float64)
+    return product, off, rows
 
 
 def quadratic(matrix: Tensor, columns: Tensor) -> Tensor:
@@ -150,25 +173,30 @@ def quadratic(matrix: Tensor, columns: Tensor) -> Tensor:
 
 
 def _halved(matrix: Tensor, columns: Tensor) -> Tensor:
-    """On tensor cores: bfloat16 holds the columns exactly, and the matrix as the sum of two to 2^-17."""
+    """On tensor cores: the matrix as the sum of two of bfloat16, to 2^-17."""
     high = matrix.bfloat16()
-    low = (matrix - high).bfloat16()
+    return _multiplied(high, (matrix - high).bfloat16(), columns)[0]
+
+
+def _multiplied(high: Tensor, low: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Products z'Mz (B,) and row sums M1 (n,) for M = high + low; bfloat16 holds the columns exactly."""
     b = columns.shape[1]
-    z = torch.nn.functional.pad(columns.bfloat16(), (0, -b % ALIGNED))
+    z = torch.nn.functional.pad(columns.bfloat16(), (0, ALIGNED - b % ALIGNED))
+    z[:, b] = 1
     moved = torch.mm(high, z, out_dtype=torch.float32).add_(torch.mm(low, z, out_dtype=torch.float32))
-    return moved.mul_(z).sum(0, dtype=torch.float64)[:b]
+    ones = moved[:, b].clone()
+    return moved.mul_(z).sum(0, dtype=torch.float64)[:b], ones
 
 
-def _squared(x: Tensor) -> Tensor:
-    """Squared distances (n, n)."""
-    size = x.square().sum(1)
-    return torch.addmm(size[:, None] + size, x, x.T, alpha=-2).clamp_(min=0)
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (n, m)."""
+    sizes = x.square().sum(1)[:, None] + y.square().sum(1)
+    return torch.addmm(sizes, x, y.T, alpha=-2).clamp_(min=0)
 
 
-def _median(squared: Tensor, some: Tensor) -> Tensor:
-    """The median squared distance of `some` answers, chosen without regard to whose they are; 1 if 0."""
-    some = some.to(squared.device)
-    middle = squared[some][:, some].median()
+def _median(squared: Tensor) -> Tensor:
+    """The median of squared distances between answers chosen without regard to whose they are; 1 if 0."""
+    middle = squared.median()
     return torch.where(middle > 0, middle, 1.0)
 
 
