@@ -112,8 +112,8 @@ def _fused(chance: torch.Generator) -> Iterator[Row]:
     for classes, dtype, n, ways in (
         (10, torch.float32, 2_000_000, (1, 2)),
         (1000, torch.bfloat16, PAIRS, (1, 2)),
-        (8192, torch.float32, 20_000, (4, 8, 16)),
-        (128_000, torch.bfloat16, 2_000, (4, 8, 16)),
+        (8192, torch.float32, 20_000, (8, 16)),
+        (128_000, torch.bfloat16, 2_000, (8, 16)),
     ):
         s = (3 * torch.randn(n, classes, generator=chance, device="cuda")).to(dtype)
         c = (s + 0.05 * torch.randn(n, classes, generator=chance, device="cuda")).to(dtype)
