@@ -96,6 +96,8 @@ def compared(
         )
     except ValueError as error:
         raise BadFile(f"{stable}: {error}") from None
+    if not found.requests:
+        raise BadFile(f"{stable}: no answer is finite: there is nothing to compare with")
     return Said(
         finding=decide(found, margins), margins=margins, swapped=_swapped(of_stable.output, of_canary)
     )

@@ -76,7 +76,7 @@ def regression(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
 
 def embedding(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
     """They differ if the cosine of the two vectors is below 1 - `tolerance`."""
-    s, c = (torch.nn.functional.normalize(each.double(), dim=-1, eps=TINY) for each in (stable, other))
+    s, c = _directed(stable.double()), _directed(other.double())
     distance = (s - c).square().sum(-1) / 2  # 1 - cosine, without a difference of nearly equal numbers
     return Pairs(
         differ=distance > asked.tolerance,
@@ -86,6 +86,13 @@ def embedding(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
             "max_delta": (other.double() - stable.double()).abs().amax(-1),
         },
     )
+
+
+def _directed(vectors: Tensor) -> Tensor:
+    """Of length 1, however long they were; 0 stays 0."""
+    longest = vectors.abs().amax(-1, keepdim=True)
+    vectors = vectors / torch.where(longest > 0, longest, 1.0)  # whose squares are finite
+    return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 def ranking(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:

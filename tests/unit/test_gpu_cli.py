@@ -108,6 +108,10 @@ def test_numbers_and_vectors(stable: str, tmp_path: Path, task: str, moved: floa
     assert compare(stable, canary, "--task", task).exit_code == code
 
 
+def stable_like(folder: Path, n: int) -> str:
+    return saved(folder / "like", answers(n))
+
+
 def refused(result: Result, *words: str) -> None:
     assert result.exit_code == 2
     for word in words:
@@ -125,6 +129,10 @@ def test_answers_of_another_form_are_refused(stable: str, tmp_path: Path) -> Non
     refused(compare(one, one), "use the task regression")
     none = saved(tmp_path / "none", answers(0))
     refused(compare(none, none), "output has no rows")
+    nothing = saved(tmp_path / "nothing", answers(10) * float("nan"))
+    refused(compare(nothing, stable_like(tmp_path, 10)), "nothing: no answer is finite")
+    deep = saved(tmp_path / "deep", answers(8).reshape(2, 4, 5))
+    refused(compare(deep, deep), "shape (2, 4, 5), not (requests, outputs)")
     number = saved(tmp_path / "number", torch.tensor(3.0))
     refused(compare(number, number), "output is a single number")
 

@@ -133,6 +133,13 @@ def test_vectors_differ_by_their_angle_not_by_their_length() -> None:
     assert found.figures["cosine_distance"].largest == pytest.approx(float(1 - cosine), rel=1e-5)
 
 
+def test_vectors_of_any_length_have_an_angle() -> None:
+    stable = torch.tensor([[1e300, 0.0], [1e-300, 0.0]], dtype=torch.float64)
+    found = compare(stable, None, stable.flip(1), names(2), task="embedding")
+    assert found.figures["cosine_distance"].mean == pytest.approx(1)
+    assert compare(stable, None, 2 * stable, names(2), task="embedding").answers.once_same == 2
+
+
 def test_rankings_differ_if_their_top_does_in_items_or_order() -> None:
     stable = torch.tensor([[5.0, 4.0, 3.0, 2.0]] * 4)
     canary = torch.tensor(
