@@ -86,12 +86,15 @@ SHARES: Mapping[CheckKind, float] = {
 
 
 def normalised(
-    specs: Iterable[CheckSpec], shares: Mapping[str, float] | None = None
+    specs: Iterable[CheckSpec], shares: Mapping[str, float] | None = None, *, beside: float = 0.0
 ) -> tuple[CheckSpec, ...]:
-    """The plan's checks with shares that sum to one: those given by name, else by kind."""
+    """The plan's checks with shares that sum to one: those given by name, else by kind.
+
+    `beside` is the share of what is decided elsewhere: theirs then sum to less, by its part of all.
+    """
     plan = tuple(specs)
     wanted = [(shares or {}).get(spec.name, SHARES[spec.kind]) for spec in plan]
-    total = sum(wanted)
+    total = sum(wanted) + beside
     return tuple(replace(spec, share=share / total) for spec, share in zip(plan, wanted, strict=True))
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import structlog
 
-from controller import istio, trigger
+from controller import istio, mirror, resource, shadow, trigger
 from controller.cluster import Cluster, Key, pods
 from controller.kube import ApiError
+from controller.shadowing import UNSET as NO_WORKER
 from controller.sources import UNSET
 from controller.trigger import Asked, Refused
 
@@ -27,6 +28,7 @@ class Asks:
     create: Callable[[Json], Awaitable[None]]
     refuse: Callable[[Json, str], Awaitable[None]]
     prometheus: bool = False  # whether there is one to be asked
+    recorder: tuple[str, int] | None = None  # the shadow worker's, if there is one
     refused: dict[Key, str] = field(default_factory=dict)
 
     async def turn(self, key: Key) -> None:
@@ -59,7 +61,32 @@ class Asks:
         blind = [check["name"] for check in checks if "prometheus" in check.get("source", {})]
         if blind and not self.prometheus:
             return f"policy: checks[{blind[0]}].source.prometheus: {UNSET}"
-        return self._unsteerable(plan, canary)
+        return self._unsteerable(plan, canary) or self._unshadowed(plan, canary)
+
+    def _unshadowed(self, plan: Json, canary: Json) -> str | None:
+        """Why nothing can be replayed or recorded; None if the plan says what and where, or needs neither."""
+        namespace, name = canary["metadata"]["namespace"], plan["virtualService"]
+        if not any(check["type"] == resource.SHADOW for check in plan["policy"].get("checks", ())):
+            return None
+        if self.recorder is None:
+            return f"policy: a Shadow check: {NO_WORKER}"
+        service = self.cluster.get("virtualservices", namespace, name)
+        found = istio.to_zero(service, stable_subset=plan["stableSubset"], canary_subset=plan["canarySubset"])
+        refused = mirror.refusal(service, (split.route for split in found.splits))
+        if refused is not None:
+            return f"VirtualService {name}: {istio.Refusal(*refused)}"
+        both = {
+            one["metadata"]["name"]: one["spec"]["template"] for one in (self._stable(plan, canary), canary)
+        }
+        host, port = self.recorder
+        planned = shadow.planned(both, service, host=host, port=port)
+        if isinstance(planned, str):
+            return planned
+        plan["shadow"] = planned
+        return None
+
+    def _stable(self, plan: Json, canary: Json) -> Json:
+        return self.cluster.get("deployments", canary["metadata"]["namespace"], plan["stable"])
 
     def _unsteerable(self, plan: Json, canary: Json) -> str | None:
         """Why the plan's VirtualService cannot be steered safely; None if it can."""
@@ -74,7 +101,7 @@ class Asks:
         found = istio.steering(service, **names)
         if isinstance(found, istio.Refusal):
             return f"VirtualService {plan['virtualService']}: {found}"
-        stable = self.cluster.get("deployments", namespace, plan["stable"])
+        stable = self._stable(plan, canary)
         pods = [*self._labels(stable), *self._labels(canary)]
         beyond = istio.ambient(self.cluster.get("namespaces", "", namespace) or {"metadata": {}}, pods)
         mixed = beyond or istio.subsets_told_apart(

@@ -25,6 +25,7 @@ class Finding:
     plus: float = 0.0
     max_decrease: float = 0.0
     tolerance: float = 0.05
+    max_flips: float = 0.0
     required: bool = True
     log_e: float | None = None
     estimate: float | None = None
@@ -80,7 +81,12 @@ def said(found: Finding, *, after: timedelta | None = None) -> str:
 
 
 def clauses(found: Finding, *, after: timedelta | None = None) -> list[str]:
-    """The sentence's parts: how canary and stable compare, what was counted, when, and a caveat."""
+    """The sentence's parts: how canary and stable compare, what was counted, when, and a caveat.
+
+    What replayed requests say, the worker has put into words.
+    """
+    if found.kind == "Shadow":
+        return [found.note or "no request has been replayed yet"]
     decided = "" if after is None else f"decided {duration(after)} after the weight was set"
     return [each for each in (_compared(found), _counted(found), decided, found.note) if each]
 
@@ -188,6 +194,8 @@ def subject(found: Finding) -> str:
         return f"p{found.quantile * 100:g}"
     if found.kind == "Proportion":
         return f"share of {found.name}"
+    if found.kind == "Shadow":
+        return "answers to replayed requests"
     return {"ErrorRate": "error rate", "Predictions": "predictions"}.get(found.kind, found.kind)
 
 
@@ -195,6 +203,8 @@ def allowed(found: Finding) -> str:
     """The margin: the harm that is still allowed."""
     if found.kind == "Latency":
         return f"{_times(1 + found.max_increase)} is allowed"
+    if found.kind == "Shadow":
+        return f"{_percent(found.max_flips)} may differ"
     if found.max_decrease:
         return f"at least {_times(1 - found.max_decrease)} is required"
     if found.kind in {"ErrorRate", "Proportion"}:

@@ -16,8 +16,8 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.packing import NEVER
 from analysis.samples import Sample
-from controller import ticks
-from controller.model import LoadSeen, Plan, Policy, Run, Seen
+from controller import shadow, ticks
+from controller.model import LoadSeen, Plan, Policy, Replayed, Run, Seen
 from controller.served import Load
 from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Pace, Tick
@@ -42,6 +42,7 @@ class Gathered:
     cursor: Cursor
     step: int | None = None  # the step that evidence is gathered for; None: only history so far
     pods: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ready pods, stable and canary
+    replayed: Replayed | None = None  # what is known of the Shadow check
     known: float = 0.0  # seconds over which stable was read, those before the run included
 
 
@@ -249,6 +250,7 @@ def save(gathered: Gathered) -> str:
         "step": gathered.step,
         "pods": gathered.pods,
         "known": round(gathered.known, 1),
+        "replayed": shadow.saved(gathered.replayed),
     }
     return json.dumps(body, separators=(",", ":"), allow_nan=False)
 
@@ -267,6 +269,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),
+            replayed=shadow.loaded(saved.get("replayed")),
             known=_sane(float(saved.get("known", 0.0))),  # older versions did not say
         )
     except (ValueError, KeyError, TypeError, IndexError, OverflowError):

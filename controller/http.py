@@ -50,6 +50,21 @@ class Letters:
             raise ConnectionError(type(error).__name__) from None
 
 
+class Questions:
+    """`ports.Ask`. Never through a proxy: the worker is in the cluster."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(self, method: str, url: str, body: bytes) -> tuple[int, bytes]:
+        """Status and answer; raises `OSError`, or `ValueError` if it is too large."""
+        try:
+            async with self._session.request(method, url, data=body, allow_redirects=False) as response:
+                return response.status, await _at_most(ANSWER, response, url)
+        except aiohttp.ClientError as error:
+            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
+
+
 async def _at_most(limit: int, response: aiohttp.ClientResponse, url: str) -> bytes:
     """The body as it comes, however it is compressed and whatever its header says of its length."""
     parts, size = [], 0
@@ -76,16 +91,18 @@ async def outside(
 ) -> AsyncIterator[Outside]:
     """The real world, until the block ends; raises `kube.NoCluster` where there is none.
 
-    Pods and receivers have connections of their own: a receiver that hangs takes none from the pods.
+    Pods, receivers and workers have connections of their own: who hangs takes none from the others.
     """
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
         _session(connections=POD_CONNECTIONS, trust_env=False) as pods,
         _session(connections=20, trust_env=True) as receivers,
+        _session(connections=20, trust_env=False) as workers,
     ):
         yield Outside(
             transport=transport,
             fetch=Pages(pods),
             post=Letters(receivers),
+            ask=Questions(workers),
             clock=lambda: datetime.now(UTC),
         )

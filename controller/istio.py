@@ -1,8 +1,9 @@
 """Istio's weights: which routes of a VirtualService are steered, and the patch that steers them.
 
-Only `weight` is ever written, and only of the two destinations that name the run's subsets; routes,
-matches, retries, headers and mirrors are the user's and stay as they are, byte for byte. A route that
-we would have to guess about is refused with the field, its value and what to do.
+Only `weight` is ever written, and only of the two destinations that name the run's subsets (a Shadow
+check adds a mirror of its own, and takes it away: `mirror`); routes, matches, retries, headers and mirrors
+are the user's and stay as they are, byte for byte. A route that we would have to guess about is refused
+with the field, its value and what to do.
 
 All routes that name both subsets move together. A route with a match that names the canary alone is
 left to its owner: testers are pinned to a canary on purpose.
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from controller import mirror
 from controller.kube import JSON_PATCH, ApiError
 from controller.model import Place, RouteSeen
 from controller.ports import Json
@@ -341,10 +343,12 @@ class IstioRouter:
         vs = self._newest(plan.namespace, plan.virtual_service)
         if vs is None:
             return RouteSeen(weight=0, refusal=str(_missing(plan)))
+        mirrored = plan.recording is not None and mirror.stands(vs, plan.recording)
         found = located(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
         if isinstance(found, Refusal):
-            return RouteSeen(weight=0 if _at_zero(vs, plan) else None, refusal=str(found))
-        return RouteSeen(weight=seen_weight(found))
+            weight = 0 if _at_zero(vs, plan) else None
+            return RouteSeen(weight=weight, refusal=str(found), mirrored=mirrored)
+        return RouteSeen(weight=seen_weight(found), mirrored=mirrored)
 
     async def route(self, plan: Place, weight: int) -> None:
         """The canary's weight is `weight` when this returns; raises `ApiError` or `Unsteerable`.
@@ -363,6 +367,18 @@ class IstioRouter:
             vs = await self._get(plan)
         if vs is not None and weight == 0:
             _avoided(vs, plan)
+
+    async def mirror(self, plan: Place, *, on: bool) -> None:
+        """Requests are copied to the plan's recorder, or no more; raises `ApiError`.
+
+        Taking it away begins with what is really there: what we believe may be older than our own patch.
+        """
+        vs = self._newest(plan.namespace, plan.virtual_service) if on else await self._get(plan)
+        for left in reversed(range(ATTEMPTS)):
+            operations = _mirroring(vs, plan, on=on)
+            if not operations or await self._sent(plan, operations, left):
+                return
+            vs = await self._get(plan)
 
     async def _sent(self, plan: Place, operations: list[Json], left: int) -> bool:
         """Whether the patch is in; False if the object must be read again first, while `left` lasts."""
@@ -394,6 +410,16 @@ def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:
     find = located if weight else to_zero
     found = find(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
     return found if isinstance(found, Refusal) else patch(found, weight)
+
+
+def _mirroring(vs: Json | None, plan: Place, *, on: bool) -> list[Json]:
+    """The operations to send; none where the mirror is as it should be, or cannot be."""
+    if vs is None or plan.recording is None:
+        return []
+    if not on:
+        return mirror.removing(vs, plan.recording)
+    found = to_zero(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
+    return mirror.adding(vs, (split.route for split in found.splits), plan.recording)
 
 
 def _sure(wanted: list[Json] | Refusal, plan: Place) -> list[Json]:

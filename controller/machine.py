@@ -5,12 +5,13 @@ it is from now on with the actions that make it so. It has no clock, no I/O and 
 history gives the same states, and a pass that was lost is made up by the next one. It reads from
 top to bottom in the order in which things matter:
 
-1. **Leave.** If there is a reason to take the traffic away (`LEAVING`, in order of precedence),
-   that is done before anything else is looked at. One thing alone stands against it: stable has
-   no pod that could take the traffic.
-2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods, gathers evidence
-   at a step, promotes, or, when ended, does its last chores.
-3. **Repair.** If the VirtualService does not say what the run says, it is told again.
+1. **Leave.** If there is a reason to take the traffic away (`leaving.LEAVING`, in order of
+   precedence), that is done before anything else is looked at. One thing alone stands against it:
+   stable has no pod that could take the traffic.
+2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods and for the replay
+   of recorded requests, gathers evidence at a step, promotes, or, when ended, does its last chores.
+3. **Repair.** If the VirtualService does not say what the run says, it is told again; the mirror of
+   a Shadow check stands in it for as long as that is undecided, and not a moment longer.
 
 Weights only rise by one step or fall to zero. Silence is not a reason to go on: only a Pass of every
 required check, a person, or a policy that says `Proceed` raises a weight.
@@ -30,11 +31,11 @@ stateDiagram-v2
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from analysis.judge import Verdict
-from controller.explain import sentence
+from analysis.judge import CheckJudgement, Verdict
+from controller.leaving import LEAVING, Ending
 from controller.model import (
     Action,
     BeginStep,
@@ -51,31 +52,22 @@ from controller.model import (
     Tell,
     WeightChange,
 )
+from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, say, spoken
 
-# A canary is called silent when stable has completed so many requests that twenty of the canary's
-# were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
-SILENT_AFTER_DUE = 20
-# ... and not before requests had the time to come back once the weight was raised.
-SILENT_AFTER = timedelta(seconds=3)
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a run ends other than by promotion."""
-
-    reason: Reason
-    message: str
-    check: str | None = None
-
-
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
     """The run as it is from now on, and what has to be done for it."""
+    return mirrored(*_advanced(run, seen, now), seen)
+
+
+def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     if run.stage is Stage.ENDED:
         return _repair(*_chores(run, seen, now), seen, now)
     ending = next((end for rule in LEAVING if (end := rule(run, seen, now)) is not None), None)
@@ -85,8 +77,8 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
 
 
 def restored(run: Run) -> bool:
-    """Whether the run has ended and all is as it was: traffic at stable, and stable's template its own."""
-    return run.stage is Stage.ENDED and run.settled and not _owes_template(run)
+    """Whether the run has ended and all is as it was: traffic at stable, stable's template, no mirror."""
+    return run.stage is Stage.ENDED and run.settled and not run.mirrored and not _owes_template(run)
 
 
 def finished(run: Run) -> bool:
@@ -100,119 +92,6 @@ def _owes_template(run: Run) -> bool:
 
 # -- 1. leave --------------------------------------------------------------------------------------
 
-
-def _commanded(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    said = seen.commands
-    if said.deleted:
-        return Ending(Reason.ABORTED, "the CanaryRun was deleted")
-    if not seen.canary.exists:
-        return Ending(Reason.ABORTED, f"Deployment {run.plan.canary} was deleted")
-    if said.withdrawn:
-        return Ending(Reason.ABORTED, f"the annotation that asked for it was removed from {run.plan.canary}")
-    return None if said.abort is None else Ending(Reason.ABORTED, f"aborted: {said.abort}")
-
-
-def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    new = seen.canary.template_hash
-    if new is None or new == run.plan.canary_hash:
-        return None
-    return Ending(
-        Reason.SUPERSEDED, f"{run.plan.canary} has a new template ({new}, was {run.plan.canary_hash})"
-    )
-
-
-def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    new = seen.stable.template_hash
-    promoted = run.stage is Stage.PROMOTING and seen.stable_matches
-    if new in {None, run.plan.stable_hash} or promoted:
-        return None
-    return Ending(
-        Reason.STABLE_CHANGED,
-        f"{run.plan.stable} has a new template ({new}); the canary was compared with {run.plan.stable_hash}",
-    )
-
-
-def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:
-    if run.weight == 0 or seen.judgement.verdict is not Verdict.FAIL:
-        return None
-    name = seen.judgement.failed
-    spec = next(check for check in run.plan.policy.checks if check.name == name)
-    judged = next(check for check in seen.judgement.checks if check.name == name)
-    after = now - (run.weight_since or now)
-    return Ending(Reason.CHECK_FAILED, f"{name}: {sentence(spec, judged, after=after)}", name)
-
-
-def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    if run.weight == 0:
-        return None
-    looping = [pod.name for pod in seen.canary.pods if pod.crash_looping]
-    if looping:
-        return Ending(Reason.CANARY_UNAVAILABLE, f"pod {looping[0]} crashes again and again")
-    if seen.canary.ready == 0 and not _evicted(run, seen):
-        return Ending(
-            Reason.CANARY_UNAVAILABLE, f"none of {len(seen.canary.pods)} pods of {run.plan.canary} is ready"
-        )
-    return None
-
-
-def _evicted(run: Run, seen: Seen) -> bool:
-    """Whether the pods that had the traffic were taken away, rather than having failed in place."""
-    since = run.weight_since or run.created
-    fresh = all(pod.restarts == 0 and pod.created > since for pod in seen.canary.pods)
-    return run.stage is Stage.STEPPING and seen.canary.wanted > 0 and fresh
-
-
-def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    if run.weight == 0 or seen.route.weight == 0:  # nothing is sent to it, for whatever reason
-        return None
-    due = seen.load.silence * run.weight / (100 - run.weight)
-    if due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
-        return None
-    seconds = seen.load.silent_for.total_seconds()
-    return Ending(
-        Reason.CANARY_NOT_ANSWERING,
-        f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
-        f"{seen.load.silence}; about {due:.0f} were due",
-    )
-
-
-def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
-    limit = run.plan.policy.progress_deadline
-    if run.stage is Stage.WAITING:
-        since = max(filter(None, (run.created, run.weight_since, run.data_since)))
-        late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
-        message = (
-            f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
-            f"were ready within {spoken(limit)}"
-        )
-        return Ending(Reason.CANARY_UNAVAILABLE, message) if late else None
-    late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
-    message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
-    return Ending(Reason.PROMOTION_FAILED, message) if late else None
-
-
-def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    """Somebody took the copied template back. Copying it again would be a fight, once a second."""
-    back = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
-    if not (run.stage is Stage.PROMOTING and run.landed and back):
-        return None
-    return Ending(
-        Reason.PROMOTION_FAILED,
-        f"{run.plan.stable} was given its old template back while it was being promoted; where git owns it, "
-        "use promotion.mode Handoff",
-    )
-
-
-LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
-    _commanded,
-    _superseded,
-    _stable_changed,
-    _check_failed,
-    _unavailable,
-    _not_answering,
-    _too_late,
-    _undone,
-)
 
 # While stable is being given the analysed template, these mean that the promotion failed.
 _FAULTS = frozenset(
@@ -259,7 +138,27 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
         return hold(run, *blocked, now)
     if seen.canary.ready and not seen.canary_read:
         return _unread(run, seen, now)
+    if (shadow := gate(run, seen)) is not None:
+        return _replaying(run, seen, now, shadow)
     return _raise(run, seen, now, run.step)
+
+
+def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> Next:
+    """No traffic before the Shadow check has passed: wait, or do what a person or the policy says."""
+    policy, since = run.plan.policy, run.shadow_since or now
+    run = replace(run, shadow_since=since)
+    if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
+        return _approved(run, seen, now)
+    name, said = shadow.name, shadow.note
+    if shadow.verdict is Verdict.NO_DATA:
+        if seen.shadow_silent > policy.no_data_timeout:
+            message = f"{name} has no data: {said}"
+            return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
+    elif now - since > policy.step_timeout:
+        message = f"{name} neither passed nor failed within {spoken(policy.step_timeout)}: {said}"
+        return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
+    hold_on = run.hold if run.hold in IN_DOUBT else None
+    return replace(run, hold=hold_on, message=f"no traffic before {name} passes: {said}"), ()
 
 
 def _unread(run: Run, seen: Seen, now: datetime) -> Next:
@@ -380,6 +279,8 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
 
 
 def _forward(run: Run, seen: Seen, now: datetime) -> Next:
+    if run.stage is Stage.WAITING:
+        return _raise(run, seen, now, run.step)
     if run.step + 1 < len(run.plan.policy.steps):
         return _raise(run, seen, now, run.step + 1)
     return _begin_promotion(run, now, f"every step has passed{caveat(run, seen, run.weight)}")
@@ -415,8 +316,9 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     policy, since = run.plan.policy, run.data_since or run.step_since or now
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()
-    trouble = seen.trouble or "the pods' pages are read, but too few requests reach both arms"
-    message = f"no check had data for {spoken(now - since)}: {trouble}"
+    shadow = seen.shadow.note if seen.shadow and seen.shadow.verdict is Verdict.NO_DATA else ""
+    few = "the pods' pages are read, but too few requests reach both arms"
+    message = f"no check had data for {spoken(now - since)}: {seen.trouble or shadow or few}"
     return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from analysis.evidence import CheckSpec
-from analysis.judge import Judgement
+from analysis.judge import CheckJudgement, Judgement, Verdict
 
 
 class Phase(StrEnum):
@@ -104,6 +104,19 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowCheck:
+    """A policy's Shadow check: how many replayed requests may be answered differently.
+
+    `share` is its part of alpha, normalised with those of the other checks.
+    """
+
+    name: str
+    max_flips: float
+    required: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A CanaryPolicy's spec. No defaults here: they stand in the CRD's schema and nowhere else."""
 
@@ -124,7 +137,8 @@ class Policy:
     promotion: PromotionMode
     history_limit: int
     burst_tolerance: timedelta
-    checks: tuple[CheckSpec, ...]
+    checks: tuple[CheckSpec, ...]  # those that are read from pods' pages
+    shadow: ShadowCheck | None = None
     pages: Mapping[str, Page | None] = field(default_factory=dict)  # by check; None: a Prometheus has it
     alerts: tuple[Alert, ...] = ()
 
@@ -135,6 +149,15 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Where a run's requests are mirrored to, and the names that callers use for what they call."""
+
+    host: str  # of the recorder, as the mesh knows it
+    port: int
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a run's traffic is steered."""
 
@@ -142,6 +165,15 @@ class Place:
     virtual_service: str
     stable_subset: str
     canary_subset: str
+    recording: Recording | None = None  # with a Shadow check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """The two models that a Shadow check compares, each `URI@sha256:DIGEST`."""
+
+    stable: str
+    canary: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +185,7 @@ class Plan(Place):
     canary_hash: str  # pod-template-hash that is analysed, and promoted or nothing is
     stable_hash: str
     policy: Policy
+    artifacts: Artifacts | None = None  # with a Shadow check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,10 +242,23 @@ class Run:
     copied: bool = False  # stable was given the analysed template
     landed: bool = False  # ... and had it when it was looked at
     stable_known: timedelta | None = None  # how long stable had been read when the weight first rose
+    shadow_since: datetime | None = None  # the first weight began to wait for the Shadow check
+    mirrored: bool = False  # our mirror may stand in the VirtualService
     settled: bool = False  # ended, and weight 0 was seen at the VirtualService since
     scaled_down: bool = False  # the last chore of an ended run
     told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts
     outbox: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What the worker said of a run: the verdict, a sentence, and out of how many requests."""
+
+    verdict: Verdict
+    sentence: str
+    requests: int = 0
+    flips: float | None = None  # the part that was answered differently
+    interval: tuple[float, float] | None = None  # of that part, at all times at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +317,7 @@ class RouteSeen:
 
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
+    mirrored: bool = False  # the run's mirror stands in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +351,8 @@ class Seen:
     canary: ArmSeen
     route: RouteSeen
     judgement: Judgement
+    shadow: CheckJudgement | None = None  # the Shadow check's part of the judgement, if there is one
+    shadow_silent: timedelta = timedelta(0)  # for how long nothing was heard of it
     load: LoadSeen = LoadSeen()
     commands: Commands = Commands()
     stable_known: timedelta = timedelta(0)  # how long stable has been read, before the run and in it
@@ -320,6 +369,13 @@ class SetWeight:
     """Send `weight` percent of requests to the canary, the rest to stable."""
 
     weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Copies of the requests go to the recorder, or no more."""
+
+    on: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,4 +411,4 @@ class Tell:
     outcome: str | None = None  # "Promoted", "RolledBack" or "Held" where people are alerted
 
 
-Action = SetWeight | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell
+Action = SetWeight | Mirror | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell

@@ -22,9 +22,11 @@ from controller.lease import Claim, hold
 from controller.loop import Loop
 from controller.ports import Outside
 from controller.reconcile import Means, Reconciler
+from controller.replays import Replays
 from controller.runs import Runs
 from controller.scrape import Scrape
 from controller.settings import Settings
+from controller.shadowing import Shadowing
 from controller.sources import Sources
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
@@ -172,17 +174,28 @@ class Operator:
         slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
         pace = Pace(interval=self.settings.prometheus_interval)
         histories = Histories(self.cluster, Sources(slow, seldom), self.outside.clock, queried=pace)
-        means = self._means(kube, runs, alerts, Sources(scrape, prometheus), histories)
+        replays = self._replays()
+        means = self._means(
+            kube, runs, alerts, metrics=Sources(scrape, prometheus), histories=histories, replays=replays
+        )
         reconciler = Reconciler(means, epoch)
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
-        asks = Asks(self.cluster, create=runs.create, refuse=events.refuse, prometheus=prometheus is not None)
+        asks = Asks(
+            self.cluster,
+            create=runs.create,
+            refuse=events.refuse,
+            prometheus=prometheus is not None,
+            recorder=self.settings.recorder,
+        )
         leading = Leadership(
             reconciler,
             Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
             Loop(asks.turn, random=self.chance),
             Loop(histories.turn, random=self.chance),
         )
-        readers: list[Scrape | Prometheus] = [scrape, *([] if prometheus is None else [prometheus])]
+        readers: list[Scrape | Prometheus | Replays] = [
+            one for one in (scrape, prometheus, replays) if one is not None
+        ]
         before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
@@ -216,7 +229,21 @@ class Operator:
         interval = settings.prometheus_interval
         return Prometheus(settings.prometheus_url, self.outside.clock, interval=interval, **how)
 
-    def _means(self, kube: Kube, runs: Runs, alerts: Alerts, metrics: Sources, histories: Histories) -> Means:
+    def _replays(self) -> Replays | None:
+        """What the shadow worker knows, if the settings name one."""
+        url = self.settings.shadow_url
+        return None if url is None else Replays(self.outside.ask, url)
+
+    def _means(
+        self,
+        kube: Kube,
+        runs: Runs,
+        alerts: Alerts,
+        *,
+        metrics: Sources,
+        histories: Histories,
+        replays: Replays | None,
+    ) -> Means:
         cluster, settings, clock = self.cluster, self.settings, self.outside.clock
         router = IstioRouter(
             lambda namespace, name: cluster.get("virtualservices", namespace, name),
@@ -231,6 +258,7 @@ class Operator:
             recorder=Events(kube, identity=settings.identity, clock=clock),
             alerter=alerts,
             workloads=Workloads(kube, cluster),
+            shadowing=Shadowing(replays, router),
             telemetry=self.telemetry,
             clock=clock,
             pace=Pace(interval=settings.scrape_interval),

@@ -37,6 +37,7 @@ NEEDS: Mapping[str, Mapping[str, Json]] = {
     "Latency": {"maxIncrease": "20%"},
     "Predictions": {"tolerance": 0.05},
     "Proportion": {"direction": "decrease"},
+    "Shadow": {"maxFlips": "0.5%"},
 }
 BELONGS: Mapping[str, tuple[str, ...]] = {
     "quantile": ("Latency",),
@@ -47,7 +48,8 @@ BELONGS: Mapping[str, tuple[str, ...]] = {
     "direction": ("Proportion",),
     "maxDecrease": ("Proportion",),
     "counters": ("Proportion",),
-    "maxFlips": (),
+    "maxFlips": ("Shadow",),
+    "source": ("Latency", "ErrorRate", "Predictions", "Proportion"),
 }
 # Which margins a proportion has, by what its harm is: the first of them is needed.
 MARGINS: Mapping[str, tuple[str, ...]] = {
@@ -258,6 +260,9 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
             yield f"spec.alerts[{index}]: an alert goes to exactly one of slack and webhook"
     if not any(check["required"] for check in spec["checks"]):
         yield "spec.checks: none is required, so that nothing could ever pass; require one"
+    replayed = sum(check["type"] == "Shadow" for check in spec["checks"])
+    if replayed > 1 or replayed == len(spec["checks"]):
+        yield "spec.checks: give one Shadow check, beside at least one check of another type"
     for index, check in enumerate(spec["checks"]):
         yield from _odd(check, where=f"spec.checks[{index}]")
 
@@ -270,8 +275,7 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
             yield f"{where}.{name}: is missing; a {kind} check needs it, such as {example}"
     for name, kinds in BELONGS.items():
         if name in check and kind not in kinds:
-            theirs = " and ".join(kinds) if kinds else "other"
-            yield f"{where}.{name}: belongs to {theirs} checks, not to {kind}; leave it out"
+            yield f"{where}.{name}: belongs to {' and '.join(kinds)} checks, not to {kind}; leave it out"
     if "source" in check and ("scrape" in check["source"]) == ("prometheus" in check["source"]):
         yield f"{where}.source: is exactly one of scrape and prometheus"
     if kind == "Latency" and "quantiles" not in check and "quantile" not in check:
@@ -279,7 +283,7 @@ def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
     elif kind == "Latency" and "quantiles" in check and "quantile" in check:
         yield f"{where}.quantiles: stands beside quantile; say one of the two"
     yield from _proportion(check, where=where) if kind == "Proportion" else ()
-    margins = [name for name in ("maxDecrease", "maxIncrease", "plus") if name in check]
+    margins = [name for name in ("maxDecrease", "maxFlips", "maxIncrease", "plus") if name in check]
     if kind == "ErrorRate" and not margins:
         yield f'{where}: an ErrorRate check needs maxIncrease or plus, such as "50%" and "0.1%"'
     elif margins and not any(float(check[name][:-1]) for name in margins):

@@ -7,12 +7,12 @@ here imports an adapter, and adapters never import each other.
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Statistic
-from controller.model import Checkpoint, Page, Place, PodSeen, RouteSeen, Run, Tell
+from controller.model import Checkpoint, Page, Place, PodSeen, Replayed, RouteSeen, Run, Tell
 
 ANNOTATED: Mapping[str, Page | None] = {}  # every check on the page that the pod's annotations name
 
@@ -114,6 +114,30 @@ class TrafficRouter(Protocol):
         """The canary's weight is `weight` when this returns; raises `kube.ApiError` else."""
         ...
 
+    async def mirror(self, plan: Place, *, on: bool) -> None:
+        """Requests are copied to the plan's recorder, or no more; raises `kube.ApiError` else."""
+        ...
+
+
+class ShadowSource(Protocol):
+    """What the shadow worker knows of each run. Reading never waits: asking is a task of its own."""
+
+    def watch(self, run: str, question: Json | None) -> None:
+        """From now on the worker is asked this for the run (`namespace/name`); None ends it."""
+        ...
+
+    def read(self, run: str) -> Replayed | None:
+        """The newest answer to the run's question; None if there is none, or none of late."""
+        ...
+
+    def silent(self, run: str) -> timedelta:
+        """How long nothing was heard."""
+        ...
+
+    def trouble(self, run: str) -> str:
+        """Why; empty if something was."""
+        ...
+
 
 class RunStore(Protocol):
     """CanaryRun objects; their resourceVersion is the fence between two leaders."""
@@ -183,6 +207,14 @@ class Post(Protocol):
         ...
 
 
+class Ask(Protocol):
+    """One question to the shadow worker."""
+
+    async def __call__(self, method: str, url: str, body: bytes) -> tuple[int, bytes]:
+        """Status and answer; raises `OSError` or `ValueError` (too large). Callers set the timeout."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
     """Everything the controller touches, in one value: the real world or an emulated one."""
@@ -190,4 +222,5 @@ class Outside:
     transport: Transport
     fetch: Fetch
     post: Post
+    ask: Ask
     clock: Callable[[], datetime]  # aware UTC; the monotonic clock is the running loop's

@@ -16,9 +16,8 @@ from zlib import crc32
 import structlog
 
 from analysis.judge import Judgement, Verdict, explained, judge
-from controller import gather, machine, resource, ticks, trigger
+from controller import gather, machine, resource, shadow, ticks, trigger
 from controller.cluster import Cluster, Key, arm
-from controller.explain import sentence
 from controller.gather import Gathered
 from controller.istio import Unsteerable
 from controller.kube import ApiError
@@ -28,6 +27,7 @@ from controller.model import (
     Checkpoint,
     Commands,
     CopyTemplate,
+    Mirror,
     Plan,
     PodSeen,
     Reason,
@@ -45,6 +45,7 @@ from controller.peering import arrived
 from controller.placebos import Placebos
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
 from controller.scrape import chosen
+from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
 from controller.wire import Malformed
 from controller.workloads import TemplateLost, Workloads
@@ -90,6 +91,7 @@ class Means:
     recorder: Recorder
     alerter: Alerter
     workloads: Workloads
+    shadowing: Shadowing
     telemetry: Telemetry
     clock: Callable[[], datetime]
     pace: ticks.Pace
@@ -147,13 +149,14 @@ class Reconciler:
         for errand in self.errands:
             errand.cancel()
         await asyncio.gather(*self.errands, return_exceptions=True)
+        await self.means.shadowing.close()
 
     # -- read --------------------------------------------------------------------------------------
 
     def _live(self, key: Key, obj: Any) -> Live | None:
         known = self.lives.get(key)
         if known is not None:
-            owes = known.run.weight_since is not None and not known.run.settled
+            owes = known.run.mirrored or (known.run.weight_since is not None and not known.run.settled)
             return known if obj is not None or owes else None
         if obj is None:
             return None
@@ -177,20 +180,26 @@ class Reconciler:
         meta = obj["metadata"]
         log.error("run_not_read", run=meta["name"], namespace=meta["namespace"], error=str(error))
         place = resource.place(obj)
-        if not resource.guarded(obj) or self.means.router.seen(place).weight == 0:
+        seen = self.means.router.seen(place)
+        if not resource.guarded(obj) or (seen.weight == 0 and not seen.mirrored):
             return None
         await self.means.router.route(place, 0)
+        await self.means.router.mirror(place, on=False)
         return self.means.tick.total_seconds()
 
     def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
         run, plan, cluster = live.run, live.run.plan, self.means.cluster
         now = self.means.clock().timestamp()
         later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
+        shadowing, replayed = self.means.shadowing, self.means.shadowing.known(run, live.gathered.replayed)
+        live.gathered = replace(live.gathered, replayed=replayed)
         seen = Seen(
             stable=arm(cluster, plan.namespace, plan.stable),
             canary=arm(cluster, plan.namespace, plan.canary),
-            route=self._route_seen(plan, obj),
+            route=shadowing.route(self._route_seen(plan, obj), run, later),
             judgement=live.judgement,
+            shadow=shadow.judged(plan.policy.shadow, replayed),
+            shadow_silent=shadowing.silent(run, replayed),
             stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
@@ -203,7 +212,7 @@ class Reconciler:
             return self._measure(live, seen)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
-            gathered = gather.begin(plan.policy)
+            gathered = replace(gather.begin(plan.policy), replayed=replayed)
             if live.gathered.step is not None:
                 gathered = gather.begin_step(gathered, live.gathered.step, at=now)
             return gathered, replace(seen, judgement=self._judged(run, gathered))
@@ -295,7 +304,8 @@ class Reconciler:
         """What the evidence says, a Fail with figures; of a run that has ended, what it said then."""
         policy, now = run.plan.policy, run.ended or self.means.clock()
         judged = judge(gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=now.timestamp())
-        return _explained(judged, run, gathered) if judged.verdict is Verdict.FAIL else judged
+        judged = _explained(judged, run, gathered) if judged.verdict is Verdict.FAIL else judged
+        return shadow.joined(judged, policy.shadow, gathered.replayed)
 
     def _answered(self, run: Run) -> Run:
         """The run without the messages that have arrived."""
@@ -328,7 +338,7 @@ class Reconciler:
     async def _intended(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
         """Whether the run's object holds what is about to be done, and cannot vanish meanwhile."""
         try:
-            if not live.guarded and any(isinstance(action, SetWeight) for action in actions):
+            if not live.guarded and any(isinstance(action, SetWeight | Mirror) for action in actions):
                 await self.means.store.guard(run)
                 live.guarded = True
         except (ApiError, OSError) as error:
@@ -386,8 +396,7 @@ class Reconciler:
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
         judged = _explained(live.judgement, run, live.gathered)
-        specs = {spec.name: spec for spec in run.plan.policy.checks}
-        sentences = {one.name: sentence(specs[one.name], one) for one in judged.checks}
+        sentences = {one.name: shadow.sentence_of(run.plan.policy, one) for one in judged.checks}
         beside = live.onlookers.said()
         return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences, beside=beside)
 
@@ -396,6 +405,8 @@ class Reconciler:
         for action in actions:
             if isinstance(action, Tell):
                 self._tell(live.run, action)
+            elif isinstance(action, Mirror):
+                self.means.shadowing.move(live.run, on=action.on)
             elif not isinstance(action, SetWeight | BeginStep):
                 done = await self._touch(live.run.plan, action) and done
         return done
@@ -452,6 +463,7 @@ class Reconciler:
             if not any(trigger.runs_of(self.means.cluster, plan.namespace, plan.canary)):
                 self.means.telemetry.forget(plan.namespace, plan.canary)
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
+            self.means.shadowing.forget(f"{key[0]}/{key[1]}")
 
 
 def _name(run: Run) -> str:
@@ -461,8 +473,11 @@ def _name(run: Run) -> str:
 
 def _explained(judged: Judgement, run: Run, gathered: Gathered) -> Judgement:
     """With figures; as it was where they cannot be had, since traffic is taken away without them as well."""
+    count = len(gathered.evidence)  # what is replayed has its figures already
     try:
-        return explained(judged, gathered.evidence, alpha=run.plan.policy.alpha)
+        read = replace(judged, checks=judged.checks[:count])
+        read = explained(read, gathered.evidence, alpha=run.plan.policy.alpha)
+        return replace(read, checks=(*read.checks, *judged.checks[count:]))
     except Exception:
         log.exception("figures_lost", run=run.name)
         return judged

@@ -90,6 +90,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         plus=_fraction(spec.get("plus", "0%")),
         max_decrease=_fraction(spec.get("maxDecrease", "0%")),
         tolerance=spec.get("tolerance", 0.05),
+        max_flips=_fraction(spec.get("maxFlips", "0%")),
         required=spec.get("required", True),
         log_e=seen.get("logE"),
         estimate=seen.get("estimate"),

@@ -19,6 +19,7 @@ KINDS = {
     "ErrorRate": "errors",
     "Predictions": "predictions",
     "Proportion": "what people do with the answers",
+    "Shadow": "other answers to the same requests",
 }
 # Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
 FEW = 20

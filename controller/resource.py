@@ -15,6 +15,7 @@ from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import wire
 from controller.model import (
     Alert,
+    Artifacts,
     Checkpoint,
     Commands,
     Message,
@@ -24,7 +25,9 @@ from controller.model import (
     Plan,
     Policy,
     Reason,
+    Recording,
     Run,
+    ShadowCheck,
     Stage,
     WeightChange,
 )
@@ -36,6 +39,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/restore-traffic"
 WORKLOAD_LABEL = f"{GROUP}/workload"
 IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
+SHADOW = "Shadow"  # a type of check that no page of a pod can answer
+SHADOW_SHARE = 0.20  # of alpha, before all are normalised
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 
 Json = Any
@@ -72,14 +77,34 @@ def _quantiles(check: wire.Check) -> Iterator[wire.Check]:
 
 
 def _checks(checks: tuple[wire.Check, ...], max_latency_increase: str | None) -> tuple[CheckSpec, ...]:
+    """The checks that pods' pages answer."""
     shares = {check.name: check.share for check in checks if check.share is not None}
-    return normalised((_check(check, max_latency_increase) for check in checks), shares)
+    beside = sum(shares.get(check.name, SHADOW_SHARE) for check in checks if check.type == SHADOW)
+    read = (_check(check, max_latency_increase) for check in checks if check.type != SHADOW)
+    return normalised(read, shares, beside=beside)
+
+
+def _shadow(checks: tuple[wire.Check, ...], others: tuple[CheckSpec, ...]) -> ShadowCheck | None:
+    """The check that replayed requests answer; it has the part of alpha that the others leave."""
+    found = [check for check in checks if check.type == SHADOW]
+    if not found:
+        return None
+    field = f"checks[{found[0].name}].maxFlips"
+    flips = wire.percent(found[0].max_flips, field=field)
+    if len(found) > 1 or not others:
+        raise wire.Malformed("checks: give one Shadow check, beside at least one check of another type")
+    if not 0 < flips < 1:
+        raise wire.Malformed(
+            f"{field}: {found[0].max_flips} proves nothing; give more than 0%, less than 100%"
+        )
+    share = 1 - sum(check.share for check in others)
+    return ShadowCheck(name=found[0].name, max_flips=flips, required=found[0].required, share=share)
 
 
 def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
     field = f"checks[{check.name}]"
     if check.type not in set(CheckKind):
-        known = ", ".join(CheckKind)
+        known = ", ".join([*CheckKind, SHADOW])
         raise wire.Malformed(
             f"{field}.type: {check.type} is not available in this version; use one of {known}"
         )
@@ -125,7 +150,8 @@ def unusable(policy: Json) -> str | None:
     """What in a policy's spec this version cannot do, although the schema allows it; or None."""
     delays = policy.get("scaleDownDelay", {})
     try:
-        _checks(_single(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...])), None)
+        given = _single(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]))
+        _shadow(given, _checks(given, None))
         for field in DURATIONS & policy.keys():
             wire.duration(policy[field], field=field)
         for field, delay in delays.items():
@@ -155,7 +181,8 @@ def policy(spec: Json) -> Policy:
 
 
 def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
-    checks = _single(given.checks)
+    single = _single(given.checks)
+    checks = _checks(single, max_latency_increase)
     return Policy(
         steps=given.steps,
         warm_up=wire.duration(given.warm_up, field="warmUp"),
@@ -176,8 +203,9 @@ def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
         promotion=given.promotion.mode,
         history_limit=given.history_limit,
         burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
-        checks=_checks(checks, max_latency_increase),
-        pages={check.name: _page(check) for check in checks if check.source},
+        checks=checks,
+        shadow=_shadow(single, checks),
+        pages={check.name: _page(check) for check in single if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
     )
 
@@ -193,7 +221,17 @@ def _plan(given: wire.Plan, namespace: str) -> Plan:
         stable_subset=given.stable_subset,
         canary_subset=given.canary_subset,
         policy=_policy(given.policy, given.max_latency_increase),
+        artifacts=None if given.shadow is None else _artifacts(given.shadow),
+        recording=None if given.shadow is None else _recording(given.shadow),
     )
+
+
+def _artifacts(given: wire.Shadow) -> Artifacts:
+    return Artifacts(stable=given.stable, canary=given.canary)
+
+
+def _recording(given: wire.Shadow) -> Recording:
+    return Recording(host=given.host, port=given.port, hosts=given.hosts)
 
 
 def run(obj: Json) -> Run:
@@ -225,6 +263,8 @@ def run(obj: Json) -> Run:
         settled=state.settled,
         scaled_down=state.scaled_down,
         stable_known=_known(state.stable_known),
+        shadow_since=state.shadow_since,
+        mirrored=state.mirrored,
         told=state.told,
         outbox=tuple(Message(**msgspec.structs.asdict(m)) for m in status.outbox),
     )
@@ -240,11 +280,13 @@ def _known(seconds: int | None) -> timedelta | None:
 def place(obj: Json) -> Place:
     """Where the run's traffic is steered, also of a run that cannot be read: its way to zero is open."""
     plan = obj["spec"]["plan"]
+    shadow = plan.get("shadow")
     return Place(
         namespace=obj["metadata"]["namespace"],
         virtual_service=plan["virtualService"],
         stable_subset=plan["stableSubset"],
         canary_subset=plan["canarySubset"],
+        recording=None if shadow is None else Recording(host=shadow["host"], port=shadow["port"], hosts=()),
     )
 
 
@@ -350,6 +392,8 @@ def _state(run: Run) -> Json:
         "settled": run.settled,
         "scaledDown": run.scaled_down,
         "stableKnown": None if run.stable_known is None else round(run.stable_known.total_seconds()),
+        "shadowSince": wire.time(run.shadow_since),
+        "mirrored": run.mirrored,
         "told": list(run.told),
     }
 

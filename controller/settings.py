@@ -42,11 +42,21 @@ class Settings:
     scrape_timeout: timedelta = timedelta(seconds=0.5)
     prometheus_url: str | None = None  # None: checks that name it are refused
     prometheus_interval: timedelta = timedelta(seconds=15)
+    shadow_url: str | None = None  # None: Shadow checks are refused
+    shadow_recorder: str | None = None  # None: port 8080 of the worker's host
     freeze: bool = False  # no raise and no promotion anywhere; weights may still fall
     bind: str = "127.0.0.1"
     port: int = 8080
     log_format: str = "auto"
     log_level: str = "info"
+
+    @property
+    def recorder(self) -> tuple[str, int] | None:
+        """Host and port of the recorder, as the mesh knows it; None without a shadow worker."""
+        if self.shadow_url is None:
+            return None
+        host, _, port = (self.shadow_recorder or f"{urlsplit(self.shadow_url).hostname}:8080").rpartition(":")
+        return host, int(port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +107,13 @@ def _server(text: str) -> str:
     url = urlsplit(text)
     odd = url.username or url.password or url.query or url.fragment or url.port == 0
     if url.scheme not in {"http", "https"} or not url.hostname or odd:
+        raise ValueError
+    return text
+
+
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not _NAME.fullmatch(host) or not 0 < int(port) <= 65535:
         raise ValueError
     return text
 
@@ -212,6 +229,18 @@ SETTINGS = (
         help="How often that Prometheus scrapes the pods (its scrape_interval). Default: 15s.",
     ),
     Setting(
+        field="shadow_url",
+        read=_server,
+        expected='a URL without user or password, as "http://serin-shadow.serin-system.svc.cluster.local:8081"',
+        help="Where the shadow worker answers; it replays requests for Shadow checks. Default: none.",
+    ),
+    Setting(
+        field="shadow_recorder",
+        read=_host_and_port,
+        expected='host and port, such as "serin-shadow.serin-system.svc.cluster.local:8080"',
+        help="Where Istio mirrors requests to. Default: the shadow URL's host, port 8080.",
+    ),
+    Setting(
         field="freeze",
         read=_yes_or_no,
         expected='"true" or "false"',
@@ -289,6 +318,11 @@ def _consistent(settings: Settings) -> Settings:
             f"scrape-timeout is {settings.scrape_timeout.total_seconds():g}s and scrape-interval"
             f" {settings.scrape_interval.total_seconds():g}s: a read would overlap the next;"
             " make --scrape-timeout the shorter one"
+        )
+    if settings.shadow_recorder is not None and settings.shadow_url is None:
+        raise BadSetting(
+            f"shadow-recorder is {settings.shadow_recorder} and shadow-url is not set: nobody would be asked"
+            " what it recorded; set --shadow-url as well"
         )
     if settings.checkpoint < settings.tick:
         raise BadSetting(

@@ -94,6 +94,7 @@ class Check(Wire, frozen=True, kw_only=True):
     max_increase: str = "0%"
     plus: str = "0%"
     max_decrease: str = "0%"
+    max_flips: str = "0%"
     counters: Counters | None = None
     tolerance: float = 0.05
     required: bool = True
@@ -165,6 +166,16 @@ class Policy(Wire, frozen=True, kw_only=True):
     alerts: tuple[Alert, ...] = ()
 
 
+class Shadow(Wire, frozen=True, kw_only=True):
+    """`spec.plan.shadow`: the two models, and where requests to which hosts are recorded."""
+
+    stable: str
+    canary: str
+    hosts: tuple[str, ...]
+    host: str
+    port: int
+
+
 class Plan(Wire, frozen=True, kw_only=True):
     """`CanaryRun.spec.plan`."""
 
@@ -177,6 +188,7 @@ class Plan(Wire, frozen=True, kw_only=True):
     canary_subset: str
     max_latency_increase: str | None = None
     policy: Policy
+    shadow: Shadow | None = None
 
 
 class Said(Wire, frozen=True, kw_only=True):
@@ -254,6 +266,8 @@ class State(Wire, frozen=True, kw_only=True):
     settled: bool = False
     scaled_down: bool = False
     stable_known: int | None = None  # seconds
+    shadow_since: datetime | None = None
+    mirrored: bool = False
     told: tuple[str, ...] = ()
 
 

@@ -23,6 +23,7 @@ from scenarios.live.observed import Observed, weight_of
 from scenarios.live.pods import Life, LivePods
 from scenarios.live.receiver import Receiver
 from scenarios.live.replicas import Replicas
+from scenarios.live.shadow import ShadowWorker
 from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
@@ -96,6 +97,8 @@ class Lab:
         self.troubles = Troubles()
         self.observed = Observed()
         self.replicas: Replicas | None = None
+        self.shadow = ShadowWorker(self.folder) if story.shadowed else None
+        self.artifacts: Mapping[str, str] = {}
         self.load: Process | None = None
         self.began = time.time()  # of the processes' own clock: noise is counted from here
         self.zero = self.began  # when the canary's pods are started
@@ -136,6 +139,8 @@ class Lab:
         own = {life.name: life.process for life in self.pods.lives.values()} | {"load": self.load}
         found = {name: process.pid for name, process in own.items() if process and process.returncode is None}
         found |= self.replicas.pids() if self.replicas else {}
+        if self.shadow is not None and self.shadow.process is not None:
+            found["shadow"] = self.shadow.process.pid
         return found | ({"envoy": self.envoy.pid} if self.envoy.pid else {})
 
     # -- from the beginning to the end
@@ -158,7 +163,7 @@ class Lab:
 
     async def run(self) -> None:
         """The story is over: its run ended and settled, or its duration is."""
-        canary = objects(self.story, alerts_url=self.receiver.url)[-1]
+        canary = self._objects()[-1]
         self.zero = time.time()
         await self.people.create(canary)
         telling = asyncio.create_task(self._tell_story())
@@ -176,6 +181,9 @@ class Lab:
         await self.world.serve("127.0.0.1", 0)
         await self.receiver.start()
         self.world.on_change(self._heard)
+        if self.shadow is not None:
+            self.artifacts = self.shadow.write()
+            await self.shadow.start()
         for obj in self._first_objects():
             await self.people.create(obj)
         await self._until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
@@ -183,14 +191,21 @@ class Lab:
         self.load = await self._start_load()
         kubeconfig = self.world.kubeconfig(self.folder / "kubeconfig", namespace=NAMESPACE)
         self.replicas = Replicas(
-            self.story.controllers, kubeconfig=kubeconfig, lease_namespace=SYSTEM, leader=self._leader
+            self.story.controllers,
+            kubeconfig=kubeconfig,
+            lease_namespace=SYSTEM,
+            leader=self._leader,
+            flags=self.shadow.flags if self.shadow else {},
         )
         await self.replicas.start()
 
     def _first_objects(self) -> list[Json]:
         """All objects but the canary's Deployment, which begins the story."""
         system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
-        return [system, *objects(self.story, alerts_url=self.receiver.url)[:-1]]
+        return [system, *self._objects()[:-1]]
+
+    def _objects(self) -> list[Json]:
+        return objects(self.story, alerts_url=self.receiver.url, artifacts=self.artifacts)
 
     async def _close(self) -> None:
         """Nothing is left. The load ends first, so that nothing is lost that counts."""
@@ -202,6 +217,8 @@ class Lab:
             await self.replicas.stop()
         await asyncio.sleep(0.2 if self.stopped else 0)  # the proxy logs the last callers' leaving
         await self.envoy.stop()
+        if self.shadow is not None:
+            await self.shadow.stop()
         await self.pods.stop()
         await self.receiver.stop()
         await self.world.close()
@@ -216,6 +233,7 @@ class Lab:
             destination_rules=there("destinationrules", NAMESPACE),
             services=there("services", NAMESPACE),
             pods=there("pods", NAMESPACE),
+            recorder=self.shadow.recorder if self.shadow else None,
         )
 
     def _conduct(self, life: Life) -> Mapping[str, Any]:
@@ -231,6 +249,7 @@ class Lab:
             "predictions": prediction_table(behaviour.predictions),
             "errorRate": behaviour.error_rate,
             "clickRate": behaviour.click_rate,
+            "model": behaviour.model,
             "noise": self.story.noise.said(),
         }
 

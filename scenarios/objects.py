@@ -9,7 +9,7 @@ from typing import Any
 
 from scenarios.cluster.patches import merged
 from scenarios.fields import BadStory
-from scenarios.plot import Arm, Patch, Story
+from scenarios.plot import Arm, Behaviour, Patch, Story
 
 Json = Any
 
@@ -29,10 +29,12 @@ PROBE: Json = {
 }
 
 
-def objects(story: Story, *, alerts_url: str = "http://alerts.lab/slack") -> list[Json]:
+def objects(
+    story: Story, *, alerts_url: str = "http://alerts.lab/slack", artifacts: Mapping[str, str] | None = None
+) -> list[Json]:
     """All objects in the order to create them, the canary's Deployment last.
 
-    An edit at 0s of what is not among them raises `BadStory`.
+    `artifacts` are the references of models by name, for a story with a Shadow check. An edit at 0s of what is not among them raises `BadStory`.
     """
     found = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
@@ -41,8 +43,8 @@ def objects(story: Story, *, alerts_url: str = "http://alerts.lab/slack") -> lis
         _service(),
         _destination_rule(),
         _virtual_service(),
-        _deployment(Arm.STABLE, replicas=story.stable.replicas),
-        _deployment(Arm.CANARY, replicas=story.canary.replicas),
+        _deployment(Arm.STABLE, story.stable, artifacts or {}),
+        _deployment(Arm.CANARY, story.canary, artifacts or {}),
     ]
     for edit in story.edits:
         if isinstance(edit, Patch) and edit.at == timedelta(0):
@@ -121,18 +123,20 @@ def _virtual_service() -> Json:
     }
 
 
-def _deployment(arm: Arm, *, replicas: int) -> Json:
+def _deployment(arm: Arm, behaviour: Behaviour, artifacts: Mapping[str, str]) -> Json:
     labels = {"app": "model", "version": str(arm)}
+    reference = artifacts.get(behaviour.model)
+    artifact = {} if reference is None else {"serin.dev/artifact": reference}
     asking = {"annotations": {"serin.dev/canary-of": STABLE}} if arm is Arm.CANARY else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _named(DEPLOYMENTS[arm], labels=labels, **asking),
         "spec": {
-            "replicas": replicas,
+            "replicas": behaviour.replicas,
             "selector": {"matchLabels": labels},
             "template": {
-                "metadata": {"labels": labels, "annotations": _scraped()},
+                "metadata": {"labels": labels, "annotations": {**_scraped(), **artifact}},
                 "spec": {"containers": [_container(VERSIONS[arm])]},
             },
         },

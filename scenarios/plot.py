@@ -33,6 +33,7 @@ class Behaviour:
     error_rate: float
     predictions: Beta
     click_rate: float | None = None  # of what was answered; None: nobody counts clicks
+    model: str = "digits"  # which variant of the lab's model it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +231,12 @@ class Story:
     noise: Noise
     policy: Mapping[str, Any]
     expect: tuple[Ending, ...]  # any of them will do
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether its policy has a Shadow check, so that a worker has to be there."""
+        checks = self.policy.get("checks", ())
+        return any(isinstance(check, dict) and check.get("type") == "Shadow" for check in checks)
 
     @property
     def arm_faults(self) -> tuple[ArmFault, ...]:

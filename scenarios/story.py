@@ -31,7 +31,9 @@ out; an edit at 0s describes how the objects are from the start. The objects are
     predictions: {distribution: beta, a: 2, b: 5}
 
 With a `clickRate` pods count their answers (`model_impressions_total`), and those that somebody clicked on
-(`model_clicks_total`); without one they do not. An arm fault says one or more of latencyFactor, latencyAdd,
+(`model_clicks_total`); without one they do not. `model` says which digits model an arm is: `digits`,
+`digits-bf16` (requantised), `digits-unscaled` (wrong preprocessing) or `digits-permuted` (labels mixed up); a
+Shadow check in the policy replays the requests on both. An arm fault says one or more of latencyFactor, latencyAdd,
 errorRate, predictions, clickRate, `crash: true`, `hang: true`, `blackhole: true` and `coldStart: {factor: 3,
 decay: 60s}`; a target fault says `target` and `kind`. What a field may hold, the complaint about a wrong
 value says.
@@ -43,6 +45,7 @@ from pathlib import Path
 from controller.planning import builtin
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
 from scenarios.fields import BadStory, Field, Table, parse, read
+from scenarios.live.digits import VARIANTS
 from scenarios.people import PLACES
 from scenarios.plot import (
     KINDS,
@@ -135,7 +138,7 @@ def _rate(traffic: Field) -> float:
 
 def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
     """What the arm says, and for what it does not say: what `like` does."""
-    said = arm.table("replicas", "latency", "errorRate", "predictions", "clickRate")
+    said = arm.table("replicas", "latency", "errorRate", "predictions", "clickRate", "model")
     if like is None:
         like = Behaviour(
             replicas=_replicas(said.need("replicas")),
@@ -149,6 +152,7 @@ def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
         error_rate=said.get("errorRate", Field.percent, like.error_rate),
         predictions=said.get("predictions", _beta, like.predictions),
         click_rate=said.get("clickRate", Field.percent, like.click_rate),
+        model=said.get("model", lambda f: f.one_of(*VARIANTS), like.model),
     )
 
 

@@ -6,7 +6,7 @@ of the score. Serving it takes numpy only.
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ PIXELS = 64
 BRIGHTEST = 16.0  # the data set's pixel values are 0..16
 HIDDEN = 32  # 97 % of held-out pictures right; 48 and 64 units give half a point more
 QUANTILES = 513  # the score's distribution in steps of 0.2 %
+MODEL, REQUANTISED, UNSCALED, PERMUTED = "digits", "digits-bf16", "digits-unscaled", "digits-permuted"
+VARIANTS = (MODEL, REQUANTISED, UNSCALED, PERMUTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,12 @@ class Digits:
     quantiles: Floats  # of the score over all pictures, at evenly spaced levels
     pictures: npt.NDArray[np.uint8]  # [n, 64], 0..16
     brightness: tuple[float, float]  # mean and standard deviation of a picture's mean pixel
+    brightest: float = BRIGHTEST  # what pixels are divided by
 
     def logits(self, pixels: Floats) -> Floats:
         """One row of ten logits for each row of 64 pixels."""
         (w1, b1), (w2, b2) = self.hidden, self.output
-        inner: Floats = np.maximum(pixels / BRIGHTEST @ w1 + b1, 0.0)
+        inner: Floats = np.maximum(pixels / self.brightest @ w1 + b1, 0.0)
         return inner @ w2 + b2
 
     def rank(self, logits: Floats) -> Floats:
@@ -65,6 +68,33 @@ def load(path: Path = FILE) -> Digits:
         pictures=parts["pictures"],
         brightness=(float(mean), float(sd)),
     )
+
+
+def variant(model: Digits, name: str) -> Digits:
+    """What became of the model on its way to production: nothing, rounded weights, or a mistake.
+
+    `digits-bf16` keeps 8 bits of each weight; `digits-unscaled` divides pixels by 255 although they end at
+    16; of `digits-permuted` each output is taken for the next digit.
+    """
+    (w1, b1), (w2, b2) = model.hidden, model.output
+    match name:
+        case "digits-bf16":
+            return replace(
+                model, hidden=(_bfloat16(w1), _bfloat16(b1)), output=(_bfloat16(w2), _bfloat16(b2))
+            )
+        case "digits-unscaled":
+            return replace(model, brightest=255.0)
+        case "digits-permuted":
+            return replace(model, output=(np.roll(w2, 1, axis=1), np.roll(b2, 1)))
+        case _:
+            return model
+
+
+def _bfloat16(values: Floats) -> Floats:
+    """Each rounded to the nearest bfloat16, to the even one of two."""
+    bits = np.asarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32).astype(np.float64)
 
 
 def train(path: Path = FILE) -> float:

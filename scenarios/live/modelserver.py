@@ -44,7 +44,7 @@ class Server:
         self._name: str = said["name"]
         self._epoch: float = said["epoch"]  # when the story began, seconds since 1970
         self._grace: float = said["grace"]
-        self._model = digits.load()
+        self._model = digits.variant(digits.load(), said["model"])
         self._conduct = Conduct(said, name=self._name, seed=said["seed"])
         self._page = Page(model="digits", version=said["version"], workload=said["workload"])
         self._pages: deque[float] = deque(maxlen=PAGES_KEPT)

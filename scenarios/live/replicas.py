@@ -39,7 +39,13 @@ class Replicas:
     """All of them; `leader` names the one that holds the Lease."""
 
     def __init__(
-        self, count: int, *, kubeconfig: Path, lease_namespace: str, leader: Callable[[], str]
+        self,
+        count: int,
+        *,
+        kubeconfig: Path,
+        lease_namespace: str,
+        leader: Callable[[], str],
+        flags: Mapping[str, str],
     ) -> None:
         self._leader = leader
         folder = kubeconfig.parent
@@ -47,6 +53,7 @@ class Replicas:
             "--kubeconfig": str(kubeconfig),
             "--lease-namespace": lease_namespace,
             "--log-format": "json",
+            **flags,
         }
         self._all = [_replica(f"serin-{number}", folder, flags) for number in range(1, count + 1)]
 

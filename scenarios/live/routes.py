@@ -1,7 +1,7 @@
 """Envoy's files for what Istio's objects say: what istiod would send, as far as the lab needs it.
 
 Pure: objects in, the text of files out (listeners, routes, clusters, endpoints). Honoured of a
-VirtualService: hosts, matches, weighted destinations, rewrite, timeout, retries; of a DestinationRule:
+VirtualService: hosts, matches, weighted destinations, mirrors, rewrite, timeout, retries; of a DestinationRule:
 subsets and the simple load balancer. Istio's own default of two retries is left out on purpose: the lab
 shows what callers lose.
 """
@@ -41,6 +41,7 @@ class Mesh:
     destination_rules: Sequence[Json]
     services: Sequence[Json]
     pods: Sequence[Json]
+    recorder: int | None = None  # the port on loopback that stands for the recorder's Service
 
 
 def files(mesh: Mesh, *, folder: str, port: int) -> dict[str, str]:
@@ -51,7 +52,9 @@ def files(mesh: Mesh, *, folder: str, port: int) -> dict[str, str]:
     return {
         "lds.json": _resources([_listener(folder=folder, port=port)]),
         "rds.json": _resources([config]),
-        "cds.json": _resources([_cluster(host, subset, mesh, folder) for host, subset in clusters]),
+        "cds.json": _resources(
+            [*(_cluster(host, subset, mesh, folder) for host, subset in clusters), *_recorders(mesh)]
+        ),
         # Envoy reads one cluster's endpoints from one file
         **{_eds(host, subset): _resources([_endpoints(host, subset, mesh)]) for host, subset in clusters},
     }
@@ -78,7 +81,7 @@ def _from_file(folder: str, name: str) -> Json:
     return {"resource_api_version": "V3", "path_config_source": {"path": f"{folder}/{name}"}}
 
 
-def _address(host: str, port: int) -> Json:
+def _address(host: str, port: int | None) -> Json:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
@@ -168,9 +171,38 @@ def _action(http: Json, mesh: Mesh) -> Json:
     }
     if retries := http.get("retries"):
         action["retry_policy"] = _retries(retries)
+    if mirrors := http.get("mirrors"):
+        action["request_mirror_policies"] = [_mirrored(one) for one in mirrors]
     if "uri" in (http.get("rewrite") or {}):
         action["prefix_rewrite"] = http["rewrite"]["uri"]
     return action
+
+
+def _mirrored(mirror: Json) -> Json:
+    """A copy of so many of the requests; whatever is answered, or nothing at all, is let fall."""
+    share = round(10_000 * float((mirror.get("percentage") or {"value": 100.0})["value"]))
+    return {
+        "cluster": _recorder_name(mirror["destination"]),
+        "runtime_fraction": {"default_value": {"numerator": share, "denominator": "MILLION"}},
+    }
+
+
+def _recorder_name(destination: Json) -> str:
+    return f"outbound|{destination['port']['number']}||{destination['host']}"
+
+
+def _recorders(mesh: Mesh) -> Iterable[Json]:
+    """Clusters of what is mirrored to, all of them the one recorder that the lab has."""
+    https = [http for service in mesh.virtual_services for http in service["spec"].get("http", ())]
+    names = {_recorder_name(one["destination"]) for http in https for one in http.get("mirrors", ())}
+    for name in sorted(names if mesh.recorder is not None else ()):
+        ends = [{"endpoint": {"address": _address("127.0.0.1", mesh.recorder)}}]
+        yield {
+            "@type": TYPE + "config.cluster.v3.Cluster",
+            "name": name,
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
+        }
 
 
 def _retries(said: Json) -> Json:

@@ -1,0 +1,144 @@
+"""Reasons to take a run's traffic away, in order of precedence.
+
+Pure, and about nothing else: each rule looks at the run and at what one pass saw, and says why the run
+ends, or nothing. What happens then is `machine._leave`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from analysis.judge import Verdict
+from controller.model import Reason, Run, Seen, Stage
+from controller.shadow import sentence_of
+from controller.telling import spoken
+
+# A canary is called silent when stable has completed so many requests that twenty of the canary's
+# were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
+SILENT_AFTER_DUE = 20
+# ... and not before requests had the time to come back once the weight was raised.
+SILENT_AFTER = timedelta(seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a run ends other than by promotion."""
+
+    reason: Reason
+    message: str
+    check: str | None = None
+
+
+def _commanded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    said = seen.commands
+    if said.deleted:
+        return Ending(Reason.ABORTED, "the CanaryRun was deleted")
+    if not seen.canary.exists:
+        return Ending(Reason.ABORTED, f"Deployment {run.plan.canary} was deleted")
+    if said.withdrawn:
+        return Ending(Reason.ABORTED, f"the annotation that asked for it was removed from {run.plan.canary}")
+    return None if said.abort is None else Ending(Reason.ABORTED, f"aborted: {said.abort}")
+
+
+def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    new = seen.canary.template_hash
+    if new is None or new == run.plan.canary_hash:
+        return None
+    return Ending(
+        Reason.SUPERSEDED, f"{run.plan.canary} has a new template ({new}, was {run.plan.canary_hash})"
+    )
+
+
+def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    new = seen.stable.template_hash
+    promoted = run.stage is Stage.PROMOTING and seen.stable_matches
+    if new in {None, run.plan.stable_hash} or promoted:
+        return None
+    return Ending(
+        Reason.STABLE_CHANGED,
+        f"{run.plan.stable} has a new template ({new}); the canary was compared with {run.plan.stable_hash}",
+    )
+
+
+def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:
+    name, shadow = seen.judgement.failed, run.plan.policy.shadow
+    replayed = shadow is not None and shadow.name == name  # known before anybody was exposed
+    if seen.judgement.verdict is not Verdict.FAIL or (run.weight == 0 and not replayed):
+        return None
+    judged = next(check for check in seen.judgement.checks if check.name == name)
+    after = now - (run.weight_since or now)
+    said = sentence_of(run.plan.policy, judged, after=after)
+    return Ending(Reason.CHECK_FAILED, f"{name}: {said}", name)
+
+
+def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if run.weight == 0:
+        return None
+    looping = [pod.name for pod in seen.canary.pods if pod.crash_looping]
+    if looping:
+        return Ending(Reason.CANARY_UNAVAILABLE, f"pod {looping[0]} crashes again and again")
+    if seen.canary.ready == 0 and not _evicted(run, seen):
+        return Ending(
+            Reason.CANARY_UNAVAILABLE, f"none of {len(seen.canary.pods)} pods of {run.plan.canary} is ready"
+        )
+    return None
+
+
+def _evicted(run: Run, seen: Seen) -> bool:
+    """Whether the pods that had the traffic were taken away, rather than having failed in place."""
+    since = run.weight_since or run.created
+    fresh = all(pod.restarts == 0 and pod.created > since for pod in seen.canary.pods)
+    return run.stage is Stage.STEPPING and seen.canary.wanted > 0 and fresh
+
+
+def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if run.weight == 0 or seen.route.weight == 0:  # nothing is sent to it, for whatever reason
+        return None
+    due = seen.load.silence * run.weight / (100 - run.weight)
+    if due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
+        return None
+    seconds = seen.load.silent_for.total_seconds()
+    return Ending(
+        Reason.CANARY_NOT_ANSWERING,
+        f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
+        f"{seen.load.silence}; about {due:.0f} were due",
+    )
+
+
+def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
+    limit = run.plan.policy.progress_deadline
+    if run.stage is Stage.WAITING:
+        since = max(filter(None, (run.created, run.weight_since, run.data_since)))
+        late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
+        message = (
+            f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
+            f"were ready within {spoken(limit)}"
+        )
+        return Ending(Reason.CANARY_UNAVAILABLE, message) if late else None
+    late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
+    message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
+    return Ending(Reason.PROMOTION_FAILED, message) if late else None
+
+
+def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """Somebody took the copied template back. Copying it again would be a fight, once a second."""
+    back = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
+    if not (run.stage is Stage.PROMOTING and run.landed and back):
+        return None
+    return Ending(
+        Reason.PROMOTION_FAILED,
+        f"{run.plan.stable} was given its old template back while it was being promoted; where git owns it, "
+        "use promotion.mode Handoff",
+    )
+
+
+LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
+    _commanded,
+    _superseded,
+    _stable_changed,
+    _check_failed,
+    _unavailable,
+    _not_answering,
+    _too_late,
+    _undone,
+)

@@ -1,0 +1,127 @@
+"""The worker: `python -m gpu_shadow --models DIR`.
+
+Two doors. The recorder's takes what Envoy mirrors and says 202 to everything; the controller's takes
+questions. It has no rights in the cluster and talks to nobody by itself.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import torch
+from aiohttp import web
+
+from gpu_shadow import recorder as recording
+from gpu_shadow.recorder import Door, Recorder
+from gpu_shadow.worker import Worker, application, device
+
+log = structlog.get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    recorder: Recorder, worker: Worker, *, bind: str, port: int, control_port: int
+) -> AsyncIterator[tuple[int, int]]:
+    """While the block runs both doors are open; yields their ports (0 takes any that is free)."""
+    door = Door(recorder)
+    runners = [
+        web.ServerRunner(door.server(), shutdown_timeout=1.0),
+        web.AppRunner(application(worker, recorder), access_log=None, shutdown_timeout=1.0),
+    ]
+    sifting = asyncio.create_task(door.sift())
+    try:
+        ports = []
+        for runner, wanted in zip(runners, (port, control_port), strict=True):
+            await runner.setup()
+            await web.TCPSite(runner, bind, wanted, backlog=1_024).start()
+            ports.append(runner.addresses[0][1])
+        yield ports[0], ports[1]
+    finally:
+        sifting.cancel()
+        await asyncio.gather(sifting, return_exceptions=True)
+        for runner in runners:
+            await runner.cleanup()
+        await worker.close()
+
+
+async def run(said: dict[str, Any]) -> None:
+    """Records and replays until SIGTERM or Ctrl-C."""
+    torch.set_num_threads(said["threads"])
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    recorder = Recorder(
+        budget=said["budget"] * 2**20,
+        most=said["largest"] * 2**10,
+        sample=said["sample"] / 100,
+        salt=said["salt"],
+    )
+    where = device(said["device"])
+    worker = Worker(recorder, models=said["models"], device=where)
+    doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
+    async with doors as (port, control):
+        log.info("started", recorder=port, control=control, device=str(where), models=str(said["models"]))
+        await stop.wait()
+    log.info("stopped")
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--models",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the safetensors files that runs may name; nothing outside it is opened.",
+)
+@click.option(
+    "--bind", default="127.0.0.1", show_default=True, help="Address of both doors; a pod needs 0.0.0.0."
+)
+@click.option("--port", default=8080, show_default=True, help="Where mirrored requests arrive.")
+@click.option("--control-port", default=8081, show_default=True, help="Where the controller asks.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", default=1, show_default=True, help="Of torch, on a CPU.")
+@click.option(
+    "--budget",
+    default=recording.BUDGET // 2**20,
+    show_default=True,
+    type=click.IntRange(1, 1_048_576),
+    help="MiB of requests that are held at once; beyond it they are dropped and counted.",
+)
+@click.option(
+    "--largest",
+    default=recording.MOST // 2**10,
+    show_default=True,
+    type=click.IntRange(1, 1_048_576),
+    help="KiB of one request. Envoy mirrors none that is larger than its buffer (1 MiB).",
+)
+@click.option(
+    "--sample",
+    default=100.0,
+    show_default=True,
+    type=click.FloatRange(0, 100),
+    help="Percent of requests that are kept, chosen by a hash of their id.",
+)
+@click.option("--salt", default="", help="Of that hash: another one keeps other requests.")
+def main(**said: Any) -> None:
+    """Record mirrored requests in memory, replay them on two models, say how the answers differ.
+
+    Models are safetensors files with an architecture that is known here; pickles are refused. See
+    docs/operations.md.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    asyncio.run(run(said))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""Mirrored requests, kept in memory until they are replayed. It stands behind production, never in it.
+
+Every request is answered 202 whatever becomes of it; what is not kept is counted by reason. Nothing is
+written to disk, no header is kept but the request's id, text is not recorded at all, and a request for
+which nobody has asked is dropped. Memory is bounded by one budget of bytes, whoever is slow behind it.
+
+**What is kept.** A request is kept if the hash of its id, with a salt, falls below the sampling rate: the
+same requests whoever computes it. Of these each stratum (path, tensors' names and shapes) keeps the
+`CAPACITY` with the smallest hashes, a sample without replacement that needs no chance and no order; rare
+kinds of requests are not crowded out by common ones. The probability of having been kept goes with each.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from heapq import heappush, heappushpop
+
+import structlog
+from aiohttp import web
+
+from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request
+
+log = structlog.get_logger(__name__)
+
+BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
+MOST = 2**20  # bytes of a request; Envoy does not mirror more than its buffer of 1 MiB
+CAPACITY = 5_000  # requests a stratum: so many certify a margin of 1 % (docs/shadow.md)
+MOST_STRATA = 64  # a run; callers choose paths and shapes, and may choose them in bad faith
+PATIENCE = 5.0  # seconds for a body to arrive
+TURN = 64 * 1024  # bytes that are decoded before the event loop has a turn: about a millisecond
+ID = "x-request-id"  # Istio gives each request one
+LONGEST_ID = 200
+WHOLE = 2**64  # of hashes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One request that is to be replayed; `inclusion` is the probability with which it was kept."""
+
+    id: str
+    tensors: Mapping[str, Tensor]
+    size: int  # bytes that it holds of the budget
+    order: int  # of arrival
+    inclusion: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A body that has arrived and has not been looked at."""
+
+    stream: "Stream"
+    path: str
+    id: str
+    hash: int
+    body: bytes
+    json_bytes: int | None
+    order: int
+
+
+@dataclass(slots=True)
+class Stratum:
+    """Of all requests of one kind the `CAPACITY` with the smallest hashes."""
+
+    seen: int = 0
+    kept: list[tuple[int, int, Recorded]] = field(default_factory=list)  # a heap of (-hash, order, …)
+
+    def put(self, hashed: int, one: Recorded) -> Recorded | None:
+        """The request is kept, or another one or itself falls out and is returned."""
+        self.seen += 1
+        entry = (-hashed, one.order, one)
+        if len(self.kept) < CAPACITY:
+            heappush(self.kept, entry)
+            return None
+        return heappushpop(self.kept, entry)[2]
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """What is recorded for one run: the requests to its hosts since it asked."""
+
+    hosts: frozenset[str]
+    strata: dict[object, Stratum] = field(default_factory=dict)
+    seen: int = 0
+    taken: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    open: bool = True
+
+    def matches(self, host: str) -> bool:
+        """Whether the host is one of them; `*.example.com` and `*` stand for many."""
+        if host in self.hosts or "*" in self.hosts:
+            return True
+        return f"*.{host.partition('.')[2]}" in self.hosts
+
+
+class Recorder:
+    """All streams, under one budget. One event loop; nothing here waits."""
+
+    def __init__(
+        self, *, budget: int = BUDGET, most: int = MOST, sample: float = 1.0, salt: str = ""
+    ) -> None:
+        self.budget = budget
+        self.most = most
+        self.held = 0  # bytes
+        self.seen = 0
+        self.kept = 0
+        self.dropped: Counter[str] = Counter()
+        self.sink: Callable[[], None] = lambda: None  # is told that something waits
+        self._below = round(sample * WHOLE)
+        self._sample = sample
+        self._key = salt.encode()[:64]
+        self._streams: dict[str, Stream] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._order = 0
+
+    # -- who asks
+
+    def open(self, name: str, hosts: Collection[str]) -> Stream:
+        """Requests to these hosts are recorded under this name from now on; asking again changes nothing."""
+        stream = self._streams.get(name)
+        if stream is None or stream.hosts != frozenset(hosts):
+            self.close(name)
+            stream = self._streams[name] = Stream(frozenset(hosts))
+        return stream
+
+    def close(self, name: str) -> None:
+        """Nothing is recorded under this name any more, and what was is gone."""
+        stream = self._streams.pop(name, None)
+        if stream is not None:
+            stream.open = False
+            self.release(*(one for _, _, one in _entries(stream)))
+            stream.strata.clear()
+
+    # -- what arrives
+
+    def admit(self, host: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        """The request waits to be looked at, or is dropped and counted."""
+        self.seen += 1
+        stream = next((one for one in self._streams.values() if one.matches(addressed(host))), None)
+        if stream is None:
+            self.drop("unasked")
+            return
+        stream.seen += 1
+        reason = self._refused(headers, body)
+        hashed = 0
+        given = headers.get(ID, "")[:LONGEST_ID]
+        if reason is None:
+            hashed = int.from_bytes(blake2b(given.encode() or body, digest_size=8, key=self._key).digest())
+            reason = "sampled" if hashed >= self._below else None
+        if reason is not None:
+            self.drop(reason, stream)
+            return
+        self._order += 1
+        self.held += len(body)
+        json_bytes = _length(headers)
+        self._waiting.append(
+            _Waiting(stream, path, given or f"{hashed:016x}", hashed, body, json_bytes, self._order)
+        )
+        self.sink()
+
+    def _refused(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        if headers.get("Content-Encoding", "identity") != "identity":
+            return "compressed"  # what it grows to is its sender's choice
+        if len(body) > self.most:
+            return "too-large"
+        if not body:
+            return "empty"
+        return "budget" if self.held + len(body) > self.budget else None
+
+    def drop(self, reason: str, stream: Stream | None = None) -> None:
+        """One request more was not kept, for this reason."""
+        self.dropped[reason] += 1
+        if stream is not None:
+            stream.dropped[reason] += 1
+
+    # -- what is kept
+
+    def sift(self) -> bool:
+        """Some of what waits has been decoded and kept or dropped; whether more waits."""
+        done = 0
+        while self._waiting and done < TURN:
+            one = self._waiting.popleft()
+            self.held -= len(one.body)
+            done += len(one.body)
+            self._sifted(one)
+        return bool(self._waiting)
+
+    def _sifted(self, one: _Waiting) -> None:
+        if not one.stream.open:
+            self.drop("unasked")
+            return
+        try:
+            found = request(one.body, json_bytes=one.json_bytes)
+        except Unreadable as trouble:
+            self.drop(trouble.reason, one.stream)
+            return
+        kind = one.path, tuple((name, each.shape[1:]) for name, each in sorted(found.tensors.items()))
+        strata = one.stream.strata
+        if kind not in strata and len(strata) >= MOST_STRATA:
+            self.drop("strata", one.stream)
+            return
+        size = sum(each.nbytes for each in found.tensors.values())
+        if one.json_bytes is not None:
+            size = len(one.body)  # the tensors are views of it
+        self.held += size
+        self.kept += 1
+        kept = Recorded(id=one.id, tensors=found.tensors, size=size, order=one.order)
+        fallen = strata.setdefault(kind, Stratum()).put(one.hash, kept)
+        if fallen is not None:
+            self.release(fallen)
+            self.drop("reservoir", one.stream)
+
+    def take(self, name: str) -> list[Recorded]:
+        """What is kept under this name, in order of arrival; it is the caller's to `release`."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return []
+        found = []
+        for stratum in stream.strata.values():
+            share = self._sample * min(1.0, len(stratum.kept) / max(stratum.seen, 1))
+            found += [_kept(one, share) for _, _, one in stratum.kept]
+            stratum.kept, stratum.seen = [], 0
+        stream.taken += len(found)
+        return sorted(found, key=lambda one: one.order)
+
+    def release(self, *done: Recorded) -> None:
+        """What these held of the budget is free again."""
+        self.held -= sum(one.size for one in done)
+
+    def page(self) -> str:
+        """Counters for a metrics page."""
+        lines = [
+            "# TYPE shadow_capture_seen_total counter",
+            f"shadow_capture_seen_total {self.seen}",
+            "# TYPE shadow_capture_kept_total counter",
+            f"shadow_capture_kept_total {self.kept}",
+            "# TYPE shadow_capture_dropped_total counter",
+            *(
+                f'shadow_capture_dropped_total{{reason="{why}"}} {n}'
+                for why, n in sorted(self.dropped.items())
+            ),
+            "# TYPE shadow_capture_held_bytes gauge",
+            f"shadow_capture_held_bytes {self.held}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def addressed(host: str) -> str:
+    """The host that the caller named: without a port, and without the `-shadow` that Envoy appends."""
+    name, _, _ = host.lower().partition(":")
+    return name.removesuffix("-shadow")
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    """What the header says; something that is no number is no length either."""
+    said = headers.get(LENGTH)
+    return None if said is None else int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
+
+
+def _kept(one: Recorded, share: float) -> Recorded:
+    return Recorded(id=one.id, tensors=one.tensors, size=one.size, order=one.order, inclusion=share)
+
+
+def _entries(stream: Stream) -> Iterator[tuple[int, int, Recorded]]:
+    for stratum in stream.strata.values():
+        yield from stratum.kept
+
+
+class Door:
+    """The recorder's HTTP side: it reads a body, hands it over, and says 202."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._reading = 0  # bytes of bodies that are still arriving
+        self._stirred = asyncio.Event()
+        recorder.sink = self._stirred.set
+
+    def server(self) -> web.Server[web.BaseRequest]:
+        """Compressed bodies stay as they are: nobody here knows what they would grow to."""
+        return web.Server(self.receive, access_log=None, auto_decompress=False, keepalive_timeout=3_700.0)
+
+    async def receive(self, asked: web.BaseRequest) -> web.StreamResponse:
+        """202, always; a connection whose body was not read to its end is closed."""
+        answer = web.Response(status=202)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                body = await self._body(asked)
+            if body is None:
+                answer.force_close()
+            else:
+                self._recorder.admit(asked.host, asked.path, asked.headers, body)
+        except Exception as trouble:  # noqa: BLE001 - whatever it is, it is not the caller's concern
+            self._recorder.seen += 1
+            self._recorder.drop("slow" if isinstance(trouble, TimeoutError) else "truncated")
+            answer.force_close()
+        return answer
+
+    async def _body(self, asked: web.BaseRequest) -> bytes | None:
+        """The body; None if it is too large, or would be too much with all else that is held."""
+        parts: list[bytes] = []
+        size = 0
+        recorder = self._recorder
+        try:
+            async for part in asked.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                self._reading += len(part)
+                reason = "too-large" if size > recorder.most else None
+                if recorder.held + self._reading > recorder.budget:
+                    reason = reason or "budget"
+                if reason is not None:
+                    recorder.seen += 1
+                    recorder.drop(reason)
+                    return None
+        finally:
+            self._reading -= size
+        return b"".join(parts)
+
+    async def sift(self) -> None:
+        """For ever: what arrives is decoded, with a turn for everybody else in between."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            began = time.monotonic()
+            while self._recorder.sift():
+                await asyncio.sleep(0)
+            log.debug("sifted", seconds=round(time.monotonic() - began, 4))

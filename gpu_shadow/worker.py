@@ -1,0 +1,226 @@
+"""Runs that want to know: for each the models, its replay, and what is known by now.
+
+A run asks with everything its verdict depends on, and asks again every second; the answer repeats the
+question, so that nobody takes one run's verdict for another's. What has not been asked for a minute is
+forgotten with all that was recorded for it.
+"""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import torch
+from aiohttp import web
+
+from analysis.judge import Verdict
+from gpu_shadow.compare import Margins
+from gpu_shadow.finding import VERDICTS
+from gpu_shadow.models import Model, Refused, load
+from gpu_shadow.recorder import Recorder
+from gpu_shadow.replay import Replay
+
+Json = Any
+log = structlog.get_logger(__name__)
+
+EVERY = 0.5  # seconds between looks at what was recorded
+FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
+MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
+LARGEST_QUESTION = 64 * 1024  # bytes
+
+
+class Allowed(msgspec.Struct, rename="camel", frozen=True):
+    """What may differ, and how sure that has to be."""
+
+    max_flips: float
+    alpha: float
+    beta: float
+
+
+class Question(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
+    """All that a verdict depends on; `generation` tells two runs of one name apart."""
+
+    run: str
+    generation: str
+    hosts: tuple[str, ...]
+    stable: str
+    canary: str
+    margins: Allowed
+
+
+@dataclass(slots=True)
+class Shadow:
+    """One run: its question, and how far its answer is."""
+
+    question: Question
+    said: Json  # the question as it was put
+    renewed: float  # loop time
+    task: asyncio.Task[None] | None = None
+    replay: Replay | None = None
+    trouble: str = ""  # why there is no answer and will be none
+
+
+class Worker:
+    """All of them. One thread computes; the event loop only talks."""
+
+    def __init__(self, recorder: Recorder, *, models: Path, device: torch.device) -> None:
+        self._recorder = recorder
+        self._models = models
+        self._device = device
+        self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
+        self.shadows: dict[str, Shadow] = {}
+
+    # -- what is asked
+
+    def asked(self, name: str, said: Json) -> Json:
+        """The answer by now to the question `said`; raises `Refused` for what is no question."""
+        try:
+            question = msgspec.convert(said, Question)
+        except msgspec.ValidationError as error:
+            raise Refused(f"not a question: {error}") from None
+        if question.run != name:
+            raise Refused(f"run is {question.run}, and it was put to {name}; let them agree")
+        self._forget_old()
+        now = asyncio.get_running_loop().time()
+        known = self.shadows.get(name)
+        if known is None or known.question != question:
+            self.forget(name)
+            if len(self.shadows) >= MOST_RUNS:
+                raise Refused(f"{MOST_RUNS} runs are being looked at already; ask again later")
+            known = self.shadows[name] = Shadow(question, said, now)
+            self._recorder.open(name, question.hosts)
+            known.task = asyncio.create_task(self._look_after(name, known))
+        known.renewed = now
+        return {"asked": known.said, **answer(known)}
+
+    def forget(self, name: str) -> None:
+        """Nothing is left of what was recorded and compared under this name."""
+        shadow = self.shadows.pop(name, None)
+        self._recorder.close(name)
+        if shadow is not None and shadow.task is not None:
+            shadow.task.cancel()
+
+    def _forget_old(self) -> None:
+        since = asyncio.get_running_loop().time() - FORGOTTEN_AFTER
+        for name in [name for name, shadow in self.shadows.items() if shadow.renewed < since]:
+            log.info("forgotten", run=name)
+            self.forget(name)
+
+    async def close(self) -> None:
+        """Nothing runs any more."""
+        tasks = [shadow.task for shadow in self.shadows.values() if shadow.task is not None]
+        for name in list(self.shadows):
+            self.forget(name)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._computing.shutdown(wait=False, cancel_futures=True)
+
+    # -- what is done for it
+
+    async def _look_after(self, name: str, shadow: Shadow) -> None:
+        """Until it is decided, or cannot be; then nothing more is recorded for it."""
+        try:
+            await self._decide(name, shadow)
+        except Refused as trouble:
+            shadow.trouble = str(trouble)
+        except Exception as error:
+            log.exception("not_compared", run=name)
+            shadow.trouble = f"the worker could not compare the models: {type(error).__name__}: {error}"
+        if self.shadows.get(name) is shadow:
+            self._recorder.close(name)
+        log.info("looked_after", run=name, **answer(shadow))
+
+    async def _decide(self, name: str, shadow: Shadow) -> None:
+        asked, loop = shadow.question, asyncio.get_running_loop()
+        stable, canary = [
+            await loop.run_in_executor(self._computing, self._load, each)
+            for each in (asked.stable, asked.canary)
+        ]
+        shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable))
+        while not shadow.replay.decided:
+            await asyncio.sleep(EVERY)
+            self._forget_old()
+            some = self._recorder.take(name)
+            try:
+                await loop.run_in_executor(self._computing, shadow.replay.go_on, some)
+            finally:
+                self._recorder.release(*some)
+
+    def _load(self, reference: str) -> Model:
+        return load(reference, self._models, device=self._device)
+
+
+def margins_of(allowed: Allowed, stable: Model) -> Margins:
+    """What may differ between two models that answer as this one does: one number, or a score a class."""
+    task = "regression" if stable.outputs == 1 else "classification"
+    try:
+        return Margins(max_flips=allowed.max_flips, alpha=allowed.alpha, beta=allowed.beta, task=task)
+    except ValueError as error:
+        raise Refused(f"margins: {error}") from None
+
+
+def answer(shadow: Shadow) -> Json:
+    """What is known of a run by now, without its question."""
+    replay = shadow.replay
+    if shadow.trouble:
+        return {"verdict": VERDICTS[Verdict.NO_DATA], "sentence": shadow.trouble}
+    if replay is None or replay.finding is None:
+        return {"verdict": VERDICTS[Verdict.INCONCLUSIVE], "sentence": "no request has been replayed yet"}
+    found = replay.finding
+    said = {"verdict": VERDICTS[found.verdict], "sentence": _sentence(replay), "requests": found.requests}
+    if found.overall is not None:
+        said |= {"flips": found.overall.flips, "interval": list(found.overall.interval)}
+    return said
+
+
+def _sentence(replay: Replay) -> str:
+    stable, canary = replay.stable, replay.canary
+    why = " ".join(replay.finding.why) if replay.finding else ""
+    if stable.features != canary.features:
+        return f"the canary takes {canary.features} features a row, stable {stable.features}: {why}"
+    return why
+
+
+def application(worker: Worker, recorder: Recorder) -> web.Application:
+    """What the controller talks to; on a port of its own, which no mirrored request reaches."""
+
+    def name(asked: web.Request) -> str:
+        return f"{asked.match_info['namespace']}/{asked.match_info['name']}"
+
+    async def put(asked: web.Request) -> web.Response:
+        try:
+            return web.json_response(worker.asked(name(asked), await asked.json()))
+        except (Refused, json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    async def get(asked: web.Request) -> web.Response:
+        shadow = worker.shadows.get(name(asked))
+        if shadow is None:
+            return web.json_response({"error": f"{name(asked)} has not asked"}, status=404)
+        return web.json_response({"asked": shadow.said, **answer(shadow)})
+
+    async def delete(asked: web.Request) -> web.Response:
+        worker.forget(name(asked))
+        return web.json_response({})
+
+    async def fine(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=recorder.page(), content_type="text/plain")
+
+    app = web.Application(client_max_size=LARGEST_QUESTION)
+    where = "/v1/shadows/{namespace}/{name}"
+    app.add_routes([web.put(where, put), web.get(where, get), web.delete(where, delete)])
+    app.add_routes([web.get("/livez", fine), web.get("/readyz", fine), web.get("/metrics", metrics)])
+    return app
+
+
+def device(wanted: str) -> torch.device:
+    """`auto` is the GPU if there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,58 @@
+"""The lab's models as files: the digits model and what may become of it, as safetensors with a digest.
+
+Written byte by byte, so that the lab needs no library for it and the worker's own is put to the test: eight
+bytes of length, a JSON header, the tensors.
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scenarios.live import digits
+
+ABOUT = {"architecture": "mlp", "activation": "relu"}
+
+
+def write(folder: Path) -> Mapping[str, str]:
+    """Every variant of the model is in the folder; the reference of each, by its name in a story."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {name: _written(folder / f"{name}.safetensors", contents(name)) for name in digits.VARIANTS}
+
+
+def contents(name: str) -> bytes:
+    """The file of the variant; the requantised one holds bfloat16, as it would be deployed."""
+    model = digits.variant(digits.load(), name)
+    (w1, b1), (w2, b2) = model.hidden, model.output
+    layers = {"0.weight": w1.T, "0.bias": b1, "2.weight": w2.T, "2.bias": b2}
+    kind = "BF16" if name == digits.REQUANTISED else "F32"
+    tensors = {place: (kind, value) for place, value in layers.items()}
+    return _safetensors(tensors | {"input.scale": ("F32", np.array([model.brightest]))})
+
+
+def _written(file: Path, body: bytes) -> str:
+    file.write_bytes(body)
+    return f"file://{file.resolve()}@sha256:{sha256(body).hexdigest()}"
+
+
+def _safetensors(tensors: Mapping[str, tuple[str, digits.Floats]]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": ABOUT}
+    parts: list[bytes] = []
+    at = 0
+    for name, (kind, value) in tensors.items():
+        body = _bytes(kind, value)
+        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [at, at + len(body)]}
+        parts.append(body)
+        at += len(body)
+    said = json.dumps(header).encode()
+    said += b" " * (-len(said) % 8)
+    return len(said).to_bytes(8, "little") + said + b"".join(parts)
+
+
+def _bytes(kind: str, value: digits.Floats) -> bytes:
+    """Little-endian, row by row; of a bfloat16 the upper half of the float it was rounded to."""
+    whole = np.ascontiguousarray(value, dtype="<f4")
+    return whole.tobytes() if kind == "F32" else (whole.view("<u4") >> 16).astype("<u2").tobytes()
