@@ -145,7 +145,8 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> Next:
     """No traffic before the Shadow check has passed: wait, or do what a person or the policy says."""
-    policy, since = run.plan.policy, run.shadow_since or now
+    policy = run.plan.policy
+    since = run.shadow_since or (now if seen.canary.ready else None)  # before that it keeps nobody waiting
     run = replace(run, shadow_since=since)
     if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
         return _approved(run, seen, now)
@@ -154,7 +155,7 @@ def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> N
         if seen.shadow_silent > policy.no_data_timeout:
             message = f"{name} has no data: {said}"
             return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
-    elif now - since > policy.step_timeout:
+    elif since is not None and now - since > policy.step_timeout:
         message = f"{name} neither passed nor failed within {spoken(policy.step_timeout)}: {said}"
         return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
     hold_on = run.hold if run.hold in IN_DOUBT else None

@@ -56,7 +56,7 @@ def adding(service: Json, routes: Iterator[int], recording: Recording) -> list[J
 
 
 def removing(service: Json, recording: Recording) -> list[Json]:
-    """JSON Patch operations that take our mirror out of every route, and a list with it that is ours alone."""
+    """JSON Patch operations that take our mirror out of every route, with a list that is ours alone."""
     operations: list[Json] = []
     for route, places in sorted(_by_route(service, recording).items()):
         mirrors = service["spec"]["http"][route]["mirrors"]

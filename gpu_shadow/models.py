@@ -143,7 +143,7 @@ def _layers(tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
             raise Refused(
                 f"tensor {name} is none of an mlp's: N.weight and N.bias once each, input.mean, input.scale"
             )
-    layers = []
+    layers: list[tuple[Tensor, Tensor]] = []
     for number, parts in sorted(found.items()):
         weight, bias = parts.get("weight"), parts.get("bias")
         if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:

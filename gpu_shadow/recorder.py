@@ -277,7 +277,7 @@ class Door:
         self._stirred = asyncio.Event()
         recorder.sink = self._stirred.set
 
-    def server(self) -> web.Server[web.BaseRequest]:
+    def server(self) -> web.Server:
         """Compressed bodies stay as they are: nobody here knows what they would grow to."""
         return web.Server(self.receive, access_log=None, auto_decompress=False, keepalive_timeout=3_700.0)
 
@@ -324,6 +324,6 @@ class Door:
             await self._stirred.wait()
             self._stirred.clear()
             began = time.monotonic()
-            while self._recorder.sift():
+            while self._recorder.sift():  # noqa: ASYNC110 - nothing is waited for: others have a turn
                 await asyncio.sleep(0)
             log.debug("sifted", seconds=round(time.monotonic() - began, 4))

@@ -7,6 +7,7 @@ forgotten with all that was recorded for it.
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +65,21 @@ class Shadow:
     trouble: str = ""  # why there is no answer and will be none
 
 
+Compute = Callable[..., Awaitable[Any]]
+"""(function, arguments …) -> its result, once it was computed."""
+
+
 class Worker:
     """All of them. One thread computes; the event loop only talks."""
 
-    def __init__(self, recorder: Recorder, *, models: Path, device: torch.device) -> None:
+    def __init__(
+        self, recorder: Recorder, *, models: Path, device: torch.device, compute: Compute | None = None
+    ) -> None:
         self._recorder = recorder
         self._models = models
         self._device = device
-        self._computing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
+        self._compute = compute or self._beside
         self.shadows: dict[str, Shadow] = {}
 
     # -- what is asked
@@ -116,7 +124,7 @@ class Worker:
         for name in list(self.shadows):
             self.forget(name)
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._computing.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # -- what is done for it
 
@@ -134,20 +142,20 @@ class Worker:
         log.info("looked_after", run=name, **answer(shadow))
 
     async def _decide(self, name: str, shadow: Shadow) -> None:
-        asked, loop = shadow.question, asyncio.get_running_loop()
-        stable, canary = [
-            await loop.run_in_executor(self._computing, self._load, each)
-            for each in (asked.stable, asked.canary)
-        ]
+        asked = shadow.question
+        stable, canary = [await self._compute(self._load, each) for each in (asked.stable, asked.canary)]
         shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable))
         while not shadow.replay.decided:
             await asyncio.sleep(EVERY)
             self._forget_old()
             some = self._recorder.take(name)
             try:
-                await loop.run_in_executor(self._computing, shadow.replay.go_on, some)
+                await self._compute(shadow.replay.go_on, some)
             finally:
                 self._recorder.release(*some)
+
+    async def _beside(self, work: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     def _load(self, reference: str) -> Model:
         return load(reference, self._models, device=self._device)

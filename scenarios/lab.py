@@ -363,6 +363,8 @@ class Lab:
                 await self._controller_fault(fault.kind, begins=begins)
             case Target.ENVOY:
                 await self._envoy_fault(fault.kind, begins=begins)
+            case Target.SHADOW if self.shadow is not None:
+                await self.shadow.suffer(fault.kind, begins=begins)
 
     async def _controller_fault(self, kind: str, *, begins: bool) -> None:
         """The leader is killed or frozen; later, whoever is not well is well again."""

@@ -34,7 +34,8 @@ def objects(
 ) -> list[Json]:
     """All objects in the order to create them, the canary's Deployment last.
 
-    `artifacts` are the references of models by name, for a story with a Shadow check. An edit at 0s of what is not among them raises `BadStory`.
+    `artifacts` are the references of models by name, for a story with a Shadow check. An edit at 0s of
+    what is not among them raises `BadStory`.
     """
     found = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},

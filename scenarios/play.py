@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controller.istio import Refusal, located, seen_weight
 from controller.ports import Outside
@@ -25,7 +25,11 @@ from scenarios.virtual.replicas import LEASES, Controllers, Wire
 from scenarios.virtual.traffic import Traffic
 from scenarios.world import World
 
+if TYPE_CHECKING:
+    from scenarios.virtual.shadow import VirtualShadow
+
 Json = Any
+URL = "http://serin-shadow.serin-system.svc.cluster.local:8081"
 Report = Callable[[str], None]
 
 SETTLED = 5.0  # seconds after the last run has ended: weights arrive, alerts leave, a new run may begin
@@ -78,14 +82,18 @@ class Theatre:
             clock=self._loop.now, seed=story.seed, make_kubelet=self._make_kubelet, latency=ANSWERING
         )
         self.receiver = Receiver()
+        self.shadow = _shadow(story)
         self.people = People(self.world.transport(), namespace=NAMESPACE)
         outside = Outside(
             transport=Wire(self.world.transport()),
             fetch=self.pods.fetch,
             post=self.receiver,
+            ask=self.shadow or _nobody,
             clock=self._loop.now,
         )
-        self.controllers = Controllers(outside, seed=story.seed, leader=self._leader)
+        self.controllers = Controllers(
+            outside, seed=story.seed, leader=self._leader, shadow_url=None if self.shadow is None else URL
+        )
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
         self.world.on_change(self._changed)
@@ -109,6 +117,8 @@ class Theatre:
             await theatre._perform()
         finally:
             await theatre.controllers.stop()
+            if theatre.shadow is not None:
+                await theatre.shadow.stop()
             await theatre.pods.stop()
             await theatre.world.close()
         return theatre
@@ -122,7 +132,9 @@ class Theatre:
 
     async def _set_up(self) -> None:
         await self.people.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASES}})
-        for obj in objects(self.story):
+        if self.shadow is not None:
+            self.shadow.start()
+        for obj in objects(self.story, artifacts=None if self.shadow is None else self.shadow.artifacts):
             try:
                 await self.people.create(obj)
             except NotDone as refused:
@@ -139,6 +151,8 @@ class Theatre:
             self.traffic.begin()
             self._say("the canary's pods are started")
             self.pods.admitted.set()
+            if self.shadow is not None:
+                self.shadow.called = True
             await self._until_over()
         finally:
             happening.cancel()
@@ -156,7 +170,7 @@ class Theatre:
         if isinstance(what, ArmFault):
             (self.pods.begin if happening.begins else self.pods.end)(what)
         elif isinstance(what, TargetFault):
-            self._target(what, begins=happening.begins)
+            await self._target(what, begins=happening.begins)
         else:
             try:
                 await self._edit(what)
@@ -174,7 +188,7 @@ class Theatre:
                 for name in names[: edit.pods]:
                     await self.people.evict(name)
 
-    def _target(self, fault: TargetFault, *, begins: bool) -> None:
+    async def _target(self, fault: TargetFault, *, begins: bool) -> None:
         match fault.target:
             case Target.METRICS:
                 _toggle(self.pods.pages, fault.kind, on=begins)
@@ -183,6 +197,11 @@ class Theatre:
             case Target.ENVOY:
                 self.traffic.advance()
                 self.traffic.down = begins
+            case Target.SHADOW if self.shadow is not None:
+                if fault.kind == "hang":
+                    _toggle(self.shadow.faults, fault.kind, on=begins)
+                else:
+                    await self.shadow.kill() if begins else self.shadow.start()
             case Target.CONTROLLER:
                 (self.controllers.begin if begins else self.controllers.end)(fault)
             case Target.API_SERVER if begins:
@@ -209,6 +228,8 @@ class Theatre:
     def _changed(self, _type: str, resource: str, obj: Json) -> None:
         if resource == "virtualservices":
             self.traffic.route(_weight(obj))
+            if self.shadow is not None:
+                self.shadow.mirrored = any("mirrors" in http for http in obj["spec"].get("http", ()))
         elif resource == "canaryruns":
             self._follow(obj)
         elif resource == "events" and obj.get("reason"):
@@ -273,6 +294,20 @@ class Theatre:
             if (event.get("regarding") or event.get("involvedObject") or {}).get("name") == CANARY
         ]
         return reasons[-1] if reasons else None
+
+
+def _shadow(story: Story) -> "VirtualShadow | None":
+    """The shadow worker, where the story's policy asks one."""
+    if not story.shadowed:
+        return None
+    from scenarios.virtual.shadow import VirtualShadow
+
+    return VirtualShadow(story)
+
+
+async def _nobody(method: str, url: str, body: bytes) -> tuple[int, bytes]:
+    del method, body
+    raise ConnectionRefusedError(f"{url}: nobody listens")
 
 
 def _unplayable(story: Story, obj: Json, refused: NotDone) -> BadStory:

@@ -95,6 +95,7 @@ class Target(StrEnum):
     CONTROLLER = "controller"
     ALERTS = "alerts"
     ENVOY = "envoy"
+    SHADOW = "shadow"
 
 
 KINDS: Mapping[Target, tuple[str, ...]] = {
@@ -103,6 +104,7 @@ KINDS: Mapping[Target, tuple[str, ...]] = {
     Target.CONTROLLER: ("kill", "freeze"),
     Target.ALERTS: ("outage", "hang", "slow"),
     Target.ENVOY: ("outage", "hang", "kill"),
+    Target.SHADOW: ("kill", "hang"),
 }
 
 

@@ -33,7 +33,7 @@ class Load:
         self._epoch: float = said["epoch"]
         self._common = Common(said["noise"], seed=said["seed"])
         self._rng = generator(said["seed"], "arrivals")
-        self._bodies = [_body(picture.tolist()) for picture in digits.load().pictures]
+        self._bodies = [body(picture.tolist()) for picture in digits.load().pictures]
         self._out = out
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -68,10 +68,10 @@ class Load:
     async def _one(self, session: aiohttp.ClientSession, number: int, due: float) -> None:
         """Sends one request and writes down what came of it."""
         said: dict[str, Any] = {"due": round(due, 6), "late": round(time.time() - due, 6)}
-        body = self._bodies[int(self._rng.integers(len(self._bodies)))]
+        picture = self._bodies[int(self._rng.integers(len(self._bodies)))]
         try:
             async with session.post(
-                self._url, data=body, headers={**self._headers, "x-lab-id": str(number)}
+                self._url, data=picture, headers={**self._headers, "x-lab-id": str(number)}
             ) as answer:
                 await answer.read()
                 said |= {"status": answer.status, "pod": answer.headers.get("x-lab-pod")}
@@ -83,7 +83,7 @@ class Load:
         self._out.write(json.dumps({"id": number, **said}) + "\n")
 
 
-def _body(pixels: list[int]) -> bytes:
+def body(pixels: list[int]) -> bytes:
     """The protocol's request for one picture."""
     pixel_input = {"name": "pixels", "shape": [1, digits.PIXELS], "datatype": "FP32", "data": pixels}
     return json.dumps({"inputs": [pixel_input]}).encode()

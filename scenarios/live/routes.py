@@ -1,8 +1,8 @@
 """Envoy's files for what Istio's objects say: what istiod would send, as far as the lab needs it.
 
 Pure: objects in, the text of files out (listeners, routes, clusters, endpoints). Honoured of a
-VirtualService: hosts, matches, weighted destinations, mirrors, rewrite, timeout, retries; of a DestinationRule:
-subsets and the simple load balancer. Istio's own default of two retries is left out on purpose: the lab
+VirtualService: hosts, matches, weighted destinations, mirrors, rewrite, timeout, retries; of a
+DestinationRule: subsets and the simple load balancer. Istio's own default of two retries is left out on purpose: the lab
 shows what callers lose.
 """
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from asyncio.subprocess import Process
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,17 @@ class ShadowWorker:
                     words = self._log.read_text(errors="replace")[-2_000:]
                     raise NotReady(f"the shadow worker ended before it was ready; it said:\n{words}")
                 await asyncio.sleep(0.1)
+
+    async def suffer(self, kind: str, *, begins: bool) -> None:
+        """It is killed or frozen; later it starts anew, knowing nothing, or goes on."""
+        if self.process is None:
+            return
+        if kind == "hang":
+            processes.tell(self.process, signal.SIGSTOP if begins else signal.SIGCONT)
+        elif begins:
+            processes.tell(self.process, signal.SIGKILL)
+        else:
+            await self.start()
 
     async def stop(self) -> None:
         """It is gone."""

@@ -54,10 +54,13 @@ async def _entered(asking: AbstractAsyncContextManager[Answer]) -> Answer:
 class Controllers:
     """The replicas of the controller: which leads, who is dead, and the next life of each."""
 
-    def __init__(self, outside: Outside, *, seed: int, leader: Callable[[], str]) -> None:
+    def __init__(
+        self, outside: Outside, *, seed: int, leader: Callable[[], str], shadow_url: str | None = None
+    ) -> None:
         self._outside = outside
         self._chance = Random(seed)
         self._leader = leader
+        self._shadow_url = shadow_url
         self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
         self._dead: list[Process] = []
         self._count = 0
@@ -67,7 +70,7 @@ class Controllers:
         """One more replica runs."""
         self._count += 1
         name = f"serin-{self._count}"
-        settings = Settings(identity=name, lease_namespace=LEASES)
+        settings = Settings(identity=name, lease_namespace=LEASES, shadow_url=self._shadow_url)
         chance = Random(self._chance.random())
         process, stop = Process(name), asyncio.Event()
         process.start(Operator(settings, self._outside, chance=chance).operate(stop))
