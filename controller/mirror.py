@@ -24,10 +24,9 @@ def refusal(service: Json, routes: Iterator[int]) -> tuple[str, str, str] | None
     for index in routes:
         http, where = service["spec"]["http"][index], f"spec.http[{index}]"
         if "mirror" in http:
-            host = http["mirror"].get("host")
-            remedy = "Istio takes no second mirror beside it; write it as an entry of mirrors"
-            return f"{where}.mirror", f'"{host}"', f"{remedy}, or take the Shadow check out of the policy"
-        if http.get("mirrors") == []:
+            remedy = "Istio takes no other mirror beside it; write it as an entry of mirrors"
+            return f"{where}.mirror", "set", f"{remedy}, or take the Shadow check out of the policy"
+        if "mirrors" in http and not _mirrors(http):
             return f"{where}.mirrors", "empty", "remove the field, or the Shadow check from the policy"
     return None
 
@@ -43,7 +42,7 @@ def adding(service: Json, routes: Iterator[int], recording: Recording) -> list[J
     operations: list[Json] = []
     for index in routes:
         http, path = service["spec"]["http"][index], f"/spec/http/{index}"
-        if index in there or "mirror" in http or http.get("mirrors") == []:
+        if index in there or "mirror" in http or ("mirrors" in http and not _mirrors(http)):
             continue
         # the whole route, as it was read: a `test` cannot say that something is not there
         operations.append({"op": "test", "path": path, "value": http})
@@ -74,9 +73,14 @@ def _places(service: Json, recording: Recording) -> Iterator[tuple[int, int]]:
     """Route and place in its `mirrors` of each entry that is ours."""
     ours = entry(recording)["destination"]
     for route, http in enumerate(service.get("spec", {}).get("http") or []):
-        for place, one in enumerate(http.get("mirrors") or []):
-            if one.get("destination") == ours:
+        for place, one in enumerate(_mirrors(http)):
+            if isinstance(one, dict) and one.get("destination") == ours:
                 yield route, place
+
+
+def _mirrors(http: Json) -> list[Json]:
+    found = http.get("mirrors")
+    return found if isinstance(found, list) else []
 
 
 def _by_route(service: Json, recording: Recording) -> dict[int, list[int]]:

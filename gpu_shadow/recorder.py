@@ -204,6 +204,9 @@ class Recorder:
         size = sum(each.nbytes for each in found.tensors.values())
         if one.json_bytes is not None:
             size = len(one.body)  # the tensors are views of it
+        if self.held + size > self.budget:  # numbers may be longer than they were written
+            self.drop("budget", one.stream)
+            return
         self.held += size
         self.kept += 1
         kept = Recorded(id=one.id, tensors=found.tensors, size=size, order=one.order)

@@ -20,9 +20,10 @@ from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
 from controller.model import PodSeen, Run, Tell
 from controller.onlookers import Look
-from controller.ports import Answer, Reading, Trouble
+from controller.ports import Answer, Reading, ShadowSource, Trouble
 from controller.reconcile import FRESH, LOOKING, Means, Reconciler
 from controller.runs import Runs
+from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
 from controller.workloads import Workloads
@@ -109,6 +110,7 @@ class Stage:
     cluster: Cluster
     pages: Pages = field(default_factory=Pages)
     quiet: Quiet = field(default_factory=Quiet)
+    worker: ShadowSource | None = None
     followers: list[asyncio.Task[None]] = field(default_factory=list)
     key: tuple[str, str] = ("", "")
     reconciler: Reconciler = field(init=False)
@@ -129,6 +131,7 @@ class Stage:
             recorder=self.quiet,
             alerter=self.quiet,
             workloads=Workloads(self.kube, self.cluster),
+            shadowing=Shadowing(self.worker, router),
             telemetry=Telemetry(),
             clock=virtual_loop().now,
             pace=Pace(),

@@ -226,6 +226,7 @@ def test_a_policy_that_says_nothing_has_every_documented_default() -> None:
 
 LATENCY = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%"}
 EVERYWHERE = {"name": "slow", "type": "Latency", "quantiles": [0.5, 0.95], "maxIncrease": "20%"}
+SHADOW = {"name": "shadow", "type": "Shadow", "maxFlips": "1%"}
 CLICKS = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
 COMPLAINTS = {"name": "bad", "type": "Proportion", "direction": "increase", "maxIncrease": "20%"}
 
@@ -341,8 +342,12 @@ def test_a_sensible_policy_is_taken(spec: Json) -> None:
             "maxIncrease belongs",
         ),
         ({"checks": [{"name": "a", "type": "Proportion"}]}, "needs direction: decrease with maxDecrease"),
-        ({"checks": [{"name": "a", "type": "Shadow"}]}, "needs maxFlips"),
-        ({"checks": [{"name": "a", "type": "Shadow", "maxFlips": "1%"}]}, "not available in this version"),
+        ({"checks": [LATENCY, {"name": "a", "type": "Shadow"}]}, "needs maxFlips"),
+        ({"checks": [SHADOW]}, "beside at least one of another type"),
+        ({"checks": [LATENCY, SHADOW, {**SHADOW, "name": "again"}]}, "there can be one Shadow check"),
+        ({"checks": [LATENCY, {**SHADOW, "maxFlips": "0.0%"}]}, "maxFlips must be above 0%"),
+        ({"checks": [LATENCY, {**SHADOW, "maxFlips": "100%"}]}, "below 100%, which allows everything"),
+        ({"checks": [LATENCY, {**SHADOW, "source": {"prometheus": {}}}]}, "not to Shadow checks"),
         ({"checks": [{"name": "A b", "type": "Latency"}]}, "should match"),
     ],
 )

@@ -186,6 +186,7 @@ def test_every_default_of_the_schema_is_printed() -> None:
 
 
 LATENCY = {"name": "a", "type": "Latency", "quantile": 0.9, "maxIncrease": "20%"}
+SHADOW = {"name": "d", "type": "Shadow", "maxFlips": "1%"}
 ERRORS = {"name": "b", "type": "ErrorRate", "maxIncrease": "0%", "plus": "1%"}
 PREDICTIONS = {"name": "c", "type": "Predictions", "tolerance": 0.05}
 CLICKS = {"name": "d", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
@@ -224,7 +225,10 @@ POLICIES: list[dict[str, Any]] = [
     {"checks": [COMPLAINTS | {"maxIncrease": "0%", "plus": "0%"}]},
     *({"checks": [{key: each for key, each in check.items() if key != field}]}
       for check in EVERY for field in check),
-    {"checks": [{"name": "d", "type": "Shadow", "maxFlips": "1%"}]},
+    {"checks": [SHADOW]}, {"checks": [LATENCY, SHADOW]}, {"checks": [LATENCY, SHADOW, SHADOW | {"name": "e"}]},
+    *({"checks": [LATENCY, SHADOW | {"maxFlips": share}]} for share in ("0%", "0.1%", "99.9%", "100%", "200%")),
+    {"checks": [LATENCY, SHADOW | {"source": {"prometheus": {}}}]},
+    {"checks": [LATENCY | {"maxFlips": "1%"}]},
     {"checks": [LATENCY, LATENCY]},
     {"checks": [LATENCY | {"name": "A"}]},
     {"steps": [1, 99]}, {"steps": [5, 5]}, {"steps": [99, 1]}, {"steps": [100]},

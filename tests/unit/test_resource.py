@@ -168,10 +168,64 @@ def test_a_field_that_cannot_be_read_is_named() -> None:
 
 
 def test_a_check_that_this_version_lacks_is_refused_by_name() -> None:
-    said = resource.unusable({"checks": [{"name": "answers", "type": "Shadow"}]})
+    said = resource.unusable({"checks": [{"name": "answers", "type": "Ranking"}]})
 
     assert said is not None
-    assert "checks[answers].type: Shadow is not available" in said
+    assert "checks[answers].type: Ranking is not available" in said
+
+
+SHADOW = {"name": "shadow", "type": "Shadow", "maxFlips": "0.5%"}
+
+
+def shadowed(*checks: Any) -> Any:
+    obj = canary_run()
+    given = obj["spec"]["plan"]["policy"]["checks"]
+    obj["spec"]["plan"]["policy"]["checks"] = [*given, *checks]
+    obj["spec"]["plan"]["shadow"] = {
+        "stable": f"file:///models/a@sha256:{'a' * 64}",
+        "canary": f"file:///models/b@sha256:{'b' * 64}",
+        "hosts": ["model", "model.lab"],
+        "host": "serin-shadow.serin-system.svc.cluster.local",
+        "port": 8080,
+    }
+    return obj
+
+
+def test_a_shadow_check_has_the_part_of_alpha_that_the_others_leave() -> None:
+    policy = resource.run(shadowed(SHADOW)).plan.policy
+    assert policy.shadow is not None
+    assert [check.name for check in policy.checks] == ["latency-p95", "errors"]
+    assert policy.shadow.share == pytest.approx(0.20 / 1.00)
+    assert sum(check.share for check in policy.checks) + policy.shadow.share == pytest.approx(1)
+    assert policy.checks[0].share == pytest.approx(0.45 / 1.00)
+
+    given = resource.run(shadowed(SHADOW | {"share": 1.0})).plan.policy.shadow
+    assert given is not None
+    assert given.share == pytest.approx(1.0 / 1.8)
+
+
+def test_a_plan_says_what_is_replayed_and_where_it_is_recorded_also_to_who_cannot_read_it() -> None:
+    plan = resource.run(shadowed(SHADOW)).plan
+    assert plan.artifacts is not None
+    assert plan.artifacts.canary.endswith("b" * 64)
+    assert plan.recording is not None
+    place = resource.place(shadowed(SHADOW)).recording
+    assert place is not None
+    assert (place.host, place.port) == (plan.recording.host, plan.recording.port)
+    assert resource.place(canary_run()).recording is None
+
+
+@pytest.mark.parametrize(
+    ("checks", "says"),
+    [
+        ([SHADOW | {"maxFlips": "0%"}], r"checks\[shadow\].maxFlips: 0% proves nothing"),
+        ([SHADOW | {"maxFlips": "100%"}], "less than 100%"),
+        ([SHADOW, SHADOW | {"name": "again"}], "give one Shadow check"),
+    ],
+)
+def test_a_shadow_check_that_the_schema_should_have_refused_is_named(checks: Any, says: str) -> None:
+    with pytest.raises(wire.Malformed, match=says):
+        resource.run(shadowed(*checks))
 
 
 def clicks(**fields: Any) -> Any:

@@ -1,0 +1,205 @@
+"""The worker's two doors over real HTTP on loopback: copies of requests come in by one, questions by the other."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+
+from gpu_shadow.__main__ import serving
+from gpu_shadow.recorder import Recorder
+from gpu_shadow.worker import FORGOTTEN_AFTER, Worker
+from scenarios.live import artifacts, digits
+from scenarios.live.load import body
+
+Json = Any
+PATH = "/v2/models/digits/infer"
+PICTURES = [body(picture.tolist()) for picture in digits.load().pictures]
+
+
+@dataclass
+class Room:
+    """A worker that is up, and who talks to it."""
+
+    recorder: Recorder
+    worker: Worker
+    http: aiohttp.ClientSession
+    mirror: str
+    control: str
+    models: dict[str, str]
+
+    def question(self, model: str = digits.REQUANTISED, **more: Json) -> Json:
+        margins = {"maxFlips": 0.02, "alpha": 0.01, "beta": 0.05}
+        asked = {"run": "lab/run-1", "generation": "g1", "hosts": ["model.lab"], "margins": margins}
+        return asked | {"stable": self.models[digits.MODEL], "canary": self.models[model]} | more
+
+    async def ask(self, question: Json, *, run: str = "lab/run-1") -> tuple[int, Json]:
+        async with self.http.put(f"{self.control}/v1/shadows/{run}", json=question) as answer:
+            return answer.status, await answer.json()
+
+    async def send(self, sent: bytes, **headers: str) -> int:
+        named = {"Host": "model.lab-shadow", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.post(self.mirror + PATH, data=sent, headers=named) as answer:
+            return answer.status
+
+    async def decided(self, question: Json) -> Json:
+        """The answer, once there is one; pictures are sent meanwhile."""
+        async with asyncio.timeout(30):
+            for number in range(10_000):
+                _, answer = await self.ask(question)
+                if answer["verdict"] != "Inconclusive":
+                    return answer
+                for place in range(50):
+                    await self.send(PICTURES[(50 * number + place) % len(PICTURES)], x_request_id=f"{number}-{place}")
+        raise AssertionError
+
+
+@pytest.fixture
+async def room(tmp_path: Path) -> AsyncIterator[Room]:
+    models = dict(artifacts.write(tmp_path))
+    recorder = Recorder(most=100_000)
+    worker = Worker(recorder, models=tmp_path, device=torch.device("cpu"))
+    doors = serving(recorder, worker, bind="127.0.0.1", port=0, control_port=0)
+    async with doors as (port, control), aiohttp.ClientSession() as http:
+        yield Room(recorder, worker, http, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}", models)
+
+
+async def test_a_requantised_model_passes(room: Room) -> None:
+    question = room.question()
+    answer = await room.decided(question)
+    assert answer["asked"] == question
+    assert (answer["verdict"], answer["sentence"][:7]) == ("Pass", "At most")
+    assert answer["requests"] > 200
+    low, high = answer["interval"]
+    assert low <= answer["flips"] <= high < 0.02
+
+
+async def test_wrong_preprocessing_fails_and_nothing_more_is_recorded(room: Room) -> None:
+    answer = await room.decided(room.question(digits.UNSCALED))
+    assert answer["verdict"] == "Fail"
+    await room.send(PICTURES[0])
+    assert room.recorder.dropped["unasked"] > 0
+    assert room.recorder.held == 0
+
+
+async def test_two_runs_with_one_name_do_not_share_an_answer(room: Room) -> None:
+    first = room.question(digits.UNSCALED)
+    await room.decided(first)
+    again = room.question(digits.UNSCALED, generation="g2")
+    _, answer = await room.ask(again)
+    assert (answer["asked"], answer["verdict"]) == (again, "Inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"canary": "file:///nowhere/a.safetensors@sha256:" + "0" * 64}, "is not below"),
+        ({"canary": "file:///nowhere/a.pkl@sha256:" + "0" * 64}, "may run any code"),
+        ({"margins": {"maxFlips": 0.0, "alpha": 0.01, "beta": 0.05}}, "margins: max_flips"),
+    ],
+)
+async def test_a_question_that_has_no_answer_says_why(room: Room, change: Json, says: str) -> None:
+    question = room.question(**change)
+    async with asyncio.timeout(10):
+        while (answer := (await room.ask(question))[1])["verdict"] == "Inconclusive":
+            await asyncio.sleep(0.05)
+    assert answer["verdict"] == "NoData"
+    assert says in answer["sentence"]
+
+
+async def test_a_model_that_was_changed_on_disk_is_not_what_was_asked_about(room: Room, tmp_path: Path) -> None:
+    file = tmp_path / f"{digits.REQUANTISED}.safetensors"
+    file.write_bytes(artifacts.contents(digits.PERMUTED))
+    answer = await room.decided(room.question())
+    assert answer["verdict"] == "NoData"
+    assert "its sha256 is" in answer["sentence"]
+
+
+async def test_what_is_no_question_is_refused_in_words(room: Room) -> None:
+    where = f"{room.control}/v1/shadows/lab/run-1"
+    for sent in (b"{", b"[]", b"[" * 50_000, json.dumps(room.question() | {"more": 1}).encode()):
+        async with room.http.put(where, data=sent) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["error"]
+    status, answer_ = await room.ask(room.question(), run="lab/other")
+    assert (status, "let them agree" in answer_["error"]) == (400, True)
+    assert room.worker.shadows == {}
+
+
+async def test_a_run_that_is_over_leaves_nothing(room: Room) -> None:
+    await room.ask(room.question())
+    await room.send(PICTURES[0])
+    async with room.http.delete(f"{room.control}/v1/shadows/lab/run-1") as answer:
+        assert answer.status == 200
+    assert (room.worker.shadows, room.recorder.held) == ({}, 0)
+    async with room.http.get(f"{room.control}/v1/shadows/lab/run-1") as answer:
+        assert answer.status == 404
+
+
+async def test_a_run_that_nobody_asks_for_is_forgotten(room: Room) -> None:
+    await room.ask(room.question())
+    room.worker.shadows["lab/run-1"].renewed -= FORGOTTEN_AFTER + 1
+    await room.ask(room.question() | {"run": "lab/run-2"}, run="lab/run-2")
+    assert list(room.worker.shadows) == ["lab/run-2"]
+
+
+async def test_no_mirrored_request_reaches_the_controller_s_door(room: Room) -> None:
+    headers = {"Host": "model.lab-shadow"}
+    for method in ("PUT", "GET", "DELETE"):
+        async with room.http.request(method, f"{room.mirror}/v1/shadows/lab/run-1", headers=headers) as answer:
+            assert answer.status == 202
+    assert room.worker.shadows == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "headers", "reason"),
+    [
+        (b"x" * 200_000, {}, "too-large"),
+        (b"\x1f\x8b" + b"\x00" * 90_000, {"Content_Encoding": "gzip"}, "compressed"),
+        (b"[" * 90_000, {}, "malformed"),
+        (b"{}", {}, "malformed"),
+        (PICTURES[0], {"Inference_Header_Content_Length": "99999999999999999999"}, "size"),
+    ],
+)
+async def test_a_hostile_copy_is_answered_like_any_other_and_counted(
+    room: Room, sent: bytes, headers: dict[str, str], reason: str
+) -> None:
+    await room.ask(room.question())
+    assert await room.send(sent, **headers) == 202
+    async with asyncio.timeout(5):
+        while not room.recorder.dropped[reason]:
+            await asyncio.sleep(0.01)
+    assert await room.send(PICTURES[0]) == 202
+    async with room.http.get(f"{room.control}/metrics") as page:
+        assert f'shadow_capture_dropped_total{{reason="{reason}"}} 1' in await page.text()
+
+
+async def test_a_body_that_ends_too_early_is_counted(room: Room) -> None:
+    await room.ask(room.question())
+    port = int(room.mirror.rpartition(":")[2])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /x HTTP/1.1\r\nHost: model.lab-shadow\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(5):
+        while not room.recorder.dropped["truncated"]:
+            await asyncio.sleep(0.01)
+    assert await room.send(PICTURES[0]) == 202
+
+
+async def test_with_a_stuck_sink_every_copy_is_still_answered_and_memory_stays_within_the_budget(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.recorder, "sift", lambda: False)
+    room.recorder.budget = 20_000
+    await room.ask(room.question())
+    for number in range(300):
+        assert await room.send(PICTURES[number]) == 202
+        assert room.recorder.held <= 20_000
+    assert room.recorder.dropped["budget"] > 200
