@@ -56,6 +56,7 @@ class Replays:
         if known is not None:
             known.task.cancel()
             del self._asking[run]
+        if known is not None and question is None:
             self._errand(self._forget(run))
         if question is not None:
             now = asyncio.get_running_loop().time()

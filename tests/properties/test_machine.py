@@ -10,24 +10,28 @@ from hypothesis import strategies as st
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
-from controller import machine
+from controller import machine, shadow
 from controller.machine import advance, finished
 from controller.model import (
     ArmSeen,
     Commands,
     CopyTemplate,
     LoadSeen,
+    Mirror,
     OnDoubt,
     Plan,
     PodSeen,
     Policy,
     PromotionMode,
     Reason,
+    Recording,
+    Replayed,
     RouteSeen,
     Run,
     Scale,
     Seen,
     SetWeight,
+    ShadowCheck,
     Sizing,
     Stage,
 )
@@ -61,6 +65,9 @@ def policies() -> st.SearchStrategy[Policy]:
         history_limit=st.just(10),
         burst_tolerance=st.just(second(6)),
         checks=st.just((CheckSpec(name="latency", kind=CheckKind.LATENCY),)),
+        shadow=st.sampled_from(
+            [None, *(ShadowCheck(name="shadow", max_flips=0.01, required=each, share=0.2) for each in (True, False))]
+        ),
     )
 
 
@@ -75,6 +82,7 @@ def new_run(policy: Policy) -> Run:
         stable_subset="stable",
         canary_subset="canary",
         policy=policy,
+        recording=None if policy.shadow is None else Recording(host="recorder", port=8080, hosts=("model",)),
     )
     return Run(name="model-canary-new-1", plan=plan, created=START)
 
@@ -103,12 +111,18 @@ def judged(verdict: Verdict) -> Judgement:
     return Judgement(verdict=verdict, log_e=1.0, checks=(check,), failed="latency")
 
 
+def replayed(verdict: Verdict) -> CheckJudgement:
+    """What the shadow worker says just now; `history` makes a part of the judgement of it."""
+    return CheckJudgement(name="shadow", verdict=verdict, log_e=0.0, log_e_pass=0.0)
+
+
 WELL = Seen(
     stable=arm("old", 3),
     canary=arm("new", 3),
     route=RouteSeen(weight=0),
     judgement=judged(Verdict.PASS),
     load=LoadSeen(step_canary_requests=60),
+    shadow=replayed(Verdict.PASS),
 )
 
 
@@ -126,6 +140,7 @@ def troubles(draw: st.DrawFn) -> Seen:
             for _ in "123"
         ),
         {"judgement": judged(Verdict.FAIL)},
+        *({"shadow": replayed(verdict), "shadow_silent": second(9)} for verdict in Verdict for _ in "12"),
         {"stable": replace(WELL.stable, pods=())},
         {"stable": replace(WELL.stable, template_hash="other")},
         {"stable": replace(WELL.stable, template_hash=None)},
@@ -173,19 +188,30 @@ class Pass:
     weights: list[int]
     copies: int
     scales: list[int]
+    mirrored: bool = False  # whether the mirror stands once what was asked for has got through
 
 
 def history(run: Run, sight: list[tuple[float, Seen, bool]]) -> list[Pass]:
     """The run through all of it, over a VirtualService that obeys only what gets through."""
     now, there, passes = START, 0, []
+    check, said, mirrored = run.plan.policy.shadow, None, False
     for wait, sighted, through in sight:
         now += second(wait)
-        seen = replace(sighted, route=RouteSeen(weight=there))
+        assert sighted.shadow is not None
+        said = shadow.latched(said, Replayed(verdict=sighted.shadow.verdict, sentence="so"))
+        seen = replace(
+            sighted,
+            route=RouteSeen(weight=there, mirrored=mirrored),
+            judgement=shadow.joined(sighted.judgement, check, said),
+            shadow=shadow.judged(check, said),
+        )
         after, actions = advance(run, seen, now)
         weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         scales = [action.replicas for action in actions if isinstance(action, Scale)]
         copies = sum(isinstance(action, CopyTemplate) for action in actions)
-        passes.append(Pass(run, seen, after, weights, copies, scales))
+        moved = [action.on for action in actions if isinstance(action, Mirror)]
+        mirrored = moved[-1] if moved and through else mirrored
+        passes.append(Pass(run, seen, after, weights, copies, scales, mirrored))
         run, there = after, (weights[-1] if weights and through else there)
     return passes
 
@@ -297,6 +323,49 @@ def test_silence_alone_never_raises_a_weight(given_: tuple[Run, list]) -> None:
     assert all(
         step.after.step == 0 and step.after.stage is not Stage.PROMOTING for step in history(run, silent)
     )
+
+
+@many
+@given(histories)
+def test_nobody_is_exposed_before_a_required_replay_has_passed(given_: tuple[Run, list]) -> None:
+    for step in history(*given_):
+        policy, seen = step.before.plan.policy, step.seen
+        first = not step.before.weights and step.after.weight > 0
+        if first and policy.shadow is not None and policy.shadow.required:
+            assert seen.shadow is not None
+            person = step.after.approved > step.before.approved
+            proceed = (
+                policy.on_inconclusive is OnDoubt.PROCEED and seen.shadow.verdict is Verdict.INCONCLUSIVE
+            )
+            assert seen.shadow.verdict is Verdict.PASS or person or proceed
+
+
+@many
+@given(histories)
+def test_a_failed_replay_ends_the_run_at_once_and_before_traffic_exposes_nobody(
+    given_: tuple[Run, list],
+) -> None:
+    for step in history(*given_):
+        seen, before = step.seen, step.before
+        failed = seen.shadow is not None and seen.shadow.verdict is Verdict.FAIL
+        if failed and before.stage is not Stage.ENDED and (before.weight == 0 or seen.stable.ready > 0):
+            assert step.after.stage is Stage.ENDED
+            assert step.weights[-1:] == [0]
+            assert before.weights or step.after.weights == ()
+
+
+@many
+@given(histories)
+def test_a_mirror_stands_only_while_it_is_of_use_and_no_run_is_finished_before_it_is_gone(
+    given_: tuple[Run, list],
+) -> None:
+    for step in history(*given_):
+        stood = step.seen.route.mirrored
+        assert step.after.mirrored or not step.mirrored  # what stands is written down
+        if step.after.stage is Stage.ENDED or step.after.plan.policy.shadow is None:
+            assert step.mirrored <= stood
+        if finished(step.after):
+            assert not step.mirrored
 
 
 @many
