@@ -1,0 +1,204 @@
+"""Shadow checks from the annotation to the end, in virtual time: the worker's own code on replayed requests."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from controller.report import explanation
+from scenarios.objects import CANARY, NAMESPACE, STABLE, objects
+from scenarios.play import Theatre
+from scenarios.plot import Patch, Story, Target, TargetFault
+from scenarios.story import load
+from scenarios.virtual.loop import run_virtual
+
+Json = Any
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+AUDIT = {"destination": {"host": "audit", "port": {"number": 80}}}
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+def story(name: str, **changes: Any) -> Story:
+    return replace(load(SCENARIOS / f"{name}.yaml"), history=timedelta(seconds=15), **changes)
+
+
+@dataclass
+class Watched:
+    """A story that was played, with every state of its VirtualService."""
+
+    theatre: Theatre
+    services: list[Json] = field(default_factory=list)
+
+    @property
+    def run(self) -> Json:
+        (run,) = self.theatre.world.objects("canaryruns", NAMESPACE)
+        return run
+
+    def said(self, reason: str) -> list[str]:
+        events = self.theatre.world.objects("events", NAMESPACE)
+        return [event.get("note") or event["message"] for event in events if event["reason"] == reason]
+
+    @property
+    def mirrored(self) -> list[bool]:
+        """Whether requests were mirrored to the recorder, at each change."""
+        hosts = [
+            [one["destination"]["host"] for http in each["spec"]["http"] for one in http.get("mirrors", ())]
+            for each in self.services
+        ]
+        return [any(host.startswith("serin-shadow") for host in these) for these in hosts]
+
+    def untouched(self) -> bool:
+        """Whether the VirtualService is as it was written, but for what the API server keeps of its own."""
+        (first,) = [obj for obj in objects(self.theatre.story) if obj["kind"] == "VirtualService"]
+        return json.dumps(self.services[-1]["spec"]) == json.dumps(first["spec"])
+
+
+def played(what: Story) -> Watched:
+    async def perform() -> Watched:
+        theatre = Theatre(what, report=lambda _line: None)
+        seen = Watched(theatre)
+        theatre.world.on_change(
+            lambda _type, kind, obj: seen.services.append(obj) if kind == "virtualservices" else None
+        )
+        try:
+            await theatre._set_up()
+            await theatre._perform()
+        finally:
+            await theatre.controllers.stop()
+            if theatre.shadow is not None:
+                await theatre.shadow.stop()
+            await theatre.pods.stop()
+            await theatre.world.close()
+        return seen
+
+    return run_virtual(perform())
+
+
+def merged(kind: str, name: str, merge: Mapping[str, Json], *, at: float = 0) -> Patch:
+    return Patch(at=timedelta(seconds=at), kind=kind, name=name, merge=merge)
+
+
+def routed(**more: Json) -> Patch:
+    """The lab's route with something beside it."""
+    (vs,) = [obj for obj in objects(load(SCENARIOS / "shadow-good.yaml")) if obj["kind"] == "VirtualService"]
+    return merged("VirtualService", STABLE, {"spec": {"http": [vs["spec"]["http"][0] | more]}})
+
+
+def test_a_canary_gets_its_first_request_only_when_the_replay_has_passed_and_the_mirror_is_gone_after() -> None:
+    seen = played(story("shadow-good"))
+    assert seen.theatre.result.ok
+    assert seen.mirrored[-1] is False
+    assert True in seen.mirrored
+    raised = next(at for at, vs in enumerate(seen.services) if vs["spec"]["http"][0]["route"][1]["weight"])
+    assert True in seen.mirrored[:raised]
+    assert seen.untouched()
+    (shadow,) = [check for check in seen.run["status"]["checks"] if check["name"] == "shadow"]
+    assert shadow["verdict"] == "Pass"
+    assert shadow["canaryRequests"] > 100
+    assert "logE" not in shadow
+    said = explanation(seen.run, now=seen.theatre.world.clock())
+    assert "shadow: Pass" in said
+    assert "answers differ beyond the noise floor; 2 % may" in said
+
+
+def test_wrong_preprocessing_is_rolled_back_before_a_single_user_saw_it() -> None:
+    seen = played(story("shadow-wrong-preprocessing"))
+    assert seen.theatre.result.ok
+    assert seen.theatre.result.requests.canary == 0
+    assert seen.run["status"].get("weights", []) == []
+    (told,) = seen.said("CheckFailed")
+    assert told.startswith("shadow: At least ")
+    assert seen.untouched()
+    assert "finalizers" not in seen.run["metadata"]
+
+
+@pytest.mark.parametrize("kind", ["kill", "hang"])
+def test_without_its_worker_the_run_is_held_and_production_untouched(kind: str) -> None:
+    fault = TargetFault(at=timedelta(seconds=1), target=Target.SHADOW, kind=kind)
+    seen = played(story("shadow-worker-dies", faults=(fault,)))
+    assert seen.theatre.result.ok
+    assert (seen.theatre.result.requests.canary, seen.theatre.result.requests.failed) == (0, 0)
+    (told,) = seen.said("NoData")
+    assert told.startswith("shadow has no data: ")
+
+
+def test_a_worker_that_comes_back_knowing_nothing_is_asked_anew_and_the_run_goes_on() -> None:
+    died = TargetFault(
+        at=timedelta(seconds=1), target=Target.SHADOW, kind="kill", lasting=timedelta(seconds=30)
+    )
+    seen = played(story("shadow-good", faults=(died,), requests_per_second=50))
+    assert seen.theatre.result.outcome == "Promoted"
+    assert seen.untouched()
+
+
+def test_a_new_leader_takes_away_the_mirror_that_the_last_one_left_behind() -> None:
+    hangs = TargetFault(at=timedelta(0), target=Target.SHADOW, kind="hang")
+    dies = TargetFault(at=timedelta(seconds=3), target=Target.CONTROLLER, kind="kill")
+    asks_no_more = merged("Deployment", CANARY, {"metadata": {"annotations": None}}, at=30)
+    seen = played(story("shadow-worker-dies", controllers=2, faults=(hangs, dies), edits=(asks_no_more,)))
+    assert True in seen.mirrored
+    assert seen.run["status"]["reason"] == "Aborted"
+    assert seen.untouched()
+
+
+def test_a_decision_is_remembered_by_the_next_leader_although_the_worker_is_gone() -> None:
+    dies = [
+        TargetFault(at=timedelta(seconds=12), target=Target.SHADOW, kind="kill"),
+        TargetFault(at=timedelta(seconds=12), target=Target.CONTROLLER, kind="kill"),
+    ]
+    seen = played(story("shadow-good", controllers=2, faults=tuple(dies)))
+    assert seen.theatre.result.outcome == "Promoted"
+    assert seen.untouched()
+
+
+def test_a_check_that_is_not_required_delays_no_rollback_when_its_worker_hangs() -> None:
+    base = load(SCENARIOS / "errors-burst.yaml")
+    shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "2%", "required": False}
+    checks = [{"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "0.1%"}, shadow]
+    hangs = TargetFault(at=timedelta(0), target=Target.SHADOW, kind="hang")
+    alone = replace(base, policy=dict(base.policy) | {"checks": checks[:1]}, history=timedelta(seconds=60))
+    beside = replace(alone, policy=dict(base.policy) | {"checks": checks}, faults=(*base.faults, hangs))
+    without, with_it = played(alone).theatre.result, played(beside)
+    assert with_it.theatre.result.check == without.check == "errors"
+    assert with_it.theatre.result.seconds_to_weight_zero is not None
+    assert without.seconds_to_weight_zero is not None
+    # the share of alpha is another one, so that evidence takes a little longer; a wait would be 10 s
+    assert with_it.theatre.result.seconds_to_weight_zero < without.seconds_to_weight_zero + 3
+    assert with_it.untouched()
+
+
+def test_a_mirror_of_the_user_s_is_refused_with_an_event_and_left_alone() -> None:
+    seen = played(story("shadow-good", edits=(routed(mirror={"host": "audit"}),), duration=timedelta(seconds=20)))
+    assert seen.theatre.world.objects("canaryruns", NAMESPACE) == []
+    (told,) = seen.said("Refused")
+    assert told.startswith("VirtualService model: spec.http[0].mirror is set: Istio takes no other mirror")
+    assert len(seen.services) == 1
+
+
+def test_beside_mirrors_of_the_user_s_ours_comes_and_goes() -> None:
+    seen = played(story("shadow-good", edits=(routed(mirrors=[AUDIT]),)))
+    assert seen.theatre.result.outcome == "Promoted"
+    assert max(len(vs["spec"]["http"][0]["mirrors"]) for vs in seen.services) == 2
+    assert seen.untouched()
+
+
+def test_a_model_that_is_not_named_is_refused_with_an_event() -> None:
+    unnamed = {"spec": {"template": {"metadata": {"annotations": {"serin.dev/artifact": None}}}}}
+    seen = played(
+        story("shadow-good", edits=(merged("Deployment", STABLE, unnamed),), duration=timedelta(seconds=20))
+    )
+    (told,) = seen.said("Refused")
+    assert "Deployment model: spec.template.metadata.annotations[serin.dev/artifact] is missing" in told
+    assert len(seen.services) == 1
