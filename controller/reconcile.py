@@ -15,11 +15,12 @@ from zlib import crc32
 
 import structlog
 
-from analysis.judge import Judgement, Verdict, explained, judge
+from analysis.judge import Judgement
 from controller import gather, machine, resource, shadow, ticks, trigger
 from controller.cluster import Cluster, Key, arm
 from controller.gather import Gathered
 from controller.istio import Unsteerable
+from controller.judging import judged, sentences, with_figures
 from controller.kube import ApiError
 from controller.model import (
     Action,
@@ -301,11 +302,7 @@ class Reconciler:
             log.warning("command_not_written_down", run=meta["name"], error=str(error))
 
     def _judged(self, run: Run, gathered: Gathered) -> Judgement:
-        """What the evidence says, a Fail with figures; of a run that has ended, what it said then."""
-        policy, now = run.plan.policy, run.ended or self.means.clock()
-        judged = judge(gathered.evidence, alpha=policy.alpha, beta=policy.beta, now=now.timestamp())
-        judged = _explained(judged, run, gathered) if judged.verdict is Verdict.FAIL else judged
-        return shadow.joined(judged, policy.shadow, gathered.replayed)
+        return judged(run, gathered, self.means.clock())
 
     def _answered(self, run: Run) -> Run:
         """The run without the messages that have arrived."""
@@ -395,10 +392,13 @@ class Reconciler:
         return (now - phase) // every > (live.saved_at - phase) // every
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
-        judged = _explained(live.judgement, run, live.gathered)
-        sentences = {one.name: shadow.sentence_of(run.plan.policy, one) for one in judged.checks}
-        beside = live.onlookers.said()
-        return Checkpoint(body=gather.save(gathered), judgement=judged, sentences=sentences, beside=beside)
+        found = with_figures(live.judgement, run, live.gathered)
+        return Checkpoint(
+            body=gather.save(gathered),
+            judgement=found,
+            sentences=sentences(found, run),
+            beside=live.onlookers.said(),
+        )
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
         done = True
@@ -437,13 +437,13 @@ class Reconciler:
 
     # -- show and forget ---------------------------------------------------------------------------
 
-    def _show(self, live: Live, before: Run, judged: Judgement) -> None:
+    def _show(self, live: Live, before: Run, then: Judgement) -> None:
         """Our metrics say how the run stands, and what has just changed."""
         run, telemetry = live.run, self.means.telemetry
         workload = (run.plan.namespace, run.plan.canary)
         telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
         telemetry.evidence(*workload, {one.name: one.log_e for one in live.judgement.checks})
-        was = {one.name: one.verdict for one in judged.checks}
+        was = {one.name: one.verdict for one in then.checks}
         for one in live.judgement.checks:
             if was.get(one.name) is not one.verdict:
                 telemetry.verdict(one.name, resource.verdict_name(one.verdict))
@@ -469,18 +469,6 @@ class Reconciler:
 def _name(run: Run) -> str:
     """The run's name for the metrics source."""
     return f"{run.plan.namespace}/{run.name}"
-
-
-def _explained(judged: Judgement, run: Run, gathered: Gathered) -> Judgement:
-    """With figures; as it was where they cannot be had, since traffic is taken away without them as well."""
-    count = len(gathered.evidence)  # what is replayed has its figures already
-    try:
-        read = replace(judged, checks=judged.checks[:count])
-        read = explained(read, gathered.evidence, alpha=run.plan.policy.alpha)
-        return replace(read, checks=(*read.checks, *judged.checks[count:]))
-    except Exception:
-        log.exception("figures_lost", run=run.name)
-        return judged
 
 
 def _same(saved: Run | None, run: Run) -> bool:

@@ -2,8 +2,8 @@
 
 Pure: objects in, the text of files out (listeners, routes, clusters, endpoints). Honoured of a
 VirtualService: hosts, matches, weighted destinations, mirrors, rewrite, timeout, retries; of a
-DestinationRule: subsets and the simple load balancer. Istio's own default of two retries is left out on purpose: the lab
-shows what callers lose.
+DestinationRule: subsets and the simple load balancer. Istio's own default of two retries is left out on
+purpose: the lab shows what callers lose.
 """
 
 import json

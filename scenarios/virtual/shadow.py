@@ -45,13 +45,11 @@ class VirtualShadow:
 
     def start(self) -> None:
         """It runs, with nothing recorded; also after it was killed."""
-        import torch
-
         from gpu_shadow.recorder import Recorder
-        from gpu_shadow.worker import Worker
+        from gpu_shadow.worker import Worker, device
 
         recorder = Recorder()
-        worker = Worker(recorder, models=Path(self._folder.name), device=torch.device("cpu"), compute=_here)
+        worker = Worker(recorder, models=Path(self._folder.name), device=device("cpu"), compute=_here)
         self._parts = recorder, worker
         if self._feeding is None:
             self._feeding = asyncio.get_running_loop().create_task(self._feed(), name="mirrored requests")

@@ -83,7 +83,9 @@ async def test_the_process_s_settings_give_the_controller_its_prometheus() -> No
         raise AssertionError
 
     transport: Any = SimpleNamespace(request=nothing)
-    outside = Outside(transport=transport, fetch=nowhere, post=nowhere, ask=nowhere, clock=lambda: datetime.now(UTC))
+    outside = Outside(
+        transport=transport, fetch=nowhere, post=nowhere, ask=nowhere, clock=lambda: datetime.now(UTC)
+    )
     said = {"prometheus_url": "http://prometheus:9090/", "prometheus_interval": "30s"}
     source = Operator(settings.read(said, {}), outside)._prometheus()
     assert source is not None

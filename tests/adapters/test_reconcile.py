@@ -13,7 +13,7 @@ import pytest
 
 from analysis.evidence import CheckSpec
 from analysis.samples import Counts
-from controller import gather, reconcile, trigger
+from controller import gather, judging, trigger
 from controller.cluster import FOLLOWED, Cluster, path
 from controller.gather import Gathered
 from controller.istio import IstioRouter
@@ -463,7 +463,7 @@ async def test_a_check_fails_although_the_figures_for_people_cannot_be_had(
     def divides_by_zero(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reconcile, "explained", divides_by_zero)
+    monkeypatch.setattr(judging, "explained", divides_by_zero)
     await stage.at_first_step()
     await fail(stage, range(1, 20), canary=15)
 

@@ -66,7 +66,13 @@ def policies() -> st.SearchStrategy[Policy]:
         burst_tolerance=st.just(second(6)),
         checks=st.just((CheckSpec(name="latency", kind=CheckKind.LATENCY),)),
         shadow=st.sampled_from(
-            [None, *(ShadowCheck(name="shadow", max_flips=0.01, required=each, share=0.2) for each in (True, False))]
+            [
+                None,
+                *(
+                    ShadowCheck(name="shadow", max_flips=0.01, required=each, share=0.2)
+                    for each in (True, False)
+                ),
+            ]
         ),
     )
 

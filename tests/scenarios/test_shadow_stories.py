@@ -1,4 +1,4 @@
-"""Shadow checks from the annotation to the end, in virtual time: the worker's own code on replayed requests."""
+"""Shadow checks from the annotation to the end, in virtual time, with the worker's own code."""
 
 import json
 import logging
@@ -96,7 +96,9 @@ def routed(**more: Json) -> Patch:
     return merged("VirtualService", STABLE, {"spec": {"http": [vs["spec"]["http"][0] | more]}})
 
 
-def test_a_canary_gets_its_first_request_only_when_the_replay_has_passed_and_the_mirror_is_gone_after() -> None:
+def test_a_canary_gets_its_first_request_only_when_the_replay_has_passed_and_the_mirror_is_gone_after() -> (
+    None
+):
     seen = played(story("shadow-good"))
     assert seen.theatre.result.ok
     assert seen.mirrored[-1] is False
@@ -180,7 +182,9 @@ def test_a_check_that_is_not_required_delays_no_rollback_when_its_worker_hangs()
 
 
 def test_a_mirror_of_the_user_s_is_refused_with_an_event_and_left_alone() -> None:
-    seen = played(story("shadow-good", edits=(routed(mirror={"host": "audit"}),), duration=timedelta(seconds=20)))
+    seen = played(
+        story("shadow-good", edits=(routed(mirror={"host": "audit"}),), duration=timedelta(seconds=20))
+    )
     assert seen.theatre.world.objects("canaryruns", NAMESPACE) == []
     (told,) = seen.said("Refused")
     assert told.startswith("VirtualService model: spec.http[0].mirror is set: Istio takes no other mirror")

@@ -99,5 +99,7 @@ def test_whatever_a_virtual_service_looks_like_it_is_restored_byte_for_byte(
     before = json.dumps(vs)
     steered = data.draw(st.lists(st.integers(0, len(http) - 1), unique=True))
     after = patched(clone(vs), mirror.adding(vs, iter(steered), OURS))
-    assert all(http_ == vs["spec"]["http"][at] for at, http_ in enumerate(after["spec"]["http"]) if at not in steered)
+    assert all(
+        http_ == vs["spec"]["http"][at] for at, http_ in enumerate(after["spec"]["http"]) if at not in steered
+    )
     assert json.dumps(patched(clone(after), mirror.removing(after, OURS))) == before

@@ -4,6 +4,7 @@ import json
 import pickle
 import zipfile
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def layers(*sizes: int, kind: torch.dtype = torch.float32) -> dict[str, torch.Te
     """As `torch.nn.Sequential` names them, the activations between counted."""
     torch.manual_seed(1)
     found = {}
-    for place, (wide, narrow) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for place, (wide, narrow) in enumerate(pairwise(sizes)):
         found[f"{2 * place}.weight"] = torch.randn(narrow, wide).to(kind)
         found[f"{2 * place}.bias"] = torch.randn(narrow).to(kind)
     return found
@@ -109,7 +110,9 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     name = stored(tmp_path, layers(2, 2))
     assert "is not below" in refusal(name, tmp_path / "models")
-    assert "is not below" in refusal(name.replace(str(tmp_path), f"{tmp_path}/models/.."), tmp_path / "models")
+    assert "is not below" in refusal(
+        name.replace(str(tmp_path), f"{tmp_path}/models/.."), tmp_path / "models"
+    )
     (tmp_path / "models" / "link.safetensors").symlink_to(tmp_path / "model.safetensors")
     linked = name.replace("/model.safetensors", "/models/link.safetensors")
     assert "is not below" in refusal(linked, tmp_path / "models")

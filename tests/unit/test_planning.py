@@ -225,8 +225,10 @@ POLICIES: list[dict[str, Any]] = [
     {"checks": [COMPLAINTS | {"maxIncrease": "0%", "plus": "0%"}]},
     *({"checks": [{key: each for key, each in check.items() if key != field}]}
       for check in EVERY for field in check),
-    {"checks": [SHADOW]}, {"checks": [LATENCY, SHADOW]}, {"checks": [LATENCY, SHADOW, SHADOW | {"name": "e"}]},
-    *({"checks": [LATENCY, SHADOW | {"maxFlips": share}]} for share in ("0%", "0.1%", "99.9%", "100%", "200%")),
+    {"checks": [SHADOW]}, {"checks": [LATENCY, SHADOW]},
+    {"checks": [LATENCY, SHADOW, SHADOW | {"name": "e"}]},
+    *({"checks": [LATENCY, SHADOW | {"maxFlips": share}]}
+      for share in ("0%", "0.1%", "99.9%", "100%", "200%")),
     {"checks": [LATENCY, SHADOW | {"source": {"prometheus": {}}}]},
     {"checks": [LATENCY | {"maxFlips": "1%"}]},
     {"checks": [LATENCY, LATENCY]},

@@ -89,7 +89,9 @@ def test_a_stratum_keeps_the_smallest_hashes_and_says_how_likely_that_was(
 ) -> None:
     whole = opened()
     sent(whole, 200)
-    by_hash = sorted((-hashed, one.id) for s in whole._streams["lab/run"].strata.values() for hashed, _, one in s.kept)
+    by_hash = sorted(
+        (-hashed, one.id) for s in whole._streams["lab/run"].strata.values() for hashed, _, one in s.kept
+    )
     monkeypatch.setattr(recording, "CAPACITY", 50)
     recorder = opened()
     sent(recorder, 200)
@@ -181,7 +183,9 @@ def test_a_question_about_other_hosts_begins_anew() -> None:
         st.tuples(
             st.sampled_from(["model.lab-shadow", "other"]),
             st.sampled_from(["/a", "/b"]),
-            st.dictionaries(st.sampled_from(["x-request-id", LENGTH, "Content-Encoding"]), st.text(max_size=5)),
+            st.dictionaries(
+                st.sampled_from(["x-request-id", LENGTH, "Content-Encoding"]), st.text(max_size=5)
+            ),
             st.binary(max_size=80) | st.integers(0, 9).map(body),
         ),
         max_size=30,

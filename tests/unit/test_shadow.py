@@ -79,9 +79,9 @@ def test_a_check_that_is_not_required_keeps_nobody_waiting() -> None:
     assert (after.stage, weights(actions), mirrors(actions)) == (Stage.STEPPING, [5], [True])
 
 
-@pytest.mark.parametrize("required", [True, False])
-def test_a_fail_before_any_traffic_ends_the_run_with_nobody_exposed(required: bool) -> None:
-    run = shadowed(a_run(), replace(CHECK, required=required))
+@pytest.mark.parametrize("check", [CHECK, replace(CHECK, required=False)])
+def test_a_fail_before_any_traffic_ends_the_run_with_nobody_exposed(check: ShadowCheck) -> None:
+    run = shadowed(a_run(), check)
     after, actions = advance(run, looking(FAILED, run, BEFORE), NOW)
     assert (after.stage, after.reason, after.check) == (Stage.ENDED, Reason.CHECK_FAILED, "shadow")
     assert after.message == "shadow: At least 4 % differ."
@@ -307,7 +307,9 @@ def test_a_plan_names_both_models_and_every_name_of_the_hosts() -> None:
 @pytest.mark.parametrize("value", [None, "", "model.safetensors", "file:///a@sha256:abc"])
 def test_a_model_that_is_not_named_is_said_with_object_field_and_remedy(value: str | None) -> None:
     said = planned(ARTIFACTS.stable, value)
-    assert said.startswith("Deployment model-canary: spec.template.metadata.annotations[serin.dev/artifact] is")
+    assert said.startswith(
+        "Deployment model-canary: spec.template.metadata.annotations[serin.dev/artifact] is"
+    )
     assert "@sha256:DIGEST" in said
 
 
