@@ -22,10 +22,10 @@ ENV PATH=/opt/serin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHO
 WORKDIR /
 USER 65532:65532
 
-# The worker comes with shadow replay; until then this image holds its libraries and nothing to run.
 FROM runtime AS gpu-shadow
 COPY --from=gpu-shadow-built /opt/serin /opt/serin
 ENTRYPOINT ["python", "-m", "gpu_shadow"]
+CMD ["--models", "/models", "--bind", "0.0.0.0"]
 
 FROM runtime AS controller
 COPY --from=controller-built /opt/serin /opt/serin

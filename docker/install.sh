@@ -15,9 +15,13 @@ esac
 PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache-dir --compile ".$extras"
 
 # One look at what was installed: the program starts and finds its files, and only gpu-shadow has torch.
+if [ "$target" = gpu-shadow ]; then
+    "$prefix/bin/python" -I -m gpu_shadow --help >/dev/null
+    exit
+fi
 "$prefix/bin/serin" plan --print-policy >/dev/null
 "$prefix/bin/python" -I -c 'from controller.prometheus import query; query("up", "namespace", ["pod"])'
-if [ "$target" = controller ] && "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
+if "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
     echo 'install.sh: the controller must not carry torch' >&2
     exit 1
 fi

@@ -1,4 +1,4 @@
-"""Four stories as people see them: a real Envoy, real model servers, the controller's own process."""
+"""Stories as people see them: a real Envoy, real model servers, the controller's own process."""
 
 from pathlib import Path
 
@@ -33,3 +33,37 @@ async def test_a_story_ends_live_as_it_should_and_loses_no_request(
     assert result.requests.failed == 0
     assert result.requests.canary > 50
     assert result.seconds_to_weight_zero is not None
+
+
+async def test_requests_mirrored_by_envoy_roll_a_canary_back_before_a_user_saw_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    happened: list[str] = []
+    result = await play(load(STORIES / "shadow-wrong-preprocessing.yaml"), report=happened.append)
+    assert (result.ok, result.check) == (True, "shadow"), "\n".join(happened)
+    assert (result.requests.canary, result.requests.failed) == (0, 0)
+    assert result.requests.stable > 50
+    (shadow,) = [check for check in result.evidence["checks"] if check["name"] == "shadow"]
+    assert shadow["canaryRequests"] > 20
+
+
+async def test_a_requantised_canary_is_promoted_once_mirrored_requests_have_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    happened: list[str] = []
+    result = await play(load(STORIES / "shadow-good.yaml"), report=happened.append)
+    assert result.ok, "\n".join(happened)
+    assert result.requests.failed == 0
+
+
+async def test_a_worker_that_dies_costs_production_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    happened: list[str] = []
+    result = await play(load(STORIES / "shadow-worker-dies.yaml"), report=happened.append)
+    assert (result.ok, result.reason) == (True, "NoData"), "\n".join(happened)
+    assert (result.requests.canary, result.requests.failed) == (0, 0)
+    assert result.requests.stable > 1_000

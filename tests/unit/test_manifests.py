@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller import resource
+from controller import resource, settings
 from scenarios.cluster import schema
 
 Json = Any
@@ -495,3 +495,72 @@ def test_the_sample_s_subsets_tell_the_two_deployments_apart() -> None:
     for subset, own, other in zip(rule["spec"]["subsets"], (stable, canary), (canary, stable), strict=True):
         assert subset["labels"].items() <= own["spec"]["template"]["metadata"]["labels"].items()
         assert not subset["labels"].items() <= other["spec"]["template"]["metadata"]["labels"].items()
+
+
+# -- the shadow worker -----------------------------------------------------------------------------
+
+SHADOWED = built("overlays/shadow")
+
+
+def shadow_worker() -> Json:
+    (found,) = (one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-shadow")
+    return found
+
+
+def test_the_shadow_worker_has_no_rights_and_no_token() -> None:
+    pod = shadow_worker()["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "serin-shadow"
+    assert pod["automountServiceAccountToken"] is False
+    bindings = [*of(SHADOWED, "ClusterRoleBinding"), *of(SHADOWED, "RoleBinding")]
+    assert not [one for one in bindings for who in one["subjects"] if who["name"] == "serin-shadow"]
+    (account,) = (one for one in of(SHADOWED, "ServiceAccount") if one["metadata"]["name"] == "serin-shadow")
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_the_shadow_worker_gives_way_to_everything_else_and_fits_the_restricted_profile() -> None:
+    (priority,) = of(SHADOWED, "PriorityClass")
+    assert (priority["value"] < 0, priority["preemptionPolicy"]) == (True, "Never")
+    pod = shadow_worker()["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == priority["metadata"]["name"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_only_the_controller_may_ask_the_shadow_worker_and_it_may_ask_nobody() -> None:
+    (policy_,) = of(SHADOWED, "NetworkPolicy")
+    assert policy_["spec"]["egress"] == []
+    copies, questions = policy_["spec"]["ingress"]
+    assert "from" not in copies
+    (who,) = questions["from"]
+    (controller,) = (
+        one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-controller"
+    )
+    labels = controller["spec"]["template"]["metadata"]["labels"]
+    assert who["podSelector"]["matchLabels"].items() <= labels.items()
+    ports = {port["name"]: port["containerPort"] for port in _ports(shadow_worker())}
+    assert [ports[copies["ports"][0]["port"]], ports[questions["ports"][0]["port"]]] == [8080, 8081]
+
+
+def test_the_controller_is_told_where_the_shadow_worker_is() -> None:
+    (controller,) = (
+        one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-controller"
+    )
+    (container,) = controller["spec"]["template"]["spec"]["containers"]
+    environ = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    said = settings.read({}, environ)
+    (service,) = (one for one in of(SHADOWED, "Service") if one["metadata"]["name"] == "serin-shadow")
+    where = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
+    assert said.shadow_url == f"http://{where}:8081"
+    assert said.recorder == (where, 8080)
+    assert [port["port"] for port in service["spec"]["ports"]] == [8080, 8081]
+
+
+def _ports(deployment: Json) -> list[Json]:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports: list[Json] = container["ports"]
+    return ports

@@ -17,6 +17,15 @@ def test_without_flags_and_variables_everything_has_a_default() -> None:
     assert (said.bind, said.port, said.freeze) == ("127.0.0.1", 8080, False)
 
 
+def test_the_recorder_is_on_port_8080_of_the_shadow_worker_unless_it_is_said_to_be_elsewhere() -> None:
+    said = {"shadow_url": "http://shadow.serin-system.svc.cluster.local:8081"}
+    assert settings.read(said, {}).recorder == ("shadow.serin-system.svc.cluster.local", 8080)
+    assert settings.read(said | {"shadow_recorder": "other.ns:99"}, {}).recorder == ("other.ns", 99)
+    assert settings.read({}, {}).recorder is None
+    with pytest.raises(settings.BadSetting, match="shadow-url is not set"):
+        settings.read({"shadow_recorder": "other.ns:99"}, {})
+
+
 def test_two_replicas_on_one_host_have_different_identities() -> None:
     assert settings.read({}, {}).identity != settings.read({}, {}).identity
 
@@ -54,6 +63,10 @@ def test_a_kubeconfig_that_exists_is_a_path(tmp_path: Path) -> None:
         ("prometheus_url", "http://prometheus:99999", "a URL without user and password"),
         ("prometheus_url", "http://prometheus/?x=1", "a URL without user and password"),
         ("prometheus_interval", "100ms", "a duration from 1s to 5m"),
+        ("shadow_url", "serin-shadow:8081", "a URL without user or password"),
+        ("shadow_recorder", "serin-shadow", "host and port"),
+        ("shadow_recorder", "serin-shadow:0", "host and port"),
+        ("shadow_recorder", "http://serin-shadow:80", "host and port"),
         ("freeze", "maybe", '"true" or "false"'),
         ("port", "http", "a port from 0"),
         ("port", "70000", "a port from 0"),
