@@ -11,19 +11,15 @@ kinds of requests are not crowded out by common ones. The probability of having 
 """
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from heapq import heappush, heappushpop
 
-import structlog
 from aiohttp import web
 
 from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request
-
-log = structlog.get_logger(__name__)
 
 BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
 MOST = 2**20  # bytes of a request; Envoy does not mirror more than its buffer of 1 MiB
@@ -193,8 +189,8 @@ class Recorder:
             return
         try:
             found = request(one.body, json_bytes=one.json_bytes)
-        except Unreadable as trouble:
-            self.drop(trouble.reason, one.stream)
+        except Exception as trouble:  # noqa: BLE001 - whatever it was, the next one is looked at
+            self.drop(trouble.reason if isinstance(trouble, Unreadable) else "error", one.stream)
             return
         kind = one.path, tuple((name, each.shape[1:]) for name, each in sorted(found.tensors.items()))
         strata = one.stream.strata
@@ -326,7 +322,5 @@ class Door:
         while True:
             await self._stirred.wait()
             self._stirred.clear()
-            began = time.monotonic()
             while self._recorder.sift():  # noqa: ASYNC110 - nothing is waited for: others have a turn
                 await asyncio.sleep(0)
-            log.debug("sifted", seconds=round(time.monotonic() - began, 4))

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from analysis.evidence import CheckSpec
+from analysis.judge import Verdict
 from analysis.samples import Counts
-from controller import gather, judging, trigger
+from controller import gather, judging, resource, trigger
 from controller.cluster import FOLLOWED, Cluster, path
 from controller.gather import Gathered
 from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
-from controller.model import PodSeen, Run, Tell
+from controller.model import PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
 from controller.ports import Answer, Reading, ShadowSource, Trouble
 from controller.reconcile import FRESH, LOOKING, Means, Reconciler
@@ -522,3 +523,94 @@ async def test_a_canary_that_answers_nothing_is_found_out_by_prometheus_too(stag
     await scraped_every_fifteen_seconds(stage, seconds=90, canary=0)
     assert stage.weight == 0
     assert stage.run["status"]["reason"] == "CanaryNotAnswering"
+
+
+@dataclass
+class Answers:
+    """A `ports.ShadowSource` that says what it is told."""
+
+    said: Replayed | None = None
+
+    def watch(self, _run: str, _question: Json) -> None: ...
+
+    def read(self, _run: str) -> Replayed | None:
+        return self.said
+
+    def silent(self, _run: str) -> timedelta:
+        return timedelta(0)
+
+    def trouble(self, _run: str) -> str:
+        return ""
+
+
+async def shadowed(stage: Stage) -> Answers:
+    """The stage's run has a Shadow check that is not required, and is undecided."""
+    answers = Answers(Replayed(verdict=Verdict.INCONCLUSIVE, sentence="not yet"))
+    shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%", "required": False}
+    plan, (owner,) = stage.run["spec"]["plan"], stage.run["metadata"]["ownerReferences"]
+    plan["policy"]["checks"] = [*plan["policy"]["checks"], shadow]
+    recorder = {"host": "recorder.ns.svc.cluster.local", "port": 8080, "hosts": ["model"]}
+    plan["shadow"] = recorder | {
+        "stable": "file:///a@sha256:" + "a" * 64,
+        "canary": "file:///b@sha256:" + "b" * 64,
+    }
+    stage.world.delete("canaryruns", *stage.key)
+    await asyncio.sleep(1)
+    made = resource.run_object(
+        plan, name="shadowed-1", namespace=NAMESPACE, workload=CANARY, owner_uid=owner["uid"]
+    )
+    stage.world.create(made)
+    await asyncio.sleep(1)
+    stage.key, stage.worker = (NAMESPACE, "shadowed-1"), answers
+    stage.lead()
+    return answers
+
+
+def mirrors(stage: Stage) -> int:
+    (http,) = stage.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
+    return len(http.get("mirrors", []))
+
+
+async def test_a_mirror_that_hangs_on_its_way_delays_no_pass_and_no_rollback(stage: Stage) -> None:
+    answers = await shadowed(stage)
+    await stage.turns(3)
+    assert (stage.weight, mirrors(stage)) == (10, 1)
+
+    answers.said = Replayed(verdict=Verdict.FAIL, sentence="At least 9 % differ.")
+    stage.net.hangs = [("GET", "virtualservices/model")]  # the removal begins with what is really there
+    async with asyncio.timeout(0.5):
+        await stage.reconciler.turn(stage.key)
+    assert (stage.weight, mirrors(stage), stage.guarded) == (0, 1, True)
+
+    stage.net.hangs = []
+    await stage.turns(60)
+    assert (mirrors(stage), stage.guarded) == (0, False)
+
+
+async def test_the_mirror_is_taken_away_by_the_next_leader_also_if_the_first_removal_failed(
+    stage: Stage,
+) -> None:
+    answers = await shadowed(stage)
+    await stage.turns(3)
+    assert mirrors(stage) == 1
+    assert stage.guarded
+
+    answers.said = Replayed(verdict=Verdict.FAIL, sentence="At least 9 % differ.")
+    stage.net.fails = [("GET", "virtualservices/model")]
+    await stage.turns(3)
+    assert (stage.weight, mirrors(stage), stage.guarded) == (0, 1, True)
+    stage.net.fails = []
+    stage.lead(2)
+    await stage.turns(3)
+    assert (mirrors(stage), stage.guarded) == (0, False)
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_mirror(stage: Stage) -> None:
+    await shadowed(stage)
+    await stage.turns(3)
+    assert mirrors(stage) == 1
+    stage.patch_status(state={"stage": "Elsewhere"})
+    await asyncio.sleep(1)
+    stage.lead(2)
+    await stage.turns(3)
+    assert (stage.weight, mirrors(stage)) == (0, 0)

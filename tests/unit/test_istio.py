@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from controller.istio import (
     subsets_told_apart,
 )
 from controller.kube import ApiError
-from controller.model import Plan
+from controller.model import Plan, Recording
 from scenarios.cluster.patches import Mismatch, clone, patched
 
 Json = Any
@@ -542,3 +543,56 @@ def test_a_destination_rule_without_a_spec_says_nothing() -> None:
 
     assert told is not None
     assert "add subset stable" in told.remedy
+
+
+# -- the mirror of a Shadow check ------------------------------------------------------------------
+
+RECORDING = Recording(host="serin-shadow.serin-system.svc.cluster.local", port=8080, hosts=("model",))
+
+
+def shadowed() -> Plan:
+    return replace(plan(), recording=RECORDING)
+
+
+async def test_the_mirror_comes_and_goes_and_is_seen() -> None:
+    server = Server(virtual_service(split(), TESTERS))
+    before = json.dumps(server.vs)
+    await router(server, server.vs).mirror(shadowed(), on=True)
+    assert [len(http.get("mirrors", [])) for http in server.vs["spec"]["http"]] == [1, 0]
+    assert router(server, server.vs).seen(shadowed()).mirrored
+    assert not router(server, server.vs).seen(plan()).mirrored
+    await router(server, None).mirror(shadowed(), on=False)
+    assert json.dumps(server.vs) == before
+    assert server.calls == ["PATCH", "GET", "PATCH"]
+
+
+async def test_a_weight_that_moves_meanwhile_costs_the_mirror_one_more_try_and_itself_nothing() -> None:
+    server = Server(virtual_service(split(90, 10)), lambda _: virtual_service(split(100, 0)))
+    await router(server, server.vs).mirror(shadowed(), on=True)
+    assert server.calls == ["PATCH", "GET", "PATCH"]
+    assert server.weights == [[100, 0]]
+    await router(server, virtual_service(split(100, 0))).route(plan(), 5)
+    assert server.weights == [[95, 5]]
+    assert router(server, server.vs).seen(shadowed()).mirrored
+
+
+async def test_a_mirror_that_a_user_added_meanwhile_is_not_touched() -> None:
+    theirs = {"mirror": {"host": "audit"}}
+    server = Server(virtual_service(split()), lambda _: virtual_service(split(**theirs)))
+    await router(server, server.vs).mirror(shadowed(), on=True)
+    assert server.vs == virtual_service(split(**theirs))
+
+
+async def test_our_mirror_is_taken_out_of_a_virtual_service_that_is_refused_by_now() -> None:
+    server = Server(virtual_service(split()))
+    await router(server, server.vs).mirror(shadowed(), on=True)
+    server.vs["spec"]["http"][0]["route"] = [to(None, host="elsewhere")]
+    assert router(server, server.vs).seen(shadowed()).mirrored
+    await router(server, server.vs).mirror(shadowed(), on=False)
+    assert "mirrors" not in server.vs["spec"]["http"][0]
+
+
+async def test_without_a_virtual_service_there_is_no_mirror_and_no_error() -> None:
+    for wish in (True, False):
+        await router(Server(None), None).mirror(shadowed(), on=wish)
+    assert not router(Server(None), None).seen(shadowed()).mirrored

@@ -156,6 +156,20 @@ def test_what_cannot_be_replayed_is_counted_by_reason(
     assert f'dropped_total{{reason="{reason}"}} 1' in recorder.page()
 
 
+def test_a_body_that_breaks_the_reader_is_counted_and_the_next_one_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_body: bytes, **_: Any) -> Any:
+        raise MemoryError
+
+    recorder = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "request", broken)
+        sent(recorder, 1)
+    sent(recorder, 1, first=1)
+    assert (recorder.dropped, ids(recorder)) == ({"error": 1}, ["r1"])
+
+
 def test_a_stream_that_is_closed_leaves_nothing_behind() -> None:
     recorder = opened()
     sent(recorder, 5)
