@@ -1,6 +1,6 @@
 """One annotated Deployment, one turn: make the CanaryRun it asks for, or say why not."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,9 @@ class Asks:
     create: Callable[[Json], Awaitable[None]]
     refuse: Callable[[Json, str], Awaitable[None]]
     prometheus: bool = False  # whether there is one to be asked
-    recorder: tuple[str, int] | None = None  # the shadow worker's, if there is one
+    recorder: Mapping[str, Json] | None = (
+        None  # host, port and percent of the shadow worker's, if there is one
+    )
     refused: dict[Key, str] = field(default_factory=dict)
 
     async def turn(self, key: Key) -> None:
@@ -78,8 +80,7 @@ class Asks:
         both = {
             one["metadata"]["name"]: one["spec"]["template"] for one in (self._stable(plan, canary), canary)
         }
-        host, port = self.recorder
-        planned = shadow.planned(both, service, host=host, port=port)
+        planned = shadow.planned(both, service, self.recorder)
         if isinstance(planned, str):
             return planned
         plan["shadow"] = planned

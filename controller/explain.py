@@ -220,6 +220,8 @@ def amount(found: Finding, value: float) -> str:
         return _times(value)
     if found.kind == "ErrorRate":
         return _points(value)
+    if found.kind == "Shadow":
+        return f"{_percent(max(value, 0.0))} of other answers"
     return f"{value:.2g}"
 
 

@@ -15,7 +15,7 @@ def entry(recording: Recording) -> Json:
     """Our entry of `mirrors`."""
     return {
         "destination": {"host": recording.host, "port": {"number": recording.port}},
-        "percentage": {"value": 100.0},
+        "percentage": {"value": recording.percent},
     }
 
 

@@ -155,6 +155,7 @@ class Recording:
     host: str  # of the recorder, as the mesh knows it
     port: int
     hosts: tuple[str, ...]
+    percent: float = 100.0  # of the requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any
 from zlib import crc32
 
@@ -442,7 +443,9 @@ class Reconciler:
         run, telemetry = live.run, self.means.telemetry
         workload = (run.plan.namespace, run.plan.canary)
         telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
-        telemetry.evidence(*workload, {one.name: one.log_e for one in live.judgement.checks})
+        telemetry.evidence(
+            *workload, {one.name: one.log_e for one in live.judgement.checks if isfinite(one.log_e)}
+        )
         was = {one.name: one.verdict for one in then.checks}
         for one in live.judgement.checks:
             if was.get(one.name) is not one.verdict:

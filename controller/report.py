@@ -281,6 +281,8 @@ def _below_notice(found: Finding) -> Iterator[str]:
     yield f"{name}: what the margin permits ({allowed(found)})"
     if found.kind == "Predictions":
         yield f"{name}: whether predictions are right; only how often each value comes is compared"
+    if found.kind == "Shadow":
+        yield f"{name}: whether answers are right, and how fast; only whether they are stable's"
     if found.interval and found.verdict != "Fail":
         worst = found.interval[0 if found.max_decrease else 1]
         yield f"{name}: {amount(found, worst)} cannot be ruled out with the requests so far"
@@ -290,7 +292,7 @@ def _below_notice(found: Finding) -> Iterator[str]:
             f"{name}: small increases; of {found.canary_requests} canary requests"
             f" only about {tail:.0f} lie beyond the {subject(found)}"
         )
-    if found.note:
+    if found.note and found.kind != "Shadow":  # its words are its finding
         yield f"{name}: {found.note}"
 
 
@@ -311,8 +313,10 @@ def _next(run: Json) -> Iterator[str]:
         case "Paused":
             yield _held(run)
         case None | "Pending":
+            replayed = [each.name for each in record.findings(run) if each.kind == "Shadow" and each.required]
+            waits = f" and {replayed[0]} has passed" if replayed else ""
             yield (
-                f"The first step begins when the canary's pods are ready;"
+                f"The first step begins when the canary's pods are ready{waits};"
                 f" it is given up after {policy.get('progressDeadline', 'the deadline')}."
             )
         case _:

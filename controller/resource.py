@@ -231,7 +231,7 @@ def _artifacts(given: wire.Shadow) -> Artifacts:
 
 
 def _recording(given: wire.Shadow) -> Recording:
-    return Recording(host=given.host, port=given.port, hosts=given.hosts)
+    return Recording(host=given.host, port=given.port, hosts=given.hosts, percent=given.percent)
 
 
 def run(obj: Json) -> Run:

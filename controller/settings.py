@@ -44,6 +44,7 @@ class Settings:
     prometheus_interval: timedelta = timedelta(seconds=15)
     shadow_url: str | None = None  # None: Shadow checks are refused
     shadow_recorder: str | None = None  # None: port 8080 of the worker's host
+    shadow_percent: float = 100.0  # of requests that are mirrored to it
     freeze: bool = False  # no raise and no promotion anywhere; weights may still fall
     bind: str = "127.0.0.1"
     port: int = 8080
@@ -51,12 +52,15 @@ class Settings:
     log_level: str = "info"
 
     @property
-    def recorder(self) -> tuple[str, int] | None:
-        """Host and port of the recorder, as the mesh knows it; None without a shadow worker."""
+    def recorder(self) -> Mapping[str, Any] | None:
+        """`host` and `port` of the recorder, as the mesh knows it, and the `percent` of requests for it.
+
+        None without a shadow worker.
+        """
         if self.shadow_url is None:
             return None
         host, _, port = (self.shadow_recorder or f"{urlsplit(self.shadow_url).hostname}:8080").rpartition(":")
-        return host, int(port)
+        return {"host": host, "port": int(port), "percent": self.shadow_percent}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,13 @@ def _host_and_port(text: str) -> str:
     if not _NAME.fullmatch(host) or not 0 < int(port) <= 65535:
         raise ValueError
     return text
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 < value <= 100:
+        raise ValueError
+    return value
 
 
 def _yes_or_no(text: str) -> bool:
@@ -239,6 +250,12 @@ SETTINGS = (
         read=_host_and_port,
         expected='host and port, such as "serin-shadow.serin-system.svc.cluster.local:8080"',
         help="Where Istio mirrors requests to. Default: the shadow URL's host, port 8080.",
+    ),
+    Setting(
+        field="shadow_percent",
+        read=_percent,
+        expected='a percentage above 0 and up to 100, such as "10"',
+        help="How many percent of the requests are mirrored for Shadow checks. Default: 100.",
     ),
     Setting(
         field="freeze",

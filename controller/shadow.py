@@ -32,10 +32,11 @@ DECIDED = frozenset({Verdict.PASS, Verdict.FAIL})
 # -- what is asked ---------------------------------------------------------------------------------
 
 
-def planned(templates: Mapping[str, Json], service: Json, *, host: str, port: int) -> Json | str:
+def planned(templates: Mapping[str, Json], service: Json, recorder: Mapping[str, Json]) -> Json | str:
     """`spec.plan.shadow` for the templates of the two Deployments by name, stable's first; or why not.
 
-    `host` and `port` are the recorder's as the mesh knows it; `service` is the VirtualService.
+    `recorder` is its host and port as the mesh knows it, and the percent of requests that it gets; `service`
+    is the VirtualService.
     """
     found = []
     for name, template in templates.items():
@@ -49,7 +50,7 @@ def planned(templates: Mapping[str, Json], service: Json, *, host: str, port: in
             )
         found.append(value)
     hosts = [name for host_ in service["spec"]["hosts"] for name in names(host_, service)]
-    return {"stable": found[0], "canary": found[1], "hosts": hosts, "host": host, "port": port}
+    return {"stable": found[0], "canary": found[1], "hosts": hosts, **recorder}
 
 
 def names(host: str, service: Json) -> list[str]:

@@ -174,6 +174,7 @@ class Shadow(Wire, frozen=True, kw_only=True):
     hosts: tuple[str, ...]
     host: str
     port: int
+    percent: float
 
 
 class Plan(Wire, frozen=True, kw_only=True):

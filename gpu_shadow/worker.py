@@ -140,6 +140,9 @@ class Worker:
         if self.shadows.get(name) is shadow:
             self._recorder.close(name)
         log.info("looked_after", run=name, **answer(shadow))
+        while self.shadows.get(name) is shadow:  # its models stay in memory for as long as it asks
+            await asyncio.sleep(FORGOTTEN_AFTER / 2)
+            self._forget_old()
 
     async def _decide(self, name: str, shadow: Shadow) -> None:
         asked = shadow.question

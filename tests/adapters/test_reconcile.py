@@ -549,7 +549,7 @@ async def shadowed(stage: Stage) -> Answers:
     shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%", "required": False}
     plan, (owner,) = stage.run["spec"]["plan"], stage.run["metadata"]["ownerReferences"]
     plan["policy"]["checks"] = [*plan["policy"]["checks"], shadow]
-    recorder = {"host": "recorder.ns.svc.cluster.local", "port": 8080, "hosts": ["model"]}
+    recorder = {"host": "recorder.ns.svc.cluster.local", "port": 8080, "percent": 100, "hosts": ["model"]}
     plan["shadow"] = recorder | {
         "stable": "file:///a@sha256:" + "a" * 64,
         "canary": "file:///b@sha256:" + "b" * 64,

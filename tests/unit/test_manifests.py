@@ -556,7 +556,7 @@ def test_the_controller_is_told_where_the_shadow_worker_is() -> None:
     (service,) = (one for one in of(SHADOWED, "Service") if one["metadata"]["name"] == "serin-shadow")
     where = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
     assert said.shadow_url == f"http://{where}:8081"
-    assert said.recorder == (where, 8080)
+    assert said.recorder == {"host": where, "port": 8080, "percent": 100.0}
     assert [port["port"] for port in service["spec"]["ports"]] == [8080, 8081]
 
 

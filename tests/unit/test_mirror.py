@@ -12,7 +12,9 @@ from controller.model import Recording
 from scenarios.cluster.patches import Mismatch, clone, patched
 
 Json = Any
-OURS = Recording(host="serin-shadow.serin-system.svc.cluster.local", port=8080, hosts=("model",))
+OURS = Recording(
+    host="serin-shadow.serin-system.svc.cluster.local", port=8080, hosts=("model",), percent=12.5
+)
 THEIRS = {"destination": {"host": "audit", "port": {"number": 80}}, "percentage": {"value": 5}}
 
 
@@ -31,7 +33,7 @@ def added(vs: Json, *routes: int) -> Json:
 def test_it_is_one_entry_with_the_recorder_s_host_and_port() -> None:
     after = added(service(route()))
     assert after["spec"]["http"][0]["mirrors"] == [
-        {"destination": {"host": OURS.host, "port": {"number": 8080}}, "percentage": {"value": 100.0}}
+        {"destination": {"host": OURS.host, "port": {"number": 8080}}, "percentage": {"value": 12.5}}
     ]
     assert mirror.stands(after, OURS)
     assert not mirror.stands(service(route(mirrors=[THEIRS])), OURS)

@@ -187,6 +187,7 @@ def shadowed(*checks: Any) -> Any:
         "hosts": ["model", "model.lab"],
         "host": "serin-shadow.serin-system.svc.cluster.local",
         "port": 8080,
+        "percent": 12.5,
     }
     return obj
 
@@ -209,6 +210,7 @@ def test_a_plan_says_what_is_replayed_and_where_it_is_recorded_also_to_who_canno
     assert plan.artifacts is not None
     assert plan.artifacts.canary.endswith("b" * 64)
     assert plan.recording is not None
+    assert plan.recording.percent == 12.5
     place = resource.place(shadowed(SHADOW)).recording
     assert place is not None
     assert (place.host, place.port) == (plan.recording.host, plan.recording.port)

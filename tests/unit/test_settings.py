@@ -19,8 +19,11 @@ def test_without_flags_and_variables_everything_has_a_default() -> None:
 
 def test_the_recorder_is_on_port_8080_of_the_shadow_worker_unless_it_is_said_to_be_elsewhere() -> None:
     said = {"shadow_url": "http://shadow.serin-system.svc.cluster.local:8081"}
-    assert settings.read(said, {}).recorder == ("shadow.serin-system.svc.cluster.local", 8080)
-    assert settings.read(said | {"shadow_recorder": "other.ns:99"}, {}).recorder == ("other.ns", 99)
+    of_all = {"percent": 100.0}
+    here = {"host": "shadow.serin-system.svc.cluster.local", "port": 8080}
+    assert settings.read(said, {}).recorder == here | of_all
+    there = settings.read(said | {"shadow_recorder": "other.ns:99", "shadow_percent": "2.5%"}, {}).recorder
+    assert there == {"host": "other.ns", "port": 99, "percent": 2.5}
     assert settings.read({}, {}).recorder is None
     with pytest.raises(settings.BadSetting, match="shadow-url is not set"):
         settings.read({"shadow_recorder": "other.ns:99"}, {})
@@ -65,6 +68,9 @@ def test_a_kubeconfig_that_exists_is_a_path(tmp_path: Path) -> None:
         ("prometheus_interval", "100ms", "a duration from 1s to 5m"),
         ("shadow_url", "serin-shadow:8081", "a URL without user or password"),
         ("shadow_recorder", "serin-shadow", "host and port"),
+        ("shadow_percent", "0", "a percentage above 0"),
+        ("shadow_percent", "101", "a percentage above 0"),
+        ("shadow_percent", "nan", "a percentage above 0"),
         ("shadow_recorder", "serin-shadow:0", "host and port"),
         ("shadow_recorder", "http://serin-shadow:80", "host and port"),
         ("freeze", "maybe", '"true" or "false"'),

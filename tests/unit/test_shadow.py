@@ -291,7 +291,7 @@ SERVICE = {"metadata": {"namespace": "lab"}, "spec": {"hosts": ["model", "a.exam
 
 def planned(stable: str | None, canary: str | None) -> Json:
     both = {"model": template(stable), "model-canary": template(canary)}
-    return shadow.planned(both, SERVICE, host="recorder", port=8080)
+    return shadow.planned(both, SERVICE, {"host": "recorder", "port": 8080, "percent": 50.0})
 
 
 def test_a_plan_names_both_models_and_every_name_of_the_hosts() -> None:
@@ -301,6 +301,7 @@ def test_a_plan_names_both_models_and_every_name_of_the_hosts() -> None:
         "hosts": ["model", "model.lab", "model.lab.svc", "model.lab.svc.cluster.local", "a.example.com"],
         "host": "recorder",
         "port": 8080,
+        "percent": 50.0,
     }
 
 
