@@ -234,6 +234,8 @@ def compared(recorded: Sequence[Moment], policy: Policy) -> list[Json]:
 def result(outcome: Outcome, policy: Policy, others: Sequence[Json] = ()) -> Json:
     """The outcome as JSON: verdict, the check that decided, when, a sentence a check, and a peer's rule."""
     specs = {spec.name: spec for spec in policy.checks}
+    shadow = policy.shadow
+    untried = "left out: ticks hold no requests that could be replayed"
     return {
         "verdict": verdict_name(outcome.judgement.verdict),
         "check": outcome.judgement.failed,
@@ -246,7 +248,8 @@ def result(outcome: Outcome, policy: Policy, others: Sequence[Json] = ()) -> Jso
                 "sentence": sentence(specs[one.name], one),
             }
             for one in outcome.judgement.checks
-        ],
+        ]
+        + ([] if shadow is None else [{"name": shadow.name, "verdict": "NoData", "sentence": untried}]),
         "peers": list(others),
     }
 

@@ -141,6 +141,15 @@ def _certainty(run: Json) -> Iterator[str]:
     alpha, beta = policy.get("alpha", 0.01), policy.get("beta", 0.05)
     if record.reason(run) in FACTS:
         yield "This was not a statistical verdict: it was counted or commanded, and alpha has no part in it."
+    replayed = [
+        each.name for each in record.findings(run) if each.kind == "Shadow" and each.verdict == "Fail"
+    ]
+    if replayed:
+        yield (
+            f"{replayed[0]} decided on replayed requests, no user's answer among them. A version within its"
+            f" margin fails it in at most its share of alpha ({_percent(alpha)} for all checks together)."
+        )
+        return
     log_e = status.get("logE")
     if log_e is None:
         yield "No evidence yet."

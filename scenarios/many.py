@@ -206,6 +206,8 @@ def _beyond(story: Story) -> Iterator[str]:
             yield f"{where}.{name}: is nothing a simulation of traffic can show"
         if fault.pods is Pods.NEW:
             yield f"{where}.pods: all pods are there from the beginning of a simulation"
+    if story.shadowed:
+        yield "spec.policy.checks: a Shadow check replays requests, of which a simulation of traffic has none"
     if story.edits:
         yield "spec.edits: nobody edits objects in a simulation"
 

@@ -277,6 +277,13 @@ def test_a_bad_policy_is_refused_in_the_story_s_own_words(tmp_path: Path) -> Non
     assert "spec.policy.stepz: unknown field; did you mean steps?" in message
 
 
+def test_a_story_whose_policy_replays_requests_is_refused(tmp_path: Path) -> None:
+    errors = {"name": "errors", "type": "ErrorRate", "plus": "1%"}
+    shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%"}
+    message = refused(written(tmp_path, policy={"checks": [errors, shadow]}))
+    assert "spec.policy.checks: a Shadow check replays requests" in message
+
+
 def test_a_malformed_story_and_one_that_is_not_there_are_refused(tmp_path: Path) -> None:
     assert 'spec.duration: expected a duration like "20s", got 30' in refused(written(tmp_path, duration=30))
     assert "cannot be read" in refused(tmp_path / "no.yaml")

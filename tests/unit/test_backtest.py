@@ -214,6 +214,15 @@ def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None
     assert all("had nothing to look at" in one["sentence"] for one in said)
 
 
+def test_what_ticks_cannot_tell_of_is_said_to_be_left_out(tmp_path: Path) -> None:
+    shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%", "required": True}
+    policy = resource.policy(planning.builtin() | {"checks": [*planning.builtin()["checks"], shadow]})
+    lines = backtest.read(written(tmp_path, recorded()))
+    result = backtest.result(backtest.replay(backtest.moments(lines, policy), policy), policy)
+    assert result["checks"][-1]["name"] == "shadow"
+    assert result["checks"][-1]["sentence"].startswith("left out: ticks hold no requests")
+
+
 def test_arms_whose_pods_have_other_buckets_are_compared_in_those_most_have(tmp_path: Path) -> None:
     lines = recorded(slower=3.0, seconds=120)
     lines[40]["canary"]["pods"][0]["latency"] = {"le": [1.0], "count": [3, 2]}

@@ -141,6 +141,30 @@ def test_a_run_that_was_just_created_waits_for_pods() -> None:
     assert "given up after 15m" in text
 
 
+def replayed(verdict: str, **status: Any) -> dict[str, Any]:
+    found = {"name": "shadow", "verdict": verdict, "interval": [0.0, 0.013], "note": "At most 1.3 % differ."}
+    obj = run(checks=[found], **status)
+    shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "2%"}
+    obj["spec"]["plan"]["policy"]["checks"].append(shadow)
+    return obj
+
+
+def test_a_run_with_a_shadow_check_says_what_it_waits_for_and_what_that_cannot_see() -> None:
+    text = explained(replayed("Inconclusive", phase="Pending", logE=0.0)).replace("\n  ", " ")
+    assert "when the canary's pods are ready and shadow has passed" in text
+    assert "shadow: Inconclusive\n    At most 1.3 % differ." in explained(replayed("Inconclusive"))
+    unseen = list(report.unseen(replayed("Pass"), now=NOW))
+    assert "shadow: what the margin permits (2 % may differ)" in unseen
+    assert "shadow: 1.3 % of other answers cannot be ruled out with the requests so far" in unseen
+    assert "shadow: whether answers are right, and how fast; only whether they are stable's" in unseen
+
+
+def test_a_failed_replay_is_not_explained_by_the_odds_of_the_other_checks() -> None:
+    text = explained(replayed("Fail", phase="Failed", reason="CheckFailed", logE=0.0)).replace("\n  ", " ")
+    assert "shadow decided on replayed requests, no user's answer among them." in text
+    assert "All checks together" not in text
+
+
 def test_a_run_under_way_says_what_the_next_step_needs() -> None:
     text = explained(run(phase="Progressing", step="2/4", weight=10, logE=-0.3, weights=WEIGHTS[:2]))
     assert "in progress at step 2/4, 10 % of requests" in text
