@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from analysis.judge import Verdict
 from gpu_shadow.compare import Margins
 from gpu_shadow.finding import VERDICTS
 from gpu_shadow.models import Model, Refused, load
-from gpu_shadow.recorder import Recorder
+from gpu_shadow.recorder import Recorder, Stream
 from gpu_shadow.replay import Replay
 
 Json = Any
@@ -59,6 +60,7 @@ class Shadow:
 
     question: Question
     said: Json  # the question as it was put
+    stream: Stream  # what is recorded for it
     renewed: float  # loop time
     task: asyncio.Task[None] | None = None
     replay: Replay | None = None
@@ -99,8 +101,8 @@ class Worker:
             self.forget(name)
             if len(self.shadows) >= MOST_RUNS:
                 raise Refused(f"{MOST_RUNS} runs are being looked at already; ask again later")
-            known = self.shadows[name] = Shadow(question, said, now)
-            self._recorder.open(name, question.hosts)
+            stream = self._recorder.open(name, question.hosts)
+            known = self.shadows[name] = Shadow(question, said, stream, now)
             known.task = asyncio.create_task(self._look_after(name, known))
         known.renewed = now
         return {"asked": known.said, **answer(known)}
@@ -179,12 +181,26 @@ def answer(shadow: Shadow) -> Json:
     if shadow.trouble:
         return {"verdict": VERDICTS[Verdict.NO_DATA], "sentence": shadow.trouble}
     if replay is None or replay.finding is None:
-        return {"verdict": VERDICTS[Verdict.INCONCLUSIVE], "sentence": "no request has been replayed yet"}
+        return {"verdict": VERDICTS[Verdict.INCONCLUSIVE], "sentence": _so_far(shadow)}
     found = replay.finding
     said = {"verdict": VERDICTS[found.verdict], "sentence": _sentence(replay), "requests": found.requests}
     if found.overall is not None:
-        said |= {"flips": found.overall.flips, "interval": list(found.overall.interval)}
+        figures = (found.overall.flips, *found.overall.interval)
+        said |= {"flips": figures[0], "interval": list(figures[1:])} if all(map(isfinite, figures)) else {}
     return said
+
+
+def _so_far(shadow: Shadow) -> str:
+    """Why nothing was compared yet, as far as that can be told."""
+    stream, replay = shadow.stream, shadow.replay
+    if not stream.seen:
+        return "no request has been mirrored yet"
+    why = [f"{count} {reason}" for reason, count in stream.dropped.most_common(3)]
+    if replay is not None and replay.unfit:
+        why.append(f"{replay.unfit} without one tensor of {replay.stable.features} features a row")
+    return f"none of {stream.seen} mirrored requests was replayed yet" + (
+        f": {', '.join(why)}" if why else ""
+    )
 
 
 def _sentence(replay: Replay) -> str:

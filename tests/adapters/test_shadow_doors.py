@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import torch
+from safetensors.torch import save
 
 from gpu_shadow.__main__ import serving
 from gpu_shadow.recorder import Recorder
@@ -98,6 +100,33 @@ async def test_wrong_preprocessing_fails_and_nothing_more_is_recorded(room: Room
     await room.send(PICTURES[0])
     assert room.recorder.dropped["unasked"] > 0
     assert room.recorder.held == 0
+
+
+async def test_a_canary_that_takes_other_rows_fails_and_says_so(room: Room, tmp_path: Path) -> None:
+    layers = {"0.weight": torch.zeros(10, 63), "0.bias": torch.zeros(10)}
+    sent = save(layers, metadata={"architecture": "mlp", "activation": "relu"})
+    (tmp_path / "narrow.safetensors").write_bytes(sent)
+    name = f"file://{tmp_path}/narrow.safetensors@sha256:{sha256(sent).hexdigest()}"
+    answer = await room.decided(room.question(canary=name))
+    assert answer["verdict"] == "Fail"
+    assert answer["sentence"].startswith("the canary takes 63 features a row, stable 64: ")
+
+
+async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:
+    question = room.question()
+    assert (await room.ask(question))[1]["sentence"] == "no request has been mirrored yet"
+    await room.send(b'{"instances": [[1, 2]]}')
+    await room.counted("malformed")
+    wide = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+    await room.send(json.dumps({"inputs": [wide]}).encode())
+    for _ in range(100):
+        said = (await room.ask(question))[1]["sentence"]
+        if "without one tensor" in said:
+            break
+        await asyncio.sleep(0.05)
+    assert said == (
+        "none of 2 mirrored requests was replayed yet: 1 malformed, 1 without one tensor of 64 features a row"
+    )
 
 
 async def test_two_runs_with_one_name_do_not_share_an_answer(room: Room) -> None:
