@@ -115,8 +115,9 @@ def test_a_canary_gets_its_first_request_only_when_the_replay_has_passed_and_the
     assert "answers differ beyond the noise floor; 2 % may" in said
 
 
-def test_wrong_preprocessing_is_rolled_back_before_a_single_user_saw_it() -> None:
-    seen = played(story("shadow-wrong-preprocessing"))
+@pytest.mark.parametrize("name", ["shadow-wrong-preprocessing", "shadow-label-permuted"])
+def test_a_model_that_answers_otherwise_is_rolled_back_before_a_single_user_saw_it(name: str) -> None:
+    seen = played(story(name))
     assert seen.theatre.result.ok
     assert seen.theatre.result.requests.canary == 0
     assert seen.run["status"].get("weights", []) == []
