@@ -6,7 +6,8 @@ they were. Errors count from the first request on, whatever happens around them.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import lgamma, log, log1p, pi
@@ -24,6 +25,7 @@ from controller.ticks import Cursor, Pace, Tick
 from controller.wire import LONGEST
 
 Json = Any
+Asked = tuple[Evidence, Sample, Sample]  # of one check: its evidence, and a tick of stable and canary
 Update = Callable[[Evidence, Sample, Sample], Evidence]
 
 # log of the e-value from which traffic is said not to follow the weight.
@@ -44,6 +46,9 @@ class Gathered:
     pods: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ready pods, stable and canary
     replayed: Replayed | None = None  # what is known of the Shadow check
     known: float = 0.0  # seconds over which stable was read, those before the run included
+
+
+Scoring = Generator[list[Asked], list[Evidence], Gathered]
 
 
 def begin(policy: Policy, known: Gathered | None = None) -> Gathered:
@@ -131,28 +136,55 @@ def _known(gathered: Gathered, new: Iterable[Tick]) -> float:
     return gathered.known + max(0.0, ends - max(begins, until))
 
 
-def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Gathered:
+def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Scoring:
     """`gathered` with the ticks that count scored, after a new beginning if pods have changed."""
     new = tuple(new)
-    after = scored(gathered, run, seen, new, now, update=ev.update)
+    after = yield from scoring(gathered, run, seen, new, now)
     return replace(after, known=_known(gathered, new))
 
 
-def scored(
-    gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime, *, update: Update
-) -> Gathered:
-    """The same for evidence of any kind, by a function like `evidence.update`."""
+def scoring(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Scoring:
+    """The same for evidence of any kind. What is to be scored is said in rounds, a tick a check in each.
+
+    Whoever goes through the rounds sends the evidence after it: of many canaries at once, or of one.
+    """
     gathered = _about(gathered, seen, at=now.timestamp())
     by_name = {one.spec.name: one for one in gathered.evidence}
-    for tick in new:
-        one = by_name.get(tick.check)
-        if one is None:
-            continue
-        counts = run.weight > 0 and (one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now))
-        # what does not count is still history: how stable is, and how its pods differ
-        canary = tick.canary if counts else _nothing(tick.canary)
-        by_name[tick.check] = update(one, tick.stable, canary)
+    for ticks_ in _rounds(tick for tick in new if tick.check in by_name):
+        asked: list[Asked] = []
+        for tick in ticks_:
+            one = by_name[tick.check]
+            counts = run.weight > 0 and (
+                one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now)
+            )
+            # what does not count is still history: how stable is, and how its pods differ
+            asked.append((one, tick.stable, tick.canary if counts else _nothing(tick.canary)))
+        after = yield asked
+        by_name |= {one.spec.name: one for one in after}
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
+
+
+def _rounds(new: Iterable[Tick]) -> list[list[Tick]]:
+    """The first tick of each check, then the second of those that have one, and so on."""
+    rounds: list[list[Tick]] = []
+    count: Counter[str] = Counter()
+    for tick in new:
+        if count[tick.check] == len(rounds):
+            rounds.append([])
+        rounds[count[tick.check]].append(tick)
+        count[tick.check] += 1
+    return rounds
+
+
+def scored(steps: Scoring, update: Update) -> Gathered:
+    """What comes of it, one canary alone, by a function like `evidence.update`."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send([update(*each) for each in asked])
+    except StopIteration as end:
+        found: Gathered = end.value
+        return found
 
 
 def _clean(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:

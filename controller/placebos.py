@@ -55,7 +55,8 @@ class Placebos:
             self._gathered = replace(gathered, evidence=evidence, cursor=Cursor())
             return
         update = partial(placebo.update, nodes=len(canary))
-        after = gather.scored(self._gathered, look.run, look.seen, look.ticks, look.now, update=update)
+        steps = gather.scoring(self._gathered, look.run, look.seen, look.ticks, look.now)
+        after = gather.scored(steps, update)
         self._gathered = _in_step(after, gathered)
         running = [one for one in after.evidence if one.nodes]
         if running or not self._size:

@@ -46,6 +46,7 @@ from controller.onlookers import Look, Onlookers
 from controller.peering import arrived
 from controller.placebos import Placebos
 from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
+from controller.rounds import Rounds
 from controller.scrape import chosen
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
@@ -112,6 +113,7 @@ class Reconciler:
     epoch: int
     lives: dict[Key, Live] = field(default_factory=dict)
     errands: set[asyncio.Task[None]] = field(default_factory=set)
+    rounds: Rounds = field(default_factory=Rounds)
 
     async def turn(self, key: Key) -> float | None:
         """One pass over the run; the seconds until its next one, or None when it needs no more."""
@@ -132,7 +134,7 @@ class Reconciler:
         if live is None:
             self._forget(key)
             return None
-        live.gathered, seen = self._observe(live, obj)
+        live.gathered, seen = await self._observe(live, obj)
         before, live.judgement = (live.run, live.judgement), seen.judgement
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
@@ -189,7 +191,7 @@ class Reconciler:
         await self.means.router.mirror(place, on=False)
         return self.means.tick.total_seconds()
 
-    def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
+    async def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
         run, plan, cluster = live.run, live.run.plan, self.means.cluster
         now = self.means.clock().timestamp()
         later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
@@ -211,7 +213,7 @@ class Reconciler:
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
-            return self._measure(live, seen)
+            return await self._measure(live, seen)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
             gathered = replace(gather.begin(plan.policy), replayed=replayed)
@@ -228,7 +230,7 @@ class Reconciler:
         name = other["metadata"]["name"]
         return replace(route, refusal=f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}")
 
-    def _measure(self, live: Live, seen: Seen) -> tuple[Gathered, Seen]:
+    async def _measure(self, live: Live, seen: Seen) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""
         run, now = live.run, self.means.clock()
         stable = chosen([pod for pod in seen.stable.pods if pod.ready])
@@ -252,7 +254,8 @@ class Reconciler:
             canary_read=any(pod.name in readings for pod in canary),
             trouble=self._trouble(run),
         )
-        gathered = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
+        steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
+        gathered = await self.rounds.scored(steps)
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, replace(seen, judgement=self._judged(run, gathered))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_resource import canary_run
 
+from analysis.evidence import update
 from analysis.judge import Judgement, Verdict
 from analysis.samples import Counts, Histogram, PodSample, Sample
 from controller import gather, resource
@@ -72,7 +73,8 @@ def ticks(second: int, *, slower: float = 1.0, errors: int = 0) -> list[Tick]:
 def taken(gathered: Gathered, run: Run, seen: Seen, *, seconds: range, **what: float) -> Gathered:
     for second in seconds:
         now = START + timedelta(seconds=second + 1)
-        gathered = gather.take(gathered, run, seen, ticks(second, **what), now)  # type: ignore[arg-type]
+        steps = gather.take(gathered, run, seen, ticks(second, **what), now)  # type: ignore[arg-type]
+        gathered = gather.scored(steps, update)
     return gathered
 
 
@@ -120,7 +122,7 @@ def test_of_a_prometheus_tick_all_must_be_after_the_warm_up(began: float, *, war
         (latency, _) = ticks(second, slower=4.0)
         late = replace(latency, began=START.timestamp() + began)
         now = START + timedelta(seconds=second + 1)
-        gathered = gather.take(gathered, run, sight(served=5000), [late], now)
+        gathered = gather.scored(gather.take(gathered, run, sight(served=5000), [late], now), update)
     assert bool(log_e(gathered, "latency-p95") > 5) is warm
 
 
@@ -133,7 +135,8 @@ def test_latency_under_more_load_per_pod_than_stables_is_no_evidence() -> None:
 
 def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
     before = taken(begun(stepping()), stepping(), sight(), seconds=range(40, 50), slower=4.0, errors=2)
-    after = gather.take(before, stepping(), sight(stable=4), [], START + timedelta(seconds=51))
+    later = START + timedelta(seconds=51)
+    after = gather.scored(gather.take(before, stepping(), sight(stable=4), [], later), update)
 
     assert log_e(before, "latency-p95") > 2
     assert log_e(after, "latency-p95") == 0.0

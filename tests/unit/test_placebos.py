@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_gather import START, sight, stepping, ticks
 
-from analysis.evidence import Evidence
+from analysis.evidence import Evidence, update
 from controller import gather
 from controller.gather import Gathered
 from controller.model import Stage, Tell
@@ -32,7 +32,7 @@ class Leader:
             now = START + timedelta(seconds=second + 1)
             new = [_ill(_few(tick, stable), slow) for tick in ticks(second)]
             run_, seen = stepping(**run), sight(stable=stable)
-            self.gathered = gather.take(self.gathered, run_, seen, new, now)
+            self.gathered = gather.scored(gather.take(self.gathered, run_, seen, new, now), update)
             look = Look(run_, seen, new, self.gathered.evidence, now)
             self.told += self.placebos.look(look, self.gathered)
 

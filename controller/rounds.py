@@ -1,0 +1,57 @@
+"""Runs whose passes fall together have their evidence scored at once, at a fraction of the cost.
+
+Nothing waits for company: what is asked for is scored as soon as the event loop has nothing else that is
+ready, and that is at once while there are few runs. The more there are, the more fall together.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from analysis.abreast import updated
+from analysis.evidence import Evidence
+from controller.gather import Asked, Gathered, Scoring
+
+Waiting = tuple[Sequence[Asked], asyncio.Future[list[Evidence]]]
+
+
+class Rounds:
+    """Goes through the rounds of any number of runs' scoring."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Waiting] = []
+
+    async def scored(self, steps: Scoring) -> Gathered:
+        """What comes of one run's scoring; raises what that raises, and nothing of the others'."""
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(await self._updated(asked))
+        except StopIteration as end:
+            found: Gathered = end.value
+            return found
+
+    async def _updated(self, asked: Sequence[Asked]) -> list[Evidence]:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._turn)
+        future: asyncio.Future[list[Evidence]] = loop.create_future()
+        self._waiting.append((asked, future))
+        return await future
+
+    def _turn(self) -> None:
+        waiting, self._waiting = [each for each in self._waiting if not each[1].done()], []
+        try:
+            after = iter(updated([one for asked, _ in waiting for one in asked]))
+        except Exception:  # noqa: BLE001 - whosever it is, the others' is scored
+            for asked, future in waiting:
+                _alone(asked, future)
+            return
+        for asked, future in waiting:
+            future.set_result([next(after) for _ in asked])
+
+
+def _alone(asked: Sequence[Asked], future: asyncio.Future[list[Evidence]]) -> None:
+    try:
+        future.set_result(updated(asked))
+    except Exception as error:  # noqa: BLE001 - it is raised in the pass that asked
+        future.set_exception(error)

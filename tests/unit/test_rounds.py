@@ -1,0 +1,73 @@
+"""Runs whose passes fall together are scored together, and each as if it were alone."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from test_gather import START, begun, sight, stepping, ticks
+
+from analysis.batches import arrays
+from analysis.evidence import update
+from analysis.samples import Sample
+from controller import gather
+from controller.gather import Gathered, Scoring
+from controller.rounds import Rounds
+from controller.ticks import Tick
+
+
+def steps(before: Gathered, *seconds: int, slower: float = 1.0) -> Scoring:
+    new = [tick for second in seconds for tick in ticks(second, slower=slower)]
+    return gather.take(before, stepping(), sight(), new, START + timedelta(seconds=seconds[-1] + 1))
+
+
+def assert_alike(one: Gathered, other: Gathered) -> None:
+    assert replace(one, evidence=()) == replace(other, evidence=())
+    for a, b in zip(one.evidence, other.evidence, strict=True):
+        assert a.spec == b.spec
+        assert [array.tobytes() for array in arrays(a)] == [array.tobytes() for array in arrays(b)]
+
+
+async def test_each_gets_what_it_would_get_alone() -> None:
+    before, rounds = begun(stepping()), Rounds()
+    cases = [((40,), 1.0), ((41,), 4.0), ((42, 43, 44), 2.0)]  # the last has several ticks of each check
+    found = await asyncio.gather(
+        *(rounds.scored(steps(before, *seconds, slower=slower)) for seconds, slower in cases)
+    )
+    for (seconds, slower), one in zip(cases, found, strict=True):
+        assert_alike(one, gather.scored(steps(before, *seconds, slower=slower), update))
+    assert float(found[1].evidence[0].at) == START.timestamp() + 42
+
+
+async def test_those_that_are_ready_are_scored_before_the_loop_comes_round_twice() -> None:
+    before, rounds = begun(stepping()), Rounds()
+    tasks = [asyncio.create_task(rounds.scored(steps(before, 40 + place))) for place in range(3)]
+    for _ in range(3):  # they begin; all are scored; they go on
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+
+
+def spoilt(tick: Tick) -> Tick:
+    return replace(tick, canary=Sample(tick.canary.start, tick.canary.end, (None,)))  # type: ignore[arg-type]
+
+
+async def test_what_one_cannot_be_scored_for_is_its_own_trouble() -> None:
+    before, rounds = begun(stepping()), Rounds()
+    bad = [spoilt(tick) for tick in ticks(40)]
+    wrong = gather.take(before, stepping(), sight(), bad, START + timedelta(seconds=41))
+    good, failed = await asyncio.gather(
+        rounds.scored(steps(before, 40)), rounds.scored(wrong), return_exceptions=True
+    )
+    assert isinstance(failed, AttributeError)
+    assert isinstance(good, Gathered)
+    assert_alike(good, gather.scored(steps(before, 40), update))
+
+
+async def test_a_pass_that_is_cancelled_leaves_the_others_in_peace() -> None:
+    before, rounds = begun(stepping()), Rounds()
+    gone, stays = (asyncio.create_task(rounds.scored(steps(before, 40))) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert_alike(await stays, gather.scored(steps(before, 40), update))
