@@ -219,6 +219,16 @@ def warm(policy: Policy, check: str, *, began: float, ended: float, requests: in
     return ended >= warm_up or requests >= WARM_AFTER_REQUESTS * max(pods, 1)
 
 
+def instants(run: Run, *, idle: float) -> dict[str, float]:
+    """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers).
+
+    A weight that is not at the VirtualService yet, or was taken out of it, has not begun.
+    """
+    named = {"step": run.step_since, "weight": run.weight_since}
+    since = {name: at.timestamp() for name, at in named.items() if at is not None and run.weight > 0}
+    return {name: max(at, idle) if name == "weight" else at for name, at in since.items()}
+
+
 def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float, pace: Pace = Pace()) -> LoadSeen:  # noqa: B008 - a frozen value
     """What breakers and the machine need of the load; `sampled` is the part of stable's pods that is read.
 

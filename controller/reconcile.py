@@ -209,7 +209,7 @@ class Reconciler:
             stable_matches=self.means.workloads.matches(plan),
             looked=now - live.since > max(LOOKING, self._pace(plan).stale),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
-            canary_replicas_before=_replicas_before(cluster, plan),
+            canary_replicas_before=trigger.replicas_before(cluster, plan.namespace, plan.canary),
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
@@ -243,7 +243,7 @@ class Reconciler:
             stable={pod.name: pod.node for pod in stable},
             canary={pod.name: pod.node for pod in canary},
             now=now.timestamp(),
-            since=_instants(run, idle=live.idle),
+            since=gather.instants(run, idle=live.idle),
             pace=self._pace(run.plan),
             paces=dict.fromkeys(run.plan.policy.queried, self.means.queried),
         )
@@ -483,20 +483,3 @@ def _same(saved: Run | None, run: Run) -> bool:
     In a run without data the message's figures change in every pass, in others the time of the last data.
     """
     return saved is not None and replace(saved, data_since=run.data_since, message=run.message) == run
-
-
-def _instants(run: Run, *, idle: float) -> dict[str, float]:
-    """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers).
-
-    A weight that is not at the VirtualService yet, or was taken out of it, has not begun.
-    """
-    named = {"step": run.step_since, "weight": run.weight_since}
-    since = {name: at.timestamp() for name, at in named.items() if at is not None and run.weight > 0}
-    return {name: max(at, idle) if name == "weight" else at for name, at in since.items()}
-
-
-def _replicas_before(cluster: Cluster, plan: Plan) -> int | None:
-    """The canary's size before the last run scaled it to zero."""
-    past = (run.get("status", {}) for run in trigger.runs_of(cluster, plan.namespace, plan.canary))
-    sizes = [status["canaryReplicas"] for status in past if status.get("canaryReplicas")]
-    return sizes[-1] if sizes else None

@@ -196,6 +196,13 @@ def runs_of(cluster: Cluster, namespace: str, workload: str) -> list[Json]:
     return sorted(found, key=_order)
 
 
+def replicas_before(cluster: Cluster, namespace: str, workload: str) -> int | None:
+    """The canary's size before the last run scaled it to zero."""
+    past = (run.get("status", {}) for run in runs_of(cluster, namespace, workload))
+    sizes = [status["canaryReplicas"] for status in past if status.get("canaryReplicas")]
+    return sizes[-1] if sizes else None
+
+
 def successor(cluster: Cluster, workload: tuple[str, str], run: Json) -> Json | None:
     """The newest run of the workload (namespace, name) that was asked for after `run`, if there is one."""
     *_, newest = [run, *runs_of(cluster, *workload)]
