@@ -359,6 +359,17 @@ def shadow(context: click.Context, arguments: tuple[str, ...]) -> None:
     _lent("gpu_shadow", "gpu", "shadow", context, arguments)
 
 
+@serin.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def baseline(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Keep what a model was trained on, and see whether inputs still look so (capture DATA)."""
+    _lent("gpu_shadow", "gpu", "baseline", context, arguments)
+
+
 def _lent(package: str, extra: str, name: str, context: click.Context, arguments: Sequence[str]) -> NoReturn:
     """A command that another package has; the controller does without that."""
     try:

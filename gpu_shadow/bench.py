@@ -52,8 +52,9 @@ def main() -> None:
 
 def _rows(seed: int, *, cpu: bool, gpu: bool) -> Iterator[Row]:
     if cpu:
-        from gpu_shadow import bench_cpu
+        from gpu_shadow import bench_cpu, bench_inputs
 
+        yield from bench_inputs.rows(seed)
         yield from bench_cpu.rows(seed)
     if gpu and torch.cuda.is_available():
         from gpu_shadow import bench_gpu

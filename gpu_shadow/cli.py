@@ -135,3 +135,142 @@ def compare(
             written.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
     passed = found["verdict"] == "Pass" or (found["verdict"] != "Fail" and not require_pass)
     sys.exit(0 if passed else UNPASSED)
+
+
+# -- training baselines ----------------------------------------------------------------------------
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def baseline() -> None:
+    """Keep what inputs looked like when a model was trained, and see whether they still do.
+
+    \b
+    Examples:
+      serin baseline capture training.csv --out model.baseline.json
+      serin baseline show model.baseline.json
+      serin baseline compare model.baseline.json last-week.jsonl
+    """  # noqa: D301 - click's mark for lines that stay as written
+
+
+@baseline.command(short_help="What a model was trained on, as a sketch without a single row.")
+@click.argument("rows", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it there.")
+@click.option(
+    "--category",
+    "categories",
+    metavar="NAME",
+    multiple=True,
+    help="This feature's numbers are codes of categories; may be given several times. Text always is one.",
+)
+def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
+    """Capture a baseline: for each feature how the values in DATA are distributed, and no value itself.
+
+    DATA is a .csv with a line of names, a .jsonl of flat objects, a .npz or .safetensors of arrays with a
+    row a request; a sample of ten thousand rows does. Pickles are refused, since loading one may run any
+    code. Kept are the bounds between twenty equal parts (of text the categories that occur five times or
+    more), how many values were in each, how many were missing, range, mean and deviation.
+
+    Name it on the canary's pod template, and inputs recorded for a Shadow check are compared with it:
+    serin.dev/baseline: "file:///models/FILE@sha256:DIGEST".
+
+    \b
+    Examples:
+      serin baseline capture training.csv --out model.baseline.json
+      serin baseline capture training.npz --category country > model.baseline.json
+    """  # noqa: D301
+    from hashlib import sha256
+
+    from gpu_shadow import sketch, table
+
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise Misused(f"--out {out}: is a folder, or in none that there is; name a file")
+    try:
+        found = sketch.captured(table.read(rows), categories=categories)
+    except table.BadTable as error:
+        raise Misused(str(error)) from None
+    except sketch.BadBaseline as error:
+        raise Misused(f"{rows}: {error}") from None
+    body = sketch.written(found)
+    if out is None:
+        click.echo(body, nl=False)
+        return
+    out.write_bytes(body)
+    click.echo(f"{out}: {len(found.features)} features of {found.tally.rows} rows, {len(body)} bytes")
+    click.echo(f"sha256:{sha256(body).hexdigest()}")
+
+
+@baseline.command(short_help="What a baseline holds.")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """Show what the baseline FILE holds: a line a feature.
+
+    \b
+    Example:
+      serin baseline show model.baseline.json
+    """  # noqa: D301
+    from gpu_shadow import telling
+
+    click.echo("\n".join(telling.held(_baseline(file))))
+
+
+@baseline.command("compare", short_help="Do these inputs still look as those of the training did?")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("rows", metavar="DATA", type=click.Path(path_type=Path))
+@click.option(
+    "--json",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help='Write all figures there as JSON; "-" is standard output.',
+)
+def compare_baseline(file: Path, rows: Path, out: Path | None) -> None:
+    """Compare the inputs in DATA with the baseline FILE, feature by feature.
+
+    A feature has drifted if it has moved far and that is no chance: its values (PSI of 0.1 or more, its bias
+    taken off), how often it is missing, or how often it lies outside all that the training knew (5 % of
+    requests more). Of what is said to have drifted one in a hundred may be chance, however many features
+    there are. It takes 1000 rows; with fewer nothing is said to have drifted.
+
+    Exit codes: 0 nothing has drifted, 1 the tool failed, 2 files that cannot be read or do not match,
+    3 a feature has drifted.
+
+    \b
+    Examples:
+      serin baseline compare model.baseline.json last-week.csv
+      serin baseline compare model.baseline.json last-week.jsonl --json -
+    """  # noqa: D301
+    from gpu_shadow import inputs, sketch, table, telling
+
+    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
+    known = _baseline(file)
+    try:
+        columns = table.read(rows)
+    except table.BadTable as error:
+        raise Misused(str(error)) from None
+    names = [one.name for one in known.features]
+    if not set(names) & set(columns):
+        raise Misused(
+            f"{rows}: has {sketch.listed(columns)}, and none of {file}'s features, {sketch.listed(names)};"
+            " name its columns as the training's were"
+        )
+    found = inputs.figures(known, sketch.tallied(known.features, columns))
+    moved = inputs.drifted(known, found, inputs.Bounds())
+    click.echo("\n".join(telling.compared(known, found, moved)), err=str(out) == "-")
+    if out is not None:
+        with click.open_file(str(out), "w", encoding="utf-8") as written:
+            written.write(json.dumps(telling.as_json(known, found, moved), indent=2, allow_nan=False) + "\n")
+    sys.exit(UNPASSED if moved else 0)
+
+
+def _baseline(file: Path) -> Any:
+    """The baseline in the file; a sentence if there is none."""
+    from gpu_shadow import sketch
+
+    try:
+        with file.open("rb") as held:
+            return sketch.read(held.read(sketch.LARGEST + 1))
+    except OSError as error:
+        raise Misused(f"{file}: cannot be read ({error.strerror}); give a file of `capture`") from None
+    except sketch.BadBaseline as error:
+        raise Misused(f"{file}: {error}") from None
