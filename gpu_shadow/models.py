@@ -51,7 +51,7 @@ class Model:
 
 def load(reference: str, folder: Path, *, device: torch.device | None = None) -> Model:
     """The model that `file:///path@sha256:…` names, from below `folder`; raises `Refused`."""
-    path, digest = _named(reference, folder)
+    path, digest = named(reference, folder)
     try:
         size = path.stat().st_size
         body = path.read_bytes() if size <= LARGEST else b""
@@ -68,8 +68,8 @@ def load(reference: str, folder: Path, *, device: torch.device | None = None) ->
     return _built(reference, digest, body, path, where)
 
 
-def _named(reference: str, folder: Path) -> tuple[Path, str]:
-    """The file and the digest that the reference names."""
+def named(reference: str, folder: Path) -> tuple[Path, str]:
+    """The file and the digest that the reference names, below the folder; raises `Refused`."""
     said = REFERENCE.fullmatch(reference)
     if said is None:
         raise Refused(f'"{reference}": expected file:///PATH@sha256:DIGEST, 64 hexadecimal digits')

@@ -3,11 +3,14 @@
 A run asks with everything its verdict depends on, and asks again every second; the answer repeats the
 question, so that nobody takes one run's verdict for another's. What has not been asked for a minute is
 forgotten with all that was recorded for it.
+
+Where a baseline is named, the same requests are compared with it. That decides nothing: a Pass waits for
+enough of them, but not for long, and what is wrong with a baseline is said and otherwise without effect.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
@@ -23,8 +26,9 @@ from analysis.judge import Verdict
 from gpu_shadow.compare import Margins
 from gpu_shadow.finding import VERDICTS
 from gpu_shadow.models import Model, Refused, load
-from gpu_shadow.recorder import Recorder, Stream
+from gpu_shadow.recorder import Recorded, Recorder, Stream
 from gpu_shadow.replay import Replay
+from gpu_shadow.watch import ENOUGH, WINDOW, Watch, opened, page
 
 Json = Any
 log = structlog.get_logger(__name__)
@@ -32,6 +36,7 @@ log = structlog.get_logger(__name__)
 EVERY = 0.5  # seconds between looks at what was recorded
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
+INPUTS_WITHIN = 30.0  # seconds that a Pass waits for the inputs to be known
 LARGEST_QUESTION = 64 * 1024  # bytes
 
 
@@ -52,6 +57,7 @@ class Question(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_field
     stable: str
     canary: str
     margins: Allowed
+    baseline: str | None = None  # what the canary was trained on
 
 
 @dataclass(slots=True)
@@ -65,6 +71,23 @@ class Shadow:
     task: asyncio.Task[None] | None = None
     replay: Replay | None = None
     trouble: str = ""  # why there is no answer and will be none
+    watch: Watch | None = None
+    unwatched: str = ""  # why a baseline that is named is not compared with
+    decided: float | None = None  # loop time when the replay was decided
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more has to be recorded for it."""
+        return self.replay is not None and self.replay.decided and not self.waits
+
+    @property
+    def waits(self) -> bool:
+        """Whether a Pass is not said yet, since too few inputs have been compared with the baseline."""
+        found = None if self.replay is None else self.replay.finding
+        passed = found is not None and found.verdict is Verdict.PASS
+        known = self.watch is None or self.watch.enough
+        since = asyncio.get_running_loop().time() - INPUTS_WITHIN
+        return passed and not known and (self.decided is None or self.decided > since)
 
 
 Compute = Callable[..., Awaitable[Any]]
@@ -150,20 +173,53 @@ class Worker:
         asked = shadow.question
         stable, canary = [await self._compute(self._load, each) for each in (asked.stable, asked.canary)]
         shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable))
-        while not shadow.replay.decided:
+        await self._compute(self._open, shadow)
+        while not shadow.settled:
             await asyncio.sleep(EVERY)
             self._forget_old()
             some = self._recorder.take(name)
             try:
-                await self._compute(shadow.replay.go_on, some)
+                await self._compute(_go_on, shadow, some)
             finally:
                 self._recorder.release(*some)
+            if shadow.replay.decided and shadow.decided is None:
+                shadow.decided = asyncio.get_running_loop().time()
+
+    def _open(self, shadow: Shadow) -> None:
+        """The inputs are watched, if a baseline is named and can be read."""
+        asked = shadow.question
+        try:
+            shadow.watch = None if asked.baseline is None else opened(asked.baseline, self._models)
+        except Exception as trouble:  # noqa: BLE001 - whatever it is, the models are compared
+            shadow.unwatched = str(trouble)
+            log.warning("inputs_not_watched", run=asked.run, why=shadow.unwatched)
 
     async def _beside(self, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
     def _load(self, reference: str) -> Model:
         return load(reference, self._models, device=self._device)
+
+    def page(self) -> str:
+        """The inputs' figures for a metrics page, by the file of the canary's model."""
+        known = self.shadows.values()
+        return page({_model(one.question.canary): one.watch for one in known if one.watch is not None})
+
+
+def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
+    """The requests are compared, first the answers, then what was asked."""
+    if shadow.replay is not None and not shadow.replay.decided:
+        shadow.replay.go_on(some)
+    try:
+        if shadow.watch is not None:
+            shadow.watch.take(some)
+    except Exception as trouble:
+        log.exception("inputs_not_watched", run=shadow.question.run)
+        shadow.watch, shadow.unwatched = None, f"{type(trouble).__name__}: {trouble}"
+
+
+def _model(reference: str) -> str:
+    return Path(reference.partition("@")[0]).stem
 
 
 def margins_of(allowed: Allowed, stable: Model) -> Margins:
@@ -183,11 +239,27 @@ def answer(shadow: Shadow) -> Json:
     if replay is None or replay.finding is None:
         return {"verdict": VERDICTS[Verdict.INCONCLUSIVE], "sentence": _so_far(shadow)}
     found = replay.finding
-    said = {"verdict": VERDICTS[found.verdict], "sentence": _sentence(replay), "requests": found.requests}
+    said: Json = {
+        "verdict": VERDICTS[found.verdict],
+        "sentence": _sentence(replay),
+        "requests": found.requests,
+    }
+    if shadow.waits:
+        said["verdict"] = VERDICTS[Verdict.INCONCLUSIVE]
+        said["sentence"] += (
+            f" Inputs are compared with the training's, of {ENOUGH * WINDOW} requests at least."
+        )
     if found.overall is not None:
         figures = (found.overall.flips, *found.overall.interval)
         said |= {"flips": figures[0], "interval": list(figures[1:])} if all(map(isfinite, figures)) else {}
-    return said
+    return said | _inputs(shadow)
+
+
+def _inputs(shadow: Shadow) -> Json:
+    """What is known of the inputs; nothing where no baseline is named."""
+    if shadow.unwatched:
+        return {"inputs": {"trouble": shadow.unwatched}}
+    return {} if shadow.watch is None else {"inputs": shadow.watch.said()}
 
 
 def _so_far(shadow: Shadow) -> str:
@@ -237,7 +309,7 @@ def application(worker: Worker, recorder: Recorder) -> web.Application:
         return web.Response(text="ok")
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=recorder.page(), content_type="text/plain")
+        return web.Response(text=recorder.page() + worker.page(), content_type="text/plain")
 
     app = web.Application(client_max_size=LARGEST_QUESTION)
     where = "/v1/shadows/{namespace}/{name}"

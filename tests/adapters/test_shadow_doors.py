@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 from gpu_shadow.__main__ import serving
 from gpu_shadow.recorder import Recorder
+from gpu_shadow.sketch import captured, written
+from gpu_shadow.watch import Watch
 from gpu_shadow.worker import FORGOTTEN_AFTER, Worker
 from scenarios.live import artifacts, digits
 from scenarios.live.load import body
@@ -243,3 +246,80 @@ async def test_with_a_stuck_sink_every_copy_is_still_answered_and_memory_stays_w
         assert await room.send(PICTURES[number]) == 202
         assert room.recorder.held <= 20_000
     assert room.recorder.dropped["budget"] > 200
+
+
+def baseline(folder: Path, pictures: np.ndarray) -> str:
+    """The reference of a baseline that was captured from these pictures."""
+    body_ = written(captured({f"pixel{i}": pictures[:, i] for i in range(pictures.shape[1])}))
+    path = folder / "digits.baseline.json"
+    path.write_bytes(body_)
+    return f"file://{path}@sha256:{sha256(body_).hexdigest()}"
+
+
+async def shuffled(room: Room, question: Json) -> Json:
+    """The answer once it is decided, to pictures in no order."""
+    order = np.random.default_rng(7).integers(len(PICTURES), size=20_000)
+    async with asyncio.timeout(60):
+        for at in range(0, len(order), 50):
+            _, answer = await room.ask(question)
+            if answer["verdict"] != "Inconclusive":
+                return answer
+            for place in order[at : at + 50]:
+                await room.send(PICTURES[place], x_request_id=f"{at}-{place}")
+    raise AssertionError(answer)
+
+
+async def test_inputs_as_in_the_training_have_not_drifted_and_a_pass_waits_to_know(
+    room: Room, tmp_path: Path
+) -> None:
+    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, digits.load().pictures)))
+    assert answer["verdict"] == "Pass"
+    assert answer["inputs"]["requests"] >= 1_000
+    assert (answer["inputs"]["count"], answer["inputs"]["unfit"]) == (0, 0)
+    async with room.http.get(f"{room.control}/metrics") as page:
+        text = await page.text()
+    assert 'model_data_drift_score{model_name="digits-bf16",feature_name="pixel' in text
+    assert "shadow_capture_kept_total" in text
+
+
+async def test_inputs_that_have_drifted_are_said_and_the_verdict_is_what_it_was(
+    room: Room, tmp_path: Path
+) -> None:
+    inverted = 16 - digits.load().pictures
+    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, inverted)))
+    assert answer["verdict"] == "Pass"
+    assert answer["inputs"]["count"] > 30
+
+
+async def test_a_fail_waits_for_nothing(room: Room, tmp_path: Path) -> None:
+    question = room.question(digits.UNSCALED, baseline=baseline(tmp_path, digits.load().pictures))
+    answer = await shuffled(room, question)
+    assert answer["verdict"] == "Fail"
+    assert answer["inputs"]["requests"] < 1_000
+
+
+async def test_a_baseline_that_cannot_be_read_changes_nothing_but_what_is_said(room: Room) -> None:
+    lost = f"file://{room.models[digits.MODEL].partition('@')[0][7:]}@sha256:{'0' * 64}"
+    answer = await shuffled(room, room.question(baseline=lost))
+    assert answer["verdict"] == "Pass"
+    assert "its sha256 is" in answer["inputs"]["trouble"]
+
+
+async def test_a_watch_that_breaks_is_dropped_and_the_models_are_compared(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "take", lambda *_: 1 / 0)
+    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, digits.load().pictures)))
+    assert (answer["verdict"], answer["inputs"]) == (
+        "Pass",
+        {"trouble": "ZeroDivisionError: division by zero"},
+    )
+
+
+async def test_a_pass_does_not_wait_for_inputs_for_ever(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_shadow.worker.INPUTS_WITHIN", 0.0)
+    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, digits.load().pictures)))
+    assert answer["verdict"] == "Pass"
+    assert answer["inputs"]["requests"] < 1_000
