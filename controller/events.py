@@ -42,7 +42,7 @@ _ACTIONS = {
     Reason.READY_TO_PROMOTE: "AwaitPromotion",
     Reason.REFUSED: "Refuse",
 }
-_OUTCOMES = {"Promoted": "Promote", "RolledBack": "RollBack", "Held": "Hold"}
+_OUTCOMES = {"Promoted": "Promote", "RolledBack": "RollBack", "Held": "Hold", "Drifted": "AskForTraining"}
 
 _log = structlog.get_logger(__name__)
 

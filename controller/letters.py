@@ -12,12 +12,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from controller import retraining
 from controller.explain import duration
 from controller.model import Message, Run, WeightChange
 
 Json = Any
 
-TITLES = {"RolledBack": "Rolled back", "Held": "On hold", "Promoted": "Promoted"}
+TITLES = {
+    "RolledBack": "Rolled back",
+    "Held": "On hold",
+    "Promoted": "Promoted",
+    "Drifted": "Retraining wanted",
+}
 
 # Slack's own limits (characters), from its reference of layout blocks.
 HEADER_LIMIT = 150
@@ -126,6 +132,7 @@ def cloud_event(run: Run, message: Message) -> bytes:
                 "canaryHash": plan.canary_hash,
                 "virtualService": plan.virtual_service,
                 "weight": run.weight,
+                **({} if (drift := retraining.evidence(run)) is None else {"inputs": drift}),
                 "weights": [
                     {"at": _time(change.at), "weight": change.weight, "reason": change.reason.value}
                     for change in run.weights

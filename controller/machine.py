@@ -10,6 +10,7 @@ top to bottom in the order in which things matter:
    stable has no pod that could take the traffic.
 2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods and for the replay
    of recorded requests, gathers evidence at a step, promotes, or, when ended, does its last chores.
+   Inputs that have drifted from the training's stop it where it would be raised, and nowhere else.
 3. **Repair.** If the VirtualService does not say what the run says, it is told again; the mirror of
    a Shadow check stands in it for as long as that is undecided, and not a moment longer.
 
@@ -35,6 +36,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from analysis.judge import CheckJudgement, Verdict
+from controller import retraining
 from controller.leaving import LEAVING, Ending
 from controller.model import (
     Action,
@@ -64,7 +66,8 @@ IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
     """The run as it is from now on, and what has to be done for it."""
-    return mirrored(*_advanced(run, seen, now), seen)
+    run = retraining.known(run, seen)
+    return retraining.asked(mirrored(*_advanced(run, seen, now), seen), seen, now)
 
 
 def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
@@ -140,7 +143,7 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
         return _unread(run, seen, now)
     if (shadow := gate(run, seen)) is not None:
         return _replaying(run, seen, now, shadow)
-    return _raise(run, seen, now, run.step)
+    return _forward(run, seen, now)
 
 
 def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> Next:
@@ -280,6 +283,10 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
 
 
 def _forward(run: Run, seen: Seen, now: datetime) -> Next:
+    if run.inputs is not None and not run.drift_approved:
+        if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
+            return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
+        run = replace(run, approved=run.approved + 1, drift_approved=True)
     if run.stage is Stage.WAITING:
         return _raise(run, seen, now, run.step)
     if run.step + 1 < len(run.plan.policy.steps):
@@ -307,7 +314,8 @@ def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _approved(run: Run, seen: Seen, now: datetime) -> Next:
     """On by an approval, which is used up when the run moves: more pods may have to come first."""
-    after, actions = _forward(run, seen, now)
+    accepted = run.drift_approved or run.inputs is not None
+    after, actions = _forward(replace(run, drift_approved=accepted), seen, now)
     moved = (after.stage, after.step) != (run.stage, run.step)
     return replace(after, approved=run.approved + 1) if moved else replace(after, hold=run.hold), actions
 

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     PROMOTED = "Promoted"
     REFUSED = "Refused"
     STABLE_NOISY = "StableNoisy"
+    INPUTS_DRIFTED = "InputsDrifted"
+    RETRAINING_WANTED = "RetrainingWanted"
 
 
 class OnDoubt(StrEnum):
@@ -175,6 +177,7 @@ class Artifacts:
 
     stable: str
     canary: str
+    baseline: str | None = None  # what the canary was trained on, likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +217,25 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted:
+    """One feature whose recorded values are not those of the training: by which figure, and how far."""
+
+    name: str
+    by: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A run's inputs against the training's: how many features have drifted, the first of them by name."""
+
+    features: int
+    requests: int
+    count: int
+    drifted: tuple[Drifted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The state of one run: everything a new leader needs to go on as if nothing had been.
 
@@ -245,6 +267,9 @@ class Run:
     stable_known: timedelta | None = None  # how long stable had been read when the weight first rose
     shadow_since: datetime | None = None  # the first weight began to wait for the Shadow check
     mirrored: bool = False  # our mirror may stand in the VirtualService
+    inputs: Inputs | None = None  # that have drifted; None: not so, or nothing is known of it
+    drift_approved: bool = False  # somebody goes on in spite of them
+    retraining_asked: datetime | None = None  # whoever trains models was told
     settled: bool = False  # ended, and weight 0 was seen at the VirtualService since
     scaled_down: bool = False  # the last chore of an ended run
     told: tuple[str, ...] = ()  # what was said once and is not said again while it lasts
@@ -260,6 +285,7 @@ class Replayed:
     requests: int = 0
     flips: float | None = None  # the part that was answered differently
     interval: tuple[float, float] | None = None  # of that part, at all times at once
+    inputs: Inputs | None = None  # what is known of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +389,8 @@ class Seen:
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
+    inputs: Inputs | None = None  # what is known of them
+    retraining_asked: datetime | None = None  # by an earlier run of the canary's
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +437,7 @@ class Tell:
 
     reason: Reason
     message: str
-    outcome: str | None = None  # "Promoted", "RolledBack" or "Held" where people are alerted
+    outcome: str | None = None  # "Promoted", "RolledBack", "Held", "Drifted" where people are alerted
 
 
 Action = SetWeight | Mirror | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell

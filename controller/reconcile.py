@@ -17,7 +17,7 @@ from zlib import crc32
 import structlog
 
 from analysis.judge import Judgement
-from controller import gather, machine, resource, shadow, ticks, trigger
+from controller import gather, machine, resource, retraining, shadow, ticks, trigger
 from controller.cluster import Cluster, Key, arm
 from controller.gather import Gathered
 from controller.istio import Unsteerable
@@ -210,6 +210,8 @@ class Reconciler:
             looked=now - live.since > max(LOOKING, self._pace(plan).stale),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=trigger.replicas_before(cluster, plan.namespace, plan.canary),
+            inputs=None if replayed is None else replayed.inputs,
+            retraining_asked=retraining.last_asked(trigger.runs_of(cluster, plan.namespace, plan.canary)),
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:

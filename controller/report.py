@@ -45,6 +45,8 @@ REASONS = {
     "Refused": "traffic cannot be steered as it is set up",
     "Promoted": "stable runs the new version",
     "StableNoisy": "noise on stable's pods alone would have rolled back a canary",
+    "InputsDrifted": "inputs differ from those the model was trained on, for both versions alike",
+    "RetrainingWanted": "inputs differ from those the model was trained on; whoever trains it was told",
 }
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
@@ -352,6 +354,7 @@ def _next_step(run: Json) -> str:
 WAITS = {
     "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
+    "InputsDrifted": "It goes on when inputs are as in the training again, or when somebody approves.",
     "Paused": "It stays as it is until somebody resumes it.",
     "Frozen": "It stays as it is until the freeze is lifted (annotation serin.dev/freeze, or --freeze).",
     "Interrupted": "It goes on by itself when the canary's pods are back.",
@@ -368,7 +371,8 @@ def _held(run: Json) -> str:
 
 def approvable(run: Json) -> bool:
     """Whether the run waits for what an approval can stand in for: an answer from the evidence."""
-    return record.status(run).get("phase") == "Paused" and record.reason(run) in {"Inconclusive", "NoData"}
+    waits = {"Inconclusive", "NoData", "InputsDrifted"}
+    return record.status(run).get("phase") == "Paused" and record.reason(run) in waits
 
 
 def commands(run: Json, *, program: str) -> list[str]:

@@ -227,7 +227,7 @@ def _plan(given: wire.Plan, namespace: str) -> Plan:
 
 
 def _artifacts(given: wire.Shadow) -> Artifacts:
-    return Artifacts(stable=given.stable, canary=given.canary)
+    return Artifacts(stable=given.stable, canary=given.canary, baseline=given.baseline)
 
 
 def _recording(given: wire.Shadow) -> Recording:
@@ -265,6 +265,9 @@ def run(obj: Json) -> Run:
         stable_known=_known(state.stable_known),
         shadow_since=state.shadow_since,
         mirrored=state.mirrored,
+        inputs=state.inputs,
+        drift_approved=state.drift_approved,
+        retraining_asked=state.retraining_asked,
         told=state.told,
         outbox=tuple(Message(**msgspec.structs.asdict(m)) for m in status.outbox),
     )
@@ -394,6 +397,9 @@ def _state(run: Run) -> Json:
         "stableKnown": None if run.stable_known is None else round(run.stable_known.total_seconds()),
         "shadowSince": wire.time(run.shadow_since),
         "mirrored": run.mirrored,
+        "inputs": msgspec.to_builtins(run.inputs),
+        "driftApproved": run.drift_approved,
+        "retrainingAsked": wire.time(run.retraining_asked),
         "told": list(run.told),
     }
 

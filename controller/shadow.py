@@ -18,11 +18,13 @@ import msgspec
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller.explain import sentence
 from controller.model import Action, Mirror, Policy, Recording, Replayed, Run, Seen, ShadowCheck, Stage
+from controller.retraining import understood as understood_inputs
 from controller.telling import Next
 
 Json = Any
 
 ARTIFACT = "serin.dev/artifact"  # an annotation of a pod template
+BASELINE = "serin.dev/baseline"  # ... of the canary's; it may be missing
 REFERENCE = re.compile(r"[a-z0-9]+://[^@\s]+@sha256:[0-9a-f]{64}")
 LONGEST = 400  # characters of a sentence that are kept: it goes into Events, alerts and status
 SILENT = Replayed(verdict=Verdict.NO_DATA, sentence="the worker has not answered")
@@ -49,8 +51,14 @@ def planned(templates: Mapping[str, Json], service: Json, recorder: Mapping[str,
                 ' "file:///models/NAME.safetensors@sha256:DIGEST", or take the check out of the policy'
             )
         found.append(value)
+    name, template = list(templates.items())[-1]
+    baseline = (template["metadata"]["annotations"]).get(BASELINE)
+    if baseline is not None and not REFERENCE.fullmatch(baseline):
+        where = f"Deployment {name}: spec.template.metadata.annotations[{BASELINE}]"
+        return f'{where} is "{baseline}"; give "file:///models/NAME.json@sha256:DIGEST", or take it away'
     hosts = [name for host_ in service["spec"]["hosts"] for name in names(host_, service)]
-    return {"stable": found[0], "canary": found[1], "hosts": hosts, **recorder}
+    plan = {"stable": found[0], "canary": found[1], "hosts": hosts, **recorder}
+    return plan | ({} if baseline is None else {"baseline": baseline})
 
 
 def names(host: str, service: Json) -> list[str]:
@@ -72,6 +80,7 @@ def question(run: Run) -> Json:
         "hosts": list(plan.recording.hosts),
         "stable": plan.artifacts.stable,
         "canary": plan.artifacts.canary,
+        **({} if plan.artifacts.baseline is None else {"baseline": plan.artifacts.baseline}),
         "margins": {
             "maxFlips": check.max_flips,
             "alpha": plan.policy.alpha * check.share,
@@ -90,6 +99,7 @@ class _Answer(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     requests: int = 0
     flips: float | None = None
     interval: tuple[float, float] | None = None
+    inputs: Any = None
 
 
 _VERDICTS = {
@@ -116,6 +126,7 @@ def understood(body: bytes, asked: Json) -> Replayed:
         requests=max(answer.requests, 0),
         flips=answer.flips,
         interval=answer.interval,
+        inputs=understood_inputs(answer.inputs),
     )
 
 

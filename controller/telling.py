@@ -19,6 +19,7 @@ ALERTED_HOLDS = frozenset(
         Reason.STABLE_UNAVAILABLE,
         Reason.READY_TO_PROMOTE,
         Reason.REFUSED,
+        Reason.INPUTS_DRIFTED,
     }
 )
 

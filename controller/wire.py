@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.model import OnDoubt, PromotionMode, Reason, Sizing, Stage
+from controller.model import Inputs, OnDoubt, PromotionMode, Reason, Sizing, Stage
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -175,6 +175,7 @@ class Shadow(Wire, frozen=True, kw_only=True):
     host: str
     port: int
     percent: float
+    baseline: str | None = None
 
 
 class Plan(Wire, frozen=True, kw_only=True):
@@ -269,6 +270,9 @@ class State(Wire, frozen=True, kw_only=True):
     stable_known: int | None = None  # seconds
     shadow_since: datetime | None = None
     mirrored: bool = False
+    inputs: Inputs | None = None
+    drift_approved: bool = False
+    retraining_asked: datetime | None = None
     told: tuple[str, ...] = ()
 
 

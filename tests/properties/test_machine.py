@@ -16,6 +16,8 @@ from controller.model import (
     ArmSeen,
     Commands,
     CopyTemplate,
+    Drifted,
+    Inputs,
     LoadSeen,
     Mirror,
     OnDoubt,
@@ -34,6 +36,7 @@ from controller.model import (
     ShadowCheck,
     Sizing,
     Stage,
+    Tell,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,6 +135,10 @@ WELL = Seen(
 )
 
 
+DRIFTED = Inputs(features=3, requests=1_000, count=1, drifted=(Drifted(name="age", by="psi", value=0.4),))
+AS_TRAINED = Inputs(features=3, requests=1_000, count=0)
+
+
 @st.composite
 def troubles(draw: st.DrawFn) -> Seen:
     """One thing that is not as in `WELL`, or two."""
@@ -173,6 +180,7 @@ def troubles(draw: st.DrawFn) -> Seen:
             }.items()
         ),
         *({"commands": Commands(approvals=n)} for n in (1, 2, 3)),
+        *({"inputs": one} for one in (DRIFTED, DRIFTED, AS_TRAINED)),
     ]
     changes = draw(st.sampled_from(options)) | draw(st.one_of(st.just({}), st.sampled_from(options)))
     return replace(WELL, **changes)  # type: ignore[arg-type]
@@ -447,3 +455,60 @@ def test_the_documentation_shows_the_machines_own_diagram() -> None:
     diagram = (machine.__doc__ or "").split("```mermaid\n")[1].split("```")[0]
 
     assert diagram in (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+
+
+def left(after: Run) -> bool:
+    """Whether the run was rolled back."""
+    return after.stage is Stage.ENDED and after.reason is not Reason.PROMOTED
+
+
+@many
+@given(histories)
+def test_drift_rolls_nothing_back_promotes_nothing_and_delays_no_rollback(given_: tuple[Run, list]) -> None:
+    """Of each pass of each history: the same pass by a controller that knows nothing of inputs."""
+    run, sight = given_
+    now, there = START, 0
+    for wait, sighted, through in sight:
+        now += second(wait)
+        assert sighted.shadow is not None
+        seen = replace(sighted, route=RouteSeen(weight=there), inputs=sighted.inputs or DRIFTED)
+        after, actions = advance(run, seen, now)
+        blind, others = advance(replace(run, inputs=None), replace(seen, inputs=None), now)
+        assert left(after) == left(blind)
+        if left(after):
+            assert (after.reason, after.message, actions) == (blind.reason, blind.message, others)
+        assert after.weight <= blind.weight
+        assert (SetWeight(0) in others) <= (SetWeight(0) in actions)
+        assert after.stage is blind.stage or after.stage is run.stage
+        assert (after.reason is Reason.PROMOTED) <= (blind.reason is Reason.PROMOTED)
+        weights = [action.weight for action in actions if isinstance(action, SetWeight)]
+        run, there = after, (weights[-1] if weights and through else there)
+
+
+@many
+@given(histories)
+def test_while_inputs_are_known_to_have_drifted_nothing_rises_without_a_person(
+    given_: tuple[Run, list],
+) -> None:
+    for step in history(*given_):
+        raised = step.after.weight > step.before.weight or (
+            step.after.stage is Stage.PROMOTING and step.before.stage is not Stage.PROMOTING
+        )
+        if raised and step.after.inputs is not None:
+            approved = step.after.drift_approved and step.after.approved > 0
+            assert approved or step.seen.commands.promote is not None or step.before.stage is Stage.PROMOTING
+
+
+@many
+@given(histories)
+def test_training_is_asked_for_at_most_once_a_day_and_never_after_the_end(given_: tuple[Run, list]) -> None:
+    run, sight = given_
+    last, now = None, START
+    for wait, seen, _ in sight:
+        now += second(wait * 3_000)
+        after, actions = advance(run, seen, now)
+        if any(isinstance(one, Tell) and one.reason is Reason.RETRAINING_WANTED for one in actions):
+            assert after.stage in {Stage.WAITING, Stage.STEPPING}
+            assert last is None or now - last >= timedelta(hours=24)
+            last = now
+        run = after
