@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import structlog
 
 from controller.report import explanation
+from gpu_shadow.sketch import captured, written
+from scenarios.live import digits
 from scenarios.objects import CANARY, NAMESPACE, STABLE, objects
 from scenarios.play import Theatre
 from scenarios.plot import Patch, Story, Target, TargetFault
@@ -207,3 +210,61 @@ def test_a_model_that_is_not_named_is_refused_with_an_event() -> None:
     (told,) = seen.said("Refused")
     assert "Deployment model: spec.template.metadata.annotations[serin.dev/artifact] is missing" in told
     assert len(seen.services) == 1
+
+
+class Fixed:
+    """A folder that is known before the story begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+
+    def cleanup(self) -> None:
+        """The test's own folder stays."""
+
+
+def trained_on(folder: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> Patch:
+    """The canary's template names a baseline of these pictures, in the worker's folder."""
+    monkeypatch.setattr("scenarios.virtual.shadow.tempfile.TemporaryDirectory", lambda **_: Fixed(folder))
+    body = written(captured({f"x[{i}]": pictures[:, i] for i in range(pictures.shape[1])}))
+    (folder / "digits.json").write_bytes(body)
+    reference = f"file://{folder / 'digits.json'}@sha256:{sha256(body).hexdigest()}"
+    named = {"metadata": {"annotations": {"serin.dev/baseline": reference}}}
+    return merged("Deployment", CANARY, {"spec": {"template": named}})
+
+
+def test_a_canary_whose_inputs_are_as_in_its_training_is_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = trained_on(tmp_path, digits.load().pictures, monkeypatch)
+    seen = played(story("shadow-good", edits=(edit,)))
+    assert seen.theatre.result.outcome == "Promoted"
+    assert (seen.said("InputsDrifted"), seen.said("RetrainingWanted")) == ([], [])
+
+
+def test_a_canary_whose_inputs_differ_from_its_training_is_held_and_nothing_is_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = trained_on(tmp_path, 16 - digits.load().pictures, monkeypatch)
+    seen = played(story("shadow-good", edits=(edit,), duration=timedelta(seconds=60)))
+    assert seen.theatre.result.outcome == "Held"
+    assert seen.theatre.result.requests.canary == 0
+    status = seen.run["status"]
+    assert (status["phase"], status["reason"]) == ("Paused", "InputsDrifted")
+    (shadow,) = [check for check in status["checks"] if check["name"] == "shadow"]
+    assert shadow["verdict"] == "Pass"
+    for reason in ("InputsDrifted", "RetrainingWanted"):
+        (told,) = seen.said(reason)
+        assert told.startswith("inputs differ from training: ")
+    assert seen.untouched()
+    said = " ".join(explanation(seen.run, now=seen.theatre.world.clock()).split())
+    assert "inputs differ from training: " in said
+    assert "or when somebody approves" in said
+    assert "serin approve" in said
+
+
+def test_a_baseline_that_cannot_be_named_is_refused_with_an_event() -> None:
+    named = {"metadata": {"annotations": {"serin.dev/baseline": "training.csv"}}}
+    edit = merged("Deployment", CANARY, {"spec": {"template": named}})
+    seen = played(story("shadow-good", edits=(edit,), duration=timedelta(seconds=20)))
+    (told,) = seen.said("Refused")
+    assert 'annotations[serin.dev/baseline] is "training.csv"; give' in told
