@@ -9,7 +9,7 @@ import pytest
 from analysis.evidence import SHARES, CheckKind
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource, wire
-from controller.model import Checkpoint, Message, Page, Reason, Run, Stage, WeightChange
+from controller.model import Checkpoint, Drifted, Inputs, Message, Page, Reason, Run, Stage, WeightChange
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -72,6 +72,9 @@ def far_along() -> Run:
         approved=1,
         canary_replicas=3,
         told=("Inconclusive",),
+        inputs=Inputs(features=9, requests=1_000, count=1, drifted=(Drifted(name="a", by="psi", value=0.5),)),
+        drift_approved=True,
+        retraining_asked=NOW,
         outbox=(Message(id="a", alert=0, outcome="Held", reason=Reason.INCONCLUSIVE, sentence="hm", at=NOW),),
     )
 
@@ -215,6 +218,10 @@ def test_a_plan_says_what_is_replayed_and_where_it_is_recorded_also_to_who_canno
     assert place is not None
     assert (place.host, place.port) == (plan.recording.host, plan.recording.port)
     assert resource.place(canary_run()).recording is None
+    assert plan.artifacts.baseline is None
+    obj = shadowed(SHADOW)
+    obj["spec"]["plan"]["shadow"]["baseline"] = "file:///b.json"
+    assert resource.run(obj).plan.artifacts == replace(plan.artifacts, baseline="file:///b.json")
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,36 @@ def test_a_model_that_is_not_named_is_said_with_object_field_and_remedy(value: s
     assert "@sha256:DIGEST" in said
 
 
+def test_the_canary_s_baseline_goes_into_the_plan_and_the_question_and_stable_s_does_not() -> None:
+    reference = f"file:///b.json@sha256:{'c' * 64}"
+    both = {"model": template(ARTIFACTS.stable), "model-canary": template(ARTIFACTS.canary)}
+    both["model-canary"]["metadata"]["annotations"][shadow.BASELINE] = reference
+    plan = shadow.planned(both, SERVICE, host="recorder", port=8080)
+    assert plan["baseline"] == reference
+    both = {"model": both["model-canary"], "model-canary": both["model"]}
+    assert "baseline" not in shadow.planned(both, SERVICE, host="recorder", port=8080)
+    run = replace(WAITING, plan=replace(WAITING.plan, artifacts=replace(ARTIFACTS, baseline=reference)))
+    assert shadow.question(run) == shadow.question(WAITING) | {"baseline": reference}
+
+
+@pytest.mark.parametrize("value", ["", "b.json", "file:///b.json@sha256:abc"])
+def test_a_baseline_without_a_digest_is_refused_with_a_remedy(value: str) -> None:
+    both = {"model": template(ARTIFACTS.stable), "model-canary": template(ARTIFACTS.canary)}
+    both["model-canary"]["metadata"]["annotations"][shadow.BASELINE] = value
+    said = shadow.planned(both, SERVICE, host="recorder", port=8080)
+    assert said.startswith(
+        "Deployment model-canary: spec.template.metadata.annotations[serin.dev/baseline] is"
+    )
+    assert "@sha256:DIGEST" in said
+
+
+@pytest.mark.parametrize("inputs", ["nonsense", {"requests": "many"}, {"trouble": "no file"}, [1]])
+def test_what_is_said_of_inputs_never_spoils_a_verdict(inputs: Json) -> None:
+    asked = shadow.question(WAITING)
+    body = json.dumps({"asked": asked, "verdict": "Fail", "sentence": "so", "inputs": inputs}).encode()
+    assert shadow.understood(body, asked) == Replayed(verdict=Verdict.FAIL, sentence="so")
+
+
 def test_a_later_run_with_the_same_recorder_owns_the_mirror() -> None:
     theirs = {"spec": {"plan": {"shadow": {"host": RECORDING.host, "port": RECORDING.port}}}}
     assert shadow.hidden(RECORDING, theirs)
