@@ -2,8 +2,8 @@
 
 Pure. Both arms see the same requests, so inputs that differ from the canary's training are no fault of the
 canary's, and no comparison of the two shows what they cost. They are a reason to stop and think: the run
-holds until somebody approves, or until inputs that are still recorded are again as they were. Once a day and canary a message
-goes out for whoever trains models, with what has drifted; it promotes and rolls back nothing either.
+holds until somebody approves, or until inputs that are still recorded are again as they were. Once a day
+and canary a message goes out for whoever trains models, with what has drifted; it decides nothing either.
 """
 
 from collections.abc import Iterable

@@ -287,11 +287,12 @@ def template(reference: str | None) -> Json:
 
 
 SERVICE = {"metadata": {"namespace": "lab"}, "spec": {"hosts": ["model", "a.example.com"]}}
+RECORDER = {"host": "recorder", "port": 8080, "percent": 50.0}
 
 
 def planned(stable: str | None, canary: str | None) -> Json:
     both = {"model": template(stable), "model-canary": template(canary)}
-    return shadow.planned(both, SERVICE, {"host": "recorder", "port": 8080, "percent": 50.0})
+    return shadow.planned(both, SERVICE, RECORDER)
 
 
 def test_a_plan_names_both_models_and_every_name_of_the_hosts() -> None:
@@ -318,10 +319,10 @@ def test_the_canary_s_baseline_goes_into_the_plan_and_the_question_and_stable_s_
     reference = f"file:///b.json@sha256:{'c' * 64}"
     both = {"model": template(ARTIFACTS.stable), "model-canary": template(ARTIFACTS.canary)}
     both["model-canary"]["metadata"]["annotations"][shadow.BASELINE] = reference
-    plan = shadow.planned(both, SERVICE, host="recorder", port=8080)
+    plan = shadow.planned(both, SERVICE, RECORDER)
     assert plan["baseline"] == reference
     both = {"model": both["model-canary"], "model-canary": both["model"]}
-    assert "baseline" not in shadow.planned(both, SERVICE, host="recorder", port=8080)
+    assert "baseline" not in shadow.planned(both, SERVICE, RECORDER)
     run = replace(WAITING, plan=replace(WAITING.plan, artifacts=replace(ARTIFACTS, baseline=reference)))
     assert shadow.question(run) == shadow.question(WAITING) | {"baseline": reference}
 
@@ -330,7 +331,7 @@ def test_the_canary_s_baseline_goes_into_the_plan_and_the_question_and_stable_s_
 def test_a_baseline_without_a_digest_is_refused_with_a_remedy(value: str) -> None:
     both = {"model": template(ARTIFACTS.stable), "model-canary": template(ARTIFACTS.canary)}
     both["model-canary"]["metadata"]["annotations"][shadow.BASELINE] = value
-    said = shadow.planned(both, SERVICE, host="recorder", port=8080)
+    said = shadow.planned(both, SERVICE, RECORDER)
     assert said.startswith(
         "Deployment model-canary: spec.template.metadata.annotations[serin.dev/baseline] is"
     )
