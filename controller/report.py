@@ -354,7 +354,7 @@ def _next_step(run: Json) -> str:
 WAITS = {
     "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
-    "InputsDrifted": "It goes on when somebody approves, or when inputs, while recorded, are as in the training.",
+    "InputsDrifted": "It goes on when somebody approves, or recorded inputs are as in the training again.",
     "Paused": "It stays as it is until somebody resumes it.",
     "Frozen": "It stays as it is until the freeze is lifted (annotation serin.dev/freeze, or --freeze).",
     "Interrupted": "It goes on by itself when the canary's pods are back.",

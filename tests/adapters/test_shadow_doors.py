@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -14,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from analysis.judge import Verdict
 from gpu_shadow.__main__ import serving
 from gpu_shadow.recorder import Recorder
 from gpu_shadow.sketch import captured, written
 from gpu_shadow.watch import Watch
-from gpu_shadow.worker import FORGOTTEN_AFTER, Worker
+from gpu_shadow.worker import FORGOTTEN_AFTER, INPUTS_WITHIN, Worker
 from scenarios.live import artifacts, digits
 from scenarios.live.load import body
 
@@ -291,11 +293,29 @@ async def test_inputs_that_have_drifted_are_said_and_the_verdict_is_what_it_was(
     assert answer["inputs"]["count"] > 30
 
 
-async def test_a_fail_waits_for_nothing(room: Room, tmp_path: Path) -> None:
-    question = room.question(digits.UNSCALED, baseline=baseline(tmp_path, digits.load().pictures))
-    answer = await shuffled(room, question)
-    assert answer["verdict"] == "Fail"
-    assert answer["inputs"]["requests"] < 1_000
+@pytest.mark.parametrize(
+    ("verdict", "inputs", "after", "waits"),
+    [
+        (Verdict.PASS, 999, 0.0, True),
+        (Verdict.PASS, 1_000, 0.0, False),
+        (Verdict.PASS, 0, INPUTS_WITHIN - 1, True),
+        (Verdict.PASS, 0, INPUTS_WITHIN + 1, False),
+        (Verdict.PASS, None, 0.0, False),
+        (Verdict.FAIL, 0, 0.0, False),
+        (Verdict.INCONCLUSIVE, 0, 0.0, False),
+    ],
+)
+async def test_a_pass_waits_for_inputs_but_not_for_ever_and_a_fail_for_nothing(
+    room: Room, verdict: Verdict, inputs: int | None, after: float, *, waits: bool
+) -> None:
+    await room.ask(room.question())
+    shadow = room.worker.shadows["lab/run-1"]
+    decided = verdict is not Verdict.INCONCLUSIVE
+    found: Any = SimpleNamespace(decided=decided, finding=SimpleNamespace(verdict=verdict))
+    watch = None if inputs is None else Watch(captured({"x": np.arange(100.0)}), requests=inputs)
+    since = asyncio.get_running_loop().time() - after
+    shadow = replace(shadow, replay=found, watch=watch, decided=since)
+    assert (shadow.waits, shadow.settled) == (waits, decided and not waits)
 
 
 async def test_a_baseline_that_cannot_be_read_changes_nothing_but_what_is_said(room: Room) -> None:
@@ -314,12 +334,3 @@ async def test_a_watch_that_breaks_is_dropped_and_the_models_are_compared(
         "Pass",
         {"trouble": "ZeroDivisionError: division by zero"},
     )
-
-
-async def test_a_pass_does_not_wait_for_inputs_for_ever(
-    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpu_shadow.worker.INPUTS_WITHIN", 0.0)
-    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, digits.load().pictures)))
-    assert answer["verdict"] == "Pass"
-    assert answer["inputs"]["requests"] < 1_000

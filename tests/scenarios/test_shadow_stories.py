@@ -258,7 +258,7 @@ def test_a_canary_whose_inputs_differ_from_its_training_is_held_and_nothing_is_r
     assert seen.untouched()
     said = " ".join(explanation(seen.run, now=seen.theatre.world.clock()).split())
     assert "inputs differ from training: " in said
-    assert "or when somebody approves" in said
+    assert "It goes on when somebody approves, or recorded inputs are as in the training again." in said
     assert "serin approve" in said
 
 
