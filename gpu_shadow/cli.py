@@ -36,7 +36,11 @@ class Percent(click.ParamType[float]):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def shadow() -> None:
-    """Compare a canary's answers with stable's, without a user who sees them."""
+    """Compare a canary's answers with stable's, without a user who sees them.
+
+    Example:
+      serin shadow compare stable.safetensors canary.safetensors
+    """
 
 
 @shadow.command(short_help="Two files of answers to the same requests: do more differ than may?")
