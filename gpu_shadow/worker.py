@@ -240,19 +240,24 @@ def answer(shadow: Shadow) -> Json:
         return {"verdict": VERDICTS[Verdict.INCONCLUSIVE], "sentence": _so_far(shadow)}
     found = replay.finding
     said: Json = {
-        "verdict": VERDICTS[found.verdict],
-        "sentence": _sentence(replay),
+        "verdict": VERDICTS[Verdict.INCONCLUSIVE if shadow.waits else found.verdict],
+        "sentence": _sentence(replay) + _of_inputs(shadow),
         "requests": found.requests,
     }
-    if shadow.waits:
-        said["verdict"] = VERDICTS[Verdict.INCONCLUSIVE]
-        said["sentence"] += (
-            f" Inputs are compared with the training's, of {ENOUGH * WINDOW} requests at least."
-        )
     if found.overall is not None:
         figures = (found.overall.flips, *found.overall.interval)
         said |= {"flips": figures[0], "interval": list(figures[1:])} if all(map(isfinite, figures)) else {}
     return said | _inputs(shadow)
+
+
+def _of_inputs(shadow: Shadow) -> str:
+    """What has to be said of the inputs beside the verdict, after a blank."""
+    if shadow.waits:
+        return f" Inputs are compared with the training's, of {ENOUGH * WINDOW} requests at least."
+    watch, why = shadow.watch, shadow.unwatched
+    if watch is not None and watch.enough and not watch.requests:
+        why = "no request has a feature of the baseline's"
+    return f" Inputs are not compared with the training's: {why}." if why else ""
 
 
 def _inputs(shadow: Shadow) -> Json:

@@ -323,6 +323,15 @@ async def test_a_baseline_that_cannot_be_read_changes_nothing_but_what_is_said(r
     answer = await shuffled(room, room.question(baseline=lost))
     assert answer["verdict"] == "Pass"
     assert "its sha256 is" in answer["inputs"]["trouble"]
+    assert " Inputs are not compared with the training's: " in answer["sentence"]
+
+
+async def test_a_baseline_of_other_features_is_said_beside_the_verdict(room: Room, tmp_path: Path) -> None:
+    answer = await shuffled(room, room.question(baseline=baseline(tmp_path, np.ones((10, 3)))))
+    assert answer["verdict"] == "Pass"
+    assert answer["sentence"].endswith(
+        "not compared with the training's: no request has a feature of the baseline's."
+    )
 
 
 async def test_a_watch_that_breaks_is_dropped_and_the_models_are_compared(
