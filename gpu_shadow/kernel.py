@@ -79,8 +79,8 @@ def _short(
     canary += tl.multiple_of(row * stride_c, aligned)
     s = tl.maximum(tl.load(stable + index, mask=valid, other=LOWEST).to(tl.float32), LOWEST)
     c = tl.maximum(tl.load(canary + index, mask=valid, other=LOWEST).to(tl.float32), LOWEST)
-    most_s, most_c = tl.max(s, 1), tl.max(c, 1)
-    s1, c1 = tl.max(most_s), tl.max(most_c)
+    most_s, most_c = _ordered(tl.max(s, 1)), _ordered(tl.max(c, 1))
+    s1, c1 = _highest(most_s), _highest(most_c)
     first = tl.min(tl.where(s == s1, index, NONE))
     other = tl.min(tl.where(c == c1, index, NONE))
     both, s2 = _shared(s, c, most_s, most_c, s1, c1, first, index, valid, top)
@@ -89,10 +89,10 @@ def _short(
     log_z, shift = s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
     most, total = tl.max(tl.abs(c - s)), tl.sum(tl.abs(c - s))
     if most + tl.abs(shift) < NEAR:
-        kl, js, tv, entropy = _near(s - log_z, c - s - shift)
+        kl, js, tv, moved = _near(s * LOG2E - log_z * LOG2E, c - (log_z + shift), c - s - shift)
     else:
-        kl, js, tv, entropy = _terms(s - log_z, c - log_z - shift, c - s - shift)
-    kl, js, tv, entropy = tl.sum(kl), tl.sum(js), tl.sum(tv) * 0.5, tl.sum(entropy)
+        kl, js, tv, moved = _terms(s - log_z, c - (log_z + shift), c - s - shift)
+    kl, js, tv, moved = tl.sum(kl), tl.sum(js), tl.sum(tv) * 0.5, tl.sum(moved)
     _keep(
         figures,
         chosen,
@@ -108,16 +108,30 @@ def _short(
         most,
         total / classes,
         (z_s - z_c) / (z_s * z_c),
-        entropy,
+        kl - moved,
     )
 
 
 @triton.jit
+def _ordered(x):
+    """Integers in the order of floats, which take one instruction to compare over a warp; and back again."""
+    bits = x.to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def _highest(most):
+    """The highest score of those that are `_ordered`."""
+    bits = tl.max(most)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _lowest(most, highest, top: tl.constexpr):
-    """The last of the `top` highest, and the second, if these are in different groups."""
+    """The last of the `top` highest, and the second, if these are in different groups (`_ordered` maxima)."""
     last, second = highest, highest
     for turn in tl.static_range(top - 1):
-        last = tl.max(tl.where(most < last, most, LOWEST))
+        last = _highest(tl.where(most < _ordered(last), most, -2147483648))
         if turn == 0:
             second = last
     return last, second
@@ -191,21 +205,21 @@ def _long(
     other = tl.min(tl.where(most_c == c1, at_c, NONE))
     z_s, z_c = tl.sum(sum_s * tl.exp(most_s - s1)), tl.sum(sum_c * tl.exp(most_c - c1))
     log_z, shift = s1 + tl.log(z_s), c1 - s1 + tl.log(z_c / z_s)
-    last_s, s2 = _lowest(most_s, s1, top)
-    last_c, _ = _lowest(most_c, c1, top)
+    last_s, s2 = _lowest(_ordered(most_s), s1, top)
+    last_c, _ = _lowest(_ordered(most_c), c1, top)
     kl, js, tv = (
         tl.zeros((block,), tl.float32),
         tl.zeros((block,), tl.float32),
         tl.zeros((block,), tl.float32),
     )
     most, total = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.float32)
-    entropy, shared = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.int32)
+    moved, shared = tl.zeros((block,), tl.float32), tl.zeros((block,), tl.int32)
     as_high_s, as_high_c = tl.zeros((block,), tl.int32), tl.zeros((block,), tl.int32)
     for start in range(0, classes, block):
         s, c, index = _scores(stable, canary, start, classes, block)
         delta = c - s
-        kl_, js_, tv_, entropy_ = _terms(s - log_z, c - log_z - shift, delta - shift)
-        kl, js, tv, entropy = kl + kl_, js + js_, tv + tv_, entropy + entropy_
+        kl_, js_, tv_, moved_ = _terms(s - log_z, c - (log_z + shift), delta - shift)
+        kl, js, tv, moved = kl + kl_, js + js_, tv + tv_, moved + moved_
         most, total = tl.maximum(most, tl.abs(delta)), total + tl.abs(delta)
         a, b = s >= last_s, c >= last_c
         as_high_s, as_high_c = as_high_s + a.to(tl.int32), as_high_c + b.to(tl.int32)
@@ -228,7 +242,7 @@ def _long(
         tl.max(most),
         tl.sum(total) / classes,
         (z_s - z_c) / (z_s * z_c),
-        tl.sum(entropy),
+        tl.sum(kl) - tl.sum(moved),
     )
 
 
@@ -276,16 +290,21 @@ def _next(scores, last, at, classes: tl.constexpr, block: tl.constexpr):
 
 
 @triton.jit
-def _near(log_p, d):
-    """Each class's part of KL, JS, twice TV and difference of entropy, where |d| < `NEAR`."""
-    p, d2 = tl.exp2(log_p * LOG2E), d * d
-    rest = 1 / 24 + d * (1 / 120 + d * (1 / 720 + d * (1 / 5040 + d * (1 / 40320))))
-    rest = d2 * (0.5 + d * (1 / 6 + d * rest))  # e^d - 1 - d
+def _near(log2_p, log_q, d):
+    """Each class's part of KL, JS, twice TV and of (q - p) log q, where |d| < `NEAR`.
+
+    KL less the last is the difference of entropy: q log q - p log p = (q - p) log q + p d, and both the sum
+    of p d and that of KL's terms q - p - p d come to -KL.
+    """
+    p, d2 = tl.exp2(log2_p), d * d
+    rest = d2 * (
+        0.5 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720 + d * (1 / 5040)))))
+    )  # e^d - 1 - d
     grown = p * (d + rest)  # q - p
     series = d2 * (
         0.125 - d2 * (1 / 64 - d2 * (1 / 576 - d2 * 1.8446e-4))
     )  # y tanh y - log cosh y, y = d / 2
-    return p * rest, (p + grown * 0.5) * series, tl.abs(grown), -(grown * (log_p + d) + p * d)
+    return p * rest, (p + grown * 0.5) * series, tl.abs(grown), grown * log_q
 
 
 @triton.jit
@@ -293,17 +312,18 @@ def _terms(log_p, log_q, d):
     """The same for any d."""
     d = tl.minimum(tl.maximum(d, LOWEST), -LOWEST)
     p, q, size = tl.exp2(log_p * LOG2E), tl.exp2(log_q * LOG2E), tl.abs(d)
-    kl, js, tv, entropy = _near(log_p, d)
+    kl, js, tv, moved = _near(log_p * LOG2E, log_q, d)
     near, e = size < NEAR, tl.exp2(-size * LOG2E)
     over = e * _inverse((1 + e) * (2 + e))
     u = over * (1 + e)
     u2 = u * u
     log_1e = u * (2 + u2 * (2 / 3 + u2 * (2 / 5 + u2 * (2 / 7 + u2 * (2 / 9)))))  # log(1 + e)
     far = (p + q) * 0.5 * (LOG2 - log_1e - tl.minimum(size, 200.0) * over * (2 + e))
-    kl = tl.where(near, kl, q - p - p * d)
+    apart = q - p - p * d
+    kl = tl.where(near, kl, apart)
     js = tl.where(near, js, far)
     tv = tl.where(near, tv, tl.abs(q - p))
-    return kl, js, tv, tl.where(near, entropy, p * log_p - q * log_q)
+    return kl, js, tv, tl.where(near, moved, q * log_q - p * (log_p + d))
 
 
 @triton.jit

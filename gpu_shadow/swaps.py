@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the kernel, times the median distance of two answers
-SAMPLE = 500  # answers whose median distance is taken
+SAMPLE = 200  # answers whose median distance is taken
 TILE = 256  # rows of a symmetric matrix that are multiplied at once; the half below them is not read
 ALIGNED = 64  # columns that tensor cores take at once; with others they are six times slower
 SAME = 1e-6  # statistics (null sd) nearer than this are ties, which count against a difference
@@ -118,7 +118,8 @@ def sample_statistics(
     total = n + m
     answers = torch.cat([stable, canary]).double()
     answers = (answers - answers.mean(0)).float()
-    some = answers[torch.randperm(total, generator=torch.Generator().manual_seed(total))[:SAMPLE]]
+    chance = torch.Generator(answers.device).manual_seed(total)
+    some = answers[torch.randperm(total, generator=chance, device=answers.device)[:SAMPLE]]
     unit = _median(_squared(some, some))
     alpha = 1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)
     beta = 2 / (m * (m - 1)) + 2 / (n * m)
