@@ -16,6 +16,7 @@ from gpu_shadow.finding import Finding, Margins, decide
 from gpu_shadow.tally import (
     COUNTS,
     LARGEST,
+    REST,
     WORST,
     Answers,
     Comparison,
@@ -102,6 +103,8 @@ def _check(
     if len(ids) != len(stable) or (slices is not None and len(slices) != len(stable)):
         labels = "" if slices is None else f" and {len(slices)} slices"
         raise ValueError(f"{len(stable)} answers, but {len(ids)} ids{labels}: each request has one")
+    if slices is not None and REST in slices:
+        raise ValueError("a slice has no name: the empty one is for all beyond those that are told apart")
     if asked.task == "classification" and len(stable) and stable[0].numel() < 2:
         raise ValueError("one score a request cannot name another class: use the task regression")
     if again is not None and _mismatch(stable, again) is not None:

@@ -140,6 +140,11 @@ def test_vectors_of_any_length_have_an_angle() -> None:
     assert compare(stable, None, 2 * stable, names(2), task="embedding").answers.once_same == 2
 
 
+def test_a_slice_has_a_name() -> None:
+    with pytest.raises(ValueError, match="a slice has no name"):
+        compare(scores(1), None, scores(1), names(1), slices=[""])
+
+
 def test_rankings_differ_if_their_top_does_in_items_or_order() -> None:
     stable = torch.tensor([[5.0, 4.0, 3.0, 2.0]] * 4)
     canary = torch.tensor(
