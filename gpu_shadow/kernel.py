@@ -29,7 +29,9 @@ def paired(
 ) -> dict[str, Tensor]:
     """The fields of `fused.Paired`, each (n,), for scores (n, classes) in GPU memory.
 
-    `warps` and `registers` are for measuring what is best; the default is what measured best.
+    `warps` and `registers` are for measuring what is best. The defaults were, on an H100: several warps wait
+    each other, and 128 registers let twice as many rows be on their way as 255. (Where models are far
+    apart that is a third slower: 85 against 126 million rows of 1000 classes a second.)
     """
     stable, canary = (each if each.stride(-1) == 1 else each.contiguous() for each in (stable, canary))
     n, classes = stable.shape
@@ -51,7 +53,7 @@ def paired(
         groups=min(block, GROUPS),
         aligned=gcd(stable.stride(0), canary.stride(0), 16),
         num_warps=warps or best,
-        maxnreg=registers,
+        maxnreg=registers or (128 if best == 1 else None),
     )
     of_figures = dict(zip(NAMES, figures, strict=True))
     return {"first": chosen[0], "other": chosen[1], **of_figures}

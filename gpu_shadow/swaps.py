@@ -118,8 +118,8 @@ def sample_statistics(
     total = n + m
     answers = torch.cat([stable, canary]).double()
     answers = (answers - answers.mean(0)).float()
-    chance = torch.Generator(answers.device).manual_seed(total)
-    some = answers[torch.randperm(total, generator=chance, device=answers.device)[:SAMPLE]]
+    drawn_once = torch.randperm(total, generator=torch.Generator().manual_seed(total))[:SAMPLE]
+    some = answers[drawn_once.to(answers.device)]  # the same on any device
     unit = _median(_squared(some, some))
     alpha = 1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)
     beta = 2 / (m * (m - 1)) + 2 / (n * m)
