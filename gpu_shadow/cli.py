@@ -38,9 +38,10 @@ class Percent(click.ParamType[float]):
 def shadow() -> None:
     """Compare a canary's answers with stable's, without a user who sees them.
 
+    \b
     Example:
-      serin shadow compare stable.safetensors canary.safetensors
-    """
+      serin shadow compare stable.safetensors canary.safetensors --max-flips 0.5%
+    """  # noqa: D301 - click's mark for lines that stay as written
 
 
 @shadow.command(short_help="Two files of answers to the same requests: do more differ than may?")
