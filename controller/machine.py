@@ -155,7 +155,7 @@ def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> N
         return _approved(run, seen, now)
     name, said = shadow.name, shadow.note
     if shadow.verdict is Verdict.NO_DATA:
-        if seen.shadow_silent > policy.no_data_timeout:
+        if since is not None and seen.shadow_silent > policy.no_data_timeout:
             message = f"{name} has no data: {said}"
             return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
     elif since is not None and now - since > policy.step_timeout:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -96,7 +96,7 @@ class _Answer(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     asked: Any
     verdict: str
     sentence: str
-    requests: int = 0
+    requests: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0  # status has 64 bits for it
     flips: float | None = None
     interval: tuple[float, float] | None = None
     inputs: Any = None
@@ -120,10 +120,13 @@ def understood(body: bytes, asked: Json) -> Replayed:
         raise ValueError("the worker answered another question: another run, other models or other margins")
     if answer.verdict not in _VERDICTS:
         raise ValueError(f"the worker's verdict is {answer.verdict[:40]}, which is none")
+    verdict = _VERDICTS[answer.verdict]
+    if answer.requests == 0 and verdict is not Verdict.FAIL:
+        verdict = Verdict.NO_DATA  # a policy may go on with what is undecided, and never with silence
     return Replayed(
-        verdict=_VERDICTS[answer.verdict],
+        verdict=verdict,
         sentence=answer.sentence[:LONGEST],
-        requests=max(answer.requests, 0),
+        requests=answer.requests,
         flips=answer.flips,
         interval=answer.interval,
         inputs=understood_inputs(answer.inputs),
@@ -219,8 +222,8 @@ def mirrored(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:
     return replace(run, mirrored=False), actions
 
 
-def hidden(recording: Recording | None, successor: Json | None) -> bool:
-    """Whether a later run asks for the same mirror: what stands there is its own then."""
-    theirs = None if successor is None else successor["spec"]["plan"].get("shadow")
+def hidden(recording: Recording | None, other: Json | None) -> bool:
+    """Whether the other run asks for the same mirror: what stands there is its own then."""
+    theirs = None if other is None else other["spec"]["plan"].get("shadow")
     mine = None if recording is None else (recording.host, recording.port)
     return theirs is not None and (theirs["host"], theirs["port"]) == mine

@@ -44,7 +44,7 @@ class Worker:
         raise AssertionError
 
     def _answer(self, asked: Json) -> bytes:
-        return json.dumps({"asked": asked, "verdict": self.verdict, "sentence": "so"}).encode()
+        return json.dumps({"asked": asked, "verdict": self.verdict, "sentence": "so", "requests": 9}).encode()
 
 
 @pytest.fixture

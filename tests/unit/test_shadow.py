@@ -143,6 +143,13 @@ def test_the_time_for_it_begins_when_the_pods_could_take_traffic() -> None:
     assert run.shadow_since == NOW + timedelta(minutes=2)
 
 
+def test_silence_while_the_pods_are_not_there_keeps_nobody_waiting() -> None:
+    run = shadowed(a_run(policy={"on_no_data": OnDoubt.ROLL_BACK}))
+    unready = replace(BEFORE, canary=arm("new", 0, wanted=3))
+    after, _ = advance(run, looking(None, run, unready, silent=301), NOW)
+    assert (after.stage, after.hold) == (Stage.WAITING, None)
+
+
 def test_a_person_can_let_the_run_begin_without_it() -> None:
     held = replace(WAITING, hold=Reason.INCONCLUSIVE, told=("Inconclusive",), shadow_since=NOW)
     seen = replace(looking(OPEN, held, BEFORE), commands=Commands(approvals=1))
@@ -254,12 +261,26 @@ def test_an_answer_to_another_question_is_not_used(field: str, value: str) -> No
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"[" * 100_000, b"\xff", answered({}, verdict="Fine"), answered({}, requests="many")],
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b"\xff",
+        answered({}, verdict="Fine"),
+        answered({}, requests="many"),
+        answered({}, requests=10**30),
+    ],
     ids=lambda body: body[:30].decode(errors="replace"),
 )
 def test_nonsense_is_no_answer(body: bytes) -> None:
     with pytest.raises(ValueError, match="worker"):
         shadow.understood(body, {})
+
+
+@pytest.mark.parametrize("verdict", ["Pass", "Inconclusive"])
+def test_without_a_single_request_there_is_no_data(verdict: str) -> None:
+    found = shadow.understood(answered({}, verdict=verdict, requests=0), {})
+    assert found.verdict is Verdict.NO_DATA
 
 
 def test_a_sentence_is_cut_where_it_would_fill_an_event() -> None:
