@@ -28,6 +28,7 @@ TYPES: Mapping[str, str] = {
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
 MOST_DIMENSIONS = 8
 MOST_TENSORS = 64
+LONGEST_NAME = 200  # characters
 
 
 class Unreadable(ValueError):
@@ -76,6 +77,8 @@ def request(body: bytes, *, json_bytes: int | None = None) -> Request:
         raise Unreadable("malformed", f"no request of the protocol: {error}") from None
     if not 0 < len(found.inputs) <= MOST_TENSORS:
         raise Unreadable("malformed", f"{len(found.inputs)} inputs; expected 1 to {MOST_TENSORS}")
+    if any(len(one.name) > LONGEST_NAME for one in found.inputs):
+        raise Unreadable("malformed", f"a tensor's name is longer than {LONGEST_NAME} characters")
     tensors, at = {}, len(body) if json_bytes is None else json_bytes
     for one in found.inputs:
         tensors[one.name], at = _tensor(one, body, at)

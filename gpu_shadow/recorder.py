@@ -24,6 +24,7 @@ from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request
 BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
 MOST = 2**20  # bytes of a request; Envoy does not mirror more than its buffer of 1 MiB
 CAPACITY = 5_000  # requests a stratum: so many certify a margin of 1 % (docs/shadow.md)
+BESIDE = 1024  # bytes that Python takes for a request of one tensor, whatever is in it
 MOST_STRATA = 64  # a run; callers choose paths and shapes, and may choose them in bad faith
 PATIENCE = 5.0  # seconds for a body to arrive
 TURN = 64 * 1024  # bytes that are decoded before the event loop has a turn: about a millisecond
@@ -197,10 +198,9 @@ class Recorder:
         if kind not in strata and len(strata) >= MOST_STRATA:
             self.drop("strata", one.stream)
             return
-        size = sum(each.nbytes for each in found.tensors.values())
-        if one.json_bytes is not None:
-            size = len(one.body)  # the tensors are views of it
-        if self.held + size > self.budget:  # numbers may be longer than they were written
+        # a binary tensor is a view of the body; names and numbers in JSON are as long as they please
+        size = max(len(one.body), sum(each.nbytes for each in found.tensors.values())) + BESIDE
+        if self.held + size > self.budget:
             self.drop("budget", one.stream)
             return
         self.held += size
@@ -220,7 +220,7 @@ class Recorder:
         for stratum in stream.strata.values():
             share = self._sample * min(1.0, len(stratum.kept) / max(stratum.seen, 1))
             found += [_kept(one, share) for _, _, one in stratum.kept]
-            stratum.kept, stratum.seen = [], 0
+        stream.strata.clear()  # what came once must not keep others out for ever
         stream.taken += len(found)
         return sorted(found, key=lambda one: one.order)
 

@@ -70,6 +70,7 @@ def test_binary_tensors_follow_the_json_and_are_not_copied() -> None:
         (b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b', "inputs": []}', "malformed"),
         (said(), "malformed"),
         (said(*[ROW | {"name": str(n)} for n in range(65)]), "malformed"),
+        (said(ROW | {"name": "x" * 201}), "malformed"),
         (said(ROW, ROW), "size"),
         (said(ROW | {"shape": [1, 5]}), "size"),
         (said(ROW | {"shape": [2**40, 2**40]}), "shape"),
