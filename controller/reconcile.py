@@ -230,7 +230,9 @@ class Reconciler:
         if other is None:
             return route
         name = other["metadata"]["name"]
-        return replace(route, refusal=f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}")
+        mine = route.mirrored and not shadow.hidden(plan.recording, other)
+        said = f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}"
+        return replace(route, refusal=said, mirrored=mine)
 
     async def _measure(self, live: Live, seen: Seen) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""
@@ -341,7 +343,8 @@ class Reconciler:
     async def _intended(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
         """Whether the run's object holds what is about to be done, and cannot vanish meanwhile."""
         try:
-            if not live.guarded and any(isinstance(action, SetWeight | Mirror) for action in actions):
+            moves = run.mirrored or any(isinstance(action, SetWeight) for action in actions)
+            if moves and run.stage is not Stage.ENDED and not live.guarded:
                 await self.means.store.guard(run)
                 live.guarded = True
         except (ApiError, OSError) as error:

@@ -58,7 +58,7 @@ class Shadowing:
         """What was seen of the VirtualService, as far as this run's own mirror goes."""
         if _name(run) in self.moving:
             return replace(seen, mirrored=True)
-        theirs = seen.mirrored and hidden(run.plan.recording, successor)
+        theirs = run.stage is Stage.ENDED and hidden(run.plan.recording, successor)
         return replace(seen, mirrored=False) if theirs else seen
 
     def move(self, run: Run, *, on: bool) -> None:

@@ -190,6 +190,10 @@ class Stage:
         return bool(self.run["metadata"].get("finalizers"))
 
     @property
+    def service(self) -> Json:
+        return self.world.get("virtualservices", NAMESPACE, STABLE)
+
+    @property
     def weight(self) -> int:
         """The canary's, at the VirtualService."""
         (route,) = self.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
@@ -614,3 +618,45 @@ async def test_a_run_that_cannot_be_read_keeps_no_mirror(stage: Stage) -> None:
     stage.lead(2)
     await stage.turns(3)
     assert (stage.weight, mirrors(stage)) == (0, 0)
+
+
+async def beside(stage: Stage) -> tuple[str, str]:
+    """A second run with the same recorder, which was asked for after the stage's."""
+    first = stage.run
+    made = resource.run_object(
+        first["spec"]["plan"],
+        name="shadowed-2",
+        namespace=NAMESPACE,
+        workload=CANARY,
+        owner_uid=first["metadata"]["ownerReferences"][0]["uid"],
+    )
+    stage.world.create(made)
+    await asyncio.sleep(1)
+    return NAMESPACE, "shadowed-2"
+
+
+async def test_a_run_that_has_to_wait_leaves_the_mirror_of_the_first_alone(stage: Stage) -> None:
+    await shadowed(stage)
+    await stage.turns(3)
+    second, before = await beside(stage), stage.service
+    for _ in range(3):
+        await stage.turns(1)
+        await stage.reconciler.turn(second)
+        await asyncio.sleep(1)
+    assert (mirrors(stage), stage.service) == (1, before)
+
+
+async def test_a_run_that_takes_over_a_mirror_cannot_vanish_before_it_is_gone(stage: Stage) -> None:
+    await shadowed(stage)
+    await stage.turns(3)
+    second = await beside(stage)
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "not this one"}}})
+    await asyncio.sleep(1)
+    stage.net.fails = [("GET", "virtualservices/model")]
+    await stage.turns(2, every=30)  # it gives up, and leaves it to the second run
+    stage.net.fails, stage.key = [], second
+    assert (stage.weight, mirrors(stage), stage.guarded) == (0, 1, False)
+    stage.world.patch("canaryruns", *second, {"spec": {"paused": True}})  # traffic would guard it as well
+    await asyncio.sleep(1)
+    await stage.turns(1)
+    assert (stage.weight, mirrors(stage), stage.guarded) == (0, 1, True)
