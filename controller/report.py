@@ -328,7 +328,7 @@ def _next(run: Json) -> Iterator[str]:
             waits = f" and {replayed[0]} has passed" if replayed else ""
             yield (
                 f"The first step begins when the canary's pods are ready{waits};"
-                f" it is given up after {policy.get('progressDeadline', 'the deadline')}."
+                f" if they are not, it is given up after {policy.get('progressDeadline', 'the deadline')}."
             )
         case _:
             yield _onwards(run)

@@ -42,12 +42,13 @@ class Rounds:
         waiting, self._waiting = [each for each in self._waiting if not each[1].done()], []
         try:
             after = iter(updated([one for asked, _ in waiting for one in asked]))
+            parts = [[next(after) for _ in asked] for asked, _ in waiting]
         except Exception:  # noqa: BLE001 - whosever it is, the others' is scored
             for asked, future in waiting:
                 _alone(asked, future)
             return
-        for asked, future in waiting:
-            future.set_result([next(after) for _ in asked])
+        for (_, future), part in zip(waiting, parts, strict=True):
+            future.set_result(part)
 
 
 def _alone(asked: Sequence[Asked], future: asyncio.Future[list[Evidence]]) -> None:
