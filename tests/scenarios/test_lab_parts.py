@@ -59,6 +59,7 @@ class Street:
             "epoch": self.epoch,
             "version": life.arm,
             "workload": "model",
+            "model": "digits",
             "latency": quantiles(Lognormal(0.02, 0.06).cdf, low=1e-6, high=1e4),
             "predictions": quantiles(Beta(2, 5).cdf, low=1e-9, high=1),
             "errorRate": 0.0,
