@@ -6,7 +6,7 @@ On a GPU as well, where there is one: `--gpu` measures that alone, `--cpu` the r
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,16 @@ class Row:
         wanted = wanted if self.at_most is None else f" (at most {self.at_most:g})"
         said = "" if not wanted else "ok " if self.ok else "NOT"
         return f"{said:4}{self.name}: {self.value:.4g} {self.unit}{wanted}"
+
+
+def seconds(work: Callable[[], object], *, times: int = 5) -> float:
+    """CPU seconds, the least of some runs: what others do on this machine is not ours."""
+    taken = []
+    for _ in range(times):
+        begun = time.process_time()
+        work()
+        taken.append(time.process_time() - begun)
+    return min(taken)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
 """What is promised of the comparison, measured on a CPU, one thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import log
-from time import process_time
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from analysis.judge import Verdict
 from gpu_shadow import swaps
-from gpu_shadow.bench import Row
+from gpu_shadow.bench import Row, seconds
 from gpu_shadow.compare import Margins, compare, decide
 from gpu_shadow.excess import log_e
 from gpu_shadow.finding import OF_ALL
@@ -31,31 +30,21 @@ def rows(seed: int) -> Iterator[Row]:
     yield from _same_artifact(seed)
 
 
-def _seconds(work: Callable[[], object], *, times: int = 5) -> float:
-    """CPU seconds, the least of some runs: what others do on this machine is not ours."""
-    taken = []
-    for _ in range(times):
-        begun = process_time()
-        work()
-        taken.append(process_time() - begun)
-    return min(taken)
-
-
 def _permutations(seed: int) -> Iterator[Row]:
     """Of 2000 answers a side, d = 64, 500 permutations; the loop is measured on ten of them."""
     n, permutations = 2000, 500
     answers = torch.randn(2 * n, 64, generator=torch.Generator().manual_seed(seed))
     k = torch.exp(-torch.cdist(answers, answers).square() / 128).fill_diagonal_(0)
     z = swaps.drawn(n, n, permutations, seed, CPU)
-    drawing = _seconds(lambda: swaps.drawn.__wrapped__(n, n, permutations, seed, CPU))
-    product = _seconds(lambda: swaps.quadratic(k, z))
-    looped = _seconds(lambda: _looped(k, 10), times=3) * permutations / 10
+    drawing = seconds(lambda: swaps.drawn.__wrapped__(n, n, permutations, seed, CPU))
+    product = seconds(lambda: swaps.quadratic(k, z))
+    looped = seconds(lambda: _looped(k, 10), times=3) * permutations / 10
     of = f"n = {n}, {permutations} permutations"
     yield Row(f"{of}, against a loop", looped / (drawing + product), at_least=150, unit="x")
     done = sum(2 * min(swaps.TILE, 2 * n - at) * (2 * n - at) for at in range(0, 2 * n, swaps.TILE))
     peak = max(
-        2 * (2 * n) ** 2 * z.shape[1] / _seconds(lambda: k @ z),
-        2 * n**3 / _seconds(lambda: k[:n, :n] @ k[:n, n:]),
+        2 * (2 * n) ** 2 * z.shape[1] / seconds(lambda: k @ z),
+        2 * n**3 / seconds(lambda: k[:n, :n] @ k[:n, n:]),
     )
     share = 100 * done * z.shape[1] / product / peak
     yield Row(f"{of}, {peak / 1e9:.0f} GFLOP/s", share, at_least=70, unit="% of the GEMM peak")

@@ -1,13 +1,12 @@
 """What is promised of drift, measured: fifty features of 20 000 rows, against a loop."""
 
-from collections.abc import Callable, Iterator
-from time import process_time
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from gpu_shadow.bench import Row
+from gpu_shadow.bench import Row, seconds
 from gpu_shadow.inputs import figures
 from gpu_shadow.sketch import BINS, Array, captured, tallied
 
@@ -21,8 +20,8 @@ def rows(seed: int) -> Iterator[Row]:
     trained, now = (rng.normal(size=(ROWS, FEATURES)) for _ in range(2))
     known = captured(_columns(trained))
     columns = _columns(now)
-    ours = _seconds(lambda: figures(known, tallied(known.features, columns)))
-    looped = _seconds(lambda: [_of_one(trained[:, i], now[:, i]) for i in range(FEATURES)], times=1)
+    ours = seconds(lambda: figures(known, tallied(known.features, columns)))
+    looped = seconds(lambda: [_of_one(trained[:, i], now[:, i]) for i in range(FEATURES)], times=1)
     of = f"drift of {FEATURES} features x {ROWS} rows"
     yield Row(of, 1_000 * ours, at_most=100, unit="ms of CPU")
     yield Row(f"{of}, against scipy a feature at a time", looped / ours, at_least=10, unit="x")
@@ -52,13 +51,3 @@ def _bias(rng: np.random.Generator) -> float:
     known = captured(_columns(rng.normal(size=(ROWS, FEATURES))))
     windows = (tallied(known.features, _columns(rng.normal(size=(500, FEATURES)))) for _ in range(RUNS))
     return float(np.mean([figures(known, each).psi for each in windows]))
-
-
-def _seconds(work: Callable[[], object], *, times: int = 5) -> float:
-    """CPU seconds, the least of some runs: what others do on this machine is not ours."""
-    taken = []
-    for _ in range(times):
-        begun = process_time()
-        work()
-        taken.append(process_time() - begun)
-    return min(taken)

@@ -112,16 +112,20 @@ class Theatre:
     async def play(cls, story: Story, *, report: Report = silent) -> "Theatre":
         """The theatre after the story was played in it, for those who look further than the result."""
         theatre = cls(story, report=report)
-        try:
-            await theatre._set_up()
-            await theatre._perform()
-        finally:
-            await theatre.controllers.stop()
-            if theatre.shadow is not None:
-                await theatre.shadow.stop()
-            await theatre.pods.stop()
-            await theatre.world.close()
+        await theatre.through()
         return theatre
+
+    async def through(self) -> None:
+        """The story is played to its end, and all that was started for it is over."""
+        try:
+            await self._set_up()
+            await self._perform()
+        finally:
+            await self.controllers.stop()
+            if self.shadow is not None:
+                await self.shadow.stop()
+            await self.pods.stop()
+            await self.world.close()
 
     @property
     def now(self) -> float:

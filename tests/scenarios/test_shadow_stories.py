@@ -75,15 +75,7 @@ def played(what: Story) -> Watched:
         theatre.world.on_change(
             lambda _type, kind, obj: seen.services.append(obj) if kind == "virtualservices" else None
         )
-        try:
-            await theatre._set_up()
-            await theatre._perform()
-        finally:
-            await theatre.controllers.stop()
-            if theatre.shadow is not None:
-                await theatre.shadow.stop()
-            await theatre.pods.stop()
-            await theatre.world.close()
+        await theatre.through()
         return seen
 
     return run_virtual(perform())
