@@ -1,12 +1,14 @@
-"""The Open Inference Protocol v2, read: the input tensors of one request, as JSON or with binary tensors.
+"""The input tensors of one request: the Open Inference Protocol v2, as JSON or with binary tensors, and v1.
 
 Pure, and made for bytes that anybody may have sent: every size is checked before anything is allocated
 by it, nothing is decompressed, and whatever is wrong is one exception with one word for the counters.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -28,6 +30,7 @@ TYPES: Mapping[str, str] = {
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
 MOST_DIMENSIONS = 8
 MOST_TENSORS = 64
+MOST_FEATURES = 1_024  # that an instance of v1 may name, each a tensor
 LONGEST_NAME = 200  # characters
 
 
@@ -48,7 +51,8 @@ class _Input(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
-    inputs: list[_Input]
+    inputs: list[_Input] = []
+    instances: msgspec.Raw = msgspec.Raw(b"")  # of v1
     id: str = ""
 
 
@@ -61,30 +65,117 @@ class Request:
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
+_Value = bool | float | None
+_NAMED = msgspec.json.Decoder(list[dict[str, _Value | list[_Value]]])
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)$")  # msgspec says where, counted from one
+_BRACKETS = re.compile(rb"[\s\[]*")
+_BLANK = b" \t\r\n"
 
 
 def request(body: bytes, *, json_bytes: int | None = None) -> Request:
     """The request that `body` holds; raises `Unreadable`.
 
-    `json_bytes` is what the header `Inference-Header-Content-Length` says, None without one. Binary
-    tensors are views of `body`: nothing is copied.
+    `json_bytes` is what the header `Inference-Header-Content-Length` says, None without one: whoever passes
+    requests on may lose it (KServe's logger does), and then binary tensors are what stands behind the JSON.
+    They are views of `body`: nothing is copied.
+
+    V1's `instances` are one tensor of this name, or one for each feature if they are objects; all of FP64,
+    since v1 has no types, and null, a missing feature, is NaN.
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise Unreadable("size", f"{LENGTH} is {json_bytes}; expected 1 to {len(body)}, the body's length")
     try:
-        found = _REQUEST.decode(body if json_bytes is None else body[:json_bytes])
+        found, end = _read(body, json_bytes)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Unreadable("malformed", f"no request of the protocol: {error}") from None
-    if not 0 < len(found.inputs) <= MOST_TENSORS:
-        raise Unreadable("malformed", f"{len(found.inputs)} inputs; expected 1 to {MOST_TENSORS}")
-    if any(len(one.name) > LONGEST_NAME for one in found.inputs):
-        raise Unreadable("malformed", f"a tensor's name is longer than {LONGEST_NAME} characters")
-    tensors, at = {}, len(body) if json_bytes is None else json_bytes
-    for one in found.inputs:
-        tensors[one.name], at = _tensor(one, body, at)
-    if at != len(body) or len(tensors) != len(found.inputs):
-        raise Unreadable("size", f"{len(body) - at} bytes are left over, or a name stands twice")
+    if bytes(found.instances) and not found.inputs:
+        tensors, at = _instances(bytes(found.instances)), end
+    else:
+        tensors, at = _tensors(found.inputs, body, end)
+    if at != len(body):
+        raise Unreadable("size", f"{len(body) - at} bytes are left over")
     return Request(found.id, tensors)
+
+
+def requests(lines: Iterable[bytes]) -> Iterator[Request]:
+    """The requests of a JSONL file, a body of v2 or v1 a line; raises `Unreadable`, which names the line.
+
+    One without an id is called by its line.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found = request(line)
+            except Unreadable as trouble:
+                raise Unreadable(trouble.reason, f"line {number}: {trouble}") from None
+            yield Request(found.id or f"line {number}", found.tensors)
+
+
+def _read(body: bytes, json_bytes: int | None) -> tuple[_Request, int]:
+    """The JSON, and where it ends."""
+    if json_bytes is not None:
+        return _REQUEST.decode(body[:json_bytes]), json_bytes
+    try:
+        found = _REQUEST.decode(body)
+        binary = any("binary_data_size" in one.parameters for one in found.inputs)
+        # a tensor's bytes may all be blanks to JSON
+        return found, len(body.rstrip(_BLANK)) if binary else len(body)
+    except msgspec.DecodeError as error:
+        behind = _TRAILING.search(str(error))
+        if behind is None:
+            raise
+        head = body[: int(behind[1]) - 1].rstrip(_BLANK)
+        return _REQUEST.decode(head), len(head)
+
+
+def _tensors(inputs: list[_Input], body: bytes, at: int) -> tuple[dict[str, Tensor], int]:
+    """The tensors of v2, and where the last binary one ends."""
+    if not 0 < len(inputs) <= MOST_TENSORS:
+        raise Unreadable("malformed", f"{len(inputs)} inputs; expected 1 to {MOST_TENSORS}")
+    _named([one.name for one in inputs])
+    tensors = {}
+    for one in inputs:
+        tensors[one.name], at = _tensor(one, body, at)
+    if len(tensors) != len(inputs):
+        raise Unreadable("size", "a tensor's name stands twice")
+    return tensors, at
+
+
+def _named(names: Iterable[str]) -> None:
+    if any(len(name) > LONGEST_NAME for name in names):
+        raise Unreadable("malformed", f"a tensor's name is longer than {LONGEST_NAME} characters")
+
+
+def _instances(text: bytes) -> dict[str, Tensor]:
+    """The tensors of v1, the instances along the first axis."""
+    brackets = _BRACKETS.match(text)
+    opened = brackets[0] if brackets else b""
+    depth = opened.count(b"[")
+    try:
+        if depth == 1 and text[len(opened) : len(opened) + 1] == b"{":
+            return _features(_NAMED.decode(text))
+        if not 0 < depth <= MOST_DIMENSIONS:
+            raise Unreadable("shape", f"instances have {depth} dimensions; expected 1 to {MOST_DIMENSIONS}")
+        found = np.array(_nested(float, depth).decode(text), dtype="<f8")
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable("malformed", f"instances: {error}") from None
+    if not found.size:
+        raise Unreadable("shape", "instances hold no number")
+    return {"instances": found}
+
+
+def _features(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """One tensor for each feature that the instances name; raises `ValueError` where they do not agree."""
+    names = rows[0].keys()
+    if not 0 < len(names) <= MOST_FEATURES or any(row.keys() != names for row in rows):
+        raise Unreadable("malformed", f"instances name other features, none, or more than {MOST_FEATURES}")
+    _named(names)
+    found = {name: np.array([row[name] for row in rows], dtype="<f8") for name in names}
+    if not all(one.size for one in found.values()):
+        raise Unreadable("shape", "a feature holds no number")
+    return found
 
 
 def _tensor(given: _Input, body: bytes, at: int) -> tuple[Tensor, int]:
@@ -126,13 +217,19 @@ def _from_json(given: _Input, kind: np.dtype[Any], count: int) -> Tensor:
     return flat.reshape(given.shape)
 
 
-def _numbers(given: _Input, scalar: Any) -> Any:
+def _numbers(given: _Input, scalar: type) -> Any:
+    brackets = _BRACKETS.match(given.data)
+    depth = brackets[0].count(b"[") if brackets else 0
+    try:
+        return _nested(scalar, len(given.shape) if depth > 1 else 1).decode(given.data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unreadable("malformed", f"{given.name}: data: {error}") from None
+
+
+@cache
+def _nested(scalar: type, depth: int) -> msgspec.json.Decoder[Any]:
+    """For lists of lists, so deep, of such numbers."""
     nested: Any = scalar
-    for _ in given.shape:
+    for _ in range(depth):
         nested = list[nested]
-    for wanted in (list[scalar], nested):
-        try:
-            return msgspec.json.decode(given.data, type=wanted)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            trouble = error
-    raise Unreadable("malformed", f"{given.name}: data: {trouble}")
+    return msgspec.json.Decoder(nested)

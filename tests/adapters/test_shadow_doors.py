@@ -120,7 +120,7 @@ async def test_a_canary_that_takes_other_rows_fails_and_says_so(room: Room, tmp_
 async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:
     question = room.question()
     assert (await room.ask(question))[1]["sentence"] == "no request has been mirrored yet"
-    await room.send(b'{"instances": [[1, 2]]}')
+    await room.send(b'{"text": "no tensor"}')
     await room.counted("malformed")
     wide = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     await room.send(json.dumps({"inputs": [wide]}).encode())

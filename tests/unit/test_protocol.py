@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_shadow.protocol import TYPES, Unreadable, request
+from gpu_shadow.protocol import TYPES, Unreadable, request, requests
 
 ROW = {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4]}
 
@@ -87,11 +87,86 @@ def test_binary_tensors_follow_the_json_and_are_not_copied() -> None:
         (b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP32", "data": [NaN]}]}', "malformed"),
         (said(ROW | {"parameters": {"binary_data_size": 16}}), "size"),
         (said(ROW | {"parameters": {"binary_data_size": "16"}}), "size"),
+        (said(ROW | {"parameters": {"binary_data_size": -16}}), "size"),
+        (said(ROW | {"parameters": {"binary_data_size": 16}}) + b"\n" + b"x" * 16, "size"),
+        (said(ROW) + b"more", "size"),
+        (said(ROW) + said(ROW), "size"),
+        (b'{"instances": []}', "shape"),
+        (b'{"instances": 7}', "shape"),
+        (b'{"instances": [[], []]}', "shape"),
+        (b'{"instances": ' + b"[" * 9 + b"1" + b"]" * 9 + b"}", "shape"),
+        (b'{"instances": ' + b"[" * 200_000, "malformed"),
+        (b'{"instances": [[1, 2], [3]]}', "malformed"),
+        (b'{"instances": [1, [2]]}', "malformed"),
+        (b'{"instances": [1, "2"]}', "malformed"),
+        (b'{"instances": [1, null]}', "malformed"),
+        (b'{"instances": [[1]]} [[2]]', "size"),
+        (b'{"instances": [{}]}', "malformed"),
+        (b'{"instances": [{"a": "text"}]}', "malformed"),
+        (b'{"instances": [{"a": 1}, {"b": 1}]}', "malformed"),
+        (b'{"instances": [{"a": [1]}, {"a": [1, 2]}]}', "malformed"),
+        (b'{"instances": [{"a": []}]}', "shape"),
+        (said(instances=[{str(n): n for n in range(1025)}]), "malformed"),
+        (said(instances=[{"x" * 201: 1}]), "malformed"),
     ],
     ids=lambda value: value[:60].decode(errors="replace") if isinstance(value, bytes) else value,
 )
 def test_what_is_no_request_is_one_word_for_the_counters(body: bytes, reason: str) -> None:
     assert refused(body) == reason
+
+
+BLANKS = np.frombuffer(b" \n\t\r", "<f4")  # bytes of a tensor that JSON would pass over
+
+
+@pytest.mark.parametrize(
+    "row", [np.arange(1, 5, dtype="<f4"), np.repeat(BLANKS, 4), np.array([BLANKS[0], 1, 2, 3], "<f4")]
+)
+def test_binary_tensors_are_found_behind_the_json_if_their_header_is_lost(
+    row: np.ndarray[Any, Any],
+) -> None:
+    head = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    body, _ = binary({"inputs": [head]}, row.tobytes())
+    assert request(body).tensors["x"].tobytes() == row.tobytes()
+    assert refused(body[:-1]) == refused(body + b"}") == "size"
+    twice, _ = binary({"inputs": [head, head | {"name": "y"}]}, row.tobytes(), b"}" * 16)
+    assert request(twice).tensors["y"].tobytes() == b"}" * 16
+
+
+def test_the_end_of_the_json_is_found_in_one_pass_whatever_follows() -> None:
+    head = {"name": "x", "shape": [250_000], "datatype": "FP32", "parameters": {"binary_data_size": 10**6}}
+    for filling in (b"{", b'"', b'\\"', b"[", b" "):
+        body, _ = binary({"inputs": [head]}, (filling * 10**6)[: 10**6])
+        assert len(request(body).tensors["x"]) == 250_000
+
+
+@pytest.mark.parametrize(
+    ("instances", "tensors"),
+    [
+        ([[1, 2.5], [3, 4]], {"instances": [[1, 2.5], [3, 4]]}),
+        ([1, 2], {"instances": [1, 2]}),
+        ([[[1]], [[2]]], {"instances": [[[1]], [[2]]]}),
+        ([{"age": 30, "paid": True}, {"age": 31.5, "paid": False}], {"age": [30, 31.5], "paid": [1, 0]}),
+        ([{"row": [1, 2]}, {"row": [3, 4]}], {"row": [[1, 2], [3, 4]]}),
+    ],
+)
+def test_instances_of_v1_are_tensors_by_name(instances: Any, tensors: Any) -> None:
+    found = request(json.dumps({"instances": instances, "signature_name": "x"}, indent=1).encode()).tensors
+    assert {name: one.tolist() for name, one in found.items()} == tensors
+    assert {one.dtype for one in found.values()} == {np.dtype("<f8")}
+
+
+def test_a_feature_that_is_null_is_missing() -> None:
+    found = request(b'{"instances": [{"age": null}, {"age": 4}]}').tensors["age"]
+    assert np.isnan(found[0])
+    assert found[1] == 4
+
+
+def test_a_file_of_requests_is_read_line_by_line() -> None:
+    lines = [said(ROW, id="42") + b"\n", b"\n", b'{"instances": [[1, 2]]}\n', said(ROW)]
+    assert [one.id for one in requests(lines)] == ["42", "line 3", "line 4"]
+    with pytest.raises(Unreadable, match=r"line 2: no request of the protocol") as trouble:
+        list(requests([said(ROW), b"{"]))
+    assert trouble.value.reason == "malformed"
 
 
 @pytest.mark.parametrize("length", [0, -1, 10_000])
@@ -106,7 +181,10 @@ def test_a_header_that_lies_about_the_length_is_refused(length: int) -> None:
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(
-                st.sampled_from(["inputs", "name", "shape", "datatype", "data", "parameters", "id"]), inner
+                st.sampled_from(
+                    ["inputs", "instances", "name", "shape", "datatype", "data", "parameters", "id"]
+                ),
+                inner,
             )
         ),
         max_leaves=20,
