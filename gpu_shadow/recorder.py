@@ -13,7 +13,8 @@ kinds of requests are not crowded out by common ones. The probability of having 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from heapq import heappush, heappushpop
 
@@ -31,6 +32,7 @@ TURN = 64 * 1024  # bytes that are decoded before the event loop has a turn: abo
 ID = "x-request-id"  # Istio gives each request one
 LONGEST_ID = 200
 WHOLE = 2**64  # of hashes
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,9 @@ class Recorded:
     size: int  # bytes that it holds of the budget
     order: int  # of arrival
     inclusion: float = 1.0
+    path: str = ""
+    at: datetime = EPOCH  # when it arrived
+    slice: str = ""  # what it is reported under, beside all
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class _Waiting:
     body: bytes
     json_bytes: int | None
     order: int
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -153,7 +159,16 @@ class Recorder:
         self.held += len(body)
         json_bytes = _length(headers)
         self._waiting.append(
-            _Waiting(stream, path, given or f"{hashed:016x}", hashed, body, json_bytes, self._order)
+            _Waiting(
+                stream,
+                path,
+                given or f"{hashed:016x}",
+                hashed,
+                body,
+                json_bytes,
+                self._order,
+                datetime.now(UTC),
+            )
         )
         self.sink()
 
@@ -205,7 +220,9 @@ class Recorder:
             return
         self.held += size
         self.kept += 1
-        kept = Recorded(id=one.id, tensors=found.tensors, size=size, order=one.order)
+        kept = Recorded(
+            id=one.id, tensors=found.tensors, size=size, order=one.order, path=one.path, at=one.at
+        )
         fallen = strata.setdefault(kind, Stratum()).put(one.hash, kept)
         if fallen is not None:
             self.release(fallen)
@@ -219,7 +236,7 @@ class Recorder:
         found = []
         for stratum in stream.strata.values():
             share = self._sample * min(1.0, len(stratum.kept) / max(stratum.seen, 1))
-            found += [_kept(one, share) for _, _, one in stratum.kept]
+            found += [replace(one, inclusion=share) for _, _, one in stratum.kept]
         stream.strata.clear()  # what came once must not keep others out for ever
         stream.taken += len(found)
         return sorted(found, key=lambda one: one.order)
@@ -256,10 +273,6 @@ def _length(headers: Mapping[str, str]) -> int | None:
     """What the header says; something that is no number is no length either."""
     said = headers.get(LENGTH)
     return None if said is None else int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
-
-
-def _kept(one: Recorded, share: float) -> Recorded:
-    return Recorded(id=one.id, tensors=one.tensors, size=one.size, order=one.order, inclusion=share)
 
 
 def _entries(stream: Stream) -> Iterator[tuple[int, int, Recorded]]:
