@@ -6,17 +6,17 @@ is exact), so that a replay may be stopped anywhere and gone on with, and it sto
 the evidence decides.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from analysis.judge import Verdict
-from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge
-from gpu_shadow.models import Model
+from gpu_shadow.batches import Cut, answers
+from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge, merged
+from gpu_shadow.model import Answers, Model, Row
 from gpu_shadow.recorder import Recorded
 
 Json = Any
@@ -24,10 +24,6 @@ BATCH = 512  # rows at once: on a CPU nothing is gained beyond, on a GPU memory 
 AGAIN = 0.375  # of it in the second pass: 192 rows, so that no kernel sees the same shape twice
 LOOK = 2_048  # rows between looks at the evidence
 WARM_UP = 3  # batches of each model whose answers are thrown away: kernels are chosen and caches fill
-
-
-class TooLarge(RuntimeError):
-    """A single row does not fit into the device's memory."""
 
 
 @dataclass(slots=True)
@@ -41,7 +37,9 @@ class Replay:
     comparison: Comparison | None = None  # of all that came so far
     position: int = 0  # the order of arrival of the last request that was compared
     rows: int = 0
-    unfit: int = 0  # requests that are none of the stable model's
+    unfit: Counter[str] = field(
+        default_factory=Counter
+    )  # requests that are none of the stable model's, by reason
     finding: Finding | None = None
     _warm: bool = field(default=False)
 
@@ -63,67 +61,64 @@ class Replay:
         return self.finding
 
     def _look(self, some: Sequence[Recorded]) -> None:
-        fitting = [
-            (one.id, row) for one in some if (row := row_of(one.tensors, self.stable.features)) is not None
-        ]
-        self.unfit += len(some) - len(fitting)
-        if fitting:
-            new = self._compared(np.stack([row for _, row in fitting]), [name for name, _ in fitting])
+        ids, rows, others = [], [], []
+        for one in some:
+            row = self.stable.fit(one.tensors)
+            if isinstance(row, str):
+                self.unfit[row] += 1
+                continue
+            ids.append(one.id)
+            rows.append(row)
+            others.append(self.canary.fit(one.tensors))
+        if rows:
+            new = self._compared(ids, rows, others)
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
-            self.rows += len(fitting)
+            self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
         self.position = max(self.position, some[-1].order)
 
-    def _compared(self, rows: np.ndarray[Any, np.dtype[np.float32]], ids: Sequence[str]) -> Comparison:
-        """The three passes over the rows [n, features]."""
-        given, task = torch.from_numpy(rows), self.margins.task
-        if self.canary.features != self.stable.features:
-            return failed(ids, task=task, twice=True)
-        if not self._warm:
-            for model in (self.stable, self.canary) * WARM_UP:
-                self._answers(model, given[: self.batch], self.batch)
-            self._warm = True
-        stable = self._answers(self.stable, given, self.batch)
-        smaller = max(1, min(round(self.batch * AGAIN), len(given) // 2))
-        again = self._answers(self.stable, given.flip(0), smaller).flip(0)
-        return compare(stable, again, self._answers(self.canary, given, self.batch), ids, task=task)
+    def _compared(self, ids: Sequence[str], rows: Sequence[Row], others: Sequence[Row | str]) -> Comparison:
+        """The three passes: over stable's rows twice, and over the canary's where the request has one."""
+        task, cut = self.margins.task, Cut(self.batch)
+        stable, again = self._stable_twice(rows, cut)
+        asked = [place for place, other in enumerate(others) if not isinstance(other, str)]
+        canary = self._passed(self.canary, [other for other in others if not isinstance(other, str)], cut)
+        self.canary.rest()
+        self._warm, self.batch = True, cut.rows
+        if not stable.values.shape[-1]:
+            return Comparison(task=task, unusable=len(ids))
+        answered = [at for at in range(len(asked)) if at not in canary.failed]
+        places = [asked[at] for at in answered]
+        parts = [_unanswered(ids, stable, without=places, task=task)] if len(places) < len(ids) else []
+        if places:
+            both = compare(
+                stable.values[places],
+                again.values[places],
+                canary.values[answered].to(stable.values.device),
+                [ids[place] for place in places],
+                task=task,
+            )
+            parts.append(both)
+        return merged(task, parts)
 
-    def _answers(self, model: Model, rows: Tensor, batch: int) -> Tensor:
-        """The model's outputs for the rows [n, outputs], on its device; batches are halved until they fit."""
-        done: list[Tensor] = []
-        at = 0
-        while at < len(rows):
-            try:
-                done.append(answered(model, rows[at : at + batch]))
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if batch == 1:
-                    raise TooLarge(f"{model.reference}: one row does not fit into memory") from error
-                batch = max(1, batch // 2)
-                self.batch = min(self.batch, batch)
-                continue
-            at += batch
-        return torch.cat(done)
+    def _stable_twice(self, rows: Sequence[Row], cut: Cut) -> tuple[Answers, Answers]:
+        first = self._passed(self.stable, rows, cut)
+        smaller = Cut(max(1, min(round(cut.rows * AGAIN), len(rows) // 2)))
+        again = answers(self.stable, rows, smaller, backwards=True)
+        self.stable.rest()
+        return first, again
 
-
-def answered(model: Model, rows: Tensor) -> Tensor:
-    """One batch through the model."""
-    with torch.inference_mode():
-        return model.answer(rows.to(model.device))
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says that the device, or the machine, has no memory left for a batch of this size."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    def _passed(self, model: Model, rows: Sequence[Row], cut: Cut) -> Answers:
+        if not rows:
+            return Answers(torch.empty(0, 0))
+        for _ in range(0 if self._warm else WARM_UP):
+            answers(model, rows[: cut.rows], cut)
+        return answers(model, rows, cut)
 
 
-def row_of(
-    tensors: Mapping[str, np.ndarray[Any, Any]], features: int
-) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """The request's first row [features]; None unless exactly one of its tensors holds such rows.
-
-    The first alone: rows of one request are not independent of each other, and requests are counted.
-    """
-    fitting = [one for one in tensors.values() if one.size == len(one) * features]
-    return fitting[0].reshape(-1, features)[0].astype(np.float32) if len(fitting) == 1 else None
+def _unanswered(ids: Sequence[str], stable: Answers, *, without: Sequence[int], task: str) -> Comparison:
+    """Of all requests but these, to which the canary has no answer; unless stable has none either."""
+    rest = set(range(len(ids))).difference(without)
+    fine = torch.isfinite(stable.values).any(-1).tolist()
+    named = [ids[place] for place in sorted(rest) if fine[place]]
+    return replace(failed(named, task=task, twice=True), unusable=len(rest) - len(named))

@@ -172,7 +172,7 @@ class Worker:
     async def _decide(self, name: str, shadow: Shadow) -> None:
         asked = shadow.question
         stable, canary = [await self._compute(self._load, each) for each in (asked.stable, asked.canary)]
-        shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable))
+        shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
         await self._compute(self._open, shadow)
         while not shadow.settled:
             await asyncio.sleep(EVERY)
@@ -222,11 +222,15 @@ def _model(reference: str) -> str:
     return Path(reference.partition("@")[0]).stem
 
 
-def margins_of(allowed: Allowed, stable: Model) -> Margins:
-    """What may differ between two models that answer as this one does: one number, or a score a class."""
-    task = "regression" if stable.outputs == 1 else "classification"
+def margins_of(allowed: Allowed, stable: Model, canary: Model) -> Margins:
+    """What may differ between two models of one task; raises `Refused`."""
+    if stable.task != canary.task:
+        raise Refused(
+            f"stable's task is {stable.task}, the canary's {canary.task}: answers of two kinds cannot be"
+            " compared; correct the metadata's task of either"
+        )
     try:
-        return Margins(max_flips=allowed.max_flips, alpha=allowed.alpha, beta=allowed.beta, task=task)
+        return Margins(max_flips=allowed.max_flips, alpha=allowed.alpha, beta=allowed.beta, task=stable.task)
     except ValueError as error:
         raise Refused(f"margins: {error}") from None
 
@@ -274,7 +278,7 @@ def _so_far(shadow: Shadow) -> str:
         return "no request has been mirrored yet"
     why = [f"{count} {reason}" for reason, count in stream.dropped.most_common(3)]
     if replay is not None and replay.unfit:
-        why.append(f"{replay.unfit} without one tensor of {replay.stable.features} features a row")
+        why += [f"{count} {reason}" for reason, count in replay.unfit.most_common(3)]
     return f"none of {stream.seen} mirrored requests was replayed yet" + (
         f": {', '.join(why)}" if why else ""
     )
@@ -283,8 +287,8 @@ def _so_far(shadow: Shadow) -> str:
 def _sentence(replay: Replay) -> str:
     stable, canary = replay.stable, replay.canary
     why = " ".join(replay.finding.why) if replay.finding else ""
-    if stable.features != canary.features:
-        return f"the canary takes {canary.features} features a row, stable {stable.features}: {why}"
+    if stable.takes != canary.takes:
+        return f"the canary takes {canary.takes}, stable {stable.takes}: {why}"
     return why
 
 

@@ -114,7 +114,7 @@ async def test_a_canary_that_takes_other_rows_fails_and_says_so(room: Room, tmp_
     name = f"file://{tmp_path}/narrow.safetensors@sha256:{sha256(sent).hexdigest()}"
     answer = await room.decided(room.question(canary=name))
     assert answer["verdict"] == "Fail"
-    assert answer["sentence"].startswith("the canary takes 63 features a row, stable 64: ")
+    assert answer["sentence"].startswith("the canary takes 63 features a row, stable 64 features a row: ")
 
 
 async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:

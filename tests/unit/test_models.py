@@ -39,6 +39,12 @@ def layers(*sizes: int, kind: torch.dtype = torch.float32) -> dict[str, torch.Te
     return found
 
 
+def answers(model: Model, rows: torch.Tensor) -> torch.Tensor:
+    found = model.answer({"row": rows})
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 def refusal(name: str, folder: Path) -> str:
     with pytest.raises(Refused) as trouble:
         load(name, folder)
@@ -51,24 +57,24 @@ def test_the_lab_s_model_answers_as_the_lab_s_own_code_does(tmp_path: Path) -> N
     for name in (digits.MODEL, digits.UNSCALED, digits.PERMUTED):
         model = load(written[name], tmp_path)
         theirs = digits.variant(digits.load(), name).logits(pictures.astype(np.float64))
-        ours = model.answer(torch.from_numpy(pictures.astype(np.float32)))
+        ours = answers(model, torch.from_numpy(pictures.astype(np.float32)))
         assert np.abs(ours.numpy() - theirs).max() < 1e-3
-        assert (model.features, model.outputs) == (64, 10)
+        assert (model.takes, model.task, ours.shape[1]) == ("64 features a row", "classification", 10)
 
 
 def test_a_sequential_of_torch_answers_as_it_did(tmp_path: Path) -> None:
     theirs = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 3))
     model = load(stored(tmp_path, theirs.state_dict(), ABOUT | {"activation": "tanh"}), tmp_path)
     rows = torch.randn(11, 5)
-    assert torch.allclose(model.answer(rows), theirs(rows))
+    assert torch.allclose(answers(model, rows), theirs(rows))
 
 
 def test_weights_in_bfloat16_are_computed_in_bfloat16(tmp_path: Path) -> None:
     model = load(stored(tmp_path, layers(5, 7, 3, kind=torch.bfloat16)), tmp_path)
     whole = load(stored(tmp_path, layers(5, 7, 3)), tmp_path)
     rows = torch.randn(50, 5)
-    assert model.answer(rows).dtype is torch.float32
-    assert 0 < float((model.answer(rows) - whole.answer(rows)).abs().max()) < 0.5
+    assert answers(model, rows).dtype is torch.float32
+    assert 0 < float((answers(model, rows) - answers(whole, rows)).abs().max()) < 0.5
 
 
 def test_rows_are_centred_and_scaled_as_the_file_says(tmp_path: Path) -> None:
@@ -77,7 +83,14 @@ def test_rows_are_centred_and_scaled_as_the_file_says(tmp_path: Path) -> None:
     model: Model = load(stored(tmp_path, scaled), tmp_path)
     bare = load(stored(tmp_path, plain), tmp_path)
     given = torch.tensor([[5.0, 10.0]])
-    assert torch.allclose(model.answer(given), bare.answer((given - torch.tensor([1.0, 2.0])) / 4))
+    assert torch.allclose(answers(model, given), answers(bare, (given - torch.tensor([1.0, 2.0])) / 4))
+
+
+def test_the_task_is_what_the_file_says_or_follows_from_the_outputs(tmp_path: Path) -> None:
+    assert load(stored(tmp_path, layers(3, 1)), tmp_path).task == "regression"
+    assert load(stored(tmp_path, layers(3, 2)), tmp_path).task == "classification"
+    for task in ("embedding", "ranking", "regression"):
+        assert load(stored(tmp_path, layers(3, 4), ABOUT | {"task": task}), tmp_path).task == task
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".joblib", ".pt2", ".bin"])
@@ -134,6 +147,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         (layers(2, 2), {}, "architecture is missing; known here are mlp"),
         (layers(2, 2), {"architecture": "resnet"}, "architecture is resnet"),
+        (layers(2, 2), ABOUT | {"task": "poetry"}, 'metadata task: "poetry" is none of classification'),
         (layers(2, 2), {"architecture": "mlp"}, "metadata activation: expected one of relu, tanh, gelu"),
         ({}, ABOUT, "there is no layer"),
         (layers(2, 2) | {"extra": torch.ones(1)}, ABOUT, "tensor extra is none of an mlp's"),

@@ -1,18 +1,22 @@
 """Three passes over recorded requests, on the lab's digits model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from analysis.judge import Verdict
+from gpu_shadow.batches import STEPS, Cut, TooLarge, answers, planned
 from gpu_shadow.compare import Comparison, Margins
-from gpu_shadow.models import Model, load
+from gpu_shadow.model import Answers, Array, Batch, Model, first_row
+from gpu_shadow.models import load
 from gpu_shadow.recorder import Recorded
-from gpu_shadow.replay import Replay, TooLarge, row_of
+from gpu_shadow.replay import Replay
 from scenarios.live import artifacts, digits
 
 MARGINS = Margins(max_flips=0.02, alpha=0.01, beta=0.05)
@@ -40,10 +44,10 @@ def recorded(count: int, *, first: int = 0) -> list[Recorded]:
 def small(value: Model, *, fits: int) -> Model:
     """The model on a device on which so many rows fit at once."""
 
-    def answer(rows: Tensor) -> Tensor:
-        if len(rows) > fits:
-            raise torch.OutOfMemoryError(f"{len(rows)} rows")
-        return value.answer(rows)
+    def answer(batch: Batch) -> torch.Tensor | Answers:
+        if len(batch["row"]) > fits:
+            raise torch.OutOfMemoryError(f"{len(batch['row'])} rows")
+        return value.answer(batch)
 
     return replace(value, answer=answer)
 
@@ -98,7 +102,7 @@ def test_a_row_that_does_not_fit_is_an_error_and_not_a_loop(models: dict[str, Mo
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(models: dict[str, Model]) -> None:
-    def broken(_rows: Tensor) -> Tensor:
+    def broken(_: Batch) -> torch.Tensor:
         raise RuntimeError("shapes do not fit")
 
     replay = Replay(models[digits.MODEL], replace(models[digits.MODEL], answer=broken), MARGINS)
@@ -127,10 +131,10 @@ def test_a_replay_in_parts_is_exactly_one_replay_and_can_go_on_where_it_was(mode
 def test_the_second_pass_is_in_batches_of_another_size_and_order(models: dict[str, Model]) -> None:
     seen: list[tuple[int, float]] = []
 
-    def watched(answer: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def spied(rows: Tensor) -> Tensor:
-            seen.append((len(rows), float(rows[0].sum())))
-            return answer(rows)
+    def watched(answer: Callable[[Batch], torch.Tensor | Answers]) -> Callable[[Batch], Any]:
+        def spied(batch: Batch) -> torch.Tensor | Answers:
+            seen.append((len(batch["row"]), float(batch["row"][0].sum())))
+            return answer(batch)
 
         return spied
 
@@ -145,7 +149,7 @@ def test_the_second_pass_is_in_batches_of_another_size_and_order(models: dict[st
 
 
 def test_a_canary_that_takes_other_rows_has_failed_every_request(models: dict[str, Model]) -> None:
-    other = replace(models[digits.MODEL], features=63)
+    other = replace(models[digits.MODEL], fit=partial(first_row, features=63))
     found = Replay(models[digits.MODEL], other, MARGINS).go_on(recorded(20))
     assert found is not None
     assert found.verdict is Verdict.FAIL
@@ -156,14 +160,158 @@ def test_requests_that_are_none_of_the_model_s_are_left_out_and_counted(models: 
     odd = replace(recorded(1)[0], tensors={"a": np.zeros((1, 3))})
     two = replace(recorded(1)[0], tensors={"a": np.zeros((1, 64)), "b": np.zeros((1, 64))}, order=2)
     assert replay.go_on([odd, two]) is None
-    assert (replay.unfit, replay.rows, replay.position) == (2, 0, 2)
+    assert (replay.unfit, replay.rows, replay.position) == (
+        {"without one tensor of 64 features a row": 2},
+        0,
+        2,
+    )
 
 
 def test_of_a_request_with_many_rows_the_first_counts() -> None:
     rows = np.arange(12.0).reshape(3, 4)
-    found = row_of({"x": rows}, 4)
+    for shaped in (rows, rows.reshape(3, 2, 2)):
+        found = first_row({"x": shaped}, 4)
+        assert not isinstance(found, str)
+        assert found["row"].tolist() == [0, 1, 2, 3]
+
+
+def model(answer: Callable[[Batch], torch.Tensor | Answers], **more: Any) -> Model:
+    """One that takes what it is given: its inputs by name, each request's first row."""
+
+    def fit(tensors: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: one[0] for name, one in tensors.items()}
+
+    return Model(takes="anything", task="classification", fit=fit, answer=answer, **more)
+
+
+def asked(number: int, **tensors: Any) -> Recorded:
+    given = {name: np.asarray(value)[None] for name, value in tensors.items()}
+    return Recorded(id=f"r{number}", tensors=given, size=1, order=number + 1)
+
+
+def sentences(count: int) -> list[Recorded]:
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(1, 200, size=count)
+    ids = [rng.integers(1, 1_000, size=length) for length in lengths]
+    return [asked(i, ids=one, mask=np.ones(len(one), np.int64)) for i, one in enumerate(ids)]
+
+
+def summed(batch: Batch) -> torch.Tensor:
+    """Of each row's ids the sum and the sum of squares, exact in whole numbers of float32."""
+    ids = (batch["ids"] * batch["mask"]).double()
+    return torch.stack([ids.sum(-1), (ids % 10).square().sum(-1)], -1)
+
+
+def test_requests_of_every_length_go_through_together_and_each_has_its_own_answer() -> None:
+    shapes: list[tuple[int, int]] = []
+
+    def answer(batch: Batch) -> torch.Tensor:
+        assert batch["ids"].shape == batch["mask"].shape
+        lengths = batch["mask"].sum(-1)
+        shapes.append(tuple(batch["ids"].shape))
+        assert int(lengths.min()) * 2 > int(lengths.max())  # at most half is padding
+        return summed(batch)
+
+    some = sentences(300)
+    rows = [{name: one[0] for name, one in each.tensors.items()} for each in some]
+    padded = frozenset({"ids", "mask"})
+    for backwards, most in ((False, 64), (True, 24)):
+        shapes.clear()
+        found = answers(model(answer, padded=padded), rows, Cut(most), backwards=backwards)
+        alone = torch.cat([summed({k: torch.from_numpy(v[None]) for k, v in row.items()}) for row in rows])
+        assert torch.equal(found.values, alone)
+        assert max(rows for rows, _ in shapes) == most
+        assert len(shapes) < 30
+
+
+def test_rows_of_other_shapes_are_never_in_one_batch_where_zeros_would_change_an_answer() -> None:
+    some = sentences(50)
+    rows = [{name: one[0] for name, one in each.tensors.items()} for each in some]
+
+    def answer(batch: Batch) -> torch.Tensor:
+        assert bool((batch["ids"] > 0).all())
+        return summed(batch)
+
+    found = answers(model(answer), rows, Cut(64))
+    assert found.values[7].tolist()[0] == float(rows[7]["ids"].sum())
+
+
+def test_very_long_rows_go_through_few_at_a_time() -> None:
+    rows = [{"ids": np.ones(STEPS // 4, np.int64)}] * 10
+    plan = planned(rows, model(summed, padded=frozenset({"ids"})), 512)
+    assert [len(some) for some in plan] == [4, 4, 2]
+
+
+def test_a_request_that_the_canary_does_not_take_is_one_that_it_failed_and_the_others_are_compared() -> None:
+    def fit(tensors: Mapping[str, Array]) -> dict[str, Array] | str:
+        return "odd" if tensors["ids"].sum() % 2 else {name: one[0] for name, one in tensors.items()}
+
+    padded = frozenset({"ids", "mask"})
+    stable = model(summed, padded=padded)
+    replay = Replay(stable, replace(stable, fit=fit), MARGINS)
+    replay.go_on(sentences(40))
+    odd = sum(int(one.tensors["ids"].sum()) % 2 for one in sentences(40))
+    assert replay.comparison is not None
+    assert 0 < replay.comparison.failed == odd < 40
+    assert replay.comparison.requests == 40
+
+
+def erring(wrong: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Batch], Answers]:
+    """Rows for which `wrong` holds have no answer."""
+
+    def answer(batch: Batch) -> Answers:
+        bad = wrong(batch["ids"].sum(-1))
+        values = torch.where(bad[:, None], torch.nan, summed(batch))
+        return Answers(
+            values[:, :0] if bool(bad.all()) else values, frozenset(torch.nonzero(bad)[:, 0].tolist())
+        )
+
+    return answer
+
+
+def test_an_answer_that_is_an_error_counts_against_the_canary_only_where_stable_answered() -> None:
+    padded = frozenset({"ids", "mask"})
+    stable = model(erring(lambda sums: sums % 3 == 0), padded=padded)
+    canary = model(erring(lambda sums: sums % 2 == 0), padded=padded)
+    some = sentences(60)
+    sums = [int(one.tensors["ids"].sum()) for one in some]
+    replay = Replay(stable, canary, MARGINS)
+    found = replay.go_on(some)
+    comparison = replay.comparison
     assert found is not None
-    assert found.tolist() == [0, 1, 2, 3]
-    picture = row_of({"x": rows.reshape(3, 2, 2)}, 4)
-    assert picture is not None
-    assert picture.tolist() == [0, 1, 2, 3]
+    assert comparison is not None
+    assert found.verdict is Verdict.FAIL
+    assert comparison.failed == sum(each % 2 == 0 and each % 3 > 0 for each in sums)
+    assert comparison.unusable == sum(each % 3 == 0 for each in sums)
+    assert Replay(canary, canary, MARGINS).go_on(some[:0]) is None
+
+
+def test_a_model_that_answers_nothing_at_all_says_nothing_as_stable_and_fails_as_canary() -> None:
+    padded = frozenset({"ids", "mask"})
+    silent, sound = model(erring(lambda sums: sums > 0), padded=padded), model(summed, padded=padded)
+    found = Replay(silent, sound, MARGINS).go_on(sentences(20))
+    assert found is not None
+    assert found.verdict is Verdict.NO_DATA
+    found = Replay(sound, silent, MARGINS).go_on(sentences(20))
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+
+
+def test_models_rest_when_their_passes_are_over_so_that_two_can_take_turns() -> None:
+    said: list[str] = []
+
+    def answering(name: str) -> Callable[[Batch], torch.Tensor]:
+        def answer(batch: Batch) -> torch.Tensor:
+            said.append(name)
+            return summed(batch)
+
+        return answer
+
+    padded = frozenset({"ids", "mask"})
+    stable, canary = [
+        model(answering(name), padded=padded, rest=partial(said.append, f"{name} rests"))
+        for name in ("S", "C")
+    ]
+    Replay(stable, canary, MARGINS).go_on(sentences(10))
+    turns = [name for name, _ in groupby(said)]
+    assert turns == ["S", "S rests", "C", "C rests"]

@@ -1,0 +1,63 @@
+"""The words about models: what one takes, what it answers, and why one is not loaded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]  # of a request, as it was sent
+Row = Mapping[str, Array]  # what a model takes of one request: arrays by name, without a dimension for many
+Batch = Mapping[str, Tensor]  # n rows, stacked: the first dimension of each is n
+
+CPU = torch.device("cpu")
+
+
+class Refused(ValueError):
+    """A model that is not loaded; the text says which, why, and what to do."""
+
+
+class Answers(NamedTuple):
+    """Answers of which some may be none: `values` [n, outputs], and the rows whose answer was an error."""
+
+    values: Tensor
+    failed: frozenset[int] = frozenset()
+
+
+def nothing() -> None:
+    """What a model does to rest that has nothing to give back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that is ready.
+
+    `fit` makes a row of a request's tensors, or says why that cannot be, in a word or two for the counters.
+    `answer` takes n rows of one kind, on `device`. Rows are of one kind if their arrays have the same
+    shapes; those named in `padded` may be of any length, and zeros behind them change no answer.
+    """
+
+    reference: str = ""
+    digest: str = ""  # sha256 of the file, hexadecimal
+    takes: str  # in words: "64 features a row"
+    task: str
+    fit: Callable[[Tensors], Row | str]
+    answer: Callable[[Batch], Tensor | Answers]
+    device: torch.device = CPU
+    padded: frozenset[str] = frozenset()
+    rest: Callable[[], None] = nothing  # its memory is free until it is asked again
+
+
+def first_row(tensors: Tensors, features: int) -> Row | str:
+    """The request's first row {"row": [features]}, if exactly one of its tensors holds such rows.
+
+    The first alone: rows of one request are not independent of each other, and requests are counted.
+    """
+    fitting = [one for one in tensors.values() if one.size == len(one) * features]
+    if len(fitting) != 1:
+        return f"without one tensor of {features} features a row"
+    return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}
