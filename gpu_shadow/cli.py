@@ -91,11 +91,19 @@ def shadow() -> None:
     type=click.Path(path_type=Path, allow_dash=True),
     help='Write the finding there as JSON; "-" is standard output.',
 )
+@click.option(
+    "--report",
+    "page",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Write it there with pictures: one HTML file that needs nothing else.",
+)
 def compare(
     stable: Path,
     canary: Path,
     again: Path | None,
     out: Path | None,
+    page: Path | None,
     *,
     require_pass: bool,
     task: str,
@@ -119,27 +127,36 @@ def compare(
     Examples:
       serin shadow compare stable.safetensors canary.safetensors
       serin shadow compare stable.safetensors canary.safetensors --again again.safetensors --json -
+      serin shadow compare stable.safetensors canary.safetensors --report page.html
     """  # noqa: D301 - click's mark for lines that stay as written
     try:
-        from gpu_shadow import desk
-        from gpu_shadow.compare import Margins
+        from gpu_shadow import desk, said
+        from gpu_shadow.finding import Margins
+        from gpu_shadow.report import report
     except ModuleNotFoundError as error:
         needed = f"serin shadow compare needs {error.name}, which is not installed"
         raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
-    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
+    _writable("--json", out)
+    _writable("--report", page)
     margins = Margins(max_flips=max_flips, task=task)
     try:
-        said = desk.compared(stable, canary, again, margins=margins, **how)
+        found = desk.compared(stable, canary, again, margins=margins, **how)
     except desk.BadFile as error:
         raise Misused(str(error)) from None
-    click.echo("\n".join(desk.told(said)), err=out is not None and str(out) == "-")
-    found = said.to_json()
+    click.echo("\n".join(said.told(found)), err=str(out) == "-")
+    written = found.to_json()
     if out is not None:
-        with click.open_file(str(out), "w", encoding="utf-8") as written:
-            written.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    passed = found["verdict"] == "Pass" or (found["verdict"] != "Fail" and not require_pass)
+        with click.open_file(str(out), "w", encoding="utf-8") as file:
+            file.write(json.dumps(written, indent=2, allow_nan=False) + "\n")
+    if page is not None:
+        page.write_text(report(found), encoding="utf-8")
+    passed = written["verdict"] == "Pass" or (written["verdict"] != "Fail" and not require_pass)
     sys.exit(0 if passed else UNPASSED)
+
+
+def _writable(option: str, out: Path | None) -> None:
+    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise Misused(f"{option} {out}: is a folder, or in none that there is; name a file")
 
 
 # -- training baselines ----------------------------------------------------------------------------
@@ -187,8 +204,7 @@ def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
 
     from gpu_shadow import sketch, table
 
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise Misused(f"--out {out}: is a folder, or in none that there is; name a file")
+    _writable("--out", out)
     try:
         found = sketch.captured(table.read(rows), categories=categories)
     except table.BadTable as error:
@@ -246,8 +262,7 @@ def compare_baseline(file: Path, rows: Path, out: Path | None) -> None:
     """  # noqa: D301
     from gpu_shadow import inputs, sketch, table, telling
 
-    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
+    _writable("--json", out)
     known = _baseline(file)
     try:
         columns = table.read(rows)

@@ -3,20 +3,17 @@
 Files are safetensors, which hold numbers and nothing that could run.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpu_shadow.compare import Finding, Margins, compare, decide
-from gpu_shadow.finding import Difference, Share
+from gpu_shadow.compare import Margins, compare
+from gpu_shadow.said import Said, Source
 from gpu_shadow.swaps import Tested, pair_swap
 
-SCHEMA = "serin.dev/shadow-finding/v1"
 PICKLES = (
     b"PK\x03\x04",
     b"\x80\x02",
@@ -26,7 +23,6 @@ PICKLES = (
 )  # torch.save's zip, pickle 2 to 5
 SAVE = "safetensors.torch.save_file({'output': answers}, path) writes one that can be read"
 MOST_PAIRS = 1000  # that are swapped, in under a second; what more could find is too small to matter
-SHOWN = 5  # of the most different requests
 
 
 class BadFile(ValueError):
@@ -39,28 +35,6 @@ class Recorded:
 
     output: Tensor
     slices: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What is said of two files: the finding, what it was held to, whether the answers differ at all."""
-
-    finding: Finding
-    margins: Margins
-    swapped: Tested | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values; the form is documented in docs/shadow.md."""
-        swapped = self.swapped
-        return {
-            "schema": SCHEMA,
-            "task": self.margins.task,
-            "maxFlips": self.margins.max_flips,
-            "alpha": self.margins.alpha,
-            "beta": self.margins.beta,
-            **self.finding.to_json(),
-            "pairSwap": None if swapped is None else {"p": swapped.p, "permutations": swapped.permutations},
-        }
 
 
 def compared(
@@ -98,9 +72,10 @@ def compared(
         raise BadFile(f"{stable}: {error}") from None
     if not found.requests:
         raise BadFile(f"{stable}: no answer is finite: there is nothing to compare with")
-    return Said(
-        finding=decide(found, margins), margins=margins, swapped=_swapped(of_stable.output, of_canary)
-    )
+    files = {"stable": stable, "stable again": again, "canary": canary}
+    sources = tuple(Source.of(role, path) for role, path in files.items() if path is not None)
+    said = Said.of(found, margins, sources=sources)
+    return replace(said, swapped=_swapped(of_stable.output, of_canary))
 
 
 def read(path: Path) -> Recorded:
@@ -126,25 +101,6 @@ def read(path: Path) -> Recorded:
     if output.is_floating_point() and output.itemsize == 1:
         output = output.float()  # 8 bits are for keeping, not for computing
     return Recorded(output, _labels(path, found.get("slice"), len(output)))
-
-
-def told(said: Said) -> Iterator[str]:
-    """The finding as lines for people."""
-    finding = said.finding
-    yield f"{finding.to_json()['verdict']}: {finding.why[0]}"
-    yield from (f"  {each}" for each in finding.why[1:])
-    if finding.overall is not None:
-        yield ""
-        yield from _shares(finding)
-    if said.swapped is not None:
-        yield f"Any difference at all, of whatever kind: p = {said.swapped.p:.3g} (pair-swap test)."
-    if finding.differences:
-        yield ""
-        yield from _table(finding.differences)
-    if finding.worst:
-        yield ""
-        most = ", ".join(name for _, name in finding.worst[:SHOWN])
-        yield f"Most different: {most}."
 
 
 def _match(stable: Path, of_stable: Tensor, path: Path | None, output: Tensor) -> None:
@@ -176,32 +132,3 @@ def _swapped(stable: Tensor, canary: Tensor) -> Tested | None:
     x, y = x[drawn].double(), y[drawn].double()
     sound = (torch.isfinite(x) & torch.isfinite(y)).all(1)
     return pair_swap(x[sound], y[sound]) if sound.sum() > 1 and x.shape[1] else None
-
-
-def _shares(finding: Finding) -> Iterator[str]:
-    overall = finding.overall
-    if overall is None:
-        return
-    flips = f"{overall.flips:.3%} of {overall.requests} answers differ"
-    noise = "" if overall.floor is None else f", {overall.floor:.3%} of stable's own second answers"
-    clear = "" if finding.clear is None else f"; {finding.clear:.3%} where stable's answer was clear"
-    yield f"{flips}{noise}{clear}."
-    yield from (_slice(each) for each in finding.slices)
-
-
-def _slice(each: Share) -> str:
-    low, high = each.interval
-    name = f"Slice {each.label}" if each.label else "All other slices"
-    return f"{name}: {each.flips:.3%} of {each.requests}; beyond the noise {low:.3%} to {high:.3%}."
-
-
-def _table(differences: tuple[Difference, ...]) -> Iterator[str]:
-    rows: list[tuple[str, ...]] = [("figure", "mean", "from", "to", "median", "99 %", "largest", "x noise")]
-    for each in differences:
-        figures = (each.mean, *each.interval, each.median, each.p99, each.largest)
-        noise = "-" if each.ratio is None else f"{each.ratio:.3g}"
-        rows.append((each.name, *(f"{one:.3g}" for one in figures), noise))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
-        yield "  ".join((row[0].ljust(widths[0]), *cells))

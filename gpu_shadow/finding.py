@@ -189,14 +189,14 @@ def _verdict(
     gates = _gates(comparison)
     if gates:
         return Verdict.FAIL, gates
-    allowed = _percent(margins.max_flips)
+    allowed = percent(margins.max_flips)
     beyond = " beyond the noise floor" if overall.floor is not None else ""
     for each in (overall, *slices):
         if each.interval[0] > margins.max_flips and (each is overall or each.label != REST):
             where = "" if each is overall else f" of the slice {each.label}"
-            least = _percent(each.interval[0])
+            least = percent(each.interval[0])
             return Verdict.FAIL, (f"At least {least} of answers{where} differ{beyond}; {allowed} may.",)
-    low, high = map(_percent, overall.interval)
+    low, high = map(percent, overall.interval)
     if overall.interval[1] <= margins.max_flips:
         return Verdict.PASS, (f"At most {high} of answers differ{beyond}; {allowed} may.",)
     told = f"Between {low} and {high} of answers differ{beyond}; {allowed} may: not decided"
@@ -304,7 +304,8 @@ def _for_many(spread: Spread, alpha: float) -> tuple[float, float]:
     return spread.mean - half, spread.mean + half
 
 
-def _percent(part: float) -> str:
+def percent(part: float) -> str:
+    """A share as people read it, to three digits."""
     return f"{100 * part:.3g} %"
 
 
