@@ -148,6 +148,9 @@ def _whole(page: bytes) -> bytes:
 
 
 def _value(rest: bytes, line: re.Match[bytes]) -> float:
+    plain = rest.strip(b" \t\r")
+    if plain.isdigit():  # as nearly all lines are
+        return float(plain)
     found = _REST.fullmatch(rest)
     if not found:
         raise ValueError(f"cannot read the line {_excerpt(line[0])}")

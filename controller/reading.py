@@ -34,13 +34,24 @@ PLAIN = "text/plain;version=0.0.4"
 ACCEPT = f"{protobuf.ACCEPT},{PLAIN};q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.1"
 DECODED = 1024  # native histograms that are remembered, about 10 kB each: those of 1 000 pods
 
-_ALWAYS = (*(f"{family}_bucket" for family in (INFERENCE, DURATION, PREDICTION)), REQUESTS)
+# What a check reads, and what is read whatever the checks are: how many requests there were.
+_FAMILIES: Mapping[CheckKind, tuple[str, ...]] = {
+    CheckKind.LATENCY: (INFERENCE, DURATION),
+    CheckKind.PREDICTIONS: (PREDICTION,),
+}
+_ALWAYS = (REQUESTS, f"{INFERENCE}_count")
 
 
 @lru_cache(maxsize=256)  # plans that are under way; each is a compiled expression
-def _wanted(counters: tuple[str, ...]) -> Wanted:
-    """What is looked for on the page of a plan that names these counters."""
-    return Wanted({*_ALWAYS, f"{INFERENCE}_count", *counters})
+def _wanted(families: frozenset[str], counters: tuple[str, ...]) -> Wanted:
+    """What is looked for on the page of a plan that needs these histograms and counters."""
+    return Wanted({*(f"{family}_bucket" for family in families), *_ALWAYS, *counters})
+
+
+def _families(checks: Sequence[CheckSpec]) -> frozenset[str]:
+    """The histograms that the checks need; of no check all that any may need."""
+    kinds = {check.kind for check in checks} or _FAMILIES.keys()
+    return frozenset(family for kind in kinds for family in _FAMILIES.get(kind, ()))
 
 
 def read(
@@ -54,11 +65,14 @@ def read(
 
 
 def found(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/plain") -> Found:
-    """All on the page that these checks may want; `ValueError` if the page as a whole cannot be read."""
+    """All on the page that these checks may want; `ValueError` if the page as a whole cannot be read.
+
+    Without checks: all that any check may want, but counters that a check names.
+    """
     counters = tuple(name for check in checks for name in check.counters)
     if is_protobuf(kind):
         return protobuf.families(page, {INFERENCE, DURATION, PREDICTION, REQUESTS, *counters})
-    series = _wanted(counters).on(page)
+    series = _wanted(_families(checks), counters).on(page)
     if declares(page, INFERENCE):
         series.setdefault(f"{INFERENCE}_bucket", [])
     for name in counters:  # one whose labels nobody has needed so far is zero
