@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gpu_shadow.model import Batch, Model, Refused, first_row
+from gpu_shadow.protocol import LONGEST_NAME
 
 About = Mapping[str, str]  # a file's metadata
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -23,6 +24,7 @@ def mlp(tensors: Mapping[str, Tensor], about: About) -> Model:
     """Fully connected layers `N.weight` [out, in] and `N.bias` [out], as torch.nn.Sequential names them.
 
     Before them (x - input.mean) / input.scale where the file has these. It computes in the weights' type.
+    The metadata's `input` is the name of the request's tensor that the model's server reads.
     """
     activation = ACTIVATIONS.get(about.get("activation", ""))
     if activation is None:
@@ -39,11 +41,13 @@ def mlp(tensors: Mapping[str, Tensor], about: About) -> Model:
             inner = activation(functional.linear(inner, weight, bias))
         return functional.linear(inner, *layers[-1]).float()
 
+    name = about.get("input", "")[:LONGEST_NAME] or None
     return Model(
-        takes=f"{features} features a row",
+        takes=f"{features} features a row" + ("" if name is None else f" as {name}"),
         task="regression" if outputs == 1 else "classification",
-        fit=partial(first_row, features=features),
+        fit=partial(first_row, features=features, name=name),
         answer=answer,
+        input=name,
     )
 
 

@@ -49,15 +49,18 @@ class Model:
     answer: Callable[[Batch], Tensor | Answers]
     device: torch.device = CPU
     padded: frozenset[str] = frozenset()
+    input: str | None = None  # the one tensor of a request that it reads, where its file names one
     rest: Callable[[], None] = nothing  # its memory is free until it is asked again
 
 
-def first_row(tensors: Tensors, features: int) -> Row | str:
-    """The request's first row {"row": [features]}, if exactly one of its tensors holds such rows.
+def first_row(tensors: Tensors, features: int, name: str | None = None) -> Row | str:
+    """The request's first row {"row": [features]}, if the tensor of this name holds such rows.
 
-    The first alone: rows of one request are not independent of each other, and requests are counted.
+    Without a name exactly one has to. The first alone: rows of one request are not independent of each
+    other, and requests are counted.
     """
-    fitting = [one for one in tensors.values() if one.size == len(one) * features]
+    named = [one for called, one in tensors.items() if name in {None, called}]
+    fitting = [one for one in named if one.size == len(one) * features]
     if len(fitting) != 1:
-        return f"without one tensor of {features} features a row"
+        return f"without one tensor {'' if name is None else f'{name} '}of {features} features a row"
     return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}

@@ -229,6 +229,11 @@ def margins_of(allowed: Allowed, stable: Model, canary: Model) -> Margins:
             f"stable's task is {stable.task}, the canary's {canary.task}: answers of two kinds cannot be"
             " compared; correct the metadata's task of either"
         )
+    if stable.input is not None and canary.input is None:  # which of two tensors it reads, nobody knows
+        raise Refused(
+            f"stable's file says that it reads the tensor {stable.input}, the canary's says nothing;"
+            " name it in the metadata's input of both, or of neither"
+        )
     try:
         return Margins(max_flips=allowed.max_flips, alpha=allowed.alpha, beta=allowed.beta, task=stable.task)
     except ValueError as error:

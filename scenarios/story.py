@@ -32,11 +32,12 @@ out; an edit at 0s describes how the objects are from the start. The objects are
 
 With a `clickRate` pods count their answers (`model_impressions_total`), and those that somebody clicked on
 (`model_clicks_total`); without one they do not. `model` says which digits model an arm is: `digits`,
-`digits-bf16` (requantised), `digits-unscaled` (wrong preprocessing) or `digits-permuted` (labels mixed up); a
-Shadow check in the policy replays the requests on both. An arm fault says one or more of latencyFactor,
-latencyAdd, errorRate, predictions, clickRate, `crash: true`, `hang: true`, `blackhole: true` and
-`coldStart: {factor: 3, decay: 60s}`; a target fault says `target` and `kind`. What a field may hold, the
-complaint about a wrong value says.
+`digits-bf16` (requantised), `digits-unscaled` (wrong preprocessing), `digits-permuted` (labels mixed up),
+`digits-overflowing` (float16, NaN for bright pictures), `digits-renamed` (its input has another name) or
+`digits-eleven` (an output too many); a Shadow check in the policy replays the requests on both. An arm fault
+says one or more of latencyFactor, latencyAdd, errorRate, predictions, clickRate, `crash: true`, `hang: true`,
+`blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says `target` and `kind`. What a
+field may hold, the complaint about a wrong value says.
 """
 
 from datetime import timedelta

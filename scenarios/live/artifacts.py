@@ -15,6 +15,7 @@ import numpy as np
 from scenarios.live import digits
 
 ABOUT = {"architecture": "mlp", "activation": "relu"}
+KINDS = {digits.REQUANTISED: "BF16", digits.OVERFLOWING: "F16"}
 
 
 def write(folder: Path) -> Mapping[str, str]:
@@ -24,13 +25,13 @@ def write(folder: Path) -> Mapping[str, str]:
 
 
 def contents(name: str) -> bytes:
-    """The file of the variant; the requantised one holds bfloat16, as it would be deployed."""
+    """The file of the variant, in the type in which it would be deployed."""
     model = digits.variant(digits.load(), name)
     (w1, b1), (w2, b2) = model.hidden, model.output
     layers = {"0.weight": w1.T, "0.bias": b1, "2.weight": w2.T, "2.bias": b2}
-    kind = "BF16" if name == digits.REQUANTISED else "F32"
-    tensors = {place: (kind, value) for place, value in layers.items()}
-    return _safetensors(tensors | {"input.scale": ("F32", np.array([model.brightest]))})
+    tensors = {place: (KINDS.get(name, "F32"), value) for place, value in layers.items()}
+    scale = {"input.scale": ("F32", np.array([model.brightest]))}
+    return _safetensors(tensors | scale, about=ABOUT | {"input": model.input})
 
 
 def _written(file: Path, body: bytes) -> str:
@@ -38,8 +39,8 @@ def _written(file: Path, body: bytes) -> str:
     return f"file://{file.resolve()}@sha256:{sha256(body).hexdigest()}"
 
 
-def _safetensors(tensors: Mapping[str, tuple[str, digits.Floats]]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": ABOUT}
+def _safetensors(tensors: Mapping[str, tuple[str, digits.Floats]], *, about: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": about}
     parts: list[bytes] = []
     at = 0
     for name, (kind, value) in tensors.items():
@@ -55,4 +56,6 @@ def _safetensors(tensors: Mapping[str, tuple[str, digits.Floats]]) -> bytes:
 def _bytes(kind: str, value: digits.Floats) -> bytes:
     """Little-endian, row by row; of a bfloat16 the upper half of the float it was rounded to."""
     whole = np.ascontiguousarray(value, dtype="<f4")
-    return whole.tobytes() if kind == "F32" else (whole.view("<u4") >> 16).astype("<u2").tobytes()
+    if kind == "BF16":
+        return (whole.view("<u4") >> 16).astype("<u2").tobytes()
+    return whole.astype("<f2").tobytes() if kind == "F16" else whole.tobytes()

@@ -21,7 +21,10 @@ BRIGHTEST = 16.0  # the data set's pixel values are 0..16
 HIDDEN = 32  # 97 % of held-out pictures right; 48 and 64 units give half a point more
 QUANTILES = 513  # the score's distribution in steps of 0.2 %
 MODEL, REQUANTISED, UNSCALED, PERMUTED = "digits", "digits-bf16", "digits-unscaled", "digits-permuted"
-VARIANTS = (MODEL, REQUANTISED, UNSCALED, PERMUTED)
+OVERFLOWING, RENAMED, ELEVEN = "digits-overflowing", "digits-renamed", "digits-eleven"
+VARIANTS = (MODEL, REQUANTISED, UNSCALED, PERMUTED, OVERFLOWING, RENAMED, ELEVEN)
+LARGEST_HALF = 65_504.0  # float16 has no larger number
+BLOWN_UP = 12_000.0  # hidden values reach 7.1, and one picture in ten has one above 65 504 / 12 000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,15 @@ class Digits:
     pictures: npt.NDArray[np.uint8]  # [n, 64], 0..16
     brightness: tuple[float, float]  # mean and standard deviation of a picture's mean pixel
     brightest: float = BRIGHTEST  # what pixels are divided by
+    input: str = "pixels"  # the request's tensor that they are in
+    largest: float = np.inf  # what its hidden layer can hold; beyond it is infinity
 
     def logits(self, pixels: Floats) -> Floats:
         """One row of ten logits for each row of 64 pixels."""
         (w1, b1), (w2, b2) = self.hidden, self.output
         inner: Floats = np.maximum(pixels / self.brightest @ w1 + b1, 0.0)
-        return inner @ w2 + b2
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            return np.where(inner > self.largest, np.inf, inner) @ w2 + b2
 
     def rank(self, logits: Floats) -> Floats:
         """How sure the model is of a digit from 5 to 9, as a rank among all pictures, in (0, 1)."""
@@ -74,20 +80,27 @@ def variant(model: Digits, name: str) -> Digits:
     """What became of the model on its way to production: nothing, rounded weights, or a mistake.
 
     `digits-bf16` keeps 8 bits of each weight; `digits-unscaled` divides pixels by 255 although they end at
-    16; of `digits-permuted` each output is taken for the next digit.
+    16; of `digits-permuted` each output is taken for the next digit. `digits-overflowing` is the same
+    function in float16, its first layer so large and its second so small that bright pictures overflow;
+    `digits-renamed` expects its pixels under another name; `digits-eleven` has an output too many.
     """
     (w1, b1), (w2, b2) = model.hidden, model.output
+    changed: dict[str, Any] = {}
     match name:
         case "digits-bf16":
-            return replace(
-                model, hidden=(_bfloat16(w1), _bfloat16(b1)), output=(_bfloat16(w2), _bfloat16(b2))
-            )
+            changed = {"hidden": (_bfloat16(w1), _bfloat16(b1)), "output": (_bfloat16(w2), _bfloat16(b2))}
         case "digits-unscaled":
-            return replace(model, brightest=255.0)
+            changed = {"brightest": 255.0}
         case "digits-permuted":
-            return replace(model, output=(np.roll(w2, 1, axis=1), np.roll(b2, 1)))
-        case _:
-            return model
+            changed = {"output": (np.roll(w2, 1, axis=1), np.roll(b2, 1))}
+        case "digits-overflowing":
+            changed = {"hidden": (w1 * BLOWN_UP, b1 * BLOWN_UP), "output": (w2 / BLOWN_UP, b2)}
+            changed["largest"] = LARGEST_HALF
+        case "digits-renamed":
+            changed = {"input": "image"}
+        case "digits-eleven":  # "none of the ten", and never the likeliest
+            changed = {"output": (np.pad(w2, ((0, 0), (0, 1))), np.append(b2, -100.0))}
+    return replace(model, **changed)
 
 
 def _bfloat16(values: Floats) -> Floats:

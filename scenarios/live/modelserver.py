@@ -111,7 +111,7 @@ class Server:
                 "name": "digits",
                 "versions": ["1"],
                 "platform": "numpy",
-                "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, digits.PIXELS]}],
+                "inputs": [{"name": self._model.input, "datatype": "FP32", "shape": [-1, digits.PIXELS]}],
                 "outputs": [
                     {"name": "digit", "datatype": "INT64", "shape": [-1]},
                     {"name": "large", "datatype": "FP32", "shape": [-1]},
@@ -135,7 +135,7 @@ class Server:
         takes, fails = self._conduct.seconds(time.time() - self._epoch), self._conduct.fails()
         headers, score = {"x-lab-pod": self._name}, None
         try:
-            name, pixels = _pixels(await request.read())
+            name, pixels = _pixels(await request.read(), self._model.input)
         except Bad as bad:
             status, body = 400, {"error": str(bad)}
         else:
@@ -201,15 +201,15 @@ class Server:
         self._conduct.suffer(faults)
 
 
-def _pixels(body: bytes) -> tuple[str | None, digits.Floats]:
-    """The request's id and its rows of pixels."""
+def _pixels(body: bytes, called: str) -> tuple[str | None, digits.Floats]:
+    """The request's id and the rows of pixels in its tensor of that name."""
     try:
         asked = json.loads(body)
-        given = next(item for item in asked["inputs"] if item["name"] == "pixels")
+        given = next(item for item in asked["inputs"] if item["name"] == called)
         pixels = np.array(given["data"], dtype=np.float64).reshape(-1, digits.PIXELS)
     except (ValueError, TypeError, KeyError, StopIteration) as trouble:
         raise Bad(
-            f'expected {{"inputs": [{{"name": "pixels", "data": [64 numbers a row]}}]}}: {trouble}'
+            f'expected {{"inputs": [{{"name": "{called}", "data": [64 numbers a row]}}]}}: {trouble}'
         ) from None
     if not len(pixels) or not np.isfinite(pixels).all():
         raise Bad("inputs[0].data: expected at least one row of finite numbers")

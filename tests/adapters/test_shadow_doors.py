@@ -107,14 +107,35 @@ async def test_wrong_preprocessing_fails_and_nothing_more_is_recorded(room: Room
     assert room.recorder.held == 0
 
 
-async def test_a_canary_that_takes_other_rows_fails_and_says_so(room: Room, tmp_path: Path) -> None:
+def narrow(folder: Path, **about: str) -> str:
+    """A model that takes one feature less than the lab's, with this beside its architecture."""
     layers = {"0.weight": torch.zeros(10, 63), "0.bias": torch.zeros(10)}
-    sent = save(layers, metadata={"architecture": "mlp", "activation": "relu"})
-    (tmp_path / "narrow.safetensors").write_bytes(sent)
-    name = f"file://{tmp_path}/narrow.safetensors@sha256:{sha256(sent).hexdigest()}"
-    answer = await room.decided(room.question(canary=name))
+    sent = save(layers, metadata={"architecture": "mlp", "activation": "relu", **about})
+    (folder / "narrow.safetensors").write_bytes(sent)
+    return f"file://{folder}/narrow.safetensors@sha256:{sha256(sent).hexdigest()}"
+
+
+async def test_a_canary_that_takes_other_rows_fails_and_says_so(room: Room, tmp_path: Path) -> None:
+    answer = await room.decided(room.question(canary=narrow(tmp_path, input="pixels")))
     assert answer["verdict"] == "Fail"
-    assert answer["sentence"].startswith("the canary takes 63 features a row, stable 64 features a row: ")
+    assert answer["sentence"].startswith(
+        "the canary takes 63 features a row as pixels, stable 64 features a row as pixels: "
+    )
+
+
+async def test_which_tensor_a_model_reads_is_said_by_both_files_or_by_neither(
+    room: Room, tmp_path: Path
+) -> None:
+    question = room.question(canary=narrow(tmp_path))
+    for _ in range(100):
+        answer = (await room.ask(question))[1]
+        if answer["verdict"] == "NoData":
+            break
+        await asyncio.sleep(0.05)
+    assert answer["sentence"] == (
+        "stable's file says that it reads the tensor pixels, the canary's says nothing;"
+        " name it in the metadata's input of both, or of neither"
+    )
 
 
 async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:
@@ -130,7 +151,8 @@ async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) ->
             break
         await asyncio.sleep(0.05)
     assert said == (
-        "none of 2 mirrored requests was replayed yet: 1 malformed, 1 without one tensor of 64 features a row"
+        "none of 2 mirrored requests was replayed yet: 1 malformed, 1 without one tensor pixels of 64"
+        " features a row"
     )
 
 

@@ -23,6 +23,7 @@ from scenarios.virtual.loop import run_virtual
 
 Json = Any
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
+STORIES = sorted(file.stem for file in SCENARIOS.glob("shadow-*.yaml"))
 AUDIT = {"destination": {"host": "audit", "port": {"number": 80}}}
 
 
@@ -48,6 +49,12 @@ class Watched:
     def run(self) -> Json:
         (run,) = self.theatre.world.objects("canaryruns", NAMESPACE)
         return run
+
+    @property
+    def shadow(self) -> Json:
+        """What the run's status says of its Shadow check."""
+        (found,) = [check for check in self.run["status"]["checks"] if check["name"] == "shadow"]
+        return found
 
     def said(self, reason: str) -> list[str]:
         events = self.theatre.world.objects("events", NAMESPACE)
@@ -87,65 +94,121 @@ def merged(kind: str, name: str, merge: Mapping[str, Json], *, at: float = 0) ->
 
 def routed(**more: Json) -> Patch:
     """The lab's route with something beside it."""
-    (vs,) = [obj for obj in objects(load(SCENARIOS / "shadow-good.yaml")) if obj["kind"] == "VirtualService"]
+    (vs,) = [
+        obj
+        for obj in objects(load(SCENARIOS / "shadow-good-requantised.yaml"))
+        if obj["kind"] == "VirtualService"
+    ]
     return merged("VirtualService", STABLE, {"spec": {"http": [vs["spec"]["http"][0] | more]}})
 
 
-def test_a_canary_gets_its_first_request_only_when_the_replay_has_passed_and_the_mirror_is_gone_after() -> (
-    None
-):
-    seen = played(story("shadow-good"))
-    assert seen.theatre.result.ok
-    assert seen.mirrored[-1] is False
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story_with_a_shadow_check_ends_as_its_file_expects(name: str) -> None:
+    seen = played(story(name))
+    assert seen.theatre.result.ok, seen.theatre.result
+    assert seen.theatre.result.requests.failed == 0
     assert True in seen.mirrored
+    globals()[f"look_{name.removeprefix('shadow-').replace('-', '_')}"](seen)
+
+
+def look_good_requantised(seen: Watched) -> None:
     raised = next(at for at, vs in enumerate(seen.services) if vs["spec"]["http"][0]["route"][1]["weight"])
     assert True in seen.mirrored[:raised]
     assert seen.untouched()
-    (shadow,) = [check for check in seen.run["status"]["checks"] if check["name"] == "shadow"]
-    assert shadow["verdict"] == "Pass"
-    assert shadow["canaryRequests"] > 100
-    assert "logE" not in shadow
+    assert seen.shadow["verdict"] == "Pass"
+    assert seen.shadow["canaryRequests"] > 100
+    assert "logE" not in seen.shadow
     said = explanation(seen.run, now=seen.theatre.world.clock())
     assert "shadow: Pass" in said
     assert "answers differ beyond the noise floor; 2 % may" in said
 
 
-@pytest.mark.parametrize("name", ["shadow-wrong-preprocessing", "shadow-label-permuted"])
-def test_a_model_that_answers_otherwise_is_rolled_back_before_a_single_user_saw_it(name: str) -> None:
-    seen = played(story(name))
-    assert seen.theatre.result.ok
+def nobody_saw_it(seen: Watched) -> str:
+    """The sentence with which a run ended before its canary's first request."""
     assert seen.theatre.result.requests.canary == 0
     assert seen.run["status"].get("weights", []) == []
-    (told,) = seen.said("CheckFailed")
-    assert told.startswith("shadow: At least ")
     assert seen.untouched()
     assert "finalizers" not in seen.run["metadata"]
+    (told,) = seen.said("CheckFailed")
+    return told
 
 
-@pytest.mark.parametrize("kind", ["kill", "hang"])
-def test_without_its_worker_the_run_is_held_and_production_untouched(kind: str) -> None:
-    fault = TargetFault(at=timedelta(seconds=1), target=Target.SHADOW, kind=kind)
-    seen = played(story("shadow-worker-dies", faults=(fault,)))
-    assert seen.theatre.result.ok
-    assert (seen.theatre.result.requests.canary, seen.theatre.result.requests.failed) == (0, 0)
+def look_wrong_preprocessing(seen: Watched) -> None:
+    assert nobody_saw_it(seen).startswith("shadow: At least ")
+
+
+def look_label_permuted(seen: Watched) -> None:
+    assert nobody_saw_it(seen).startswith("shadow: At least ")
+
+
+def look_nan_storm(seen: Watched) -> None:
+    assert nobody_saw_it(seen).endswith("answers are NaN or infinite where stable's are numbers.")
+
+
+def look_schema_renamed(seen: Watched) -> None:
+    takes = "shadow: the canary takes 64 features a row as image, stable 64 features a row as pixels: "
+    assert nobody_saw_it(seen).startswith(takes)
+
+
+def look_canary_slow_but_right(seen: Watched) -> None:
+    assert seen.shadow["verdict"] == "Pass"
+    assert seen.theatre.result.requests.canary > 50
+    assert seen.untouched()
+
+
+def look_recorder_dies(seen: Watched) -> None:
+    held(seen)
+    assert seen.theatre.result.requests.stable > 800
+
+
+def look_worker_preempted(seen: Watched) -> None:
+    raised = next(at for at, weight in seen.theatre.result.weights if weight)
+    assert raised > 10  # not before the worker was back
+    assert seen.shadow["canaryRequests"] > 800
+    assert seen.untouched()
+
+
+def look_empty_capture(seen: Watched) -> None:
+    held(seen)
+    assert seen.said("NoData") == ["shadow has no data: no request has been mirrored yet"]
+
+
+def held(seen: Watched) -> None:
+    assert seen.theatre.result.requests.canary == 0
+    assert seen.run["status"]["phase"] == "Paused"
+    assert seen.mirrored[-1] is True  # somebody may still call, or the worker come back
     (told,) = seen.said("NoData")
     assert told.startswith("shadow has no data: ")
 
 
-def test_a_worker_that_comes_back_knowing_nothing_is_asked_anew_and_the_run_goes_on() -> None:
-    died = TargetFault(
-        at=timedelta(seconds=1), target=Target.SHADOW, kind="kill", lasting=timedelta(seconds=30)
-    )
-    seen = played(story("shadow-good", faults=(died,), requests_per_second=50))
-    assert seen.theatre.result.outcome == "Promoted"
-    assert seen.untouched()
+def test_a_canary_with_an_output_too_many_is_rolled_back_and_the_form_is_named() -> None:
+    base = story("shadow-schema-renamed")
+    seen = played(replace(base, canary=replace(base.canary, model="digits-eleven")))
+    assert nobody_saw_it(seen).endswith("answers have another form: shape (11,) instead of (10,).")
+
+
+def test_a_model_file_that_the_worker_cannot_read_holds_the_run_and_says_why() -> None:
+    """What cannot be loaded says nothing of the canary: no data, and neither a Pass nor a Fail."""
+    gone = f"file:///models/digits.pt@sha256:{'0' * 64}"
+    annotated = {"spec": {"template": {"metadata": {"annotations": {"serin.dev/artifact": gone}}}}}
+    edit = merged("Deployment", CANARY, annotated)
+    seen = played(story("shadow-empty-capture", edits=(edit,), requests_per_second=50))
+    held(seen)
+    assert "a .pt file may run any code when it is loaded" in seen.said("NoData")[0]
+
+
+def test_a_worker_that_hangs_is_as_good_as_dead() -> None:
+    fault = TargetFault(at=timedelta(seconds=6), target=Target.SHADOW, kind="hang")
+    seen = played(story("shadow-recorder-dies", faults=(fault,)))
+    held(seen)
+    assert seen.said("NoData")[0].endswith("did not answer within 2 s")
 
 
 def test_a_new_leader_takes_away_the_mirror_that_the_last_one_left_behind() -> None:
     hangs = TargetFault(at=timedelta(0), target=Target.SHADOW, kind="hang")
     dies = TargetFault(at=timedelta(seconds=3), target=Target.CONTROLLER, kind="kill")
-    asks_no_more = merged("Deployment", CANARY, {"metadata": {"annotations": None}}, at=30)
-    seen = played(story("shadow-worker-dies", controllers=2, faults=(hangs, dies), edits=(asks_no_more,)))
+    asks_no_more = merged("Deployment", CANARY, {"metadata": {"annotations": None}}, at=18)
+    seen = played(story("shadow-recorder-dies", controllers=2, faults=(hangs, dies), edits=(asks_no_more,)))
     assert True in seen.mirrored
     assert seen.run["status"]["reason"] == "Aborted"
     assert seen.untouched()
@@ -156,7 +219,7 @@ def test_a_decision_is_remembered_by_the_next_leader_although_the_worker_is_gone
         TargetFault(at=timedelta(seconds=12), target=Target.SHADOW, kind="kill"),
         TargetFault(at=timedelta(seconds=12), target=Target.CONTROLLER, kind="kill"),
     ]
-    seen = played(story("shadow-good", controllers=2, faults=tuple(dies)))
+    seen = played(story("shadow-good-requantised", controllers=2, faults=tuple(dies)))
     assert seen.theatre.result.outcome == "Promoted"
     assert seen.untouched()
 
@@ -179,7 +242,11 @@ def test_a_check_that_is_not_required_delays_no_rollback_when_its_worker_hangs()
 
 def test_a_mirror_of_the_user_s_is_refused_with_an_event_and_left_alone() -> None:
     seen = played(
-        story("shadow-good", edits=(routed(mirror={"host": "audit"}),), duration=timedelta(seconds=20))
+        story(
+            "shadow-good-requantised",
+            edits=(routed(mirror={"host": "audit"}),),
+            duration=timedelta(seconds=20),
+        )
     )
     assert seen.theatre.world.objects("canaryruns", NAMESPACE) == []
     (told,) = seen.said("Refused")
@@ -188,7 +255,7 @@ def test_a_mirror_of_the_user_s_is_refused_with_an_event_and_left_alone() -> Non
 
 
 def test_beside_mirrors_of_the_user_s_ours_comes_and_goes() -> None:
-    seen = played(story("shadow-good", edits=(routed(mirrors=[AUDIT]),)))
+    seen = played(story("shadow-good-requantised", edits=(routed(mirrors=[AUDIT]),)))
     assert seen.theatre.result.outcome == "Promoted"
     assert max(len(vs["spec"]["http"][0]["mirrors"]) for vs in seen.services) == 2
     assert seen.untouched()
@@ -197,7 +264,11 @@ def test_beside_mirrors_of_the_user_s_ours_comes_and_goes() -> None:
 def test_a_model_that_is_not_named_is_refused_with_an_event() -> None:
     unnamed = {"spec": {"template": {"metadata": {"annotations": {"serin.dev/artifact": None}}}}}
     seen = played(
-        story("shadow-good", edits=(merged("Deployment", STABLE, unnamed),), duration=timedelta(seconds=20))
+        story(
+            "shadow-good-requantised",
+            edits=(merged("Deployment", STABLE, unnamed),),
+            duration=timedelta(seconds=20),
+        )
     )
     (told,) = seen.said("Refused")
     assert "Deployment model: spec.template.metadata.annotations[serin.dev/artifact] is missing" in told
@@ -228,7 +299,7 @@ def test_a_canary_whose_inputs_are_as_in_its_training_is_promoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit = trained_on(tmp_path, digits.load().pictures, monkeypatch)
-    seen = played(story("shadow-good", edits=(edit,)))
+    seen = played(story("shadow-good-requantised", edits=(edit,)))
     assert seen.theatre.result.outcome == "Promoted"
     assert (seen.said("InputsDrifted"), seen.said("RetrainingWanted")) == ([], [])
 
@@ -237,7 +308,7 @@ def test_a_canary_whose_inputs_differ_from_its_training_is_held_and_nothing_is_r
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit = trained_on(tmp_path, 16 - digits.load().pictures, monkeypatch)
-    seen = played(story("shadow-good", edits=(edit,), duration=timedelta(seconds=60)))
+    seen = played(story("shadow-good-requantised", edits=(edit,), duration=timedelta(seconds=60)))
     assert seen.theatre.result.outcome == "Held"
     assert seen.theatre.result.requests.canary == 0
     status = seen.run["status"]
@@ -257,6 +328,6 @@ def test_a_canary_whose_inputs_differ_from_its_training_is_held_and_nothing_is_r
 def test_a_baseline_that_cannot_be_named_is_refused_with_an_event() -> None:
     named = {"metadata": {"annotations": {"serin.dev/baseline": "training.csv"}}}
     edit = merged("Deployment", CANARY, {"spec": {"template": named}})
-    seen = played(story("shadow-good", edits=(edit,), duration=timedelta(seconds=20)))
+    seen = played(story("shadow-good-requantised", edits=(edit,), duration=timedelta(seconds=20)))
     (told,) = seen.said("Refused")
     assert 'annotations[serin.dev/baseline] is "training.csv"; give' in told

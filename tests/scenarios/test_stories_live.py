@@ -53,7 +53,7 @@ async def test_a_requantised_canary_is_promoted_once_mirrored_requests_have_pass
 ) -> None:
     monkeypatch.chdir(tmp_path)
     happened: list[str] = []
-    result = await play(load(STORIES / "shadow-good.yaml"), report=happened.append)
+    result = await play(load(STORIES / "shadow-good-requantised.yaml"), report=happened.append)
     assert result.ok, "\n".join(happened)
     assert result.requests.failed == 0
 
@@ -63,7 +63,7 @@ async def test_a_worker_that_dies_costs_production_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     happened: list[str] = []
-    result = await play(load(STORIES / "shadow-worker-dies.yaml"), report=happened.append)
+    result = await play(load(STORIES / "shadow-recorder-dies.yaml"), report=happened.append)
     assert (result.ok, result.reason) == (True, "NoData"), "\n".join(happened)
     assert (result.requests.canary, result.requests.failed) == (0, 0)
     assert result.requests.stable > 1_000

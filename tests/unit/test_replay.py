@@ -155,13 +155,49 @@ def test_a_canary_that_takes_other_rows_has_failed_every_request(models: dict[st
     assert found.verdict is Verdict.FAIL
 
 
+def test_a_canary_that_reads_another_tensor_has_failed_every_request_without_it(
+    models: dict[str, Model],
+) -> None:
+    asked = recorded(40)
+    twice = [replace(one, tensors=dict(one.tensors) | {"image": one.tensors["pixels"]}) for one in asked[20:]]
+    replay = Replay(models[digits.MODEL], models[digits.RENAMED], MARGINS)
+    found = replay.go_on([*asked[:20], *twice])
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+    assert replay.comparison is not None
+    assert (replay.comparison.failed, replay.comparison.requests) == (20, 40)
+
+
+def test_of_two_tensors_that_would_fit_the_one_that_the_file_names_is_read(models: dict[str, Model]) -> None:
+    beside = np.zeros((1, 64), np.float32)
+    replay = Replay(models[digits.MODEL], models[digits.REQUANTISED], MARGINS)
+    replay.go_on([replace(one, tensors=dict(one.tensors) | {"other": beside}) for one in recorded(50)])
+    assert (replay.rows, replay.unfit) == (50, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (digits.ELEVEN, "answers have another form: shape (11,) instead of (10,)"),
+        (digits.OVERFLOWING, "answers are NaN or infinite where stable's are numbers"),
+    ],
+)
+def test_one_answer_of_another_form_or_that_is_no_number_is_enough(
+    models: dict[str, Model], name: str, why: str
+) -> None:
+    found = Replay(models[digits.MODEL], models[name], MARGINS).go_on(recorded(60))
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+    assert why in found.why[0]
+
+
 def test_requests_that_are_none_of_the_model_s_are_left_out_and_counted(models: dict[str, Model]) -> None:
     replay = Replay(models[digits.MODEL], models[digits.MODEL], MARGINS)
     odd = replace(recorded(1)[0], tensors={"a": np.zeros((1, 3))})
     two = replace(recorded(1)[0], tensors={"a": np.zeros((1, 64)), "b": np.zeros((1, 64))}, order=2)
     assert replay.go_on([odd, two]) is None
     assert (replay.unfit, replay.rows, replay.position) == (
-        {"without one tensor of 64 features a row": 2},
+        {"without one tensor pixels of 64 features a row": 2},
         0,
         2,
     )
