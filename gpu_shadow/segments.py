@@ -400,21 +400,25 @@ def drop(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def sweep(folder: Path, *, now: datetime) -> list[Path]:
-    """What has expired, or was never finished, is gone from the folder; the segments among it.
+def expired(folder: Path, *, now: datetime) -> list[Path]:
+    """The segments that are to be dropped, the oldest first.
 
-    One without a seal was being deleted when somebody stopped; one whose manifest cannot be read is deleted
-    when the last of its kind would be.
+    One without a seal was being dropped when somebody stopped. One whose manifest cannot be read goes when
+    the last of its kind would.
     """
-    gone = []
-    for path in found(folder):
-        last = _latest(path.name) or now
-        with contextlib.suppress(BadSegment):
-            last = min(last, _manifest(path)[0].expires)
-        if now >= last or not (path / SEAL).exists():
-            drop(path)
-            gone.append(path)
-    return gone
+    return [path for path in found(folder) if not (path / SEAL).exists() or now >= _last(path)]
+
+
+def _last(path: Path) -> datetime:
+    latest = _latest(path.name) or datetime.min.replace(tzinfo=UTC)
+    with contextlib.suppress(BadSegment):
+        return min(latest, _manifest(path)[0].expires)
+    return latest
+
+
+def size(path: Path) -> int:
+    """How many bytes its files have."""
+    return sum(file.stat().st_size for file in path.iterdir())
 
 
 def clear(folder: Path) -> None:

@@ -202,12 +202,13 @@ def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, change: 
 # -- time ------------------------------------------------------------------------------------------
 
 
-def test_what_has_expired_is_refused_and_swept_away(tmp_path: Path) -> None:
+def test_what_has_expired_is_refused_and_to_be_dropped(tmp_path: Path) -> None:
     short = write(tmp_path, some(), about=about(expires=NOW + timedelta(hours=1)), key=KEY)
     long = write(tmp_path, some(), about=about(), key=KEY)
     with pytest.raises(BadSegment, match="has expired at 2026-11-27 13:00 UTC; record it again"):
         read(short, key=KEY, now=NOW + timedelta(hours=1))
-    assert segments.sweep(tmp_path, now=NOW + timedelta(hours=1)) == [short]
+    assert segments.expired(tmp_path, now=NOW + timedelta(hours=1)) == [short]
+    segments.drop(short)
     assert segments.found(tmp_path) == [long]
 
 
@@ -218,14 +219,14 @@ def test_nothing_is_kept_for_longer_than_a_week(tmp_path: Path, kept: timedelta)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_segment_that_cannot_be_read_is_swept_after_a_week_at_the_latest(tmp_path: Path) -> None:
+def test_a_segment_that_cannot_be_read_goes_after_a_week_at_the_latest(tmp_path: Path) -> None:
     path = write(tmp_path, some(), about=about(), key=None)
     (path / MANIFEST).write_text("{")
-    assert segments.sweep(tmp_path, now=NOW + timedelta(days=6)) == []
-    assert segments.sweep(tmp_path, now=NOW + timedelta(days=7)) == [path]
+    assert segments.expired(tmp_path, now=NOW + timedelta(days=6)) == []
+    assert segments.expired(tmp_path, now=NOW + timedelta(days=7)) == [path]
 
 
-def test_the_key_goes_first_and_what_a_crash_left_of_it_goes_with_the_next_sweep(
+def test_the_key_goes_first_and_what_a_crash_left_of_it_goes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, some(), about=about(), key=KEY)
@@ -240,7 +241,8 @@ def test_the_key_goes_first_and_what_a_crash_left_of_it_goes_with_the_next_sweep
     assert (path / MANIFEST).exists()
     with pytest.raises(BadSegment, match="its key was dropped"):
         read(path, key=KEY, now=NOW)
-    assert segments.sweep(tmp_path, now=NOW) == [path]
+    assert segments.expired(tmp_path, now=NOW) == [path]
+    segments.drop(path)
     assert list(tmp_path.iterdir()) == []
 
 
