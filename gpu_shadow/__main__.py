@@ -6,8 +6,10 @@ questions. It has no rights in the cluster and talks to nobody by itself.
 
 import asyncio
 import contextlib
+import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import structlog
 import torch
 from aiohttp import web
 
+from gpu_shadow import keeping, keys, redact, segments
 from gpu_shadow import recorder as recording
+from gpu_shadow.keeping import Keeper
 from gpu_shadow.recorder import Door, Recorder
 from gpu_shadow.worker import Worker, application, device
 
@@ -31,7 +35,7 @@ async def serving(
     door = Door(recorder)
     runners = [
         web.ServerRunner(door.server(), shutdown_timeout=1.0),
-        web.AppRunner(application(worker, recorder), access_log=None, shutdown_timeout=1.0),
+        web.AppRunner(application(worker), access_log=None, shutdown_timeout=1.0),
     ]
     sifting = asyncio.create_task(door.sift())
     try:
@@ -60,14 +64,66 @@ async def run(said: dict[str, Any]) -> None:
         most=said["largest"] * 2**10,
         sample=said["sample"] / 100,
         salt=said["salt"],
+        redaction=said["redact"],
     )
     where = device(said["device"])
-    worker = Worker(recorder, models=said["models"], device=where)
+    keeper = _keeper(said)
+    worker = Worker(recorder, models=said["models"], device=where, keeper=keeper)
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
     async with doors as (port, control):
         log.info("started", recorder=port, control=control, device=str(where), models=str(said["models"]))
+        if keeper is not None:
+            keeper.start()
+            log.info("keeping", folder=str(said["keep"]), encrypted=said["key"] is not None)
         await stop.wait()
+    if keeper is not None:
+        keeper.close()
     log.info("stopped")
+
+
+def _keeper(said: dict[str, Any]) -> Keeper | None:
+    if said["keep"] is None:
+        return None
+    return Keeper(
+        said["keep"],
+        keep_for=said["keep_for"],
+        key=said["key"],
+        most=said["keep_most"] * 2**20,
+        rate=said["sample"] / 100,
+        salt=said["salt"],
+        policy="" if said["redact"] is None else said["redact"].digest,
+    )
+
+
+class Opened(click.ParamType[Any]):
+    """A file that is read when the process starts: one that cannot be used is said at once."""
+
+    name = "file"
+
+    def __init__(self, read: Callable[[Path], Any]) -> None:
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """What the file holds."""
+        try:
+            return self._read(Path(value))
+        except ValueError as trouble:
+            self.fail(str(trouble), param, ctx)
+
+
+class Lasting(click.ParamType[timedelta]):
+    """A time such as 24h, 90m or 7d."""
+
+    name = "time"
+    units = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}  # noqa: RUF012 - read only
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """The time; one that nothing may be kept for is refused."""
+        written = re.fullmatch(r"([0-9]{1,5})([mhd])", str(value))
+        found = int(written[1]) * self.units[written[2]] if written else timedelta(0)
+        if not timedelta(0) < found <= segments.LONGEST:
+            self.fail(f'expected a time such as "24h", of at most 7d, got "{value}"', param, ctx)
+        return found
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -106,12 +162,39 @@ async def run(said: dict[str, Any]) -> None:
     help="Percent of requests that are kept, chosen by a hash of their id.",
 )
 @click.option("--salt", default="", help="Of that hash: another one keeps other requests.")
+@click.option(
+    "--redact",
+    type=Opened(redact.read),
+    metavar="FILE",
+    help="What must not be recorded as it is, as YAML or JSON: docs/shadow.md has an example.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for segments: what is replayed is kept there as well. Without it, memory only.",
+)
+@click.option("--keep-for", default="24h", show_default=True, type=Lasting(), help="How long; 7d at most.")
+@click.option(
+    "--keep-most",
+    default=keeping.ROOM // 2**20,
+    show_default=True,
+    type=click.IntRange(1, 1_048_576),
+    help="MiB of segments; the oldest go before there are more.",
+)
+@click.option(
+    "--key",
+    type=Opened(keys.read),
+    metavar="FILE",
+    help="Encrypts segments: 32 random bytes, also in base64 or hexadecimal (openssl rand -base64 32).",
+)
 def main(**said: Any) -> None:
-    """Record mirrored requests in memory, replay them on two models, say how the answers differ.
+    """Record mirrored requests, replay them on two models, say how the answers differ.
 
-    Models are safetensors files with an architecture that is known here; pickles are refused. See
-    docs/operations.md.
+    Nothing is written to disk without --keep. Models are safetensors files with an architecture that is
+    known here; pickles are refused. See docs/operations.md.
     """
+    if said["keep"] is None and said["key"] is not None:
+        raise click.UsageError("--key: nothing is kept that it could encrypt; give --keep DIR as well")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -21,6 +21,7 @@ from heapq import heappush, heappushpop
 from aiohttp import web
 
 from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request
+from gpu_shadow.redact import Redaction
 
 BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
 MOST = 2**20  # bytes of a request; Envoy does not mirror more than its buffer of 1 MiB
@@ -61,6 +62,7 @@ class _Waiting:
     json_bytes: int | None
     order: int
     at: datetime
+    slice: str
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Stream:
     seen: int = 0
     taken: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    redacted: set[str] = field(default_factory=set)  # what was changed in any of them, in words
     open: bool = True
 
     def matches(self, host: str) -> bool:
@@ -102,7 +105,13 @@ class Recorder:
     """All streams, under one budget. One event loop; nothing here waits."""
 
     def __init__(
-        self, *, budget: int = BUDGET, most: int = MOST, sample: float = 1.0, salt: str = ""
+        self,
+        *,
+        budget: int = BUDGET,
+        most: int = MOST,
+        sample: float = 1.0,
+        salt: str = "",
+        redaction: Redaction | None = None,
     ) -> None:
         self.budget = budget
         self.most = most
@@ -111,6 +120,7 @@ class Recorder:
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.sink: Callable[[], None] = lambda: None  # is told that something waits
+        self._redaction = redaction
         self._below = round(sample * WHOLE)
         self._sample = sample
         self._key = salt.encode()[:64]
@@ -162,12 +172,13 @@ class Recorder:
             _Waiting(
                 stream,
                 path,
-                given or f"{hashed:016x}",
+                given or (f"{hashed:016x}" if self._redaction is None else f"#{self._order}"),
                 hashed,
                 body,
                 json_bytes,
                 self._order,
                 datetime.now(UTC),
+                "" if self._redaction is None else self._redaction.slice_of(headers),
             )
         )
         self.sink()
@@ -204,29 +215,43 @@ class Recorder:
             self.drop("unasked")
             return
         try:
-            found = request(one.body, json_bytes=one.json_bytes)
+            tensors = self._redacted(one, request(one.body, json_bytes=one.json_bytes).tensors)
         except Exception as trouble:  # noqa: BLE001 - whatever it was, the next one is looked at
             self.drop(trouble.reason if isinstance(trouble, Unreadable) else "error", one.stream)
             return
-        kind = one.path, tuple((name, each.shape[1:]) for name, each in sorted(found.tensors.items()))
+        kind = one.path, tuple((name, each.shape[1:]) for name, each in sorted(tensors.items()))
         strata = one.stream.strata
         if kind not in strata and len(strata) >= MOST_STRATA:
             self.drop("strata", one.stream)
             return
         # a binary tensor is a view of the body; names and numbers in JSON are as long as they please
-        size = max(len(one.body), sum(each.nbytes for each in found.tensors.values())) + BESIDE
+        size = max(len(one.body), sum(each.nbytes for each in tensors.values())) + BESIDE
         if self.held + size > self.budget:
             self.drop("budget", one.stream)
             return
         self.held += size
         self.kept += 1
         kept = Recorded(
-            id=one.id, tensors=found.tensors, size=size, order=one.order, path=one.path, at=one.at
+            id=one.id,
+            tensors=tensors,
+            size=size,
+            order=one.order,
+            path=one.path,
+            at=one.at,
+            slice=one.slice,
         )
         fallen = strata.setdefault(kind, Stratum()).put(one.hash, kept)
         if fallen is not None:
             self.release(fallen)
             self.drop("reservoir", one.stream)
+
+    def _redacted(self, one: _Waiting, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors as they may be held; raises `Unreadable` for a request that may not be at all."""
+        if self._redaction is None:
+            return tensors
+        allowed, done = self._redaction.applied(tensors, order=one.order)
+        one.stream.redacted.update(done)
+        return allowed
 
     def take(self, name: str) -> list[Recorded]:
         """What is kept under this name, in order of arrival; it is the caller's to `release`."""

@@ -25,6 +25,7 @@ from aiohttp import web
 from analysis.judge import Verdict
 from gpu_shadow.compare import Margins
 from gpu_shadow.finding import VERDICTS
+from gpu_shadow.keeping import Keeper
 from gpu_shadow.models import Model, Refused, load
 from gpu_shadow.recorder import Recorded, Recorder, Stream
 from gpu_shadow.replay import Replay
@@ -37,6 +38,7 @@ EVERY = 0.5  # seconds between looks at what was recorded
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
 INPUTS_WITHIN = 30.0  # seconds that a Pass waits for the inputs to be known
+NAMED = 5  # rules of redaction in a sentence
 LARGEST_QUESTION = 64 * 1024  # bytes
 
 
@@ -98,9 +100,16 @@ class Worker:
     """All of them. One thread computes; the event loop only talks."""
 
     def __init__(
-        self, recorder: Recorder, *, models: Path, device: torch.device, compute: Compute | None = None
+        self,
+        recorder: Recorder,
+        *,
+        models: Path,
+        device: torch.device,
+        compute: Compute | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._recorder = recorder
+        self._keeper = keeper
         self._models = models
         self._device = device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
@@ -178,6 +187,8 @@ class Worker:
             await asyncio.sleep(EVERY)
             self._forget_old()
             some = self._recorder.take(name)
+            if self._keeper is not None:
+                self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
             try:
                 await self._compute(_go_on, shadow, some)
             finally:
@@ -201,9 +212,13 @@ class Worker:
         return load(reference, self._models, device=self._device)
 
     def page(self) -> str:
-        """The inputs' figures for a metrics page, by the file of the canary's model."""
-        known = self.shadows.values()
-        return page({_model(one.question.canary): one.watch for one in known if one.watch is not None})
+        """For a metrics page: what was recorded and kept, and the inputs' figures by the canary's model."""
+        known, keeper = self.shadows.values(), self._keeper
+        watched = {_model(one.question.canary): one.watch for one in known if one.watch is not None}
+        if keeper is None:
+            return self._recorder.page() + page(watched)
+        self._recorder.dropped["disk"] = keeper.dropped  # beside the rest: they were replayed, and not kept
+        return self._recorder.page() + keeper.page() + page(watched)
 
 
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
@@ -250,13 +265,21 @@ def answer(shadow: Shadow) -> Json:
     found = replay.finding
     said: Json = {
         "verdict": VERDICTS[Verdict.INCONCLUSIVE if shadow.waits else found.verdict],
-        "sentence": _sentence(replay) + _of_inputs(shadow),
+        "sentence": _sentence(replay) + _of_redaction(shadow) + _of_inputs(shadow),
         "requests": found.requests,
+        "modifiedInputs": bool(shadow.stream.redacted),
     }
     if found.overall is not None:
         figures = (found.overall.flips, *found.overall.interval)
         said |= {"flips": figures[0], "interval": list(figures[1:])} if all(map(isfinite, figures)) else {}
     return said | _inputs(shadow)
+
+
+def _of_redaction(shadow: Shadow) -> str:
+    """What both models were given instead of what callers sent, after a blank."""
+    done = sorted(shadow.stream.redacted)
+    more = [f"{len(done) - NAMED} more"] if len(done) > NAMED else []
+    return f" Requests were redacted: {', '.join(done[:NAMED] + more)}." if done else ""
 
 
 def _of_inputs(shadow: Shadow) -> str:
@@ -297,7 +320,7 @@ def _sentence(replay: Replay) -> str:
     return why
 
 
-def application(worker: Worker, recorder: Recorder) -> web.Application:
+def application(worker: Worker) -> web.Application:
     """What the controller talks to; on a port of its own, which no mirrored request reaches."""
 
     def name(asked: web.Request) -> str:
@@ -323,7 +346,7 @@ def application(worker: Worker, recorder: Recorder) -> web.Application:
         return web.Response(text="ok")
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=recorder.page() + worker.page(), content_type="text/plain")
+        return web.Response(text=worker.page(), content_type="text/plain")
 
     app = web.Application(client_max_size=LARGEST_QUESTION)
     where = "/v1/shadows/{namespace}/{name}"
