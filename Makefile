@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint pytest pytest-live bench-live bench-shadow bench-statistics bench-ticks picture clean
+.PHONY: help setup demo test lint pytest pytest-live bench-live bench-shadow bench-statistics bench-ticks simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,10 @@ bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes o
 
 bench-ticks: setup  ## what a tick costs, alone and side by side, early and late; two minutes
 	$(BIN)/python -m scenarios.bench_ticks
+
+SEEDS ?= 1-1000
+simulate: setup  ## whole histories in virtual time, one a seed: make simulate SEEDS=1-1000
+	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.fates $(SEEDS)
 
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
 	$(BIN)/python docs/draw_rollback.py

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -64,8 +65,9 @@ def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) ->
     canary_le = usual_bounds(of_canary, known=memory.canary_le or le)
     nodes: Nodes = by_node(of_stable, le)
     canary_nodes: Nodes = by_node(of_canary, canary_le)
-    if kind is CheckKind.PREDICTIONS:
-        common = tuple(bound for bound in le if bound in set(canary_le))
+    if kind is CheckKind.PREDICTIONS and le != canary_le:
+        theirs = set(canary_le)
+        common = tuple(bound for bound in le if bound in theirs)
         nodes, canary_nodes = _coarse(nodes, le, common), _coarse(canary_nodes, canary_le, common)
         le = canary_le = common
     return Arm(le, _by_key(nodes)), Arm(canary_le, _by_key(canary_nodes))
@@ -251,10 +253,10 @@ def _padded(cells: Array, place: int, width: int) -> Array:
 
 
 def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> Array:
-    cells = np.zeros((rows, width))
     if arm.cells and tuple(arm.cells) == nodes and len(nodes) == rows:  # the usual case: one conversion
-        cells[:] = list(arm.cells.values())
-        return cells
+        every = chain.from_iterable(arm.cells.values())
+        return np.fromiter(every, np.float64, rows * width).reshape(rows, width)
+    cells = np.zeros((rows, width))
     for node, counted in arm.cells.items():
         place = nodes.index(node) if node in nodes else node
         cells[place % rows] += counted

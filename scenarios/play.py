@@ -84,7 +84,7 @@ class Theatre:
         self.receiver = Receiver()
         self.shadow = _shadow(story)
         self.people = People(self.world.transport(), namespace=NAMESPACE)
-        outside = Outside(
+        self._outside = Outside(
             transport=Wire(self.world.transport()),
             fetch=self.pods.fetch,
             post=self.receiver,
@@ -92,11 +92,18 @@ class Theatre:
             clock=self._loop.now,
         )
         self.controllers = Controllers(
-            outside, seed=story.seed, leader=self._leader, shadow_url=None if self.shadow is None else URL
+            self.outside,
+            seed=story.seed,
+            leader=self._leader,
+            shadow_url=None if self.shadow is None else URL,
         )
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
         self.world.on_change(self._changed)
+
+    def outside(self, _replica: str) -> Outside:
+        """What a replica of the controller is connected to."""
+        return self._outside
 
     def _make_kubelet(self, world: World) -> VirtualPods:
         self.pods = VirtualPods(

@@ -194,12 +194,13 @@ class Process:
             asyncio.get_running_loop().call_soon(step, context=step.context)
 
     async def bury(self) -> None:
-        """Its tasks are cancelled and gone."""
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        self.thaw()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Its tasks are cancelled and gone, and so are those that they start in their last steps."""
+        while self.tasks:
+            tasks = list(self.tasks)
+            for task in tasks:
+                task.cancel()
+            self.thaw()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _process: ContextVar[Process | None] = ContextVar("process", default=None)

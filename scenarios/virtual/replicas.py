@@ -55,9 +55,14 @@ class Controllers:
     """The replicas of the controller: which leads, who is dead, and the next life of each."""
 
     def __init__(
-        self, outside: Outside, *, seed: int, leader: Callable[[], str], shadow_url: str | None = None
+        self,
+        outside: Callable[[str], Outside],
+        *,
+        seed: int,
+        leader: Callable[[], str],
+        shadow_url: str | None = None,
     ) -> None:
-        self._outside = outside
+        self._outside = outside  # of a replica, by its name
         self._chance = Random(seed)
         self._leader = leader
         self._shadow_url = shadow_url
@@ -73,25 +78,41 @@ class Controllers:
         settings = Settings(identity=name, lease_namespace=LEASES, shadow_url=self._shadow_url)
         chance = Random(self._chance.random())
         process, stop = Process(name), asyncio.Event()
-        process.start(Operator(settings, self._outside, chance=chance).operate(stop))
+        process.start(Operator(settings, self._outside(name), chance=chance).operate(stop))
         self._lives[name] = process, stop
 
     def begin(self, fault: TargetFault) -> None:
         """The leader, or else the first of them, is killed or frozen."""
-        name = self._leader() if self._leader() in self._lives else next(iter(self._lives))
+        name = self._leader() if self._leader() in self._lives else next(iter(self._lives), "")
         self._hit[id(fault)] = name
+        if not name:  # all are dead already
+            return
         process, _ = self._lives[name]
         if fault.kind == "freeze":
             process.freeze()
         else:
-            process.kill()
-            self._dead.append(process)
-            del self._lives[name]
+            self.kill(name)
+
+    def kill(self, name: str) -> bool:
+        """The replica runs nothing any more; False if there is none of that name."""
+        process, _ = self._lives.pop(name, (None, None))
+        if process is None:
+            return False
+        process.kill()
+        self._dead.append(process)
+        return True
+
+    @property
+    def well(self) -> bool:
+        """Whether some replica is there, and none is frozen."""
+        return bool(self._lives) and not any(process.stopped for process, _ in self._lives.values())
 
     def end(self, fault: TargetFault) -> None:
         """What was frozen goes on; in place of what was killed another starts."""
         if fault.kind == "freeze":
-            self._lives[self._hit[id(fault)]][0].thaw()
+            process, _ = self._lives.get(self._hit[id(fault)], (None, None))
+            if process is not None:  # it may have been killed meanwhile
+                process.thaw()
         else:
             self.start()
 

@@ -1,0 +1,329 @@
+"""What befalls one history, all of it drawn from a number: the same seed gives the same history.
+
+A fate is a story, which can be written down as a scenario file, and what a story has no words for: what
+happens to single requests of single replicas, to their clocks, and between two of their writes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import yaml
+
+from scenarios.plot import Story
+from scenarios.story import loads
+
+Json = Any
+
+CALM = 40.0  # seconds; by then all that goes wrong for a time is over
+DURATION = 80.0  # seconds until a history that has not ended is left where it is
+REPLICAS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ail:
+    """What is wrong with a replica's connection for a time; probabilities are of each request."""
+
+    at: float  # seconds since the story's beginning
+    until: float
+    replica: int | None  # None: every replica; else its place among those that were started
+    kind: str  # of KINDS
+    much: float  # a probability, or seconds
+
+    def __str__(self) -> str:
+        who = "every replica" if self.replica is None else f"replica {self.replica + 1}"
+        return f"{self.kind} {self.much:.2g} from {self.at:.1f} to {self.until:.1f} s for {who}"
+
+
+# kind -> (least, most) of what `much` says
+KINDS: Mapping[str, tuple[float, float]] = {
+    "refused": (0.1, 0.7),  # answered 409, 429, 500 or 504, and nothing was done
+    "unanswered": (0.1, 0.7),  # done, but the connection breaks before the answer
+    "torn": (0.1, 0.5),  # done, but the answer ends in the middle
+    "slow": (0.2, 3.0),  # seconds
+    "stale": (1.0, 1.0),  # what watches say arrives only when this is over
+    "cut": (1.0, 1.0),  # nothing arrives at all
+    "expired": (0.05, 0.3),  # of each line of a watch: 410, list again
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crash:
+    """A replica ends at its n-th write, before or after the API server has done it."""
+
+    replica: int
+    write: int
+    done: bool
+    back: float  # seconds until another starts in its place
+
+    def __str__(self) -> str:
+        when = "after" if self.done else "before"
+        return f"replica {self.replica + 1} is killed {when} write {self.write}, back {self.back:.1f} s later"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skew:
+    """A replica's clock is wrong by so many seconds, and from `at` on by `then`."""
+
+    by: float
+    at: float
+    then: float
+
+    def __str__(self) -> str:
+        return f"a clock is {self.by:+.1f} s off, from {self.at:.1f} s on {self.then:+.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Somebody asks something of whichever run there is then."""
+
+    at: float
+    what: str  # of COMMANDS
+
+    def __str__(self) -> str:
+        return f"somebody says {self.what} at {self.at:.1f} s"
+
+
+COMMANDS: Mapping[str, Json] = {  # what is merged into the run; None: it is deleted
+    "abort": {"spec": {"abort": {"reason": "by hand"}}},
+    "promote": {"spec": {"promote": {"reason": "by hand"}}},
+    "pause": {"spec": {"paused": True}},
+    "resume": {"spec": {"paused": False}},
+    "approve": {"spec": {"approved": ["by hand"]}},
+    "annotate": {"metadata": {"annotations": {"example.com/seen": "yes"}}},
+    "delete": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """One history before it happens."""
+
+    seed: int
+    text: str  # the story as a scenario file
+    story: Story
+    healthy: bool  # nothing is wrong with the canary
+    fatal: float | None  # since when the canary fails for everybody who asks it; None: it does not
+    commands: tuple[Command, ...]
+    ails: tuple[Ail, ...]
+    crashes: tuple[Crash, ...]
+    skews: tuple[Skew, ...]  # by replica; the rest have right clocks
+
+    def told(self) -> str:
+        """All of it, for people."""
+        more = (*self.commands, *self.ails, *self.crashes, *self.skews)
+        return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
+
+
+def drawn(seed: int) -> Fate:
+    """The fate of this seed."""
+    chance = Random(f"fate {seed}")
+    bad, fatal = _bad(chance)
+    edits = _edits(chance) if chance.random() < 0.4 else []
+    spec = {
+        "seed": seed,
+        "duration": f"{DURATION:g}s",
+        "traffic": {"requestsPerSecond": chance.choice([60, 120, 240])},
+        "history": "5s",
+        "controllers": REPLICAS,
+        "stable": {
+            "replicas": chance.randint(1, 3),
+            "latency": {"distribution": "lognormal", "median": "20ms", "p95": "60ms"},
+            "errorRate": "0.1%",
+        },
+        "canary": {"replicas": chance.randint(1, 3)},
+        "faults": [*bad, *_around(chance)],
+        "edits": edits,
+        "policy": _policy(chance),
+        "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
+    }
+    whole = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "Scenario",
+        "metadata": {"name": f"fate-{seed}"},
+        "spec": spec,
+    }
+    text = yaml.safe_dump(whole, sort_keys=False, width=110)
+    return Fate(
+        seed=seed,
+        text=text,
+        story=loads(text, file=f"fate {seed}"),
+        healthy=not bad,
+        fatal=fatal,
+        commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
+        ails=tuple(_several(chance, 3, _ail)),
+        crashes=tuple(_several(chance, 2, _crash)),
+        skews=tuple(_several(chance, REPLICAS, _skew)),
+    )
+
+
+def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:
+    return [draw(chance) for _ in range(chance.randint(0, most))]
+
+
+def _policy(chance: Random) -> Json:
+    return {
+        "steps": chance.choice([[20], [10, 50], [5, 25, 50]]),
+        "alpha": 1e-6,  # a healthy canary that fails a check is a fault of ours, not the alpha-th case
+        "warmUp": chance.choice(["0s", "2s"]),
+        "minStep": f"{chance.randint(2, 6)}s",
+        "minRequests": chance.choice([1, 20, 60]),
+        "stepTimeout": f"{chance.randint(15, 30)}s",
+        "progressDeadline": f"{chance.randint(15, 30)}s",
+        "noDataTimeout": f"{chance.randint(6, 20)}s",
+        "onNoData": chance.choice(["Hold", "RollBack"]),
+        "onInconclusive": chance.choice(["Hold", "Proceed", "RollBack"]),
+        "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
+        "promotion": {"mode": "Copy"},
+        "canaryReplicas": chance.choice(["Match", "Keep"]),
+        "checks": [{"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"}],
+        "alerts": [{"slack": {"secretRef": {"name": "alerts"}}, "on": ["RolledBack", "Held", "Promoted"]}],
+    }
+
+
+FATAL: Sequence[Mapping[str, Json]] = (
+    {"errorRate": "60%"},
+    {"errorRate": "100%"},
+    {"crash": True},
+    {"hang": True},
+    {"blackhole": True},
+)
+
+
+def _bad(chance: Random) -> tuple[list[Json], float | None]:
+    """What is wrong with the canary, and since when it is fatal."""
+    if chance.random() < 0.45:
+        return [], None
+    at = chance.uniform(0.1, 30)
+    effect = chance.choice(FATAL)
+    fault = {"at": _ms(at), "arm": "canary", **effect}
+    if chance.random() < 0.2:
+        return [fault | {"for": _ms(chance.uniform(1, 8))}], None
+    return [fault], at
+
+
+def _around(chance: Random) -> list[Json]:
+    """What goes wrong around the arms."""
+    found = []
+    for _ in range(chance.randint(0, 3)):
+        target, kind = chance.choice(
+            [
+                ("apiserver", "outage"),
+                ("apiserver", "hang"),
+                ("apiserver", "conflict"),
+                ("apiserver", "watch-drop"),
+                ("apiserver", "slow"),
+                ("metrics", "outage"),
+                ("metrics", "hang"),
+                ("metrics", "slow"),
+                ("controller", "kill"),
+                ("controller", "freeze"),
+                ("alerts", "outage"),
+                ("alerts", "hang"),
+            ]
+        )
+        at, lasting = _spell(chance)
+        found.append({"at": _ms(at), "target": target, "kind": kind, "for": _ms(lasting)})
+    return found
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(1000 * seconds)}ms"
+
+
+def _spell(chance: Random) -> tuple[float, float]:
+    """When something begins, and how long it lasts; over before the calm."""
+    at = chance.uniform(0.5, 30)
+    return at, min(chance.choice([1.0, 4.0, 15.0]) * chance.uniform(0.5, 1.5), CALM - at)
+
+
+def _edits(chance: Random) -> list[Json]:
+    """What people do meanwhile."""
+    found = [
+        {"at": _ms(chance.uniform(1, 35))} | chance.choice(EDITS)(chance) for _ in range(chance.randint(1, 2))
+    ]
+    return sorted(found, key=lambda edit: int(edit["at"].removesuffix("ms")))
+
+
+def _merged(kind: str, name: str, merge: Json) -> Json:
+    return {"patch": {"kind": kind, "name": name, "merge": merge}}
+
+
+def _weights(chance: Random) -> Json:
+    canary = chance.choice([0, 30, 100])
+    route = [
+        {"destination": {"host": "model", "subset": "stable"}, "weight": 100 - canary},
+        {"destination": {"host": "model", "subset": "canary"}, "weight": canary},
+    ]
+    http = {"name": "primary", "timeout": "20s", "route": route}
+    return _merged("VirtualService", "model", {"spec": {"http": [http]}})
+
+
+def _annotated(chance: Random) -> Json:
+    notes = chance.choice(
+        [{"serin.dev/canary-of": None}, {"serin.dev/pause": "true"}, {"example.com/x": "1"}]
+    )
+    return _merged("Deployment", "model-canary", {"metadata": {"annotations": notes}})
+
+
+def _templated(chance: Random) -> Json:
+    name = chance.choice(["model", "model-canary"])
+    notes = {"example.com/build": str(chance.randint(1, 99))}
+    return _merged(
+        "Deployment", name, {"spec": {"template": {"metadata": {"annotations": notes}, "spec": {}}}}
+    )
+
+
+def _scaled(chance: Random) -> Json:
+    name = chance.choice(["model", "model-canary"])
+    return _merged("Deployment", name, {"spec": {"replicas": chance.randint(1, 3)}})
+
+
+def _frozen(_: Random) -> Json:
+    return _merged("Namespace", "lab", {"metadata": {"annotations": {"serin.dev/freeze": "true"}}})
+
+
+def _evicted(chance: Random) -> Json:
+    return {"evict": {"arm": chance.choice(["stable", "canary"]), "pods": chance.randint(1, 2)}}
+
+
+def _deleted(chance: Random) -> Json:
+    return {"delete": {"kind": "Deployment", "name": chance.choice(["model-canary", "model-canary"])}}
+
+
+EDITS: Sequence[Callable[[Random], Json]] = (
+    _weights,
+    _annotated,
+    _templated,
+    _scaled,
+    _frozen,
+    _evicted,
+    _deleted,
+)
+
+
+def _command(chance: Random) -> Command:
+    return Command(at=chance.uniform(1, 35), what=chance.choice(sorted(COMMANDS)))
+
+
+def _ail(chance: Random) -> Ail:
+    at, lasting = _spell(chance)
+    kind = chance.choice(sorted(KINDS))
+    replica = chance.choice([None, 0, 1])
+    return Ail(at=at, until=at + lasting, replica=replica, kind=kind, much=chance.uniform(*KINDS[kind]))
+
+
+def _crash(chance: Random) -> Crash:
+    return Crash(
+        replica=chance.randint(0, 2),
+        write=int(chance.expovariate(1 / 12)) + 1,
+        done=chance.random() < 0.5,
+        back=chance.uniform(1, 8),
+    )
+
+
+def _skew(chance: Random) -> Skew:
+    by = chance.uniform(-3, 3)
+    then = by if chance.random() < 0.5 else chance.choice([-20.0, -1.0, 1.0, 20.0])
+    return Skew(by=by, at=chance.uniform(0, 30), then=then)

@@ -1,0 +1,173 @@
+"""What happens to a replica's requests on their way, to its watches, and to its clock."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from random import Random
+
+from controller.ports import Answer, Transport
+from scenarios.fates.fate import Ail, Crash, Skew
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+REFUSALS: Mapping[int, str] = {
+    409: "Conflict",
+    429: "TooManyRequests",
+    500: "InternalError",
+    504: "Timeout",
+}
+AGENT = "user-agent"
+
+
+class Hindered:
+    """A `ports.Transport` of one replica, on which the fate's ails lie and on which it may end."""
+
+    def __init__(
+        self,
+        beyond: Transport,
+        name: str,
+        *,
+        ails: Sequence[Ail],
+        crashes: Sequence[Crash],
+        chance: Random,
+        clock: Callable[[], float],
+        kill: Callable[[Crash], None],
+    ) -> None:
+        self._beyond = beyond
+        self._name = name
+        self._ails = ails
+        self._crashes = {one.write: one for one in crashes}
+        self._chance = chance
+        self._clock = clock  # seconds since the story's beginning
+        self._kill = kill
+        self._writes = 0
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> AsyncIterator[Answer]:
+        """The answer to one request, unless the fate has it otherwise."""
+        await self._on_its_way()
+        refused = self._strikes("refused")
+        if refused:
+            codes = [code for code in REFUSALS if code != 409 or method in WRITES]
+            yield _Refusal(self._chance.choice(codes))
+            return
+        unanswered = self._strikes("unanswered")
+        await self._ending(method)
+        signed = {**headers, AGENT: self._name}
+        async with self._beyond.request(method, path, query=query, headers=signed, body=body) as answer:
+            if unanswered:
+                raise ConnectionResetError("the connection broke before the answer")
+            yield _Hindered(answer, self, torn=self._strikes("torn"))
+
+    async def _on_its_way(self) -> None:
+        while self.much("cut"):  # noqa: ASYNC110 (nothing arrives, and nobody says so)
+            await asyncio.sleep(1)
+        if slow := self.much("slow"):
+            await asyncio.sleep(slow * self._chance.random())
+
+    async def _ending(self, method: str) -> None:
+        """The process may end here: just before its write is done, or when it is done and unknown to it."""
+        self._writes += method in WRITES
+        crash = self._crashes.pop(self._writes, None) if method in WRITES else None
+        if crash is None:
+            return
+        self._kill(crash)
+        if not crash.done:
+            await asyncio.Event().wait()
+
+    def much(self, kind: str) -> float:
+        """How much of it there is now; 0 if it is not there."""
+        now = self._clock()
+        return max(
+            (one.much for one in self._ails if one.kind == kind and one.at <= now < one.until), default=0
+        )
+
+    def _strikes(self, kind: str) -> bool:
+        much = self.much(kind)
+        return much > 0 and self._chance.random() < much
+
+    async def watched(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The lines of a watch, as late as they are, until it breaks."""
+        async for line in lines:
+            while self.much("stale") or self.much("cut"):  # noqa: ASYNC110 (until it is over)
+                await asyncio.sleep(1)
+            if self._strikes("expired"):
+                yield _EXPIRED
+                return
+            if self._strikes("torn"):
+                yield line[: len(line) // 2]
+                raise ConnectionResetError("the connection broke in the middle of a line")
+            yield line
+
+
+_EXPIRED = (
+    json.dumps(
+        {
+            "type": "ERROR",
+            "object": {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "message": "too old resource version",
+                "reason": "Expired",
+                "code": 410,
+            },
+        }
+    ).encode()
+    + b"\n"
+)
+
+
+class _Hindered:
+    """A `ports.Answer` that may end too early."""
+
+    def __init__(self, answer: Answer, way: Hindered, *, torn: bool) -> None:
+        self._answer = answer
+        self._way = way
+        self._torn = torn
+        self.status = answer.status
+        self.headers = answer.headers
+
+    async def read(self) -> bytes:
+        body = await self._answer.read()
+        if self._torn:
+            raise ConnectionResetError(f"the connection broke after {len(body) // 2} bytes")
+        return body
+
+    def lines(self) -> AsyncIterator[bytes]:
+        return self._way.watched(self._answer.lines())
+
+
+class _Refusal:
+    """A `ports.Answer` in place of the one that would have come."""
+
+    def __init__(self, code: int) -> None:
+        self.status = code
+        self.headers: Mapping[str, str] = {"Retry-After": "1"} if code == 429 else {}
+        reason = REFUSALS[code]
+        said = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code}
+        self._body = json.dumps(said | {"message": f"the fate says {code}"}).encode()
+
+    async def read(self) -> bytes:
+        return self._body
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+def skewed(
+    right: Callable[[], datetime], since: Callable[[], float], skew: Skew | None
+) -> Callable[[], datetime]:
+    """The clock of a replica whose clock is wrong; `since` says the seconds since the story's beginning."""
+    if skew is None:
+        return right
+    return lambda: right() + timedelta(seconds=skew.then if since() >= skew.at else skew.by)

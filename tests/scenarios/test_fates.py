@@ -1,0 +1,67 @@
+"""Histories drawn from seeds: the controller keeps its promises, and the promises bite."""
+
+import pytest
+
+from scenarios.fates.__main__ import main, seeds
+from scenarios.fates.fate import drawn
+from scenarios.fates.history import History, history
+from scenarios.fates.mutants import MUTANTS, alive
+
+# A seed in which each fault of ours breaks a promise, as `--mutants` found it.
+CAUGHT = {
+    "acts-before-saving": 1,
+}
+
+
+def test_a_seed_is_one_history() -> None:
+    said: list[list[str]] = [[], []]
+    for lines in said:
+        history(drawn(7), report=lines.append)
+    assert said[0] == said[1]
+    assert len(said[0]) > 3
+
+
+def test_two_seeds_are_two_histories() -> None:
+    assert drawn(7).text != drawn(8).text
+
+
+@pytest.mark.parametrize("seed", range(1, 25))
+def test_the_controller_keeps_its_promises(seed: int) -> None:
+    assert history(drawn(seed)).broken == ()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_of_ours_breaks_a_promise(name: str) -> None:
+    with alive(MUTANTS[name]):
+        assert _played(CAUGHT[name]).broken
+
+
+def _played(seed: int) -> History:
+    return history(drawn(seed))
+
+
+def test_what_a_mutant_replaced_is_back() -> None:
+    before = {
+        name: [(whose, what, getattr(whose, what)) for whose, what, _ in of()] for name, of in MUTANTS.items()
+    }
+    for name, mutant in MUTANTS.items():
+        with alive(mutant):
+            pass
+        assert all(getattr(whose, what) is was for whose, what, was in before[name])
+
+
+def test_seeds_are_a_number_or_a_range() -> None:
+    assert (list(seeds("7")), list(seeds("2-4"))) == ([7], [2, 3, 4])
+
+
+@pytest.mark.parametrize("text", ["", "x", "4-2", "1-x", "-3"])
+def test_other_seeds_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--workers=1", "--", text])
+    assert "expected a seed or a range" in capsys.readouterr().err
+
+
+def test_a_broken_promise_is_told_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with alive(MUTANTS["acts-before-saving"]):
+        assert main([str(CAUGHT["acts-before-saving"]), "--workers", "1"]) == 1
+    assert "before the run's status said so" in capsys.readouterr().out
