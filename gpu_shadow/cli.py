@@ -83,6 +83,18 @@ def shadow() -> None:
     help="Ranking: these have to be the same in the same order. Classification: counted if missed.",
 )
 @click.option("--probabilities", is_flag=True, help="Scores are probabilities, not logits.")
+@click.option(
+    "--labels",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The right answers, a tensor label, if STABLE has none: classes (below 0: not known) or numbers.",
+)
+@click.option(
+    "--max-accuracy-loss",
+    metavar="PERCENT",
+    type=Percent(),
+    help="Share of labelled requests that the canary may have wrong more than stable. Not given: it is told.",
+)
 @click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
 @click.option(
     "--json",
@@ -108,6 +120,7 @@ def compare(
     require_pass: bool,
     task: str,
     max_flips: float,
+    max_accuracy_loss: float | None,
     **how: Any,
 ) -> None:
     """Compare two models' answers to the same requests: do more differ than may?
@@ -115,7 +128,8 @@ def compare(
     STABLE and CANARY are safetensors files with a tensor "output", row i of both the answer to the same
     request: scores [n, classes], numbers [n] or [n, outputs], vectors [n, d], scores of items [n, items].
     STABLE may have a tensor "slice" of n whole numbers, such as tenants: then one slice that is worse
-    suffices for a Fail.
+    suffices for a Fail. It may have a tensor "label" of the right answers: then accuracy and calibration of
+    both are told, and with --max-accuracy-loss the canary is held to that as well.
 
     Pass: at most --max-flips of the answers differ, with probability 95 %. Fail: more do, with 99 %.
     Otherwise Inconclusive: compare more requests. You may look as often as you like, that is accounted for;
@@ -128,6 +142,8 @@ def compare(
       serin shadow compare stable.safetensors canary.safetensors
       serin shadow compare stable.safetensors canary.safetensors --again again.safetensors --json -
       serin shadow compare stable.safetensors canary.safetensors --report page.html
+      serin shadow compare stable.safetensors canary.safetensors --max-flips 20% \\
+        --labels right.safetensors --max-accuracy-loss 1%
     """  # noqa: D301 - click's mark for lines that stay as written
     try:
         from gpu_shadow import desk, said
@@ -138,7 +154,7 @@ def compare(
         raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
     _writable("--json", out)
     _writable("--report", page)
-    margins = Margins(max_flips=max_flips, task=task)
+    margins = Margins(max_flips=max_flips, max_accuracy_loss=max_accuracy_loss, task=task)
     try:
         found = desk.compared(stable, canary, again, margins=margins, **how)
     except desk.BadFile as error:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_shadow import labels as right
 from gpu_shadow.finding import Finding, Margins, decide
 from gpu_shadow.tally import (
     COUNTS,
@@ -46,6 +47,7 @@ def compare(
     ids: Sequence[str],
     *,
     slices: Sequence[str] | None = None,
+    labels: Tensor | None = None,
     task: str = "classification",
     top: int = 5,
     tolerance: float = 0.01,
@@ -56,7 +58,8 @@ def compare(
     Row i of each is the answer to the request `ids[i]`, which belongs to `slices[i]`. `again` should come
     from another batch size and order; None if it was not measured. Of classes and of a ranking's items the
     `top` ones are compared; `tolerance` is relative to stable's value (regression), or of 1 - cosine
-    (embedding).
+    (embedding). `labels` are the right answers as far as they are known: classes (n,), of which those below 0
+    are not, or numbers as stable's, of which NaN are not.
     Scores are logits unless `probabilities`. Any dtype, any one device.
 
     An answer of the canary with another shape, or integers in place of floats, is counted, not refused.
@@ -64,12 +67,15 @@ def compare(
     """
     asked = Asked(task=task, top=top, tolerance=tolerance, probabilities=probabilities)
     _check(stable, again, ids, slices, asked)
-    labels = None if slices is None else list(slices)
+    if labels is not None:
+        right.check(labels, stable, task)
+        labels = labels.to(stable.device)
+    names = None if slices is None else list(slices)
     if not ids:
         return Comparison(task=task)
     mismatch = _mismatch(stable, canary)
     if mismatch is not None:
-        part = _unanswered(ids, labels, task=task, twice=again is not None)
+        part = _unanswered(ids, names, task=task, twice=again is not None)
         return replace(part, mismatched=len(ids), mismatches=(mismatch,))
     stable, canary = _flat(stable), _flat(canary)
     again = None if again is None else _flat(again)
@@ -78,8 +84,12 @@ def compare(
     for start in range(0, len(ids), tile):
         rows = slice(start, start + tile)
         second = None if again is None else again[rows]
-        named = None if labels is None else labels[rows]
-        parts.append(_tile(stable[rows], second, canary[rows], ids=ids[rows], labels=named, asked=asked))
+        named = None if names is None else names[rows]
+        true = None if labels is None else labels[rows]
+        part = _tile(
+            stable[rows], second, canary[rows], ids=ids[rows], slices=named, labels=true, asked=asked
+        )
+        parts.append(part)
     return merged(task, parts)
 
 
@@ -133,7 +143,8 @@ def _tile(
     canary: Tensor,
     *,
     ids: Sequence[str],
-    labels: Sequence[str] | None,
+    slices: Sequence[str] | None,
+    labels: Tensor | None,
     asked: Asked,
 ) -> Comparison:
     usable = (torch.isfinite(stable) | _masked(stable, asked)).all(-1) & torch.isfinite(stable).any(-1)
@@ -142,19 +153,23 @@ def _tile(
         stable, canary = stable[usable], canary[usable]
         again = None if again is None else again[usable]
         ids = [name for name, kept in zip(ids, keep, strict=True) if kept]
-        labels = None if labels is None else [label for label, kept in zip(labels, keep, strict=True) if kept]
+        slices = None if slices is None else [name for name, kept in zip(slices, keep, strict=True) if kept]
+        labels = None if labels is None else labels[usable]
     sound, pairs = _pairs(stable, canary, asked)
     differ = _differ(pairs, sound)
     sound_again, floor = (None, None) if again is None else _pairs(stable, again, asked)
     floor_differ = None if floor is None or sound_again is None else _differ(floor, sound_again)
     kinds = differ + (4 if floor_differ is None else 2 * floor_differ)
+    known = right.Marked()
+    if labels is not None:
+        known = right.marked(stable, again, canary, labels=labels, sound=sound, asked=asked)
     counts = dict(zip(COUNTS, np.bincount(kinds, minlength=len(COUNTS)).tolist(), strict=True))
     return Comparison(
         task=asked.task,
         answers=Answers(**counts),
-        slices={} if labels is None else by_label(labels, kinds.tolist()),
-        figures=_figures(pairs, sound),
-        floor={} if floor is None or sound_again is None else _figures(floor, sound_again),
+        slices={} if slices is None else by_label(slices, kinds.tolist()),
+        figures={**_figures(pairs, sound), **known.figures},
+        floor={} if floor is None or sound_again is None else {**_figures(floor, sound_again), **known.floor},
         flips=_clear(pairs, differ),
         floor_flips={} if floor is None or floor_differ is None else _clear(floor, floor_differ),
         turns=_turns(pairs, sound, stable.shape[-1]),
@@ -162,6 +177,8 @@ def _tile(
         broken=int((~sound).sum()),
         broken_again=0 if sound_again is None else int((~sound_again).sum()),
         worst=_worst(pairs, sound, differ, ids),
+        wrong=known.wrong,
+        marks=known.marks,
     )
 
 

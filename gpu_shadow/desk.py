@@ -21,7 +21,7 @@ PICKLES = (
     b"\x80\x04",
     b"\x80\x05",
 )  # torch.save's zip, pickle 2 to 5
-SAVE = "safetensors.torch.save_file({'output': answers}, path) writes one that can be read"
+SAVE = "safetensors.torch.save_file({{'{}': tensor}}, path) writes one that can be read"
 MOST_PAIRS = 1000  # that are swapped, in under a second; what more could find is too small to matter
 
 
@@ -31,10 +31,11 @@ class BadFile(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """The answers (n, ...) of one file, and the slices that the requests belong to, if it says so."""
+    """The answers (n, ...) of one file, and maybe the slices of the requests and the right answers."""
 
     output: Tensor
     slices: tuple[str, ...] | None = None
+    labels: Tensor | None = None
 
 
 def compared(
@@ -42,6 +43,7 @@ def compared(
     canary: Path,
     again: Path | None,
     *,
+    labels: Path | None = None,
     margins: Margins,
     top: int,
     tolerance: float,
@@ -55,6 +57,9 @@ def compared(
             _match(stable, of_stable.output, path, each)
     if not len(of_canary):
         raise BadFile(f"{stable}: output has no rows: there is nothing to compare")
+    right = of_stable.labels if labels is None else _labels(labels)
+    if right is None and margins.max_accuracy_loss is not None:
+        raise BadFile(f"{stable}: has no tensor label; a loss of accuracy takes --labels FILE with one")
     ids = [f"row {place}" for place in range(len(of_canary))]
     try:
         found = compare(
@@ -63,44 +68,56 @@ def compared(
             of_canary,
             ids,
             slices=of_stable.slices,
+            labels=right,
             task=margins.task,
             top=top,
             tolerance=tolerance,
             probabilities=probabilities,
         )
     except ValueError as error:
-        raise BadFile(f"{stable}: {error}") from None
+        blamed = labels if labels is not None and "label" in str(error) else stable
+        raise BadFile(f"{blamed}: {error}") from None
     if not found.requests:
         raise BadFile(f"{stable}: no answer is finite: there is nothing to compare with")
-    files = {"stable": stable, "stable again": again, "canary": canary}
+    files = {"stable": stable, "stable again": again, "canary": canary, "labels": labels}
     sources = tuple(Source.of(role, path) for role, path in files.items() if path is not None)
     said = Said.of(found, margins, sources=sources)
     return replace(said, swapped=_swapped(of_stable.output, of_canary))
 
 
 def read(path: Path) -> Recorded:
-    """What the file holds: a tensor `output`, and maybe `slice`, whole numbers (n,). Raises `BadFile`."""
+    """What the file holds: `output`, maybe `slice`, whole numbers (n,), and `label`. Raises `BadFile`."""
+    found = _tensors(path, "output", others=("slice", "label"))
+    output = found["output"]
+    if not output.dim():
+        raise BadFile(f"{path}: output is a single number; give a row for each request")
+    if output.is_floating_point() and output.itemsize == 1:
+        output = output.float()  # 8 bits are for keeping, not for computing
+    return Recorded(output, _slices(path, found.get("slice"), len(output)), found.get("label"))
+
+
+def _labels(path: Path) -> Tensor:
+    return _tensors(path, "label")["label"]
+
+
+def _tensors(path: Path, wanted: str, *, others: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The tensor that is wanted, and of the others those that there are."""
     if not path.is_file():
         raise BadFile(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
     try:
         with path.open("rb") as file:
             beginning = file.read(4)
         if beginning.startswith(PICKLES):
-            raise BadFile(f"{path}: is a pickle, and loading one can run any program; {SAVE}")
+            raise BadFile(f"{path}: is a pickle, and loading one can run any program; {SAVE.format(wanted)}")
         with safe_open(path, framework="pt", device="cpu") as tensors:
             held = set(tensors.keys())
-            found = {name: tensors.get_tensor(name) for name in held & {"output", "slice"}}
+            found = {name: tensors.get_tensor(name) for name in held & {wanted, *others}}
     except (SafetensorError, OSError) as error:
-        raise BadFile(f"{path}: cannot be read as safetensors ({error}); {SAVE}") from None
-    if "output" not in found:
-        others = ", ".join(sorted(held)[:10]) or "nothing"
-        raise BadFile(f"{path}: holds {others}, but no tensor output; {SAVE}")
-    output = found["output"]
-    if not output.dim():
-        raise BadFile(f"{path}: output is a single number; give a row for each request")
-    if output.is_floating_point() and output.itemsize == 1:
-        output = output.float()  # 8 bits are for keeping, not for computing
-    return Recorded(output, _labels(path, found.get("slice"), len(output)))
+        raise BadFile(f"{path}: cannot be read as safetensors ({error}); {SAVE.format(wanted)}") from None
+    if wanted not in found:
+        instead = ", ".join(sorted(held)[:10]) or "nothing"
+        raise BadFile(f"{path}: holds {instead}, but no tensor {wanted}; {SAVE.format(wanted)}")
+    return found
 
 
 def _match(stable: Path, of_stable: Tensor, path: Path | None, output: Tensor) -> None:
@@ -116,7 +133,7 @@ def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _labels(path: Path, labels: Tensor | None, n: int) -> tuple[str, ...] | None:
+def _slices(path: Path, labels: Tensor | None, n: int) -> tuple[str, ...] | None:
     if labels is None:
         return None
     if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():

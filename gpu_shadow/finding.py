@@ -3,8 +3,8 @@
 The verdict is read off the interval of the excess (`excess`): above the margin, within it, or neither.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import log, sqrt
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from analysis import means
 from analysis.judge import Verdict
 from gpu_shadow.excess import excess_interval, log_e
-from gpu_shadow.tally import COUNTS, MOST_SLICES, REST, Answers, Comparison, Spread, lower
+from gpu_shadow.tally import BINS, COUNTS, MOST_SLICES, REST, Answers, Comparison, Marks, Spread, lower
 
 OF_ALL, OF_SLICES = 0.8, 0.2  # shares of alpha; the slices' is divided among as many as there may be
 NOISE = 0.999  # of stable's second answers are as near to its first as the noise is said to be
@@ -29,6 +29,7 @@ LIMITS = {
     "confidence": (-1.0, 1.0),
     "relative": (0.0, 2.0),
     "cosine_distance": (0.0, 2.0 * (1 + 1e-6)),
+    "brier": (-2.0, 2.0),
 }
 
 
@@ -38,17 +39,21 @@ class Margins:
 
     `max_flips` is the share of requests whose answer may be another one, beyond the noise floor; a canary
     within it fails with probability at most `alpha`, one beyond it passes with at most `beta`.
+    `max_accuracy_loss`, if it is given, is the share of labelled requests that the canary may have wrong more
+    than stable: then both are held to, each with half of `alpha`.
     """
 
     max_flips: float = 0.005
+    max_accuracy_loss: float | None = None
     alpha: float = 0.01
     beta: float = 0.05
     task: str = "classification"
 
     def __post_init__(self) -> None:
-        for name in ("max_flips", "alpha", "beta"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        for name in ("max_flips", "alpha", "beta", "max_accuracy_loss"):
+            given = getattr(self, name)
+            if given is not None and not 0 < given < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, not {given}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +97,15 @@ class Finding:
     """What a comparison says; `why` are sentences for people, the decisive one first.
 
     `clear` is the share of requests that differ though stable's answer was clearer than noise can turn;
-    None where the noise was not measured or the task knows no clearness.
+    None where the noise was not measured or the task knows no clearness. `wrong` are the answers that are not
+    as their label says (`flips` the canary's, `floor` stable's, `excess` the loss of accuracy).
     """
 
     verdict: Verdict
     why: tuple[str, ...]
     requests: int
+    wrong: Share | None = None
+    marks: Mapping[str, Marks] = field(default_factory=dict)
     overall: Share | None = None
     clear: float | None = None
     slices: tuple[Share, ...] = ()
@@ -112,6 +120,8 @@ class Finding:
             "requests": self.requests,
             "overall": None if self.overall is None else _of_share(self.overall),
             "clearFlips": self.clear,
+            "accuracy": None if self.wrong is None else _of_accuracy(self.wrong),
+            "calibration": {arm: _of_marks(each) for arm, each in sorted(self.marks.items()) if each.n},
             "slices": [_of_share(each) for each in self.slices],
             "differences": [_of_difference(each) for each in self.differences],
             "worst": [{"id": name, "score": how} for how, name in self.worst],
@@ -131,7 +141,8 @@ def decide(comparison: Comparison, margins: Margins) -> Finding:
 
     Answers that are none (NaN, infinite, an error, another form) fail at once, unless stable's own second
     answers show the like. Then the excess: Fail if it is surely above the margin, in all requests or in
-    one slice; Pass if surely within; else Inconclusive.
+    one slice; Pass if surely within; else Inconclusive. The loss of accuracy likewise, if it has a margin;
+    of both the worse counts.
 
     Guarantee: a canary whose excess is at most `max_flips`, given the past at every request, fails with
     probability at most `alpha`; one whose excess is at least that passes with probability at most
@@ -143,18 +154,22 @@ def decide(comparison: Comparison, margins: Margins) -> Finding:
     if not comparison.requests:
         nothing = "No request was compared: nothing is known."
         return Finding(verdict=Verdict.NO_DATA, why=(nothing, *_notes(comparison, None)), requests=0)
-    overall = share("", comparison.answers, fail=margins.alpha * OF_ALL, beta=margins.beta)
-    few = margins.alpha * OF_SLICES / MOST_SLICES
+    alpha = margins.alpha / (1 if margins.max_accuracy_loss is None else 2)
+    overall = share("", comparison.answers, fail=alpha * OF_ALL, beta=margins.beta)
+    wrong = share("", comparison.wrong, fail=alpha, beta=margins.beta) if comparison.wrong.twice else None
+    few = alpha * OF_SLICES / MOST_SLICES
     slices = tuple(
         share(label, each, fail=few, beta=margins.beta) for label, each in sorted(comparison.slices.items())
     )
-    verdict, why = _verdict(comparison, overall, slices, margins)
+    verdict, why = _verdict(comparison, overall, slices, wrong, margins)
     return Finding(
         verdict=verdict,
         why=(*why, *_notes(comparison, overall)),
         requests=comparison.requests,
         overall=overall,
         clear=_clear(comparison),
+        wrong=wrong,
+        marks=comparison.marks,
         slices=slices,
         differences=tuple(
             _difference(name, each, comparison.floor.get(name), alpha=margins.alpha)
@@ -184,25 +199,59 @@ def share(label: str, answers: Answers, *, fail: float, beta: float) -> Share:
 
 
 def _verdict(
-    comparison: Comparison, overall: Share, slices: Sequence[Share], margins: Margins
+    comparison: Comparison,
+    overall: Share,
+    slices: Sequence[Share],
+    wrong: Share | None,
+    margins: Margins,
 ) -> tuple[Verdict, tuple[str, ...]]:
     gates = _gates(comparison)
     if gates:
         return Verdict.FAIL, gates
+    found = [_of_flips(comparison, overall, slices, margins)]
+    if margins.max_accuracy_loss is not None:
+        found.append(_of_loss(comparison, wrong, margins.max_accuracy_loss, margins.beta))
+    found.sort(key=lambda each: -each[0])
+    return found[0][0], tuple(sentence for _, sentence in found)
+
+
+def _of_flips(
+    comparison: Comparison, overall: Share, slices: Sequence[Share], margins: Margins
+) -> tuple[Verdict, str]:
+    """What the answers that differ say."""
     allowed = percent(margins.max_flips)
     beyond = " beyond the noise floor" if overall.floor is not None else ""
     for each in (overall, *slices):
         if each.interval[0] > margins.max_flips and (each is overall or each.label != REST):
             where = "" if each is overall else f" of the slice {each.label}"
             least = percent(each.interval[0])
-            return Verdict.FAIL, (f"At least {least} of answers{where} differ{beyond}; {allowed} may.",)
+            return Verdict.FAIL, f"At least {least} of answers{where} differ{beyond}; {allowed} may."
     low, high = map(percent, overall.interval)
     if overall.interval[1] <= margins.max_flips:
-        return Verdict.PASS, (f"At most {high} of answers differ{beyond}; {allowed} may.",)
+        return Verdict.PASS, f"At most {high} of answers differ{beyond}; {allowed} may."
     told = f"Between {low} and {high} of answers differ{beyond}; {allowed} may: not decided"
-    enough = _enough(comparison.answers, margins)
-    more = "." if enough is None else f", but about {enough} requests would pass if it goes on like this."
-    return Verdict.INCONCLUSIVE, (told + more,)
+    return Verdict.INCONCLUSIVE, told + _more(comparison.answers, margins.max_flips, margins.beta, "requests")
+
+
+def _of_loss(comparison: Comparison, wrong: Share | None, allowed: float, beta: float) -> tuple[Verdict, str]:
+    """What the labels say."""
+    may = f"more of the labelled requests than stable; {percent(allowed)} may be"
+    if wrong is None:
+        none = "No request has a label: nothing is known of the loss of accuracy"
+        return Verdict.INCONCLUSIVE, f"{none}; {percent(allowed)} may be."
+    low, high = wrong.interval
+    if low > allowed:
+        return Verdict.FAIL, f"The canary is wrong in at least {percent(low)} {may}."
+    if high <= allowed:
+        return Verdict.PASS, f"The canary is wrong in at most {percent(high)} {may}."
+    told = f"The canary is wrong in {percent(low)} to {percent(high)} {may}: not decided"
+    return Verdict.INCONCLUSIVE, told + _more(comparison.wrong, allowed, beta, "labels")
+
+
+def _more(answers: Answers, margin: float, beta: float, what: str) -> str:
+    """How a sentence ends that decides nothing."""
+    enough = _enough(answers, margin, beta)
+    return "." if enough is None else f", but about {enough} {what} would pass if it goes on like this."
 
 
 def _gates(comparison: Comparison) -> tuple[str, ...]:
@@ -232,12 +281,12 @@ def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _enough(answers: Answers, margins: Margins) -> int | None:
+def _enough(answers: Answers, margin: float, beta: float) -> int | None:
     """About how many requests would pass with these shares; None if more than are ever advised."""
 
     def passes(times: float) -> bool:
         as_many = Answers(**{name: round(times * getattr(answers, name)) for name in COUNTS})
-        return log_e(as_many, margins.max_flips, passing=True) >= log(1 / margins.beta)
+        return log_e(as_many, margin, passing=True) >= log(1 / beta)
 
     doubled = next((k for k in range(1, DOUBLED + 1) if passes(2.0**k)), None)
     if doubled is None:
@@ -317,6 +366,35 @@ def _of_share(each: Share) -> dict[str, Any]:
         "floor": each.floor,
         "excess": each.excess,
         "interval": list(each.interval),
+    }
+
+
+def _of_accuracy(wrong: Share) -> dict[str, Any]:
+    return {
+        "labels": wrong.requests,
+        "stable": 1 - (wrong.floor or 0.0),
+        "canary": 1 - wrong.flips,
+        "loss": wrong.excess,
+        "interval": list(wrong.interval),
+    }
+
+
+def _of_marks(marks: Marks) -> dict[str, Any]:
+    return {
+        "ece": marks.ece,
+        "brier": float(marks.brier / marks.n),
+        "nll": float(marks.nll / marks.n),
+        "bins": [
+            {
+                "from": at / BINS,
+                "to": (at + 1) / BINS,
+                "requests": one.n,
+                "right": one.right / one.n,
+                "confidence": float(one.confidence / one.n),
+            }
+            for at, one in sorted(marks.bins.items())
+            if one.n
+        ],
     }
 
 

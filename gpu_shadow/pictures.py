@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-from gpu_shadow.tally import ZERO, lower, upper
+from gpu_shadow.tally import ZERO, Sure, lower, upper
 
 ROW, HALF, AXIS = 44, 84, 26  # pixels: an interval, a side of a histogram, the axis below
 COLUMNS = 32  # of a histogram at most: ten pixels each on a phone
@@ -63,22 +63,24 @@ def shown(text: str) -> str:
     return escape("".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in cut))
 
 
-def intervals(name: str, title: str, told: str, bars: Sequence[Bar], *, margin: float) -> str:
-    """Intervals below each other, and the margin that they are held against."""
+def intervals(name: str, title: str, told: str, bars: Sequence[Bar], *, margin: float | None) -> str:
+    """Intervals below each other, and the margin that they are held against, if there is one."""
     values = [value for bar in bars for value in (*bar.ends, bar.point, bar.floor or 0.0)]
-    axis = Axis(min(0.0, *values), 1.02 * max(1.25 * margin, *values))
+    axis = Axis(min(0.0, *values), 1.02 * max(1.25 * (margin or 1e-9), *values))
     bottom = ROW * len(bars) + 8
-    zero, line = axis.at(0.0), axis.at(margin)
-    parts = [
-        f'<rect class="allowed" x="{zero:.2f}%" y="0" width="{line - zero:.2f}%" height="{bottom}"/>',
-        f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{bottom}" y2="{bottom}"/>',
-    ]
+    zero = axis.at(0.0)
+    parts = [f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{bottom}" y2="{bottom}"/>']
+    if margin is not None:
+        wide = axis.at(margin) - zero
+        parts.append(f'<rect class="allowed" x="{zero:.2f}%" y="0" width="{wide:.2f}%" height="{bottom}"/>')
     for tick in axis.ticks():
         parts += [
             _upright(axis.at(tick), bottom, "grid"),
             _tick(axis.at(tick), bottom, f"{100 * tick:.4g} %"),
         ]
-    parts.append(_upright(line, bottom, "margin"))
+    parts.append(_upright(zero, bottom, "axis"))
+    if margin is not None:
+        parts.append(_upright(axis.at(margin), bottom, "margin"))
     for place, bar in enumerate(bars):
         parts += _bar(axis, bar, ROW * place + 30)
     return _svg(name, title, told, parts, bottom + AXIS)
@@ -132,6 +134,27 @@ def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
     ]
     for place in range(0, len(found), ceil(len(found) / 6)):
         parts.append(_tick(LEFT + (place + 0.5) * wide, bottom, f"{found[place].high:.2g}"))
+    return _svg(name, title, told, parts, bottom + AXIS)
+
+
+def calibration(name: str, title: str, told: str, sides: Mapping[str, Mapping[int, Sure]]) -> str:
+    """How many were right of answers of the same confidence; on the diagonal as many as were to be expected.
+
+    `sides` are drawn in their classes of colour; the more requests a point stands for, the larger it is.
+    """
+    most = max((one.n for side in sides.values() for one in side.values()), default=1)
+    bottom, axis = 2.0 * HALF, Axis(0.0, 1.0)
+    parts = [
+        f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{bottom}" y2="{bottom}"/>',
+        f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{bottom}" y2="0"/>',
+        f'<text x="{LEFT}%" y="12">right</text>',
+        *(_tick(axis.at(part), bottom, f"{part:.0%}") for part in (0, 0.25, 0.5, 0.75, 1)),
+    ]
+    for kind, side in sides.items():
+        for one in (one for _, one in sorted(side.items()) if one.n):
+            x, y = axis.at(float(one.confidence / one.n)), bottom * (1 - one.right / one.n)
+            size = 2 + 5 * (one.n / most) ** 0.5
+            parts.append(f'<circle class="{kind}" cx="{x:.2f}%" cy="{y:.1f}" r="{size:.1f}"/>')
     return _svg(name, title, told, parts, bottom + AXIS)
 
 

@@ -4,12 +4,12 @@ Everything in it comes from counts that merge, so the page of a merged compariso
 Names, labels and ids are whatever somebody sent: they are shown, and can do nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gpu_shadow.finding import VERDICTS, Difference, Share, percent
-from gpu_shadow.pictures import Bar, columns, histogram, intervals, shown
+from gpu_shadow.pictures import Bar, calibration, columns, histogram, intervals, shown
 from gpu_shadow.said import Said
-from gpu_shadow.tally import Comparison
+from gpu_shadow.tally import BINS, Comparison, Marks
 
 MATRIX = 12  # classes that are shown as a matrix, those with most flips
 MOST_TURNS = 30  # of one class into another that are listed
@@ -26,6 +26,9 @@ FIGURES = {
     "difference": "canary less stable",
     "relative": "relative difference",
     "cosine_distance": "1 - cosine",
+    "brier": "Brier score, canary less stable",
+    "nll": "negative log-likelihood, canary less stable",
+    "error": "distance from the label, canary less stable",
     "displaced": "displacement of the top ones",
 }
 STYLE = """
@@ -87,6 +90,7 @@ def report(said: Said) -> str:
         _list(finding.why[1:]),
         "</header>",
         *_excess(said),
+        *_accuracy(said),
         *_moved(said),
         *_turns(said.comparison),
         *_slices(said),
@@ -144,6 +148,58 @@ def _share(share: Share) -> str:
 def _beyond_noise(said: Said) -> str:
     clear = said.finding.clear
     return "" if clear is None else f" {percent(clear)} differ where stable's answer was clear of noise."
+
+
+def _accuracy(said: Said) -> Iterator[str]:
+    wrong, margin = said.finding.wrong, said.margins.max_accuracy_loss
+    if wrong is None:
+        return
+    stable, canary = 1 - (wrong.floor or 0.0), 1 - wrong.flips
+    low, high = map(percent, wrong.interval)
+    allowed = "It decides nothing." if margin is None else f"Allowed: {percent(margin)}."
+    told = (
+        f"Of {wrong.requests} labelled requests stable has {percent(stable)} right, the canary "
+        f"{percent(canary)}: a loss of {low} to {high}. {allowed}"
+    )
+    bar = Bar(label=f"{wrong.requests} labels", ends=wrong.interval, point=wrong.excess)
+    yield "<section><h2>Accuracy</h2>"
+    yield f"<p>{told}</p>"
+    rows = [
+        ("stable right", f"{stable:.3%}"),
+        ("canary right", f"{canary:.3%}"),
+        ("loss", f"{wrong.excess:.3%}"),
+    ]
+    rows += [("loss, at least", f"{wrong.interval[0]:.3%}"), ("loss, at most", f"{wrong.interval[1]:.3%}")]
+    yield _figure(
+        intervals("loss", "The interval of the loss of accuracy", told, [bar], margin=margin),
+        _key(again=False, canary="loss of accuracy", floor=""),
+        _table("Shares of labelled requests", ("", "share"), rows),
+    )
+    marks = said.finding.marks
+    yield from _calibration(
+        {arm: marks[arm] for arm in ("stable", "canary") if arm in marks and marks[arm].n}
+    )
+    yield "</section>"
+
+
+def _calibration(marks: Mapping[str, Marks]) -> Iterator[str]:
+    if not marks:
+        return
+    sides = {"again" if arm == "stable" else "canary": each.bins for arm, each in marks.items()}
+    off = ", ".join(f"{arm} {each.ece:.4f}" for arm, each in marks.items())
+    told = f"How far confidence is from the share that is right (ECE): {off}."
+    rows = [
+        (arm, f"{at / BINS:.0%} to {(at + 1) / BINS:.0%}", str(one.n), f"{one.right / one.n:.1%}")
+        for arm, each in marks.items()
+        for at, one in sorted(each.bins.items())
+        if one.n
+    ]
+    yield _figure(
+        calibration("calibration", "Confidence, and the share that is right", told, sides),
+        f"<p>{told} On the line confidence is deserved; below it, it is too high.</p>"
+        + _key(again=True, canary="canary", floor="stable"),
+        _table("By confidence", ("version", "confidence", "requests", "right"), rows),
+    )
 
 
 def _moved(said: Said) -> Iterator[str]:

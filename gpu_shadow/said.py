@@ -60,6 +60,7 @@ class Said:
             "schema": SCHEMA,
             "task": self.margins.task,
             "maxFlips": self.margins.max_flips,
+            "maxAccuracyLoss": self.margins.max_accuracy_loss,
             "alpha": self.margins.alpha,
             "beta": self.margins.beta,
             **self.finding.to_json(),
@@ -76,6 +77,8 @@ def told(said: Said) -> Iterator[str]:
     if finding.overall is not None:
         yield ""
         yield from _shares(finding)
+    if finding.wrong is not None:
+        yield from _accuracy(finding, finding.wrong)
     if said.swapped is not None:
         yield f"Any difference at all, of whatever kind: p = {said.swapped.p:.3g} (pair-swap test)."
     if finding.differences:
@@ -102,6 +105,17 @@ def _slice(each: Share) -> str:
     low, high = each.interval
     name = f"Slice {each.label}" if each.label else "All other slices"
     return f"{name}: {each.flips:.3%} of {each.requests}; beyond the noise {low:.3%} to {high:.3%}."
+
+
+def _accuracy(finding: Finding, wrong: Share) -> Iterator[str]:
+    low, high = wrong.interval
+    yield (
+        f"Of {wrong.requests} with a label stable has {1 - (wrong.floor or 0.0):.3%} right, the canary"
+        f" {1 - wrong.flips:.3%}: it loses {low:.3%} to {high:.3%}."
+    )
+    off = [f"{arm} {each.ece:.4f}" for arm, each in sorted(finding.marks.items(), reverse=True) if each.n]
+    if off:
+        yield f"How far confidence is from accuracy (ECE): {', '.join(off)}."
 
 
 def _table(differences: tuple[Difference, ...]) -> Iterator[str]:

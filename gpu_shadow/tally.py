@@ -24,6 +24,7 @@ REST = ""  # the slice of all labels beyond those
 FINE = 8  # buckets for each doubling of a figure: a quantile is at most 2^(1/8) too high, 9 %
 LARGEST = 3.4028234663852886e38  # figures are cut off there: float32's largest, whose square is finite
 ZERO = -(2**20)  # the bucket of 0
+BINS = 15  # of confidence, as is usual; [k / 15, (k + 1) / 15)
 NUMBER = re.compile(r"-?[0-9]{1,1200}/[0-9]{1,1200}")
 
 Floats = NDArray[np.float64]
@@ -115,6 +116,48 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sure:
+    """Answers of much the same confidence: how many, how many of them right, the exact sum of confidences."""
+
+    n: int = 0
+    right: int = 0
+    confidence: Fraction = Fraction()
+
+    def __add__(self, other: Self) -> "Sure":
+        """Both taken together."""
+        return Sure(
+            n=self.n + other.n,
+            right=self.right + other.right,
+            confidence=self.confidence + other.confidence,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What `n` labels say of one version: exact sums of two losses, and `bins` of its confidence."""
+
+    n: int = 0
+    brier: Fraction = Fraction()
+    nll: Fraction = Fraction()
+    bins: Mapping[int, Sure] = field(default_factory=dict)
+
+    def __add__(self, other: Self) -> "Marks":
+        """Both taken together."""
+        return Marks(
+            n=self.n + other.n,
+            brier=self.brier + other.brier,
+            nll=self.nll + other.nll,
+            bins=summed(self.bins, other.bins, Sure()),
+        )
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: |confidence - share that is right|, averaged over `BINS` bins."""
+        off = sum((abs(one.confidence - one.right) for one in self.bins.values()), Fraction())
+        return float(off / self.n) if self.n else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Everything that is known of the answers of both models; `merge` adds, `decide` judges.
 
@@ -124,7 +167,9 @@ class Comparison:
     that are not finite, `failed` requests that the canary answered with an error, `mismatched` those of
     another shape or kind, of which `mismatches` tells up to three. All of these but `unusable` also
     differ, so they are among the `answers`. `turns` counts classes that became others, where there are
-    at most 100. `worst` are the most different requests: how much, and the id.
+    at most 100. `worst` are the most different requests: how much, and the id. Of requests whose right
+    answer is known `wrong` counts which version differs from it (`again` is stable), `marks` how sure each
+    was.
     """
 
     task: str
@@ -142,6 +187,8 @@ class Comparison:
     mismatched: int = 0
     mismatches: tuple[str, ...] = ()
     worst: tuple[tuple[float, str], ...] = ()
+    wrong: Answers = Answers()
+    marks: Mapping[str, Marks] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
@@ -167,6 +214,8 @@ class Comparison:
             "mismatched": self.mismatched,
             "mismatches": list(self.mismatches),
             "worst": [[how, name] for how, name in self.worst],
+            "wrong": _of_answers(self.wrong),
+            "marks": {arm: _of_marks(each) for arm, each in sorted(self.marks.items())},
         }
 
     @classmethod
@@ -192,6 +241,8 @@ class Comparison:
                 mismatched=_count(said["mismatched"]),
                 mismatches=tuple(map(_text, said["mismatches"])),
                 worst=tuple((_figure(how), _text(name)) for how, name in said["worst"]),
+                wrong=_answers(said["wrong"]),
+                marks={_text(arm): _marks(each) for arm, each in said["marks"].items()},
             )
         except KeyError as error:
             raise ValueError(f"shadow comparison without {error}") from None
@@ -222,6 +273,8 @@ def merge(one: Comparison, other: Comparison) -> Comparison:
         mismatched=one.mismatched + other.mismatched,
         mismatches=tuple(sorted({*one.mismatches, *other.mismatches})[:3]),
         worst=foremost([*one.worst, *other.worst]),
+        wrong=one.wrong + other.wrong,
+        marks=summed(one.marks, other.marks, Marks()),
     )
 
 
@@ -305,12 +358,17 @@ def _of_answers(answers: Answers) -> dict[str, int]:
 
 
 def _of_spread(spread: Spread) -> dict[str, Any]:
-    exact = {name: f"{each.numerator}/{each.denominator}" for name, each in _fractions(spread).items()}
-    return {"n": spread.n, **exact, "largest": spread.largest, "buckets": _of_counts(spread.buckets)}
+    sums = {"total": _exact(spread.total), "squares": _exact(spread.squares)}
+    return {"n": spread.n, **sums, "largest": spread.largest, "buckets": _of_counts(spread.buckets)}
 
 
-def _fractions(spread: Spread) -> dict[str, Fraction]:
-    return {"total": spread.total, "squares": spread.squares}
+def _of_marks(marks: Marks) -> dict[str, Any]:
+    bins = [[at, one.n, one.right, _exact(one.confidence)] for at, one in sorted(marks.bins.items())]
+    return {"n": marks.n, "brier": _exact(marks.brier), "nll": _exact(marks.nll), "bins": bins}
+
+
+def _exact(total: Fraction) -> str:
+    return f"{total.numerator}/{total.denominator}"
 
 
 def _of_counts(counts: Mapping[int, int]) -> list[list[int]]:
@@ -329,6 +387,16 @@ def _spread(said: Mapping[str, Any]) -> Spread:
         largest=_figure(said["largest"]),
         buckets=_counts(said["buckets"]),
     )
+
+
+def _marks(said: Mapping[str, Any]) -> Marks:
+    bins = {
+        at: Sure(n=_count(n), right=_count(right), confidence=_fraction(sure))
+        for at, n, right, sure in said["bins"]
+    }
+    if not all(isinstance(at, int) and 0 <= at < BINS and one.right <= one.n for at, one in bins.items()):
+        raise ValueError("shadow comparison with a bin of confidence that there is not")
+    return Marks(n=_count(said["n"]), brier=_fraction(said["brier"]), nll=_fraction(said["nll"]), bins=bins)
 
 
 def _counts(said: Iterable[tuple[Any, Any]]) -> dict[int, int]:

@@ -49,9 +49,7 @@ class Asked:
 
 def classification(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
     """They differ if the highest score belongs to another class."""
-    if asked.probabilities:
-        stable, other = (each.double().clamp(min=TINY).log() for each in (stable, other))
-    found = fused.paired(stable, other, top=asked.top)
+    found = fused.paired(logits(stable, asked), logits(other, asked), top=asked.top)
     names = [name for name in fused.FIGURES if name not in {"first", "other", "margin"}]
     return Pairs(
         differ=found.first != found.other,
@@ -60,6 +58,11 @@ def classification(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
         clear=found.margin,
         turned=(found.first, found.other),
     )
+
+
+def logits(scores: Tensor, asked: Asked) -> Tensor:
+    """Scores whose softmax are the classes' probabilities."""
+    return scores.double().clamp(min=TINY).log() if asked.probabilities else scores
 
 
 def regression(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:

@@ -240,3 +240,35 @@ def test_the_command_line_does_without_torch_until_it_is_needed(stable: str) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Pass")
     assert "shadow" in run("from controller.cli import main; main(['--help'])").stdout
+
+
+def test_labels_say_which_of_the_two_is_right(tmp_path: Path) -> None:
+    stable = answers(4000)
+    canary = stable + 0.5 * answers(4000, seed=1)
+    of = saved(tmp_path / "stable", stable)
+    other = saved(tmp_path / "canary", canary)
+    save_file({"label": canary.argmax(1)}, tmp_path / "labels")
+    wide = (of, other, "--max-flips", "60%")
+    won = compare(*wide, "--labels", str(tmp_path / "labels"), "--max-accuracy-loss", "1%")
+    assert won.exit_code == 0
+    assert "Of 4000 with a label stable has" in won.stdout
+    assert "the canary 100.000%: it loses -" in won.stdout
+    within = saved(tmp_path / "within", stable, label=stable.argmax(1))
+    lost = compare(within, other, "--max-flips", "60%", "--max-accuracy-loss", "1%")
+    assert lost.exit_code == 3
+    assert "more of the labelled requests than stable; 1 % may be." in lost.stdout
+    told = compare(within, other, "--max-flips", "60%", "--json", "-", "--report", str(tmp_path / "page"))
+    assert told.exit_code == 0
+    said = json.loads(told.stdout)
+    assert said["accuracy"]["stable"] == 1
+    assert said["accuracy"]["canary"] == pytest.approx(1 - said["accuracy"]["loss"])
+    assert said["maxAccuracyLoss"] is None
+    assert set(said["calibration"]) == {"stable", "canary"}
+    assert "It decides nothing." in (tmp_path / "page").read_text()
+
+
+def test_labels_that_are_missing_or_do_not_fit_are_refused(stable: str, tmp_path: Path) -> None:
+    refused(compare(stable, stable, "--max-accuracy-loss", "1%"), "has no tensor label", "--labels FILE")
+    save_file({"label": torch.full((2000,), 9)}, tmp_path / "labels")
+    refused(compare(stable, stable, "--labels", str(tmp_path / "labels")), "labels: label 9 is none of the 5")
+    refused(compare(stable, stable, "--labels", stable), "holds output, but no tensor label", "'label'")

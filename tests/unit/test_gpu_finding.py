@@ -174,6 +174,8 @@ def test_the_finding_is_json() -> None:
         "requests",
         "overall",
         "clearFlips",
+        "accuracy",
+        "calibration",
         "slices",
         "differences",
         "worst",

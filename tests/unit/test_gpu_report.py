@@ -57,7 +57,9 @@ def part(
     stable = torch.randn(n, 6, generator=chance)
     again, canary = (stable + sd * torch.randn(n, 6, generator=chance) for sd in (1e-3, 0.05))
     slices = [labels[at % len(labels)] for at in range(n)]
-    return compare(stable, again, canary, [f"r{seed}-{at}" for at in range(n)], slices=slices, task=task)
+    labels = stable.argmax(1) if task == "classification" else None
+    ids = [f"r{seed}-{at}" for at in range(n)]
+    return compare(stable, again, canary, ids, slices=slices, labels=labels, task=task)
 
 
 def said(comparison: Comparison, **margins: float) -> Said:
@@ -73,6 +75,8 @@ def test_the_verdict_comes_first_and_then_all_that_is_known() -> None:
     for word in (
         "noise floor",
         "Which classes became which",
+        "Accuracy",
+        "stable has 100 % right",
         "Slices",
         "r1-",
         "ab" * 32,
@@ -94,7 +98,7 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
 def test_each_picture_has_a_title_words_and_a_table() -> None:
     text = report(said(part(1)))
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(pictures) == 2 + 8  # the excess, the slices, eight figures
+    assert len(pictures) == 4 + 10  # the excess, the loss, calibration, the slices, ten figures
     for one in pictures:
         drawn = ET.fromstring(one)
         named = [drawn.find(f".//*[@id='{ref}']") for ref in drawn.get("aria-labelledby", "").split()]

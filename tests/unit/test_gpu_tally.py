@@ -19,7 +19,9 @@ from gpu_shadow.tally import (
     ZERO,
     Answers,
     Comparison,
+    Marks,
     Spread,
+    Sure,
     buckets,
     by_label,
     exact_sum,
@@ -129,6 +131,8 @@ def full() -> dict[str, Any]:
         turns={(1, 2): 1},
         mismatches=("shape",),
         worst=((1.5, "r1"),),
+        wrong=Answers(same=2, again=1),
+        marks={"canary": Marks(n=3, brier=Fraction(3, 4), nll=Fraction(1, 2), bins={14: Sure(n=3, right=2)})},
     )
     return json.loads(json.dumps(of.to_json()))  # type: ignore[no-any-return]
 
@@ -153,6 +157,9 @@ def test_json_and_back_is_the_same() -> None:
         (["figures", "kl", "total"], 3, "3 for a sum"),
         (["figures", "kl", "largest"], float("nan"), "nan for a figure"),
         (["figures", "kl", "buckets"], [[2**40, 1]], "a bucket that there is not"),
+        (["marks", "canary", "bins"], [[15, 1, 1, "1/2"]], "a bin of confidence that there is not"),
+        (["marks", "canary", "bins"], [[3, 1, 2, "1/2"]], "a bin of confidence that there is not"),
+        (["marks", "canary", "brier"], "1/3", "a sum that no floats have"),
         (["worst"], [[1.0]], "not enough values"),
         (["slices"], None, "of another form"),
     ],
