@@ -59,7 +59,7 @@ class Encoder:
     def _layer(self, name: str, inner: Tensor, seen: Tensor) -> Tensor:
         asks, offers, holds = (
             self._linear(f"{name}.attention.self.{part}", inner)
-            .unflatten(-1, (self.heads, -1))
+            .reshape(*inner.shape[:2], self.heads, -1)
             .transpose(1, 2)
             for part in ("query", "key", "value")
         )
