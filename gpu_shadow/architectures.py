@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gpu_shadow.bert import bert
 from gpu_shadow.model import Batch, Model, Refused, first_row
 from gpu_shadow.protocol import LONGEST_NAME
 
@@ -87,4 +88,4 @@ def _input(tensors: Mapping[str, Tensor], name: str, features: int) -> Tensor | 
     return None if given is None else given.float()
 
 
-ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Tensor], About], Model]] = {"mlp": mlp}
+ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Tensor], About], Model]] = {"mlp": mlp, "bert": bert}

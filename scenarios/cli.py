@@ -11,6 +11,7 @@ import click
 import structlog
 
 from controller.command import Taught
+from scenarios.live import digits
 from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
@@ -68,6 +69,10 @@ def _played(story: Story, *, live: bool, report: Report) -> Result:
     report(f"{story.name} ({'live' if live else 'virtual'}), expected: {wanted(story.expect)}")
     if not live:
         return play(story, report=report)
+    if not {story.stable.model, story.canary.model} <= set(digits.VARIANTS):
+        raise BadStory(
+            f"{story.file}: spec.stable.model: the live lab's pods serve digits; play it in virtual time"
+        )
     from scenarios import lab  # needs Linux, Envoy and processes; virtual time needs none of them
 
     try:

@@ -31,13 +31,14 @@ out; an edit at 0s describes how the objects are from the start. The objects are
     predictions: {distribution: beta, a: 2, b: 5}
 
 With a `clickRate` pods count their answers (`model_impressions_total`), and those that somebody clicked on
-(`model_clicks_total`); without one they do not. `model` says which digits model an arm is: `digits`,
+(`model_clicks_total`); without one they do not. `model` says which model an arm is: `digits`,
 `digits-bf16` (requantised), `digits-unscaled` (wrong preprocessing), `digits-permuted` (labels mixed up),
 `digits-overflowing` (float16, NaN for bright pictures), `digits-renamed` (its input has another name) or
-`digits-eleven` (an output too many); a Shadow check in the policy replays the requests on both. An arm fault
-says one or more of latencyFactor, latencyAdd, errorRate, predictions, clickRate, `crash: true`, `hang: true`,
-`blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says `target` and `kind`. What a
-field may hold, the complaint about a wrong value says.
+`digits-eleven` (an output too many), or, in virtual time only, of a real sentence embedding: `minilm`,
+`minilm-bf16` or `minilm-first-token` (another pooling); a Shadow check in the policy replays the requests on
+both. An arm fault says one or more of latencyFactor, latencyAdd, errorRate, predictions, clickRate,
+`crash: true`, `hang: true`, `blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says
+`target` and `kind`. What a field may hold, the complaint about a wrong value says.
 """
 
 from datetime import timedelta
@@ -46,7 +47,7 @@ from pathlib import Path
 from controller.planning import builtin
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
 from scenarios.fields import BadStory, Field, Table, parse, read
-from scenarios.live.digits import VARIANTS
+from scenarios.live import digits, sentences
 from scenarios.people import PLACES
 from scenarios.plot import (
     KINDS,
@@ -153,7 +154,7 @@ def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
         error_rate=said.get("errorRate", Field.percent, like.error_rate),
         predictions=said.get("predictions", _beta, like.predictions),
         click_rate=said.get("clickRate", Field.percent, like.click_rate),
-        model=said.get("model", lambda f: f.one_of(*VARIANTS), like.model),
+        model=said.get("model", lambda f: f.one_of(*digits.VARIANTS, *sentences.VARIANTS), like.model),
     )
 
 

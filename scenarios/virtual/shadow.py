@@ -1,20 +1,20 @@
 """The shadow worker in virtual time: the real one's recorder and replay, in this process.
 
-Pictures of digits reach it as often as the story's callers send requests, for as long as the VirtualService
-mirrors them. torch comes along with it, so that only a story with a Shadow check makes one.
+Pictures of digits, or sentences, reach it as often as the story's callers send requests, for as long as the
+VirtualService mirrors them. torch comes along with it, so that only a story with a Shadow check makes one.
 """
 
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from scenarios.live import artifacts, digits
+from scenarios.live import artifacts, digits, sentences
 from scenarios.live.load import body as asked
 from scenarios.objects import NAMESPACE, STABLE
 from scenarios.plot import Story
@@ -32,12 +32,14 @@ class VirtualShadow:
 
     def __init__(self, story: Story) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="serin-shadow-")
-        self._bodies = [asked(picture.tolist()) for picture in digits.load().pictures]
+        self._bodies = _bodies(story)
         self._rate = story.requests_per_second
         self._rng = np.random.default_rng([story.seed, 0x5AD0])
         self._sent = 0
         self._feeding: asyncio.Task[None] | None = None
-        self.artifacts: Mapping[str, str] = artifacts.write(Path(self._folder.name))
+        self.artifacts: Mapping[str, str] = artifacts.write(
+            Path(self._folder.name), {story.stable.model, story.canary.model}
+        )
         self.mirrored = False  # whether requests are copied to it
         self.called = False  # whether the story has begun: its history is nobody's requests
         self.faults: set[str] = set()
@@ -93,6 +95,13 @@ class VirtualShadow:
                 recorder.admit(HOST, PATH, {"x-request-id": str(self._sent)}, self._bodies[place])
             while recorder.sift():
                 pass
+
+
+def _bodies(story: Story) -> Sequence[bytes]:
+    """The requests that stable's model is asked."""
+    if story.stable.model in sentences.VARIANTS:
+        return [sentences.body(text) for text in sentences.sentences()]
+    return [asked(picture.tolist()) for picture in digits.load().pictures]
 
 
 async def _here(work: Callable[..., Any], *given: Any) -> Any:

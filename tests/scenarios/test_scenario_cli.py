@@ -76,3 +76,9 @@ def test_a_folder_for_the_results_that_is_not_there_exits_with_2_before_anything
 
 def test_no_file_is_bad_usage() -> None:
     assert run().exit_code == 2
+
+
+def test_a_story_of_sentences_is_for_virtual_time_alone() -> None:
+    said = run(STORY.with_name("shadow-embedding-good.yaml"), "--live")
+    assert said.exit_code == 2
+    assert "the live lab's pods serve digits; play it in virtual time" in said.stderr

@@ -141,6 +141,16 @@ def look_label_permuted(seen: Watched) -> None:
     assert nobody_saw_it(seen).startswith("shadow: At least ")
 
 
+def look_embedding_good(seen: Watched) -> None:
+    assert seen.shadow["verdict"] == "Pass"
+    assert seen.shadow["canaryRequests"] > 50
+    assert seen.untouched()
+
+
+def look_embedding_wrong(seen: Watched) -> None:
+    assert nobody_saw_it(seen).startswith("shadow: At least ")
+
+
 def look_nan_storm(seen: Watched) -> None:
     assert nobody_saw_it(seen).endswith("answers are NaN or infinite where stable's are numbers.")
 

@@ -165,7 +165,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "about", "says"),
     [
-        (layers(2, 2), {}, "architecture is missing; known here are mlp"),
+        (layers(2, 2), {}, "architecture is missing; known here are bert, mlp"),
         (layers(2, 2), {"architecture": "resnet"}, "architecture is resnet"),
         (layers(2, 2), ABOUT | {"task": "poetry"}, 'metadata task: "poetry" is none of classification'),
         (layers(2, 2), {"architecture": "mlp"}, "metadata activation: expected one of relu, tanh, gelu"),
