@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gpu_shadow.keeping import Keeper
+from gpu_shadow.model import first_row
 from gpu_shadow.protocol import LENGTH, TYPES, Unreadable
 from gpu_shadow.recorder import Recorder
 from gpu_shadow.redact import MOST_HASHED, BadPolicy, Policy, Redaction, read
@@ -306,3 +307,18 @@ def test_a_header_that_the_policy_names_is_kept_as_the_slice_and_no_other() -> N
         recorder.admit("model.lab-shadow", "/", headers | more, body)
     recorder.sift()
     assert {one.slice for one in recorder.take("lab/run")} == {"x-tenant=acme"}
+
+
+def test_text_is_recorded_only_if_the_policy_allows_it() -> None:
+    text = {"name": "t", "shape": [1, 2], "datatype": "BYTES", "data": ["Ada", "Bob"]}
+    row = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}
+    body = json.dumps({"inputs": [text, row]}).encode()
+    for policy, reason in ((None, "datatype"), (redaction(), "datatype"), (redaction(allowText=True), None)):
+        recorder = Recorder(redaction=policy)
+        recorder.open("lab/run", ["model.lab"])
+        recorder.admit("model.lab-shadow", "/", {}, body)
+        recorder.sift()
+        assert recorder.dropped == ({} if reason is None else {reason: 1})
+    (one,) = recorder.take("lab/run")
+    assert one.tensors["t"].tolist() == [[b"Ada", b"Bob"]]
+    assert first_row(one.tensors, 1) == {"row": np.array([1.0], "f4")}  # text is no row of numbers
