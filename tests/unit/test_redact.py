@@ -3,6 +3,7 @@
 import gc
 import gzip
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,6 +206,14 @@ def test_a_policy_that_cannot_be_used_is_refused_by_name_and_field(
     with pytest.raises(BadPolicy, match=match) as trouble:
         read(file)
     assert str(trouble.value).startswith(str(file))
+
+
+def test_the_policy_that_the_page_shows_can_be_used(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "shadow.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(rules:.*?)```", page, re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(shown)
+    done = {rule.do for rule in read(tmp_path / "policy.yaml").policy.rules}
+    assert done == {"drop", "hash", "bucket", "noise", "zero"}
 
 
 def test_a_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
