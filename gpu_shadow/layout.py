@@ -15,11 +15,10 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from gpu_shadow.protocol import MOST_DIMENSIONS, MOST_TENSORS, TYPES, Tensor
+from gpu_shadow.protocol import MOST_DIMENSIONS, MOST_FEATURES, TEXT, TYPES, Tensor, weight
 from gpu_shadow.recorder import BESIDE, Recorded
 
 STACKED = 4  # requests of one shape from which on they are stacked: below, a header costs more than offsets
-TEXT = "BYTES"
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -140,7 +139,7 @@ def unpacked(signatures: Sequence[Signature], arrays: Arrays, rows: Sequence[Row
     unread = dict(arrays)
     found: list[list[dict[str, Tensor]]] = []
     for number, one in enumerate(signatures):
-        if one.n > len(rows) or not 0 < len(one.tensors) <= MOST_TENSORS:
+        if one.n > len(rows) or not 0 < len(one.tensors) <= MOST_FEATURES:
             raise Misfit(f"signature {number}: {one.n} requests of {len(one.tensors)} tensors")
         of_each: list[dict[str, Tensor]] = [{} for _ in range(one.n)]
         for each in one.tensors:
@@ -214,7 +213,7 @@ def _recorded(row: Row, tensors: dict[str, Tensor]) -> Recorded:
     return Recorded(
         id=row.id,
         tensors=tensors,
-        size=BESIDE + sum(one.nbytes for one in tensors.values()),
+        size=BESIDE + sum(weight(one) for one in tensors.values()),
         order=row.order,
         inclusion=row.inclusion,
         path=row.path,

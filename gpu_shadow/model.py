@@ -59,7 +59,7 @@ def first_row(tensors: Tensors, features: int, name: str | None = None) -> Row |
     Without a name exactly one has to. The first alone: rows of one request are not independent of each
     other, and requests are counted.
     """
-    named = [one for called, one in tensors.items() if name in {None, called}]
+    named = [one for called, one in tensors.items() if name in {None, called} and one.dtype != object]
     fitting = [one for one in named if one.size == len(one) * features]
     if len(fitting) != 1:
         return f"without one tensor {'' if name is None else f'{name} '}of {features} features a row"

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 Tensor = npt.NDArray[Any]
 
-# Little-endian, as the protocol's binary tensors are. BYTES is left out on purpose: text is recorded by
-# nobody who has not asked for it. FP16 and BF16 have no JSON form.
+# Little-endian, as the protocol's binary tensors are. BYTES is left out on purpose: text is read for
+# nobody who has not asked for it (`text=True`). FP16 and BF16 have no JSON form.
 TYPES: Mapping[str, str] = {
     "BOOL": "?",
     **{f"INT{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)},
@@ -27,7 +27,9 @@ TYPES: Mapping[str, str] = {
     "FP32": "<f4",
     "FP64": "<f8",
 }
+TEXT = "BYTES"
 LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
+EACH = 33  # bytes that Python takes for a text beside its own
 MOST_DIMENSIONS = 8
 MOST_TENSORS = 64
 MOST_FEATURES = 1_024  # that an instance of v1 may name, each a tensor
@@ -72,12 +74,13 @@ _BRACKETS = re.compile(rb"[\s\[]*")
 _BLANK = b" \t\r\n"
 
 
-def request(body: bytes, *, json_bytes: int | None = None) -> Request:
+def request(body: bytes, *, json_bytes: int | None = None, text: bool = False) -> Request:
     """The request that `body` holds; raises `Unreadable`.
 
     `json_bytes` is what the header `Inference-Header-Content-Length` says, None without one: whoever passes
     requests on may lose it (KServe's logger does), and then binary tensors are what stands behind the JSON.
-    They are views of `body`: nothing is copied.
+    They are views of `body`: nothing is copied. Tensors of BYTES are arrays of `bytes`, and refused without
+    `text`.
 
     V1's `instances` are one tensor of this name, or one for each feature if they are objects; all of FP64,
     since v1 has no types, and null, a missing feature, is NaN.
@@ -91,7 +94,7 @@ def request(body: bytes, *, json_bytes: int | None = None) -> Request:
     if bytes(found.instances) and not found.inputs:
         tensors, at = _instances(bytes(found.instances)), end
     else:
-        tensors, at = _tensors(found.inputs, body, end)
+        tensors, at = _tensors(found.inputs, body, end, text=text)
     if at != len(body):
         raise Unreadable("size", f"{len(body) - at} bytes are left over")
     return Request(found.id, tensors)
@@ -128,14 +131,15 @@ def _read(body: bytes, json_bytes: int | None) -> tuple[_Request, int]:
         return _REQUEST.decode(head), len(head)
 
 
-def _tensors(inputs: list[_Input], body: bytes, at: int) -> tuple[dict[str, Tensor], int]:
+def _tensors(inputs: list[_Input], body: bytes, at: int, *, text: bool) -> tuple[dict[str, Tensor], int]:
     """The tensors of v2, and where the last binary one ends."""
     if not 0 < len(inputs) <= MOST_TENSORS:
         raise Unreadable("malformed", f"{len(inputs)} inputs; expected 1 to {MOST_TENSORS}")
     _named([one.name for one in inputs])
     tensors = {}
     for one in inputs:
-        tensors[one.name], at = _tensor(one, body, at)
+        read = _text if text and one.datatype == TEXT else _tensor
+        tensors[one.name], at = read(one, body, at)
     if len(tensors) != len(inputs):
         raise Unreadable("size", "a tensor's name stands twice")
     return tensors, at
@@ -191,6 +195,47 @@ def _tensor(given: _Input, body: bytes, at: int) -> tuple[Tensor, int]:
     if not isinstance(size, int) or size != wanted or at + wanted > len(body):
         raise Unreadable("size", f"{given.name}: {size} bytes; its shape takes {wanted} of {len(body) - at}")
     return np.frombuffer(body, kind, count, at).reshape(given.shape), at + wanted
+
+
+def _text(given: _Input, body: bytes, at: int) -> tuple[Tensor, int]:
+    """The texts, each as `bytes`, and where the next binary tensor begins."""
+    count = _elements(given, most=len(body))
+    size = given.parameters.get("binary_data_size")
+    if size is None:
+        pieces, end = _strings(given), at
+    else:
+        end = at + size if isinstance(size, int) and 4 * count <= size <= len(body) - at else -1
+        pieces = _cut(body, at, end, count)
+    if len(pieces) != count:
+        raise Unreadable("size", f"{given.name}: {len(pieces)} texts for shape {given.shape}")
+    found = np.empty(count, dtype=object)
+    found[:] = pieces
+    return found.reshape(given.shape), end
+
+
+def _strings(given: _Input) -> list[bytes]:
+    values = _numbers(given, str)
+    while values and isinstance(values[0], list):
+        values = [each for some in values for each in some]
+    return [each.encode(errors="replace") for each in values]
+
+
+def _cut(body: bytes, at: int, end: int, most: int) -> list[bytes]:
+    """Texts, each behind its length of 4 bytes: as many as there are, up to `most` + 1."""
+    pieces: list[bytes] = []
+    while at < end and len(pieces) <= most:
+        behind = at + 4 + int.from_bytes(body[at : at + 4], "little")
+        if behind > end:
+            return []
+        pieces.append(body[at + 4 : behind])
+        at = behind
+    return pieces
+
+
+def weight(tensor: Tensor) -> int:
+    """About how many bytes of memory it takes; of text each element is an object."""
+    text = sum(len(each) + EACH for each in tensor.flat) if tensor.dtype == object else 0
+    return tensor.nbytes + text
 
 
 def _elements(given: _Input, *, most: int) -> int:

@@ -20,7 +20,7 @@ from heapq import heappush, heappushpop
 
 from aiohttp import web
 
-from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request
+from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request, weight
 from gpu_shadow.redact import Redaction
 
 BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
@@ -215,7 +215,7 @@ class Recorder:
             self.drop("unasked")
             return
         try:
-            tensors = self._redacted(one, request(one.body, json_bytes=one.json_bytes).tensors)
+            tensors = self._tensors(one)
         except Exception as trouble:  # noqa: BLE001 - whatever it was, the next one is looked at
             self.drop(trouble.reason if isinstance(trouble, Unreadable) else "error", one.stream)
             return
@@ -225,7 +225,7 @@ class Recorder:
             self.drop("strata", one.stream)
             return
         # a binary tensor is a view of the body; names and numbers in JSON are as long as they please
-        size = max(len(one.body), sum(each.nbytes for each in tensors.values())) + BESIDE
+        size = max(len(one.body), sum(weight(each) for each in tensors.values())) + BESIDE
         if self.held + size > self.budget:
             self.drop("budget", one.stream)
             return
@@ -245,11 +245,14 @@ class Recorder:
             self.release(fallen)
             self.drop("reservoir", one.stream)
 
-    def _redacted(self, one: _Waiting, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def _tensors(self, one: _Waiting) -> Mapping[str, Tensor]:
         """The tensors as they may be held; raises `Unreadable` for a request that may not be at all."""
-        if self._redaction is None:
-            return tensors
-        allowed, done = self._redaction.applied(tensors, order=one.order)
+        redaction = self._redaction
+        text = redaction is not None and redaction.policy.allow_text
+        found = request(one.body, json_bytes=one.json_bytes, text=text).tensors
+        if redaction is None:
+            return found
+        allowed, done = redaction.applied(found, order=one.order)
         one.stream.redacted.update(done)
         return allowed
 

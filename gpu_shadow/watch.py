@@ -126,7 +126,8 @@ def row_of(tensors: Mapping[str, Tensor], baseline: Baseline) -> Array | None:
 
     Features are found by name; where none is, one tensor with as many columns is taken in their order.
     """
-    firsts = {name: each.reshape(len(each), -1)[0] for name, each in tensors.items()}
+    numbers = {name: each for name, each in tensors.items() if each.dtype != object}
+    firsts = {name: each.reshape(len(each), -1)[0] for name, each in numbers.items()}
     values: dict[str, float] = {}
     for name, first in firsts.items():
         one = len(first) == 1

@@ -1,4 +1,5 @@
 import copy
+import os
 import re
 import subprocess
 import sys
@@ -564,3 +565,32 @@ def _ports(deployment: Json) -> list[Json]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports: list[Json] = container["ports"]
     return ports
+
+
+def test_the_worker_keeps_requests_only_where_the_component_says_so_encrypted_and_within_its_disk(
+    tmp_path: Path,
+) -> None:
+    assert not [
+        arg for arg in shadow_worker()["spec"]["template"]["spec"]["containers"][0]["args"] if "keep" in arg
+    ]
+    up = os.path.relpath(MANIFESTS, tmp_path)
+    wanted = {
+        "resources": [f"{up}/base"],
+        "components": [f"{up}/components/shadow{n}" for n in ("", "-keep")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(wanted))
+    (found,) = (
+        one for one in of(built(str(tmp_path)), "Deployment") if one["metadata"]["name"] == "serin-shadow"
+    )
+    pod = found["spec"]["template"]["spec"]
+    args = dict(arg.split("=") for arg in pod["containers"][0]["args"] if "=" in arg)
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert (args["--keep"], Path(args["--key"]).parent) == (mounts["kept"], Path(mounts["key"]))
+    assert volumes["key"]["secret"]["secretName"] == "serin-shadow-key"
+    room = int(volumes["kept"]["emptyDir"]["sizeLimit"].removesuffix("Mi"))
+    assert room >= 1.25 * int(args["--keep-most"])  # the kubelet evicts whoever fills it
+    from gpu_shadow.__main__ import main  # torch comes with it
+
+    known = {option for one in main.params for option in one.opts}
+    assert args.keys() <= known

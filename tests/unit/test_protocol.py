@@ -1,6 +1,7 @@
 """Requests of the Open Inference Protocol v2, sound and hostile."""
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_shadow.protocol import TYPES, Unreadable, request, requests
+from gpu_shadow.protocol import TYPES, Unreadable, request, requests, weight
 
 ROW = {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4]}
 
@@ -207,3 +208,59 @@ def test_what_was_sent_in_binary_is_what_is_read(kind: str, shape: list[int], da
     body, length = binary({"inputs": [head]}, sent)
     found = request(body, json_bytes=length).tensors["x"]
     assert (list(found.shape), found.tobytes()) == (shape, sent)
+
+
+# -- text, for whoever asks for it -----------------------------------------------------------------
+
+WORDS = {"name": "t", "shape": [1, 3], "datatype": "BYTES"}
+
+
+def spelt(*texts: bytes) -> bytes:
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+@pytest.mark.parametrize("data", [["a", "ö", ""], [["a", "ö", ""]]])
+def test_text_is_read_where_it_is_asked_for_and_nowhere_else(data: Any) -> None:
+    body = said(WORDS | {"data": data})
+    assert request(body, text=True).tensors["t"].tolist() == [[b"a", "ö".encode(), b""]]
+    assert refused(body) == "datatype"
+
+
+def test_binary_text_lies_behind_its_lengths_and_other_tensors_behind_it() -> None:
+    texts, numbers = spelt(b"a", b"\xff\x00", b""), np.arange(2, dtype="<f4").tobytes()
+    other = {"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    heads = [WORDS | {"parameters": {"binary_data_size": len(texts)}}, other]
+    body, length = binary({"inputs": heads}, texts, numbers)
+    found = request(body, json_bytes=length, text=True).tensors
+    assert found["t"].tolist() == [[b"a", b"\xff\x00", b""]]
+    assert found["x"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("tail", "size"),
+    [
+        (spelt(b"a", b"b"), None),  # too few
+        (spelt(b"a", b"b", b"c", b"d"), None),  # too many
+        (spelt(b"a", b"b") + b"\xff\xff\xff\xff", None),  # one of 4 GB
+        (spelt(b"a", b"b", b"c")[:-2], None),
+        (spelt(b"a", b"b", b"c") + b"\x00", None),
+        (spelt(b"a", b"b", b"c"), 10**9),
+        (spelt(b"a", b"b", b"c"), -1),
+        (spelt(b"a", b"b", b"c"), "15"),
+    ],
+)
+def test_binary_text_of_another_size_is_refused(tail: bytes, size: Any) -> None:
+    said_size = len(tail) if size is None else size
+    body, length = binary({"inputs": [WORDS | {"parameters": {"binary_data_size": said_size}}]}, tail)
+    assert refused(body, json_bytes=length, text=True) == "size"
+
+
+@pytest.mark.parametrize("data", [["a"], [1, 2, 3], ["a", None, "b"], {}, [[["a"], ["b"]], ["c"]]])
+def test_what_is_no_text_is_refused(data: Any) -> None:
+    assert refused(said(WORDS | {"data": data}), text=True) in {"malformed", "size"}
+
+
+def test_small_texts_weigh_what_python_takes_for_them() -> None:
+    found = request(said(WORDS | {"data": ["ab"] * 3}), text=True).tensors["t"]
+    assert weight(found) >= 3 * (8 + sys.getsizeof(b"ab"))
+    assert weight(np.zeros((2, 3), "<f4")) == 24

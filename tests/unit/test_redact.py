@@ -3,6 +3,7 @@
 import gc
 import gzip
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gpu_shadow.keeping import Keeper
+from gpu_shadow.model import first_row
 from gpu_shadow.protocol import LENGTH, TYPES, Unreadable
 from gpu_shadow.recorder import Recorder
 from gpu_shadow.redact import MOST_HASHED, BadPolicy, Policy, Redaction, read
@@ -68,8 +70,8 @@ def test_a_code_is_the_same_for_the_same_value_and_the_same_capture_alone(kind: 
 
 
 def test_codes_of_numbers_keep_different_values_apart() -> None:
-    codes = changed({"do": "hash"}, [list(range(1000))])[0]
-    assert len(set(codes)) > 990
+    codes = changed({"do": "hash"}, [list(range(MOST_HASHED))])[0]
+    assert len(set(codes)) > MOST_HASHED - 3
     assert all(code == int(code) and 0 <= code < 2**24 for code in codes)
     assert changed({"do": "hash"}, [[0.0]]) == changed({"do": "hash"}, [[-0.0]])
 
@@ -206,6 +208,14 @@ def test_a_policy_that_cannot_be_used_is_refused_by_name_and_field(
     assert str(trouble.value).startswith(str(file))
 
 
+def test_the_policy_that_the_page_shows_can_be_used(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "shadow.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(rules:.*?)```", page, re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(shown)
+    done = {rule.do for rule in read(tmp_path / "policy.yaml").policy.rules}
+    assert done == {"drop", "hash", "bucket", "noise", "zero"}
+
+
 def test_a_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPolicy, match="cannot be read"):
         read(tmp_path / "none.yaml")
@@ -306,3 +316,18 @@ def test_a_header_that_the_policy_names_is_kept_as_the_slice_and_no_other() -> N
         recorder.admit("model.lab-shadow", "/", headers | more, body)
     recorder.sift()
     assert {one.slice for one in recorder.take("lab/run")} == {"x-tenant=acme"}
+
+
+def test_text_is_recorded_only_if_the_policy_allows_it() -> None:
+    text = {"name": "t", "shape": [1, 2], "datatype": "BYTES", "data": ["Ada", "Bob"]}
+    row = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}
+    body = json.dumps({"inputs": [text, row]}).encode()
+    for policy, reason in ((None, "datatype"), (redaction(), "datatype"), (redaction(allowText=True), None)):
+        recorder = Recorder(redaction=policy)
+        recorder.open("lab/run", ["model.lab"])
+        recorder.admit("model.lab-shadow", "/", {}, body)
+        recorder.sift()
+        assert recorder.dropped == ({} if reason is None else {reason: 1})
+    (one,) = recorder.take("lab/run")
+    assert one.tensors["t"].tolist() == [[b"Ada", b"Bob"]]
+    assert first_row(one.tensors, 1) == {"row": np.array([1.0], "f4")}  # text is no row of numbers

@@ -1,5 +1,7 @@
 """Segments: written whole, read only when sound, gone when they expire."""
 
+import contextlib
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -66,6 +68,7 @@ def requests(draw: st.DrawFn) -> list[Tensors]:
     return draw(st.lists(st.sampled_from(few), min_size=1, max_size=12))
 
 
+@settings(max_examples=40)  # each syncs files
 @given(requests(), st.sampled_from([None, KEY]))
 def test_what_was_written_is_read_again_whatever_types_and_shapes(
     tmp_path_factory: pytest.TempPathFactory, tensors: list[Tensors], key: Key | None
@@ -196,6 +199,36 @@ def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, change: 
     path = write(tmp_path, some(), about=about(), key=None)
     forged(path, change)
     with pytest.raises(BadSegment, match=match):
+        read(path, key=None, now=NOW)
+
+
+@settings(max_examples=40)
+@given(st.data(), st.binary(min_size=1, max_size=9))
+def test_whatever_the_parts_hold_it_is_read_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, put: bytes
+) -> None:
+    texts = [{"t": np.array([[b"a", b"bc"]], dtype=object), "x": np.ones((1, n), "<f4")} for n in (1, 2)]
+    path = write(tmp_path_factory.mktemp("kept"), [*some(), *recorded(texts)], about=about(), key=None)
+    part = data.draw(st.sampled_from(["tensors", "index"]))
+    file = path / segments.FILES[part]
+    body = bytearray(file.read_bytes() if part == "tensors" else gzip.decompress(file.read_bytes()))
+    at = data.draw(st.integers(0, len(body)))
+    body[at : at + data.draw(st.integers(0, 9))] = put
+    sent = bytes(body) if part == "tensors" else gzip.compress(bytes(body))
+    file.write_bytes(sent)
+    about_it = {"bytes": len(sent), "sha256": sha256(sent).hexdigest()}
+    forged(path, lambda said: said["parts"].update({part: about_it}))
+    with contextlib.suppress(BadSegment):
+        assert len(read(path, key=None, now=NOW).requests()) == 8
+
+
+def test_an_index_that_grows_without_end_is_refused_unread(tmp_path: Path) -> None:
+    path = write(tmp_path, some(1), about=about(), key=None)
+    bomb = gzip.compress(b" " * 50 * 2**20)
+    (path / segments.FILES["index"]).write_bytes(bomb)
+    about_it = {"bytes": len(bomb), "sha256": sha256(bomb).hexdigest()}
+    forged(path, lambda said: said["parts"].update(index=about_it))
+    with pytest.raises(BadSegment, match="larger than its rows can be"):
         read(path, key=None, now=NOW)
 
 

@@ -175,3 +175,10 @@ def test_without_drift_a_hundred_windows_of_fifty_features_say_nothing() -> None
         watch.take(recorded(rng.normal(size=(WINDOW, 50)), after=at * WINDOW))
         assert watch.windows[-1] == (), f"seed {SEED}, window {at}"
     assert watch.requests == 100 * WINDOW
+
+
+def test_text_is_no_feature() -> None:
+    tensors = {"x": np.ones((1, 3), "f4"), "t": np.array([[b"Ada"]], dtype=object)}
+    found = row_of(tensors, known())
+    assert found is not None
+    assert found.tolist() == [1, 1, 1]
