@@ -55,10 +55,10 @@ def shadow() -> None:
 )
 @click.option(
     "--task",
-    type=click.Choice(["classification", "regression", "embedding", "ranking"]),
+    type=click.Choice(["classification", "regression", "embedding", "ranking", "text"]),
     default="classification",
     show_default=True,
-    help="What a row is: scores of classes, numbers, a vector, or scores of items.",
+    help="What a row is: scores of classes, numbers, a vector, scores of items, log-probabilities of tokens.",
 )
 @click.option(
     "--max-flips",
@@ -73,7 +73,8 @@ def shadow() -> None:
     type=click.FloatRange(0, 1e9),
     default=0.01,
     show_default=True,
-    help="Regression: part of stable's value. Embedding: of 1 - cosine. Answers further off differ.",
+    help="Answers further off differ. Regression: part of stable's value; embedding: of 1 - cosine;"
+    " text: nats a token, of which 0.01 is 1 % of perplexity.",
 )
 @click.option(
     "--top",
@@ -121,12 +122,16 @@ def compare(
     task: str,
     max_flips: float,
     max_accuracy_loss: float | None,
+    labels: Path | None,
     **how: Any,
 ) -> None:
     """Compare two models' answers to the same requests: do more differ than may?
 
     STABLE and CANARY are safetensors files with a tensor "output", row i of both the answer to the same
     request: scores [n, classes], numbers [n] or [n, outputs], vectors [n, d], scores of items [n, items].
+    For text it is what each makes of the same completions: log-probabilities [n, longest] with a tensor
+    "length" [n], or [tokens] with "offset" [n + 1]; "token" (with "token_length" or "token_offset") may be
+    what each answered freely.
     STABLE may have a tensor "slice" of n whole numbers, such as tenants: then one slice that is worse
     suffices for a Fail. It may have a tensor "label" of the right answers: then accuracy and calibration of
     both are told, and with --max-accuracy-loss the canary is held to that as well.
@@ -147,6 +152,7 @@ def compare(
     """  # noqa: D301 - click's mark for lines that stay as written
     try:
         from gpu_shadow import desk, said
+        from gpu_shadow.files import BadFile
         from gpu_shadow.finding import Margins
         from gpu_shadow.report import report
     except ModuleNotFoundError as error:
@@ -156,8 +162,9 @@ def compare(
     _writable("--report", page)
     margins = Margins(max_flips=max_flips, max_accuracy_loss=max_accuracy_loss, task=task)
     try:
-        found = desk.compared(stable, canary, again, margins=margins, **how)
-    except desk.BadFile as error:
+        files = desk.Files(stable=stable, canary=canary, again=again, labels=labels)
+        found = desk.compared(files, margins=margins, **how)
+    except BadFile as error:
         raise Misused(str(error)) from None
     click.echo("\n".join(said.told(found)), err=str(out) == "-")
     written = found.to_json()

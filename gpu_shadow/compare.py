@@ -29,7 +29,7 @@ from gpu_shadow.tally import (
     merge,
     merged,
 )
-from gpu_shadow.tasks import TASKS, Asked, Pairs
+from gpu_shadow.tasks import NONE, TASKS, Asked, Pairs
 
 __all__ = ["Comparison", "Finding", "Margins", "compare", "decide", "failed", "merge", "merged"]
 
@@ -57,9 +57,9 @@ def compare(
 
     Row i of each is the answer to the request `ids[i]`, which belongs to `slices[i]`. `again` should come
     from another batch size and order; None if it was not measured. Of classes and of a ranking's items the
-    `top` ones are compared; `tolerance` is relative to stable's value (regression), or of 1 - cosine
-    (embedding). `labels` are the right answers as far as they are known: classes (n,), of which those below 0
-    are not, or numbers as stable's, of which NaN are not.
+    `top` ones are compared; `tolerance` is relative to stable's value (regression), of 1 - cosine
+    (embedding), or of a token's mean log-probability (text). `labels` are the right answers as far as they
+    are known: classes (n,), of which those below 0 are not, or numbers as stable's, of which NaN are not.
     Scores are logits unless `probabilities`. Any dtype, any one device.
 
     An answer of the canary with another shape, or integers in place of floats, is counted, not refused.
@@ -183,13 +183,15 @@ def _tile(
 
 
 def _masked(scores: Tensor, asked: Asked) -> Tensor:
-    """Classes (n, classes) that a model rules out."""
+    """Scores (n, outputs) that need not be finite: of classes that are ruled out, of tokens that are none."""
+    if asked.task == "text":
+        return scores == NONE
     return (scores == -torch.inf) & (asked.task == "classification")
 
 
 def _pairs(stable: Tensor, other: Tensor, asked: Asked) -> tuple[Bools, Pairs]:
     """Which answers (n,) of the other are numbers where stable's are, and how they compare."""
-    sound = (torch.isfinite(other) | (_masked(other, asked) & (stable == -torch.inf))).all(-1)
+    sound = (torch.isfinite(other) | (_masked(other, asked) & _masked(stable, asked))).all(-1)
     if len(stable) != 1:
         return sound.cpu().numpy(), TASKS[asked.task](stable, other, asked)
     # a row that is alone is summed by several threads, and may come out otherwise in its last digit

@@ -6,7 +6,7 @@ The verdict is read off the interval of the excess (`excess`): above the margin,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import log, sqrt
+from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ LIMITS = {
     "relative": (0.0, 2.0),
     "cosine_distance": (0.0, 2.0 * (1 + 1e-6)),
     "brier": (-2.0, 2.0),
+    "beyond": (0.0, 1.0),
+    "diverged": (0.0, 1.0),
 }
 
 
@@ -162,20 +164,21 @@ def decide(comparison: Comparison, margins: Margins) -> Finding:
         share(label, each, fail=few, beta=margins.beta) for label, each in sorted(comparison.slices.items())
     )
     verdict, why = _verdict(comparison, overall, slices, wrong, margins)
+    differences = tuple(
+        _difference(name, each, comparison.floor.get(name), alpha=margins.alpha)
+        for name, each in sorted(comparison.figures.items())
+        if each.n
+    )
     return Finding(
         verdict=verdict,
-        why=(*why, *_notes(comparison, overall)),
+        why=(*why, *_notes(comparison, overall), *_perplexity(differences)),
         requests=comparison.requests,
         overall=overall,
         clear=_clear(comparison),
         wrong=wrong,
         marks=comparison.marks,
         slices=slices,
-        differences=tuple(
-            _difference(name, each, comparison.floor.get(name), alpha=margins.alpha)
-            for name, each in sorted(comparison.figures.items())
-            if each.n
-        ),
+        differences=differences,
         worst=comparison.worst,
     )
 
@@ -279,6 +282,15 @@ def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
     if len(comparison.slices) > MOST_SLICES:
         found.append(f"Only {MOST_SLICES} slices are told apart; the rest are one and decide nothing.")
     return tuple(found)
+
+
+def _perplexity(differences: Sequence[Difference]) -> tuple[str, ...]:
+    """How much more surprising the recorded texts are to the canary: the geometric mean over requests."""
+    found = next((one for one in differences if one.name == "per_token"), None)
+    if found is None:
+        return ()
+    ratio, high, low = (exp(-min(max(each, -700), 700)) for each in (found.mean, *found.interval))
+    return (f"Perplexity of the recorded answers is {ratio:.4g} x stable's ({low:.4g} to {high:.4g}).",)
 
 
 def _enough(answers: Answers, margin: float, beta: float) -> int | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpu_shadow import fused
 
+NONE = float("inf")  # in place of a token's log-probability where a completion has no more tokens
 TINY = 1e-38  # in place of a probability of 0, whose logarithm would be infinite
 
 
@@ -120,9 +121,31 @@ def ranking(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
     )
 
 
+def text(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
+    """They differ if a token's mean log-probability is further off than `tolerance`.
+
+    Of the same completion (n, tokens) under both models, `NONE` behind its end. exp(-`per_token`) is the
+    ratio of the two perplexities; `beyond` the share of tokens that are further off than `tolerance` each.
+    """
+    there = stable != NONE
+    off = torch.where(there, other.double() - stable.double(), 0.0)
+    length = there.sum(-1).clamp(min=1).double()
+    per_token = off.cumsum(-1)[:, -1] / length  # from left to right, so that what is behind changes no digit
+    return Pairs(
+        differ=per_token.abs() > asked.tolerance,
+        apart=1 - torch.exp(-per_token.abs()),
+        figures={
+            "per_token": per_token,
+            "beyond": (off.abs() > asked.tolerance).sum(-1) / length,
+            "max_delta": off.abs().amax(-1),
+        },
+    )
+
+
 TASKS: Mapping[str, Callable[[Tensor, Tensor, Asked], Pairs]] = {
     "classification": classification,
     "regression": regression,
     "embedding": embedding,
     "ranking": ranking,
+    "text": text,
 }
