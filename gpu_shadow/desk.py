@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_shadow import texts
+from gpu_shadow import neighbours, texts
 from gpu_shadow.compare import Comparison, Margins, compare
 from gpu_shadow.files import BadFile, kind, slices, tensors
 from gpu_shadow.said import Said, Source
 from gpu_shadow.swaps import Tested, pair_swap
 
+Passes = tuple[Tensor, Tensor | None, Tensor]  # stable's answers, its second ones, the canary's
 MOST_PAIRS = 1000  # that are swapped, in under a second; what more could find is too small to matter
 
 
@@ -48,10 +49,14 @@ class Recorded:
 def compared(files: Files, *, margins: Margins, **how: Any) -> Said:
     """What the files say, row i of each being the same request; `how` as in `compare`. Raises `BadFile`."""
     answered = _texts if margins.task == "text" else _rows
-    found, pairs = answered(files, margins, how)
+    found, (one, other, canary) = answered(files, margins, how)
     if not found.requests:
         raise BadFile(f"{files.stable}: no answer is finite: there is nothing to compare with")
-    return replace(Said.of(found, margins, sources=files.sources), swapped=_swapped(*pairs))
+    near = None
+    if margins.task == "embedding":
+        near = neighbours.compared(one, other, canary, names(len(one)))
+    said = Said.of(found, margins, sources=files.sources)
+    return replace(said, swapped=_swapped(one, canary), neighbours=near)
 
 
 def read(path: Path) -> Recorded:
@@ -65,8 +70,8 @@ def read(path: Path) -> Recorded:
     return Recorded(output, slices(path, found.get("slice"), len(output)), found.get("label"))
 
 
-def _rows(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Comparison, tuple[Tensor, Tensor]]:
-    """A row of numbers for each request; with stable's and the canary's themselves."""
+def _rows(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Comparison, Passes]:
+    """A row of numbers for each request, compared; and the rows themselves."""
     stable, canary = read(files.stable), read(files.canary).output
     again = None if files.again is None else read(files.again).output
     for path, each in ((files.canary, canary), (files.again, again)):
@@ -83,11 +88,11 @@ def _rows(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Comparis
     except ValueError as error:
         blamed = files.labels if files.labels is not None and "label" in str(error) else files.stable
         raise BadFile(f"{blamed}: {error}") from None
-    return found, (stable.output, canary)
+    return found, (stable.output, again, canary)
 
 
-def _texts(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Comparison, tuple[Tensor, Tensor]]:
-    """A log-probability for each token of each request's completion; with their means."""
+def _texts(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Comparison, Passes]:
+    """A log-probability for each token of each request's completion, compared; and their means."""
     if files.labels is not None or margins.max_accuracy_loss is not None:
         raise BadFile("the task text has no labels: a completion is neither right nor wrong")
     stable, canary = texts.read(files.stable), texts.read(files.canary)
@@ -99,7 +104,7 @@ def _texts(files: Files, margins: Margins, how: dict[str, Any]) -> tuple[Compari
                 " of the same tokens, those that stable had answered"
             )
     found = texts.compared(stable, again, canary, names(len(stable.ends) - 1), tolerance=how["tolerance"])
-    return found, (stable.means, canary.means)
+    return found, (stable.means, None, canary.means)
 
 
 def names(n: int) -> Sequence[str]:

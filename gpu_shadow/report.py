@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gpu_shadow.finding import VERDICTS, Difference, Share, percent
 from gpu_shadow.pictures import Bar, calibration, columns, histogram, intervals, shown
-from gpu_shadow.said import Said
+from gpu_shadow.said import Said, alike
 from gpu_shadow.tally import BINS, Comparison, Marks
 
 MATRIX = 12  # classes that are shown as a matrix, those with most flips
@@ -375,6 +375,7 @@ def _sources(said: Said) -> Iterator[str]:
             f"<p>Any difference at all, of whatever kind: p = {swapped.p:.3g} (pair-swap test, "
             f"{swapped.permutations} swaps). It decides nothing.</p>"
         )
+    yield from (f"<p>{shown(each)}</p>" for each in (alike(said.neighbours) if said.neighbours else ()))
     yield (
         f"<p>Task {shown(margins.task)}; {percent(margins.max_flips)} of answers may differ. A canary "
         f"within that fails with probability at most {percent(margins.alpha)}, one beyond it passes with at "

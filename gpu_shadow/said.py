@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpu_shadow.finding import Difference, Finding, Margins, Share, decide
+from gpu_shadow.neighbours import NEAREST, Neighbours
 from gpu_shadow.swaps import Tested
 from gpu_shadow.tally import Comparison
 
@@ -36,14 +37,15 @@ class Source:
 class Said:
     """What is said of two models: the finding, what it was held to, and what it was found in.
 
-    `swapped` says whether the answers differ at all, which takes the answers themselves: None where only
-    their comparison is left.
+    `swapped` says whether the answers differ at all, `neighbours` whether embeddings mean the same. Both take
+    the answers themselves: None where only their comparison is left.
     """
 
     finding: Finding
     margins: Margins
     comparison: Comparison
     swapped: Tested | None = None
+    neighbours: Neighbours | None = None
     sources: tuple[Source, ...] = ()
 
     @classmethod
@@ -65,6 +67,7 @@ class Said:
             "beta": self.margins.beta,
             **self.finding.to_json(),
             "pairSwap": None if swapped is None else {"p": swapped.p, "permutations": swapped.permutations},
+            "neighbours": None if self.neighbours is None else _of_neighbours(self.neighbours),
             "sources": [{"role": one.role, "name": one.name, "sha256": one.sha256} for one in self.sources],
         }
 
@@ -81,6 +84,8 @@ def told(said: Said) -> Iterator[str]:
         yield from _accuracy(finding, finding.wrong)
     if said.swapped is not None:
         yield f"Any difference at all, of whatever kind: p = {said.swapped.p:.3g} (pair-swap test)."
+    if said.neighbours is not None:
+        yield from alike(said.neighbours)
     if finding.differences:
         yield ""
         yield from _table(finding.differences)
@@ -88,6 +93,24 @@ def told(said: Said) -> Iterator[str]:
         yield ""
         most = ", ".join(name for _, name in finding.worst[:SHOWN])
         yield f"Most different: {most}."
+
+
+def alike(found: Neighbours) -> Iterator[str]:
+    """What is said of two embeddings, as sentences."""
+    sides = {"The canary's vectors": found.canary, "Stable's own second ones": found.floor}
+    for who, each in sides.items():
+        if each is not None:
+            near = f"{each.overlap:.1%} of the {NEAREST} nearest are the same"
+            turned = f"{each.aligned:.2%} apart when turned onto each other"
+            yield f"{who} ({found.requests}): {near}; linear CKA {each.cka:.4f}; {turned}."
+
+
+def _of_neighbours(found: Neighbours) -> dict[str, Any]:
+    sides = {"canary": found.canary, "floor": found.floor}
+    return {"requests": found.requests, "nearest": NEAREST} | {
+        side: None if each is None else {"overlap": each.overlap, "cka": each.cka, "aligned": each.aligned}
+        for side, each in sides.items()
+    }
 
 
 def _shares(finding: Finding) -> Iterator[str]:
