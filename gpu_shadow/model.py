@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_shadow.tasks import TASKS
+
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]  # of a request, as it was sent
 Row = Mapping[str, Array]  # what a model takes of one request: arrays by name, without a dimension for many
@@ -51,6 +53,14 @@ class Model:
     padded: frozenset[str] = frozenset()
     input: str | None = None  # the one tensor of a request that it reads, where its file names one
     rest: Callable[[], None] = nothing  # its memory is free until it is asked again
+
+
+def task_of(about: Mapping[str, str], otherwise: str) -> str:
+    """What the metadata says that answers are, or what follows from their form; raises `Refused`."""
+    task = about.get("task", otherwise)
+    if task not in TASKS:
+        raise Refused(f'metadata task: "{task}" is none of {", ".join(TASKS)}')
+    return task
 
 
 def first_row(tensors: Tensors, features: int, name: str | None = None) -> Row | str:

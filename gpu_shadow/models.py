@@ -1,8 +1,9 @@
 """The two models, loaded so that nothing in their files runs.
 
-A model is a safetensors file and the name of an architecture that is written down here; the file's
-SHA-256 is part of its reference and is checked on the very bytes that are loaded. Pickles are refused:
-loading one runs whatever code it holds.
+A model is a safetensors file and the name of an architecture that is written down here, or an ONNX file,
+which is looked through first and runs in a process of its own; the file's SHA-256 is part of its reference
+and is checked on the very bytes that are loaded. Pickles are refused: loading one runs whatever code it
+holds.
 """
 
 import json
@@ -17,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 
 from gpu_shadow.architectures import ARCHITECTURES
-from gpu_shadow.model import Model, Refused
-from gpu_shadow.tasks import TASKS
+from gpu_shadow.model import CPU, Model, Refused, task_of
+from gpu_shadow.onnx_model import onnx
 
 __all__ = ["Model", "Refused", "load", "named"]
 
@@ -46,8 +47,11 @@ def load(reference: str, folder: Path, *, device: torch.device | None = None) ->
     found = sha256(body).hexdigest()
     if found != digest:
         raise Refused(f"{path}: its sha256 is {found}, not the {digest} that was asked for; correct either")
-    where = device or torch.device("cpu")
-    return replace(_built(body, path, where), reference=reference, digest=digest, device=where)
+    try:
+        model = onnx(body) if path.suffix == ".onnx" else _built(body, device or CPU)
+    except Refused as trouble:
+        raise Refused(f"{path}: {trouble}") from None
+    return replace(model, reference=reference, digest=digest)
 
 
 def named(reference: str, folder: Path) -> tuple[Path, str]:
@@ -63,28 +67,18 @@ def named(reference: str, folder: Path) -> tuple[Path, str]:
     return path, said["digest"]
 
 
-def _built(body: bytes, path: Path, device: torch.device) -> Model:
+def _built(body: bytes, device: torch.device) -> Model:
     try:
         tensors, about = tensors_of(body), _metadata(body)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise Refused(f"{path}: is no safetensors file ({error}); {SAVE}") from None
+        raise Refused(f"is no safetensors file ({error}); {SAVE}") from None
     build = ARCHITECTURES.get(about.get("architecture", ""))
     if build is None:
         known = ", ".join(sorted(ARCHITECTURES))
         named = about.get("architecture") or "missing"
-        raise Refused(f"{path}: its metadata's architecture is {named}; known here are {known}; {SAVE}")
-    try:
-        model = build({k: v.to(device) for k, v in tensors.items()}, about)
-        return replace(model, task=_task(about, model.task))
-    except Refused as trouble:
-        raise Refused(f"{path}: {trouble}") from None
-
-
-def _task(about: Mapping[str, str], otherwise: str) -> str:
-    task = about.get("task", otherwise)
-    if task not in TASKS:
-        raise Refused(f'metadata task: "{task}" is none of {", ".join(TASKS)}')
-    return task
+        raise Refused(f"its metadata's architecture is {named}; known here are {known}; {SAVE}")
+    model = build({k: v.to(device) for k, v in tensors.items()}, about)
+    return replace(model, task=task_of(about, model.task), device=device)
 
 
 def _metadata(body: bytes) -> Mapping[str, str]:

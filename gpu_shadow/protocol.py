@@ -1,4 +1,4 @@
-"""The input tensors of one request: the Open Inference Protocol v2, as JSON or with binary tensors, and v1.
+"""The tensors of one request or answer: the Open Inference Protocol v2, as JSON or binary, and v1.
 
 Pure, and made for bytes that anybody may have sent: every size is checked before anything is allocated
 by it, nothing is decompressed, and whatever is wrong is one exception with one word for the counters.
@@ -58,6 +58,11 @@ class _Request(msgspec.Struct):
     id: str = ""
 
 
+class _Response(msgspec.Struct):
+    outputs: list[_Input] = []
+    predictions: msgspec.Raw = msgspec.Raw(b"")  # of v1
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request: the caller's id ("" if none) and its tensors by name, shaped as it says."""
@@ -67,6 +72,8 @@ class Request:
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
+_RESPONSE = msgspec.json.Decoder(_Response)
+_NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 _Value = bool | float | None
 _NAMED = msgspec.json.Decoder(list[dict[str, _Value | list[_Value]]])
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)$")  # msgspec says where, counted from one
@@ -112,6 +119,69 @@ def requests(lines: Iterable[bytes]) -> Iterator[Request]:
             except Unreadable as trouble:
                 raise Unreadable(trouble.reason, f"line {number}: {trouble}") from None
             yield Request(found.id or f"line {number}", found.tensors)
+
+
+def response(body: bytes, *, json_bytes: int | None = None) -> Mapping[str, Tensor]:
+    """The outputs of an answer by name, v1's as `predictions`; raises `Unreadable`. Text is left out."""
+    if json_bytes is not None and not 0 < json_bytes <= len(body):
+        raise Unreadable("size", f"{LENGTH} is {json_bytes}; expected 1 to {len(body)}, the body's length")
+    try:
+        found = _RESPONSE.decode(body if json_bytes is None else body[:json_bytes])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Unreadable("malformed", f"no answer of the protocol: {error}") from None
+    if bytes(found.predictions) and not found.outputs:
+        tensors = _instances(bytes(found.predictions))
+        return {"predictions" if name == "instances" else name: one for name, one in tensors.items()}
+    at, tensors = len(body) if json_bytes is None else json_bytes, {}
+    for one in found.outputs[: MOST_TENSORS + 1]:
+        if one.datatype in TYPES:
+            tensors[one.name], at = _tensor(one, body, at)
+        else:
+            size = one.parameters.get("binary_data_size", 0)
+            at += size if isinstance(size, int) and 0 <= size <= len(body) else len(body) + 1
+    if not 0 < len(found.outputs) <= MOST_TENSORS or at != len(body):
+        raise Unreadable("size", f"{len(found.outputs)} outputs, and {len(body) - at} bytes are left over")
+    return tensors
+
+
+def encoded(
+    tensors: Mapping[str, Tensor], *, called: str = "inputs", binary: bool = True, **more: Any
+) -> tuple[bytes, int]:
+    """A body of v2 with these tensors as its inputs (or outputs), and how many of its bytes are JSON.
+
+    `more` stands beside them in the JSON. Raises `ValueError` for a type that the protocol has no name for,
+    and in JSON for numbers that it cannot write.
+    """
+    listed: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    for name, one in tensors.items():
+        kind = _NAMES.get(one.dtype.newbyteorder("<"))
+        if kind is None or (not binary and (kind == "FP16" or not np.isfinite(one).all())):
+            raise ValueError(f"{name}: {one.dtype} or its numbers cannot be written")
+        said = {"name": name, "shape": list(one.shape), "datatype": kind}
+        if binary:
+            parts.append(np.ascontiguousarray(one, dtype=TYPES[kind]).tobytes())
+            listed.append(said | {"parameters": {"binary_data_size": len(parts[-1])}})
+        else:
+            listed.append(said | {"data": one.reshape(-1).tolist()})
+    head = msgspec.json.encode({called: listed, **more})
+    return b"".join((head, *parts)), len(head)
+
+
+def instances(tensors: Mapping[str, Tensor]) -> bytes:
+    """A body of v1: the rows of the one tensor, or an object each with the features of all.
+
+    Raises `ValueError` where these do not have as many rows, or are no finite numbers.
+    """
+    if len({one.shape[0] for one in tensors.values()}) != 1 or not all(
+        np.isfinite(one).all() for one in tensors.values()
+    ):
+        raise ValueError("its tensors have other numbers of rows, or numbers that JSON cannot write")
+    if len(tensors) == 1:
+        return msgspec.json.encode({"instances": next(iter(tensors.values())).tolist()})
+    columns = [one.tolist() for one in tensors.values()]
+    rows = [dict(zip(tensors, row, strict=True)) for row in zip(*columns, strict=True)]
+    return msgspec.json.encode({"instances": rows})
 
 
 def _read(body: bytes, json_bytes: int | None) -> tuple[_Request, int]:
