@@ -150,9 +150,12 @@ class Redaction:
         self._key = secrets.token_bytes(32) if key is None else key
 
     def slice_of(self, headers: Mapping[str, str]) -> str:
-        """What the request is reported under: of its headers, by names in lower case, those of the policy."""
-        said = ((name, headers.get(name)) for name in map(str.lower, self.policy.slices))
-        return ", ".join(f"{name}={value}" for name, value in said if value is not None)[:LONGEST_SLICE]
+        """What the request is reported under: of its headers, by names in lower case, those of the policy.
+
+        One that it has not is empty; "" is of a policy that names none.
+        """
+        names = map(str.lower, self.policy.slices)
+        return ", ".join(f"{name}={headers.get(name, '')}" for name in names)[:LONGEST_SLICE]
 
     def applied(self, tensors: Mapping[str, Tensor], *, order: int) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors as they may be stored, all of them copies, and what was done, in words.

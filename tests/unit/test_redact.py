@@ -150,7 +150,7 @@ def test_whatever_the_numbers_a_rule_gives_the_same_form_or_drops_the_request(va
 def test_slices_are_the_headers_that_the_policy_names_and_no_others() -> None:
     headers = {"x-tenant": "acme", "x-country": "se", "authorization": "Bearer 1"}
     assert redaction(slices=["X-Tenant", "x-country"]).slice_of(headers) == "x-tenant=acme, x-country=se"
-    assert redaction(slices=["x-tenant"]).slice_of({}) == ""
+    assert redaction(slices=["x-tenant"]).slice_of({}) == "x-tenant="
     assert redaction().slice_of(headers) == ""
     assert len(redaction(slices=["x-tenant"]).slice_of({"x-tenant": "a" * 10_000})) == 100
 
