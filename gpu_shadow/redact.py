@@ -9,6 +9,7 @@ compared with each other, and with no other capture's.
 """
 
 import hmac
+import re
 import secrets
 from collections.abc import Hashable, Mapping
 from hashlib import sha256
@@ -156,6 +157,14 @@ class Redaction:
         """
         names = map(str.lower, self.policy.slices)
         return ", ".join(f"{name}={headers.get(name, '')}" for name in names)[:LONGEST_SLICE]
+
+    def changes(self, feature: str) -> bool:
+        """Whether it is another one than was sent; `x[3]` is column 3 of a tensor x, `x` its only one."""
+        name, _, column = feature.rpartition("[")
+        tensor, place = (name, int(column[:-1])) if re.fullmatch(r"[0-9]+\]", column) else (feature, 0)
+        own = [rule for rule in self.policy.rules if rule.tensor == tensor]
+        touched = any(rule.columns is None or place in rule.columns for rule in own)
+        return touched or (not own and self.policy.others == "drop")
 
     def applied(self, tensors: Mapping[str, Tensor], *, order: int) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors as they may be stored, all of them copies, and what was done, in words.

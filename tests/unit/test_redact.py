@@ -155,6 +155,19 @@ def test_slices_are_the_headers_that_the_policy_names_and_no_others() -> None:
     assert len(redaction(slices=["x-tenant"]).slice_of({"x-tenant": "a" * 10_000})) == 100
 
 
+def test_which_features_a_policy_changes_is_known_by_their_names() -> None:
+    policy = redaction({"tensor": "x", "do": "zero", "columns": [3]}, {"tensor": "age", "do": "drop"})
+    assert [
+        name for name in ("x[3]", "x[2]", "x", "age", "age[7]", "a[3]", "x[]") if policy.changes(name)
+    ] == [
+        "x[3]",
+        "age",
+        "age[7]",
+    ]
+    only = redaction({"tensor": "x", "do": "zero", "columns": [0]}, others="drop")
+    assert [name for name in ("x", "x[0]", "x[1]", "y") if only.changes(name)] == ["x", "x[0]", "y"]
+
+
 # -- the file --------------------------------------------------------------------------------------
 
 
