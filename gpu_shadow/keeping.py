@@ -185,6 +185,9 @@ class Keeper:
             path = segments.write(self._folder, batch.requests, about=about, key=self._key)
             self._sizes[path] = segments.size(path)
             self.written += Counter(segments=1, requests=len(batch.requests), bytes=self._sizes[path])
+            log.info(
+                "kept", run=run, segment=path.name, requests=len(batch.requests), expires=str(about.expires)
+            )
         except Exception as trouble:  # noqa: BLE001 - whatever it was, the next ones are tried
             log.warning("not_kept", run=run, requests=len(batch.requests), why=str(trouble))
             lost = len(batch.requests)

@@ -120,7 +120,7 @@ class Recorder:
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.sink: Callable[[], None] = lambda: None  # is told that something waits
-        self._redaction = redaction
+        self.redaction = redaction
         self._below = round(sample * WHOLE)
         self._sample = sample
         self._key = salt.encode()[:64]
@@ -172,13 +172,13 @@ class Recorder:
             _Waiting(
                 stream,
                 path,
-                given or (f"{hashed:016x}" if self._redaction is None else f"#{self._order}"),
+                given or (f"{hashed:016x}" if self.redaction is None else f"#{self._order}"),
                 hashed,
                 body,
                 json_bytes,
                 self._order,
                 datetime.now(UTC),
-                "" if self._redaction is None else self._redaction.slice_of(headers),
+                "" if self.redaction is None else self.redaction.slice_of(headers),
             )
         )
         self.sink()
@@ -247,7 +247,7 @@ class Recorder:
 
     def _tensors(self, one: _Waiting) -> Mapping[str, Tensor]:
         """The tensors as they may be held; raises `Unreadable` for a request that may not be at all."""
-        redaction = self._redaction
+        redaction = self.redaction
         text = redaction is not None and redaction.policy.allow_text
         found = request(one.body, json_bytes=one.json_bytes, text=text).tensors
         if redaction is None:

@@ -9,6 +9,7 @@ compared with each other, and with no other capture's.
 """
 
 import hmac
+import re
 import secrets
 from collections.abc import Hashable, Mapping
 from hashlib import sha256
@@ -150,9 +151,20 @@ class Redaction:
         self._key = secrets.token_bytes(32) if key is None else key
 
     def slice_of(self, headers: Mapping[str, str]) -> str:
-        """What the request is reported under: of its headers, by names in lower case, those of the policy."""
-        said = ((name, headers.get(name)) for name in map(str.lower, self.policy.slices))
-        return ", ".join(f"{name}={value}" for name, value in said if value is not None)[:LONGEST_SLICE]
+        """What the request is reported under: of its headers, by names in lower case, those of the policy.
+
+        One that it has not is empty; "" is of a policy that names none.
+        """
+        names = map(str.lower, self.policy.slices)
+        return ", ".join(f"{name}={headers.get(name, '')}" for name in names)[:LONGEST_SLICE]
+
+    def changes(self, feature: str) -> bool:
+        """Whether it is another one than was sent; `x[3]` is column 3 of a tensor x, `x` its only one."""
+        name, _, column = feature.rpartition("[")
+        tensor, place = (name, int(column[:-1])) if re.fullmatch(r"[0-9]+\]", column) else (feature, 0)
+        own = [rule for rule in self.policy.rules if rule.tensor == tensor]
+        touched = any(rule.columns is None or place in rule.columns for rule in own)
+        return touched or (not own and self.policy.others == "drop")
 
     def applied(self, tensors: Mapping[str, Tensor], *, order: int) -> tuple[dict[str, Tensor], list[str]]:
         """The tensors as they may be stored, all of them copies, and what was done, in words.

@@ -61,23 +61,25 @@ class Replay:
         return self.finding
 
     def _look(self, some: Sequence[Recorded]) -> None:
-        ids, rows, others = [], [], []
+        fitting, rows, others = [], [], []
         for one in some:
             row = self.stable.fit(one.tensors)
             if isinstance(row, str):
                 self.unfit[row] += 1
                 continue
-            ids.append(one.id)
+            fitting.append(one)
             rows.append(row)
             others.append(self.canary.fit(one.tensors))
         if rows:
-            new = self._compared(ids, rows, others)
+            new = self._compared(fitting, rows, others)
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
             self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
         self.position = max(self.position, some[-1].order)
 
-    def _compared(self, ids: Sequence[str], rows: Sequence[Row], others: Sequence[Row | str]) -> Comparison:
+    def _compared(
+        self, some: Sequence[Recorded], rows: Sequence[Row], others: Sequence[Row | str]
+    ) -> Comparison:
         """The three passes: over stable's rows twice, and over the canary's where the request has one."""
         task, cut = self.margins.task, Cut(self.batch)
         stable, again = self._stable_twice(rows, cut)
@@ -86,16 +88,17 @@ class Replay:
         self.canary.rest()
         self._warm, self.batch = True, cut.rows
         if not stable.values.shape[-1]:
-            return Comparison(task=task, unusable=len(ids))
+            return Comparison(task=task, unusable=len(some))
         answered = [at for at in range(len(asked)) if at not in canary.failed]
         places = [asked[at] for at in answered]
-        parts = [_unanswered(ids, stable, without=places, task=task)] if len(places) < len(ids) else []
+        parts = [_unanswered(some, stable, without=places, task=task)] if len(places) < len(some) else []
         if places:
             both = compare(
                 stable.values[places],
                 again.values[places],
                 canary.values[answered].to(stable.values.device),
-                [ids[place] for place in places],
+                [some[place].id for place in places],
+                slices=_slices([some[place] for place in places]),
                 task=task,
             )
             parts.append(both)
@@ -116,9 +119,18 @@ class Replay:
         return answers(model, rows, cut)
 
 
-def _unanswered(ids: Sequence[str], stable: Answers, *, without: Sequence[int], task: str) -> Comparison:
+def _unanswered(
+    some: Sequence[Recorded], stable: Answers, *, without: Sequence[int], task: str
+) -> Comparison:
     """Of all requests but these, to which the canary has no answer; unless stable has none either."""
-    rest = set(range(len(ids))).difference(without)
+    rest = set(range(len(some))).difference(without)
     fine = torch.isfinite(stable.values).any(-1).tolist()
-    named = [ids[place] for place in sorted(rest) if fine[place]]
-    return replace(failed(named, task=task, twice=True), unusable=len(rest) - len(named))
+    asked = [some[place] for place in sorted(rest) if fine[place]]
+    lost = failed([one.id for one in asked], slices=_slices(asked), task=task, twice=True)
+    return replace(lost, unusable=len(rest) - len(asked))
+
+
+def _slices(some: Sequence[Recorded]) -> list[str] | None:
+    """What each is reported under; None unless all say so."""
+    slices = [one.slice for one in some]
+    return slices if all(slices) else None

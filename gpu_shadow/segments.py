@@ -173,10 +173,11 @@ def write(folder: Path, recorded: Sequence[Recorded], *, about: About, key: Key 
             _written(half / file, body)
         _synced(half)
         half.rename(folder / name)
+        _synced(folder)
     except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
+        for left in (half, folder / name):
+            shutil.rmtree(left, ignore_errors=True)
         raise
-    _synced(folder)
     return folder / name
 
 

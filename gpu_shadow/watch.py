@@ -17,6 +17,7 @@ from gpu_shadow.inputs import Bounds, Figures, Moved, drifted, figures, steady
 from gpu_shadow.models import Refused, named
 from gpu_shadow.protocol import Tensor
 from gpu_shadow.recorder import Recorded
+from gpu_shadow.redact import Redaction
 from gpu_shadow.sketch import LARGEST, Array, BadBaseline, Baseline, read, tallied
 
 Json = Any
@@ -37,6 +38,7 @@ class Watch:
     requests: int = 0  # in all windows
     windows: list[tuple[Moved, ...]] = field(default_factory=list)  # the last three
     figures: Figures | None = None  # of the last window
+    redaction: Redaction | None = None  # what it changes cannot be as in the training, and is left out
     _rows: list[Array] = field(default_factory=list)
     _position: int = 0
 
@@ -64,7 +66,9 @@ class Watch:
         columns = {one.name: rows[i] for i, one in enumerate(self.baseline.features)}
         self.figures = figures(self.baseline, tallied(self.baseline.features, columns))
         found = drifted(self.baseline, self.figures, Bounds(least=WINDOW))
-        self.windows = [*self.windows, found][-3:]
+        redacted = self.redaction
+        own = tuple(one for one in found if redacted is None or not redacted.changes(one.name))
+        self.windows = [*self.windows, own][-3:]
         self.requests += WINDOW
 
     def said(self) -> Json:
@@ -105,7 +109,7 @@ def page(watches: Mapping[str, Watch]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def opened(reference: str, folder: Path) -> Watch:
+def opened(reference: str, folder: Path, *, redaction: Redaction | None = None) -> Watch:
     """The watch on the baseline that `file:///path@sha256:…` names, below `folder`; raises `Refused`."""
     path, digest = named(reference, folder)
     try:
@@ -116,7 +120,7 @@ def opened(reference: str, folder: Path) -> Watch:
     if (found := sha256(body).hexdigest()) != digest:
         raise Refused(f"{path}: its sha256 is {found}, not the {digest} that was asked for; correct either")
     try:
-        return Watch(read(body))
+        return Watch(read(body), redaction=redaction)
     except BadBaseline as error:
         raise Refused(f"{path}: {error}") from None
 

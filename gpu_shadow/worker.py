@@ -200,7 +200,8 @@ class Worker:
         """The inputs are watched, if a baseline is named and can be read."""
         asked = shadow.question
         try:
-            shadow.watch = None if asked.baseline is None else opened(asked.baseline, self._models)
+            if asked.baseline is not None:
+                shadow.watch = opened(asked.baseline, self._models, redaction=self._recorder.redaction)
         except Exception as trouble:  # noqa: BLE001 - whatever it is, the models are compared
             shadow.unwatched = str(trouble)
             log.warning("inputs_not_watched", run=asked.run, why=shadow.unwatched)

@@ -150,9 +150,22 @@ def test_whatever_the_numbers_a_rule_gives_the_same_form_or_drops_the_request(va
 def test_slices_are_the_headers_that_the_policy_names_and_no_others() -> None:
     headers = {"x-tenant": "acme", "x-country": "se", "authorization": "Bearer 1"}
     assert redaction(slices=["X-Tenant", "x-country"]).slice_of(headers) == "x-tenant=acme, x-country=se"
-    assert redaction(slices=["x-tenant"]).slice_of({}) == ""
+    assert redaction(slices=["x-tenant"]).slice_of({}) == "x-tenant="
     assert redaction().slice_of(headers) == ""
     assert len(redaction(slices=["x-tenant"]).slice_of({"x-tenant": "a" * 10_000})) == 100
+
+
+def test_which_features_a_policy_changes_is_known_by_their_names() -> None:
+    policy = redaction({"tensor": "x", "do": "zero", "columns": [3]}, {"tensor": "age", "do": "drop"})
+    assert [
+        name for name in ("x[3]", "x[2]", "x", "age", "age[7]", "a[3]", "x[]") if policy.changes(name)
+    ] == [
+        "x[3]",
+        "age",
+        "age[7]",
+    ]
+    only = redaction({"tensor": "x", "do": "zero", "columns": [0]}, others="drop")
+    assert [name for name in ("x", "x[0]", "x[1]", "y") if only.changes(name)] == ["x", "x[0]", "y"]
 
 
 # -- the file --------------------------------------------------------------------------------------

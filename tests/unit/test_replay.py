@@ -351,3 +351,24 @@ def test_models_rest_when_their_passes_are_over_so_that_two_can_take_turns() -> 
     Replay(stable, canary, MARGINS).go_on(sentences(10))
     turns = [name for name, _ in groupby(said)]
     assert turns == ["S", "S rests", "C", "C rests"]
+
+
+def test_requests_that_say_their_slice_are_reported_under_it(models: dict[str, Model]) -> None:
+    good = models[digits.MODEL]
+
+    def answer(batch: Batch) -> torch.Tensor | Answers:
+        found = good.answer(batch)
+        assert isinstance(found, torch.Tensor)
+        return torch.where(batch["row"][:, :1] > 8, found.roll(1, 1), found)
+
+    some = recorded(400)
+    for one in some[::10]:
+        one.tensors["pixels"][0, 0] = 16.0  # what the canary is wrong about
+    named = [replace(one, slice=f"x-tenant={'ab'[place % 10 == 0]}") for place, one in enumerate(some)]
+    replay = Replay(good, replace(good, answer=answer), MARGINS)
+    found = replay.go_on(named)
+    assert found is not None
+    assert {each.label: each.flips for each in found.slices} == {"x-tenant=a": 0.0, "x-tenant=b": 1.0}
+    unnamed = Replay(good, replace(good, answer=answer), MARGINS).go_on(some)
+    assert unnamed is not None
+    assert unnamed.slices == ()

@@ -7,6 +7,7 @@ import pytest
 
 from gpu_shadow.models import Refused
 from gpu_shadow.recorder import Recorded
+from gpu_shadow.redact import Policy, Redaction, Rule
 from gpu_shadow.sketch import Baseline, captured, written
 from gpu_shadow.watch import ENOUGH, EXPORTED, NAMED, WINDOW, Watch, opened, page, row_of
 
@@ -182,3 +183,11 @@ def test_text_is_no_feature() -> None:
     found = row_of(tensors, known())
     assert found is not None
     assert found.tolist() == [1, 1, 1]
+
+
+def test_what_was_redacted_has_not_drifted() -> None:
+    zeroed = Redaction(Policy(rules=(Rule(tensor="x", do="zero", columns=(0,)),)), digest="")
+    for redaction, count in ((None, 1), (zeroed, 0)):
+        watch = Watch(known(), redaction=redaction)
+        watch.take(recorded(inputs(3 * WINDOW, shift=1.0)))
+        assert watch.said()["count"] == count
