@@ -348,7 +348,9 @@ class IstioRouter:
         if isinstance(found, Refusal):
             weight = 0 if _at_zero(vs, plan) else None
             return RouteSeen(weight=weight, refusal=str(found), mirrored=mirrored)
-        return RouteSeen(weight=seen_weight(found), mirrored=mirrored)
+        taken = plan.recording and mirror.refusal(vs, (split.route for split in found.splits))
+        unmirrored = str(Refusal(*taken)) if taken else None
+        return RouteSeen(weight=seen_weight(found), mirrored=mirrored, unmirrored=unmirrored)
 
     async def route(self, plan: Place, weight: int) -> None:
         """The canary's weight is `weight` when this returns; raises `ApiError` or `Unsteerable`.

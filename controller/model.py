@@ -345,6 +345,7 @@ class RouteSeen:
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
     mirrored: bool = False  # the run's mirror stands in it
+    unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,15 +195,19 @@ class Reconciler:
         run, plan, cluster = live.run, live.run.plan, self.means.cluster
         now = self.means.clock().timestamp()
         later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
-        shadowing, replayed = self.means.shadowing, self.means.shadowing.known(run, live.gathered.replayed)
+        shadowing, before = self.means.shadowing, live.gathered.replayed
+        route = shadowing.route(self._route_seen(plan, obj), run, later)
+        replayed = shadowing.known(run, before, route)
         live.gathered = replace(live.gathered, replayed=replayed)
+        if replayed != before and shadow.saved(replayed) is not None:
+            live.saved = None  # a decision is written down when it is first known: see decision 17
         seen = Seen(
             stable=arm(cluster, plan.namespace, plan.stable),
             canary=arm(cluster, plan.namespace, plan.canary),
-            route=shadowing.route(self._route_seen(plan, obj), run, later),
+            route=route,
             judgement=live.judgement,
             shadow=shadow.judged(plan.policy.shadow, replayed),
-            shadow_silent=shadowing.silent(run, replayed),
+            shadow_silent=shadowing.silent(run, replayed, route),
             stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),

@@ -214,7 +214,7 @@ def mirrored(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:
     """The same, with the mirror set while the check is undecided, and taken away whenever it is not."""
     asks = run.plan.recording is not None and run.stage in {Stage.WAITING, Stage.STEPPING}
     undecided = seen.shadow is not None and seen.shadow.verdict not in DECIDED
-    if asks and undecided and seen.route.refusal is None:
+    if asks and undecided and seen.route.refusal is None and seen.route.unmirrored is None:
         there = seen.route.mirrored
         return replace(run, mirrored=True), actions if there else (*actions, Mirror(on=True))
     if seen.route.mirrored and run.plan.recording is not None:

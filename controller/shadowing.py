@@ -34,8 +34,11 @@ class Shadowing:
     router: TrafficRouter
     moving: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    def known(self, run: Run, before: Replayed | None) -> Replayed | None:
-        """What is known of the run's Shadow check; the worker is asked until that decides something."""
+    def known(self, run: Run, before: Replayed | None, route: RouteSeen) -> Replayed | None:
+        """What is known of the run's Shadow check; the worker is asked until that decides something.
+
+        While its requests cannot be mirrored, what was recorded before is of a time that is over.
+        """
         if run.plan.policy.shadow is None:
             return None
         if self.source is None:
@@ -45,14 +48,19 @@ class Shadowing:
         self.source.watch(_name(run), question(run) if asks else None)
         if not asks:
             return before
+        if route.unmirrored is not None:
+            where = f"VirtualService {run.plan.virtual_service}"
+            return replace(SILENT, sentence=f"{where}: {route.unmirrored}")
         said = self.source.read(_name(run))
         return said or replace(SILENT, sentence=self.source.trouble(_name(run)) or SILENT.sentence)
 
-    def silent(self, run: Run, known: Replayed | None) -> timedelta:
-        """For how long nothing was heard; of what was never asked, for ever."""
+    def silent(self, run: Run, known: Replayed | None, route: RouteSeen) -> timedelta:
+        """For how long nothing was heard; of what is not asked, or cannot be mirrored, for ever."""
         if known is None or known.verdict is not Verdict.NO_DATA:
             return timedelta(0)
-        return timedelta.max if self.source is None else self.source.silent(_name(run))
+        if self.source is None or route.unmirrored is not None:  # time would mend neither
+            return timedelta.max
+        return self.source.silent(_name(run))
 
     def route(self, seen: RouteSeen, run: Run, successor: Json | None) -> RouteSeen:
         """What was seen of the VirtualService, as far as this run's own mirror goes."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -73,6 +73,15 @@ class Envoy:
         """The process gets the signal: frozen, thawed or killed."""
         if self._process is not None:
             processes.tell(self._process, sign)
+
+    async def counters(self, pattern: str) -> Mapping[str, int]:
+        """Its own statistics whose names match, as they stand now."""
+        query = {"filter": pattern, "format": "json"}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            page = f"http://{_written(self.folder / 'admin')}/stats"
+            async with session.get(page, params=query) as answer:
+                said = await answer.json(content_type=None)
+        return {one["name"]: one["value"] for one in said["stats"] if "value" in one}
 
     def _files(self) -> dict[str, str]:
         return routes.files(self._objects(), folder=str(self.folder), port=self.port)

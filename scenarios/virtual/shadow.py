@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST = f"{STABLE}.{NAMESPACE}-shadow"  # as Envoy says whom a copy is for
 PATH = "/v2/models/digits/infer"
+MODELS = "/models"  # what the folder is called: pods are named after their template, and it names the models
 
 
 class VirtualShadow:
@@ -37,9 +38,10 @@ class VirtualShadow:
         self._rng = np.random.default_rng([story.seed, 0x5AD0])
         self._sent = 0
         self._feeding: asyncio.Task[None] | None = None
-        self.artifacts: Mapping[str, str] = artifacts.write(
-            Path(self._folder.name), {story.stable.model, story.canary.model}
-        )
+        written = artifacts.write(Path(self._folder.name), {story.stable.model, story.canary.model})
+        self.artifacts: Mapping[str, str] = {
+            name: reference.replace(self._folder.name, MODELS) for name, reference in written.items()
+        }
         self.mirrored = False  # whether requests are copied to it
         self.called = False  # whether the story has begun: its history is nobody's requests
         self.faults: set[str] = set()
@@ -81,7 +83,9 @@ class VirtualShadow:
         if method == "DELETE":
             self._parts[1].forget(name)
             return 200, b"{}"
-        return 200, json.dumps(self._parts[1].asked(name, json.loads(body))).encode()
+        here, there = f"file://{self._folder.name}/", f"file://{MODELS}/"
+        said = self._parts[1].asked(name, json.loads(body.decode().replace(there, here)))
+        return 200, json.dumps(said).replace(here, there).encode()
 
     async def _feed(self) -> None:
         while True:

@@ -1,6 +1,7 @@
 """One pass against the emulated API server: what is sent, in which order, and what survives a failure."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -607,6 +608,33 @@ async def test_the_mirror_is_taken_away_by_the_next_leader_also_if_the_first_rem
     stage.lead(2)
     await stage.turns(3)
     assert (mirrors(stage), stage.guarded) == (0, False)
+
+
+async def test_a_decision_of_the_replay_is_saved_when_it_is_known_and_once(stage: Stage) -> None:
+    answers = await shadowed(stage)
+    await stage.turns(3)
+
+    def saved() -> Json:
+        return json.loads(resource.checkpoint(stage.run) or "")["replayed"]
+
+    answers.said = Replayed(verdict=Verdict.INCONCLUSIVE, sentence="still not", requests=40)
+    await stage.turns(12)
+    assert saved() is None
+    while stage.reconciler.lives[stage.key].saved_at < virtual_loop().now().timestamp() - 1:
+        await stage.turns(1)  # to just after a checkpoint, so that the next one is far
+    answers.said = Replayed(verdict=Verdict.PASS, sentence="At most 0.1 % differ.", requests=4_000)
+    await stage.turns(1)
+    assert saved()[1] == "At most 0.1 % differ."
+    await stage.turns(2)  # the mirror is seen to be gone
+    before = stage.run["metadata"]["resourceVersion"]
+    await stage.turns(3)
+    assert stage.run["metadata"]["resourceVersion"] == before
+    answers.said = None
+    stage.lead(2)
+    await stage.turns(1)
+    replayed = stage.reconciler.lives[stage.key].gathered.replayed
+    assert replayed is not None
+    assert replayed.verdict is Verdict.PASS
 
 
 async def test_a_run_that_cannot_be_read_keeps_no_mirror(stage: Stage) -> None:

@@ -92,14 +92,14 @@ def merged(kind: str, name: str, merge: Mapping[str, Json], *, at: float = 0) ->
     return Patch(at=timedelta(seconds=at), kind=kind, name=name, merge=merge)
 
 
-def routed(**more: Json) -> Patch:
+def routed(*, at: float = 0, **more: Json) -> Patch:
     """The lab's route with something beside it."""
     (vs,) = [
         obj
         for obj in objects(load(SCENARIOS / "shadow-good-requantised.yaml"))
         if obj["kind"] == "VirtualService"
     ]
-    return merged("VirtualService", STABLE, {"spec": {"http": [vs["spec"]["http"][0] | more]}})
+    return merged("VirtualService", STABLE, {"spec": {"http": [vs["spec"]["http"][0] | more]}}, at=at)
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -109,6 +109,13 @@ def test_a_story_with_a_shadow_check_ends_as_its_file_expects(name: str) -> None
     assert seen.theatre.result.requests.failed == 0
     assert True in seen.mirrored
     globals()[f"look_{name.removeprefix('shadow-').replace('-', '_')}"](seen)
+
+
+def test_a_story_with_a_shadow_check_is_the_same_whenever_it_is_played() -> None:
+    short = story("shadow-recorder-dies", duration=timedelta(seconds=3))
+    first, second = played(short), played(short)
+    assert first.theatre.result == second.theatre.result
+    assert first.run["metadata"]["name"] == second.run["metadata"]["name"]
 
 
 def look_good_requantised(seen: Watched) -> None:
@@ -168,7 +175,7 @@ def look_canary_slow_but_right(seen: Watched) -> None:
 
 def look_recorder_dies(seen: Watched) -> None:
     held(seen)
-    assert seen.theatre.result.requests.stable > 800
+    assert seen.theatre.result.requests.stable > 700
 
 
 def look_worker_preempted(seen: Watched) -> None:
@@ -208,7 +215,7 @@ def test_a_model_file_that_the_worker_cannot_read_holds_the_run_and_says_why() -
 
 
 def test_a_worker_that_hangs_is_as_good_as_dead() -> None:
-    fault = TargetFault(at=timedelta(seconds=6), target=Target.SHADOW, kind="hang")
+    fault = TargetFault(at=timedelta(seconds=5), target=Target.SHADOW, kind="hang")
     seen = played(story("shadow-recorder-dies", faults=(fault,)))
     held(seen)
     assert seen.said("NoData")[0].endswith("did not answer within 2 s")
@@ -217,7 +224,7 @@ def test_a_worker_that_hangs_is_as_good_as_dead() -> None:
 def test_a_new_leader_takes_away_the_mirror_that_the_last_one_left_behind() -> None:
     hangs = TargetFault(at=timedelta(0), target=Target.SHADOW, kind="hang")
     dies = TargetFault(at=timedelta(seconds=3), target=Target.CONTROLLER, kind="kill")
-    asks_no_more = merged("Deployment", CANARY, {"metadata": {"annotations": None}}, at=18)
+    asks_no_more = merged("Deployment", CANARY, {"metadata": {"annotations": None}}, at=15)
     seen = played(story("shadow-recorder-dies", controllers=2, faults=(hangs, dies), edits=(asks_no_more,)))
     assert True in seen.mirrored
     assert seen.run["status"]["reason"] == "Aborted"
@@ -264,6 +271,18 @@ def test_a_mirror_of_the_user_s_is_refused_with_an_event_and_left_alone() -> Non
     assert len(seen.services) == 1
 
 
+def test_a_route_that_gets_a_mirror_meanwhile_holds_the_run_is_said_once_and_left_alone() -> None:
+    synced, undone = routed(at=5, mirror={"host": "audit"}), routed(at=12)
+    seen = played(story("shadow-recorder-dies", faults=(), edits=(synced, undone)))
+    (told,) = seen.said("NoData")
+    assert told == (
+        "shadow has no data: VirtualService model: spec.http[0].mirror is set: Istio takes no other mirror"
+        " beside it; write it as an entry of mirrors, or take the Shadow check out of the policy"
+    )
+    assert seen.mirrored == [False, True, False, False, True]  # ours, theirs, nobody's, ours
+    assert seen.theatre.result.requests.canary == 0
+
+
 def test_beside_mirrors_of_the_user_s_ours_comes_and_goes() -> None:
     seen = played(story("shadow-good-requantised", edits=(routed(mirrors=[AUDIT]),)))
     assert seen.theatre.result.outcome == "Promoted"
@@ -300,7 +319,7 @@ def trained_on(folder: Path, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("scenarios.virtual.shadow.tempfile.TemporaryDirectory", lambda **_: Fixed(folder))
     body = written(captured({f"x[{i}]": pictures[:, i] for i in range(pictures.shape[1])}))
     (folder / "digits.json").write_bytes(body)
-    reference = f"file://{folder / 'digits.json'}@sha256:{sha256(body).hexdigest()}"
+    reference = f"file:///models/digits.json@sha256:{sha256(body).hexdigest()}"
     named = {"metadata": {"annotations": {"serin.dev/baseline": reference}}}
     return merged("Deployment", CANARY, {"spec": {"template": named}})
 

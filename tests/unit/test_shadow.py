@@ -73,6 +73,14 @@ def test_the_first_weight_waits_for_the_pass_of_a_required_check() -> None:
     assert (run.stage, weights(actions)) == (Stage.STEPPING, [5])
 
 
+def test_a_mirror_that_cannot_stand_is_not_asked_for_and_one_of_ours_is_taken_away() -> None:
+    taken = RouteSeen(weight=0, unmirrored="spec.http[0].mirror is set")
+    for there in (False, True):
+        seen = replace(BEFORE, route=replace(taken, mirrored=there))
+        run, actions = advance(WAITING, looking(OPEN, WAITING, seen), NOW)
+        assert (run.mirrored, mirrors(actions)) == (there, [False] * there)
+
+
 def test_a_check_that_is_not_required_keeps_nobody_waiting() -> None:
     run = shadowed(a_run(), replace(CHECK, required=False))
     after, actions = advance(run, looking(OPEN, run, BEFORE), NOW)
