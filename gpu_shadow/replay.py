@@ -16,13 +16,15 @@ import torch
 from analysis.judge import Verdict
 from gpu_shadow.batches import Cut, answers
 from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge, merged
-from gpu_shadow.model import Answers, Model, Row
+from gpu_shadow.model import Answers, Batch, Model, Row
 from gpu_shadow.recorder import Recorded
 
 Json = Any
 BATCH = 512  # rows at once: on a CPU nothing is gained beyond, on a GPU memory is bisected down to fit
 AGAIN = 0.375  # of it in the second pass: 192 rows, so that no kernel sees the same shape twice
 LOOK = 2_048  # rows between looks at the evidence
+FIRST = 256  # rows of the first, when nobody knows yet how large answers are
+HELD = 2**24  # numbers that a look's answers may be, of each pass: 64 MiB of float32
 WARM_UP = 3  # batches of each model whose answers are thrown away: kernels are chosen and caches fill
 
 
@@ -42,6 +44,7 @@ class Replay:
     )  # requests that are none of the stable model's, by reason
     finding: Finding | None = None
     _warm: bool = field(default=False)
+    _wide: int = field(default=0)  # numbers of an answer
 
     @property
     def decided(self) -> bool:
@@ -54,11 +57,21 @@ class Replay:
         Requests up to `position` have been compared before and are left out. None: nothing was compared yet.
         """
         news = [one for one in recorded if one.order > self.position]
-        for at in range(0, len(news), LOOK):
-            if self.decided:
-                break
-            self._look(news[at : at + LOOK])
+        at = 0
+        while at < len(news) and not self.decided:
+            look = min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST
+            self._look(news[at : at + look])
+            at += look
         return self.finding
+
+    @property
+    def turn(self) -> int:
+        """How many requests go through without a look at the clock: as many as take seconds, not minutes."""
+        return min(LOOK, 4 * self.stable.most, 4 * self.canary.most)
+
+    def put_away(self) -> None:
+        """The models' memory is free, and they answer nothing any more."""
+        self.stable, self.canary = (replace(one, answer=_away) for one in (self.stable, self.canary))
 
     def _look(self, some: Sequence[Recorded]) -> None:
         fitting, rows, others = [], [], []
@@ -86,7 +99,7 @@ class Replay:
         asked = [place for place, other in enumerate(others) if not isinstance(other, str)]
         canary = self._passed(self.canary, [other for other in others if not isinstance(other, str)], cut)
         self.canary.rest()
-        self._warm, self.batch = True, cut.rows
+        self._warm, self.batch, self._wide = True, cut.rows, stable.values.shape[-1]
         if not stable.values.shape[-1]:
             return Comparison(task=task, unusable=len(some))
         answered = [at for at in range(len(asked)) if at not in canary.failed]
@@ -117,6 +130,10 @@ class Replay:
         for _ in range(0 if self._warm else WARM_UP):
             answers(model, rows[: cut.rows], cut)
         return answers(model, rows, cut)
+
+
+def _away(_: Batch) -> Answers:
+    raise RuntimeError("the model was put away")
 
 
 def _unanswered(
