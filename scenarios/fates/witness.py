@@ -235,7 +235,7 @@ class Witness:
     def _given_to(self, now: float) -> None:
         """A live run's weight is in the VirtualService."""
         live = [run for run in self.runs.values() if not ended(run)]
-        under = self._by_us and any(self._weight < _allowed(run) for run in live)
+        under = any(self._weight < _allowed(run) for run in live)
         self._short = (self._short or now) if under else None
         if self._short is not None and now - max(self._short, self.hindered) > BOUND:
             self.breaks(f"the canary has {self._weight} % for {now - self._short:.0f} s, its run says more")

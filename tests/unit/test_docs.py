@@ -32,6 +32,17 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert not [link for link in inside if not (page.parent / link).exists()]
 
 
+def test_every_promise_of_operations_is_kept_by_a_test_of_its_name() -> None:
+    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    there = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) >= 20
+    assert not set(named) - there
+
+
 def test_the_story_that_is_shown_can_be_played() -> None:
     found = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
     assert found
