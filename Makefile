@@ -43,7 +43,7 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
 
-bench-shadow: setup  ## shadow replay's promises, measured; two minutes, and one more on a GPU
+bench-shadow: setup  ## shadow replay's promises, measured; four minutes, and one more on a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m gpu_shadow.bench
 
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
