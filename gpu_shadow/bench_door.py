@@ -97,11 +97,26 @@ def _asked(seed: int) -> Iterator[bytes]:
         number += 1
 
 
-class _Line(asyncio.Protocol):
-    """A connection that knows how long each answer took."""
+class _Wire(asyncio.BufferedProtocol):
+    """A connection."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
+        self.buffer = bytearray(64 * 1024)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it was asked for a stream
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's word
+        return self.buffer
+
+
+class _Line(_Wire):
+    """One that knows how long each answer took."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.sent: deque[float] = deque()
         self.took: list[float] = []
         self._bytes = 0
@@ -111,13 +126,9 @@ class _Line(asyncio.Protocol):
         _, line = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return line
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it was asked for a stream
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         now = time.perf_counter()
-        self._bytes += len(data)
+        self._bytes += nbytes
         while self._bytes >= len(ACCEPTED):
             self._bytes -= len(ACCEPTED)
             self.took.append(now - self.sent.popleft())
@@ -191,15 +202,11 @@ def _resident(process: int) -> int:
     return int(said.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-class _Bare(asyncio.Protocol):
+class _Bare(_Wire):
     """What reading and answering take, and nothing else."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it was asked for a stream
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.write(ACCEPTED * data.count(b"POST "))
+    def buffer_updated(self, nbytes: int) -> None:
+        self.transport.write(ACCEPTED * self.buffer.count(b"POST ", 0, nbytes))
 
 
 async def _serve(which: str) -> None:

@@ -131,7 +131,7 @@ class Stream:
 
     def serves(self, name: str) -> bool:
         """Whether one of them is the InferenceService's, `name.namespace`, whatever domain comes behind."""
-        return any(_service(host) == name for host in self.hosts)
+        return any(_inferred(host) == name for host in self.hosts)
 
 
 class Recorder:
@@ -371,7 +371,7 @@ def _unfit(headers: Mapping[str, str]) -> str | None:
     return None if headers.get("ce-component", PREDICTOR) == PREDICTOR else "component"
 
 
-def _service(host: str) -> str:
+def _inferred(host: str) -> str:
     """The InferenceService that a host in the cluster, or outside of it, belongs to: `name.namespace`."""
     name, _, rest = host.partition(".")
     name = name.removesuffix("-default").removesuffix(f"-{PREDICTOR}")
