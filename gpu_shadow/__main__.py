@@ -20,8 +20,9 @@ from aiohttp import web
 
 from gpu_shadow import keeping, keys, redact, segments
 from gpu_shadow import recorder as recording
+from gpu_shadow.door import Door
 from gpu_shadow.keeping import Keeper
-from gpu_shadow.recorder import Door, Recorder
+from gpu_shadow.recorder import Recorder
 from gpu_shadow.worker import MEMORY, Worker, application, device
 
 log = structlog.get_logger(__name__)
@@ -32,25 +33,15 @@ async def serving(
     recorder: Recorder, worker: Worker, *, bind: str, port: int, control_port: int
 ) -> AsyncIterator[tuple[int, int]]:
     """While the block runs both doors are open; yields their ports (0 takes any that is free)."""
-    door = Door(recorder)
-    runners = [
-        web.ServerRunner(door.server(), shutdown_timeout=1.0),
-        web.AppRunner(application(worker), access_log=None, shutdown_timeout=1.0),
-    ]
-    sifting = asyncio.create_task(door.sift())
-    try:
-        ports = []
-        for runner, wanted in zip(runners, (port, control_port), strict=True):
+    runner = web.AppRunner(application(worker), access_log=None, shutdown_timeout=1.0)
+    async with Door(recorder).opened(bind, port) as mirrored:
+        try:
             await runner.setup()
-            await web.TCPSite(runner, bind, wanted, backlog=1_024).start()
-            ports.append(runner.addresses[0][1])
-        yield ports[0], ports[1]
-    finally:
-        sifting.cancel()
-        await asyncio.gather(sifting, return_exceptions=True)
-        for runner in runners:
+            await web.TCPSite(runner, bind, control_port).start()
+            yield mirrored, runner.addresses[0][1]
+        finally:
             await runner.cleanup()
-        await worker.close()
+            await worker.close()
 
 
 async def run(said: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from controller import machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.telemetry import Telemetry
+from gpu_shadow.recorder import Recorder
 from scenarios import story
 from scenarios.play import play
 
@@ -63,6 +64,7 @@ def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
 
 def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
     _, said = (ROOT / "docs" / "metrics.md").read_text().split("## What Serin says")
+    said = said.partition("## What the worker says")[0]
     named = {
         name
         for row in re.findall(r"^\| (`.*?) \|", said, re.MULTILINE)
@@ -74,6 +76,19 @@ def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
         if not family.name.startswith(("process_", "python_gc_"))
     }
     assert named == served
+
+
+def test_the_metrics_page_names_every_series_of_the_recorder_and_every_reason() -> None:
+    said = (ROOT / "docs" / "metrics.md").read_text().partition("## What the worker says")[2]
+    named = set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", said, re.MULTILINE))))
+    code = "".join(
+        (ROOT / "gpu_shadow" / f"{each}.py").read_text()
+        for each in ("recorder", "door", "protocol", "redact", "worker")
+    )
+    reasons = set(re.findall(r'(?:drop|missed|end|Unreadable)\(\s*"([a-z-]+)"', code))
+    assert reasons <= named
+    assert all(f'"{name}"' in code or name in Recorder().page() for name in named - {"reason"})
+    assert set(re.findall(r"TYPE (\w+)", Recorder().page())) <= named
 
 
 def test_the_alerts_page_has_the_figures_of_the_code() -> None:
