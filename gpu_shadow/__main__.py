@@ -68,7 +68,7 @@ async def run(said: dict[str, Any]) -> None:
     )
     where = device(said["device"])
     keeper = _keeper(said)
-    worker = Worker(recorder, models=said["models"], device=where, keeper=keeper)
+    worker = Worker(recorder, models=said["models"], device=where, keeper=keeper, state=said["state"])
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
     async with doors as (port, control):
         log.info("started", recorder=port, control=control, device=str(where), models=str(said["models"]))
@@ -187,10 +187,15 @@ class Lasting(click.ParamType[timedelta]):
     metavar="FILE",
     help="Encrypts segments: 32 random bytes, also in base64 or hexadecimal (openssl rand -base64 32).",
 )
+@click.option(
+    "--state",
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    help="Folder in which it keeps how far each run came: a restarted worker goes on from there.",
+)
 def main(**said: Any) -> None:
     """Record mirrored requests, replay them on two models, say how the answers differ.
 
-    Nothing is written to disk without --keep. Models are safetensors files with an architecture that is
+    No request is written to disk without --keep. Models are safetensors files with an architecture that is
     known here; pickles are refused. See docs/operations.md.
     """
     if said["keep"] is None and said["key"] is not None:

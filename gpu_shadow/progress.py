@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from gpu_shadow.tally import Comparison, merge, summed
@@ -60,7 +61,7 @@ def write(path: Path, progress: Progress) -> None:
         "comparison": progress.comparison.to_json(),
         "troubles": list(progress.troubles),
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
         with beside.open("w", encoding="utf-8") as file:
             json.dump({"schema": SCHEMA, "sha256": _digest(said), "progress": said}, file, allow_nan=False)

@@ -29,6 +29,8 @@ from gpu_shadow.keeping import Keeper
 from gpu_shadow.models import Model, Refused, load
 from gpu_shadow.recorder import Recorded, Recorder, Stream
 from gpu_shadow.replay import Replay
+from gpu_shadow.requests import shuffled
+from gpu_shadow.states import States
 from gpu_shadow.watch import ENOUGH, WINDOW, Watch, opened, page
 
 Json = Any
@@ -78,6 +80,11 @@ class Shadow:
     decided: float | None = None  # loop time when the replay was decided
 
     @property
+    def key(self) -> Json:
+        """The question as plain JSON values, whatever the order in which it was put."""
+        return json.loads(msgspec.json.encode(self.question))
+
+    @property
     def settled(self) -> bool:
         """Whether nothing more has to be recorded for it."""
         return self.replay is not None and self.replay.decided and not self.waits
@@ -107,9 +114,11 @@ class Worker:
         device: torch.device,
         compute: Compute | None = None,
         keeper: Keeper | None = None,
+        state: Path | None = None,
     ) -> None:
         self._recorder = recorder
         self._keeper = keeper
+        self._states = States(state)
         self._models = models
         self._device = device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
@@ -141,10 +150,17 @@ class Worker:
 
     def forget(self, name: str) -> None:
         """Nothing is left of what was recorded and compared under this name."""
+        shadow = self._ended(name)
+        if shadow is not None:
+            self._states.drop(shadow.key)
+
+    def _ended(self, name: str) -> Shadow | None:
+        """Nothing is done under this name any more."""
         shadow = self.shadows.pop(name, None)
         self._recorder.close(name)
         if shadow is not None and shadow.task is not None:
             shadow.task.cancel()
+        return shadow
 
     def _forget_old(self) -> None:
         since = asyncio.get_running_loop().time() - FORGOTTEN_AFTER
@@ -153,12 +169,14 @@ class Worker:
             self.forget(name)
 
     async def close(self) -> None:
-        """Nothing runs any more."""
-        tasks = [shadow.task for shadow in self.shadows.values() if shadow.task is not None]
-        for name in list(self.shadows):
-            self.forget(name)
+        """Nothing runs any more; how far each replay came is kept."""
+        ended = [shadow for name in list(self.shadows) if (shadow := self._ended(name)) is not None]
+        tasks = [shadow.task for shadow in ended if shadow.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
+        for shadow in ended:
+            if shadow.replay is not None:
+                self._states.keep(shadow.key, shadow.replay, now=True)
 
     # -- what is done for it
 
@@ -181,7 +199,9 @@ class Worker:
     async def _decide(self, name: str, shadow: Shadow) -> None:
         asked = shadow.question
         stable, canary = [await self._compute(self._load, each) for each in (asked.stable, asked.canary)]
-        shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
+        replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
+        await self._compute(self._states.resume, shadow.key, replay)
+        shadow.replay = replay
         await self._compute(self._open, shadow)
         while not shadow.settled:
             await asyncio.sleep(EVERY)
@@ -191,6 +211,7 @@ class Worker:
                 self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
             try:
                 await self._compute(_go_on, shadow, some)
+                await self._compute(self._states.keep, shadow.key, shadow.replay)
             finally:
                 self._recorder.release(*some)
             if shadow.replay.decided and shadow.decided is None:
@@ -225,7 +246,9 @@ class Worker:
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
     """The requests are compared, first the answers, then what was asked."""
     if shadow.replay is not None and not shadow.replay.decided:
-        shadow.replay.go_on(some)
+        shadow.replay.go_on(
+            shuffled(some)
+        )  # requests come in bursts: order must have nothing to do with answers
     try:
         if shadow.watch is not None:
             shadow.watch.take(some)
