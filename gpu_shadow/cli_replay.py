@@ -33,7 +33,7 @@ PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
     "--models",
     metavar="DIR",
     default="/",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Models given as file:///… are opened below it and nowhere else.",
 )
 @click.option(
