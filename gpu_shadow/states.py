@@ -11,7 +11,6 @@ keep what was worst for the canary and lose the rest.
 import time
 from hashlib import sha256
 from json import dumps
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +57,17 @@ class States:
         log.info("resumed", file=str(path), requests=kept.comparison.requests)
 
     def keep(self, question: Json, replay: Replay, *, now: bool = False) -> None:
-        """How far it came is kept, if it is time for that, or it has just been decided, or `now`."""
-        path = self._file(question)
-        if path is None or replay.comparison is None:
+        """How far it came is kept, if it is time for that, or `now`."""
+        path, clock = self._file(question), time.monotonic()
+        if path is None or replay.comparison is None or not (now or clock >= self._due.get(path, 0.0)):
             return
-        due, clock = self._due.get(path, 0.0), time.monotonic()
-        over = replay.decided and due < inf
-        if not (now or over or clock >= due):
-            return
-        self._due[path] = inf if over else clock + EVERY
+        self._due[path] = clock + EVERY
         try:
             kept = Progress(question=question, comparison=replay.comparison, left_out=dict(replay.unfit))
             write(path, kept)
-        except OSError as error:
+        except Exception as trouble:  # noqa: BLE001 - whatever it is, the replay goes on
             if not self._troubled:
-                log.warning("state_not_written", file=str(path), why=str(error))
+                log.warning("state_not_written", file=str(path), why=str(trouble))
             self._troubled = True
 
     def drop(self, question: Json) -> None:

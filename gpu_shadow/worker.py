@@ -13,6 +13,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,8 @@ class Worker:
             shadow.trouble = f"the worker could not compare the models: {type(error).__name__}: {error}"
         if self.shadows.get(name) is shadow:
             self._recorder.close(name)
+        if shadow.replay is not None:
+            await self._compute(partial(self._states.keep, now=True), shadow.key, shadow.replay)
         log.info("looked_after", run=name, **answer(shadow))
         while self.shadows.get(name) is shadow:  # its models stay in memory for as long as it asks
             await asyncio.sleep(FORGOTTEN_AFTER / 2)
@@ -211,7 +214,8 @@ class Worker:
                 self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
             try:
                 await self._compute(_go_on, shadow, some)
-                await self._compute(self._states.keep, shadow.key, shadow.replay)
+                if not shadow.replay.decided:
+                    await self._compute(self._states.keep, shadow.key, shadow.replay)
             finally:
                 self._recorder.release(*some)
             if shadow.replay.decided and shadow.decided is None:
