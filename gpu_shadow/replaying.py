@@ -237,7 +237,7 @@ def lines(progress: Progress) -> Iterator[str]:
     yield from told(this)
     yield ""
     enough = not progress.complete and this.finding.verdict in {Verdict.PASS, Verdict.FAIL}
-    more = ": that decided it, --all replays the rest." if enough else "."
+    more = ": it is decided, and --all replays the rest." if enough else "."
     yield f"Replayed {progress.came} of {progress.question['requests']['count']} requests{more}"
     yield from _left_over(progress)
     if redacted := progress.question["requests"]["redacted"]:
