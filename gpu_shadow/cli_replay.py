@@ -114,8 +114,8 @@ def replay(
     the Open Inference Protocol v2 as a client would post it,
     {"id": "7", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
 
-    A MODEL is a safetensors file whose metadata name its architecture, by its path or as
-    file:///models/v8.safetensors@sha256:DIGEST. Nothing in it can run; pickles are not opened.
+    A MODEL is a file, safetensors whose metadata name its architecture or .onnx, by its path or as
+    file:///models/v8.safetensors@sha256:DIGEST. Pickles are not opened: they may run any code.
 
     Every request is answered by stable, by stable again in other batches (what differs is noise) and by the
     canary. Pass, Fail and Inconclusive are those of `serin shadow compare`, and of a Shadow check. It stops
@@ -219,6 +219,7 @@ def _part(said: str | None, parts: int | None) -> tuple[int, int]:
 def _refused(command: str) -> Iterator[None]:
     """What is wrong with a file, a model or a device is said in a sentence."""
     try:
+        from gpu_shadow.batches import TooLarge
         from gpu_shadow.models import Refused
         from gpu_shadow.progress import Unusable
         from gpu_shadow.requests import BadRequests
@@ -229,6 +230,8 @@ def _refused(command: str) -> Iterator[None]:
         yield
     except (Refused, Unusable, BadRequests) as error:
         raise Misused(str(error)) from None
+    except TooLarge as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: cannot be written ({error.strerror})") from None
 
