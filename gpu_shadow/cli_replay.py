@@ -111,7 +111,7 @@ def replay(
     """Replay recorded requests on two models: do more answers differ than may?
 
     REQUESTS are segments that a worker recorded, or folders of them, or .jsonl files: a line is a request of
-    the Open Inference Protocol v2 as a client would post it,
+    the Open Inference Protocol v2 (or v1) as a client would post it,
     {"id": "7", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
 
     A MODEL is a file, safetensors whose metadata name its architecture or .onnx, by its path or as

@@ -7,7 +7,8 @@ the last digits of every answer, are the same in one replay and in ten parts of 
 Lines of JSONL files are read when their block is; segments, which are bounded, are held in memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b, sha256
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpu_shadow.protocol import Unreadable, request
 from gpu_shadow.recorder import Recorded
@@ -23,6 +25,7 @@ from gpu_shadow.recorder import Recorded
 if TYPE_CHECKING:
     from gpu_shadow.segments import Segment
 
+Ints = NDArray[np.int64]
 LONGEST = 64 * 2**20  # bytes of a line; one that is longer is of no JSONL file
 
 
@@ -63,8 +66,8 @@ class _Source(Protocol):
     @property
     def digest(self) -> str: ...
     @property
-    def places(self) -> Sequence[int]: ...
-    def read(self, places: Sequence[int]) -> Sequence[Recorded | str]: ...
+    def places(self) -> Ints: ...
+    def read(self, places: Ints) -> Sequence[Recorded | str]: ...
 
 
 def hashed(name: str, seed: int) -> int:
@@ -96,36 +99,38 @@ def found(paths: Sequence[Path], *, seed: int, block: int, key: Path | None = No
 
 
 def _blocks(sources: Sequence[_Source], *, seed: int, block: int) -> Iterator[Block]:
-    where = [(number, place) for number, one in enumerate(sources) for place in one.places]
-    keys = [hashed(f"{sources[number].digest}/{place}", seed) for number, place in where]
-    order = np.argsort(np.array(keys, np.uint64), kind="stable").tolist()
+    sizes = [len(one.places) for one in sources]
+    which, place = np.repeat(np.arange(len(sources)), sizes), np.concatenate([one.places for one in sources])
+    each = (hashed(f"{one.digest}/{at}", seed) for one in sources for at in one.places.tolist())
+    order = np.argsort(np.fromiter(each, np.uint64, len(place)), kind="stable")
     for at in range(0, len(order), block):
-        some = [where[one] for one in order[at : at + block]]
-        yield Block(len(some), _Reading(sources, some, at + 1))
+        some = order[at : at + block]
+        yield Block(len(some), _Reading(sources, which[some], place[some], at + 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reading:
-    """Reads these requests (of which source, in which place), the first of which is the `first` of all."""
+    """Reads the requests in these places of these sources; the first one is the `first` of all."""
 
     sources: Sequence[_Source]
-    where: Sequence[tuple[int, int]]
+    which: Ints
+    place: Ints
     first: int
 
     def __call__(self) -> tuple[list[Recorded], list[str]]:
         """Those that are requests, and what is wrong with the others."""
-        found: dict[tuple[int, int], Recorded | str] = {}
-        for number in sorted({number for number, _ in self.where}):
-            places = sorted(place for of, place in self.where if of == number)
-            for place, one in zip(places, self.sources[number].read(places), strict=True):
-                found[number, place] = one
+        found: dict[int, Recorded | str] = {}
+        for number in np.unique(self.which).tolist():
+            (mine,) = np.nonzero(self.which == number)
+            mine = mine[np.argsort(self.place[mine])]  # from front to back
+            found |= zip(mine.tolist(), self.sources[number].read(self.place[mine]), strict=True)
         read, wrong = [], []
-        for order, each in enumerate(self.where, self.first):
-            one = found[each]
+        for at in range(len(self.which)):
+            one = found[at]
             if isinstance(one, str):
                 wrong.append(one)
             else:
-                read.append(replace(one, order=order))
+                read.append(replace(one, order=self.first + at))
         return read, wrong
 
 
@@ -169,11 +174,11 @@ class _Held:
         )
 
     @property
-    def places(self) -> Sequence[int]:
-        return range(len(self.requests))
+    def places(self) -> Ints:
+        return np.arange(len(self.requests))
 
-    def read(self, places: Sequence[int]) -> Sequence[Recorded | str]:
-        return [self.requests[place] for place in places]
+    def read(self, places: Ints) -> Sequence[Recorded | str]:
+        return [self.requests[place] for place in places.tolist()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,23 +187,19 @@ class _Lines:
 
     path: Path
     digest: str
-    bounds: Mapping[int, tuple[int, int]]  # where a line begins, and its bytes
+    places: Ints
+    bounds: Ints  # [n, 2]: where each begins, and its bytes
 
-    @property
-    def places(self) -> Sequence[int]:
-        return list(self.bounds)
-
-    def read(self, places: Sequence[int]) -> Sequence[Recorded | str]:
+    def read(self, places: Ints) -> Sequence[Recorded | str]:
+        bounds = self.bounds[np.searchsorted(self.places, places)].tolist()
         try:
             with self.path.open("rb") as file:
-                return [self._request(place, self._line(file, place)) for place in places]
+                return [
+                    self._request(place, _at(file, *where))
+                    for place, where in zip(places.tolist(), bounds, strict=True)
+                ]
         except OSError as error:
             raise BadRequests(f"{self.path}: cannot be read any more ({error.strerror})") from None
-
-    def _line(self, file: BinaryIO, place: int) -> bytes:
-        at, size = self.bounds[place]
-        file.seek(at)
-        return file.read(size)
 
     def _request(self, place: int, line: bytes) -> Recorded | str:
         name = f"{self.path.name}:{place}"
@@ -209,8 +210,13 @@ class _Lines:
         return Recorded(id=asked.id or name, tensors=asked.tensors, size=len(line), order=0)
 
 
+def _at(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
+
+
 def _lines(path: Path) -> _Lines:
-    bounds, at, digest = {}, 0, sha256()
+    places, bounds, at, digest = array("q"), array("q"), 0, sha256()
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
@@ -218,8 +224,9 @@ def _lines(path: Path) -> _Lines:
                     raise BadRequests(f"{path}: line {number} has more than {LONGEST} bytes; expected JSONL")
                 digest.update(line)
                 if not line.isspace():
-                    bounds[number] = at, len(line)
+                    places.append(number)
+                    bounds.extend((at, len(line)))
                 at += len(line)
     except OSError as error:
         raise BadRequests(f"{path}: cannot be read ({error.strerror}); name a JSONL file") from None
-    return _Lines(path, digest.hexdigest(), bounds)
+    return _Lines(path, digest.hexdigest(), np.array(places), np.array(bounds).reshape(-1, 2))
