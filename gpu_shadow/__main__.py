@@ -66,6 +66,7 @@ async def run(said: dict[str, Any]) -> None:
         keeper=keeper,
         memory=said["memory"] * 2**20,
         endpoints=said["endpoint"],
+        state=said["state"],
     )
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
     async with doors as (port, control):
@@ -198,10 +199,15 @@ class Lasting(click.ParamType[timedelta]):
     metavar="FILE",
     help="Encrypts segments: 32 random bytes, also in base64 or hexadecimal (openssl rand -base64 32).",
 )
+@click.option(
+    "--state",
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    help="Folder in which it keeps how far each run came: a restarted worker goes on from there.",
+)
 def main(**said: Any) -> None:
     """Record mirrored requests, replay them on two models, say how the answers differ.
 
-    Nothing is written to disk without --keep. Models are safetensors files with an architecture that is
+    No request is written to disk without --keep. Models are safetensors files with an architecture that is
     known here, ONNX files, or servers of the Open Inference Protocol that --endpoint allows; pickles are
     refused. See docs/operations.md.
     """

@@ -1,37 +1,14 @@
-"""`serin shadow compare STABLE CANARY`: recorded answers of two models, compared at a desk."""
+"""`serin shadow` and `serin baseline`: two models' answers, and their inputs, compared at a desk."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-UNPASSED = 3
-PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-
-
-class Misused(click.ClickException):
-    """What was asked for cannot be."""
-
-    exit_code = 2
-
-
-class Percent(click.ParamType[float]):
-    """A share, written as on the wire: "0.5%"."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The share, above 0 and below 1."""
-        if isinstance(value, float):
-            return value
-        found = PERCENT.fullmatch(value)
-        share = float(found[1]) / 100 if found else 0.0
-        if not 0 < share < 1:
-            self.fail(f'"{value}" is not between 0 and 100 percent; give a part such as "0.5%"', param, ctx)
-        return share
+from gpu_shadow.cli_replay import merge, replay
+from gpu_shadow.wording import UNPASSED, Misused, Percent, tell, writable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,9 +16,14 @@ def shadow() -> None:
     """Compare a canary's answers with stable's, without a user who sees them.
 
     \b
-    Example:
+    Examples:
       serin shadow compare stable.safetensors canary.safetensors --max-flips 0.5%
+      serin shadow replay requests.jsonl --stable v7.safetensors --canary v8.safetensors
     """  # noqa: D301 - click's mark for lines that stay as written
+
+
+shadow.add_command(replay)
+shadow.add_command(merge)
 
 
 @shadow.command(short_help="Two files of answers to the same requests: do more differ than may?")
@@ -154,26 +136,18 @@ def compare(
         from gpu_shadow import desk, said
         from gpu_shadow.files import BadFile
         from gpu_shadow.finding import Margins
-        from gpu_shadow.report import report
     except ModuleNotFoundError as error:
         needed = f"serin shadow compare needs {error.name}, which is not installed"
         raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
-    _writable("--json", out)
-    _writable("--report", page)
+    writable("--json", out)
+    writable("--report", page)
     margins = Margins(max_flips=max_flips, max_accuracy_loss=max_accuracy_loss, task=task)
     try:
         files = desk.Files(stable=stable, canary=canary, again=again, labels=labels)
         found = desk.compared(files, margins=margins, **how)
     except BadFile as error:
         raise Misused(str(error)) from None
-    click.echo("\n".join(said.told(found)), err=str(out) == "-")
-    written = found.to_json()
-    if out is not None:
-        with click.open_file(str(out), "w", encoding="utf-8") as file:
-            file.write(json.dumps(written, indent=2, allow_nan=False) + "\n")
-    if page is not None:
-        page.write_text(report(found), encoding="utf-8")
-    passed = written["verdict"] == "Pass" or (written["verdict"] != "Fail" and not require_pass)
+    passed = tell(found, said.told(found), out, page, require_pass=require_pass)
     sys.exit(0 if passed else UNPASSED)
 
 
@@ -218,7 +192,7 @@ def unpaired(stable: Path, canary: Path, out: Path | None, *, alpha: float) -> N
     except ModuleNotFoundError as error:
         needed = f"serin shadow unpaired needs {error.name}, which is not installed"
         raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
-    _writable("--json", out)
+    writable("--json", out)
     try:
         found = tests.compared(stable, canary, alpha=alpha)
     except BadFile as error:
@@ -228,11 +202,6 @@ def unpaired(stable: Path, canary: Path, out: Path | None, *, alpha: float) -> N
         with click.open_file(str(out), "w", encoding="utf-8") as file:
             file.write(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
     sys.exit(UNPASSED if found.differs else 0)
-
-
-def _writable(option: str, out: Path | None) -> None:
-    if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise Misused(f"{option} {out}: is a folder, or in none that there is; name a file")
 
 
 # -- training baselines ----------------------------------------------------------------------------
@@ -280,7 +249,7 @@ def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
 
     from gpu_shadow import sketch, table
 
-    _writable("--out", out)
+    writable("--out", out)
     try:
         found = sketch.captured(table.read(rows), categories=categories)
     except table.BadTable as error:
@@ -338,7 +307,7 @@ def compare_baseline(file: Path, rows: Path, out: Path | None) -> None:
     """  # noqa: D301
     from gpu_shadow import inputs, sketch, table, telling
 
-    _writable("--json", out)
+    writable("--json", out)
     known = _baseline(file)
     try:
         columns = table.read(rows)

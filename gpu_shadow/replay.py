@@ -37,14 +37,19 @@ class Replay:
     margins: Margins
     batch: int = BATCH
     comparison: Comparison | None = None  # of all that came so far
-    position: int = 0  # the order of arrival of the last request that was compared
+    position: int = 0  # the latest order of arrival of a request that was compared
     rows: int = 0
     unfit: Counter[str] = field(
         default_factory=Counter
     )  # requests that are none of the stable model's, by reason
+    stops: bool = True  # once it is decided
     finding: Finding | None = None
     _warm: bool = field(default=False)
     _wide: int = field(default=0)  # numbers of an answer
+
+    def __post_init__(self) -> None:
+        if self.comparison is not None and self.comparison.requests:
+            self.finding = decide(self.comparison, self.margins)
 
     @property
     def decided(self) -> bool:
@@ -58,7 +63,7 @@ class Replay:
         """
         news = [one for one in recorded if one.order > self.position]
         at = 0
-        while at < len(news) and not self.decided:
+        while at < len(news) and not (self.decided and self.stops):
             look = min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST
             self._look(news[at : at + look])
             at += look
@@ -88,7 +93,7 @@ class Replay:
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
             self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
-        self.position = max(self.position, some[-1].order)
+        self.position = max(self.position, *(one.order for one in some))
 
     def _compared(
         self, some: Sequence[Recorded], rows: Sequence[Row], others: Sequence[Row | str]

@@ -32,6 +32,8 @@ from gpu_shadow.model import Later, Model, Refused
 from gpu_shadow.models import load
 from gpu_shadow.recorder import Recorded, Recorder, Stream
 from gpu_shadow.replay import Replay
+from gpu_shadow.requests import shuffled
+from gpu_shadow.states import States
 from gpu_shadow.turns import both
 from gpu_shadow.watch import ENOUGH, WINDOW, Watch, opened, page
 
@@ -85,6 +87,11 @@ class Shadow:
     resident: int = 0  # bytes that its models take at once
 
     @property
+    def key(self) -> Json:
+        """The question as plain JSON values, whatever the order in which it was put."""
+        return json.loads(msgspec.json.encode(self.question))
+
+    @property
     def settled(self) -> bool:
         """Whether nothing more has to be recorded for it."""
         return self.replay is not None and self.replay.decided and not self.waits
@@ -116,9 +123,11 @@ class Worker:
         keeper: Keeper | None = None,
         memory: int = MEMORY,
         endpoints: Collection[str] = (),
+        state: Path | None = None,
     ) -> None:
         self._recorder = recorder
         self._keeper = keeper
+        self._states = States(state)
         self._models = models
         self._device = device
         self._memory = memory
@@ -152,10 +161,17 @@ class Worker:
 
     def forget(self, name: str) -> None:
         """Nothing is left of what was recorded and compared under this name."""
+        shadow = self._ended(name)
+        if shadow is not None:
+            self._states.drop(shadow.key)
+
+    def _ended(self, name: str) -> Shadow | None:
+        """Nothing is done under this name any more."""
         shadow = self.shadows.pop(name, None)
         self._recorder.close(name)
         if shadow is not None and shadow.task is not None:
             shadow.task.cancel()
+        return shadow
 
     def _forget_old(self) -> None:
         since = asyncio.get_running_loop().time() - FORGOTTEN_AFTER
@@ -164,12 +180,14 @@ class Worker:
             self.forget(name)
 
     async def close(self) -> None:
-        """Nothing runs any more."""
-        tasks = [shadow.task for shadow in self.shadows.values() if shadow.task is not None]
-        for name in list(self.shadows):
-            self.forget(name)
+        """Nothing runs any more; how far each replay came is kept."""
+        ended = [shadow for name in list(self.shadows) if (shadow := self._ended(name)) is not None]
+        tasks = [shadow.task for shadow in ended if shadow.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
+        for shadow in ended:
+            if shadow.replay is not None:
+                self._states.keep(shadow.key, shadow.replay, now=True)
 
     # -- what is done for it
 
@@ -187,6 +205,7 @@ class Worker:
         if self.shadows.get(name) is shadow:
             self._recorder.close(name)
         if shadow.replay is not None:
+            await self._compute(partial(self._states.keep, now=True), shadow.key, shadow.replay)
             shadow.replay.put_away()
         shadow.resident = 0
         log.info("looked_after", run=name, **answer(shadow))
@@ -209,8 +228,9 @@ class Worker:
         asked = shadow.question
         if shadow.replay is None:
             stable, canary = await self._compute(self._both, shadow)
-            shadow.replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
-            shadow.trouble = ""
+            replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
+            await self._compute(self._states.resume, shadow.key, replay)
+            shadow.replay, shadow.trouble = replay, ""
             await self._compute(self._open, shadow)
         while not shadow.settled:
             await asyncio.sleep(EVERY)
@@ -222,6 +242,8 @@ class Worker:
                 for at in range(0, len(some), shadow.replay.turn):  # other runs have theirs in between
                     await self._compute(_go_on, shadow, some[at : at + shadow.replay.turn])
                     shadow.trouble = ""
+                if not shadow.replay.decided:
+                    await self._compute(self._states.keep, shadow.key, shadow.replay)
             finally:
                 self._recorder.release(*some)
             if shadow.replay.decided and shadow.decided is None:
@@ -267,7 +289,9 @@ class Worker:
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
     """The requests are compared, first the answers, then what was asked."""
     if shadow.replay is not None and not shadow.replay.decided:
-        shadow.replay.go_on(some)
+        shadow.replay.go_on(
+            shuffled(some)
+        )  # requests come in bursts: order must have nothing to do with answers
     try:
         if shadow.watch is not None:
             shadow.watch.take(some)

@@ -1,6 +1,7 @@
 """The worker's two doors over real HTTP on loopback: copies of requests by one, questions by the other."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -79,14 +80,21 @@ class Room:
         raise AssertionError(self.recorder.dropped)
 
 
-@pytest.fixture
-async def room(tmp_path: Path) -> AsyncIterator[Room]:
-    models = dict(artifacts.write(tmp_path))
+@contextlib.asynccontextmanager
+async def working(folder: Path, *, state: Path | None = None) -> AsyncIterator[Room]:
+    """A worker with the lab's models in this folder, for as long as the block lasts."""
+    models = dict(artifacts.write(folder))
     recorder = Recorder(most=100_000)
-    worker = Worker(recorder, models=tmp_path, device=torch.device("cpu"))
+    worker = Worker(recorder, models=folder, device=torch.device("cpu"), state=state)
     doors = serving(recorder, worker, bind="127.0.0.1", port=0, control_port=0)
     async with doors as (port, control), aiohttp.ClientSession() as http:
         yield Room(recorder, worker, http, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{control}", models)
+
+
+@pytest.fixture
+async def room(tmp_path: Path) -> AsyncIterator[Room]:
+    async with working(tmp_path) as found:
+        yield found
 
 
 async def test_a_requantised_model_passes(room: Room) -> None:
@@ -136,6 +144,39 @@ async def test_which_tensor_a_model_reads_is_said_by_both_files_or_by_neither(
         "stable's file says that it reads the tensor pixels, the canary's says nothing;"
         " name it in the metadata's input of both, or of neither"
     )
+
+
+async def test_a_worker_that_was_restarted_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    compared: list[int] = []
+    strict = {"maxFlips": 0.0001, "alpha": 0.01, "beta": 0.05}  # takes more requests than are sent
+    for life in range(3):
+        async with working(tmp_path, state=tmp_path / "state") as room, asyncio.timeout(30):
+            question = room.question(digits.MODEL, margins=strict)
+            await room.ask(question)
+            for place in range(20):
+                await room.send(PICTURES[place], x_request_id=f"{life}-{place}")
+            for _ in range(600):
+                _, answer = await room.ask(question)
+                if answer.get("requests", 0) >= 20 * (life + 1):
+                    break
+                await asyncio.sleep(0.05)
+            compared.append(answer["requests"])
+    assert compared == [20, 40, 60]
+
+
+async def test_a_run_that_is_over_or_asks_something_else_keeps_no_state(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    async with working(tmp_path, state=state) as room:
+        await room.decided(room.question(digits.UNSCALED))
+        for _ in range(600):
+            if list(state.iterdir()):
+                break
+            await asyncio.sleep(0.05)
+        assert len(list(state.iterdir())) == 1
+        _, answer = await room.ask(room.question(digits.UNSCALED, generation="g2"))
+        assert (answer["verdict"], list(state.iterdir())) == ("Inconclusive", [])
 
 
 async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:

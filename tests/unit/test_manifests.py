@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from controller import resource, settings
+from gpu_shadow.cli_replay import replay
+from gpu_shadow.wording import Misused
 from scenarios.cluster import schema
 
 Json = Any
@@ -547,6 +549,15 @@ def test_only_the_controller_may_ask_the_shadow_worker_and_it_may_ask_nobody() -
     assert [ports[copies["ports"][0]["port"]], ports[questions["ports"][0]["port"]]] == [8080, 8081]
 
 
+def test_the_shadow_worker_keeps_how_far_it_came_where_it_may_write() -> None:
+    pod = shadow_worker()["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    state = container["args"][container["args"].index("--state") + 1]
+    (mount,) = (one for one in container["volumeMounts"] if one["mountPath"] == state)
+    assert not mount.get("readOnly")
+    assert mount["name"] in {volume["name"] for volume in pod["volumes"]}
+
+
 def test_the_controller_is_told_where_the_shadow_worker_is() -> None:
     (controller,) = (
         one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-controller"
@@ -559,6 +570,67 @@ def test_the_controller_is_told_where_the_shadow_worker_is() -> None:
     assert said.shadow_url == f"http://{where}:8081"
     assert said.recorder == {"host": where, "port": 8080, "percent": 100.0}
     assert [port["port"] for port in service["spec"]["ports"]] == [8080, 8081]
+
+
+# -- replays on many machines ----------------------------------------------------------------------
+
+REPLAYED = built("overlays/shadow-replay")
+
+
+def replay_job() -> Json:
+    (found,) = of(REPLAYED, "Job")
+    return found
+
+
+def test_a_replay_s_parts_are_the_job_s_indexes_and_its_command_is_one_that_there_is() -> None:
+    spec = replay_job()["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["command"] == ["serin", "shadow", "replay"]
+    asked = replay.make_context("replay", list(container["args"])).params
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == asked["parts"]
+    assert "$(JOB_COMPLETION_INDEX)" in str(asked["state"])
+    written = {one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")}
+    assert str(asked["state"].parent) in written
+
+
+def test_a_replay_that_is_preempted_goes_on_and_one_that_is_asked_wrongly_ends() -> None:
+    spec = replay_job()["spec"]
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # what podFailurePolicy takes
+    assert spec["backoffLimitPerIndex"] > 0
+    ignored, failed = spec["podFailurePolicy"]["rules"]
+    assert ignored == {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    (container,) = spec["template"]["spec"]["containers"]
+    assert failed["action"] == "FailJob"
+    assert failed["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [Misused.exit_code],
+    }
+
+
+def test_a_replay_has_no_rights_no_network_and_gives_way_as_the_worker_does() -> None:
+    pod, theirs = replay_job()["spec"]["template"]["spec"], shadow_worker()["spec"]["template"]["spec"]
+    for name in (
+        "serviceAccountName",
+        "automountServiceAccountToken",
+        "priorityClassName",
+        "securityContext",
+    ):
+        assert pod[name] == theirs[name]
+    assert pod["automountServiceAccountToken"] is False
+    (container,), (worker,) = pod["containers"], theirs["containers"]
+    assert container["securityContext"] == worker["securityContext"]
+    assert container["image"] == worker["image"]
+    (policy_,) = of(REPLAYED, "NetworkPolicy")
+    assert (policy_["spec"]["ingress"], policy_["spec"]["egress"]) == ([], [])
+    labels = replay_job()["spec"]["template"]["metadata"]["labels"]
+    assert policy_["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (theirs_,) = of(SHADOWED, "NetworkPolicy")
+    assert not theirs_["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def _ports(deployment: Json) -> list[Json]:

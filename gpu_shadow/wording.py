@@ -1,0 +1,65 @@
+"""What the commands of this package share: shares of requests as they are typed, exit codes, bad usage."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gpu_shadow.said import Said
+
+UNPASSED = 3
+PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+
+
+class Misused(click.ClickException):
+    """What was asked for cannot be."""
+
+    exit_code = 2
+
+
+class Percent(click.ParamType[float]):
+    """A share, written as on the wire: "0.5%"."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The share, above 0 and below 1."""
+        if isinstance(value, float):
+            return value
+        found = PERCENT.fullmatch(value)
+        share = float(found[1]) / 100 if found else 0.0
+        if not 0 < share < 1:
+            self.fail(f'"{value}" is not between 0 and 100 percent; give a part such as "0.5%"', param, ctx)
+        return share
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Raises `Misused` unless a file may be written there; None and "-" (standard output) always may."""
+    if path is not None and str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise Misused(f"{option} {path}: is a folder, or in none that there is; name a file")
+
+
+def tell(
+    said: "Said",
+    lines: Iterable[str],
+    out: Path | None,
+    page: Path | None,
+    *,
+    require_pass: bool,
+    more: Mapping[str, Any] | None = None,
+) -> bool:
+    """Whether it passed; it is told to people, to programs (`out`, with `more`), and drawn (`page`)."""
+    click.echo("\n".join(lines), err=str(out) == "-")
+    found = said.to_json() | dict(more or {})
+    if out is not None:
+        with click.open_file(str(out), "w", encoding="utf-8") as file:
+            file.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    if page is not None:
+        from gpu_shadow.report import report
+
+        page.write_text(report(said), encoding="utf-8")
+    return found["verdict"] == "Pass" or (found["verdict"] != "Fail" and not require_pass)
