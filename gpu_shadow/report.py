@@ -61,6 +61,7 @@ svg{display:block;overflow:visible}
 svg text{fill:var(--ink);font-size:13px}
 svg .tick{fill:var(--faint);font-size:12px}
 svg line{stroke-width:1}
+svg .paper{fill:var(--paper)}
 svg .axis{stroke:var(--faint)}svg .grid{stroke:var(--line)}
 svg .margin{stroke:var(--ink);stroke-width:2;stroke-dasharray:5 4}
 svg .allowed{fill:var(--allowed)}
