@@ -273,7 +273,8 @@ def _matrix(of: Comparison, classes: Sequence[int], caption: str) -> str:
         for a in classes
     )
     return (
-        f'<div class="scroll" tabindex="0"><table class="matrix"><caption>{caption}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table class="matrix"><caption>{caption}</caption>\n'
         f"<tr><td></td>{head}</tr>\n{body}</table></div>"
     )
 
@@ -423,6 +424,7 @@ def _table(
         for row in rows
     )
     return (
-        f'<div class="scroll" tabindex="0"><table class="{kind}"><caption>{shown(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(caption)}">'
+        f'<table class="{kind}"><caption>{shown(caption)}</caption>\n'
         f"<tr>{top}</tr>\n{body}</table></div>"
     )
