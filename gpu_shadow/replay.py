@@ -62,7 +62,7 @@ class Replay:
         Requests up to `position` have been compared before and are left out. None: nothing was compared yet.
         """
         news = [one for one in recorded if one.order > self.position]
-        at = 0
+        at, self._wide = 0, 0  # whatever was before: the same requests are always cut alike
         while at < len(news) and not (self.decided and self.stops):
             look = min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST
             self._look(news[at : at + look])

@@ -41,7 +41,7 @@ Json = Any
 log = structlog.get_logger(__name__)
 
 EVERY = 0.5  # seconds between looks at what was recorded
-MEMORY = 4 * 2**30  # bytes of all models' weights at once
+MEMORY = 2**30  # bytes of all models' weights at once: loading takes as much again, and the pod has 2 GiB
 LATER = 5.0  # seconds until a model that was not there is asked for again
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
