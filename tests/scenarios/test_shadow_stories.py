@@ -175,6 +175,9 @@ def look_canary_slow_but_right(seen: Watched) -> None:
 
 def look_recorder_dies(seen: Watched) -> None:
     held(seen)
+    worker = "the worker at http://serin-shadow.serin-system.svc.cluster.local:8081"
+    why = "cannot be reached (ConnectionRefusedError); see whether its pod is ready"
+    assert seen.said("NoData") == [f"shadow has no data: {worker} {why}"]
     assert seen.theatre.result.requests.stable > 700
 
 
