@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gpu_shadow.model import Answers, Array, Batch, Later, Model, Refused, Row, Tensors, task_of
-from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, response
+from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, length, response
 
 REFERENCE = re.compile(
     r"http://(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})(?P<path>/v(?P<v>[12])/models/[A-Za-z0-9._~/-]+?)"
@@ -305,9 +305,8 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
 
 
 def _read(server: Server, body: bytes, headers: Mapping[str, str]) -> Array | Failed:
-    length = headers.get(LENGTH.lower())
     try:
-        outputs = response(body, json_bytes=int(length) if length and length.isdigit() else None)
+        outputs = response(body, json_bytes=length(headers.get(LENGTH.lower())))
     except Unreadable as trouble:
         return Failed(str(trouble))
     found = outputs.get(server.output or "predictions")

@@ -121,6 +121,13 @@ def requests(lines: Iterable[bytes]) -> Iterator[Request]:
             yield Request(found.id or f"line {number}", found.tensors)
 
 
+def length(said: str | None) -> int | None:
+    """What the header `Inference-Header-Content-Length` says; None without one, 0 if it is no number."""
+    if said is None:
+        return None
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
+
+
 def response(body: bytes, *, json_bytes: int | None = None) -> Mapping[str, Tensor]:
     """The outputs of an answer by name, v1's as `predictions`; raises `Unreadable`. Text is left out."""
     if json_bytes is not None and not 0 < json_bytes <= len(body):

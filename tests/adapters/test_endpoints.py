@@ -404,3 +404,10 @@ async def test_models_that_do_not_fit_together_are_compared_all_the_same(
             assert worker.shadows["lab/run"].resident == 0
         finally:
             await worker.close()
+
+
+@pytest.mark.parametrize("said", ["\xb2", "9" * 5_000, "-1", ""])
+def test_a_length_that_isdigit_takes_for_one_is_a_failed_answer_and_stops_no_replay(said: str) -> None:
+    server = endpoints.Server("host", 80, "/v2/models/m", v1=False, output="y")
+    body, _ = encoded({"y": np.ones((1, 2), "<f4")}, called="outputs")
+    assert isinstance(endpoints._read(server, body, {LENGTH.lower(): said}), endpoints.Failed)
