@@ -45,11 +45,7 @@ class Unreachable(Later):
 
 
 class _Unanswered(Exception):
-    """Nobody said anything to this request."""
-
-
-class _Late(_Unanswered):
-    """Or not in time."""
+    """Nobody said anything to this request, or not in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +83,7 @@ class Server:
         except (OSError, HTTPException) as error:
             connection.close()
             self.close()  # they may be as dead as this one
-            late = isinstance(error, TimeoutError)
-            raise (_Late if late else _Unanswered)(f"{type(error).__name__}: {error}") from None
+            raise _Unanswered(f"{type(error).__name__}: {error}") from None
         if found is None:
             connection.close()
             return answer.status, b"", {}
@@ -292,8 +287,6 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
             return None
         try:
             status, said, told = server.call("POST", path, body, **headers)
-        except _Late:
-            break
         except _Unanswered:
             continue
         if status in GATEWAY:
