@@ -40,7 +40,10 @@ class ShadowWorker:
 
     async def start(self) -> None:
         """It runs and answers."""
+        state = self._folder / "state"
+        state.mkdir(exist_ok=True)
         argv = ["-m", "gpu_shadow", "--models", str(self._folder / "models"), "--device", "cpu"]
+        argv += ["--state", str(state)]
         argv += ["--port", str(self.recorder), "--control-port", str(self._control)]
         self.process = await processes.python(*argv, log=self._log)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
@@ -51,7 +54,7 @@ class ShadowWorker:
                 await asyncio.sleep(0.1)
 
     async def suffer(self, kind: str, *, begins: bool) -> None:
-        """It is killed or frozen; later it starts anew, knowing nothing, or goes on."""
+        """It is killed or frozen; later it starts with what it had written down, or goes on."""
         if self.process is None:
             return
         if kind == "hang":

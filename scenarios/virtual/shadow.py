@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST = f"{STABLE}.{NAMESPACE}-shadow"  # as Envoy says whom a copy is for
 PATH = "/v2/models/digits/infer"
+STATE = "state"  # the folder in which it keeps how far it came
 MODELS = "/models"  # what the folder is called: pods are named after their template, and it names the models
 
 
@@ -48,18 +49,19 @@ class VirtualShadow:
         self._parts: tuple[Recorder, Worker] | None = None
 
     def start(self) -> None:
-        """It runs, with nothing recorded; also after it was killed."""
+        """It runs, with nothing recorded; after it was killed, from where it was."""
         from gpu_shadow.recorder import Recorder
         from gpu_shadow.worker import Worker, device
 
-        recorder = Recorder()
-        worker = Worker(recorder, models=Path(self._folder.name), device=device("cpu"), compute=_here)
+        recorder, models = Recorder(), Path(self._folder.name)
+        (models / STATE).mkdir(exist_ok=True)
+        worker = Worker(recorder, models=models, device=device("cpu"), compute=_here, state=models / STATE)
         self._parts = recorder, worker
         if self._feeding is None:
             self._feeding = asyncio.get_running_loop().create_task(self._feed(), name="mirrored requests")
 
     async def kill(self) -> None:
-        """It is gone, with all that it knew."""
+        """It is gone, with all that it recorded."""
         parts, self._parts = self._parts, None
         if parts is not None:
             await parts[1].close()

@@ -182,8 +182,9 @@ def look_recorder_dies(seen: Watched) -> None:
 
 
 def look_worker_preempted(seen: Watched) -> None:
+    """The Pass takes 870 requests: more than came before, and more than could come again by then."""
     raised = next(at for at, weight in seen.theatre.result.weights if weight)
-    assert raised > 10  # not before the worker was back
+    assert 10 < raised < 10 + 8.7
     assert seen.shadow["canaryRequests"] > 800
     assert seen.untouched()
 
