@@ -50,18 +50,22 @@ KINDS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """A replica ends at its n-th write of a kind, before or after the API server has done it."""
+    """A replica ends at its n-th write of a kind, before or after the API server has done it.
+
+    Or it is frozen there: then it goes on later, and what it was about to write it writes then.
+    """
 
     replica: int
     of: str  # of WRITTEN
     write: int
     done: bool
-    back: float  # seconds until another starts in its place
+    frozen: bool
+    back: float  # seconds until it goes on, or another starts in its place
 
     def __str__(self) -> str:
-        when = "after" if self.done else "before"
-        what = f"{when} write {self.write} of {self.of}"
-        return f"replica {self.replica + 1} is killed {what}, back {self.back:.1f} s later"
+        what = f"{'frozen' if self.frozen else 'killed'} {'after' if self.done else 'before'}"
+        where = f"{what} write {self.write} of {self.of}"
+        return f"replica {self.replica + 1} is {where}, back {self.back:.1f} s later"
 
 
 ZERO = "virtualservices to zero"
@@ -329,12 +333,14 @@ def _ail(chance: Random) -> Ail:
 
 def _crash(chance: Random) -> Crash:
     (of,) = chance.choices(list(WRITTEN), list(WRITTEN.values()))
+    frozen = chance.random() < 0.4
     return Crash(
         replica=chance.choice([0, 0, 1, 2]),
         of=of,
         write=1 if of == ZERO else chance.choice([1, 1, 2, 3, 4, 6, 9]),
         done=chance.random() < 0.5,
-        back=chance.uniform(1, 8),
+        frozen=frozen,
+        back=chance.uniform(4, 14) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s
     )
 
 

@@ -33,7 +33,7 @@ class Hindered:
         crashes: Sequence[Crash],
         chance: Random,
         clock: Callable[[], float],
-        kill: Callable[[Crash], None],
+        end: Callable[[Crash], None],
     ) -> None:
         self._beyond = beyond
         self._name = name
@@ -41,7 +41,7 @@ class Hindered:
         self._crashes = {(one.of, one.write): one for one in crashes}
         self._chance = chance
         self._clock = clock  # seconds since the story's beginning
-        self._kill = kill
+        self._end = end
         self._writes: Counter[str] = Counter()  # by kind
 
     @contextlib.asynccontextmanager
@@ -83,9 +83,9 @@ class Hindered:
                 self._writes[kind] += 1
                 crash = self._crashes.pop((kind, self._writes[kind]), None)
                 if crash is not None:
-                    self._kill(crash)
-                    if not crash.done:
-                        await asyncio.Event().wait()
+                    self._end(crash)
+                    if not crash.done:  # what is frozen goes on here when it is thawed
+                        await (asyncio.sleep(0) if crash.frozen else asyncio.Event().wait())
 
     def much(self, kind: str) -> float:
         """How much of it there is now; 0 if it is not there."""

@@ -62,7 +62,7 @@ class Fated(Theatre):
     def __init__(self, fate: Fate, *, report: Report) -> None:
         self.fate = fate
         self._started = 0
-        self._crashed: asyncio.Queue[Crash] = asyncio.Queue()
+        self._crashed: asyncio.Queue[tuple[str, Crash]] = asyncio.Queue()
         super().__init__(fate.story, report=report)
         self.witness = Witness(fate, clock=lambda: self.now, served=self._served)
         server = self.world.server
@@ -93,7 +93,7 @@ class Fated(Theatre):
             crashes=[one for one in fate.crashes if one.replica == number],
             chance=Random(f"way {fate.seed} {replica}"),
             clock=since,
-            kill=lambda crash: self._kill(replica, crash),
+            end=lambda crash: self._end(replica, crash),
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
@@ -107,10 +107,10 @@ class Fated(Theatre):
 
         return replace(there, transport=way, fetch=fetch, clock=skewed(there.clock, since, skew))
 
-    def _kill(self, replica: str, crash: Crash) -> None:
-        if self.controllers.kill(replica):
-            self._say(f"{replica} is killed")
-            self._crashed.put_nowait(crash)
+    def _end(self, replica: str, crash: Crash) -> None:
+        if self.controllers.freeze(replica) if crash.frozen else self.controllers.kill(replica):
+            self._say(f"{replica} is {'frozen' if crash.frozen else 'killed'}")
+            self._crashed.put_nowait((replica, crash))
 
     async def _happen(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -121,9 +121,16 @@ class Fated(Theatre):
                 group.create_task(self._commanded(command))
 
     async def _revive(self) -> None:
-        while True:
-            crash = await self._crashed.get()
-            await asyncio.sleep(crash.back)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._back(*await self._crashed.get()))
+
+    async def _back(self, replica: str, crash: Crash) -> None:
+        await asyncio.sleep(crash.back)
+        if crash.frozen:
+            self._say(f"{replica} goes on")
+            self.controllers.thaw(replica)
+        else:
             self.controllers.start()
 
     async def _watch(self) -> None:
@@ -136,7 +143,7 @@ class Fated(Theatre):
         now = self.now
         if any(one.at <= now < one.until + 1 for one in self.fate.ails) or not self.controllers.well:
             return True
-        if self.pods.pages or self.receiver.faults or not self._crashed.empty():
+        if self.pods.pages or self.receiver.faults:
             return True
         spells = [
             (one.at.total_seconds(), one.lasting)

@@ -87,11 +87,20 @@ class Controllers:
         self._hit[id(fault)] = name
         if not name:  # all are dead already
             return
-        process, _ = self._lives[name]
-        if fault.kind == "freeze":
+        (self.freeze if fault.kind == "freeze" else self.kill)(name)
+
+    def freeze(self, name: str) -> bool:
+        """The replica runs nothing until it is thawed; False if there is none of that name."""
+        process, _ = self._lives.get(name, (None, None))
+        if process is not None:
             process.freeze()
-        else:
-            self.kill(name)
+        return process is not None
+
+    def thaw(self, name: str) -> None:
+        """It goes on, unless it was killed meanwhile."""
+        process, _ = self._lives.get(name, (None, None))
+        if process is not None and process.stopped:
+            process.thaw()
 
     def kill(self, name: str) -> bool:
         """The replica runs nothing any more; False if there is none of that name."""
@@ -110,9 +119,7 @@ class Controllers:
     def end(self, fault: TargetFault) -> None:
         """What was frozen goes on; in place of what was killed another starts."""
         if fault.kind == "freeze":
-            process, _ = self._lives.get(self._hit[id(fault)], (None, None))
-            if process is not None:  # it may have been killed meanwhile
-                process.thaw()
+            self.thaw(self._hit[id(fault)])
         else:
             self.start()
 
