@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint pytest pytest-live bench-live bench-shadow bench-statistics bench-ticks simulate picture clean
+.PHONY: help setup demo test lint pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
 	$(BIN)/python -m scenarios.demo
 
-test: lint pytest pytest-live  ## everything that has to hold
+test: lint pytest pytest-live fuzz  ## everything that has to hold
 
 lint: setup  ## style, types, and who may import whom
 	$(BIN)/ruff check .
@@ -40,10 +40,14 @@ pytest: setup  ## all tests but those that start real processes
 pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
 
+SECONDS ?= 60
+fuzz: setup  ## what anybody may send, and does not, for SECONDS (60), from where the last time ended
+	$(BIN)/python tests/fuzz/run.py $(SECONDS)
+
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
 
-bench-shadow: setup  ## shadow replay's promises, measured; two minutes, and one more on a GPU
+bench-shadow: setup  ## shadow replay's promises, measured; four minutes, and one more on a GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m gpu_shadow.bench
 
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted

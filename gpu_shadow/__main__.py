@@ -20,9 +20,10 @@ from aiohttp import web
 
 from gpu_shadow import keeping, keys, redact, segments
 from gpu_shadow import recorder as recording
+from gpu_shadow.door import Door
 from gpu_shadow.keeping import Keeper
-from gpu_shadow.recorder import Door, Recorder
-from gpu_shadow.worker import Worker, application, device
+from gpu_shadow.recorder import Recorder
+from gpu_shadow.worker import MEMORY, Worker, application, device
 
 log = structlog.get_logger(__name__)
 
@@ -32,25 +33,15 @@ async def serving(
     recorder: Recorder, worker: Worker, *, bind: str, port: int, control_port: int
 ) -> AsyncIterator[tuple[int, int]]:
     """While the block runs both doors are open; yields their ports (0 takes any that is free)."""
-    door = Door(recorder)
-    runners = [
-        web.ServerRunner(door.server(), shutdown_timeout=1.0),
-        web.AppRunner(application(worker), access_log=None, shutdown_timeout=1.0),
-    ]
-    sifting = asyncio.create_task(door.sift())
-    try:
-        ports = []
-        for runner, wanted in zip(runners, (port, control_port), strict=True):
+    runner = web.AppRunner(application(worker), access_log=None, shutdown_timeout=1.0)
+    async with Door(recorder).opened(bind, port) as mirrored:
+        try:
             await runner.setup()
-            await web.TCPSite(runner, bind, wanted, backlog=1_024).start()
-            ports.append(runner.addresses[0][1])
-        yield ports[0], ports[1]
-    finally:
-        sifting.cancel()
-        await asyncio.gather(sifting, return_exceptions=True)
-        for runner in runners:
+            await web.TCPSite(runner, bind, control_port).start()
+            yield mirrored, runner.addresses[0][1]
+        finally:
             await runner.cleanup()
-        await worker.close()
+            await worker.close()
 
 
 async def run(said: dict[str, Any]) -> None:
@@ -68,7 +59,15 @@ async def run(said: dict[str, Any]) -> None:
     )
     where = device(said["device"])
     keeper = _keeper(said)
-    worker = Worker(recorder, models=said["models"], device=where, keeper=keeper, state=said["state"])
+    worker = Worker(
+        recorder,
+        models=said["models"],
+        device=where,
+        keeper=keeper,
+        state=said["state"],
+        memory=said["memory"] * 2**20,
+        endpoints=said["endpoint"],
+    )
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
     async with doors as (port, control):
         log.info("started", recorder=port, control=control, device=str(where), models=str(said["models"]))
@@ -131,7 +130,20 @@ class Lasting(click.ParamType[timedelta]):
     "--models",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with the safetensors files that runs may name; nothing outside it is opened.",
+    help="Folder with the model files that runs may name; nothing outside it is opened.",
+)
+@click.option(
+    "--memory",
+    default=MEMORY // 2**20,
+    show_default=True,
+    type=click.IntRange(1, 1_048_576),
+    help="MiB for the models of all runs at once. Two that do not fit together take turns.",
+)
+@click.option(
+    "--endpoint",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A model server that runs may name; none by default. Never one that serves users. Repeatable.",
 )
 @click.option(
     "--bind", default="127.0.0.1", show_default=True, help="Address of both doors; a pod needs 0.0.0.0."
@@ -196,7 +208,8 @@ def main(**said: Any) -> None:
     """Record mirrored requests, replay them on two models, say how the answers differ.
 
     No request is written to disk without --keep. Models are safetensors files with an architecture that is
-    known here; pickles are refused. See docs/operations.md.
+    known here, ONNX files, or servers of the Open Inference Protocol that --endpoint allows; pickles are
+    refused. See docs/operations.md.
     """
     if said["keep"] is None and said["key"] is not None:
         raise click.UsageError("--key: nothing is kept that it could encrypt; give --keep DIR as well")

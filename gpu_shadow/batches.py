@@ -64,7 +64,7 @@ def planned(rows: Sequence[Row], model: Model, batch: int, *, backwards: bool = 
         kinds.setdefault(_kind(rows[place], model), []).append(place)
     for some in kinds.values():
         longest = max((len(rows[place][name]) for place in some for name in model.padded), default=1)
-        size = max(1, min(batch, STEPS // longest))
+        size = max(1, min(batch, model.most, STEPS // longest))
         yield from (some[at : at + size] for at in range(0, len(some), size))
 
 

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from analysis.judge import Verdict
-from gpu_shadow import swaps
+from gpu_shadow import swaps, unpaired
 from gpu_shadow.bench import Row, seconds
 from gpu_shadow.compare import Margins, compare, decide
 from gpu_shadow.excess import log_e
@@ -25,6 +25,7 @@ def rows(seed: int) -> Iterator[Row]:
     torch.set_num_threads(1)
     yield from _permutations(seed)
     yield from _power(seed)
+    yield from _unpaired(seed)
     yield from _flips(seed)
     yield from _null(seed)
     yield from _same_artifact(seed)
@@ -75,6 +76,33 @@ def _power(seed: int) -> Iterator[Row]:
     yield _at_most(
         f"pair-swap at 5 %, nothing moved{_within(found[0.0], runs)}", found[0.0] / runs, 0.05, runs
     )
+
+
+def _unpaired(seed: int) -> Iterator[Row]:
+    """Answers to different requests, 500 a side in 64 dimensions, each test by itself at 5 %."""
+    chance, runs = torch.Generator().manual_seed(seed), 200
+    one = torch.zeros(64)
+    one[0] = 0.35
+    changes: dict[str, tuple[float | Tensor, float, dict[str, float]]] = {
+        ".08 sd everywhere": (0.08, 1.0, {"kernels": 0.99}),
+        "x1.06 as wide": (0.0, 1.06, {"kernels": 0.95}),
+        ".35 sd in one of 64": (one, 1.0, {"dimensions": 0.9}),
+        "nothing": (0.0, 1.0, {}),
+    }
+    for name, (moved, scale, wanted) in changes.items():
+        found = dict.fromkeys(("kernels", "energy", "dimensions", "all three"), 0)
+        for _ in range(runs):
+            x, y = torch.randn(2, 500, 64, generator=chance)
+            battery = unpaired.battery(x, scale * y + moved, permutations=199, seed=seed)
+            found["all three"] += battery.p <= 0.05
+            for test in battery.tests:
+                found[test.name] += test.p <= 0.05
+        for which, hits in found.items():
+            said = f"unpaired {which}, {name}{_within(hits, runs)}"
+            if name == "nothing" and which == "all three":
+                yield _at_most(said, hits / runs, 0.05, runs)
+            else:
+                yield Row(said, hits / runs, at_least=wanted.get(which))
 
 
 def _flips(seed: int) -> Iterator[Row]:

@@ -151,6 +151,59 @@ def compare(
     sys.exit(0 if passed else UNPASSED)
 
 
+@shadow.command(short_help="Two files of answers to different requests: are they one distribution?")
+@click.argument("stable", metavar="STABLE", type=click.Path(path_type=Path))
+@click.argument("canary", metavar="CANARY", type=click.Path(path_type=Path))
+@click.option(
+    "--alpha",
+    metavar="PERCENT",
+    type=Percent(),
+    default="1%",
+    show_default=True,
+    help="How often two samples of one distribution may be said to differ.",
+)
+@click.option(
+    "--json",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help='Write all p-values there as JSON; "-" is standard output.',
+)
+def unpaired(stable: Path, canary: Path, out: Path | None, *, alpha: float) -> None:
+    """Compare two models' answers to different requests: can both come from one distribution?
+
+    STABLE and CANARY are safetensors files with a tensor "output", a row an answer, as many values in each.
+    Three tests look for what differs: kernels of four widths, the energy distance, and each output alone;
+    their p-values are adjusted for being several (Holm). At most 2000 answers of each are taken.
+
+    A difference may be one of the requests and not of the models, and it need not matter: where both can
+    answer the same requests, `compare` says more.
+
+    Exit codes: 0 no difference found, 1 the tool failed, 2 files that cannot be read or do not match,
+    3 they differ.
+
+    \b
+    Example:
+      serin shadow unpaired stable.safetensors canary.safetensors --alpha 5%
+    """  # noqa: D301
+    try:
+        from gpu_shadow import unpaired as tests
+        from gpu_shadow.files import BadFile
+    except ModuleNotFoundError as error:
+        needed = f"serin shadow unpaired needs {error.name}, which is not installed"
+        raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
+    writable("--json", out)
+    try:
+        found = tests.compared(stable, canary, alpha=alpha)
+    except BadFile as error:
+        raise Misused(str(error)) from None
+    click.echo("\n".join(tests.told(found)), err=str(out) == "-")
+    if out is not None:
+        with click.open_file(str(out), "w", encoding="utf-8") as file:
+            file.write(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
+    sys.exit(UNPASSED if found.differs else 0)
+
+
 # -- training baselines ----------------------------------------------------------------------------
 
 

@@ -23,6 +23,10 @@ class Refused(ValueError):
     """A model that is not loaded; the text says which, why, and what to do."""
 
 
+class Later(Refused):
+    """A model that is not there, and may be later."""
+
+
 class Answers(NamedTuple):
     """Answers of which some may be none: `values` [n, outputs], and the rows whose answer was an error."""
 
@@ -45,13 +49,17 @@ class Model:
 
     reference: str = ""
     digest: str = ""  # sha256 of the file, hexadecimal
-    takes: str  # in words: "64 features a row"
+    takes: str  # in words: "64 features a row"; "" where that is not known here
     task: str
     fit: Callable[[Tensors], Row | str]
     answer: Callable[[Batch], Tensor | Answers]
     device: torch.device = CPU
     padded: frozenset[str] = frozenset()
     input: str | None = None  # the one tensor of a request that it reads, where its file names one
+    most: int = (
+        512  # rows at once: on a CPU nothing is gained beyond, on a GPU memory is bisected down to fit
+    )
+    unproven: bool = False  # whether nobody but its reference says its digest
     rest: Callable[[], None] = nothing  # its memory is free until it is asked again
 
 

@@ -81,7 +81,8 @@ def alike(stable: Tensor, other: Tensor) -> Alike:
 def _shaped(vectors: Tensor) -> Tensor:
     """Around 0 and of size 1 together; all 0 where the vectors are all the same."""
     around = vectors - vectors.mean(0)
-    return around / torch.linalg.matrix_norm(around).clamp(min=torch.finfo(around.dtype).tiny)
+    size: Tensor = torch.linalg.matrix_norm(around)
+    return around / size.clamp(min=torch.finfo(around.dtype).tiny)
 
 
 def _overlap(stable: Tensor, other: Tensor) -> float:
@@ -93,4 +94,5 @@ def _overlap(stable: Tensor, other: Tensor) -> float:
 def _nearest(vectors: Tensor) -> Tensor:
     """The places (n, `NEAREST`) of each vector's nearest ones by angle."""
     directed = torch.nn.functional.normalize(vectors, dim=1)
-    return (directed @ directed.T).fill_diagonal_(-torch.inf).topk(NEAREST).indices
+    found: Tensor = (directed @ directed.T).fill_diagonal_(-torch.inf).topk(NEAREST).indices
+    return found

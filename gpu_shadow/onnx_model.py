@@ -78,7 +78,7 @@ def _row(given: Tensors, inputs: tuple[Described, ...]) -> Row | str:
     row = {}
     for one in inputs:
         found = given.get(one.name)
-        if found is None:
+        if found is None or found.dtype.kind not in "biuf":
             return f"without {one.name[:40]}"
         sizes = zip(found.shape[1:], one.shape[1:], strict=False)
         if found.ndim != len(one.shape) or any(isinstance(size, int) and size != n for n, size in sizes):

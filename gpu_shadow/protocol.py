@@ -337,7 +337,7 @@ def _numbers(given: _Input, scalar: type) -> Any:
     depth = brackets[0].count(b"[") if brackets else 0
     try:
         return _nested(scalar, len(given.shape) if depth > 1 else 1).decode(given.data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Unreadable("malformed", f"{given.name}: data: {error}") from None
 
 

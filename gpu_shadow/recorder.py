@@ -8,17 +8,20 @@ which nobody has asked is dropped. Memory is bounded by one budget of bytes, who
 same requests whoever computes it. Of these each stratum (path, tensors' names and shapes) keeps the
 `CAPACITY` with the smallest hashes, a sample without replacement that needs no chance and no order; rare
 kinds of requests are not crowded out by common ones. The probability of having been kept goes with each.
+
+Which come when decides nothing, and no clock of a sender's is read. The same request under the same id, as
+retries and loggers send it, counts once; ids alone do not tell, for callers pass theirs on to all they ask.
+
+**From whom.** Envoy mirrors a request under its host; KServe's logger sends an event (CloudEvents in HTTP's
+binary mode) which names the InferenceService and holds the body. Its events of responses are not needed.
 """
 
-import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from heapq import heappush, heappushpop
-
-from aiohttp import web
 
 from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request, weight
 from gpu_shadow.redact import Redaction
@@ -27,13 +30,21 @@ BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
 MOST = 2**20  # bytes of a request; Envoy does not mirror more than its buffer of 1 MiB
 CAPACITY = 5_000  # requests a stratum: so many certify a margin of 1 % (docs/shadow.md)
 BESIDE = 1024  # bytes that Python takes for a request of one tensor, whatever is in it
+EACH = 512  # and for each tensor more
 MOST_STRATA = 64  # a run; callers choose paths and shapes, and may choose them in bad faith
-PATIENCE = 5.0  # seconds for a body to arrive
-TURN = 64 * 1024  # bytes that are decoded before the event loop has a turn: about a millisecond
+TURN = 32 * 1024  # bytes, as they are counted, that are decoded before others have a turn: half a millisecond
 ID = "x-request-id"  # Istio gives each request one
 LONGEST_ID = 200
+MOST_IDS = 10_000  # a run's last ones are known, at least so many and at most twice
 WHOLE = 2**64  # of hashes
 EPOCH = datetime.fromtimestamp(0, UTC)
+EVENT = "org.kubeflow.serving.inference."  # a `request` or a `response`, says KServe's logger
+PREDICTOR = "predictor"  # who of an InferenceService asks the model; a transformer is asked something else
+_JSON_BYTES = LENGTH.lower()
+HEADERS = frozenset(
+    {ID, _JSON_BYTES, "content-encoding", "content-type"}
+    | {f"ce-{name}" for name in ("type", "id", "inferenceservicename", "namespace", "component")}
+)  # in lower case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +67,30 @@ class _Waiting:
 
     stream: "Stream"
     path: str
-    id: str
+    id: str  # "" if none was given
     hash: int
     body: bytes
     json_bytes: int | None
     order: int
     at: datetime
     slice: str
+
+
+@dataclass(slots=True)
+class Known:
+    """The last requests: which of them come again."""
+
+    new: set[int] = field(default_factory=set)
+    old: set[int] = field(default_factory=set)
+
+    def again(self, one: int) -> bool:
+        """Whether it is among them; it is from now on."""
+        if one in self.new or one in self.old:
+            return True
+        self.new.add(one)
+        if len(self.new) >= MOST_IDS:
+            self.old, self.new = self.new, set()
+        return False
 
 
 @dataclass(slots=True)
@@ -92,6 +120,7 @@ class Stream:
     taken: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     redacted: set[str] = field(default_factory=set)  # what was changed in any of them, in words
+    known: Known = field(default_factory=Known)
     open: bool = True
 
     def matches(self, host: str) -> bool:
@@ -99,6 +128,10 @@ class Stream:
         if host in self.hosts or "*" in self.hosts:
             return True
         return f"*.{host.partition('.')[2]}" in self.hosts
+
+    def serves(self, name: str) -> bool:
+        """Whether one of them is the InferenceService's, `name.namespace`, whatever domain comes behind."""
+        return any(_inferred(host) == name for host in self.hosts)
 
 
 class Recorder:
@@ -120,6 +153,8 @@ class Recorder:
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.sink: Callable[[], None] = lambda: None  # is told that something waits
+        slices = () if redaction is None else redaction.policy.slices
+        self.headers = HEADERS | {name.lower() for name in slices}  # all that is looked at
         self.redaction = redaction
         self._below = round(sample * WHOLE)
         self._sample = sample
@@ -149,16 +184,22 @@ class Recorder:
     # -- what arrives
 
     def admit(self, host: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The request waits to be looked at, or is dropped and counted."""
+        """The request waits to be looked at, or is dropped and counted; `headers` in lower case."""
         self.seen += 1
-        stream = next((one for one in self._streams.values() if one.matches(addressed(host))), None)
-        if stream is None:
-            self.drop("unasked")
+        event = not _mirrored(host) and _of_events(headers)
+        if event:
+            reason, stream = _unfit(headers), self._serving(headers)
+            given = headers.get("ce-id", "")[:LONGEST_ID]
+        else:
+            name = addressed(host)
+            reason, stream = None, next((one for one in self._streams.values() if one.matches(name)), None)
+            given = headers.get(ID, "")[:LONGEST_ID]
+        if stream is None or reason is not None:
+            self.drop(reason or "unasked")
             return
         stream.seen += 1
         reason = self._refused(headers, body)
         hashed = 0
-        given = headers.get(ID, "")[:LONGEST_ID]
         if reason is None:
             hashed = int.from_bytes(blake2b(given.encode() or body, digest_size=8, key=self._key).digest())
             reason = "sampled" if hashed >= self._below else None
@@ -166,16 +207,15 @@ class Recorder:
             self.drop(reason, stream)
             return
         self._order += 1
-        self.held += len(body)
-        json_bytes = _length(headers)
+        self.held += len(body) + BESIDE
         self._waiting.append(
             _Waiting(
                 stream,
                 path,
-                given or (f"{hashed:016x}" if self.redaction is None else f"#{self._order}"),
+                given,
                 hashed,
                 body,
-                json_bytes,
+                _length(headers),
                 self._order,
                 datetime.now(UTC),
                 "" if self.redaction is None else self.redaction.slice_of(headers),
@@ -183,14 +223,23 @@ class Recorder:
         )
         self.sink()
 
+    def _serving(self, headers: Mapping[str, str]) -> Stream | None:
+        name = f"{headers.get('ce-inferenceservicename')}.{headers.get('ce-namespace')}"
+        return next((one for one in self._streams.values() if one.serves(name)), None)
+
     def _refused(self, headers: Mapping[str, str], body: bytes) -> str | None:
-        if headers.get("Content-Encoding", "identity") != "identity":
+        if headers.get("content-encoding", "identity") != "identity":
             return "compressed"  # what it grows to is its sender's choice
         if len(body) > self.most:
             return "too-large"
         if not body:
             return "empty"
-        return "budget" if self.held + len(body) > self.budget else None
+        return "budget" if self.held + len(body) + BESIDE > self.budget else None
+
+    def missed(self, reason: str) -> None:
+        """A request was there and nobody has read it, for this reason."""
+        self.seen += 1
+        self.drop(reason)
 
     def drop(self, reason: str, stream: Stream | None = None) -> None:
         """One request more was not kept, for this reason."""
@@ -205,14 +254,17 @@ class Recorder:
         done = 0
         while self._waiting and done < TURN:
             one = self._waiting.popleft()
-            self.held -= len(one.body)
-            done += len(one.body)
+            self.held -= len(one.body) + BESIDE
+            done += len(one.body) + BESIDE
             self._sifted(one)
         return bool(self._waiting)
 
     def _sifted(self, one: _Waiting) -> None:
         if not one.stream.open:
             self.drop("unasked")
+            return
+        if one.id and one.stream.known.again(hash((one.id, one.body))):
+            self.drop("duplicate", one.stream)
             return
         try:
             tensors = self._tensors(one)
@@ -225,14 +277,16 @@ class Recorder:
             self.drop("strata", one.stream)
             return
         # a binary tensor is a view of the body; names and numbers in JSON are as long as they please
-        size = max(len(one.body), sum(weight(each) for each in tensors.values())) + BESIDE
+        size = max(len(one.body), sum(weight(each) for each in tensors.values()))
+        size += BESIDE + EACH * max(0, len(tensors) - 1)
         if self.held + size > self.budget:
             self.drop("budget", one.stream)
             return
         self.held += size
         self.kept += 1
+        unnamed = f"{one.hash:016x}" if self.redaction is None else f"#{one.order}"
         kept = Recorded(
-            id=one.id,
+            id=one.id or unnamed,
             tensors=tensors,
             size=size,
             order=one.order,
@@ -297,71 +351,39 @@ def addressed(host: str) -> str:
     return name.removesuffix("-shadow")
 
 
+def _mirrored(host: str) -> bool:
+    """Whether Envoy says so: then all other headers are the caller's own, and name no other run."""
+    return host.lower().partition(":")[0].endswith("-shadow")
+
+
+def _of_events(headers: Mapping[str, str]) -> bool:
+    kind = headers.get("content-type", "")
+    return headers.get("ce-type", "").startswith(EVENT) or kind.startswith("application/cloudevents")
+
+
+def _unfit(headers: Mapping[str, str]) -> str | None:
+    """Why an event holds no request to the model."""
+    kind = headers.get("ce-type", "")
+    if not kind.startswith(EVENT):
+        return "structured"  # a body within a body
+    if kind != f"{EVENT}request":
+        return "response"
+    return None if headers.get("ce-component", PREDICTOR) == PREDICTOR else "component"
+
+
+def _inferred(host: str) -> str:
+    """The InferenceService that a host in the cluster, or outside of it, belongs to: `name.namespace`."""
+    name, _, rest = host.partition(".")
+    name = name.removesuffix("-default").removesuffix(f"-{PREDICTOR}")
+    return f"{name}.{rest.partition('.')[0]}"
+
+
 def _length(headers: Mapping[str, str]) -> int | None:
     """What the header says; something that is no number is no length either."""
-    said = headers.get(LENGTH)
+    said = headers.get(_JSON_BYTES)
     return None if said is None else int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
 
 
 def _entries(stream: Stream) -> Iterator[tuple[int, int, Recorded]]:
     for stratum in stream.strata.values():
         yield from stratum.kept
-
-
-class Door:
-    """The recorder's HTTP side: it reads a body, hands it over, and says 202."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._reading = 0  # bytes of bodies that are still arriving
-        self._stirred = asyncio.Event()
-        recorder.sink = self._stirred.set
-
-    def server(self) -> web.Server:
-        """Compressed bodies stay as they are: nobody here knows what they would grow to."""
-        return web.Server(self.receive, access_log=None, auto_decompress=False, keepalive_timeout=3_700.0)
-
-    async def receive(self, asked: web.BaseRequest) -> web.StreamResponse:
-        """202, always; a connection whose body was not read to its end is closed."""
-        answer = web.Response(status=202)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                body = await self._body(asked)
-            if body is None:
-                answer.force_close()
-            else:
-                self._recorder.admit(asked.host, asked.path, asked.headers, body)
-        except Exception as trouble:  # noqa: BLE001 - whatever it is, it is not the caller's concern
-            self._recorder.seen += 1
-            self._recorder.drop("slow" if isinstance(trouble, TimeoutError) else "truncated")
-            answer.force_close()
-        return answer
-
-    async def _body(self, asked: web.BaseRequest) -> bytes | None:
-        """The body; None if it is too large, or would be too much with all else that is held."""
-        parts: list[bytes] = []
-        size = 0
-        recorder = self._recorder
-        try:
-            async for part in asked.content.iter_any():
-                parts.append(part)
-                size += len(part)
-                self._reading += len(part)
-                reason = "too-large" if size > recorder.most else None
-                if recorder.held + self._reading > recorder.budget:
-                    reason = reason or "budget"
-                if reason is not None:
-                    recorder.seen += 1
-                    recorder.drop(reason)
-                    return None
-        finally:
-            self._reading -= size
-        return b"".join(parts)
-
-    async def sift(self) -> None:
-        """For ever: what arrives is decoded, with a turn for everybody else in between."""
-        while True:
-            await self._stirred.wait()
-            self._stirred.clear()
-            while self._recorder.sift():  # noqa: ASYNC110 - nothing is waited for: others have a turn
-                await asyncio.sleep(0)

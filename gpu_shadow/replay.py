@@ -7,7 +7,7 @@ the evidence decides.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,37 +16,42 @@ import torch
 from analysis.judge import Verdict
 from gpu_shadow.batches import Cut, answers
 from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge, merged
-from gpu_shadow.model import Answers, Model, Row
+from gpu_shadow.model import Answers, Batch, Model, Row
 from gpu_shadow.recorder import Recorded
 
 Json = Any
 BATCH = 512  # rows at once: on a CPU nothing is gained beyond, on a GPU memory is bisected down to fit
 AGAIN = 0.375  # of it in the second pass: 192 rows, so that no kernel sees the same shape twice
 LOOK = 2_048  # rows between looks at the evidence
+FIRST = 256  # rows of the first, when nobody knows yet how large answers are
+HELD = 2**24  # numbers that a look's answers may be, of each pass: 64 MiB of float32
 WARM_UP = 3  # batches of each model whose answers are thrown away: kernels are chosen and caches fill
 
 
 @dataclass(slots=True)
 class Replay:
-    """One run's replay: what was compared so far, and how far it got."""
+    """One run's replay: what was compared so far."""
 
     stable: Model
     canary: Model
     margins: Margins
     batch: int = BATCH
     comparison: Comparison | None = None  # of all that came so far
-    position: int = 0  # the latest order of arrival of a request that was compared
     rows: int = 0
     unfit: Counter[str] = field(
         default_factory=Counter
     )  # requests that are none of the stable model's, by reason
     stops: bool = True  # once it is decided
+    look: int = 0  # requests between looks at the evidence; 0: as many as answers are small enough for
     finding: Finding | None = None
     _warm: bool = field(default=False)
+    _wide: int = field(default=0)  # numbers of an answer
 
-    def __post_init__(self) -> None:
-        if self.comparison is not None and self.comparison.requests:
-            self.finding = decide(self.comparison, self.margins)
+    def resume(self, comparison: Comparison, unfit: Mapping[str, int]) -> None:
+        """It goes on from what was compared before."""
+        if comparison.requests:
+            self.comparison, self.finding = comparison, decide(comparison, self.margins)
+        self.unfit = Counter(unfit)
 
     @property
     def decided(self) -> bool:
@@ -56,14 +61,23 @@ class Replay:
     def go_on(self, recorded: Sequence[Recorded]) -> Finding | None:
         """What the evidence says with these requests, or with as many of them as it took to decide.
 
-        Requests up to `position` have been compared before and are left out. None: nothing was compared yet.
+        None: nothing was compared yet.
         """
-        news = [one for one in recorded if one.order > self.position]
-        for at in range(0, len(news), LOOK):
-            if self.decided and self.stops:
-                break
-            self._look(news[at : at + LOOK])
+        at = 0
+        while at < len(recorded) and not (self.decided and self.stops):
+            look = self.look or (min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST)
+            self._look(recorded[at : at + look])
+            at += look
         return self.finding
+
+    @property
+    def turn(self) -> int:
+        """How many requests go through without a look at the clock: as many as take seconds, not minutes."""
+        return min(LOOK, 4 * self.stable.most, 4 * self.canary.most)
+
+    def put_away(self) -> None:
+        """The models' memory is free, and they answer nothing any more."""
+        self.stable, self.canary = (replace(one, answer=_away) for one in (self.stable, self.canary))
 
     def _look(self, some: Sequence[Recorded]) -> None:
         fitting, rows, others = [], [], []
@@ -80,7 +94,6 @@ class Replay:
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
             self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
-        self.position = max(self.position, *(one.order for one in some))
 
     def _compared(
         self, some: Sequence[Recorded], rows: Sequence[Row], others: Sequence[Row | str]
@@ -91,7 +104,7 @@ class Replay:
         asked = [place for place, other in enumerate(others) if not isinstance(other, str)]
         canary = self._passed(self.canary, [other for other in others if not isinstance(other, str)], cut)
         self.canary.rest()
-        self._warm, self.batch = True, cut.rows
+        self._warm, self.batch, self._wide = True, cut.rows, stable.values.shape[-1]
         if not stable.values.shape[-1]:
             return Comparison(task=task, unusable=len(some))
         answered = [at for at in range(len(asked)) if at not in canary.failed]
@@ -122,6 +135,10 @@ class Replay:
         for _ in range(0 if self._warm else WARM_UP):
             answers(model, rows[: cut.rows], cut)
         return answers(model, rows, cut)
+
+
+def _away(_: Batch) -> Answers:
+    raise RuntimeError("the model was put away")
 
 
 def _unanswered(

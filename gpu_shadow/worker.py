@@ -10,7 +10,7 @@ enough of them, but not for long, and what is wrong with a baseline is said and 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,19 +25,24 @@ from aiohttp import web
 
 from analysis.judge import Verdict
 from gpu_shadow.compare import Margins
+from gpu_shadow.endpoints import opened as reached
 from gpu_shadow.finding import VERDICTS
 from gpu_shadow.keeping import Keeper
-from gpu_shadow.models import Model, Refused, load
+from gpu_shadow.model import Later, Model, Refused
+from gpu_shadow.models import load
 from gpu_shadow.recorder import Recorded, Recorder, Stream
 from gpu_shadow.replay import Replay
 from gpu_shadow.requests import shuffled
 from gpu_shadow.states import States
+from gpu_shadow.turns import both
 from gpu_shadow.watch import ENOUGH, WINDOW, Watch, opened, page
 
 Json = Any
 log = structlog.get_logger(__name__)
 
 EVERY = 0.5  # seconds between looks at what was recorded
+MEMORY = 4 * 2**30  # bytes of all models' weights at once
+LATER = 5.0  # seconds until a model that was not there is asked for again
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
 INPUTS_WITHIN = 30.0  # seconds that a Pass waits for the inputs to be known
@@ -79,6 +84,7 @@ class Shadow:
     watch: Watch | None = None
     unwatched: str = ""  # why a baseline that is named is not compared with
     decided: float | None = None  # loop time when the replay was decided
+    resident: int = 0  # bytes that its models take at once
 
     @property
     def key(self) -> Json:
@@ -116,12 +122,16 @@ class Worker:
         compute: Compute | None = None,
         keeper: Keeper | None = None,
         state: Path | None = None,
+        memory: int = MEMORY,
+        endpoints: Collection[str] = (),
     ) -> None:
         self._recorder = recorder
         self._keeper = keeper
         self._states = States(state)
         self._models = models
         self._device = device
+        self._memory = memory
+        self._endpoints = endpoints
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replay")
         self._compute = compute or self._beside
         self.shadows: dict[str, Shadow] = {}
@@ -184,7 +194,9 @@ class Worker:
     async def _look_after(self, name: str, shadow: Shadow) -> None:
         """Until it is decided, or cannot be; then nothing more is recorded for it."""
         try:
-            await self._decide(name, shadow)
+            while not await self._tried(name, shadow):
+                await asyncio.sleep(LATER)
+                self._forget_old()
         except Refused as trouble:
             shadow.trouble = str(trouble)
         except Exception as error:
@@ -193,27 +205,43 @@ class Worker:
         if self.shadows.get(name) is shadow:
             self._recorder.close(name)
         if shadow.replay is not None:
+            shadow.replay.put_away()
             await self._compute(partial(self._states.keep, now=True), shadow.key, shadow.replay)
+        shadow.resident = 0
         log.info("looked_after", run=name, **answer(shadow))
-        while self.shadows.get(name) is shadow:  # its models stay in memory for as long as it asks
+        while self.shadows.get(name) is shadow:
             await asyncio.sleep(FORGOTTEN_AFTER / 2)
             self._forget_old()
 
+    async def _tried(self, name: str, shadow: Shadow) -> bool:
+        """Whether it was decided; if a model is not there, that is the answer until it is."""
+        try:
+            await self._decide(name, shadow)
+        except Later as trouble:
+            if shadow.trouble != str(trouble):
+                log.warning("not_there_yet", run=name, why=str(trouble))
+            shadow.trouble = str(trouble)
+            return False
+        return True
+
     async def _decide(self, name: str, shadow: Shadow) -> None:
         asked = shadow.question
-        stable, canary = [await self._compute(self._load, each) for each in (asked.stable, asked.canary)]
-        replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
-        await self._compute(self._states.resume, shadow.key, replay)
-        shadow.replay = replay
-        await self._compute(self._open, shadow)
+        if shadow.replay is None:
+            stable, canary = await self._compute(self._both, shadow)
+            replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
+            await self._compute(self._states.resume, shadow.key, replay)
+            shadow.replay, shadow.trouble = replay, ""
+            await self._compute(self._open, shadow)
         while not shadow.settled:
             await asyncio.sleep(EVERY)
             self._forget_old()
-            some = self._recorder.take(name)
+            some = shuffled(self._recorder.take(name))  # they come in bursts, and answers may go with those
             if self._keeper is not None:
                 self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
             try:
-                await self._compute(_go_on, shadow, some)
+                for at in range(0, len(some), shadow.replay.turn):  # other runs have theirs in between
+                    await self._compute(_go_on, shadow, some[at : at + shadow.replay.turn])
+                    shadow.trouble = ""
                 if not shadow.replay.decided:
                     await self._compute(self._states.keep, shadow.key, shadow.replay)
             finally:
@@ -234,7 +262,18 @@ class Worker:
     async def _beside(self, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
 
-    def _load(self, reference: str) -> Model:
+    def _both(self, shadow: Shadow) -> Sequence[Model]:
+        asked = shadow.question
+        free = self._memory - sum(one.resident for one in self.shadows.values())
+        references = asked.stable, asked.canary
+        models, shadow.resident = both(
+            references, partial(self._load, hosts=asked.hosts), memory=self._memory, free=free
+        )
+        return models
+
+    def _load(self, reference: str, hosts: Collection[str]) -> Model:
+        if reference.startswith("http://"):
+            return reached(reference, self._endpoints, production=hosts)
         return load(reference, self._models, device=self._device)
 
     def page(self) -> str:
@@ -250,9 +289,7 @@ class Worker:
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
     """The requests are compared, first the answers, then what was asked."""
     if shadow.replay is not None and not shadow.replay.decided:
-        shadow.replay.go_on(
-            shuffled(some)
-        )  # requests come in bursts: order must have nothing to do with answers
+        shadow.replay.go_on(some)
     try:
         if shadow.watch is not None:
             shadow.watch.take(some)
@@ -343,7 +380,12 @@ def _so_far(shadow: Shadow) -> str:
 def _sentence(replay: Replay) -> str:
     stable, canary = replay.stable, replay.canary
     why = " ".join(replay.finding.why) if replay.finding else ""
-    if stable.takes != canary.takes:
+    unproven = [name for name, one in (("stable", stable), ("the canary", canary)) if one.unproven]
+    if unproven:
+        why += (
+            f" Nobody proves the digest of {' and of '.join(unproven)}: its server's metadata do not say one."
+        )
+    if stable.takes != canary.takes and stable.takes and canary.takes:
         return f"the canary takes {canary.takes}, stable {stable.takes}: {why}"
     return why
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -17,7 +18,7 @@ from scenarios.fates.witness import Witness
 from scenarios.objects import NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
-from scenarios.plot import Target
+from scenarios.plot import Arm, Target
 from scenarios.virtual.loop import run_virtual
 from scenarios.virtual.replicas import Wire
 
@@ -96,7 +97,15 @@ class Fated(Theatre):
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
-        return replace(there, transport=way, clock=skewed(there.clock, since, skew))
+
+        async def fetch(url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+            page = await there.fetch(url, accept=accept, limit=limit)
+            host = urlsplit(url).hostname
+            if any(life.ip == host for life in self.pods.lives.values() if life.pod.arm is Arm.CANARY):
+                self.witness.read()
+            return page
+
+        return replace(there, transport=way, fetch=fetch, clock=skewed(there.clock, since, skew))
 
     def _kill(self, replica: str, crash: Crash) -> None:
         if self.controllers.kill(replica):
@@ -120,7 +129,7 @@ class Fated(Theatre):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
-            ready = sum(life.ready for life in self.pods.lives.values() if life.pod.arm == "stable")
+            ready = sum(life.ready for life in self.pods.lives.values() if life.pod.arm is Arm.STABLE)
             self.witness.look(hindered=self._hindered(), stable_ready=ready)
 
     def _hindered(self) -> bool:

@@ -117,7 +117,7 @@ def silence_passes() -> Sequence[Swap]:
         found = judge(*given, **how)
         return replace(found, verdict=Verdict.PASS) if found.verdict is Verdict.NO_DATA else found
 
-    return [(judging, "judge", lenient)]
+    return [(judging, "judge", lenient), *_hasty(requests=0)]
 
 
 def _hasty(**least: float) -> Sequence[Swap]:

@@ -45,8 +45,11 @@ class Witness:
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
     _reached: int = 0  # the highest weight that the run had
+    _left: str | None = None  # the run whose failing canary had its weight taken
+    _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
     _excess: float | None = None  # since when it is more than a run may have
+    _short: float | None = None  # since when it is less than its run says
     _exposed: float | None = None  # since when it is above 0
 
     @property
@@ -59,6 +62,10 @@ class Witness:
         line = f"{self.clock():.2f} s: {promise}"
         if not self.broken or self.broken[-1].partition(": ")[2] != promise:
             self.broken.append(line)
+
+    def read(self) -> None:
+        """A replica has read a canary's page."""
+        self._seen += 1
 
     # -- what is written
 
@@ -93,11 +100,15 @@ class Witness:
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
         if self._weight > was:
             self._raise(now)
+        if self._weight == 0 and was > 0 and self.fate.fatal is not None and now > self.fate.fatal + HEARD:
+            self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
 
     def _raise(self, now: float) -> None:
         run = next((run for run in self.runs.values() if not ended(run)), None)
         if run is None:
             return  # a write from before the end may arrive after it; `look` sees whether it stays
+        if self._left == run["metadata"]["name"]:
+            self.breaks(f"{self.author} gave {self._weight} % back to a canary that it had been taken from")
         wanted = (run.get("status") or {}).get("weight", 0)
         steps = run["spec"]["plan"]["policy"]["steps"]
         if self._weight not in steps:
@@ -109,7 +120,7 @@ class Witness:
         if self._weight > steps[0] and self._reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
         self._reached = max(self._reached, self._weight)
-        self._raised = now, self.served()
+        self._raised, self._seen = (now, self.served()), 0
 
     def _analysed(self, run: Json, now: float, what: str) -> None:
         """Nothing goes on that was not looked at, unless a person or the policy says so."""
@@ -119,6 +130,8 @@ class Witness:
         at, served = self._raised
         if (seen := self.served() - served) < policy["minRequests"]:
             self.breaks(f"{what} after {seen} canary requests; minRequests is {policy['minRequests']}")
+        if self._seen < 2:
+            self.breaks(f"{what} after {self._seen} readings of the canary's pages")
         least = float(policy["minStep"].rstrip("s"))
         if now - at < least - 0.5 and not self.fate.skews:
             self.breaks(f"{what} after {now - at:.1f} s; minStep is {policy['minStep']}")
@@ -204,6 +217,7 @@ class Witness:
                 f"the canary has {self._weight} % for {now - self._excess:.0f} s; {allowed} % is allowed"
             )
         self._obeyed(now)
+        self._given_to(now)
         fatal = self.fate.fatal
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
             return
@@ -217,6 +231,14 @@ class Witness:
             wanted = "abort" in run["spec"] or run["metadata"].get("deletionTimestamp")
             if wanted and not ended(run) and min(now - self._asked, now - self.hindered) > BOUND:
                 self.breaks(f"{name} was aborted and goes on")
+
+    def _given_to(self, now: float) -> None:
+        """A live run's weight is in the VirtualService."""
+        live = [run for run in self.runs.values() if not ended(run)]
+        under = any(self._weight < _allowed(run) for run in live)
+        self._short = (self._short or now) if under else None
+        if self._short is not None and now - max(self._short, self.hindered) > BOUND:
+            self.breaks(f"the canary has {self._weight} % for {now - self._short:.0f} s, its run says more")
 
     def end(self, received: list[tuple[float, str, bytes]]) -> None:
         """Promises about what has to have happened by the end."""

@@ -8,6 +8,7 @@ import pytest
 from controller import machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.telemetry import Telemetry
+from gpu_shadow.recorder import Recorder
 from scenarios import story
 from scenarios.play import play
 
@@ -32,6 +33,17 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert not [link for link in inside if not (page.parent / link).exists()]
 
 
+def test_every_promise_of_operations_is_kept_by_a_test_of_its_name() -> None:
+    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    there = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) >= 20
+    assert not set(named) - there
+
+
 def test_the_story_that_is_shown_can_be_played() -> None:
     found = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
     assert found
@@ -52,6 +64,7 @@ def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
 
 def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
     _, said = (ROOT / "docs" / "metrics.md").read_text().split("## What Serin says")
+    said = said.partition("## What the worker says")[0]
     named = {
         name
         for row in re.findall(r"^\| (`.*?) \|", said, re.MULTILINE)
@@ -63,6 +76,19 @@ def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
         if not family.name.startswith(("process_", "python_gc_"))
     }
     assert named == served
+
+
+def test_the_metrics_page_names_every_series_of_the_recorder_and_every_reason() -> None:
+    said = (ROOT / "docs" / "metrics.md").read_text().partition("## What the worker says")[2]
+    named = set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", said, re.MULTILINE))))
+    code = "".join(
+        (ROOT / "gpu_shadow" / f"{each}.py").read_text()
+        for each in ("recorder", "door", "protocol", "redact", "worker")
+    )
+    reasons = set(re.findall(r'(?:drop|missed|end|Unreadable)\(\s*"([a-z-]+)"', code))
+    assert reasons <= named
+    assert all(f'"{name}"' in code or name in Recorder().page() for name in named - {"reason"})
+    assert set(re.findall(r"TYPE (\w+)", Recorder().page())) <= named
 
 
 def test_the_alerts_page_has_the_figures_of_the_code() -> None:

@@ -264,3 +264,9 @@ def test_small_texts_weigh_what_python_takes_for_them() -> None:
     found = request(said(WORDS | {"data": ["ab"] * 3}), text=True).tensors["t"]
     assert weight(found) >= 3 * (8 + sys.getsizeof(b"ab"))
     assert weight(np.zeros((2, 3), "<f4")) == 24
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_text_that_is_not_utf8_is_malformed_and_no_error_of_ours(text: bool) -> None:  # noqa: FBT001
+    body = said(ROW | {"shape": [1], "datatype": "BYTES", "data": ["w?rd"]}).replace(b"?", b"\xc3")
+    assert refused(body, text=text) == ("malformed" if text else "datatype")

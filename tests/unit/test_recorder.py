@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_shadow import recorder as recording
-from gpu_shadow.protocol import LENGTH
 from gpu_shadow.recorder import Recorder, addressed
+
+LENGTH = "inference-header-content-length"
 
 PATH = "/v2/models/digits/infer"
 
@@ -136,7 +137,7 @@ def test_a_stuck_sink_fills_the_budget_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("headers", "sent_body", "reason"),
     [
-        ({"Content-Encoding": "gzip"}, b"\x1f\x8b" + b"\x00" * 50, "compressed"),
+        ({"content-encoding": "gzip"}, b"\x1f\x8b" + b"\x00" * 50, "compressed"),
         ({}, b"", "empty"),
         ({}, b" " * 2000, "too-large"),
         ({}, b"{", "malformed"),
@@ -198,7 +199,7 @@ def test_a_question_about_other_hosts_begins_anew() -> None:
             st.sampled_from(["model.lab-shadow", "other"]),
             st.sampled_from(["/a", "/b"]),
             st.dictionaries(
-                st.sampled_from(["x-request-id", LENGTH, "Content-Encoding"]), st.text(max_size=5)
+                st.sampled_from(["x-request-id", LENGTH, "content-encoding"]), st.text(max_size=5)
             ),
             st.binary(max_size=80) | st.integers(0, 9).map(body),
         ),
@@ -261,3 +262,125 @@ def test_kinds_that_came_once_keep_no_others_out_for_ever() -> None:
     recorder.take("lab/run")
     sent(recorder, 1, first=500)
     assert ids(recorder) == ["r500"]
+
+
+def event(kind: str = "request", **more: str) -> dict[str, str]:
+    said = {"id": "e1", "inferenceservicename": "model", "namespace": "lab", "component": "predictor"} | more
+    return {
+        "ce-type": f"org.kubeflow.serving.inference.{kind}",
+        **{f"ce-{name}": value for name, value in said.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "model.lab",
+        "model.lab.svc.cluster.local",
+        "model-predictor.lab.svc.cluster.local",
+        "model-predictor-default.lab",
+        "model.lab.example.com",
+    ],
+)
+def test_an_event_of_kserve_s_logger_is_matched_by_its_inference_service(host: str) -> None:
+    recorder = Recorder()
+    recorder.open("lab/other", ["other.lab", "*", "model.other"])
+    recorder.open("lab/run", [host])
+    recorder.admit("recorder.serin", "/", event(), body())
+    while recorder.sift():
+        pass
+    assert ids(recorder) == ["e1"]
+
+
+def test_a_binary_body_in_an_event_is_read_though_the_logger_lost_its_header() -> None:
+    recorder = opened()
+    head = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    sent_body = json.dumps({"inputs": [head]}).encode() + b"\x00\x00\x80?\x00\x00\x00@"
+    recorder.admit("recorder.serin", "/", event(), sent_body)
+    recorder.sift()
+    assert recorder.take("lab/run")[0].tensors["x"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (event("response"), "response"),
+        (event(component="transformer"), "component"),
+        (event(namespace="other"), "unasked"),
+        ({"ce-type": "org.kubeflow.serving.inference.request"}, "unasked"),
+        ({"content-type": "application/cloudevents+json; charset=utf-8"}, "structured"),
+        ({"content-type": "application/cloudevents-batch+json"}, "structured"),
+    ],
+)
+def test_events_that_hold_no_request_to_the_model_are_counted_by_reason(
+    headers: dict[str, str], reason: str
+) -> None:
+    recorder = opened()
+    recorder.admit("recorder.serin", "/", headers, body())
+    assert (recorder.dropped, recorder.held) == ({reason: 1}, 0)
+
+
+def test_a_mirrored_request_s_own_headers_put_it_into_no_other_run() -> None:
+    recorder = opened()
+    recorder.open("shop/run", ["basket.shop"])
+    forged = event(inferenceservicename="basket", namespace="shop")
+    recorder.admit("model.lab-shadow", PATH, forged, body())
+    recorder.sift()
+    assert recorder.take("shop/run") == []
+    assert len(recorder.take("lab/run")) == 1
+
+
+def test_events_that_come_again_late_or_from_another_time_count_once() -> None:
+    orders = [list(range(100)), list(range(99, -1, -1)) * 3, [n // 5 for n in range(500)]]
+    found = []
+    for order in orders:
+        recorder = opened(sample=0.5)
+        for number in order:
+            late = event(id=f"e{number}", time="2099-01-01T00:00:00Z", recordedtime="none")
+            recorder.admit("recorder.serin", "/", late, body(number))
+        while recorder.sift():
+            pass
+        sampled = sum(recorder.dropped.values()) - recorder.dropped["duplicate"]
+        assert recorder.seen == len(order) == recorder.kept + sampled + recorder.dropped["duplicate"]
+        found.append(set(ids(recorder)))
+    assert found[0] == found[1] == found[2]
+    assert 30 < len(found[0]) < 70
+
+
+def test_other_requests_under_an_id_that_a_caller_passes_on_are_requests_of_their_own() -> None:
+    recorder = opened()
+    for number in (1, 2, 1):
+        recorder.admit("model.lab-shadow", PATH, {"x-request-id": "r"}, body(number))
+    recorder.sift()
+    assert (len(recorder.take("lab/run")), recorder.dropped) == (2, {"duplicate": 1})
+
+
+def test_without_an_id_nobody_can_tell_a_repeated_request_from_another_one() -> None:
+    recorder = opened()
+    for _ in range(3):
+        recorder.admit("model.lab-shadow", PATH, {}, body())
+    recorder.sift()
+    assert len(recorder.take("lab/run")) == 3
+
+
+def test_of_the_ids_that_were_seen_a_bounded_number_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MOST_IDS", 10)
+    known = recording.Known()
+    assert not any(known.again(one) for one in range(35))
+    assert [one for one in range(35) if one in known.new | known.old] == list(range(20, 35))
+    assert known.again(25)
+
+
+def test_bodies_of_a_few_bytes_cannot_fill_memory_while_they_wait() -> None:
+    recorder = opened(budget=100_000)
+    for number in range(1_000):
+        recorder.admit("model.lab-shadow", PATH, {"x-request-id": str(number)}, b"{}")
+    assert len(recorder._waiting) <= 100_000 // recording.BESIDE
+
+
+def test_every_tensor_of_a_request_counts_against_the_budget() -> None:
+    recorder = opened()
+    row = {str(number): number for number in range(1_000)}
+    recorder.admit("model.lab-shadow", PATH, {}, json.dumps({"instances": [row]}).encode())
+    recorder.sift()
+    assert recorder.held >= 1_000 * recording.EACH

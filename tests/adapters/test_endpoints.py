@@ -1,0 +1,296 @@
+"""Models behind servers: a stand-in for one over real HTTP on loopback, and all that may go wrong with it."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.judge import Verdict
+from gpu_shadow import endpoints
+from gpu_shadow.batches import Cut, answers
+from gpu_shadow.compare import Margins
+from gpu_shadow.endpoints import Unreachable, opened
+from gpu_shadow.model import Answers, Model, Refused
+from gpu_shadow.protocol import LENGTH, encoded, request
+from gpu_shadow.recorder import Recorded
+from gpu_shadow.replay import Replay
+
+Json = Any
+DIGEST = "ab" * 32
+W = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
+
+
+@dataclass
+class Stand:
+    """What the server says of itself, how it answers, and what it was asked."""
+
+    about: Json = field(
+        default_factory=lambda: {
+            "name": "m",
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+        }
+    )
+    extensions: tuple[str, ...] = ()
+    ready: int = 200
+    asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)
+    wrong: Any = lambda _x: None  # a status, "late", "gone", "huge", "odd" for a request's numbers
+    port: int = 0
+
+    def answered(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        length = headers.get(LENGTH.lower())
+        x = next(iter(request(body, json_bytes=int(length) if length else None).tensors.values()))
+        y = (x @ W).astype(np.float32)
+        match self.wrong(x):
+            case int(status):
+                return status, b'{"error": "no"}', {"Location": "/elsewhere"}
+            case "late":
+                time.sleep(0.6)
+            case "gone":
+                return 0, b"", {}
+            case "huge":
+                return 200, b" " * (endpoints.MOST + 1), {}
+            case "odd":
+                y = y[:, :2]
+        if path.startswith("/v1"):
+            return 200, json.dumps({"predictions": y.tolist()}).encode(), {}
+        found, head = encoded({"y": y}, called="outputs", binary=length is not None)
+        return 200, found, {} if length is None else {LENGTH: str(head)}
+
+
+def handler(stand: Stand) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if self.path.endswith("/ready"):
+                self.say(stand.ready, b"", {})
+            else:
+                about = {"name": "s", "extensions": stand.extensions} if self.path == "/v2" else stand.about
+                self.say(200 if about else 404, json.dumps(about).encode(), {})
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            named = {name.lower(): value for name, value in self.headers.items()}
+            stand.asked.append((self.path, named, body))
+            self.say(*stand.answered(self.path, named, body))
+
+        def say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.close_connection = not status
+            if status:
+                self.send_response(status)
+                for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing is printed."""
+
+        def handle(self) -> None:
+            try:
+                super().handle()
+            except OSError:
+                self.close_connection = True
+
+    return Handler
+
+
+@pytest.fixture
+def stand() -> Iterator[Stand]:
+    with standing() as found:
+        yield found
+
+
+@contextmanager
+def standing() -> Iterator[Stand]:
+    found = Stand()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(found))
+    server.daemon_threads = True
+    found.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "WITHIN", 0.3)
+
+
+def reach(stand: Stand, path: str = "/v2/models/m", *, more: str = "", hosts: Any = ("model.lab",)) -> Model:
+    name = f"http://127.0.0.1:{stand.port}{path}{more}@sha256:{DIGEST}"
+    return opened(name, [f"127.0.0.1:{stand.port}"], production=hosts)
+
+
+def some(count: int, *, first: int = 0) -> list[dict[str, np.ndarray]]:
+    return [
+        {"x": np.random.default_rng(first + i).normal(size=(1, 4)).astype(np.float32)} for i in range(count)
+    ]
+
+
+def through(model: Model, requests: list[dict[str, np.ndarray]]) -> Answers:
+    rows = [model.fit(one) for one in requests]
+    assert not any(isinstance(one, str) for one in rows)
+    return answers(model, rows, Cut(64))  # type: ignore[arg-type]
+
+
+def wanted(requests: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.concatenate([one["x"] @ W for one in requests])
+
+
+@pytest.mark.parametrize(
+    ("path", "extensions", "more"),
+    [
+        ("/v2/models/m", (), ""),
+        ("/v2/models/m/versions/3", ("binary_tensor_data",), ""),
+        ("/v2/models/m/infer", ("binary_tensor_data",), "?output=y"),
+        ("/v1/models/m:predict", (), "?task=classification"),
+    ],
+)
+def test_a_server_is_asked_in_its_own_words(stand: Stand, path: str, extensions: Any, more: str) -> None:
+    stand.extensions = extensions
+    model = reach(stand, path, more=more)
+    requests = some(20)
+    found = through(model, requests)
+    assert np.allclose(found.values.numpy(), wanted(requests), atol=1e-5)
+    assert not found.failed
+    assert (model.task, model.digest, model.unproven) == ("classification", DIGEST, True)
+    where, headers, body = stand.asked[0]
+    assert headers["x-shadow-replay"] == "1"
+    assert where == path.removesuffix("/infer").removesuffix(":predict") + (
+        ":predict" if "v1" in path else "/infer"
+    )
+    assert (LENGTH.lower() in headers) == bool(extensions)
+    if "v2" in path:
+        assert json.loads(body[: int(headers.get(LENGTH.lower(), len(body)))])["outputs"][0]["name"] == "y"
+
+
+def test_a_digest_that_the_server_says_is_proven_or_contradicted(stand: Stand) -> None:
+    stand.about["parameters"] = {"sha256": DIGEST}
+    assert reach(stand).unproven is False
+    stand.about["parameters"] = {"digest": "sha256:" + "cd" * 32}
+    with pytest.raises(Refused, match="its metadata's digest is cdcd"):
+        reach(stand)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "production"), [(["127.0.0.1"], True), (["*"], True), (["*.0.0.1"], True), (["model"], False)]
+)
+def test_no_host_that_users_are_served_by_is_called(
+    stand: Stand, hosts: list[str], *, production: bool
+) -> None:
+    if not production:
+        reach(stand, hosts=hosts)
+        return
+    with pytest.raises(Refused, match="is a host of the run's VirtualService, where users are served"):
+        reach(stand, hosts=hosts)
+    assert stand.asked == []
+
+
+def test_only_what_the_worker_s_owner_allows_is_called(stand: Stand) -> None:
+    name = f"http://127.0.0.1:{stand.port}/v2/models/m@sha256:{DIGEST}"
+    with pytest.raises(Refused, match=r"this worker may not call .*; start it with --endpoint 127"):
+        opened(name, (), production=())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http://h:80/elsewhere@sha256:" + DIGEST,
+        "http://user@h:80/v2/models/m@sha256:" + DIGEST,
+        "http://h/v2/models/m@sha256:" + DIGEST,
+        "http://h:80/v2/models/m?follow=1@sha256:" + DIGEST,
+        "http://h:80/v2/models/m",
+    ],
+)
+def test_what_is_no_reference_is_refused_with_the_form(name: str) -> None:
+    with pytest.raises(Refused, match="expected"):
+        opened(name, ["h:80"], production=())
+
+
+def test_what_its_metadata_leave_open_has_to_be_said(stand: Stand) -> None:
+    stand.about["outputs"] = [{"name": "y", "datatype": "FP32", "shape": [-1, -1]}]
+    with pytest.raises(Refused, match=r"say it: \?task=classification"):
+        reach(stand)
+    assert reach(stand, more="?task=embedding").task == "embedding"
+    stand.about["outputs"] += [{"name": "z", "datatype": "FP32", "shape": [-1]}]
+    with pytest.raises(Refused, match=r"its outputs are y, z; say which is compared: \?output=NAME"):
+        reach(stand)
+    assert reach(stand, more="?output=z").task == "regression"
+    stand.about = None
+    with pytest.raises(Unreachable, match="has no metadata; is the name right"):
+        reach(stand)
+
+
+def bad(numbers: np.ndarray) -> bool:
+    return bool(numbers.sum() > 1)
+
+
+@pytest.mark.parametrize("how", [400, 302, 500, "late", "gone", "huge", "odd"])
+def test_a_request_without_an_answer_has_failed_and_the_others_have_theirs(stand: Stand, how: Any) -> None:
+    stand.wrong = lambda x: how if bad(x) else None
+    model, requests = reach(stand), sorted(some(12), key=lambda one: bad(one["x"]))
+    found = through(model, requests)
+    lost = {place for place, one in enumerate(requests) if bad(one["x"])}
+    assert 0 < len(lost) < 6
+    assert found.failed == lost
+    right = [place for place in range(12) if place not in lost]
+    assert np.allclose(found.values.numpy()[right], wanted(requests)[right], atol=1e-5)
+    assert all("elsewhere" not in path for path, *_ in stand.asked)
+
+
+@pytest.mark.parametrize("how", [503, "late", "gone"])
+def test_a_server_that_answers_nobody_is_unreachable_soon_and_says_nothing_of_its_model(
+    stand: Stand, how: Any
+) -> None:
+    model = reach(stand)
+    stand.wrong = lambda _x: how
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="requests had no answer"):
+        through(model, some(64))
+    assert time.monotonic() - began < 5
+    stand.wrong = lambda _x: None
+    assert not through(model, some(8)).failed
+
+
+def test_a_server_that_goes_away_on_the_way_is_unreachable(stand: Stand) -> None:
+    model = reach(stand)
+    stand.wrong, stand.ready = (lambda x: "gone" if bad(x) else None), 503
+    with pytest.raises(Unreachable, match="is not ready"):
+        through(model, some(12))
+
+
+def test_nobody_at_the_port_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        opened(f"http://127.0.0.1:9/v2/models/m@sha256:{DIGEST}", ["127.0.0.1:9"], production=())
+
+
+def test_what_json_cannot_say_does_not_fit(stand: Stand) -> None:
+    model = reach(stand)
+    assert model.fit({"x": np.array([[np.nan]])}) == "with numbers that JSON cannot write"
+    assert model.fit({"x": np.array([[b"a"]], object)}) == "with text in x, which is not replayed"
+
+
+def test_two_servers_are_compared_like_two_files_and_an_error_is_the_canary_s(stand: Stand) -> None:
+    margins = Margins(max_flips=0.02, alpha=0.01, beta=0.05)
+    asked = [Recorded(id=f"r{i}", tensors=one, size=1, order=i + 1) for i, one in enumerate(some(300))]
+    found = Replay(reach(stand), reach(stand), margins).go_on(asked)
+    assert found is not None
+    assert found.verdict is Verdict.PASS
+    with standing() as other:
+        other.wrong = lambda x: 500 if bad(x) else None
+        found = Replay(reach(stand), reach(other), margins).go_on(asked[:40])
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+    assert "failed to answer" in found.why[0]
