@@ -61,8 +61,9 @@ SEEDS ?= 1-1000
 simulate: setup  ## whole histories in virtual time, one a seed: make simulate SEEDS=1-1000
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.fates $(SEEDS)
 
-picture: setup  ## docs/rollback.svg, drawn from a story as it plays now
+picture: setup  ## docs/rollback.svg, drawn from a story as it plays now, and docs/shadow.svg
 	$(BIN)/python docs/draw_rollback.py
+	$(BIN)/python docs/draw_shadow.py
 
 clean:  ## away with what was made here
 	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -110,7 +110,12 @@ class Replays:
             known.said, known.trouble = _said(*answer, known.question), ""
         except TimeoutError:
             known.trouble = f"the worker at {self._url} did not answer within {PATIENCE:g} s"
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            kind = type(error.__cause__ or error).__name__
+            known.trouble = (
+                f"the worker at {self._url} cannot be reached ({kind}); see whether its pod is ready"
+            )
+        except ValueError as error:
             known.trouble = str(error)
         else:
             known.answered = asyncio.get_running_loop().time()

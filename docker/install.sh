@@ -17,6 +17,7 @@ PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache
 # One look at what was installed: the program starts and finds its files, and only gpu-shadow has torch.
 if [ "$target" = gpu-shadow ]; then
     "$prefix/bin/python" -I -m gpu_shadow --help >/dev/null
+    "$prefix/bin/python" -I -c 'import onnxruntime'   # imported by the process of an ONNX model, and not before
     exit
 fi
 "$prefix/bin/serin" plan --print-policy >/dev/null

@@ -64,9 +64,9 @@ async def run(said: dict[str, Any]) -> None:
         models=said["models"],
         device=where,
         keeper=keeper,
-        state=said["state"],
         memory=said["memory"] * 2**20,
         endpoints=said["endpoint"],
+        state=said["state"],
     )
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
     async with doors as (port, control):

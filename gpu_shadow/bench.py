@@ -64,8 +64,8 @@ def _rows(seed: int, *, cpu: bool, gpu: bool) -> Iterator[Row]:
     if cpu:
         from gpu_shadow import bench_cpu, bench_door, bench_inputs, bench_replay
 
-        yield from bench_replay.rows(seed)
         yield from bench_door.rows(seed)
+        yield from bench_replay.rows(seed)
         yield from bench_inputs.rows(seed)
         yield from bench_cpu.rows(seed)
     if gpu and torch.cuda.is_available():

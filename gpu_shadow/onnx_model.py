@@ -112,7 +112,7 @@ class Room:
     def __init__(self, body: bytes, *, threads: int) -> None:
         mib = max(LEAST, round(BESIDE * len(body) / 2**20))
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "gpu_shadow.onnx_child", str(threads), str(mib)],
+            [sys.executable, "-P", "-m", "gpu_shadow.onnx_child", str(threads), str(mib)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -117,8 +117,9 @@ def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
     """The canary's differences upwards, those of stable's second answers downwards; large ones right."""
     n, m = (max(1, sum(side)) for side in zip(*((one.canary, one.again) for one in found), strict=True))
     highest = max(max(one.canary / n, one.again / m) for one in found) or 1.0
-    middle, wide = HALF + 16.0, (RIGHT - LEFT) / len(found)
-    bottom = middle + HALF
+    middle, wide = HALF + 20.0, (RIGHT - LEFT) / len(found)
+    noise = any(one.again for one in found)
+    bottom = middle + (HALF if noise else 4)
     parts = []
     for place, one in enumerate(found):
         across = f'x="{LEFT + (place + 0.08) * wide:.2f}%" width="{0.84 * wide:.2f}%"'
@@ -129,9 +130,10 @@ def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
             parts.append(f'<rect class="again" {across} y="{middle:.1f}" height="{down:.1f}"/>')
     parts += [
         f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{middle}" y2="{middle}"/>',
-        f'<text x="{LEFT}%" y="12">canary, up to {100 * highest:.3g} %</text>',
-        f'<text x="{LEFT}%" y="{bottom}">stable again</text>',
+        f'<text x="{LEFT}%" y="12">canary; full height is {100 * highest:.3g} % of requests</text>',
     ]
+    if noise:
+        parts.append(f'<text x="{RIGHT}%" y="{bottom}" text-anchor="end">stable again</text>')
     for place in range(0, len(found), ceil(len(found) / 6)):
         parts.append(_tick(LEFT + (place + 0.5) * wide, bottom, f"{found[place].high:.2g}"))
     return _svg(name, title, told, parts, bottom + AXIS)

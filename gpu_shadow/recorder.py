@@ -184,19 +184,25 @@ class Recorder:
     # -- what arrives
 
     def admit(self, host: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """The request waits to be looked at, or is dropped and counted; `headers` in lower case."""
-        self.seen += 1
+        """The request waits to be looked at, or is dropped and counted; `headers` in lower case.
+
+        Of two runs on one host each has it, and it counts for each; their bodies are one, budgeted as two.
+        """
         event = not _mirrored(host) and _of_events(headers)
         if event:
-            reason, stream = _unfit(headers), self._serving(headers)
+            reason, streams = _unfit(headers), self._serving(headers)
             given = headers.get("ce-id", "")[:LONGEST_ID]
         else:
             name = addressed(host)
-            reason, stream = None, next((one for one in self._streams.values() if one.matches(name)), None)
+            reason, streams = None, [one for one in self._streams.values() if one.matches(name)]
             given = headers.get(ID, "")[:LONGEST_ID]
-        if stream is None or reason is not None:
-            self.drop(reason or "unasked")
-            return
+        if not streams or reason is not None:
+            self.missed(reason or "unasked")
+        for stream in streams if reason is None else ():
+            self._put(stream, path, headers, body, given)
+
+    def _put(self, stream: Stream, path: str, headers: Mapping[str, str], body: bytes, given: str) -> None:
+        self.seen += 1
         stream.seen += 1
         reason = self._refused(headers, body)
         hashed = 0
@@ -223,9 +229,9 @@ class Recorder:
         )
         self.sink()
 
-    def _serving(self, headers: Mapping[str, str]) -> Stream | None:
+    def _serving(self, headers: Mapping[str, str]) -> list[Stream]:
         name = f"{headers.get('ce-inferenceservicename')}.{headers.get('ce-namespace')}"
-        return next((one for one in self._streams.values() if one.serves(name)), None)
+        return [one for one in self._streams.values() if one.serves(name)]
 
     def _refused(self, headers: Mapping[str, str], body: bytes) -> str | None:
         if headers.get("content-encoding", "identity") != "identity":

@@ -63,7 +63,7 @@ class Replay:
 
         None: nothing was compared yet.
         """
-        at = 0
+        at, self._wide = 0, 0  # whatever was before: the same requests are always cut alike
         while at < len(recorded) and not (self.decided and self.stops):
             look = self.look or (min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST)
             self._look(recorded[at : at + look])

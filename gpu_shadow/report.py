@@ -61,6 +61,7 @@ svg{display:block;overflow:visible}
 svg text{fill:var(--ink);font-size:13px}
 svg .tick{fill:var(--faint);font-size:12px}
 svg line{stroke-width:1}
+svg .paper{fill:var(--paper)}
 svg .axis{stroke:var(--faint)}svg .grid{stroke:var(--line)}
 svg .margin{stroke:var(--ink);stroke-width:2;stroke-dasharray:5 4}
 svg .allowed{fill:var(--allowed)}
@@ -272,7 +273,8 @@ def _matrix(of: Comparison, classes: Sequence[int], caption: str) -> str:
         for a in classes
     )
     return (
-        f'<div class="scroll" tabindex="0"><table class="matrix"><caption>{caption}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table class="matrix"><caption>{caption}</caption>\n'
         f"<tr><td></td>{head}</tr>\n{body}</table></div>"
     )
 
@@ -422,6 +424,7 @@ def _table(
         for row in rows
     )
     return (
-        f'<div class="scroll" tabindex="0"><table class="{kind}"><caption>{shown(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(caption)}">'
+        f'<table class="{kind}"><caption>{shown(caption)}</caption>\n'
         f"<tr>{top}</tr>\n{body}</table></div>"
     )

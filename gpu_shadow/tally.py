@@ -24,6 +24,7 @@ REST = ""  # the slice of all labels beyond those
 FINE = 8  # buckets for each doubling of a figure: a quantile is at most 2^(1/8) too high, 9 %
 LARGEST = 3.4028234663852886e38  # figures are cut off there: float32's largest, whose square is finite
 ZERO = -(2**20)  # the bucket of 0
+PLACES = range(-1074 * FINE, 129 * FINE)  # the others: from float64's least to `LARGEST`
 BINS = 15  # of confidence, as is usual; [k / 15, (k + 1) / 15)
 NUMBER = re.compile(r"-?[0-9]{1,1200}/[0-9]{1,1200}")
 
@@ -401,7 +402,7 @@ def _marks(said: Mapping[str, Any]) -> Marks:
 
 def _counts(said: Iterable[tuple[Any, Any]]) -> dict[int, int]:
     counts = {place: _count(n) for place, n in said}
-    if not all(isinstance(place, int) and ZERO <= place < -ZERO for place in counts):
+    if not all(isinstance(place, int) and (place == ZERO or place in PLACES) for place in counts):
         raise ValueError("shadow comparison with a bucket that there is not")
     return counts
 

@@ -40,6 +40,7 @@ class Watch:
     figures: Figures | None = None  # of the last window
     redaction: Redaction | None = None  # what it changes cannot be as in the training, and is left out
     _rows: list[Array] = field(default_factory=list)
+    _position: int = 0
 
     @property
     def enough(self) -> bool:
@@ -49,6 +50,9 @@ class Watch:
     def take(self, recorded: Sequence[Recorded]) -> None:
         """These requests are counted as well; of each the first row, as the replay takes it."""
         for one in recorded:
+            if one.order <= self._position:
+                continue
+            self._position = one.order
             row = row_of(one.tensors, self.baseline)
             if row is None:
                 self.unfit += 1

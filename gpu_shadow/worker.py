@@ -41,7 +41,7 @@ Json = Any
 log = structlog.get_logger(__name__)
 
 EVERY = 0.5  # seconds between looks at what was recorded
-MEMORY = 4 * 2**30  # bytes of all models' weights at once
+MEMORY = 2**30  # bytes of all models' weights at once: loading takes as much again, and the pod has 2 GiB
 LATER = 5.0  # seconds until a model that was not there is asked for again
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
@@ -121,9 +121,9 @@ class Worker:
         device: torch.device,
         compute: Compute | None = None,
         keeper: Keeper | None = None,
-        state: Path | None = None,
         memory: int = MEMORY,
         endpoints: Collection[str] = (),
+        state: Path | None = None,
     ) -> None:
         self._recorder = recorder
         self._keeper = keeper
@@ -205,8 +205,8 @@ class Worker:
         if self.shadows.get(name) is shadow:
             self._recorder.close(name)
         if shadow.replay is not None:
-            shadow.replay.put_away()
             await self._compute(partial(self._states.keep, now=True), shadow.key, shadow.replay)
+            shadow.replay.put_away()
         shadow.resident = 0
         log.info("looked_after", run=name, **answer(shadow))
         while self.shadows.get(name) is shadow:
@@ -235,7 +235,7 @@ class Worker:
         while not shadow.settled:
             await asyncio.sleep(EVERY)
             self._forget_old()
-            some = shuffled(self._recorder.take(name))  # they come in bursts, and answers may go with those
+            some = self._recorder.take(name)
             if self._keeper is not None:
                 self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
             try:
@@ -289,7 +289,7 @@ class Worker:
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
     """The requests are compared, first the answers, then what was asked."""
     if shadow.replay is not None and not shadow.replay.decided:
-        shadow.replay.go_on(some)
+        shadow.replay.go_on(shuffled(some))  # they come in bursts, and answers may go with those
     try:
         if shadow.watch is not None:
             shadow.watch.take(some)

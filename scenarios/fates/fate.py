@@ -50,16 +50,27 @@ KINDS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """A replica ends at its n-th write, before or after the API server has done it."""
+    """A replica ends at its n-th write of a kind, before or after the API server has done it."""
 
     replica: int
+    of: str  # of WRITTEN
     write: int
     done: bool
     back: float  # seconds until another starts in its place
 
     def __str__(self) -> str:
         when = "after" if self.done else "before"
-        return f"replica {self.replica + 1} is killed {when} write {self.write}, back {self.back:.1f} s later"
+        what = f"{when} write {self.write} of {self.of}"
+        return f"replica {self.replica + 1} is killed {what}, back {self.back:.1f} s later"
+
+
+WRITTEN: Mapping[str, int] = {  # and how often each is drawn
+    "virtualservices": 5,
+    "canaryruns": 4,
+    "deployments": 2,
+    "events": 1,
+    "leases": 1,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,9 +326,11 @@ def _ail(chance: Random) -> Ail:
 
 
 def _crash(chance: Random) -> Crash:
+    (of,) = chance.choices(list(WRITTEN), list(WRITTEN.values()))
     return Crash(
-        replica=chance.randint(0, 2),
-        write=int(chance.expovariate(1 / 12)) + 1,
+        replica=chance.choice([0, 0, 1, 2]),
+        of=of,
+        write=chance.choice([1, 1, 2, 3, 4, 6, 9]),
         done=chance.random() < 0.5,
         back=chance.uniform(1, 8),
     )

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
 
 from controller.ports import Answer, Transport
-from scenarios.fates.fate import Ail, Crash, Skew
+from scenarios.fates.fate import WRITTEN, Ail, Crash, Skew
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 REFUSALS: Mapping[int, str] = {
@@ -37,11 +38,11 @@ class Hindered:
         self._beyond = beyond
         self._name = name
         self._ails = ails
-        self._crashes = {one.write: one for one in crashes}
+        self._crashes = {(one.of, one.write): one for one in crashes}
         self._chance = chance
         self._clock = clock  # seconds since the story's beginning
         self._kill = kill
-        self._writes = 0
+        self._writes: Counter[str] = Counter()  # by kind
 
     @contextlib.asynccontextmanager
     async def request(
@@ -61,7 +62,8 @@ class Hindered:
             yield _Refusal(self._chance.choice(codes))
             return
         unanswered = self._strikes("unanswered")
-        await self._ending(method)
+        if method in WRITES:
+            await self._ending(path)
         signed = {**headers, AGENT: self._name}
         async with self._beyond.request(method, path, query=query, headers=signed, body=body) as answer:
             if unanswered:
@@ -74,15 +76,16 @@ class Hindered:
         if slow := self.much("slow"):
             await asyncio.sleep(slow * self._chance.random())
 
-    async def _ending(self, method: str) -> None:
+    async def _ending(self, path: str) -> None:
         """The process may end here: just before its write is done, or when it is done and unknown to it."""
-        self._writes += method in WRITES
-        crash = self._crashes.pop(self._writes, None) if method in WRITES else None
-        if crash is None:
-            return
-        self._kill(crash)
-        if not crash.done:
-            await asyncio.Event().wait()
+        for kind in WRITTEN:
+            if f"/{kind}" in path:
+                self._writes[kind] += 1
+                crash = self._crashes.pop((kind, self._writes[kind]), None)
+                if crash is not None:
+                    self._kill(crash)
+                    if not crash.done:
+                        await asyncio.Event().wait()
 
     def much(self, kind: str) -> float:
         """How much of it there is now; 0 if it is not there."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios.cluster.patches import clone
-from scenarios.fates.fate import Fate
+from scenarios.fates.fate import WRITTEN, Fate
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -24,7 +24,6 @@ HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof.
 FATAL_BOUND = 30.0
 PROMOTED, ROLLED_BACK = "Succeeded", "Failed"
-WRITTEN = frozenset({"canaryruns", "events", "leases", "virtualservices", "deployments"})
 
 
 @dataclass(slots=True)

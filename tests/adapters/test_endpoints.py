@@ -1,16 +1,22 @@
 """Models behind servers: a stand-in for one over real HTTP on loopback, and all that may go wrong with it."""
 
+import asyncio
+import itertools
 import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
 from analysis.judge import Verdict
 from gpu_shadow import endpoints
@@ -19,8 +25,9 @@ from gpu_shadow.compare import Margins
 from gpu_shadow.endpoints import Unreachable, opened
 from gpu_shadow.model import Answers, Model, Refused
 from gpu_shadow.protocol import LENGTH, encoded, request
-from gpu_shadow.recorder import Recorded
+from gpu_shadow.recorder import Recorded, Recorder
 from gpu_shadow.replay import Replay
+from gpu_shadow.worker import Worker
 
 Json = Any
 DIGEST = "ab" * 32
@@ -68,6 +75,7 @@ class Stand:
 def handler(stand: Stand) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             if self.path.endswith("/ready"):
@@ -294,3 +302,105 @@ def test_two_servers_are_compared_like_two_files_and_an_error_is_the_canary_s(st
     assert found is not None
     assert found.verdict is Verdict.FAIL
     assert "failed to answer" in found.why[0]
+
+
+async def spoken(worker: Worker, question: Json, until: str) -> Json:
+    """The worker's answer, once its verdict or its sentence is this one; requests arrive meanwhile."""
+    recorder = worker._recorder
+    async with asyncio.timeout(30):
+        for number in itertools.count():
+            answer = worker.asked("lab/run", question)
+            if until in {answer["verdict"], answer["sentence"].partition(" ")[0]}:
+                return answer
+            for one in range(20):
+                x = np.random.default_rng(20 * number + one).normal(size=(1, 4)).astype(np.float32)
+                recorder.admit("model.lab", "/v2/models/m/infer", {}, encoded({"x": x}, binary=False)[0])
+            while recorder.sift():
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError
+
+
+def asking(stable: str, canary: str, **more: Any) -> Json:
+    margins = {"maxFlips": 0.02, "alpha": 0.01, "beta": 0.05}
+    asked = {"run": "lab/run", "generation": "g", "hosts": ["model.lab"], "margins": margins}
+    return asked | {"stable": stable, "canary": canary} | more
+
+
+async def test_a_worker_waits_for_servers_that_are_not_there_and_then_compares_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_shadow.worker.LATER", 0.05)
+    monkeypatch.setattr("gpu_shadow.worker.EVERY", 0.05)
+    with standing() as stand:
+        place = f"127.0.0.1:{stand.port}"
+        about, stand.about = stand.about, None  # the model is not loaded yet
+        worker = Worker(Recorder(), models=tmp_path, device=torch.device("cpu"), endpoints=[place])
+        question = asking(*[f"http://{place}/v2/models/m@sha256:{DIGEST}"] * 2)
+        try:
+            answer = await spoken(worker, question, "NoData")
+            assert "has no metadata; is the name right" in answer["sentence"]
+            stand.about = about
+            answer = await spoken(worker, question, "Pass")
+            assert answer["sentence"].endswith(
+                "Nobody proves the digest of stable and of the canary: its server's metadata do not say one."
+            )
+        finally:
+            await worker.close()
+
+
+async def test_a_server_that_dies_is_no_data_and_never_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_shadow.worker.LATER", 0.05)
+    monkeypatch.setattr("gpu_shadow.worker.EVERY", 0.05)
+    with standing() as stand, standing() as other:
+        places = [f"127.0.0.1:{one.port}" for one in (stand, other)]
+        other.wrong = lambda _x: "gone"
+        worker = Worker(Recorder(), models=tmp_path, device=torch.device("cpu"), endpoints=places)
+        question = asking(*[f"http://{place}/v2/models/m@sha256:{DIGEST}" for place in places])
+        try:
+            answer = await spoken(worker, question, "NoData")
+            assert "requests had no answer" in answer["sentence"]
+            other.wrong = lambda _x: None
+            assert (await spoken(worker, question, "Pass"))["requests"] > 100
+        finally:
+            await worker.close()
+
+
+@pytest.mark.parametrize(
+    ("endpoints_", "hosts", "says"),
+    [
+        ([], ["model.lab"], "this worker may not call"),
+        (["127.0.0.1:1"], ["127.0.0.1"], "where users are served"),
+    ],
+)
+async def test_a_worker_refuses_servers_that_it_may_not_call(
+    tmp_path: Path, endpoints_: list[str], hosts: list[str], says: str
+) -> None:
+    worker = Worker(Recorder(), models=tmp_path, device=torch.device("cpu"), endpoints=endpoints_)
+    question = asking(*[f"http://127.0.0.1:1/v2/models/m@sha256:{DIGEST}"] * 2, hosts=hosts)
+    try:
+        answer = await spoken(worker, question, "NoData")
+        assert says in answer["sentence"]
+    finally:
+        await worker.close()
+
+
+async def test_models_that_do_not_fit_together_are_compared_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_shadow.worker.EVERY", 0.05)
+    made = {"0.weight": torch.from_numpy(W.T.copy()), "0.bias": torch.zeros(3)}
+    body = save(made, metadata={"architecture": "mlp", "activation": "relu"})
+    (tmp_path / "m.safetensors").write_bytes(body)
+    reference = f"file://{tmp_path}/m.safetensors@sha256:{sha256(body).hexdigest()}"
+    for memory, verdict in ((len(body), "Pass"), (len(body) - 1, "NoData")):
+        worker = Worker(Recorder(), models=tmp_path, device=torch.device("cpu"), memory=memory)
+        try:
+            answer = await spoken(worker, asking(reference, reference), verdict)
+            assert ("raise --memory" in answer["sentence"]) == (verdict == "NoData")
+            await asyncio.sleep(0.1)
+            assert worker.shadows["lab/run"].resident == 0
+        finally:
+            await worker.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".lab" / "fuzz"  # what was found in other runs, and inputs that broke something
-NAMES = ("protocol", "jsonl", "door", "segment", "model", "baseline", "question", "answer")
+NAMES = ("protocol", "jsonl", "door", "segment", "model", "onnx", "baseline", "question", "answer", "reply")
 AT_ONCE = 2
 MEMORY = 2_048  # MiB that a target may take, torch with its hundreds among them
 PATIENCE = 10  # seconds that one input may take

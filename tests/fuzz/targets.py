@@ -19,12 +19,13 @@ import atheris
 
 with atheris.instrument_imports(include=["gpu_shadow", "controller.shadow"], enable_loader_override=False):
     import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
     from safetensors.numpy import save
 
     from controller import shadow
-    from gpu_shadow import models, segments, sketch, worker
+    from gpu_shadow import models, onnx_file, segments, sketch, worker
     from gpu_shadow.door import ACCEPTED, Caller, Door
-    from gpu_shadow.protocol import Unreadable, request, requests, weight
+    from gpu_shadow.protocol import Unreadable, encoded, request, requests, response, weight
     from gpu_shadow.recorder import Recorded, Recorder
 
 ROOM = Path(mkdtemp(prefix="serin-fuzz-"))  # the caller's to remove
@@ -145,6 +146,21 @@ def model(given: bytes) -> None:
         models.load(f"file://{path}@sha256:{sha256(given).hexdigest()}", ROOM)
 
 
+def onnx(given: bytes) -> None:
+    """An ONNX file, before anything else reads it."""
+    with suppress(models.Refused):
+        found = onnx_file.vetted(given)
+        assert all(one.kind for one in (*found.inputs, *found.outputs))
+
+
+def reply(given: bytes) -> None:
+    """What a model's server answers; its first byte is where the JSON ends, or that no header says so."""
+    said, body = given[:1], given[1:]
+    with suppress(Unreadable):
+        found = response(body, json_bytes=None if said < b"\x80" else int.from_bytes(said) - 128)
+        assert sum(weight(each) for each in found.values()) <= 50 * len(body) + 100
+
+
 def baseline(given: bytes) -> None:
     """A baseline's file."""
     with suppress(sketch.BadBaseline):
@@ -178,6 +194,13 @@ SEGMENT = segments.write(
     ROOM, KEPT, about=segments.About(run="lab/run", created=NOW, expires=NOW + timedelta(days=1)), key=None
 )
 INDEX = zlib.decompress((SEGMENT / segments.FILES["index"]).read_bytes(), wbits=segments.GZIP)
+NODE = helper.make_node("MatMul", ["x", "w"], ["y"])
+SHAPED = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "y")]
+GRAPH = helper.make_graph(
+    [NODE], "g", SHAPED[:1], SHAPED[1:], [numpy_helper.from_array(np.eye(2, dtype="<f4"), "w")]
+)
+ONNX = helper.make_model(GRAPH, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+REPLY, HEAD = encoded({"y": np.ones((1, 2), "<f4")}, called="outputs")
 LAYERS = {"0.weight": np.ones((3, 2), "<f4"), "0.bias": np.ones(3, "<f4")}
 MLP = {"architecture": "mlp", "activation": "relu"}
 ASKED = {
@@ -221,6 +244,8 @@ TARGETS: Mapping[str, Target] = {
         ),
     ),
     "model": Target(model, (save(LAYERS, metadata=MLP), save(LAYERS, metadata={"architecture": "bert"}))),
+    "onnx": Target(onnx, (ONNX,)),
+    "reply": Target(reply, (b"\x00" + V1.replace(b"instances", b"predictions"), bytes([128 + HEAD]) + REPLY)),
     "baseline": Target(baseline, (sketch.written(sketch.captured({"x": np.arange(9.0)})),)),
     "question": Target(question, (json.dumps(ASKED).encode(),)),
     "answer": Target(answer, (json.dumps(SAID).encode(),)),

@@ -57,7 +57,7 @@ def look_shadow_wrong_preprocessing(result: Result, _counted: dict[str, int]) ->
     assert (result.check, result.requests.canary) == ("shadow", 0)
     assert result.requests.stable > 50
     (shadow,) = [check for check in result.evidence["checks"] if check["name"] == "shadow"]
-    assert shadow["canaryRequests"] > 20
+    assert shadow["canaryRequests"] > 5  # all wrong is decided by nine or so
 
 
 def look_shadow_recorder_dies(result: Result, counted: dict[str, int]) -> None:

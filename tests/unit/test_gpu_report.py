@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from gpu_shadow.cli import shadow
 from gpu_shadow.compare import Comparison, Margins, compare, merged
-from gpu_shadow.pictures import COLUMNS, Axis, columns, shown
+from gpu_shadow.pictures import COLUMNS, Axis, columns, histogram, shown
 from gpu_shadow.report import FIGURES, report
 from gpu_shadow.said import Said, Source
 from gpu_shadow.tally import ZERO
@@ -164,6 +164,14 @@ def test_columns_hold_every_request_once_and_are_few() -> None:
     assert all(one.high <= other.low * 1.0001 for one, other in pairwise(found))
     assert columns({}, {}) == []
     assert columns({7: 2}, {})[0].canary == 2
+
+
+def test_a_histogram_without_a_noise_floor_has_no_lower_half() -> None:
+    one, both = (histogram("x", "t", "w", columns({7: 2}, again)) for again in ({}, {3: 1}))
+    assert "stable again" in both
+    assert "stable again" not in one
+    heights = [float(re.findall(r'height="(\d+)" role', each)[0]) for each in (one, both)]
+    assert heights[0] < 0.7 * heights[1]
 
 
 def test_an_axis_has_a_few_round_ticks() -> None:

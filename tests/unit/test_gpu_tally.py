@@ -14,6 +14,7 @@ from gpu_shadow.tally import (
     FINE,
     LARGEST,
     MOST_SLICES,
+    PLACES,
     REST,
     WORST,
     ZERO,
@@ -71,6 +72,12 @@ def test_a_figure_that_is_no_number_is_refused_and_an_infinite_one_cut_off() -> 
     with pytest.raises(ValueError, match="leave out requests"):
         Spread.of(np.array([1.0, math.nan]))
     assert Spread.of(np.array([math.inf])).largest == LARGEST
+
+
+def test_every_size_there_is_has_a_bucket_that_is_read_again() -> None:
+    found = buckets(np.array([5e-324, 2.0**-1022, 1.0, LARGEST]))
+    assert all(place in PLACES for place in found.tolist())
+    assert [lower(PLACES.start), upper(PLACES.stop - 1)] == [pytest.approx(0, abs=1e-300), 2.0**128]
 
 
 def test_of_no_requests_nothing_is_known() -> None:
@@ -157,6 +164,8 @@ def test_json_and_back_is_the_same() -> None:
         (["figures", "kl", "total"], 3, "3 for a sum"),
         (["figures", "kl", "largest"], float("nan"), "nan for a figure"),
         (["figures", "kl", "buckets"], [[2**40, 1]], "a bucket that there is not"),
+        (["figures", "kl", "buckets"], [[2**13, 1]], "a bucket that there is not"),
+        (["flips"], [[True, 1], [-9000, 1]], "a bucket that there is not"),
         (["marks", "canary", "bins"], [[15, 1, 1, "1/2"]], "a bin of confidence that there is not"),
         (["marks", "canary", "bins"], [[3, 1, 2, "1/2"]], "a bin of confidence that there is not"),
         (["marks", "canary", "brier"], "1/3", "a sum that no floats have"),

@@ -74,6 +74,17 @@ def test_hosts_with_a_wildcard_stand_for_many() -> None:
     assert recorder.open("lab/all", ["*"]).matches("anything")
 
 
+def test_of_two_runs_on_one_host_each_has_every_request_and_closing_one_leaves_the_other_its_own() -> None:
+    recorder = opened()
+    recorder.open("lab/other", ["model.lab", "elsewhere.lab"])
+    sent(recorder, 3)
+    assert [one.id for one in recorder.take("lab/other")] == ids(recorder) == ["r0", "r1", "r2"]
+    sent(recorder, 2, first=3)
+    recorder.close("lab/other")
+    assert ids(recorder) == ["r3", "r4"]
+    assert recorder.seen == recorder.kept + sum(recorder.dropped.values()) == 10
+
+
 def test_the_same_requests_are_sampled_whoever_samples() -> None:
     one, two, other = (opened(sample=0.3, salt=salt) for salt in ("a", "a", "b"))
     for recorder in (one, two, other):

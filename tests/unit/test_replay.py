@@ -331,6 +331,28 @@ def test_a_model_that_answers_nothing_at_all_says_nothing_as_stable_and_fails_as
     assert found.verdict is Verdict.FAIL
 
 
+def test_answers_of_a_look_are_few_where_they_are_large_and_requests_are_always_cut_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpu_shadow.replay.HELD", 20)
+    monkeypatch.setattr("gpu_shadow.replay.FIRST", 4)
+    sizes: list[int] = []
+
+    def answer(batch: Batch) -> torch.Tensor:
+        sizes.append(len(batch["ids"]))
+        return summed(batch)
+
+    padded = frozenset({"ids", "mask"})
+    stable, some = model(summed, padded=padded), sentences(50)
+    equal = [replace(one, tensors=some[0].tensors) for one in some]  # one kind, so that a look is a batch
+    replay = Replay(stable, model(answer, padded=padded), MARGINS, stops=False)
+    for part in (equal[:25], equal[25:]):
+        sizes.clear()
+        replay.go_on(part)
+        assert sizes[-3:] == [4, 10, 10, 1][-3:]
+        assert sizes.count(10) == 2
+
+
 def test_models_rest_when_their_passes_are_over_so_that_two_can_take_turns() -> None:
     said: list[str] = []
 
