@@ -102,9 +102,8 @@ class Caller(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._rest = b""  # the beginning of a head or a line
         self._head: Head | None = None
-        self._read = (
-            Caller._read_head
-        )  # what is expected next: (data, at) -> behind it, -1 if it is not whole
+        # what is expected next: (data, at) -> where it ends, -1 if it is not whole
+        self._read = Caller._read_head
         self._body = bytearray()
         self._left = 0  # bytes of a body or chunk that have not arrived
         self._behind = False  # with reading answers

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gpu_shadow.model import Answers, Array, Batch, Later, Model, Refused, Row, Tensors, task_of
-from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, response
+from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, length, response
 
 REFERENCE = re.compile(
     r"http://(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})(?P<path>/v(?P<v>[12])/models/[A-Za-z0-9._~/-]+?)"
@@ -45,11 +45,7 @@ class Unreachable(Later):
 
 
 class _Unanswered(Exception):
-    """Nobody said anything to this request."""
-
-
-class _Late(_Unanswered):
-    """Or not in time."""
+    """Nobody said anything to this request, or not in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +83,7 @@ class Server:
         except (OSError, HTTPException) as error:
             connection.close()
             self.close()  # they may be as dead as this one
-            late = isinstance(error, TimeoutError)
-            raise (_Late if late else _Unanswered)(f"{type(error).__name__}: {error}") from None
+            raise _Unanswered(f"{type(error).__name__}: {error}") from None
         if found is None:
             connection.close()
             return answer.status, b"", {}
@@ -292,8 +287,6 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
             return None
         try:
             status, said, told = server.call("POST", path, body, **headers)
-        except _Late:
-            break
         except _Unanswered:
             continue
         if status in GATEWAY:
@@ -305,9 +298,8 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
 
 
 def _read(server: Server, body: bytes, headers: Mapping[str, str]) -> Array | Failed:
-    length = headers.get(LENGTH.lower())
     try:
-        outputs = response(body, json_bytes=int(length) if length and length.isdigit() else None)
+        outputs = response(body, json_bytes=length(headers.get(LENGTH.lower())))
     except Unreadable as trouble:
         return Failed(str(trouble))
     found = outputs.get(server.output or "predictions")

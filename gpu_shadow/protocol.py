@@ -6,7 +6,7 @@ by it, nothing is decompressed, and whatever is wrong is one exception with one 
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -107,18 +107,11 @@ def request(body: bytes, *, json_bytes: int | None = None, text: bool = False) -
     return Request(found.id, tensors)
 
 
-def requests(lines: Iterable[bytes]) -> Iterator[Request]:
-    """The requests of a JSONL file, a body of v2 or v1 a line; raises `Unreadable`, which names the line.
-
-    One without an id is called by its line.
-    """
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found = request(line)
-            except Unreadable as trouble:
-                raise Unreadable(trouble.reason, f"line {number}: {trouble}") from None
-            yield Request(found.id or f"line {number}", found.tensors)
+def length(said: str | None) -> int | None:
+    """What the header `Inference-Header-Content-Length` says; None without one, 0 if it is no number."""
+    if said is None:
+        return None
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
 
 
 def response(body: bytes, *, json_bytes: int | None = None) -> Mapping[str, Tensor]:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from heapq import heappush, heappushpop
 
-from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, request, weight
+from gpu_shadow.protocol import LENGTH, Tensor, Unreadable, length, request, weight
 from gpu_shadow.redact import Redaction
 
 BUDGET = 64 * 2**20  # bytes of bodies and tensors at once
@@ -221,7 +221,7 @@ class Recorder:
                 given,
                 hashed,
                 body,
-                _length(headers),
+                length(headers.get(_JSON_BYTES)),
                 self._order,
                 datetime.now(UTC),
                 "" if self.redaction is None else self.redaction.slice_of(headers),
@@ -382,12 +382,6 @@ def _inferred(host: str) -> str:
     name, _, rest = host.partition(".")
     name = name.removesuffix("-default").removesuffix(f"-{PREDICTOR}")
     return f"{name}.{rest.partition('.')[0]}"
-
-
-def _length(headers: Mapping[str, str]) -> int | None:
-    """What the header says; something that is no number is no length either."""
-    said = headers.get(_JSON_BYTES)
-    return None if said is None else int(said) if said.isascii() and said.isdigit() and len(said) < 12 else 0
 
 
 def _entries(stream: Stream) -> Iterator[tuple[int, int, Recorded]]:

@@ -64,8 +64,10 @@ class Crash:
         return f"replica {self.replica + 1} is killed {what}, back {self.back:.1f} s later"
 
 
+ZERO = "virtualservices to zero"
 WRITTEN: Mapping[str, int] = {  # and how often each is drawn
-    "virtualservices": 5,
+    ZERO: 4,
+    "virtualservices": 4,
     "canaryruns": 4,
     "deployments": 2,
     "events": 1,
@@ -330,7 +332,7 @@ def _crash(chance: Random) -> Crash:
     return Crash(
         replica=chance.choice([0, 0, 1, 2]),
         of=of,
-        write=chance.choice([1, 1, 2, 3, 4, 6, 9]),
+        write=1 if of == ZERO else chance.choice([1, 1, 2, 3, 4, 6, 9]),
         done=chance.random() < 0.5,
         back=chance.uniform(1, 8),
     )

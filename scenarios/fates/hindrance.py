@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from controller.ports import Answer, Transport
-from scenarios.fates.fate import WRITTEN, Ail, Crash, Skew
+from scenarios.fates.fate import WRITTEN, ZERO, Ail, Crash, Skew
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 REFUSALS: Mapping[int, str] = {
@@ -63,7 +63,7 @@ class Hindered:
             return
         unanswered = self._strikes("unanswered")
         if method in WRITES:
-            await self._ending(path)
+            await self._ending(path, body or b"")
         signed = {**headers, AGENT: self._name}
         async with self._beyond.request(method, path, query=query, headers=signed, body=body) as answer:
             if unanswered:
@@ -76,10 +76,10 @@ class Hindered:
         if slow := self.much("slow"):
             await asyncio.sleep(slow * self._chance.random())
 
-    async def _ending(self, path: str) -> None:
+    async def _ending(self, path: str, body: bytes) -> None:
         """The process may end here: just before its write is done, or when it is done and unknown to it."""
         for kind in WRITTEN:
-            if f"/{kind}" in path:
+            if f"/{kind}" in path or (kind == ZERO and b'/weight", "value": 0}' in body):
                 self._writes[kind] += 1
                 crash = self._crashes.pop((kind, self._writes[kind]), None)
                 if crash is not None:

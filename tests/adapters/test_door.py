@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpu_shadow.door import LARGEST_HEAD, Caller, Door, NoHttp, head
 from gpu_shadow.recorder import Recorder
+from gpu_shadow.redact import Policy, Redaction
 
 ROW = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 BODY = json.dumps({"inputs": [ROW]}).encode()
@@ -80,8 +81,9 @@ class Room:
 
 
 @asynccontextmanager
-async def open_door(**how: Any) -> AsyncIterator[Room]:
-    recorder = Recorder(most=100_000)
+async def open_door(*, slices: Sequence[str] = (), **how: Any) -> AsyncIterator[Room]:
+    redaction = Redaction(Policy(slices=tuple(slices)), digest="") if slices else None
+    recorder = Recorder(most=100_000, redaction=redaction)
     recorder.open("lab/run", ["model.lab"])
     door = Door(recorder, **how)
     async with door.opened("127.0.0.1", 0) as port:
@@ -167,6 +169,39 @@ async def test_a_request_without_a_body_is_one_as_well(room: Room, head_: bytes)
     await line.say(head_ + ASKED)
     await line.hear(ACCEPTED * 2)
     await room.counted("empty")
+
+
+async def test_an_event_of_kserve_s_logger_is_kept_under_its_own_id(room: Room) -> None:
+    head_ = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    body = json.dumps({"inputs": [head_]}).encode() + b"\x00\x00\x80?\x00\x00\x00@"
+    said = {
+        "host": "recorder.serin-system",
+        "ce-specversion": "1.0",
+        "ce-type": "org.kubeflow.serving.inference.request",
+        "ce-id": "e1",
+        "ce-source": "http://localhost:9081/",
+        "ce-inferenceservicename": "model",
+        "ce-namespace": "lab",
+        "ce-component": "predictor",
+        "content-type": "application/octet-stream",
+        "content-length": str(len(body)),
+    }
+    lines = "".join(f"{name.title()}: {value}\r\n" for name, value in said.items())
+    line = await room.call()
+    await line.say(f"POST / HTTP/1.1\r\n{lines}\r\n".encode() + body)
+    await line.hear(ACCEPTED)
+    await room.until(lambda: room.recorder.kept)
+    (found,) = room.recorder.take("lab/run")
+    assert (found.id, found.tensors["x"].tolist()) == ("e1", [[1, 2]])
+
+
+async def test_a_header_that_the_policy_reports_by_comes_through_the_door() -> None:
+    async with open_door(slices=["X-Tenant"]) as room:
+        line = await room.call()
+        await line.say(ASKED.replace(b"Host", b"X-TENANT: acme\r\nX-Other: no\r\nHost"))
+        await line.hear(ACCEPTED)
+        await room.until(lambda: room.recorder.kept)
+        assert [one.slice for one in room.recorder.take("lab/run")] == ["x-tenant=acme"]
 
 
 NO_HTTP = {

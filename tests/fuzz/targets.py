@@ -25,8 +25,9 @@ with atheris.instrument_imports(include=["gpu_shadow", "controller.shadow"], ena
     from controller import shadow
     from gpu_shadow import models, onnx_file, segments, sketch, worker
     from gpu_shadow.door import ACCEPTED, Caller, Door
-    from gpu_shadow.protocol import Unreadable, encoded, request, requests, response, weight
+    from gpu_shadow.protocol import Unreadable, encoded, request, response, weight
     from gpu_shadow.recorder import Recorded, Recorder
+    from gpu_shadow.requests import BadRequests, found
 
 ROOM = Path(mkdtemp(prefix="serin-fuzz-"))  # the caller's to remove
 LOOP = asyncio.new_event_loop()
@@ -64,8 +65,12 @@ def protocol(given: bytes) -> None:
 
 def jsonl(given: bytes) -> None:
     """A file of requests."""
-    with suppress(Unreadable):
-        assert all(one.id for one in requests(given.split(b"\n")))
+    path = ROOM / "requests.jsonl"
+    path.write_bytes(given)
+    with suppress(BadRequests):
+        whole = found([path], seed=0, block=4)
+        read = [block.read() for block in whole.blocks]
+        assert sum(len(sound) + len(wrong) for sound, wrong in read) == whole.count
 
 
 class Wire(asyncio.Transport):

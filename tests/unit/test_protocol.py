@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_shadow.protocol import TYPES, Unreadable, request, requests, weight
+from gpu_shadow.protocol import TYPES, Unreadable, request, weight
 
 ROW = {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4]}
 
@@ -160,14 +160,6 @@ def test_a_feature_that_is_null_is_missing() -> None:
     found = request(b'{"instances": [{"age": null}, {"age": 4}]}').tensors["age"]
     assert np.isnan(found[0])
     assert found[1] == 4
-
-
-def test_a_file_of_requests_is_read_line_by_line() -> None:
-    lines = [said(ROW, id="42") + b"\n", b"\n", b'{"instances": [[1, 2]]}\n', said(ROW)]
-    assert [one.id for one in requests(lines)] == ["42", "line 3", "line 4"]
-    with pytest.raises(Unreadable, match=r"line 2: no request of the protocol") as trouble:
-        list(requests([said(ROW), b"{"]))
-    assert trouble.value.reason == "malformed"
 
 
 @pytest.mark.parametrize("length", [0, -1, 10_000])
