@@ -58,6 +58,13 @@ PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
     type=click.Path(path_type=Path),
     help="The key that segments are encrypted with.",
 )
+@click.option(
+    "--memory",
+    type=click.IntRange(1, 1_048_576),
+    default=4096,
+    show_default=True,
+    help="MiB for both models' weights. Two that do not fit together take turns.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of torch, on a CPU."
@@ -115,7 +122,8 @@ def replay(
     {"id": "7", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
 
     A MODEL is a file, safetensors whose metadata name its architecture or .onnx, by its path or as
-    file:///models/v8.safetensors@sha256:DIGEST. Pickles are not opened: they may run any code.
+    file:///models/v8.safetensors@sha256:DIGEST, or a server of that protocol that no user is served by,
+    http://HOST:PORT/v2/models/NAME@sha256:DIGEST. Pickles are not opened: they may run any code.
 
     Every request is answered by stable, by stable again in other batches (what differs is noise) and by the
     canary. Pass, Fail and Inconclusive are those of `serin shadow compare`, and of a Shadow check. It stops
@@ -220,7 +228,7 @@ def _refused(command: str) -> Iterator[None]:
     """What is wrong with a file, a model or a device is said in a sentence."""
     try:
         from gpu_shadow.batches import TooLarge
-        from gpu_shadow.models import Refused
+        from gpu_shadow.model import Later, Refused
         from gpu_shadow.progress import Unusable
         from gpu_shadow.requests import BadRequests
     except ModuleNotFoundError as error:
@@ -228,10 +236,10 @@ def _refused(command: str) -> Iterator[None]:
         raise click.ClickException(f"{what}: pip install 'serin[gpu]'") from None
     try:
         yield
+    except (Later, TooLarge) as error:
+        raise click.ClickException(str(error)) from None
     except (Refused, Unusable, BadRequests) as error:
         raise Misused(str(error)) from None
-    except TooLarge as error:
-        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: cannot be written ({error.strerror})") from None
 

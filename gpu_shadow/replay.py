@@ -7,7 +7,7 @@ the evidence decides.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,26 +30,28 @@ WARM_UP = 3  # batches of each model whose answers are thrown away: kernels are 
 
 @dataclass(slots=True)
 class Replay:
-    """One run's replay: what was compared so far, and how far it got."""
+    """One run's replay: what was compared so far."""
 
     stable: Model
     canary: Model
     margins: Margins
     batch: int = BATCH
     comparison: Comparison | None = None  # of all that came so far
-    position: int = 0  # the latest order of arrival of a request that was compared
     rows: int = 0
     unfit: Counter[str] = field(
         default_factory=Counter
     )  # requests that are none of the stable model's, by reason
     stops: bool = True  # once it is decided
+    look: int = 0  # requests between looks at the evidence; 0: as many as answers are small enough for
     finding: Finding | None = None
     _warm: bool = field(default=False)
     _wide: int = field(default=0)  # numbers of an answer
 
-    def __post_init__(self) -> None:
-        if self.comparison is not None and self.comparison.requests:
-            self.finding = decide(self.comparison, self.margins)
+    def resume(self, comparison: Comparison, unfit: Mapping[str, int]) -> None:
+        """It goes on from what was compared before."""
+        if comparison.requests:
+            self.comparison, self.finding = comparison, decide(comparison, self.margins)
+        self.unfit = Counter(unfit)
 
     @property
     def decided(self) -> bool:
@@ -59,13 +61,12 @@ class Replay:
     def go_on(self, recorded: Sequence[Recorded]) -> Finding | None:
         """What the evidence says with these requests, or with as many of them as it took to decide.
 
-        Requests up to `position` have been compared before and are left out. None: nothing was compared yet.
+        None: nothing was compared yet.
         """
-        news = [one for one in recorded if one.order > self.position]
         at, self._wide = 0, 0  # whatever was before: the same requests are always cut alike
-        while at < len(news) and not (self.decided and self.stops):
-            look = min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST
-            self._look(news[at : at + look])
+        while at < len(recorded) and not (self.decided and self.stops):
+            look = self.look or (min(LOOK, max(1, HELD // self._wide)) if self._wide else FIRST)
+            self._look(recorded[at : at + look])
             at += look
         return self.finding
 
@@ -93,7 +94,6 @@ class Replay:
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
             self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
-        self.position = max(self.position, *(one.order for one in some))
 
     def _compared(
         self, some: Sequence[Recorded], rows: Sequence[Row], others: Sequence[Row | str]

@@ -1,60 +1,80 @@
 """A replay for a person at a desk, or for one pod of many: what is asked, how far it came, what it says."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
 from analysis.judge import Verdict
+from gpu_shadow.batches import Cut, answers
 from gpu_shadow.compare import Comparison, Margins
-from gpu_shadow.models import LARGEST, Model, Refused, load
+from gpu_shadow.endpoints import opened as reached
+from gpu_shadow.model import Model, Refused
+from gpu_shadow.models import load
 from gpu_shadow.progress import SHOWN, Progress, Unusable, read, unlike, whole
-from gpu_shadow.replay import LOOK, Replay
+from gpu_shadow.replay import HELD, LOOK, Replay
 from gpu_shadow.requests import BadRequests, Block, Requests, found
 from gpu_shadow.said import Said, Source, told
+from gpu_shadow.turns import both
 from gpu_shadow.worker import Allowed, margins_of
 from gpu_shadow.worker import device as device_of
 
 Json = Any
 UNREADABLE = "that are no requests of the protocol"
+PROBED = 64  # requests that are read to find one that the models take
 ALPHA, BETA = Margins().alpha, Margins().beta
 
 
-def opened(said: str, models: Path, device: torch.device) -> Model:
-    """The model of this name: a file's path, or a reference to one below `models`. Raises `Refused`."""
+def opened(
+    stable: str, canary: str, *, models: Path, device: torch.device, memory: int
+) -> tuple[Model, Model]:
+    """Both models: files, by path or as references to what lies below `models`, or servers.
+
+    Two that do not fit into `memory` bytes together take turns. Raises `Refused`.
+    """
+    references = [_reference(one) for one in (stable, canary)]
+
+    def load_one(reference: str) -> Model:
+        if reference.startswith("http://"):  # whoever types it allows it
+            return reached(reference, [urlsplit(reference.partition("@")[0]).netloc], production=())
+        folder = models if reference in {stable, canary} else Path("/")  # a path that is typed is one's own
+        return load(reference, folder, device=device)
+
+    found, _ = both(references, load_one, memory=memory, free=memory)
+    return found[0], found[1]
+
+
+def _reference(said: str) -> str:
+    """The model's reference, with its digest; raises `Refused`."""
     if "://" in said:
-        return load(said, models, device=device)
+        return said
     path = Path(said).absolute()
     try:
-        if path.stat().st_size > LARGEST:
-            raise Refused(f"{said}: {path.stat().st_size} bytes, and at most {LARGEST} are loaded")
         with path.open("rb") as file:
-            digest = sha256(file.read()).hexdigest()
+            return f"file://{path}@sha256:{file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        raise Refused(f"{said}: cannot be read ({error.strerror}); name a safetensors file") from None
-    return load(f"file://{path}@sha256:{digest}", path.parent, device=device)
+        raise Refused(f"{said}: cannot be read ({error.strerror}); name a model's file") from None
 
 
-def question(
-    stable: Model, canary: Model, *, margins: Margins, requests: Requests, seed: int
-) -> Mapping[str, Json]:
+def question(replay: Replay, requests: Requests, *, seed: int) -> Mapping[str, Json]:
     """All that a comparison depends on; the keys are words for people."""
+    margins = replay.margins
     return {
-        "stable model": stable.digest,
-        "canary model": canary.digest,
+        "stable model": replay.stable.digest,
+        "canary model": replay.canary.digest,
         "task": margins.task,
         "margins": {"maxFlips": margins.max_flips, "alpha": margins.alpha, "beta": margins.beta},
         "requests": {
             "sha256": requests.digest,
-            "count": requests.count,
+            "count": len(requests),
             "redacted": list(requests.redacted),
         },
         "seed": seed,
-        "block size": requests.blocks[0].requests,
+        "block size": replay.look,
     }
 
 
@@ -108,6 +128,7 @@ def prepared(
     stable: str,
     canary: str,
     models: Path,
+    memory: int,
     max_flips: float,
     everything: bool,
     seed: int,
@@ -116,38 +137,48 @@ def prepared(
     part: int,
     parts: int,
     state: Path | None,
-    block: int = LOOK,
+    block: int = 0,
 ) -> Job:
     """The replay that is asked for, from where `state` says it came to. Raises what is wrong with a file."""
     torch.set_num_threads(threads)
-    where = _device(device)
-    first, other = (opened(each, models, where) for each in (stable, canary))
-    allowed = margins_of(Allowed(max_flips, ALPHA, BETA), first, other)
-    requests = found(paths, seed=seed, block=block, key=key)
-    blocks = requests.part(part, parts)
-    asked = question(first, other, margins=allowed, requests=requests, seed=seed)
+    first, other = opened(stable, canary, models=models, device=_device(device), memory=memory * 2**20)
+    replay = Replay(first, other, margins_of(Allowed(max_flips, ALPHA, BETA), first, other))
+    replay.stops = parts == 1 and not everything
+    requests = found(paths, seed=seed, key=key)
+    replay.look = block or _block(replay, requests)
+    blocks = requests.blocks(replay.look, part=part, parts=parts)
     begun = Progress(
-        question=asked,
-        comparison=Comparison(task=allowed.task),
-        names={"stable": stable, "canary": canary, "requests": " ".join(map(str, paths))},
+        question=question(replay, requests, seed=seed),
+        comparison=Comparison(task=replay.margins.task),
+        names={"stable": stable, "canary": canary, "requests": " ".join(map(str, paths))} | _unproven(replay),
         part=part,
         parts=parts,
         blocks=len(blocks),
     )
     begun = begun if state is None else kept(state, begun)
-    return Job(
-        replay=Replay(
-            first,
-            other,
-            allowed,
-            comparison=begun.comparison,
-            unfit=Counter(_of_models(begun)),
-            stops=parts == 1 and not everything,
-        ),
-        blocks=blocks,
-        begun=begun,
-        requests=sum(block.requests for block in blocks),
-    )
+    replay.resume(begun.comparison, _of_models(begun))
+    return Job(replay=replay, blocks=blocks, begun=begun, requests=sum(one.requests for one in blocks))
+
+
+def _block(replay: Replay, requests: Requests) -> int:
+    """How many requests are replayed at once: so that answers are held, and in seconds rather than minutes.
+
+    The same for every part: it is the same first request that is asked how large an answer is.
+    """
+    model = replay.stable
+    for block in requests.blocks(PROBED):
+        rows = [row for one in block.read()[0] if not isinstance(row := model.fit(one.tensors), str)]
+        if rows:
+            wide = answers(model, rows[:1], Cut(1)).values.shape[-1]
+            model.rest()
+            return min(replay.turn, max(1, HELD // max(wide, 1)))
+    return LOOK  # nothing will be compared
+
+
+def _unproven(replay: Replay) -> dict[str, str]:
+    sides = {"stable": replay.stable, "the canary": replay.canary}
+    named = [name for name, one in sides.items() if one.unproven]
+    return {"unproven": " and of ".join(named)} if named else {}
 
 
 def kept(state: Path, begun: Progress) -> Progress:
@@ -242,6 +273,8 @@ def lines(progress: Progress) -> Iterator[str]:
     yield from _left_over(progress)
     if redacted := progress.question["requests"]["redacted"]:
         yield f"Changed before they were stored, for both models alike: {', '.join(redacted)}."
+    if "unproven" in progress.names:
+        yield f"Nobody proves the digest of {progress.names['unproven']}: the server says none."
     yield from (f"{one.role.capitalize()}: {one.name} sha256:{one.sha256}" for one in this.sources)
 
 

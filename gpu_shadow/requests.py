@@ -41,23 +41,6 @@ class Block:
     read: Callable[[], tuple[list[Recorded], list[str]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """All of some files; `digest` is of what they hold, whatever their names and order.
-
-    `redacted` says in words what had been changed in them before they were stored.
-    """
-
-    digest: str
-    count: int
-    blocks: Sequence[Block]
-    redacted: tuple[str, ...] = ()
-
-    def part(self, part: int, parts: int) -> list[Block]:
-        """The blocks that fall to one of so many, counted from 1."""
-        return list(self.blocks[part - 1 :: parts])
-
-
 class _Source(Protocol):
     """Where requests lie: `places` are numbers that stay with them, `read` gives those that are requests."""
 
@@ -68,6 +51,32 @@ class _Source(Protocol):
     @property
     def places(self) -> Ints: ...
     def read(self, places: Ints) -> Sequence[Recorded | str]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """All of some files; `digest` is of what they hold, whatever their names and order.
+
+    `redacted` says in words what had been changed in them before they were stored.
+    """
+
+    digest: str
+    redacted: tuple[str, ...]
+    _sources: Sequence[_Source]
+    _which: Ints  # of these each is, in the order in which they are replayed
+    _place: Ints  # and where in it
+
+    def __len__(self) -> int:
+        return len(self._which)
+
+    def blocks(self, size: int, *, part: int = 1, parts: int = 1) -> list[Block]:
+        """All of them in blocks of so many, or the blocks that fall to one part of so many, from 1."""
+        starts = range(0, len(self), size)[part - 1 :: parts]
+        return [self._block(at, at + size) for at in starts]
+
+    def _block(self, start: int, end: int) -> Block:
+        which, place = self._which[start:end], self._place[start:end]
+        return Block(len(which), _Reading(self._sources, which, place, start + 1))
 
 
 def hashed(name: str, seed: int) -> int:
@@ -81,8 +90,8 @@ def shuffled(recorded: Sequence[Recorded], seed: int = 0) -> list[Recorded]:
     return sorted(recorded, key=lambda one: hashed(f"{one.id}/{one.order}", seed))
 
 
-def found(paths: Sequence[Path], *, seed: int, block: int, key: Path | None = None) -> Requests:
-    """The requests in JSONL files, segments and folders of segments, shuffled together, in blocks of so many.
+def found(paths: Sequence[Path], *, seed: int, key: Path | None = None) -> Requests:
+    """The requests in JSONL files, segments and folders of segments, shuffled together.
 
     `key` is the file of the key that segments are encrypted with. Raises `BadRequests`.
     """
@@ -90,22 +99,15 @@ def found(paths: Sequence[Path], *, seed: int, block: int, key: Path | None = No
     for one, other in pairwise(sources):
         if one.digest == other.digest:
             raise BadRequests(f"{one.path} and {other.path} hold the same requests; name one of them")
-    count = sum(len(one.places) for one in sources)
-    if not count:
+    which = np.repeat(np.arange(len(sources)), [len(one.places) for one in sources])
+    if not len(which):
         raise BadRequests(f"{', '.join(map(str, paths))}: no line in it; expected a request in each")
+    place = np.concatenate([one.places for one in sources])
+    keys = (hashed(f"{one.digest}/{at}", seed) for one in sources for at in one.places.tolist())
+    order = np.argsort(np.fromiter(keys, np.uint64, len(which)), kind="stable")
     digest = sha256("".join(one.digest for one in sources).encode()).hexdigest()
     redacted = {what for one in sources if isinstance(one, _Held) for what in one.redacted}
-    return Requests(digest, count, tuple(_blocks(sources, seed=seed, block=block)), tuple(sorted(redacted)))
-
-
-def _blocks(sources: Sequence[_Source], *, seed: int, block: int) -> Iterator[Block]:
-    sizes = [len(one.places) for one in sources]
-    which, place = np.repeat(np.arange(len(sources)), sizes), np.concatenate([one.places for one in sources])
-    each = (hashed(f"{one.digest}/{at}", seed) for one in sources for at in one.places.tolist())
-    order = np.argsort(np.fromiter(each, np.uint64, len(place)), kind="stable")
-    for at in range(0, len(order), block):
-        some = order[at : at + block]
-        yield Block(len(some), _Reading(sources, which[some], place[some], at + 1))
+    return Requests(digest, tuple(sorted(redacted)), sources, which[order], place[order])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

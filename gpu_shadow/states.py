@@ -16,7 +16,6 @@ from typing import Any
 
 import structlog
 
-from gpu_shadow.compare import decide
 from gpu_shadow.progress import Progress, read, write
 from gpu_shadow.replay import Replay
 
@@ -44,16 +43,14 @@ class States:
         try:
             kept = read(path)
             same = kept.question == question and kept.comparison.task == replay.margins.task
-            found = decide(kept.comparison, replay.margins) if same else None
+            if same:
+                replay.resume(kept.comparison, kept.left_out)
         except Exception as trouble:  # noqa: BLE001 - whatever it is, the replay begins anew
             log.warning("state_ignored", file=str(path), why=str(trouble))
             return
-        if found is None:
+        if not same:
             log.warning("state_ignored", file=str(path), why="it is of another question")
             return
-        if kept.comparison.requests:
-            replay.comparison, replay.finding = kept.comparison, found
-        replay.unfit.update(kept.left_out)
         log.info("resumed", file=str(path), requests=kept.comparison.requests)
 
     def keep(self, question: Json, replay: Replay, *, now: bool = False) -> None:

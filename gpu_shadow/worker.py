@@ -289,9 +289,7 @@ class Worker:
 def _go_on(shadow: Shadow, some: Sequence[Recorded]) -> None:
     """The requests are compared, first the answers, then what was asked."""
     if shadow.replay is not None and not shadow.replay.decided:
-        shadow.replay.go_on(
-            shuffled(some)
-        )  # requests come in bursts: order must have nothing to do with answers
+        shadow.replay.go_on(shuffled(some))  # they come in bursts, and answers may go with those
     try:
         if shadow.watch is not None:
             shadow.watch.take(some)

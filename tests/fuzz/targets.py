@@ -68,9 +68,9 @@ def jsonl(given: bytes) -> None:
     path = ROOM / "requests.jsonl"
     path.write_bytes(given)
     with suppress(BadRequests):
-        whole = found([path], seed=0, block=4)
-        read = [block.read() for block in whole.blocks]
-        assert sum(len(sound) + len(wrong) for sound, wrong in read) == whole.count
+        whole = found([path], seed=0)
+        read = [block.read() for block in whole.blocks(4)]
+        assert sum(len(sound) + len(wrong) for sound, wrong in read) == len(whole)
 
 
 class Wire(asyncio.Transport):

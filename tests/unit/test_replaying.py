@@ -59,6 +59,7 @@ def job(folder: Path, *, everything: bool = True, part: int = 1, parts: int = 1,
         "max_flips": 0.005,
         "seed": 0,
         "key": None,
+        "memory": 64,
         "device": "cpu",
         "threads": 1,
         "state": None,
@@ -89,6 +90,25 @@ def test_parts_in_any_order_are_to_the_byte_what_one_replay_of_all_is(
     done = {f"{part}": end(job(folder, part=part, parts=parts)) for part in range(1, parts + 1)}
     backwards = dict(reversed(done.items()))
     assert text(progress.whole(done)) == text(progress.whole(backwards)) == whole
+
+
+def test_blocks_are_cut_alike_whatever_a_process_did_before(folder: Path, tmp_path: Path) -> None:
+    """Of blocks that are larger than a first look into the unknown."""
+    rows = torch.randn(900, FEATURES, generator=torch.Generator().manual_seed(5))
+    (tmp_path / "day.jsonl").write_text("\n".join(request(n, row) for n, row in enumerate(rows)))
+    for name in ("v7", "v8"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    parts = {str(part): end(job(tmp_path, part=part, parts=3, block=300)) for part in (1, 2, 3)}
+    assert [one.comparison.requests for one in parts.values()] == [300, 300, 300]
+    assert text(progress.whole(parts)) == text(end(job(tmp_path, block=300)))
+
+
+def test_as_many_requests_are_replayed_at_once_as_answers_are_small_enough_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert job(folder, block=0).replay.look == 2_048
+    monkeypatch.setattr(replaying, "HELD", 40 * CLASSES)
+    assert job(folder, block=0).replay.look == 40
 
 
 def test_a_replay_killed_at_every_look_goes_on_where_it_was(folder: Path, whole: str, tmp_path: Path) -> None:
@@ -194,6 +214,26 @@ def test_the_same_model_is_not_failed_and_a_permuted_one_is(folder: Path) -> Non
     assert replay(folder, "--require-pass", canary="v7").exit_code == 3
     other = replay(folder, canary="permuted")
     assert (other.exit_code, other.stdout[:5]) == (3, "Fail:")
+
+
+def test_models_that_do_not_fit_together_take_turns_and_answer_the_same(folder: Path, whole: str) -> None:
+    size = (folder / "v7").stat().st_size + (folder / "v8").stat().st_size
+    found = replaying.opened(
+        *(str(folder / name) for name in ("v7", "v8")),
+        models=Path("/"),
+        device=torch.device("cpu"),
+        memory=size - 1,
+    )
+    asked = job(folder)
+    asked.replay.stable, asked.replay.canary = found
+    assert text(end(asked)) == whole
+
+
+def test_a_server_that_is_not_there_may_be_asked_again_later(folder: Path) -> None:
+    away = f"http://127.0.0.1:9/v2/models/v8@sha256:{'0' * 64}"
+    said = serin("replay", folder / "day.jsonl", "--stable", folder / "v7", "--canary", away)
+    assert said.exit_code == 1
+    assert "cannot be reached" in said.stderr
 
 
 def test_a_model_may_be_named_by_a_reference_below_a_folder(folder: Path) -> None:

@@ -25,15 +25,15 @@ def file(path: Path, numbers: range) -> Path:
     return path
 
 
-def ids(lot: Requests) -> list[list[str]]:
-    return [[one.id for one in block.read()[0]] for block in lot.blocks]
+def ids(lot: Requests, size: int = 16) -> list[list[str]]:
+    return [[one.id for one in block.read()[0]] for block in lot.blocks(size)]
 
 
 def test_all_requests_are_there_once_in_an_order_that_is_not_the_file_s(tmp_path: Path) -> None:
-    lot = found([file(tmp_path / "a.jsonl", range(1000))], seed=0, block=64)
-    read = ids(lot)
+    lot = found([file(tmp_path / "a.jsonl", range(1000))], seed=0)
+    read = ids(lot, 64)
     assert [len(each) for each in read] == [64] * 15 + [40]
-    assert [block.requests for block in lot.blocks] == [64] * 15 + [40]
+    assert [block.requests for block in lot.blocks(64)] == [64] * 15 + [40]
     flat = [int(one[1:]) for each in read for one in each]
     assert sorted(flat) == list(range(1000))
     # a shuffle leaves no trace of the order it began with: five standard errors of a rank correlation
@@ -42,45 +42,45 @@ def test_all_requests_are_there_once_in_an_order_that_is_not_the_file_s(tmp_path
 
 def test_the_order_depends_on_the_seed_and_on_nothing_else(tmp_path: Path) -> None:
     one, other = file(tmp_path / "a.jsonl", range(50)), file(tmp_path / "b.jsonl", range(50, 90))
-    first = found([one, other], seed=0, block=16)
+    first = found([one, other], seed=0)
     (tmp_path / "moved").mkdir()
     moved = [path.rename(tmp_path / "moved" / f"{path.stem}-again.jsonl") for path in (other, one)]
-    again = found(moved, seed=0, block=16)
-    assert ids(first := found(moved[::-1], seed=0, block=16)) == ids(again)
+    again = found(moved, seed=0)
+    assert ids(first := found(moved[::-1], seed=0)) == ids(again)
     assert first.digest == again.digest
-    assert ids(found(moved, seed=1, block=16)) != ids(again)
+    assert ids(found(moved, seed=1)) != ids(again)
 
 
 def test_requests_of_all_files_are_shuffled_together(tmp_path: Path) -> None:
     lot = found(
         [file(tmp_path / "a.jsonl", range(200)), file(tmp_path / "b.jsonl", range(200, 400))],
         seed=0,
-        block=100,
     )
-    late = [sum(int(one[1:]) >= 200 for one in each) for each in ids(lot)]
+    late = [sum(int(one[1:]) >= 200 for one in each) for each in ids(lot, 100)]
     assert all(25 <= each <= 75 for each in late)  # five standard errors
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 7, 40])
 def test_parts_are_disjoint_and_together_everything(tmp_path: Path, parts: int) -> None:
-    lot = found([file(tmp_path / "a.jsonl", range(300))], seed=0, block=16)
-    fallen = [lot.part(part, parts) for part in range(1, parts + 1)]
-    assert sorted(id(one) for part in fallen for one in part) == sorted(map(id, lot.blocks))
+    lot = found([file(tmp_path / "a.jsonl", range(300))], seed=0)
+    fallen = [lot.blocks(16, part=part, parts=parts) for part in range(1, parts + 1)]
+    read = [[one.id for one in block.read()[0]] for part in fallen for block in part]
+    assert sorted(read) == sorted(ids(lot))
     assert max(map(len, fallen)) - min(map(len, fallen)) <= 1
 
 
 def test_orders_of_arrival_go_on_from_block_to_block(tmp_path: Path) -> None:
-    lot = found([file(tmp_path / "a.jsonl", range(100))], seed=0, block=30)
-    orders = [one.order for block in lot.blocks for one in block.read()[0]]
+    lot = found([file(tmp_path / "a.jsonl", range(100))], seed=0)
+    orders = [one.order for block in lot.blocks(30) for one in block.read()[0]]
     assert orders == list(range(1, 101))
 
 
 def test_what_is_no_request_is_named_and_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(line(1) + "\n\n" + '{"inputs": []}\n' + line(4)[:-9] + "\n" + line(5))
-    lot = found([path], seed=0, block=16)
-    read, wrong = lot.blocks[0].read()
-    assert lot.count == 4  # the blank line is nothing
+    lot = found([path], seed=0)
+    ((read, wrong),) = [block.read() for block in lot.blocks(16)]
+    assert len(lot) == 4  # the blank line is nothing
     assert sorted(one.id for one in read) == ["r1", "r5"]
     first, second = sorted(wrong)
     assert first.startswith("a.jsonl:3: 0 inputs")
@@ -90,20 +90,20 @@ def test_what_is_no_request_is_named_and_left_out(tmp_path: Path) -> None:
 def test_a_request_without_an_id_is_called_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(line(1, id="") + "\n" + line(2, id="") + "\n")
-    assert sorted(ids(found([path], seed=0, block=16))[0]) == ["a.jsonl:1", "a.jsonl:2"]
+    assert sorted(ids(found([path], seed=0))[0]) == ["a.jsonl:1", "a.jsonl:2"]
 
 
 def test_files_without_requests_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(BadRequests, match=r"empty\.jsonl: no line in it"):
-        found([tmp_path / "empty.jsonl"], seed=0, block=16)
+        found([tmp_path / "empty.jsonl"], seed=0)
     with pytest.raises(BadRequests, match=r"cannot be read \(No such file"):
-        found([tmp_path / "nowhere"], seed=0, block=16)
+        found([tmp_path / "nowhere"], seed=0)
     with pytest.raises(BadRequests, match="there is no segment in it"):
-        found([tmp_path], seed=0, block=16)
+        found([tmp_path], seed=0)
     one, other = file(tmp_path / "a.jsonl", range(5)), file(tmp_path / "b.jsonl", range(5))
     with pytest.raises(BadRequests, match="hold the same requests"):
-        found([one, other], seed=0, block=16)
+        found([one, other], seed=0)
 
 
 def test_requests_of_one_id_are_not_replayed_one_after_the_other() -> None:
@@ -133,12 +133,12 @@ def segment(folder: Path, numbers: range, *, key: Key | None = None, **about: An
 def test_segments_and_lines_are_shuffled_together_and_hold_their_own_tensors(tmp_path: Path) -> None:
     for first in (0, 100):
         segment(tmp_path / "recorded", range(first, first + 100))
-    lot = found([tmp_path / "recorded", file(tmp_path / "a.jsonl", range(200, 300))], seed=0, block=100)
-    read = [one for block in lot.blocks for one in block.read()[0]]
+    lot = found([tmp_path / "recorded", file(tmp_path / "a.jsonl", range(200, 300))], seed=0)
+    read = [one for block in lot.blocks(100) for one in block.read()[0]]
     assert sorted(int(one.id[1:]) for one in read) == list(range(300))
     assert all(one.tensors["x"][0, 0] == int(one.id[1:]) for one in read)
     assert [one.order for one in read] == list(range(1, 301))
-    for block in lot.blocks:
+    for block in lot.blocks(100):
         from_where = np.bincount([int(one.id[1:]) // 100 for one in block.read()[0]], minlength=3)
         assert from_where.min() > 10  # five standard errors below 33
 
@@ -146,23 +146,23 @@ def test_segments_and_lines_are_shuffled_together_and_hold_their_own_tensors(tmp
 def test_a_segment_may_be_named_alone_and_says_what_was_redacted(tmp_path: Path) -> None:
     one = segment(tmp_path, range(20), policy="f" * 64, modified=("x: rounded",))
     segment(tmp_path, range(20, 30))
-    assert found([one], seed=0, block=16).count == 20
-    both = found([tmp_path], seed=0, block=16)
-    assert (both.count, both.redacted) == (30, ("x: rounded",))
+    assert len(found([one], seed=0)) == 20
+    both = found([tmp_path], seed=0)
+    assert (len(both), both.redacted) == (30, ("x: rounded",))
 
 
 def test_encrypted_segments_open_with_their_key_alone(tmp_path: Path) -> None:
     segment(tmp_path / "recorded", range(20), key=Key(SECRET))
     (tmp_path / "key").write_bytes(b64encode(SECRET))
-    assert found([tmp_path / "recorded"], seed=0, block=16, key=tmp_path / "key").count == 20
+    assert len(found([tmp_path / "recorded"], seed=0, key=tmp_path / "key")) == 20
     with pytest.raises(BadRequests, match="is encrypted"):
-        found([tmp_path / "recorded"], seed=0, block=16)
+        found([tmp_path / "recorded"], seed=0)
     with pytest.raises(BadRequests, match="nowhere: cannot be read"):
-        found([tmp_path / "recorded"], seed=0, block=16, key=tmp_path / "nowhere")
+        found([tmp_path / "recorded"], seed=0, key=tmp_path / "nowhere")
 
 
 def test_an_expired_segment_is_not_replayed(tmp_path: Path) -> None:
     then = datetime.now(UTC) - timedelta(hours=2)
     segment(tmp_path, range(20), created=then, expires=then + timedelta(hours=1))
     with pytest.raises(BadRequests, match="has expired"):
-        found([tmp_path], seed=0, block=16)
+        found([tmp_path], seed=0)
