@@ -213,7 +213,7 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     silent = seen.judgement.verdict is Verdict.NO_DATA and seen.commands.promote is None
     if not run.copied and run.passed and silent:  # that it passed may be long ago
         return _blind(run, seen, now)
-    if seen.stable_matches or seen.stable.template_hash is None:
+    if seen.stable_matches or seen.stable.template_hash is None or not _looked(run, seen):
         return replace(run, hold=None), ()
     since = run.step_since if run.copied else now
     return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
@@ -283,6 +283,8 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
 
 
 def _forward(run: Run, seen: Seen, now: datetime) -> Next:
+    if not _looked(run, seen):
+        return run, ()
     if run.inputs is not None and not run.drift_approved:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
@@ -292,6 +294,11 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
     if run.step + 1 < len(run.plan.policy.steps):
         return _raise(run, seen, now, run.step + 1)
     return _begin_promotion(run, now, f"every step has passed{caveat(run, seen, run.weight)}")
+
+
+def _looked(run: Run, seen: Seen) -> bool:
+    """Whether this leader may go on: what the last one took away, it may not have been able to write down."""
+    return seen.looked or run.weight_since is None
 
 
 def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
@@ -384,13 +391,12 @@ def _await_pods(run: Run, seen: Seen, now: datetime) -> Next:
 def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
     """The same, with the wanted weight sent again if the VirtualService says another.
 
-    Down always; up not through a refused VirtualService, and not before a new leader had the time to
-    look: what the last one took away, it may not have been able to write down.
+    Down always; up not through a refused VirtualService, and not before a new leader had the time to look.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more
-    if run.weight > 0 and (seen.route.refusal is not None or not seen.looked):
+    if run.weight > 0 and (seen.route.refusal is not None or not _looked(run, seen)):
         return run, actions
     actions = (*actions, SetWeight(run.weight))
     if now - run.weight_since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:

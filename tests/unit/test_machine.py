@@ -14,6 +14,7 @@ from controller.model import (
     Action,
     ArmSeen,
     Commands,
+    CopyTemplate,
     LoadSeen,
     OnDoubt,
     PodSeen,
@@ -212,6 +213,24 @@ def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
     assert weights(advance(stepping(), new, NOW + minutes(1))[1]) == []
     assert weights(advance(stepping(), replace(new, looked=True), NOW + minutes(1))[1]) == [5]
     assert weights(advance(ended(), sight(weight=5, looked=False), NOW + minutes(1))[1]) == [0]
+
+
+def test_a_new_leader_looks_before_it_goes_on_however_late_it_is() -> None:
+    run = stepping(policy={"on_inconclusive": OnDoubt.PROCEED})
+    late = NOW + run.plan.policy.step_timeout + minutes(1)
+    for sure in (
+        sight(looked=False),
+        sight(Verdict.PASS, looked=False, load=LoadSeen(step_canary_requests=999)),
+    ):
+        after, actions = advance(run, sure, late)
+        assert (after.stage, after.step, weights(actions)) == (Stage.STEPPING, 0, [])
+        assert weights(advance(run, replace(sure, looked=True), late)[1]) == [50]
+
+
+def test_a_new_leader_looks_before_it_copies_a_template() -> None:
+    run, unseen = promoting(passed=True), sight(Verdict.PASS, weight=50, looked=False)
+    assert CopyTemplate() not in advance(run, unseen, NOW + minutes(1))[1]
+    assert CopyTemplate() in advance(run, replace(unseen, looked=True), NOW + minutes(1))[1]
 
 
 # -- holds that end
