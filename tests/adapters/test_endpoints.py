@@ -26,7 +26,7 @@ from gpu_shadow.endpoints import Unreachable, opened
 from gpu_shadow.model import Answers, Model, Refused
 from gpu_shadow.protocol import LENGTH, encoded, request
 from gpu_shadow.recorder import Recorded, Recorder
-from gpu_shadow.replay import Replay
+from gpu_shadow.replay import FIRST, Replay
 from gpu_shadow.worker import Worker
 
 Json = Any
@@ -420,7 +420,10 @@ async def test_a_canary_whose_server_dies_of_a_few_requests_never_passes_on_the_
                 await asyncio.sleep(0.04)
             other.wrong = lambda _x: None  # it was the node that died, not the model
             assert (await spoken(worker, question, "Pass"))["verdict"] == "Pass"
-            assert not worker.shadows["lab/run"].again
+            shadow = worker.shadows["lab/run"]
+            assert not shadow.again
+            assert shadow.replay is not None
+            assert shadow.replay.turn <= FIRST  # a turn is one look: what is replayed again was not counted
         finally:
             await worker.close()
         recorder.sift()
