@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu_shadow.model import Answers, Array, Batch, Model, Row
+from gpu_shadow.model import Answers, Array, Batch, Model, Refused, Row
 
 STEPS = (
     16_384  # of padded inputs at once, such as tokens: 50 MB for each 768 numbers that a layer makes of one
 )
+MOST = (
+    2**26
+)  # numbers that are answered at once: 256 MiB of float32, of three passes, in a pod that has 2 GiB
 
 
 class TooLarge(RuntimeError):
@@ -30,7 +33,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
     """The model's answers to the rows [n, outputs], in their order, on its device.
 
     `backwards` is the order in which they go through. Where no row was answered there are no outputs [n, 0].
-    Raises `TooLarge`.
+    Raises `TooLarge`, and `Refused` for answers that nobody could hold.
     """
     places: list[int] = []
     parts: list[Tensor] = []
@@ -43,6 +46,11 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
         if found is None:
             cut.rows, rest = len(these) // 2, some
         else:
+            if len(rows) * found.values.shape[-1] > MOST:
+                raise Refused(
+                    f"{model.reference}: an answer has {found.values.shape[-1]} numbers, and {len(rows)}"
+                    f" answers at once may have {MOST} together; name a smaller output"
+                )
             failed |= {these[place] for place in found.failed}
             parts.append(found.values)
             places += these

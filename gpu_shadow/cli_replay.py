@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gpu_shadow.wording import UNPASSED, Misused, Percent, tell, writable
+from gpu_shadow.wording import UNPASSED, Misused, Percent, plain, tell, writable
 
 if TYPE_CHECKING:  # torch is imported once a command is typed, not before
     from gpu_shadow.progress import Progress
@@ -160,7 +160,7 @@ def replay(
         if sign is not None:
             click.echo(_stopped(progress, state), err=True)
         if of > 1:
-            click.echo("\n".join(replaying.part_lines(progress)))
+            click.echo("\n".join(map(plain, replaying.part_lines(progress))))
         passed = of > 1 or _told(progress, out, page, require_pass=require_pass)
     sys.exit(128 + sign if sign is not None else 0 if passed else UNPASSED)
 

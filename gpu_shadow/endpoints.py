@@ -142,6 +142,8 @@ def opened(reference: str, allowed: Collection[str], *, production: Collection[s
     more = dict(parse_qsl(said["more"] or ""))
     if set(more) - {"task", "output"}:
         raise Refused(f'"{reference}": expected task and output behind the question mark')
+    if ".." in said["path"].split("/"):
+        raise Refused(f'"{reference}": its path leaves the models; expected {FORM}')
     host = said["host"].lower().rstrip(".")
     server = Server(host, int(said["port"]), said["path"], said["v"] == "1", more.get("output"))
     _permitted(server, allowed, production)
@@ -168,12 +170,19 @@ def _permitted(server: Server, allowed: Collection[str], production: Collection[
     place = f"{server.host}:{server.port}"
     if place not in {one.lower() for one in allowed}:
         raise Refused(f"{server}: this worker may not call {place}; start it with --endpoint {place}")
-    domain = f"*.{server.host.partition('.')[2]}"
-    if {server.host, domain, "*"} & {one.lower().rstrip(".") for one in production}:
+    names = _names(server.host)
+    wild = {f"*.{'.'.join(name.split('.')[at:])}" for name in names for at in range(1, name.count(".") + 1)}
+    if {"*", *names, *wild} & {one.lower().rstrip(".") for one in production}:
         raise Refused(
             f"{server}: {server.host} is a host of the run's VirtualService, where users are served; deploy"
             " both models a second time, under a name that nobody else calls"
         )
+
+
+def _names(host: str) -> list[str]:
+    """All that a Service in the cluster is called, if the host is one."""
+    short = host.removesuffix(".cluster.local").removesuffix(".svc")
+    return [short + more for more in ("", ".svc", ".svc.cluster.local")]
 
 
 def _unproven(server: Server, known: Mapping[str, Any], digest: str) -> bool:

@@ -13,9 +13,8 @@ from weakref import finalize
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
 
-from gpu_shadow.model import Batch, Model, Refused, Row, Tensors, task_of
+from gpu_shadow.model import Answers, Array, Batch, Model, Refused, Row, Tensors, task_of
 from gpu_shadow.onnx_child import receive, send
 from gpu_shadow.onnx_file import Described, vetted
 from gpu_shadow.protocol import encoded, response
@@ -92,18 +91,48 @@ def _row(given: Tensors, inputs: tuple[Described, ...]) -> Row | str:
     return row
 
 
-def _answer(room: "Room", output: str, batch: Batch, *, alone: bool) -> Tensor:
+def _answer(room: "Room", output: str, batch: Batch, *, alone: bool) -> Answers:
     rows = {name: one.cpu().numpy() for name, one in batch.items()}
     count = len(next(iter(rows.values())))
     parts = (
         [{name: one[at : at + 1] for name, one in rows.items()} for at in range(count)] if alone else [rows]
     )
-    found = torch.cat([torch.from_numpy(room.ask(part, output).copy()) for part in parts])
+    answered = [one for part in parts for one in _halved(room, output, part)]
+    failed = frozenset(place for place, one in enumerate(answered) if one is None)
+    rest = [one for one in answered if one is not None]
+    if not rest:
+        return Answers(torch.empty(count, 0), failed)
+    lost = np.full_like(rest[0], np.nan, dtype=np.result_type(rest[0], np.float16))
+    whole = np.stack([lost if one is None else one for one in answered])
+    return Answers(torch.from_numpy(whole).reshape(count, -1), failed)
+
+
+def _halved(room: "Room", output: str, rows: Mapping[str, Array]) -> list[Array | None]:
+    """The answer to each row; None to those that onnxruntime gives up at, such as a token that is none.
+
+    It says so of a whole batch, which is halved until they are found: one request must not be all of them.
+    """
+    count = len(next(iter(rows.values())))
+    try:
+        found = room.ask(rows, output)
+    except Unanswered:
+        if count == 1:
+            return [None]
+        halves = slice(count // 2), slice(count // 2, None)
+        return [
+            one
+            for half in halves
+            for one in _halved(room, output, {name: each[half] for name, each in rows.items()})
+        ]
     if len(found) != count:
         raise Refused(
             f"{count} rows went in and {len(found)} came out: rows are not answered each for itself"
         )
-    return found.reshape(count, -1)
+    return list(found.copy())
+
+
+class Unanswered(Refused):
+    """Rows at which onnxruntime gave up."""
 
 
 class Room:
@@ -122,7 +151,7 @@ class Room:
         self._told(body, 0, LOADED_WITHIN)
 
     def ask(self, rows: Mapping[str, Any], output: str) -> Any:
-        """The output for these rows; raises `torch.OutOfMemoryError`, or `Refused` if there is no answer."""
+        """The output for these rows; raises `torch.OutOfMemoryError`, `Unanswered`, or `Refused`."""
         answer, json_bytes = self._told(*encoded(rows, id=output), ANSWERED_WITHIN)
         return response(answer, json_bytes=json_bytes)[output]
 
@@ -142,11 +171,12 @@ class Room:
             raise Refused(f"onnxruntime's process could not run it: {how}") from None
         finally:
             timer.cancel()
-        error = msgspec.json.decode(answer[:json_bytes]).get("error")
+        said = msgspec.json.decode(answer[:json_bytes])
+        error = said.get("error")
         if error == "memory":
             raise torch.OutOfMemoryError("onnxruntime's process has no memory left")
         if error is not None:
-            raise Refused(f"onnxruntime: {error}")
+            raise (Unanswered if "rows" in said else Refused)(f"onnxruntime: {error}")
         return answer, json_bytes
 
 

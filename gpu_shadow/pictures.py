@@ -10,6 +10,7 @@ from html import escape
 from math import ceil, floor, log10
 
 from gpu_shadow.tally import ZERO, Sure, lower, upper
+from gpu_shadow.wording import plain
 
 ROW, HALF, AXIS = 44, 84, 26  # pixels: an interval, a side of a histogram, the axis below
 COLUMNS = 32  # of a histogram at most: ten pixels each on a phone
@@ -60,7 +61,7 @@ class Column:
 def shown(text: str) -> str:
     """Text of whoever it may be, as it can stand in a page: no markup, nothing invisible, no endless line."""
     cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-    return escape("".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in cut))
+    return escape(plain(cut))
 
 
 def intervals(name: str, title: str, told: str, bars: Sequence[Bar], *, margin: float | None) -> str:

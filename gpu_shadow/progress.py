@@ -32,6 +32,7 @@ class Progress:
 
     `question` is all that the comparison depends on, as JSON; `names` are only what its parts are called.
     `left_out` counts, by reason, requests that could not be replayed; `troubles` tells of up to three.
+    `redacted` says in words what had been changed in them, where the question does not.
     """
 
     question: Mapping[str, Json]
@@ -43,6 +44,7 @@ class Progress:
     blocks: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     troubles: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -60,6 +62,7 @@ def write(path: Path, progress: Progress) -> None:
     said = {name: getattr(progress, name) for name in (*_NUMBERS, *_MAPS)} | {
         "comparison": progress.comparison.to_json(),
         "troubles": list(progress.troubles),
+        "redacted": list(progress.redacted),
     }
     beside = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
@@ -155,6 +158,7 @@ def _progress(said: Mapping[str, Json]) -> Progress:
     return Progress(
         comparison=Comparison.from_json(said["comparison"]),
         troubles=tuple(map(str, said["troubles"])),
+        redacted=tuple(map(str, said["redacted"])),
         **numbers,
         **maps,
     )

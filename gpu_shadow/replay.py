@@ -41,6 +41,7 @@ class Replay:
     unfit: Counter[str] = field(
         default_factory=Counter
     )  # requests that are none of the stable model's, by reason
+    redacted: set[str] = field(default_factory=set)  # what had been changed in any request, in words
     stops: bool = True  # once it is decided
     look: int = 0  # requests between looks at the evidence; 0: as many as answers are small enough for
     finding: Finding | None = None
@@ -81,10 +82,11 @@ class Replay:
 
     def _look(self, some: Sequence[Recorded]) -> None:
         fitting, rows, others = [], [], []
+        unfit: Counter[str] = Counter()  # counted once they are compared: a server may be away meanwhile
         for one in some:
             row = self.stable.fit(one.tensors)
             if isinstance(row, str):
-                self.unfit[row] += 1
+                unfit[row] += 1
                 continue
             fitting.append(one)
             rows.append(row)
@@ -94,6 +96,7 @@ class Replay:
             self.comparison = new if self.comparison is None else merge(self.comparison, new)
             self.rows += len(rows)
             self.finding = decide(self.comparison, self.margins)
+        self.unfit.update(unfit)
 
     def _compared(
         self, some: Sequence[Recorded], rows: Sequence[Row], others: Sequence[Row | str]

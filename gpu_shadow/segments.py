@@ -148,9 +148,13 @@ class Segment:
 
 
 def found(folder: Path) -> list[Path]:
-    """The segments in the folder by time of creation, whole ones only; [] if there is no such folder."""
+    """The segments in the folder by time of creation, whole ones only; [] if there is no such folder.
+
+    A file or a link of such a name is none of ours: it is left alone.
+    """
     with contextlib.suppress(FileNotFoundError):
-        return sorted(path for path in folder.iterdir() if _latest(path.name) is not None)
+        named = (path for path in folder.iterdir() if _latest(path.name) is not None)
+        return sorted(path for path in named if path.is_dir() and not path.is_symlink())
     return []
 
 

@@ -27,10 +27,15 @@ FORGOTTEN_AFTER = 24 * 3600.0  # seconds since it was written; a run that asks h
 
 
 class States:
-    """The folder, of one worker alone; without a folder nothing is kept. One thread at a time."""
+    """The folder, of one worker alone; without a folder nothing is kept. One thread at a time.
 
-    def __init__(self, folder: Path | None) -> None:
+    `redaction` is the digest of the policy by which requests are changed: what was compared under another one
+    is of other requests.
+    """
+
+    def __init__(self, folder: Path | None, *, redaction: str = "") -> None:
         self._folder = folder
+        self._redaction = redaction
         self._due: dict[Path, float] = {}  # when each file is written next
         self._troubled = False  # that the disk cannot be written is said once
         self._sweep()
@@ -42,9 +47,10 @@ class States:
             return
         try:
             kept = read(path)
-            same = kept.question == question and kept.comparison.task == replay.margins.task
+            same = kept.question == self._whole(question) and kept.comparison.task == replay.margins.task
             if same:
                 replay.resume(kept.comparison, kept.left_out)
+                replay.redacted.update(kept.redacted)
         except Exception as trouble:  # noqa: BLE001 - whatever it is, the replay begins anew
             log.warning("state_ignored", file=str(path), why=str(trouble))
             return
@@ -60,7 +66,12 @@ class States:
             return
         self._due[path] = clock + EVERY
         try:
-            kept = Progress(question=question, comparison=replay.comparison, left_out=dict(replay.unfit))
+            kept = Progress(
+                question=self._whole(question),
+                comparison=replay.comparison,
+                left_out=dict(replay.unfit),
+                redacted=tuple(sorted(replay.redacted)),
+            )
             write(path, kept)
         except Exception as trouble:  # noqa: BLE001 - whatever it is, the replay goes on
             if not self._troubled:
@@ -77,8 +88,11 @@ class States:
     def _file(self, question: Json) -> Path | None:
         if self._folder is None:
             return None
-        name = sha256(dumps(question, sort_keys=True).encode()).hexdigest()
+        name = sha256(dumps(self._whole(question), sort_keys=True).encode()).hexdigest()
         return self._folder / f"{name[:32]}.json"
+
+    def _whole(self, question: Json) -> Json:
+        return question | ({"redaction": self._redaction} if self._redaction else {})
 
     def _sweep(self) -> None:
         """Files of runs that nobody has asked about for long are gone."""

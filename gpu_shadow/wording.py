@@ -37,6 +37,11 @@ class Percent(click.ParamType[float]):
         return share
 
 
+def plain(text: str) -> str:
+    """Text in which somebody's ids or names may stand, for a terminal: nothing in it moves a cursor."""
+    return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
+
+
 def writable(option: str, path: Path | None) -> None:
     """Raises `Misused` unless a file may be written there; None and "-" (standard output) always may."""
     if path is not None and str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
@@ -53,7 +58,7 @@ def tell(
     more: Mapping[str, Any] | None = None,
 ) -> bool:
     """Whether it passed; it is told to people, to programs (`out`, with `more`), and drawn (`page`)."""
-    click.echo("\n".join(lines), err=str(out) == "-")
+    click.echo("\n".join(map(plain, lines)), err=str(out) == "-")
     found = said.to_json() | dict(more or {})
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as file:

@@ -85,6 +85,7 @@ class Shadow:
     unwatched: str = ""  # why a baseline that is named is not compared with
     decided: float | None = None  # loop time when the replay was decided
     resident: int = 0  # bytes that its models take at once
+    again: Sequence[Recorded] = ()  # requests at which a server went away: they come first when it is back
 
     @property
     def key(self) -> Json:
@@ -127,7 +128,8 @@ class Worker:
     ) -> None:
         self._recorder = recorder
         self._keeper = keeper
-        self._states = States(state)
+        redaction = recorder.redaction
+        self._states = States(state, redaction="" if redaction is None else redaction.digest)
         self._models = models
         self._device = device
         self._memory = memory
@@ -171,6 +173,8 @@ class Worker:
         self._recorder.close(name)
         if shadow is not None and shadow.task is not None:
             shadow.task.cancel()
+            self._recorder.release(*shadow.again)
+            shadow.again = ()
         return shadow
 
     def _forget_old(self) -> None:
@@ -228,7 +232,8 @@ class Worker:
         asked = shadow.question
         if shadow.replay is None:
             stable, canary = await self._compute(self._both, shadow)
-            replay = Replay(stable, canary, margins_of(asked.margins, stable, canary))
+            margins = margins_of(asked.margins, stable, canary)
+            replay = Replay(stable, canary, margins, redacted=shadow.stream.redacted)
             await self._compute(self._states.resume, shadow.key, replay)
             shadow.replay, shadow.trouble = replay, ""
             await self._compute(self._open, shadow)
@@ -238,16 +243,30 @@ class Worker:
             some = self._recorder.take(name)
             if self._keeper is not None:
                 self._keeper.keep(name, some, model=asked.stable, modified=shadow.stream.redacted)
-            try:
-                for at in range(0, len(some), shadow.replay.turn):  # other runs have theirs in between
-                    await self._compute(_go_on, shadow, some[at : at + shadow.replay.turn])
-                    shadow.trouble = ""
-                if not shadow.replay.decided:
-                    await self._compute(self._states.keep, shadow.key, shadow.replay)
-            finally:
-                self._recorder.release(*some)
+            await self._compare(shadow, shadow.replay, [*shadow.again, *some])
             if shadow.replay.decided and shadow.decided is None:
                 shadow.decided = asyncio.get_running_loop().time()
+
+    async def _compare(self, shadow: Shadow, replay: Replay, some: Sequence[Recorded]) -> None:
+        """These go through, some at a time. Those that meet a server that is away are not passed over.
+
+        Else a canary whose server dies of one request in a hundred would be judged by the other ninety-nine.
+        """
+        shadow.again = ()
+        turn: Sequence[Recorded] = ()
+        away: set[int] = set()
+        try:
+            for at in range(0, len(some), replay.turn):  # other runs have theirs in between
+                turn = some[at : at + replay.turn]
+                await self._compute(_go_on, shadow, turn)
+                shadow.trouble = ""
+            if not replay.decided:
+                await self._compute(self._states.keep, shadow.key, replay)
+        except Later:
+            shadow.again, away = turn, {each.order for each in turn}
+            raise
+        finally:
+            self._recorder.release(*(each for each in some if each.order not in away))
 
     def _open(self, shadow: Shadow) -> None:
         """The inputs are watched, if a baseline is named and can be read."""

@@ -26,7 +26,7 @@ from gpu_shadow.endpoints import Unreachable, opened
 from gpu_shadow.model import Answers, Model, Refused
 from gpu_shadow.protocol import LENGTH, encoded, request
 from gpu_shadow.recorder import Recorded, Recorder
-from gpu_shadow.replay import Replay
+from gpu_shadow.replay import FIRST, Replay
 from gpu_shadow.worker import Worker
 
 Json = Any
@@ -126,10 +126,12 @@ def standing() -> Iterator[Stand]:
     found.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture
@@ -213,6 +215,13 @@ def test_no_host_that_users_are_served_by_is_called(
     assert stand.asked == []
 
 
+@pytest.mark.parametrize("called", ["m.lab", "m.lab.svc", "m.lab.svc.cluster.local"])
+@pytest.mark.parametrize("host", ["m.lab.svc.cluster.local", "m.lab", "*.lab", "*.local"])
+def test_by_none_of_its_names_a_host_that_users_are_served_by_is_called(called: str, host: str) -> None:
+    with pytest.raises(Refused, match="where users are served"):
+        opened(f"http://{called}:80/v2/models/m@sha256:{DIGEST}", [f"{called}:80"], production=[host])
+
+
 def test_only_what_the_worker_s_owner_allows_is_called(stand: Stand) -> None:
     name = f"http://127.0.0.1:{stand.port}/v2/models/m@sha256:{DIGEST}"
     with pytest.raises(Refused, match=r"this worker may not call .*; start it with --endpoint 127"):
@@ -227,6 +236,7 @@ def test_only_what_the_worker_s_owner_allows_is_called(stand: Stand) -> None:
         "http://h/v2/models/m@sha256:" + DIGEST,
         "http://h:80/v2/models/m?follow=1@sha256:" + DIGEST,
         "http://h:80/v2/models/m",
+        "http://h:80/v2/models/../../admin@sha256:" + DIGEST,
     ],
 )
 def test_what_is_no_reference_is_refused_with_the_form(name: str) -> None:
@@ -375,6 +385,49 @@ async def test_a_server_that_dies_is_no_data_and_never_a_verdict(
             assert (await spoken(worker, question, "Pass"))["requests"] > 100
         finally:
             await worker.close()
+
+
+async def test_a_canary_whose_server_dies_of_a_few_requests_never_passes_on_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpu_shadow.worker.LATER", 0.02)
+    monkeypatch.setattr("gpu_shadow.worker.EVERY", 0.02)
+    deaths = 0
+
+    def dying(x: np.ndarray) -> str | None:
+        """The request of which it dies takes the connection along; a probe does not find it ready."""
+        nonlocal deaths
+        deaths += bool(x[0, 0] == 99)
+        return "gone" if x[0, 0] == 99 else None
+
+    with standing() as stand, standing() as other:
+        other.wrong, other.ready = dying, 503
+        places = [f"127.0.0.1:{one.port}" for one in (stand, other)]
+        recorder = Recorder()
+        worker = Worker(recorder, models=tmp_path, device=torch.device("cpu"), endpoints=places)
+        question = asking(*[f"http://{place}/v2/models/m@sha256:{DIGEST}" for place in places])
+        number = 0
+        try:
+            while deaths < 4:  # two tries each time: the second time that it is asked
+                answer = worker.asked("lab/run", question)
+                assert answer["verdict"] != "Pass"
+                for one in range(20):
+                    x = np.full((1, 4), 99 if (number, one) == (3, 7) else number + one / 20, np.float32)
+                    recorder.admit("model.lab", "/v2/models/m/infer", {}, encoded({"x": x}, binary=False)[0])
+                while recorder.sift():
+                    pass
+                number += 1
+                await asyncio.sleep(0.04)
+            other.wrong = lambda _x: None  # it was the node that died, not the model
+            assert (await spoken(worker, question, "Pass"))["verdict"] == "Pass"
+            shadow = worker.shadows["lab/run"]
+            assert not shadow.again
+            assert shadow.replay is not None
+            assert shadow.replay.turn <= FIRST  # a turn is one look: what is replayed again was not counted
+        finally:
+            await worker.close()
+        recorder.sift()
+        assert recorder.held == 0
 
 
 @pytest.mark.parametrize(

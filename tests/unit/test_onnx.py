@@ -108,6 +108,28 @@ def test_sentences_of_every_length_are_padded_where_there_is_a_mask(tmp_path: Pa
     assert (model.task, model.padded) == ("embedding", {"input_ids", "attention_mask"})
 
 
+def test_what_the_process_cannot_read_is_no_answer_that_the_model_failed(tmp_path: Path) -> None:
+    names = [f"x{at}" for at in range(65)]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in names]
+    model = opened(tmp_path, proto(helper.make_node("Sum", names, ["y"]), inputs=inputs, initial=[]))
+    with pytest.raises(Refused, match="65 inputs"):
+        answers(model, rows(model, {name: np.zeros((1, 3), np.float32) for name in names}), Cut(64))
+
+
+def test_a_row_at_which_it_gives_up_has_no_answer_and_the_others_have_theirs(tmp_path: Path) -> None:
+    made, table = sentence_model()
+    model = opened(tmp_path, made)
+    whole = np.ones((1, 2), np.int64)
+    asked = [{"input_ids": whole * (99 if at == 5 else at), "attention_mask": whole} for at in range(9)]
+    found = answers(model, rows(model, *asked), Cut(64))
+    assert found.failed == {5}
+    assert not np.isfinite(found.values.numpy()[5]).any()
+    right = [at for at in range(9) if at != 5]
+    assert np.allclose(found.values.numpy()[right], table[right], atol=1e-5)
+    alone = answers(model, rows(model, asked[5]), Cut(64))
+    assert (alone.failed, alone.values.shape) == ({0}, (1, 0))
+
+
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [

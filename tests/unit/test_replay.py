@@ -13,7 +13,7 @@ import torch
 from analysis.judge import Verdict
 from gpu_shadow.batches import STEPS, Cut, TooLarge, answers, planned
 from gpu_shadow.compare import Comparison, Margins
-from gpu_shadow.model import Answers, Array, Batch, Model, first_row
+from gpu_shadow.model import Answers, Array, Batch, Model, Refused, first_row
 from gpu_shadow.models import load
 from gpu_shadow.recorder import Recorded
 from gpu_shadow.replay import Replay
@@ -392,3 +392,17 @@ def test_requests_that_say_their_slice_are_reported_under_it(models: dict[str, M
     unnamed = Replay(good, replace(good, answer=answer), MARGINS).go_on(some)
     assert unnamed is not None
     assert unnamed.slices == ()
+
+
+def test_answers_that_no_memory_would_hold_are_refused_and_not_gathered() -> None:
+    wide = Model(
+        reference="wide",
+        takes="",
+        task="regression",
+        fit=lambda tensors: tensors,
+        answer=lambda batch: torch.zeros(1).expand(len(batch["x"]), 2**19),
+    )
+    some = [{"x": np.zeros(1, np.float32)}] * 256
+    with pytest.raises(Refused, match="wide: an answer has 524288 numbers, and 256 answers at once may have"):
+        answers(wide, some, Cut(16))
+    assert answers(wide, some[:2], Cut(16)).values.shape == (2, 2**19)

@@ -236,6 +236,16 @@ def test_a_server_that_is_not_there_may_be_asked_again_later(folder: Path) -> No
     assert "cannot be reached" in said.stderr
 
 
+def test_an_id_of_whoever_it_may_be_moves_no_cursor(folder: Path) -> None:
+    lines = (folder / "day.jsonl").read_bytes().splitlines()[:20]
+    asked = [json.loads(line) | {"id": f"\x1b[2J\x9b1m{at}"} for at, line in enumerate(lines)]
+    (folder / "odd.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    models = ("--stable", folder / "v7", "--canary", folder / "permuted")
+    found = serin("replay", folder / "odd.jsonl", *models)
+    assert "Most different: \\u001b[2J\\u009b1m" in found.stdout
+    assert not {"\x1b", "\x9b"} & set(found.stdout)
+
+
 def test_a_model_may_be_named_by_a_reference_below_a_folder(folder: Path) -> None:
     digest = sha256((folder / "v7").read_bytes()).hexdigest()
     named = f"file://{folder / 'v7'}@sha256:{digest}"

@@ -310,3 +310,13 @@ def test_a_fault_or_a_crash_between_any_two_steps_leaves_a_whole_segment_or_none
             assert len(read(path, key=KEY, now=NOW).requests()) == 6
         segments.clear(folder)
         assert list(folder.iterdir()) == segments.found(folder)
+
+
+def test_a_file_or_a_link_called_like_a_segment_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "kept" / "20260101T000000000000-0123456789abcdef"
+    mine.mkdir(parents=True)
+    (mine.parent / "20260101T000000000001-0123456789abcdef").write_text("a file")
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (mine.parent / "20260101T000000000002-0123456789abcdef").symlink_to(other)
+    assert segments.found(mine.parent) == [mine]

@@ -56,6 +56,19 @@ def test_a_verdict_stands_after_a_restart(tmp_path: Path) -> None:
     assert after.finding.verdict is Verdict.FAIL
 
 
+def test_what_was_compared_under_another_redaction_is_of_other_requests(tmp_path: Path) -> None:
+    before = replay(100)
+    before.redacted.add("x[3] set to zero")
+    States(tmp_path, redaction="sha256:1").keep(QUESTION, before)
+    for other in ("", "sha256:2"):
+        after = replay()
+        States(tmp_path, redaction=other).resume(QUESTION, after)
+        assert after.comparison is None
+    States(tmp_path, redaction="sha256:1").resume(QUESTION, after := replay())
+    assert after.finding == before.finding
+    assert after.redacted == {"x[3] set to zero"}  # the verdict says so still
+
+
 def test_it_is_written_by_the_clock_whatever_the_evidence_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
