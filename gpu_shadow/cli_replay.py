@@ -130,7 +130,8 @@ def replay(
     as soon as that is decided; the requests' order is shuffled by --seed, the same everywhere.
 
     In parts: give each machine the same command with --partial OUT and --part 1/4, --part 2/4 and so on, and
-    let `serin shadow merge` put the parts together, into the same bytes as one replay with --all gives.
+    let `serin shadow merge` put the parts together, into the same bytes as one replay with --all gives. Parts
+    are made of blocks of at most 2048 requests: one block alone is all in part 1.
 
     Ctrl-C tells what is known by then; with --state the same command goes on from there later.
 
@@ -142,7 +143,8 @@ def replay(
       serin shadow replay monday.jsonl tuesday.jsonl --stable v7.safetensors --canary v8.safetensors
       serin shadow replay day.jsonl --stable v7.safetensors --canary v8.safetensors --max-flips 1% --json -
       serin shadow replay day.jsonl --stable v7.safetensors --canary v8.safetensors --state day.state
-      serin shadow replay day.jsonl --stable v7.safetensors --canary v8.safetensors --part 1/4 --partial 1
+      serin shadow replay day.jsonl --stable v7.safetensors --canary v8.safetensors \\
+        --part 1/4 --partial 1.json
     """  # noqa: D301 - click's mark for lines that stay as written
     for option, path in (("--json", out), ("--report", page), ("--state", state), ("--partial", partial)):
         writable(option, path)
@@ -154,6 +156,8 @@ def replay(
         from gpu_shadow.progress import write
 
         job = replaying.prepared(requests, part=which, parts=of, state=state, **how)
+        if job.takes:
+            click.echo(job.takes, err=True)
         progress, sign = _gone_through(job, state)
         if partial is not None:
             write(partial, progress)
@@ -197,6 +201,8 @@ def merge(parts: tuple[Path, ...], out: Path | None, page: Path | None, *, requi
     """  # noqa: D301
     writable("--json", out)
     writable("--report", page)
+    if twice := [str(path) for path in parts if parts.count(path) > 1]:
+        raise Misused(f"{twice[0]} is named twice; give each part once")
     with _refused("serin shadow merge"):
         from gpu_shadow.progress import read
         from gpu_shadow.replaying import merged
@@ -240,6 +246,9 @@ def _refused(command: str) -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except (Refused, Unusable, BadRequests) as error:
         raise Misused(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Stopped before anything was compared.", err=True)
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         raise click.ClickException(f"{error.filename}: cannot be written ({error.strerror})") from None
 

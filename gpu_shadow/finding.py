@@ -365,6 +365,11 @@ def _for_many(spread: Spread, alpha: float) -> tuple[float, float]:
     return spread.mean - half, spread.mean + half
 
 
+def times(ratio: float | None) -> str:
+    """How many times the noise a figure is, as people read it; the noise may be hardly any."""
+    return "-" if ratio is None else f"{ratio:.3g}" if ratio < 999.5 else "> 1000"
+
+
 def percent(part: float) -> str:
     """A share as people read it, to three digits."""
     return f"{100 * part:.3g} %"

@@ -63,7 +63,7 @@ def named(reference: str, folder: Path) -> tuple[Path, str]:
     if path.suffix in PICKLES:
         raise Refused(f"{path}: a {path.suffix} file may run any code when it is loaded; {SAVE}")
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise Refused(f"{path}: is not below {folder}, where the worker's models are (--models)")
+        raise Refused(f"{path}: is not below {folder.resolve()}, where the worker's models are (--models)")
     return path, said["digest"]
 
 

@@ -93,7 +93,9 @@ def read(path: Path) -> Progress:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, Unusable):
             raise
-        raise Unusable(f"{path}: is no part of a comparison ({error})") from None
+        raise Unusable(
+            f"{path}: is no part of a comparison, or torn ({error}); name what --partial or --state wrote"
+        ) from None
 
 
 def whole(parts: Mapping[str, Progress]) -> Progress:
@@ -115,7 +117,7 @@ def whole(parts: Mapping[str, Progress]) -> Progress:
             raise Unusable(f"{each}: is one of {one.parts} parts, {name} one of {first.parts}")
     if missing := sorted(set(range(1, first.parts + 1)) - set(seen)):
         listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        raise Unusable(f"of {first.parts} parts {len(missing)} are missing: {listed}; give all files at once")
+        raise Unusable(f"of {first.parts} parts these are missing: {listed}; give all files at once")
     names = min(parts.values(), key=lambda one: one.part).names
     return replace(reduce(added, parts.values()), part=1, parts=1, names=names)
 
@@ -133,9 +135,10 @@ def added(one: Progress, other: Progress) -> Progress:
 
 
 def unlike(one: Mapping[str, Json], other: Mapping[str, Json]) -> str:
-    """In what two questions differ, as "margins are" or "margins and seed are"; empty if in nothing."""
+    """In what two questions differ, as "seed is" or "margins are"; empty if in nothing."""
     names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
-    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}" if names else ""
+    one_thing = len(names) == 1 and not names[0].endswith("s")
+    return f"{' and '.join(names)} {'is' if one_thing else 'are'}" if names else ""
 
 
 _NUMBERS = ("part", "parts", "done", "blocks")

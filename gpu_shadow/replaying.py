@@ -92,6 +92,12 @@ class Job:
         """What may differ."""
         return self.replay.margins
 
+    @property
+    def takes(self) -> str:
+        """What each model takes, in a sentence, where that is not the same; else ""."""
+        stable, canary = self.replay.stable.takes, self.replay.canary.takes
+        return f"The canary takes {canary}, stable {stable}." if "" != stable != canary != "" else ""
+
     def replayed(self) -> Iterator[Progress]:
         """How far it came, after each of the blocks that are left; a block counts whole or not at all.
 

@@ -6,7 +6,7 @@ Names, labels and ids are whatever somebody sent: they are shown, and can do not
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from gpu_shadow.finding import VERDICTS, Difference, Share, percent
+from gpu_shadow.finding import VERDICTS, Difference, Share, percent, times
 from gpu_shadow.pictures import Bar, calibration, columns, histogram, intervals, shown
 from gpu_shadow.said import Said, alike
 from gpu_shadow.tally import BINS, Comparison, Marks
@@ -352,7 +352,7 @@ def _figures(differences: Iterable[Difference]) -> Iterator[str]:
             f"{one.median:.3g}",
             f"{one.p99:.3g}",
             f"{one.largest:.3g}",
-            "-" if one.ratio is None else f"{one.ratio:.3g}",
+            times(one.ratio),
         )
         for one in differences
     ]

@@ -230,5 +230,7 @@ def _lines(path: Path) -> _Lines:
                     bounds.extend((at, len(line)))
                 at += len(line)
     except OSError as error:
-        raise BadRequests(f"{path}: cannot be read ({error.strerror}); name a JSONL file") from None
+        raise BadRequests(
+            f"{path}: cannot be read ({error.strerror}); name segments, a folder of them, or a JSONL file"
+        ) from None
     return _Lines(path, digest.hexdigest(), np.array(places), np.array(bounds).reshape(-1, 2))

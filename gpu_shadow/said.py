@@ -9,7 +9,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Self
 
-from gpu_shadow.finding import Difference, Finding, Margins, Share, decide
+from gpu_shadow.finding import Difference, Finding, Margins, Share, decide, percent, times
 from gpu_shadow.neighbours import NEAREST, Neighbours
 from gpu_shadow.swaps import Tested
 from gpu_shadow.tally import Comparison
@@ -117,9 +117,9 @@ def _shares(finding: Finding) -> Iterator[str]:
     overall = finding.overall
     if overall is None:
         return
-    flips = f"{overall.flips:.3%} of {overall.requests} answers differ"
-    noise = "" if overall.floor is None else f", {overall.floor:.3%} of stable's own second answers"
-    clear = "" if finding.clear is None else f"; {finding.clear:.3%} where stable's answer was clear"
+    flips = f"{percent(overall.flips)} of {overall.requests} answers differ"
+    noise = "" if overall.floor is None else f", {percent(overall.floor)} of stable's own second answers"
+    clear = "" if finding.clear is None else f"; {percent(finding.clear)} where stable's answer was clear"
     yield f"{flips}{noise}{clear}."
     yield from (_slice(each) for each in finding.slices)
 
@@ -127,14 +127,15 @@ def _shares(finding: Finding) -> Iterator[str]:
 def _slice(each: Share) -> str:
     low, high = each.interval
     name = f"Slice {each.label}" if each.label else "All other slices"
-    return f"{name}: {each.flips:.3%} of {each.requests}; beyond the noise {low:.3%} to {high:.3%}."
+    beyond = f"beyond the noise {percent(low)} to {percent(high)}"
+    return f"{name}: {percent(each.flips)} of {each.requests}; {beyond}."
 
 
 def _accuracy(finding: Finding, wrong: Share) -> Iterator[str]:
     low, high = wrong.interval
     yield (
-        f"Of {wrong.requests} with a label stable has {1 - (wrong.floor or 0.0):.3%} right, the canary"
-        f" {1 - wrong.flips:.3%}: it loses {low:.3%} to {high:.3%}."
+        f"Of {wrong.requests} with a label stable has {percent(1 - (wrong.floor or 0.0))} right, the canary"
+        f" {percent(1 - wrong.flips)}: it loses {percent(low)} to {percent(high)}."
     )
     off = [f"{arm} {each.ece:.4f}" for arm, each in sorted(finding.marks.items(), reverse=True) if each.n]
     if off:
@@ -145,8 +146,7 @@ def _table(differences: tuple[Difference, ...]) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [("figure", "mean", "from", "to", "median", "99 %", "largest", "x noise")]
     for each in differences:
         figures = (each.mean, *each.interval, each.median, each.p99, each.largest)
-        noise = "-" if each.ratio is None else f"{each.ratio:.3g}"
-        rows.append((each.name, *(f"{one:.3g}" for one in figures), noise))
+        rows.append((each.name, *(f"{one:.3g}" for one in figures), times(each.ratio)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))

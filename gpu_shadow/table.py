@@ -24,6 +24,7 @@ MOST_VALUES = 50_000_000  # rows x features: 400 MB as float64; a baseline needs
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 SUFFIXES_OF_PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"})
 INSTEAD = "save its features as safetensors, npz (arrays of numbers), CSV or JSON lines"
+EXAMPLE = '{"age": 41, "country": "nz"}'
 EMPTY = frozenset({"", "na", "nan", "null", "none", "n/a"})  # of a CSV, in whatever case
 
 
@@ -171,7 +172,9 @@ def _jsonl(path: Path) -> dict[str, Column]:
             try:
                 rows.append(decode(line))
             except (msgspec.MsgspecError, RecursionError) as error:
-                raise BadTable(f"line {number}: is no object of numbers and texts ({error})") from None
+                raise BadTable(
+                    f"line {number}: is no flat object of numbers and texts ({error}); write {EXAMPLE}"
+                ) from None
             names |= dict.fromkeys(rows[-1])
             _fits(len(names), len(rows))
     return {name: _mixed([row.get(name) for row in rows]) for name in names}

@@ -33,7 +33,9 @@ class Percent(click.ParamType[float]):
         found = PERCENT.fullmatch(value)
         share = float(found[1]) / 100 if found else 0.0
         if not 0 < share < 1:
-            self.fail(f'"{value}" is not between 0 and 100 percent; give a part such as "0.5%"', param, ctx)
+            self.fail(
+                f'"{value}": expected percent between 0 and 100, with the sign, such as "0.5%"', param, ctx
+            )
         return share
 
 
@@ -44,8 +46,12 @@ def plain(text: str) -> str:
 
 def writable(option: str, path: Path | None) -> None:
     """Raises `Misused` unless a file may be written there; None and "-" (standard output) always may."""
-    if path is not None and str(path) != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise Misused(f"{option} {path}: is a folder, or in none that there is; name a file")
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir():
+        raise Misused(f"{option} {path}: is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise Misused(f"{option} {path}: there is no folder {path.parent}; make it, or name another")
 
 
 def tell(

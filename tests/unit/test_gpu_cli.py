@@ -38,7 +38,7 @@ def test_the_same_answers_pass(stable: str) -> None:
     result = compare(stable, stable)
     assert result.exit_code == 0
     assert result.stdout.startswith("Pass: At most 0.218 % of answers differ; 0.5 % may.\n")
-    assert "0.000% of 2000 answers differ." in result.stdout
+    assert "0 % of 2000 answers differ." in result.stdout
 
 
 def test_permuted_labels_fail(stable: str, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_what_is_no_file_is_refused(stable: str, tmp_path: Path) -> None:
     refused(compare(stable, str(tmp_path)), "is not a file")
     refused(compare(stable, str(tmp_path / "nowhere")), "there is no such file")
     refused(compare(stable, stable, "--json", str(tmp_path)), "is a folder")
-    refused(compare(stable, stable, "--json", str(tmp_path / "no" / "where")), "in none that there is")
+    refused(compare(stable, stable, "--json", str(tmp_path / "no" / "where")), "there is no folder")
 
 
 @pytest.mark.parametrize("said", ["0.5", "0%", "100%", "-1%", "nan%", "x", "1e-3%"])
@@ -252,7 +252,7 @@ def test_labels_say_which_of_the_two_is_right(tmp_path: Path) -> None:
     won = compare(*wide, "--labels", str(tmp_path / "labels"), "--max-accuracy-loss", "1%")
     assert won.exit_code == 0
     assert "Of 4000 with a label stable has" in won.stdout
-    assert "the canary 100.000%: it loses -" in won.stdout
+    assert "the canary 100 %: it loses -" in won.stdout
     within = saved(tmp_path / "within", stable, label=stable.argmax(1))
     lost = compare(within, other, "--max-flips", "60%", "--max-accuracy-loss", "1%")
     assert lost.exit_code == 3

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from analysis.judge import Verdict
 from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge
+from gpu_shadow.finding import times
 from gpu_shadow.tally import Answers, by_label
 
 MARGINS = Margins(max_flips=0.01)
@@ -76,6 +77,13 @@ def test_requests_with_and_without_a_floor_are_not_mixed() -> None:
     assert finding.overall is not None
     assert finding.overall.requests == 2000
     assert "7 requests that stable did not answer twice are left out." in finding.why
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(None, "-"), (0.5, "0.5"), (999.4, "999"), (1000.0, "> 1000"), (3e11, "> 1000")]
+)
+def test_a_ratio_to_hardly_any_noise_is_told_without_its_digits(ratio: float | None, said: str) -> None:
+    assert times(ratio) == said
 
 
 def test_nothing_compared_is_no_data() -> None:

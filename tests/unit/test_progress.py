@@ -101,8 +101,8 @@ def test_parts_together_are_the_whole_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ([part(1)], "of 2 parts 1 are missing: 2;"),
-        ([part(1, 5), part(4, 5)], "of 5 parts 3 are missing: 2, 3, 5;"),
+        ([part(1)], "of 2 parts these are missing: 2;"),
+        ([part(1, 5), part(4, 5)], "of 5 parts these are missing: 2, 3, 5;"),
         ([part(1), part(1)], "1 and 0 are both part 1"),
         ([part(1), part(2, 3)], "1: is one of 3 parts, 0 one of 2"),
         ([part(1), part(2, done=2)], "1: came to 2 of its 3 blocks"),
@@ -122,3 +122,4 @@ def test_parts_that_are_not_one_whole_are_refused(parts: list[Progress], says: s
 def test_questions_differ_in_what_only_one_of_them_says() -> None:
     assert unlike({"a": 1}, {"a": 1}) == ""
     assert unlike({"a": 1}, {"a": 1, "b": None, "c": 2}) == "c is"
+    assert unlike({"margins": 1}, {"margins": 2}) == "margins are"

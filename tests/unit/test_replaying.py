@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpu_shadow import cli_replay, progress, replaying
@@ -141,7 +141,7 @@ def test_a_replay_that_stops_when_decided_stops_at_the_same_block_however_often_
     ("how", "says"),
     [
         ({"seed": 1}, "its seed is not"),
-        ({"max_flips": 0.01}, "its margins is not"),
+        ({"max_flips": 0.01}, "its margins are not"),
         ({"canary": "permuted"}, "its canary model is not"),
         ({"part": 1, "parts": 2}, "its part 1/1 is not"),
         ({"block": 8, "stable": "permuted"}, "its block size and stable model are not"),
@@ -179,6 +179,26 @@ def killing(asked: Job, sign: int, *, at: int) -> Job:
 
     asked.replay.stable = replace(asked.replay.stable, answer=interrupted)
     return asked
+
+
+def test_one_that_stopped_when_it_was_decided_goes_on_to_the_bytes_of_the_whole(
+    folder: Path, tmp_path: Path
+) -> None:
+    with (folder / "day.jsonl").open() as file, (tmp_path / "many.jsonl").open("w") as many:
+        lines = [line for line in file if '"id"' in line]
+        many.writelines(line.replace('"id": "', f'"id": "{k}-') for k in range(4) for line in lines)
+
+    def asked(**how: Any) -> Job:
+        given: dict[str, Any] = {"stable": str(folder / "v7"), "canary": str(folder / "permuted")}
+        given |= {"models": Path("/"), "max_flips": 0.005, "seed": 0, "key": None, "device": "cpu"}
+        given |= {"memory": 64, "threads": 1, "part": 1, "parts": 1, "state": None, "block": 400}
+        return prepared([tmp_path / "many.jsonl"], **given | how)
+
+    first = end(asked(everything=False))
+    assert (first.done, first.complete) == (1, False)
+    assert first.came == 400
+    progress.write(tmp_path / "state", first)
+    assert text(end(asked(everything=True, state=tmp_path / "state"))) == text(end(asked(everything=True)))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -309,16 +329,33 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(folder: Path, tmp_path: Pa
     refused(replay(folder, "--parts", 2, "--state", tmp_path / "1", environ=environ), "give --part I/N")
     refused(replay(folder, "--parts", 2, "--part", "1/2", "--state", tmp_path / "1"), "give one of them")
     refused(replay(folder, "--json", tmp_path), "is a folder")
-    refused(replay(folder, "--state", tmp_path / "no" / "where"), "in none that there is")
+    refused(replay(folder, "--state", tmp_path / "no" / "where"), "there is no folder")
     refused(replay(folder, "--device", "abacus"), "--device abacus", "expected auto, cpu")
     refused(replay(folder, canary="day.jsonl"), "is no safetensors file")
     refused(replay(folder, canary="nowhere"), "cannot be read")
+    refused(serin("merge", folder / "v7", folder / "v7"), "is named twice")
     refused(replay(folder, "--state", folder / "day.jsonl"), "is no part of a comparison")
     refused(serin("merge", folder / "day.jsonl"), "is no part of a comparison")
     progress.write(tmp_path / "worker", replace(job(folder).begun, question={"run": "lab/run-1"}, blocks=0))
     refused(serin("merge", tmp_path / "worker"), "worker: is no part of a serin shadow replay")
     refused(serin("merge", tmp_path / "nowhere"), "nowhere: cannot be read (No such file")
     assert (folder / "day.jsonl").read_text().startswith('{"id": "r0"')
+
+
+def test_what_the_canary_takes_is_told_where_stable_takes_something_else(folder: Path) -> None:
+    tensors = load_file(folder / "v7")
+    save_file(tensors, folder / "named", {"architecture": "mlp", "activation": "relu", "input": "pixels"})
+    found = replay(folder, canary="named")
+    assert found.exit_code == 3
+    assert found.stderr.startswith("The canary takes ")
+    assert "pixels" in found.stderr
+    assert replay(folder, canary="v7").stderr == ""
+
+
+def test_ctrl_c_before_anything_was_compared_is_told_and_ends_with_130() -> None:
+    with pytest.raises(SystemExit) as ended, cli_replay._refused("serin shadow replay"):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert ended.value.code == 130
 
 
 def test_requests_that_are_none_at_all_are_refused(folder: Path, tmp_path: Path) -> None:
