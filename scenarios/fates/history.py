@@ -110,6 +110,7 @@ class Fated(Theatre):
     def _end(self, replica: str, crash: Crash) -> None:
         if self.controllers.freeze(replica) if crash.frozen else self.controllers.kill(replica):
             self._say(f"{replica} is {'frozen' if crash.frozen else 'killed'}")
+            self.witness.hindered = self.now
             self._crashed.put_nowait((replica, crash))
 
     async def _happen(self) -> None:
