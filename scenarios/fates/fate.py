@@ -50,12 +50,11 @@ KINDS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crash:
-    """A replica ends at its n-th write of a kind, before or after the API server has done it.
+    """Whoever makes the n-th write of a kind ends there, before or after the API server has done it.
 
-    Or it is frozen there: then it goes on later, and what it was about to write it writes then.
+    Or is frozen: then it goes on later, and what it was about to write it writes then.
     """
 
-    replica: int
     of: str  # of WRITTEN
     write: int
     done: bool
@@ -64,8 +63,7 @@ class Crash:
 
     def __str__(self) -> str:
         what = f"{'frozen' if self.frozen else 'killed'} {'after' if self.done else 'before'}"
-        where = f"{what} write {self.write} of {self.of}"
-        return f"replica {self.replica + 1} is {where}, back {self.back:.1f} s later"
+        return f"a replica is {what} write {self.write} of {self.of}, back {self.back:.1f} s later"
 
 
 ZERO = "virtualservices to zero"
@@ -76,6 +74,14 @@ WRITTEN: Mapping[str, int] = {  # and how often each is drawn
     "deployments": 2,
     "events": 1,
     "leases": 1,
+}
+# Of each kind the writes that matter: weights are few, a status is written every ten seconds.
+COUNTS: Mapping[str, Sequence[int]] = {
+    "virtualservices": (1, 2, 3),
+    "canaryruns": (1, 2, 3, 4, 5, 6, 8, 10),
+    "deployments": (1, 2, 3),
+    "events": (1, 3),
+    "leases": (2, 10, 30),
 }
 
 
@@ -170,7 +176,7 @@ def drawn(seed: int) -> Fate:
         fatal=fatal,
         commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
         ails=tuple(_several(chance, 3, _ail)),
-        crashes=tuple(_several(chance, 2, _crash)),
+        crashes=tuple(_several(chance, 3, _crash)),
         skews=tuple(_several(chance, REPLICAS, _skew)),
     )
 
@@ -335,9 +341,8 @@ def _crash(chance: Random) -> Crash:
     (of,) = chance.choices(list(WRITTEN), list(WRITTEN.values()))
     frozen = chance.random() < 0.4
     return Crash(
-        replica=chance.choice([0, 0, 1, 2]),
         of=of,
-        write=1 if of == ZERO else chance.choice([1, 1, 2, 3, 4, 6, 9]),
+        write=1 if of == ZERO else chance.choice(COUNTS[of]),
         done=chance.random() < 0.5,
         frozen=frozen,
         back=chance.uniform(4, 14) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s

@@ -30,7 +30,8 @@ class Hindered:
         name: str,
         *,
         ails: Sequence[Ail],
-        crashes: Sequence[Crash],
+        crashes: dict[tuple[str, int], Crash],
+        writes: Counter[str],
         chance: Random,
         clock: Callable[[], float],
         end: Callable[[Crash], None],
@@ -38,11 +39,11 @@ class Hindered:
         self._beyond = beyond
         self._name = name
         self._ails = ails
-        self._crashes = {(one.of, one.write): one for one in crashes}
+        self._crashes = crashes  # by kind and number of the write, whosever it is
+        self._writes = writes  # of all replicas
         self._chance = chance
         self._clock = clock  # seconds since the story's beginning
         self._end = end
-        self._writes: Counter[str] = Counter()  # by kind
 
     @contextlib.asynccontextmanager
     async def request(

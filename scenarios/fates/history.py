@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
@@ -38,7 +40,7 @@ class History:
 def history(fate: Fate, *, report: Report = silent) -> History:
     """The history of this fate, from its beginning to its end."""
     complaints: list[str] = []
-    with _listening(complaints):
+    with _listening(complaints), _uncollected():
         theatre, left = run_virtual(_played(fate, report, complaints))
     played = theatre.played
     broken = (*theatre.witness.broken, *complaints, *(f"a task is left: {name}" for name in left))
@@ -61,7 +63,8 @@ class Fated(Theatre):
 
     def __init__(self, fate: Fate, *, report: Report) -> None:
         self.fate = fate
-        self._started = 0
+        self._crashes = {(one.of, one.write): one for one in fate.crashes}
+        self._writes: Counter[str] = Counter()
         self._crashed: asyncio.Queue[tuple[str, Crash]] = asyncio.Queue()
         super().__init__(fate.story, report=report)
         self.witness = Witness(fate, clock=lambda: self.now, served=self._served)
@@ -90,7 +93,8 @@ class Fated(Theatre):
             Wire(self.world.transport()),
             replica,
             ails=[one for one in fate.ails if one.replica in {None, number}],
-            crashes=[one for one in fate.crashes if one.replica == number],
+            crashes=self._crashes,
+            writes=self._writes,
             chance=Random(f"way {fate.seed} {replica}"),
             clock=since,
             end=lambda crash: self._end(replica, crash),
@@ -171,6 +175,17 @@ class Fated(Theatre):
         """The story is played to its end; what is owed by then is asked for."""
         await super().through()
         self.witness.end(self.receiver.received)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: what that ends would end at another moment each time."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

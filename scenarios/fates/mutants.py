@@ -98,6 +98,11 @@ def repairs_at_once() -> Sequence[Swap]:
     ]
 
 
+def goes_on_at_once() -> Sequence[Swap]:
+    """A new leader raises, repairs and promotes before it has looked."""
+    return [(machine, "_looked", lambda _run, _seen: True)]
+
+
 def counts_anew() -> Sequence[Swap]:
     """A new leader begins to count where it stands."""
     load = gather.load
@@ -399,6 +404,7 @@ MUTANTS: Mapping[str, Mutant] = {
         saves_before_leaving,
         never_again,
         repairs_at_once,
+        goes_on_at_once,
         counts_anew,
         silence_passes,
         no_fence,
