@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from gpu_shadow.cli_replay import merge, replay
-from gpu_shadow.wording import UNPASSED, Misused, Percent, tell, writable
+from gpu_shadow.wording import (
+    UNPASSED,
+    Misused,
+    Percent,
+    json_option,
+    max_flips_option,
+    report_option,
+    require_pass_option,
+    tell,
+    writable,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,14 +52,7 @@ shadow.add_command(merge)
     show_default=True,
     help="What a row is: scores of classes, numbers, a vector, scores of items, log-probabilities of tokens.",
 )
-@click.option(
-    "--max-flips",
-    metavar="PERCENT",
-    type=Percent(),
-    default="0.5%",
-    show_default=True,
-    help="Share of answers that may differ, beyond the noise.",
-)
+@max_flips_option
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1e9),
@@ -78,21 +81,9 @@ shadow.add_command(merge)
     type=Percent(),
     help="Share of labelled requests that the canary may have wrong more than stable. Not given: it is told.",
 )
-@click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
-@click.option(
-    "--json",
-    "out",
-    metavar="OUT",
-    type=click.Path(path_type=Path, allow_dash=True),
-    help='Write the finding there as JSON; "-" is standard output.',
-)
-@click.option(
-    "--report",
-    "page",
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="Write it there with pictures: one HTML file that needs nothing else.",
-)
+@require_pass_option
+@json_option
+@report_option
 def compare(
     stable: Path,
     canary: Path,

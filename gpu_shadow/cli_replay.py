@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from gpu_shadow.wording import UNPASSED, Misused, Percent, plain, tell, writable
+from gpu_shadow.wording import (
+    UNPASSED,
+    Misused,
+    json_option,
+    max_flips_option,
+    plain,
+    report_option,
+    require_pass_option,
+    tell,
+    writable,
+)
 
 if TYPE_CHECKING:  # torch is imported once a command is typed, not before
     from gpu_shadow.progress import Progress
@@ -36,14 +46,7 @@ PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
     type=click.Path(path_type=Path),
     help="Models given as file:///… are opened below it and nowhere else.",
 )
-@click.option(
-    "--max-flips",
-    metavar="PERCENT",
-    type=Percent(),
-    default="0.5%",
-    show_default=True,
-    help="Share of answers that may differ, beyond the noise.",
-)
+@max_flips_option
 @click.option("--all", "everything", is_flag=True, help="Replay all, even once it is decided.")
 @click.option(
     "--seed",
@@ -88,21 +91,9 @@ PART = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
     type=click.Path(path_type=Path),
     help="Write what was compared there, for `serin shadow merge`. A --state file is the same.",
 )
-@click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
-@click.option(
-    "--json",
-    "out",
-    metavar="OUT",
-    type=click.Path(path_type=Path, allow_dash=True),
-    help='Write the finding there as JSON; "-" is standard output.',
-)
-@click.option(
-    "--report",
-    "page",
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="Write it there with pictures: one HTML file that needs nothing else.",
-)
+@require_pass_option
+@json_option
+@report_option
 def replay(
     requests: tuple[Path, ...],
     out: Path | None,
@@ -171,21 +162,9 @@ def replay(
 
 @click.command(short_help="The parts of a replay, put together: what do they say?")
 @click.argument("parts", metavar="PART…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
-@click.option(
-    "--json",
-    "out",
-    metavar="OUT",
-    type=click.Path(path_type=Path, allow_dash=True),
-    help='Write the finding there as JSON; "-" is standard output.',
-)
-@click.option(
-    "--report",
-    "page",
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="Write it there with pictures: one HTML file that needs nothing else.",
-)
+@require_pass_option
+@json_option
+@report_option
 def merge(parts: tuple[Path, ...], out: Path | None, page: Path | None, *, require_pass: bool) -> None:
     """Put the parts of one replay together: do more answers differ than may?
 

@@ -44,6 +44,31 @@ def plain(text: str) -> str:
     return "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in text)
 
 
+max_flips_option = click.option(
+    "--max-flips",
+    metavar="PERCENT",
+    type=Percent(),
+    default="0.5%",
+    show_default=True,
+    help="Share of answers that may differ, beyond the noise.",
+)
+require_pass_option = click.option("--require-pass", is_flag=True, help="Exit 3 if it is not decided either.")
+json_option = click.option(
+    "--json",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help='Write the finding there as JSON; "-" is standard output.',
+)
+report_option = click.option(
+    "--report",
+    "page",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="Write it there with pictures: one HTML file that needs nothing else.",
+)
+
+
 def writable(option: str, path: Path | None) -> None:
     """Raises `Misused` unless a file may be written there; None and "-" (standard output) always may."""
     if path is None or str(path) == "-":

@@ -311,8 +311,8 @@ def _evicted(chance: Random) -> Json:
     return {"evict": {"arm": chance.choice(["stable", "canary"]), "pods": chance.randint(1, 2)}}
 
 
-def _deleted(chance: Random) -> Json:
-    return {"delete": {"kind": "Deployment", "name": chance.choice(["model-canary", "model-canary"])}}
+def _deleted(_: Random) -> Json:
+    return {"delete": {"kind": "Deployment", "name": "model-canary"}}
 
 
 EDITS: Sequence[Callable[[Random], Json]] = (

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -208,8 +209,6 @@ def _listening(complaints: list[str]) -> Iterator[None]:
 
 
 def _complaint(event: structlog.typing.EventDict) -> str:
-    import traceback
-
     said = {name: value for name, value in event.items() if name not in {"event", "exc_info"}}
     trace = traceback.format_exc() if event.get("exc_info") else ""
     return f"logged {event.get('event')}: {said}\n{trace}".rstrip()

@@ -11,7 +11,7 @@ from typing import Any
 
 from scenarios.cluster.patches import clone
 from scenarios.fates.fate import WRITTEN, Fate
-from scenarios.objects import CANARY, NAMESPACE, STABLE
+from scenarios.objects import CANARY, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
 
@@ -23,7 +23,7 @@ BOUND = 15.0
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof.
 FATAL_BOUND = 30.0
-PROMOTED, ROLLED_BACK = "Succeeded", "Failed"
+PROMOTED = "Succeeded"
 
 
 @dataclass(slots=True)
@@ -280,6 +280,3 @@ def _foreign(obj: Json) -> Json:
             one.pop("weight", None)
     left["annotations"] = obj["metadata"].get("annotations")
     return left
-
-
-__all__ = ["NAMESPACE", "Witness"]
