@@ -12,6 +12,7 @@ from gpu_shadow.wording import (
     UNPASSED,
     Misused,
     Percent,
+    installed,
     json_option,
     max_flips_option,
     report_option,
@@ -123,13 +124,10 @@ def compare(
       serin shadow compare stable.safetensors canary.safetensors --max-flips 20% \\
         --labels right.safetensors --max-accuracy-loss 1%
     """  # noqa: D301 - click's mark for lines that stay as written
-    try:
+    with installed("serin shadow compare"):
         from gpu_shadow import desk, said
         from gpu_shadow.files import BadFile
         from gpu_shadow.finding import Margins
-    except ModuleNotFoundError as error:
-        needed = f"serin shadow compare needs {error.name}, which is not installed"
-        raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
     writable("--json", out)
     writable("--report", page)
     margins = Margins(max_flips=max_flips, max_accuracy_loss=max_accuracy_loss, task=task)
@@ -177,12 +175,9 @@ def unpaired(stable: Path, canary: Path, out: Path | None, *, alpha: float) -> N
     Example:
       serin shadow unpaired stable.safetensors canary.safetensors --alpha 5%
     """  # noqa: D301
-    try:
+    with installed("serin shadow unpaired"):
         from gpu_shadow import unpaired as tests
         from gpu_shadow.files import BadFile
-    except ModuleNotFoundError as error:
-        needed = f"serin shadow unpaired needs {error.name}, which is not installed"
-        raise click.ClickException(f"{needed}: pip install 'serin[gpu]'") from None
     writable("--json", out)
     try:
         found = tests.compared(stable, canary, alpha=alpha)

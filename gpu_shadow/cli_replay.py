@@ -16,6 +16,7 @@ import click
 from gpu_shadow.wording import (
     UNPASSED,
     Misused,
+    installed,
     json_option,
     max_flips_option,
     plain,
@@ -103,6 +104,7 @@ def replay(
     *,
     part: str | None,
     parts: int | None,
+    everything: bool,
     require_pass: bool,
     **how: Any,
 ) -> None:
@@ -140,12 +142,14 @@ def replay(
     for option, path in (("--json", out), ("--report", page), ("--state", state), ("--partial", partial)):
         writable(option, path)
     which, of = _part(part, parts)
-    if of > 1 and (out is not None or page is not None or (state is None and partial is None)):
+    partly = part is not None or parts is not None  # also part 1 of 1, of a Job that was scaled to one pod
+    if partly and (out is not None or page is not None or (state is None and partial is None)):
         raise Misused("a part is no finding: keep it with --partial OUT; --json is serin shadow merge's")
     with _refused("serin shadow replay"):
         from gpu_shadow import replaying
         from gpu_shadow.progress import write
 
+        how["everything"] = everything or partly
         job = replaying.prepared(requests, part=which, parts=of, state=state, **how)
         if job.takes:
             click.echo(job.takes, err=True)
@@ -154,9 +158,9 @@ def replay(
             write(partial, progress)
         if sign is not None:
             click.echo(_stopped(progress, state), err=True)
-        if of > 1:
+        if partly:
             click.echo("\n".join(map(plain, replaying.part_lines(progress))))
-        passed = of > 1 or _told(progress, out, page, require_pass=require_pass)
+        passed = partly or _told(progress, out, page, require_pass=require_pass)
     sys.exit(128 + sign if sign is not None else 0 if passed else UNPASSED)
 
 
@@ -212,19 +216,17 @@ def _part(said: str | None, parts: int | None) -> tuple[int, int]:
 def _refused(command: str) -> Iterator[None]:
     """What is wrong with a file, a model or a device is said in a sentence."""
     try:
-        from gpu_shadow.batches import TooLarge
-        from gpu_shadow.model import Later, Refused
-        from gpu_shadow.progress import Unusable
-        from gpu_shadow.requests import BadRequests
-    except ModuleNotFoundError as error:
-        what = f"{command} needs {error.name}, which is not installed"
-        raise click.ClickException(f"{what}: pip install 'serin[gpu]'") from None
-    try:
-        yield
-    except (Later, TooLarge) as error:
-        raise click.ClickException(str(error)) from None
-    except (Refused, Unusable, BadRequests) as error:
-        raise Misused(str(error)) from None
+        with installed(command):
+            from gpu_shadow.batches import TooLarge
+            from gpu_shadow.model import Later, Refused
+            from gpu_shadow.progress import Unusable
+            from gpu_shadow.requests import BadRequests
+        try:
+            yield
+        except (Later, TooLarge) as error:
+            raise click.ClickException(str(error)) from None
+        except (Refused, Unusable, BadRequests) as error:
+            raise Misused(str(error)) from None
     except KeyboardInterrupt:
         click.echo("Stopped before anything was compared.", err=True)
         sys.exit(128 + signal.SIGINT)

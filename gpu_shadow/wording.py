@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,16 @@ class Percent(click.ParamType[float]):
                 f'"{value}": expected percent between 0 and 100, with the sign, such as "0.5%"', param, ctx
             )
         return share
+
+
+@contextmanager
+def installed(command: str) -> Iterator[None]:
+    """The command's imports, some of which may not be there: then it is said which, and how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        what = f"{command} needs {error.name}, which is not installed"
+        raise click.ClickException(f"{what}: pip install 'serin[gpu]'") from None
 
 
 def plain(text: str) -> str:

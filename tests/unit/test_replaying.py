@@ -311,6 +311,16 @@ def test_parts_by_number_and_by_an_indexed_job_s_index_merge_into_the_same_bytes
     assert replay(folder, "--part", "2/2", "--state", tmp_path / "2").exit_code == 0  # it was done
 
 
+def test_the_only_part_of_one_is_a_part_and_merges(folder: Path, tmp_path: Path) -> None:
+    whole = replay(folder, "--all", "--json", tmp_path / "whole.json")
+    environ = {"JOB_COMPLETION_INDEX": "0"}
+    part = replay(folder, "--parts", 1, "--partial", tmp_path / "1", environ=environ)
+    assert (part.exit_code, part.stdout[:38]) == (0, "Part 1 of 1: 230 requests compared, 1 ")
+    merged = serin("merge", tmp_path / "1", "--json", tmp_path / "merged.json")
+    assert (merged.exit_code, merged.stdout) == (3, whole.stdout)
+    assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
 def refused(result: Result, *says: str) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Traceback" not in result.stderr
