@@ -38,10 +38,10 @@ class States:
         self._redaction = redaction
         self._due: dict[Path, float] = {}  # when each file is written next
         self._troubled = False  # that the disk cannot be written is said once
-        self._sweep()
 
     def resume(self, question: Json, replay: Replay) -> None:
         """The replay goes on from what is kept of this very question, if anything is."""
+        self._sweep()
         path = self._file(question)
         if path is None or not path.is_file():
             return
@@ -96,9 +96,7 @@ class States:
 
     def _sweep(self) -> None:
         """Files of runs that nobody has asked about for long are gone."""
-        if self._folder is None:
-            return
-        for path in self._folder.glob("*.json"):
+        for path in () if self._folder is None else self._folder.glob("*.json"):
             if path.stat().st_mtime < time.time() - FORGOTTEN_AFTER:
                 self._gone(path)
 

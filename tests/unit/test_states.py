@@ -133,11 +133,12 @@ def test_a_disk_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
 
 
 def test_files_that_nobody_asks_for_are_gone_a_day_later(tmp_path: Path) -> None:
-    old, new = QUESTION | {"run": "lab/old"}, QUESTION
-    States(tmp_path).keep(old, replay(10))
+    old, new, folder = QUESTION | {"run": "lab/old"}, QUESTION, States(tmp_path)
+    folder.keep(old, replay(10))
     path = kept(tmp_path)
     os.utime(path, (0, time.time() - states.FORGOTTEN_AFTER - 60))
-    States(tmp_path).keep(new, replay(10))
+    folder.resume(new, replay())
+    folder.keep(new, replay(10))
     assert not path.exists()
     assert kept(tmp_path)
 
