@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from controller import istio, mirror, resource, shadow, trigger
+from controller import istio, mirror, policies, shadow, trigger
 from controller.cluster import Cluster, Key, pods
 from controller.kube import ApiError
 from controller.shadowing import UNSET as NO_WORKER
@@ -68,7 +68,7 @@ class Asks:
     def _unshadowed(self, plan: Json, canary: Json) -> str | None:
         """Why nothing can be replayed or recorded; None if the plan says what and where, or needs neither."""
         namespace, name = canary["metadata"]["namespace"], plan["virtualService"]
-        if not any(check["type"] == resource.SHADOW for check in plan["policy"].get("checks", ())):
+        if not any(check["type"] == policies.SHADOW for check in plan["policy"].get("checks", ())):
             return None
         if self.recorder is None:
             return f"policy: a Shadow check: {NO_WORKER}"

@@ -148,16 +148,16 @@ def plan(
 
 def _foreseen(spec: Any, *, rps: float, stable_pods: int, canary_pods: int) -> list[str]:
     """After how long the policy sees what, and what it cannot see."""
-    from controller import foresight, resource
+    from controller import foresight, policies
 
-    policy = resource.policy(spec)
+    policy = policies.policy(spec)
     found = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
     return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods)
 
 
 def _proved(spec: Any, where: str) -> list[str]:
     """What the buckets of the page can prove, for each latency check."""
-    from controller import resolution, resource
+    from controller import policies, resolution
 
     try:
         if not where.startswith(("http://", "https://")):
@@ -168,7 +168,7 @@ def _proved(spec: Any, where: str) -> list[str]:
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise Misused(f"--page {where}: {why}; give a metrics page, as a file or by its URL") from None
-    return resolution.proved(found, resource.policy(spec).checks)
+    return resolution.proved(found, policies.policy(spec).checks)
 
 
 def _negotiated(url: str) -> "Found":
@@ -230,7 +230,7 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
           -n shop --stable-pods 'model-[0-9a-f]+-.*' --canary-pods 'model-canary-.*'
     """
     from controller import backtest as tried
-    from controller import planning, resource
+    from controller import planning, policies
 
     if (ticks is None) == (recorded["prometheus"] is None):
         raise click.UsageError("give a file of ticks, or --prometheus, --start, --stable-pods, --canary-pods")
@@ -239,7 +239,7 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
     if out is not None and ticks is not None and out.exists() and out.samefile(ticks):
         raise Misused(f"--json {out}: is the recording itself; name another file")
     try:
-        policy = resource.policy(planning.builtin() if file is None else planning.read(file))
+        policy = policies.policy(planning.builtin() if file is None else planning.read(file))
         if ticks is None:
             policy, found = _recorded(policy, recorded)
         else:

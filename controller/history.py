@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from controller import gather, planning, resource, ticks, trigger
+from controller import gather, planning, policies, ticks, trigger
 from controller.cluster import Cluster, Key, arm
 from controller.gather import Gathered
 from controller.model import ArmSeen, Page, Plan, Policy
@@ -97,7 +97,7 @@ class Histories:
         """The policy of the next run; None where there can be none, which the Deployment's Event says."""
         said = trigger.policy_of(self.cluster, notes, key[0])
         try:
-            return None if said is None else resource.policy(said or planning.builtin())
+            return None if said is None else policies.policy(said or planning.builtin())
         except Malformed:
             return None
 

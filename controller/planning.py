@@ -305,9 +305,9 @@ def _proportion(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
 
 def _converted(spec: Json, *, file: Path) -> None:
     """Refuses what the controller itself would refuse."""
-    from controller import resource
+    from controller import policies
 
-    wrong = resource.unusable(spec)
+    wrong = policies.unusable(spec)
     if wrong is not None:
         raise BadPolicy(f"{file}: {wrong}")
 

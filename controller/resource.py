@@ -3,44 +3,33 @@
 `wire` holds the shapes; here they become the words of `model` and the other way round.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
-from analysis.evidence import SHARES, CheckKind, CheckSpec, normalised
 from analysis.judge import CheckJudgement, Judgement, Verdict
-from controller import wire
+from controller import policies, wire
 from controller.model import (
-    Alert,
     Artifacts,
     Checkpoint,
     Commands,
     Message,
-    Page,
     Phase,
     Place,
     Plan,
-    Policy,
     Reason,
     Recording,
     Run,
-    ShadowCheck,
     Stage,
     WeightChange,
 )
-from controller.record import at_quantile
 
 GROUP = "serin.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/restore-traffic"
 WORKLOAD_LABEL = f"{GROUP}/workload"
-IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
-SHADOW = "Shadow"  # a type of check that no page of a pod can answer
-SHADOW_SHARE = 0.20  # of alpha, before all are normalised
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 
 Json = Any
@@ -55,161 +44,6 @@ _VERDICT_NAMES = {
 # -- from the wire ---------------------------------------------------------------------------------
 
 
-def _single(checks: tuple[wire.Check, ...]) -> tuple[wire.Check, ...]:
-    """One check for each quantile, named after it; a check of several is these, its share split evenly."""
-    single = tuple(one for check in checks for one in _quantiles(check))
-    names = [check.name for check in single]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise wire.Malformed(
-            f"checks[{twice}].name: a check of quantiles has one of this name; choose another"
-        )
-    return single
-
-
-def _quantiles(check: wire.Check) -> Iterator[wire.Check]:
-    if not check.quantiles:
-        yield check
-    share = SHARES[CheckKind.LATENCY] if check.share is None else check.share
-    for level in check.quantiles:
-        name = at_quantile(check.name, level)
-        yield replace(check, name=name, quantile=level, share=share / len(check.quantiles))
-
-
-def _checks(checks: tuple[wire.Check, ...], max_latency_increase: str | None) -> tuple[CheckSpec, ...]:
-    """The checks that pods' pages answer."""
-    shares = {check.name: check.share for check in checks if check.share is not None}
-    beside = sum(shares.get(check.name, SHADOW_SHARE) for check in checks if check.type == SHADOW)
-    read = (_check(check, max_latency_increase) for check in checks if check.type != SHADOW)
-    return normalised(read, shares, beside=beside)
-
-
-def _shadow(checks: tuple[wire.Check, ...], others: tuple[CheckSpec, ...]) -> ShadowCheck | None:
-    """The check that replayed requests answer; it has the part of alpha that the others leave."""
-    found = [check for check in checks if check.type == SHADOW]
-    if not found:
-        return None
-    field = f"checks[{found[0].name}].maxFlips"
-    flips = wire.percent(found[0].max_flips, field=field)
-    if len(found) > 1 or not others:
-        raise wire.Malformed("checks: give one Shadow check, beside at least one check of another type")
-    if not 0 < flips < 1:
-        raise wire.Malformed(
-            f"{field}: {found[0].max_flips} proves nothing; give more than 0%, less than 100%"
-        )
-    share = 1 - sum(check.share for check in others)
-    return ShadowCheck(name=found[0].name, max_flips=flips, required=found[0].required, share=share)
-
-
-def _check(check: wire.Check, max_latency_increase: str | None) -> CheckSpec:
-    field = f"checks[{check.name}]"
-    if check.type not in set(CheckKind):
-        known = ", ".join([*CheckKind, SHADOW])
-        raise wire.Malformed(
-            f"{field}.type: {check.type} is not available in this version; use one of {known}"
-        )
-    for name, given in (("plus", check.plus), ("maxDecrease", check.max_decrease)):
-        if wire.percent(given, field=f"{field}.{name}") >= 1:
-            raise wire.Malformed(f"{field}.{name}: {given} allows everything; give less than 100%")
-    kind = CheckKind(check.type)
-    increase = check.max_increase
-    if kind is CheckKind.LATENCY and max_latency_increase is not None:
-        increase = max_latency_increase
-    return CheckSpec(
-        name=check.name,
-        kind=kind,
-        quantile=check.quantile,
-        max_increase=wire.percent(increase, field=f"{field}.maxIncrease"),
-        plus=wire.percent(check.plus, field=f"{field}.plus"),
-        max_decrease=wire.percent(check.max_decrease, field=f"{field}.maxDecrease"),
-        tolerance=check.tolerance,
-        required=check.required,
-        counters=_counters(check) if kind is CheckKind.PROPORTION else (),
-    )
-
-
-def _counters(check: wire.Check) -> tuple[str, str]:
-    """The names of a proportion's hits and trials; if not given, the hits are called as the check is."""
-    if check.counters is not None:
-        return check.counters.hits, check.counters.trials
-    return f"model_{check.name.replace('-', '_')}_total", IMPRESSIONS
-
-
-def _page(check: wire.Check) -> Page | None:
-    """The page that the check names, or None where it names a Prometheus."""
-    given = check.source or wire.Source()
-    if (given.scrape is None) == (given.prometheus is None):
-        raise wire.Malformed(f"checks[{check.name}].source: give exactly one of scrape and prometheus")
-    return None if given.scrape is None else Page(port=given.scrape.port, path=given.scrape.path)
-
-
-DURATIONS = {"warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout", "burstTolerance"}
-
-
-def unusable(policy: Json) -> str | None:
-    """What in a policy's spec this version cannot do, although the schema allows it; or None."""
-    delays = policy.get("scaleDownDelay", {})
-    try:
-        given = _single(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]))
-        _shadow(given, _checks(given, None))
-        for field in DURATIONS & policy.keys():
-            wire.duration(policy[field], field=field)
-        for field, delay in delays.items():
-            wire.duration(delay, field=f"scaleDownDelay.{field}")
-    except (wire.Malformed, msgspec.ValidationError) as error:
-        return f"policy: {error}"
-    return None
-
-
-def _alert(alert: wire.Alert) -> Alert:
-    if alert.slack is not None:
-        slack = alert.slack.secret_ref
-        return Alert(kind="slack", secret=slack.name, key=slack.key, on=alert.on)
-    if alert.webhook is None:
-        raise wire.Malformed("alerts[]: give slack or webhook")
-    secret = alert.webhook.secret_ref
-    name, key = (secret.name, secret.key) if secret else (None, None)
-    return Alert(kind="webhook", url=alert.webhook.url, secret=name, key=key, on=alert.on)
-
-
-def policy(spec: Json) -> Policy:
-    """The policy that a complete CanaryPolicy spec holds; raises `wire.Malformed`."""
-    try:
-        return _policy(msgspec.convert(spec, wire.Policy), None)
-    except msgspec.ValidationError as error:
-        raise wire.Malformed(f"policy: {error}") from error
-
-
-def _policy(given: wire.Policy, max_latency_increase: str | None) -> Policy:
-    single = _single(given.checks)
-    checks = _checks(single, max_latency_increase)
-    return Policy(
-        steps=given.steps,
-        warm_up=wire.duration(given.warm_up, field="warmUp"),
-        min_step=wire.duration(given.min_step, field="minStep"),
-        min_requests=given.min_requests,
-        step_timeout=wire.duration(given.step_timeout, field="stepTimeout"),
-        progress_deadline=wire.duration(given.progress_deadline, field="progressDeadline"),
-        alpha=given.alpha,
-        beta=given.beta,
-        canary_replicas=given.canary_replicas,
-        on_inconclusive=given.on_inconclusive,
-        on_no_data=given.on_no_data,
-        no_data_timeout=wire.duration(given.no_data_timeout, field="noDataTimeout"),
-        scale_down_promoted=wire.duration(given.scale_down_delay.promoted, field="scaleDownDelay.promoted"),
-        scale_down_rolled_back=wire.duration(
-            given.scale_down_delay.rolled_back, field="scaleDownDelay.rolledBack"
-        ),
-        promotion=given.promotion.mode,
-        history_limit=given.history_limit,
-        burst_tolerance=wire.duration(given.burst_tolerance, field="burstTolerance"),
-        checks=checks,
-        shadow=_shadow(single, checks),
-        pages={check.name: _page(check) for check in single if check.source},
-        alerts=tuple(_alert(alert) for alert in given.alerts),
-    )
-
-
 def _plan(given: wire.Plan, namespace: str) -> Plan:
     return Plan(
         namespace=namespace,
@@ -220,7 +54,7 @@ def _plan(given: wire.Plan, namespace: str) -> Plan:
         virtual_service=given.virtual_service,
         stable_subset=given.stable_subset,
         canary_subset=given.canary_subset,
-        policy=_policy(given.policy, given.max_latency_increase),
+        policy=policies.read(given.policy, max_latency_increase=given.max_latency_increase),
         artifacts=None if given.shadow is None else _artifacts(given.shadow),
         recording=None if given.shadow is None else _recording(given.shadow),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from controller import resource
+from controller import policies, resource
 from controller.cluster import Cluster, template_hash
 from controller.model import Commands, Reason, Stage
 from controller.wire import MOST_PERCENT
@@ -276,7 +276,7 @@ def _policy(cluster: Cluster, notes: dict[str, str], plan: Json, namespace: str)
         )
     steps = notes.get(f"{PREFIX}steps")
     plan["policy"] = policy if steps is None else policy | {"steps": _steps(steps)}
-    return resource.unusable(plan["policy"])
+    return policies.unusable(plan["policy"])
 
 
 def policy_of(cluster: Cluster, notes: dict[str, str], namespace: str) -> Json | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import rel_entr
 
-from controller import planning, resource
+from controller import planning, policies
 from controller.model import OnDoubt, Policy
 from scenarios.distributions import Beta, Bimodal, Lognormal, Pareto
 from scenarios.page import SECONDS
@@ -326,7 +326,7 @@ def policy(row: Row) -> Policy:
     for check in spec["checks"]:
         if check["type"] == "Predictions" and row.check == "predictions":
             check["tolerance"] = 0.02
-    built = resource.policy(spec)
+    built = policies.policy(spec)
     length = timedelta(seconds=row.duration / len(row.weights))
     if row.passes:
         at_once = timedelta(0)

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from analysis.evidence import CheckKind
 from analysis.proportions import Array
-from controller import planning, resource
+from controller import planning, policies
 from controller.model import Policy, Sizing
 from controller.sizing import PARITY_LIMIT, parity, replicas_for
 from scenarios.distributions import Latency
@@ -176,7 +176,7 @@ def _clicks(story: Story, policy: Policy) -> tuple[float, float] | None:
 def _policy(story: Story) -> Policy:
     """The story's policy, completed; raises `BadStory`."""
     try:
-        return resource.policy(planning.checked(dict(story.policy), file=Path(story.file)))
+        return policies.policy(planning.checked(dict(story.policy), file=Path(story.file)))
     except planning.BadPolicy as bad:
         raise BadStory(str(bad).replace(": spec.", ": spec.policy.", 1)) from bad
 

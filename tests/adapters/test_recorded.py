@@ -20,7 +20,7 @@ from scipy.special import ndtri
 
 from analysis.judge import Verdict
 from analysis.samples import Counts, Histogram
-from controller import backtest, planning, recorded, resource
+from controller import backtest, planning, policies, recorded
 from controller.backtest import Moment
 from controller.cli import serin
 from controller.prometheus import Past, Unanswered
@@ -31,7 +31,7 @@ from tests.adapters.test_prometheus import Pages, named, running
 Json = Any
 NOW = 1_790_000_000.0
 LE = tuple(round(0.005 * 1.1**step, 6) for step in range(60))
-POLICY = recorded.asked(resource.policy(planning.builtin()))
+POLICY = recorded.asked(policies.policy(planning.builtin()))
 WHOLE = Span(namespace="shop", stable="stable-.*", canary="canary-.*", start=NOW, end=NOW + 600, step=15.0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.peers import ARGO, FLAGGER_FAST, KAYENTA_FAST
-from controller import planning, resource
+from controller import planning, policies
 from controller.model import Policy
 from scenarios.distributions import Lognormal
 from scenarios.rivals import compared, weight_at
@@ -26,7 +26,7 @@ X5 = Change(at=-1.0, factor=5.0)
 
 
 def policy(*steps: int) -> Policy:
-    return resource.policy(planning.builtin() | {"steps": list(steps), "minStep": "30s", "minRequests": 300})
+    return policies.policy(planning.builtin() | {"steps": list(steps), "minStep": "30s", "minRequests": 300})
 
 
 @pytest.mark.parametrize(

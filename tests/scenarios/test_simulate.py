@@ -15,7 +15,7 @@ from analysis.dispersion import key
 from analysis.evidence import CheckKind, Evidence
 from analysis.judge import Verdict, judge, log_term
 from analysis.samples import Counts, Histogram, PodSample, Sample
-from controller import planning, resource
+from controller import planning, policies
 from controller.gather import WARM_AFTER_REQUESTS
 from controller.model import OnDoubt, Policy
 from scenarios import simulate
@@ -38,7 +38,7 @@ SLOW = Change(at=30.0, factor=3.0)
 
 def policy(**changed: Any) -> Policy:
     quick = {"steps": [20, 50], "warmUp": "5s", "minStep": "15s", "minRequests": 200}
-    return resource.policy(planning.builtin() | quick | changed)
+    return policies.policy(planning.builtin() | quick | changed)
 
 
 def same(one: Runs, other: Runs) -> bool:

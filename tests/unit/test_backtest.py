@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from analysis.judge import Verdict
-from controller import backtest, gather, planning, resource
+from controller import backtest, gather, planning, policies
 from controller.cli import serin
 
 LE = [round(0.005 * 1.1**step, 6) for step in range(60)]
@@ -51,7 +51,7 @@ def judged(file: Path) -> backtest.Outcome:
 
 
 def replayed(lines: Sequence[backtest.Line], **changes: Any) -> backtest.Outcome:
-    policy = resource.policy(planning.builtin() | changes)
+    policy = policies.policy(planning.builtin() | changes)
     return backtest.replay(backtest.moments(lines, policy), policy)
 
 
@@ -158,7 +158,7 @@ def test_the_command_says_what_happened_and_exits_with_3_if_the_canary_failed(tm
 
 
 def test_the_policys_burst_tolerance_counts() -> None:
-    policy = resource.policy(planning.builtin() | {"burstTolerance": "25s"})
+    policy = policies.policy(planning.builtin() | {"burstTolerance": "25s"})
     assert {one.burst_tolerance for one in gather.begun(policy)} == {25.0}
 
 
@@ -184,7 +184,7 @@ def test_the_command_refuses_a_file_that_is_not_there_with_exit_code_2(tmp_path:
 
 
 def others(lines: list[Any], tmp_path: Path) -> dict[str, Any]:
-    policy = resource.policy(planning.builtin())
+    policy = policies.policy(planning.builtin())
     recorded = backtest.moments(backtest.read(written(tmp_path, lines)), policy)
     return {one["rule"]: one for one in backtest.compared(recorded, policy)}
 
@@ -207,7 +207,7 @@ def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None
         for t in range(5)
     ]
     ticks = backtest.read(written(tmp_path, bare))
-    policy = resource.policy(planning.builtin())
+    policy = policies.policy(planning.builtin())
     only = replace(policy, checks=tuple(one for one in policy.checks if one.name == "predictions"))
     said = backtest.compared(backtest.moments(ticks, only), only)
     assert {one["at"] for one in said} == {None}
@@ -216,7 +216,7 @@ def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None
 
 def test_what_ticks_cannot_tell_of_is_said_to_be_left_out(tmp_path: Path) -> None:
     shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%", "required": True}
-    policy = resource.policy(planning.builtin() | {"checks": [*planning.builtin()["checks"], shadow]})
+    policy = policies.policy(planning.builtin() | {"checks": [*planning.builtin()["checks"], shadow]})
     lines = backtest.read(written(tmp_path, recorded()))
     result = backtest.result(backtest.replay(backtest.moments(lines, policy), policy), policy)
     assert result["checks"][-1]["name"] == "shadow"
@@ -242,7 +242,7 @@ def test_fewer_clicks_would_have_been_rolled_back_by_the_check_of_that_name(tmp_
     ]
     check = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
     spec = planning.checked({"checks": [check]}, file=tmp_path)
-    policy = resource.policy(spec)
+    policy = policies.policy(spec)
     ticks = backtest.moments(backtest.read(written(tmp_path, lines)), policy)
     outcome = backtest.replay(ticks, policy)
     assert (outcome.judgement.verdict, outcome.judgement.failed) == (Verdict.FAIL, "clicks")

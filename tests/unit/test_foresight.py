@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
-from controller import foresight, planning, resource
+from controller import foresight, planning, policies
 from controller.foresight import Foreseen
 
 
@@ -17,7 +17,7 @@ def spec(**changed: Any) -> Any:
 
 @cache
 def worked_out(rps: float, canary_pods: int = 2, **changed: str) -> tuple[Foreseen, ...]:
-    policy = resource.policy(spec(**changed))
+    policy = policies.policy(spec(**changed))
     return foresight.foreseen(policy, rps=rps, stable_pods=9, canary_pods=canary_pods)
 
 
@@ -28,7 +28,7 @@ def at(rps: float, canary_pods: int = 2, **changed: str) -> dict[str, Foreseen]:
 
 
 def text(rps: float, canary_pods: int = 2, **changed: str) -> str:
-    found, policy = worked_out(rps, canary_pods, **changed), resource.policy(spec(**changed))
+    found, policy = worked_out(rps, canary_pods, **changed), policies.policy(spec(**changed))
     lines = foresight.told(policy, found, stable_pods=9, canary_pods=canary_pods)
     return "\n".join(lines)
 
@@ -107,14 +107,14 @@ def test_the_least_and_the_most_traffic_are_worked_out_as_well(rps: float) -> No
 
 def test_a_check_with_a_margin_beyond_every_effect_is_named() -> None:
     checks = [{"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "900%", "required": True}]
-    policy = resource.policy(spec(checks=checks))
+    policy = policies.policy(spec(checks=checks))
     lines = foresight.told(policy, worked_out(400), stable_pods=9, canary_pods=2)
     assert "slow                   not worked out: nothing that is usual lies beyond its margin" in lines
 
 
 def test_a_share_that_falls_is_seen_too() -> None:
     clicks = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
-    policy = resource.policy(spec(checks=[clicks | {"required": True}]))
+    policy = policies.policy(spec(checks=[clicks | {"required": True}]))
     like, *fallen = foresight.foreseen(policy, rps=400, stable_pods=9, canary_pods=2)
     assert like.promoted < np.inf
     assert fallen[1].seen < fallen[0].seen < np.inf

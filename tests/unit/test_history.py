@@ -14,7 +14,7 @@ from test_trigger import PREFIX, cluster, deployment
 from analysis.evidence import CheckSpec
 from analysis.judge import Verdict, judge
 from analysis.samples import Counts, Histogram
-from controller import gather, history, planning, resource
+from controller import gather, history, planning, policies, resource
 from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.history import EVERY, Histories
@@ -119,7 +119,7 @@ class Stage:
 
 
 def plan(*, stable_hash: str = "old", **changes: Any) -> Plan:
-    spec = resource.policy(planning.builtin() | changes)
+    spec = policies.policy(planning.builtin() | changes)
     of_run = resource.run(canary_run()).plan
     names = {"namespace": "shop", "canary": "model-canary", "stable": "model"}
     return replace(of_run, **names, stable_hash=stable_hash, policy=spec)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.evidence import SHARES, CheckKind
 from analysis.judge import CheckJudgement, Judgement, Verdict
-from controller import resource, wire
+from controller import policies, resource, wire
 from controller.model import Checkpoint, Drifted, Inputs, Message, Page, Reason, Run, Stage, WeightChange
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -171,7 +171,7 @@ def test_a_field_that_cannot_be_read_is_named() -> None:
 
 
 def test_a_check_that_this_version_lacks_is_refused_by_name() -> None:
-    said = resource.unusable({"checks": [{"name": "answers", "type": "Ranking"}]})
+    said = policies.unusable({"checks": [{"name": "answers", "type": "Ranking"}]})
 
     assert said is not None
     assert "checks[answers].type: Ranking is not available" in said
@@ -261,11 +261,11 @@ def test_a_margin_that_allows_everything_is_named() -> None:
 
 
 def test_a_duration_of_more_than_a_year_is_refused_before_a_run_is_made() -> None:
-    said = resource.unusable({"warmUp": "9999999999999999999h"})
+    said = policies.unusable({"warmUp": "9999999999999999999h"})
     assert said is not None
     assert "warmUp: expected a duration of at most a year" in said
-    assert "rolledBack" in str(resource.unusable({"scaleDownDelay": {"rolledBack": "8761h"}}))
-    assert resource.unusable({"warmUp": "8760h"}) is None
+    assert "rolledBack" in str(policies.unusable({"scaleDownDelay": {"rolledBack": "8761h"}}))
+    assert policies.unusable({"warmUp": "8760h"}) is None
 
 
 def test_what_onlookers_say_stays_until_the_next_leader_s_have_something_to_say() -> None:
@@ -343,10 +343,10 @@ def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() ->
 
 def test_every_request_may_not_fail() -> None:
     checks = [{"name": "errors", "type": "ErrorRate", "plus": "100%"}]
-    assert "checks[errors].plus: 100% allows everything" in str(resource.unusable({"checks": checks}))
+    assert "checks[errors].plus: 100% allows everything" in str(policies.unusable({"checks": checks}))
 
 
 def test_a_margin_that_allows_everything_is_refused() -> None:
     checks = [{"name": "latency", "type": "Latency", "maxIncrease": "99999999999%"}]
 
-    assert "checks[latency].maxIncrease: at most 10000%" in str(resource.unusable({"checks": checks}))
+    assert "checks[latency].maxIncrease: at most 10000%" in str(policies.unusable({"checks": checks}))

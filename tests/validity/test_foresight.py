@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller import foresight, planning, resource
+from controller import foresight, planning, policies
 from scenarios.distributions import Lognormal
 from scenarios.page import SECONDS
 from scenarios.simulate import Ended, simulated
@@ -14,7 +14,7 @@ from scenarios.streams import Change, Traffic
 
 FINE = tuple(bound for bound in SECONDS if 0.02 < bound < 1.0)
 WORLD = Traffic(rps=100.0, stable_pods=9, canary_pods=2, latency=Lognormal(0.05, 0.115), le=FINE)
-POLICY = resource.policy(planning.builtin() | {"steps": [10, 50]})
+POLICY = policies.policy(planning.builtin() | {"steps": [10, 50]})
 RUNS = 64
 WITHIN = 1.3  # what the command says; a median of 64 runs is known to about a tenth
 
