@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from scenarios.cluster import builtin, metadata, schema
+from scenarios.cluster import builtin, fieldsets, metadata, schema
 from scenarios.cluster.kinds import Kind
 from scenarios.cluster.patches import same
 from scenarios.cluster.refusals import Cause, Refused, bad_request, invalid, too_large
@@ -51,7 +51,8 @@ class Admission:
         meta |= {"uid": self._uid(), "creationTimestamp": stamp(self.clock())}
         if kind.custom or kind.plural in ("deployments", "replicasets", "pods"):
             meta["generation"] = 1
-        meta.pop("resourceVersion", None)
+        for key in ("resourceVersion", "managedFields"):
+            meta.pop(key, None)
         fresh = {**obj, "metadata": metadata.tidied(meta)}
         if kind.status:
             fresh.pop("status", None)
@@ -74,6 +75,9 @@ class Admission:
         for key in (*_SERVER_OWNED, "name", "namespace", "resourceVersion"):
             if key in old["metadata"]:
                 meta[key] = old["metadata"][key]
+        claims = meta.get("managedFields")
+        claims = claims if fieldsets.are_entries(claims) else old["metadata"].get("managedFields") or ()
+        meta["managedFields"] = [entry for entry in claims if entry]
         if part == "status":
             kept = old["metadata"] if kind.custom else {**meta, "labels": old["metadata"].get("labels")}
             written = {"status": obj["status"]} if "status" in obj else {}
@@ -90,7 +94,9 @@ class Admission:
         full = schema.defaulted(kind.schema, known)
         causes = [*metadata.problems(full["metadata"], is_label=kind.plural in _LABELS)]
         causes += metadata.new_finalizers(full["metadata"], (old or {"metadata": {}})["metadata"])
-        causes += schema.problems(kind.schema, full, old)
+        found = schema.problems(kind.schema, full, old)
+        # built-in lists may repeat a key, as an env does: there it tells only what a patch means
+        causes += [cause for cause in found if kind.custom or cause.reason != "FieldValueDuplicate"]
         _refuse(kind, full, causes)
         if not kind.custom:
             full = builtin.completed(kind.plural, full)

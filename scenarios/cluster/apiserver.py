@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scenarios.cluster import discovery, messages, refusals, selectors, tables, views
+from scenarios.cluster import claims, discovery, messages, refusals, selectors, tables, views
+from scenarios.cluster.claims import Writer
 from scenarios.cluster.faults import Fault, Faults
 from scenarios.cluster.kinds import Kind
 from scenarios.cluster.messages import Reply, Request, reply
+from scenarios.cluster.patches import merged
 from scenarios.cluster.refusals import Refused
 from scenarios.cluster.registry import Registry, Terms
 from scenarios.cluster.watching import Asked, events
@@ -26,6 +28,7 @@ LONGEST_WATCH = 1800  # seconds, if the client names none
 PAGES_KEPT = 32  # lists that are being paged through
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 _OF_PODS = ("eviction", "binding")  # what else can be made of a pod
+_INSIDE = ("log", "exec", "attach", "portforward")  # ways into a pod, which only a kubelet can open
 _DONE: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
@@ -61,6 +64,9 @@ class ApiServer:
             return reply(refused.code, refused.status())
 
     def _answer(self, request: Request) -> Reply:
+        text = discovery.plain(request.path, request.headers.get("accept", ""))
+        if text is not None:
+            return Reply(code=200, headers={"Content-Type": text[0]}, body=text[1])
         document = discovery.document(self._registry.kinds, request.path)
         if document is not None:
             return reply(200, document)
@@ -92,6 +98,8 @@ class ApiServer:
         one = {"GET": self._get, "PUT": self._replace, "PATCH": self._patch, "DELETE": self._delete}
         if target.part in _OF_PODS:
             one = {"POST": self._evict if target.part == "eviction" else self._bind}
+        elif target.part in _INSIDE:
+            one = {"GET": self._enter, "POST": self._enter}
         elif target.part:
             one.pop("DELETE")
         method = "GET" if request.method == "HEAD" else request.method
@@ -108,6 +116,16 @@ class ApiServer:
             return self._watch(request, target)
         obj = self._registry.get(target.kind, target.home, target.name)
         return reply(200, views.scale(obj) if target.part == "scale" else self._one(request, target, obj))
+
+    def _enter(self, request: Request, target: Target) -> Reply:
+        """Nothing runs in an emulated pod: refused, once it is clear that there is such a pod."""
+        pod = self._registry.get(target.kind, target.home, target.name)
+        asked = request.query.get("container")
+        if asked and asked not in [container["name"] for container in pod["spec"]["containers"]]:
+            raise refusals.bad_request(f"container {asked} is not valid for pod {target.name}")
+        if not pod["spec"].get("nodeName"):
+            raise refusals.bad_request(f"pod {target.name} does not have a host assigned")
+        raise refusals.no_kubelet(target.name, target.part)
 
     def _list(self, request: Request, target: Target) -> Reply:
         if request.says("watch"):
@@ -190,8 +208,8 @@ class ApiServer:
     # --- writing
 
     def _create(self, request: Request, target: Target) -> Reply:
-        obj = views.stored(target.kind, _decoded(request, target))
-        terms, warnings = _terms(request)
+        obj = views.stored(target.kind, _decoded(messages.value(request), target))
+        terms, warnings = _terms(request, target)
         made = self._registry.create(target.kind, obj, target.home, terms)
         return reply(201, self._one(request, target, made), warnings)
 
@@ -199,18 +217,42 @@ class ApiServer:
         if target.part == "scale":
             wanted = _decoded_as(request, "Scale")
             return self._rescale(request, target, lambda _scale: wanted)
-        obj = views.stored(target.kind, _decoded(request, target))
-        terms, warnings = _terms(request)
+        obj = views.stored(target.kind, _decoded(messages.value(request), target))
+        terms, warnings = _terms(request, target)
         there = self._registry.store.get(target.kind, target.home, target.name) is not None
         place = target.home, target.name
         new = self._registry.replace(target.kind, obj, place, part=target.part, terms=terms)
         return reply(200 if there else 201, self._one(request, target, new), warnings)
 
+    def _apply(self, request: Request, target: Target) -> Reply:
+        """Server-side apply: the object is made if it is not there."""
+        kind, place = target.kind, (target.home, target.name)
+        sent = _configuration(request, target)
+        if target.part == "scale":
+            return self._rescale(request, target, lambda scale: merged(scale, sent))
+        config = claims.configuration(kind, views.stored(kind, sent), target.part)
+        claims.check_declared(kind, config, "/".join(filter(None, place)))
+        terms, warnings = _terms(request, target, config)
+        writer = terms.writer
+        if not target.part and self._registry.store.get(kind, *place) is None:
+            made = self._registry.create(kind, config, target.home, terms)
+            return reply(201, self._one(request, target, made), warnings)
+
+        def change(old: Json) -> Json:
+            return claims.applied(kind, old, writer) if writer else old
+
+        new = self._registry.update(kind, *place, change, part=target.part, terms=terms)
+        return reply(200, self._one(request, target, new), warnings)
+
     def _patch(self, request: Request, target: Target) -> Reply:
+        if request.media == messages.APPLY_PATCH:
+            return self._apply(request, target)
+        if request.says("force"):
+            raise _bad_options("force", "Forbidden", "may not be specified for non-apply patch")
         patch = messages.patch(request, custom=target.kind.custom)
         if target.part == "scale":
             return self._rescale(request, target, patch)
-        terms, warnings = _terms(request)
+        terms, warnings = _terms(request, target)
 
         def change(old: Json) -> Json:
             return views.stored(target.kind, patch(views.shown(target.kind, target.version, old)))
@@ -233,7 +275,7 @@ class ApiServer:
             replicas = spec.get("replicas", 0)
             return {**old, "metadata": meta, "spec": {**old["spec"], "replicas": replicas}}
 
-        terms, _warnings = _terms(request)
+        terms, _warnings = _terms(request, target)
         new = self._registry.update(target.kind, target.home, target.name, scaled, terms=terms)
         return reply(200, views.scale(new))
 
@@ -268,7 +310,7 @@ class ApiServer:
 
 def _has(kind: Kind, part: str) -> bool:
     parts = {"": True, "status": kind.status, "scale": kind.scale}
-    return parts.get(part, part in _OF_PODS and kind.key == "pods")
+    return parts.get(part, part in (*_OF_PODS, *_INSIDE) and kind.key == "pods")
 
 
 def _predicate(request: Request, target: Target) -> selectors.Predicate:
@@ -277,12 +319,43 @@ def _predicate(request: Request, target: Target) -> selectors.Predicate:
     return selectors.both(labels, fields)
 
 
-def _terms(request: Request) -> tuple[Terms, list[str]]:
+def _terms(request: Request, target: Target, applied: Json = None) -> tuple[Terms, list[str]]:
     """How the client wants its write, and the list that collects warnings for it."""
     warnings: list[str] = []
     strictness = request.query.get("fieldValidation") or "Warn"
     dry = request.query.get("dryRun") == "All"
-    return Terms(dry=dry, strictness=strictness, warn=warnings.append), warnings
+    called = request.query.get("fieldManager") or request.headers.get("user-agent", "").partition("/")[0]
+    writer = Writer(
+        name=called or "unknown",
+        version=target.kind.api_version(target.version),
+        part=target.part,
+        applied=applied,
+        force=request.says("force"),
+    )
+    return Terms(dry=dry, strictness=strictness, warn=warnings.append, writer=writer), warnings
+
+
+def _bad_options(field: str, how: str, why: str) -> refusals.Refused:
+    """422: the query asks for what does not go together."""
+    reason = {"Forbidden": "FieldValueForbidden", "Required value": "FieldValueRequired"}[how]
+    return refusals.invalid(
+        "PatchOptions", "meta.k8s.io", "", [refusals.Cause(field, reason, f"{how}: {why}")]
+    )
+
+
+def _configuration(request: Request, target: Target) -> Json:
+    """The object that is applied, of the path's kind, version and name; raises `Refused`."""
+    if not request.query.get("fieldManager"):
+        raise _bad_options("fieldManager", "Required value", "is required for apply patch")
+    obj = _decoded(messages.configuration(request), target)
+    meta = obj.get("metadata") or {}
+    if not isinstance(meta, dict) or meta.get("name", target.name) != target.name:
+        raise refusals.bad_request(
+            f"the name of the object ({meta}) does not match the name on the URL ({target.name})"
+        )
+    if meta.get("managedFields"):
+        raise refusals.bad_request("metadata.managedFields must be nil")
+    return {**obj, "metadata": {**meta, "name": target.name}}
 
 
 def _decoded_as(request: Request, kind: str) -> Json:
@@ -293,9 +366,9 @@ def _decoded_as(request: Request, kind: str) -> Json:
     return obj
 
 
-def _decoded(request: Request, target: Target) -> Json:
-    """The object in the body, which must be of the path's kind and version."""
-    obj, kind = messages.value(request), target.kind
+def _decoded(obj: Json, target: Target) -> Json:
+    """The object in a body, which must be of the path's kind and version."""
+    kind = target.kind
     here = kind.api_version(target.version)
     if not isinstance(obj, dict):
         raise refusals.bad_request(f"the body is no object; expected a {kind.kind} of {here}")

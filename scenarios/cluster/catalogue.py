@@ -1,149 +1,29 @@
-"""The built-in resources: schemas with the real server's defaults, and kubectl's columns.
-
-The schemas are compact: they name the fields that canaries, kubectl and tests touch, give them the
-types and defaults that Kubernetes 1.36 gives them, and let other fields through.
-"""
+"""The built-in resources, with kubectl's columns, and how a CustomResourceDefinition makes another."""
 
 from typing import Any
 
+from scenarios.cluster import permits
 from scenarios.cluster.kinds import Column, Kind
+from scenarios.cluster.schemas import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    DESTINATION_RULE,
+    EVENT,
+    FLAG,
+    LEASE,
+    POD_SPEC,
+    REPLICA_SET,
+    SERVICE,
+    TEXT,
+    TEXTS,
+    VIRTUAL_SERVICE,
+    closed,
+    default,
+    opened,
+    rooted,
+)
 
 Json = Any
-
-ANY: Json = {"x-kubernetes-preserve-unknown-fields": True}
-TEXT: Json = {"type": "string"}
-WHOLE: Json = {"type": "integer", "format": "int32"}
-FLAG: Json = {"type": "boolean"}
-TIME: Json = {"type": "string", "format": "date-time"}
-TEXTS: Json = {"type": "object", "additionalProperties": TEXT}
-EITHER: Json = {"x-kubernetes-int-or-string": True}
-
-
-def _object(*required: str, **fields: Json) -> Json:
-    """An object with these fields and whatever else comes."""
-    schema = {"type": "object", "properties": fields, **ANY}
-    return {**schema, "required": list(required)} if required else schema
-
-
-def _closed(*required: str, **fields: Json) -> Json:
-    """An object with these fields only."""
-    return {"type": "object", "properties": fields, "required": list(required)}
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _default(schema: Json, value: Json) -> Json:
-    return {**schema, "default": value}
-
-
-_PROBE = _object(
-    timeoutSeconds=_default(WHOLE, 1),
-    periodSeconds=_default(WHOLE, 10),
-    successThreshold=_default(WHOLE, 1),
-    failureThreshold=_default(WHOLE, 3),
-    httpGet=_object("port", scheme=_default(TEXT, "HTTP"), port=EITHER),
-)
-_CONTAINER = _object(
-    "name",
-    name=TEXT,
-    image=TEXT,
-    env=_list(_object("name", name=TEXT, value=TEXT)),
-    ports=_list(_object("containerPort", containerPort=WHOLE, protocol=_default(TEXT, "TCP"))),
-    resources=_default(_object(), {}),
-    terminationMessagePath=_default(TEXT, "/dev/termination-log"),
-    terminationMessagePolicy=_default(TEXT, "File"),
-    imagePullPolicy=TEXT,
-    livenessProbe=_PROBE,
-    readinessProbe=_PROBE,
-    startupProbe=_PROBE,
-)
-_POD_SPEC = _object(
-    "containers",
-    containers=_list(_CONTAINER),
-    initContainers=_list(_CONTAINER),
-    restartPolicy=_default(TEXT, "Always"),
-    terminationGracePeriodSeconds=_default(WHOLE, 30),
-    dnsPolicy=_default(TEXT, "ClusterFirst"),
-    schedulerName=_default(TEXT, "default-scheduler"),
-    securityContext=_default(_object(), {}),
-)
-_TEMPLATE = _closed("spec", metadata=_object(labels=TEXTS, annotations=TEXTS), spec=_POD_SPEC)
-_SELECTOR = _closed(matchLabels=TEXTS, matchExpressions=_list(_object("key", "operator")))
-_ROLLING = _closed(maxSurge=_default(EITHER, "25%"), maxUnavailable=_default(EITHER, "25%"))
-_DEPLOYMENT = _closed(
-    "selector",
-    "template",
-    replicas=_default(WHOLE, 1),
-    selector=_SELECTOR,
-    template=_TEMPLATE,
-    strategy=_default(_closed(type=_default(TEXT, "RollingUpdate"), rollingUpdate=_ROLLING), {}),
-    minReadySeconds=WHOLE,
-    revisionHistoryLimit=_default(WHOLE, 10),
-    progressDeadlineSeconds=_default(WHOLE, 600),
-    paused=FLAG,
-)
-_REPLICA_SET = _closed(
-    "selector",
-    replicas=_default(WHOLE, 1),
-    selector=_SELECTOR,
-    template=_TEMPLATE,
-    minReadySeconds=WHOLE,
-)
-_PORT = _object("port", port=WHOLE, targetPort=EITHER, protocol=_default(TEXT, "TCP"), name=TEXT)
-_SERVICE = _object(
-    type=_default(TEXT, "ClusterIP"),
-    sessionAffinity=_default(TEXT, "None"),
-    internalTrafficPolicy=_default(TEXT, "Cluster"),
-    selector=TEXTS,
-    ports=_list(_PORT),
-)
-_LEASE = _closed(
-    holderIdentity=TEXT,
-    leaseDurationSeconds=WHOLE,
-    leaseTransitions=WHOLE,
-    acquireTime=TIME,
-    renewTime=TIME,
-    strategy=TEXT,
-    preferredHolder=TEXT,
-)
-_AUTOSCALER = _object(
-    "scaleTargetRef",
-    "maxReplicas",
-    scaleTargetRef=_object("kind", "name", kind=TEXT, name=TEXT, apiVersion=TEXT),
-    minReplicas=_default(WHOLE, 1),
-    maxReplicas=WHOLE,
-)
-_REFERENCE = _object(kind=TEXT, namespace=TEXT, name=TEXT, uid=TEXT, apiVersion=TEXT, fieldPath=TEXT)
-
-
-_STATUS = _object(conditions=_list(_object("type", "status", type=TEXT, status=TEXT)))
-
-
-def _schema(**fields: Json) -> Json:
-    return {"type": "object", "properties": {"status": _STATUS, **fields}, **ANY}
-
-
-_EVENT = _schema(
-    involvedObject=_REFERENCE, reason=TEXT, message=TEXT, type=TEXT, count=WHOLE, related=_REFERENCE
-)
-
-# --- Istio: the types of what canaries touch; all else is kept as it is
-
-_DESTINATION = _object("host", host=TEXT, subset=TEXT, port=_object(number=WHOLE))
-_SHARE = _object("destination", destination=_DESTINATION, weight=WHOLE)
-_ROUTE = _object(name=TEXT, match=_list(_object()), route=_list(_SHARE), timeout=TEXT, mirror=_DESTINATION)
-_VIRTUAL_SERVICE = _object(
-    hosts=_list(TEXT),
-    gateways=_list(TEXT),
-    exportTo=_list(TEXT),
-    http=_list(_ROUTE),
-    tls=_list(_object(route=_list(_SHARE))),
-    tcp=_list(_object(route=_list(_SHARE))),
-)
-_SUBSET = _object("name", name=TEXT, labels=TEXTS)
-_DESTINATION_RULE = _object("host", host=TEXT, subsets=_list(_SUBSET), trafficPolicy=_object())
 
 
 def _column(name: str, path: str, type_: str = "string", priority: int = 0) -> Column:
@@ -166,7 +46,7 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("ns",),
         namespaced=False,
         status=True,
-        schema=_schema(),
+        schema=rooted(spec=opened()),
         columns=(_column("Status", ".status.phase"), _AGE),
     ),
     Kind(
@@ -177,8 +57,18 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("no",),
         namespaced=False,
         status=True,
-        schema=_schema(),
-        columns=(_AGE,),
+        schema=rooted(spec=opened()),
+        columns=(
+            _column("Status", "=node-status"),
+            _column("Roles", "=none"),
+            _AGE,
+            _column("Version", "=node-version"),
+            _column("Internal-IP", "=node-address", priority=1),
+            _column("External-IP", "=none", priority=1),
+            _column("OS-Image", "=node-os", priority=1),
+            _column("Kernel-Version", "=node-kernel", priority=1),
+            _column("Container-Runtime", "=node-runtime", priority=1),
+        ),
     ),
     Kind(
         group="",
@@ -188,7 +78,7 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("po",),
         categories=("all",),
         status=True,
-        schema={**_schema(spec=_POD_SPEC), "required": ["spec"]},
+        schema=rooted("spec", spec=POD_SPEC),
         columns=(
             _column("Ready", "=pod-ready"),
             _column("Status", "=pod-status"),
@@ -196,6 +86,8 @@ BUILT_IN: tuple[Kind, ...] = (
             _AGE,
             _column("IP", ".status.podIP", priority=1),
             _column("Node", ".spec.nodeName", priority=1),
+            _column("Nominated Node", "=none", priority=1),
+            _column("Readiness Gates", "=none", priority=1),
         ),
     ),
     Kind(
@@ -206,7 +98,7 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("svc",),
         categories=("all",),
         status=True,
-        schema={**_schema(spec=_SERVICE), "required": ["spec"]},
+        schema=rooted("spec", spec=SERVICE),
         columns=(
             _column("Type", ".spec.type"),
             _column("Cluster-IP", ".spec.clusterIP"),
@@ -221,7 +113,7 @@ BUILT_IN: tuple[Kind, ...] = (
         versions=("v1",),
         plural="secrets",
         kind="Secret",
-        schema=_schema(data=TEXTS, stringData=TEXTS, type=_default(TEXT, "Opaque")),
+        schema=rooted(data=TEXTS, stringData=TEXTS, type=default(TEXT, "Opaque"), immutable=FLAG),
         columns=(_column("Type", ".type"), _column("Data", "=data", "integer"), _AGE),
     ),
     Kind(
@@ -230,7 +122,7 @@ BUILT_IN: tuple[Kind, ...] = (
         plural="configmaps",
         kind="ConfigMap",
         short=("cm",),
-        schema=_schema(data=TEXTS),
+        schema=rooted(data=TEXTS, binaryData=TEXTS, immutable=FLAG),
         columns=(_column("Data", "=data", "integer"), _AGE),
     ),
     Kind(
@@ -239,7 +131,7 @@ BUILT_IN: tuple[Kind, ...] = (
         plural="events",
         kind="Event",
         short=("ev",),
-        schema={**_EVENT, "required": ["involvedObject"]},
+        schema={**EVENT, "required": ["involvedObject"]},
         columns=(
             _column("Last Seen", "=last-seen"),
             _column("Type", ".type"),
@@ -255,7 +147,7 @@ BUILT_IN: tuple[Kind, ...] = (
         plural="events",
         kind="Event",
         short=("ev",),
-        schema=_EVENT,
+        schema=EVENT,
         columns=(
             _column("Last Seen", "=last-seen"),
             _column("Type", ".type"),
@@ -274,7 +166,7 @@ BUILT_IN: tuple[Kind, ...] = (
         categories=("all",),
         status=True,
         scale=True,
-        schema={**_schema(spec=_DEPLOYMENT), "required": ["spec"]},
+        schema=rooted("spec", spec=DEPLOYMENT),
         columns=(
             _column("Ready", "=deployment-ready"),
             _column("Up-to-date", "=updated", "integer"),
@@ -293,7 +185,7 @@ BUILT_IN: tuple[Kind, ...] = (
         categories=("all",),
         status=True,
         scale=True,
-        schema={**_schema(spec=_REPLICA_SET), "required": ["spec"]},
+        schema=rooted("spec", spec=REPLICA_SET),
         columns=(
             _column("Desired", ".spec.replicas", "integer"),
             _column("Current", ".status.replicas", "integer"),
@@ -308,7 +200,7 @@ BUILT_IN: tuple[Kind, ...] = (
         versions=("v1",),
         plural="leases",
         kind="Lease",
-        schema=_schema(spec=_LEASE),
+        schema=rooted(spec=LEASE),
         columns=(_column("Holder", ".spec.holderIdentity"), _AGE),
     ),
     Kind(
@@ -319,9 +211,10 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("hpa",),
         categories=("all",),
         status=True,
-        schema={**_schema(spec=_AUTOSCALER), "required": ["spec"]},
+        schema=rooted("spec", spec=AUTOSCALER),
         columns=(
             _column("Reference", "=reference"),
+            _column("Targets", "=targets"),
             _column("MinPods", ".spec.minReplicas", "integer"),
             _column("MaxPods", ".spec.maxReplicas", "integer"),
             _column("Replicas", ".status.currentReplicas", "integer"),
@@ -336,7 +229,7 @@ BUILT_IN: tuple[Kind, ...] = (
         short=("crd", "crds"),
         namespaced=False,
         status=True,
-        schema=_schema(),
+        schema=rooted(spec=opened()),
         columns=(_column("Created At", ".metadata.creationTimestamp"),),
     ),
     Kind(
@@ -348,7 +241,7 @@ BUILT_IN: tuple[Kind, ...] = (
         categories=("istio-io", "networking-istio-io"),
         status=True,
         custom=True,
-        schema=_closed(spec=_VIRTUAL_SERVICE, status=_object()),
+        schema=closed(spec=VIRTUAL_SERVICE, status=opened()),
         columns=(_column("Gateways", ".spec.gateways"), _column("Hosts", ".spec.hosts"), _AGE),
     ),
     Kind(
@@ -360,9 +253,10 @@ BUILT_IN: tuple[Kind, ...] = (
         categories=("istio-io", "networking-istio-io"),
         status=True,
         custom=True,
-        schema=_closed(spec=_DESTINATION_RULE, status=_object()),
+        schema=closed(spec=DESTINATION_RULE, status=opened()),
         columns=(_column("Host", ".spec.host"), _AGE),
     ),
+    *permits.KINDS,
 )
 
 

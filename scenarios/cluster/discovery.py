@@ -15,9 +15,9 @@ def document(kinds: Kinds, path: str) -> Json | None:
     match [part for part in path.split("/") if part]:
         case ["version"]:
             return _version()
-        case ["healthz" | "livez" | "readyz", *_]:
-            return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-        case ["openapi", "v3", *rest]:
+        case []:
+            return {"paths": _everywhere(kinds)}
+        case ["openapi", *rest]:
             return _openapi(kinds, rest)
         case ["api", *rest]:
             return _core(kinds, rest)
@@ -25,6 +25,33 @@ def document(kinds: Kinds, path: str) -> Json | None:
             return _groups(kinds, rest)
         case _:
             return None
+
+
+_INFO = {"title": "Kubernetes", "version": VERSION}
+# The same in gnostic's protobuf, the only form in which kubectl reads it. It describes no kind: those are
+# in v3, which kubectl asks first, and what is in neither it leaves to the server
+_TITLE, _NUMBER = _INFO["title"].encode(), VERSION.encode()
+_ABOUT = b"\x0a%c%b\x12%c%b" % (len(_TITLE), _TITLE, len(_NUMBER), _NUMBER)
+_PROTO = "application/com.github.proto-openapi.spec.v2"
+
+
+def plain(path: str, accept: str) -> tuple[str, bytes] | None:
+    """The media type and text of a document that is no JSON; nothing if `path` leads to none."""
+    match [part for part in path.split("/") if part]:
+        case ["healthz" | "livez" | "readyz", *_]:
+            return "text/plain; charset=utf-8", b"ok"
+        case ["openapi", "v2"] if _PROTO in accept:
+            return f"{_PROTO}.v1+protobuf", b"\x0a\x032.0\x12%c%b\x42\x00" % (len(_ABOUT), _ABOUT)
+        case _:
+            return None
+
+
+def _everywhere(kinds: Kinds) -> list[str]:
+    """The paths below which there is something."""
+    places = [_place(group, version) for group, versions in kinds.groups().items() for version in versions]
+    groups = [f"apis/{group}" for group in kinds.groups() if group]
+    others = ["api", "apis", "healthz", "livez", "readyz", "openapi/v2", "openapi/v3", "version"]
+    return sorted(f"/{path}" for path in (*others, *groups, *places))
 
 
 def _core(kinds: Kinds, rest: list[str]) -> Json | None:
@@ -97,20 +124,28 @@ def _entries(kind: Kind) -> list[Json]:
         of = {"group": "policy", "version": "v1", "kind": "Eviction"}
         parts.append({**base, **of, "name": "pods/eviction", "verbs": ["create"]})
         parts.append({**base, "name": "pods/binding", "kind": "Binding", "verbs": ["create"]})
+        parts.append({**base, "name": "pods/log", "verbs": ["get"]})
+        of_streams = ["create", "get"]
+        parts += [
+            {**base, "name": f"pods/{part}", "kind": f"Pod{kind}Options", "verbs": of_streams}
+            for part, kind in (("attach", "Attach"), ("exec", "Exec"), ("portforward", "PortForward"))
+        ]
     return parts
 
 
-# --- OpenAPI v3: that patches take `fieldValidation`, and the schemas for `kubectl explain`
+# --- OpenAPI: that patches take `fieldValidation`, and the schemas for `kubectl explain`
 
 
 def _openapi(kinds: Kinds, rest: list[str]) -> Json | None:
     match rest:
-        case []:
+        case ["v2"]:
+            return {"swagger": "2.0", "info": _INFO, "paths": {}}
+        case ["v3"]:
             places = [_place(group, v) for group, versions in kinds.groups().items() for v in versions]
             return {"paths": {p: {"serverRelativeURL": f"/openapi/v3/{p}"} for p in places}}
-        case ["api", "v1"]:
+        case ["v3", "api", "v1"]:
             return _specification(kinds, "", "v1")
-        case ["apis", group, version] if version in kinds.groups().get(group, ()):
+        case ["v3", "apis", group, version] if version in kinds.groups().get(group, ()):
             return _specification(kinds, group, version)
         case _:
             return None
@@ -124,7 +159,7 @@ def _specification(kinds: Kinds, group: str, version: str) -> Json:
     found = _of(kinds, group, version)
     return {
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": VERSION},
+        "info": _INFO,
         "paths": {f"/{_place(group, version)}/{_under(kind)}": _paths(kind, version) for kind in found},
         "components": {"schemas": {_model(kind, version): _described(kind, version) for kind in found}},
     }

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from scenarios.cluster import protobuf, refusals
 from scenarios.cluster.patches import Mismatch, merged, patched, strategic
 
@@ -14,6 +16,7 @@ LARGEST_BODY = 3 * 1024 * 1024  # bytes of a request, as on a real server
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 PLAIN = ("application/json", protobuf.MEDIA)
 
 
@@ -108,10 +111,11 @@ def delete_options(request: Request) -> Json:
 def patch(request: Request, *, custom: bool) -> Callable[[Json], Json]:
     """What the patch in the body does to an object; raises 400 or 415 `Refused` if it is none.
 
-    Custom resources take no strategic merge patch. Server-side apply is not emulated: a 415.
+    Custom resources take no strategic merge patch. What is applied is no patch: see `configuration`.
     """
-    supported = (JSON_PATCH, MERGE_PATCH) if custom else (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
-    if request.media not in supported:
+    strategic_too = () if custom else (STRATEGIC_PATCH,)
+    supported = (JSON_PATCH, MERGE_PATCH, *strategic_too, APPLY_PATCH)
+    if request.media not in supported or request.media == APPLY_PATCH:
         raise refusals.unsupported_media(supported)
     wanted = value(request)
     if request.media == JSON_PATCH:
@@ -121,6 +125,29 @@ def patch(request: Request, *, custom: bool) -> Callable[[Json], Json]:
     if request.media == MERGE_PATCH:
         return lambda old: merged(old, wanted)
     return _strategic_patch(wanted)
+
+
+def configuration(request: Request) -> Json:
+    """The object that the body applies, in YAML or JSON; raises 400 or 413 `Refused`."""
+    body = request.body or b""
+    if len(body) > LARGEST_BODY:
+        raise refusals.body_too_large(LARGEST_BODY)
+    try:
+        found = yaml.load(body, _Plain)  # noqa: S506 (a SafeLoader with less)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise refusals.bad_request(f"error decoding YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise refusals.bad_request("error decoding YAML: the body is no object")
+    return found
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a time is a string."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as the base class has it)
+        first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _strategic_patch(wanted: Json) -> Callable[[Json], Json]:

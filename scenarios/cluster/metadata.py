@@ -68,11 +68,11 @@ def _go(value: Json) -> str:
 
 
 def tidied(meta: Json) -> Json:
-    """Without what the server does not keep: empty maps and lists, nulls, managed fields."""
+    """Without what the server does not keep: empty maps and lists, and nulls."""
     return {
         key: value
         for key, value in meta.items()
-        if key != "managedFields" and value is not None and (value or not isinstance(value, dict | list))
+        if value is not None and (value or not isinstance(value, dict | list))
     }
 
 

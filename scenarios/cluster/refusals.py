@@ -143,6 +143,12 @@ def continue_expired() -> Refused:
     return Refused(410, "Expired", message)
 
 
+def no_kubelet(pod: str, part: str) -> Refused:
+    """500: the pod's node does not answer. A real server says so in Go's words for a connection."""
+    message = f"pod {pod}: there is no {part}: nothing runs inside the pods of an emulated cluster"
+    return Refused(500, "", message)
+
+
 def too_large() -> Refused:
     """500: the object does not fit into etcd's 1.5 MiB."""
     return Refused(500, "", "etcdserver: request is too large")

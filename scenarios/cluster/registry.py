@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from scenarios.cluster import metadata, refusals
+from scenarios.cluster import claims, metadata, refusals
 from scenarios.cluster.admission import Admission, stamp, strict_error
+from scenarios.cluster.claims import Writer
 from scenarios.cluster.kinds import Kind, Kinds
 from scenarios.cluster.patches import same
 from scenarios.cluster.refusals import Refused
@@ -23,11 +24,12 @@ _FENCED = ("leases",)  # besides custom resources: these cannot be replaced with
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How a request wants its write: in earnest or not, and what becomes of unknown fields."""
+    """How a request wants its write: in earnest or not, by whom, and what becomes of unknown fields."""
 
     dry: bool = False
     strictness: str = "Ignore"  # fieldValidation: Ignore, Warn, Strict
     warn: Callable[[str], None] = lambda _text: None
+    writer: Writer | None = None  # None: the cluster itself, which claims no fields
 
 
 PLAIN = Terms()
@@ -63,6 +65,8 @@ class Registry:
         place = fresh["metadata"].get("namespace", ""), fresh["metadata"]["name"]
         if self.store.get(kind, *place) is not None:
             raise refusals.already_exists(kind.plural, kind.group, place[1])
+        if terms.writer:
+            fresh = claims.claimed(kind, None, fresh, terms.writer, self.clock())
         return fresh if terms.dry else self.store.put(kind, fresh)
 
     def _placed(self, kind: Kind, obj: Json, namespace: str) -> Json:
@@ -105,6 +109,8 @@ class Registry:
         unknown: list[str] = []
         new = self.admission.updated(kind, wanted, old, part=part, warn=unknown.append)
         _complain(kind, unknown, terms)
+        if terms.writer:
+            new = claims.claimed(kind, old, new, terms.writer, self.clock())
         if terms.dry or same(new, old):
             return new
         if _may_go(new):
@@ -122,7 +128,8 @@ class Registry:
             )
         here = {"name": name, "namespace": namespace} if kind.namespaced else {"name": name}
         if kind.plural == "leases" and self.store.get(kind, namespace, name) is None:
-            return self.create(kind, {**obj, "metadata": {**meta, **here}}, namespace)
+            terms = how.get("terms", PLAIN)
+            return self.create(kind, {**obj, "metadata": {**meta, **here}}, namespace, terms)
         if not meta.get("resourceVersion") and (kind.custom or kind.plural in _FENCED):
             self.get(kind, namespace, name)
             cause = "Invalid value: 0: must be specified for an update"

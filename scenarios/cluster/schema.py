@@ -22,7 +22,7 @@ _KEEPS = "x-kubernetes-preserve-unknown-fields"
 _EITHER = "x-kubernetes-int-or-string"
 
 
-def _child(schema: Schema, key: str) -> Schema | None:
+def child_of(schema: Schema, key: str) -> Schema | None:
     """The schema of one key of an object; nothing if the key is unknown."""
     found: Schema | None = schema.get("properties", {}).get(key)
     if found is not None:
@@ -58,7 +58,7 @@ def _defaulted_object(schema: Schema, value: dict[str, Json]) -> Json:
         if missing and "default" in child:
             result[key] = clone(child["default"])
     for key, item in result.items():
-        child = _child(schema, key)
+        child = child_of(schema, key)
         if child is not None:
             result[key] = defaulted(child, item)
     return result
@@ -81,7 +81,7 @@ def _pruned(schema: Schema, value: Json, path: str, dropped: list[str]) -> Json:
         return value
     result = {}
     for key, item in value.items():
-        child = _child(schema, key)
+        child = child_of(schema, key)
         where = f"{path}.{key}" if path else key
         if child is None:
             dropped.append(where)
@@ -168,7 +168,7 @@ def _object_problems(schema: Schema, value: dict[str, Json], path: str) -> Itera
     if len(value) < schema.get("minProperties", 0):
         yield _wrong(path, len(value), f"should have at least {schema['minProperties']} properties")
     for key, item in value.items():
-        child = _child(schema, key)
+        child = child_of(schema, key)
         if child is not None:
             yield from _problems(child, item, f"{path}.{key}" if path else key)
 
@@ -278,7 +278,7 @@ def _broken_rules(schema: Schema, value: Json, old: Json | None, path: str) -> I
     if isinstance(value, dict):
         before = old if isinstance(old, dict) else {}
         for key, item in value.items():
-            child = _child(schema, key)
+            child = child_of(schema, key)
             if child is not None:
                 yield from _broken_rules(child, item, before.get(key), f"{path}.{key}" if path else key)
     elif isinstance(value, list):

@@ -167,6 +167,32 @@ def _reference(obj: Json, _now: datetime) -> str:
     return f"{obj['spec']['scaleTargetRef']['kind']}/{obj['spec']['scaleTargetRef']['name']}"
 
 
+def _node_status(obj: Json, _now: datetime) -> str:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    ready = next((condition["status"] for condition in conditions if condition["type"] == "Ready"), "")
+    word = {"True": "Ready", "": "Unknown"}.get(ready, "NotReady")
+    return word + (",SchedulingDisabled" if (obj.get("spec") or {}).get("unschedulable") else "")
+
+
+def _node(field: str) -> Callable[[Json, datetime], str]:
+    return lambda obj, _now: str((at(obj, f".status.nodeInfo.{field}") or ["<unknown>"])[0])
+
+
+def _subjects(kind: str) -> Callable[[Json, datetime], str]:
+    def cell(obj: Json, _now: datetime) -> str:
+        found = [one for one in obj.get("subjects") or () if one["kind"] == kind]
+        names = (
+            f"{one['namespace']}/{one['name']}" if one.get("namespace") else one["name"] for one in found
+        )
+        return ", ".join(names)
+
+    return cell
+
+
+def _of_spec(field: str) -> Callable[[Json, datetime], str]:
+    return lambda obj, _now: str((obj.get("spec") or {}).get(field, "N/A"))
+
+
 _COMPUTED: Mapping[str, Callable[[Json, datetime], Json]] = {
     "pod-ready": _pod_ready,
     "pod-status": _pod_status,
@@ -183,4 +209,21 @@ _COMPUTED: Mapping[str, Callable[[Json, datetime], Json]] = {
     "event-object": _event_object,
     "event-source": lambda obj, _now: obj.get("reportingComponent") or "",
     "reference": _reference,
+    "targets": lambda _obj, _now: "<none>",
+    "role": lambda obj, _now: f"{obj['roleRef']['kind']}/{obj['roleRef']['name']}",
+    "Users": _subjects("User"),
+    "Groups": _subjects("Group"),
+    "ServiceAccounts": _subjects("ServiceAccount"),
+    "secrets": lambda obj, _now: str(len(obj.get("secrets") or ())),
+    "min-available": _of_spec("minAvailable"),
+    "max-unavailable": _of_spec("maxUnavailable"),
+    "allowed-disruptions": lambda obj, _now: _status(obj, "disruptionsAllowed"),
+    "pod-selector": lambda obj, _now: as_text(obj["spec"].get("podSelector") or {}) or "<none>",
+    "global-default": lambda obj, _now: bool(obj.get("globalDefault")),
+    "node-status": _node_status,
+    "node-version": _node("kubeletVersion"),
+    "node-os": _node("osImage"),
+    "node-kernel": _node("kernelVersion"),
+    "node-runtime": _node("containerRuntimeVersion"),
+    "node-address": lambda obj, _now: str((at(obj, ".status.addresses[0].address") or ["<none>"])[0]),
 }

@@ -18,6 +18,7 @@ Json = Any
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 GROUPS = {
     "pods": "api/v1",
     "services": "api/v1",
@@ -380,6 +381,169 @@ async def test_a_patch_of_what_is_not_there_is_a_404(api: Api) -> None:
     assert (answer.code, answer.value["reason"]) == (404, "NotFound")
 
 
+# --- server-side apply, managed fields
+
+
+async def applies(api: Api, resource: str, obj: Json, by: str, *, part: str = "", **query: str) -> Answered:
+    """The answer to a server-side apply."""
+    path = api.at(resource, obj["metadata"]["name"], part)
+    return await api.ask("PATCH", path, obj, APPLY, fieldManager=by, **query)
+
+
+def claims(obj: Json) -> dict[tuple[str, str], Json]:
+    """What each writer claims, by its name and operation."""
+    return {(entry["manager"], entry["operation"]): entry for entry in obj["metadata"]["managedFields"]}
+
+
+async def test_applying_makes_the_object_and_applying_it_again_changes_nothing(api: Api) -> None:
+    first = await applies(api, "widgets", widget(size=5), "ann")
+    assert (first.code, first.value["spec"]) == (201, {"size": 5})
+    again = await applies(api, "widgets", widget(size=5), "ann")
+    assert (again.code, version_of(again.value)) == (200, version_of(first.value))
+    (entry,) = again.value["metadata"]["managedFields"]
+    assert entry["apiVersion"] == "conformance.serin.dev/v1"
+    assert (entry["manager"], entry["operation"], entry["fieldsType"]) == ("ann", "Apply", "FieldsV1")
+    assert entry["fieldsV1"] == {"f:spec": {"f:size": {}}}
+
+
+async def test_a_field_of_another_writer_is_a_conflict_until_it_is_forced(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5), "ann")
+    refused = await applies(api, "widgets", widget(size=6), "bob")
+    assert (refused.code, refused.value["reason"]) == (409, "Conflict")
+    assert refused.value["message"] == 'Apply failed with 1 conflict: conflict with "ann": .spec.size'
+    assert refused.value["details"]["causes"] == [
+        {"reason": "FieldManagerConflict", "message": 'conflict with "ann"', "field": ".spec.size"}
+    ]
+    forced = await applies(api, "widgets", widget(size=6), "bob", force="true")
+    assert (forced.code, forced.value["spec"]["size"]) == (200, 6)
+    assert claims(forced.value).keys() == {("bob", "Apply")}
+
+
+async def test_who_applies_the_same_value_shares_the_field(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5), "ann")
+    shared = await applies(api, "widgets", widget(size=5), "bob")
+    assert claims(shared.value).keys() == {("ann", "Apply"), ("bob", "Apply")}
+    left = await applies(api, "widgets", widget(text="x"), "ann")
+    assert left.value["spec"] == {"size": 5, "text": "x"}  # bob holds the size
+
+
+async def test_what_is_no_longer_applied_goes_and_a_default_comes_back(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5, text="x"), "ann")
+    left = await applies(api, "widgets", widget(), "ann")
+    assert left.value["spec"] == {"size": 3}
+
+
+async def test_who_patches_claims_what_it_changes_and_takes_it_from_others(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5, text="x"), "ann")
+    path = api.at("widgets", "one")
+    patched = await api.ask("PATCH", path, {"spec": {"size": 6}}, MERGE_PATCH, fieldManager="cy")
+    found = claims(patched.value)
+    assert found["ann", "Apply"]["fieldsV1"] == {"f:spec": {"f:text": {}}}
+    assert found["cy", "Update"]["fieldsV1"] == {"f:spec": {"f:size": {}}}
+    refused = await applies(api, "widgets", widget(size=5, text="x"), "ann")
+    words = 'conflict with "cy" using conformance.serin.dev/v1: .spec.size'
+    assert words in refused.value["message"]
+    for value in (7, 8):  # an apply says what its configuration is, a conflict too
+        refused = await applies(api, "widgets", widget(size=value), "ann")
+    assert refused.code == 409
+
+
+async def test_several_conflicts_are_listed_by_writer(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5, text="x"), "ann")
+    refused = await applies(api, "widgets", widget(size=6, text="y"), "bob")
+    said = 'Apply failed with 2 conflicts: conflicts with "ann":\n- .spec.size\n- .spec.text'
+    assert refused.value["message"] == said
+
+
+async def test_items_of_a_list_have_owners_of_their_own(api: Api) -> None:
+    first = deployment()
+    assert (await applies(api, "deployments", first, "ann")).code == 201
+    env = [{"name": "B", "value": "2"}]
+    template = {"spec": {"containers": [{"name": "model", "env": env}]}}
+    second = {**first, "metadata": {"name": "model"}, "spec": {"template": template}}
+    both = await applies(api, "deployments", second, "bob")
+    assert both.code == 200, both
+    (container,) = both.value["spec"]["template"]["spec"]["containers"]
+    assert {item["name"]: item["value"] for item in container["env"]} == {"A": "1", "B": "2"}
+    refused = await applies(api, "deployments", {**second, "spec": {"replicas": 9}}, "bob")
+    assert ".spec.replicas" in refused.value["message"]
+    gone = await applies(api, "deployments", {**second, "spec": {}}, "bob")
+    (container,) = gone.value["spec"]["template"]["spec"]["containers"]
+    assert [item["name"] for item in container["env"]] == ["A"]
+
+
+async def test_an_item_is_named_by_its_keys_and_their_defaults(api: Api) -> None:
+    obj = service() | {"spec": {"selector": {"app": "model"}, "ports": [{"port": 80}]}}
+    made = await applies(api, "services", obj, "ann")
+    ports = claims(made.value)["ann", "Apply"]["fieldsV1"]["f:spec"]["f:ports"]
+    assert ports == {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:port": {}}}
+
+
+async def test_replicas_set_through_scale_are_claimed_there(api: Api) -> None:
+    await applies(api, "deployments", deployment(), "ann")
+    path = api.at("deployments", "model", "scale")
+    await api.ask("PATCH", path, {"spec": {"replicas": 3}}, MERGE_PATCH, fieldManager="cy")
+    refused = await applies(api, "deployments", deployment(), "ann")
+    words = 'conflict with "cy" with subresource "scale" using apps/v1: .spec.replicas'
+    assert words in refused.value["message"]
+
+
+async def test_a_status_is_applied_and_claimed_apart(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5), "ann")
+    answer = await applies(api, "widgets", {**widget(), "status": {"seen": 1}}, "cy", part="status")
+    assert (answer.code, answer.value["status"]) == (200, {"seen": 1})
+    found = claims(answer.value)["cy", "Apply"]
+    assert (found["subresource"], found["fieldsV1"]) == ("status", {"f:status": {"f:seen": {}}})
+    assert answer.value["spec"] == {"size": 5}
+
+
+async def test_a_writer_without_a_name_is_called_after_its_program(api: Api) -> None:
+    api.headers["User-Agent"] = "probe/1.2 (linux)"
+    made = await api.made("configmaps", config())
+    assert claims(made)["probe", "Update"]["fieldsV1"] == {"f:data": {".": {}, "f:a": {}}}
+
+
+async def test_claims_can_be_taken_away_and_are_kept_by_who_sends_none(api: Api) -> None:
+    await applies(api, "widgets", widget(size=5), "ann")
+    obj = await api.got("widgets", "one")
+    meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    kept = await api.ask("PUT", api.at("widgets", "one"), {**obj, "metadata": meta})
+    assert ("ann", "Apply") in claims(kept.value)
+    reset = await api.patched("widgets", "one", {"metadata": {"managedFields": [{}]}})
+    assert reset.code == 200, reset
+    assert "managedFields" not in reset.value["metadata"]
+    assert (await applies(api, "widgets", widget(size=6), "bob")).code == 200
+
+
+async def test_an_apply_says_who_applies_and_nothing_of_claims(api: Api) -> None:
+    path = api.at("widgets", "one")
+    nameless = await api.ask("PATCH", path, widget(), APPLY)
+    assert (nameless.code, nameless.value["reason"]) == (422, "Invalid")
+    assert "fieldManager: Required value: is required for apply patch" in nameless.value["message"]
+    obj = widget()
+    obj["metadata"]["managedFields"] = [{"manager": "ann"}]
+    assert (
+        "metadata.managedFields must be nil" in (await applies(api, "widgets", obj, "ann")).value["message"]
+    )
+    await applies(api, "widgets", widget(), "ann")
+    forced = await api.ask("PATCH", path, {"spec": {}}, MERGE_PATCH, force="true")
+    assert "force: Forbidden: may not be specified for non-apply patch" in forced.value["message"]
+
+
+async def test_a_field_that_no_schema_has_cannot_be_applied(api: Api) -> None:
+    answer = await applies(api, "widgets", widget(colour="red"), "ann")
+    assert answer.code == 500, answer
+    assert ".spec.colour: field not declared in schema" in answer.value["message"]
+
+
+async def test_a_stale_version_in_an_apply_is_a_409(api: Api) -> None:
+    made = (await applies(api, "widgets", widget(size=5), "ann")).value
+    await api.patched("widgets", "one", {"metadata": {"labels": {"a": "b"}}})
+    obj = widget(size=5)
+    obj["metadata"]["resourceVersion"] = version_of(made)
+    assert "has been modified" in (await applies(api, "widgets", obj, "ann")).value["message"]
+
+
 # --- what cannot be read, and what is too much
 
 
@@ -579,6 +743,15 @@ async def test_unknown_fields_are_a_400_for_those_who_want_to_know(api: Api) -> 
     answer = await api.ask("POST", api.at("widgets"), widget(colour="red"), fieldValidation="Strict")
     assert (answer.code, answer.value["reason"]) == (400, "BadRequest")
     assert 'strict decoding error: unknown field "spec.colour"' in answer.value["message"]
+
+
+async def test_a_mistyped_field_of_a_container_is_found(api: Api) -> None:
+    obj = deployment()
+    obj["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    answer = await api.ask("POST", api.at("deployments"), obj, fieldValidation="Strict")
+    assert answer.code == 400, answer
+    unknown = 'unknown field "spec.template.spec.containers[0].imagePullPolice"'
+    assert f"strict decoding error: {unknown}" in answer.value["message"]
 
 
 async def test_what_breaks_a_schema_is_a_422_that_names_every_field(api: Api) -> None:
@@ -1102,6 +1275,15 @@ async def test_a_pod_is_bound_to_a_node_once(api: Api) -> None:
     assert [one["status"] for one in pod["status"]["conditions"] if one["type"] == "PodScheduled"] == ["True"]
     now = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
     assert (await api.ask("DELETE", api.at("pods", pod["metadata"]["name"]), now)).code == 200
+
+
+async def test_a_pod_without_a_node_has_no_log(api: Api) -> None:
+    await api.made("deployments", deployment())
+    name = (await settled(api, pods=2))[0]["metadata"]["name"]
+    answer = await api.ask("GET", api.at("pods", name, "log"))
+    assert (answer.code, answer.value["message"]) == (400, f"pod {name} does not have a host assigned")
+    answer = await api.ask("GET", api.at("pods", name, "log"), container="none")
+    assert (answer.code, answer.value["message"]) == (400, f"container none is not valid for pod {name}")
 
 
 async def test_a_pods_spec_cannot_be_changed(api: Api) -> None:

@@ -530,18 +530,6 @@ def test_a_list_whose_pages_were_forgotten_is_a_410() -> None:
     run_virtual(story())
 
 
-def test_server_side_apply_is_not_emulated_and_says_so() -> None:
-    async def story() -> None:
-        world = a_world()
-        headers = {"Content-Type": "application/apply-patch+yaml"}
-        request = world.transport().request("PATCH", f"{CONFIGS}/x", query={}, headers=headers, body=b"{}")
-        async with request as answer:
-            assert answer.status == 415
-        await world.close()
-
-    run_virtual(story())
-
-
 def test_a_definition_that_is_deleted_is_served_no_longer() -> None:
     async def story() -> None:
         world = a_world()
