@@ -7,38 +7,27 @@ delivered when a leader died is offered again by the next one, under the same id
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 from zlib import crc32
 
 import structlog
 
 from controller import letters
 from controller.model import Alert, Message, Run
-from controller.ports import Post
+from controller.receivers import Key, Sender, Undelivered
 
 log = structlog.get_logger(__name__)
-
-Secrets = Callable[[str, str], Awaitable[Mapping[str, bytes]]]  # (namespace, name) -> values by key
 
 ATTEMPT_TIMEOUT = 10.0  # seconds; Slack answers within one, and an attempt holds up only its receiver
 FIRST_RETRY = 1.0  # seconds, doubling
 LONGEST_RETRY = 300.0  # seconds; about 290 attempts in a day
 LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond it is taken as this
 GIVE_UP_AFTER = timedelta(hours=24)
+JSON = "application/json; charset=utf-8"
 QUEUE_LIMIT = 100  # letters a receiver; what is over it stays in the outbox and is offered again
-
-
-class Undelivered(Exception):
-    """An attempt failed; the text says why and what to do, without any secret."""
-
-    def __init__(self, why: str, *, wait: float = 0.0, final: bool = False) -> None:
-        super().__init__(why)
-        self.wait = wait
-        self.final = final
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +63,9 @@ class Desk:
 class Alerts:
     """An Alerter (`ports.Alerter`); `close` ends its tasks, undelivered messages stay in the outbox."""
 
-    def __init__(self, post: Post, secrets: Secrets, *, clock: Callable[[], datetime]) -> None:
-        self._post = post
-        self._secrets = secrets
-        self._clock = clock
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._clock = sender.clock
         self._desks: dict[Receiver, Desk] = {}
         self._delivered: dict[str, set[str]] = {}
 
@@ -146,39 +134,17 @@ class Alerts:
             log.info("alert_delivered", **_keys(receiver, letter))
 
     async def _send(self, receiver: Receiver, letter: Letter) -> None:
-        if receiver.alert.kind == "slack":
-            url = (await self._secret(receiver)).decode(errors="replace").strip()
-            headers: Mapping[str, str] = {"content-type": "application/json; charset=utf-8"}
+        alert, sender = receiver.alert, self._sender
+        named = alert.secret is not None
+        key = Key(namespace=receiver.namespace, secret=alert.secret or "", key=alert.key or "")
+        if alert.kind == "slack":
+            url = (await sender.value(key)).decode(errors="replace").strip()
+            status, answer = await sender.send(url, letter.body, headers={"content-type": JSON})
         else:
-            url = receiver.alert.url or ""
-            headers = await self._signed(receiver, letter)
-        check_url(url)
-        status, answer = await self._post(url, letter.body, headers=headers)
+            status, answer = await sender.event(
+                alert.url or "", letter.body, event_id=letter.id, key=key if named else None
+            )
         _accept(status, answer, now=self._clock())
-
-    async def _signed(self, receiver: Receiver, letter: Letter) -> Mapping[str, str]:
-        keys: tuple[bytes, ...] = ()
-        if receiver.alert.secret is not None:
-            try:
-                keys = letters.signing_secrets(await self._secret(receiver))
-            except letters.BadSecret as error:
-                raise Undelivered(f"{_where(receiver)} is {error}") from None
-        headers = letters.signed(letter.id, letter.body, secrets=keys, at=self._clock())
-        return {"content-type": "application/cloudevents+json; charset=utf-8", **headers}
-
-    async def _secret(self, receiver: Receiver) -> bytes:
-        """The value the alert names, read anew for each attempt: a rotated or mended one is used."""
-        alert = receiver.alert
-        try:
-            values = await self._secrets(receiver.namespace, alert.secret or "")
-        except Exception as error:
-            what = f"cannot be read ({type(error).__name__}); let the controller get it with a Role there"
-            if getattr(error, "status", None) == 404:  # by the API server
-                what = f"cannot be read: there is no such Secret in {receiver.namespace}; create it"
-            raise Undelivered(f"{_where(receiver)} {what}") from error
-        if (alert.key or "") not in values:
-            raise Undelivered(f"{_where(receiver)} does not exist; add it or change secretRef.key")
-        return values[alert.key or ""]
 
     def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
         """The letter is due again later, or was given up."""
@@ -209,19 +175,6 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 def _jitter(letter: Letter) -> float:
     """From 0.5 to 1.5, spread over letters and attempts; the same in every replay of a history."""
     return 0.5 + crc32(f"{letter.id} {letter.attempts}".encode()) / 2**32
-
-
-def check_url(url: str) -> None:
-    """`url` is one we post to: http or https, a host, no credentials in it; raises `Undelivered`."""
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fine = False
-    if not fine or any(character <= " " for character in url):
-        raise Undelivered("the URL is not http or https with a host; correct it in the policy or Secret")
-    if "@" in parts.netloc:
-        raise Undelivered("the URL carries a user name; name a secret instead, which signs the message")
 
 
 def _accept(status: int, headers: Mapping[str, str], *, now: datetime) -> None:
@@ -259,10 +212,6 @@ def _reason(error: Exception) -> Undelivered:
     if isinstance(error, TimeoutError):
         return Undelivered(f"no answer within {ATTEMPT_TIMEOUT:g} s")
     return Undelivered(f"the receiver cannot be reached ({type(error).__name__})")
-
-
-def _where(receiver: Receiver) -> str:
-    return f"Secret {receiver.namespace}/{receiver.alert.secret}, key {receiver.alert.key},"
 
 
 def _keys(receiver: Receiver, letter: Letter) -> dict[str, object]:

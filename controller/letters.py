@@ -14,6 +14,7 @@ from typing import Any
 
 from controller import retraining
 from controller.explain import duration
+from controller.gating import Question
 from controller.model import Message, Run, WeightChange
 
 Json = Any
@@ -111,33 +112,47 @@ def _cut(text: str, limit: int) -> str:
 def cloud_event(run: Run, message: Message) -> bytes:
     """The message as a CloudEvent 1.0 in structured JSON."""
     plan = run.plan
+    data = {
+        "outcome": message.outcome,
+        "reason": message.reason.value,
+        "message": message.sentence,
+        "check": run.check,
+        "namespace": plan.namespace,
+        "run": run.name,
+        "canary": plan.canary,
+        "stable": plan.stable,
+        "canaryHash": plan.canary_hash,
+        "virtualService": plan.virtual_service,
+        "weight": run.weight,
+        **({} if (drift := retraining.evidence(run)) is None else {"inputs": drift}),
+        "weights": [
+            {"at": _time(change.at), "weight": change.weight, "reason": change.reason.value}
+            for change in run.weights
+        ],
+    }
+    kind = f"run.{(message.outcome or message.reason.value).lower()}"
+    return _event(message.id, kind, plan.namespace, run.name, at=message.at, data=data)
+
+
+def asked(question: Question, *, at: datetime) -> bytes:
+    """A gate's question as a CloudEvent 1.0."""
+    kind = f"gate.{question.before.value.lower()}"
+    return _event(question.id, kind, question.namespace, question.run, at=at, data=question.data)
+
+
+def _event(
+    event_id: str, kind: str, namespace: str, run: str, *, at: datetime, data: Mapping[str, Json]
+) -> bytes:
     return _encoded(
         {
             "specversion": "1.0",
-            "id": message.id,
-            "source": f"/apis/serin.dev/v1alpha1/namespaces/{plan.namespace}/canaryruns/{run.name}",
-            "type": f"dev.serin.run.{(message.outcome or message.reason.value).lower()}",
-            "subject": run.name,
-            "time": _time(message.at),
+            "id": event_id,
+            "source": f"/apis/serin.dev/v1alpha1/namespaces/{namespace}/canaryruns/{run}",
+            "type": f"dev.serin.{kind}",
+            "subject": run,
+            "time": _time(at),
             "datacontenttype": "application/json",
-            "data": {
-                "outcome": message.outcome,
-                "reason": message.reason.value,
-                "message": message.sentence,
-                "check": run.check,
-                "namespace": plan.namespace,
-                "run": run.name,
-                "canary": plan.canary,
-                "stable": plan.stable,
-                "canaryHash": plan.canary_hash,
-                "virtualService": plan.virtual_service,
-                "weight": run.weight,
-                **({} if (drift := retraining.evidence(run)) is None else {"inputs": drift}),
-                "weights": [
-                    {"at": _time(change.at), "weight": change.weight, "reason": change.reason.value}
-                    for change in run.weights
-                ],
-            },
+            "data": data,
         }
     )
 

@@ -10,7 +10,8 @@ top to bottom in the order in which things matter:
    stable has no pod that could take the traffic.
 2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods and for the replay
    of recorded requests, gathers evidence at a step, promotes, or, when ended, does its last chores.
-   Inputs that have drifted from the training's stop it where it would be raised, and nowhere else.
+   Gates, and inputs that have drifted from the training's, stop it where it would be raised, and nowhere
+   else.
 3. **Repair.** If the VirtualService does not say what the run says, it is told again; the mirror of
    a Shadow check stands in it for as long as that is undecided, and not a moment longer.
 
@@ -36,7 +37,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from analysis.judge import CheckJudgement, Verdict
-from controller import retraining
+from controller import gating, retraining
 from controller.leaving import LEAVING, Ending
 from controller.model import (
     Action,
@@ -66,7 +67,7 @@ IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
     """The run as it is from now on, and what has to be done for it."""
-    run = retraining.known(run, seen)
+    run = replace(retraining.known(run, seen), gated=False)
     return retraining.asked(mirrored(*_advanced(run, seen, now), seen), seen, now)
 
 
@@ -289,6 +290,9 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
         run = replace(run, approved=run.approved + 1, drift_approved=True)
+    run, shut = gating.through(run, seen)
+    if shut is not None:
+        return hold(run, *shut, now)
     if run.stage is Stage.WAITING:
         return _raise(run, seen, now, run.step)
     if run.step + 1 < len(run.plan.policy.steps):
@@ -324,7 +328,8 @@ def _approved(run: Run, seen: Seen, now: datetime) -> Next:
     accepted = run.drift_approved or run.inputs is not None
     after, actions = _forward(replace(run, drift_approved=accepted), seen, now)
     moved = (after.stage, after.step) != (run.stage, run.step)
-    return replace(after, approved=run.approved + 1) if moved else replace(after, hold=run.hold), actions
+    used = run.approved + 1 if moved else run.approved
+    return replace(after, approved=used, hold=after.hold if moved else run.hold), actions
 
 
 def _blind(run: Run, seen: Seen, now: datetime) -> Next:
@@ -369,7 +374,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
     run = run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
-    run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=())
+    run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
     what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
     run, told = say(replace(run, message=what.message), what, now)

@@ -62,6 +62,9 @@ class Reason(StrEnum):
     STABLE_NOISY = "StableNoisy"
     INPUTS_DRIFTED = "InputsDrifted"
     RETRAINING_WANTED = "RetrainingWanted"
+    # a gate is shut
+    AWAITING_APPROVAL = "AwaitingApproval"
+    GATE_CLOSED = "GateClosed"
 
 
 class OnDoubt(StrEnum):
@@ -77,6 +80,14 @@ class PromotionMode(StrEnum):
 
     COPY = "Copy"
     HANDOFF = "Handoff"
+
+
+class Before(StrEnum):
+    """The move that a gate stands before."""
+
+    START = "Start"  # the first weight
+    RAISE = "Raise"  # each weight after it
+    PROMOTION = "Promotion"
 
 
 class Sizing(StrEnum):
@@ -95,6 +106,16 @@ class Alert:
     key: str | None = None  # where in the Secret
     url: str | None = None
     on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Who is asked before a move: a person, or, with a `url`, a webhook whose signing key is in `secret`."""
+
+    before: Before
+    url: str = ""
+    secret: str | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +164,7 @@ class Policy:
     shadow: ShadowCheck | None = None
     pages: Mapping[str, Page | None] = field(default_factory=dict)  # by check; None: a Prometheus has it
     alerts: tuple[Alert, ...] = ()
+    gates: tuple[Gate, ...] = ()
 
     @property
     def queried(self) -> frozenset[str]:
@@ -261,6 +283,8 @@ class Run:
     weights: tuple[WeightChange, ...] = ()
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
+    opened: tuple[int, ...] = ()  # gates before the next move that have opened, by their places in the policy
+    gated: bool = False  # a webhook is asked whether the run may move
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     copied: bool = False  # stable was given the analysed template
     landed: bool = False  # ... and had it when it was looked at
@@ -390,6 +414,7 @@ class Seen:
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
+    gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating
     inputs: Inputs | None = None  # what is known of them
     retraining_asked: datetime | None = None  # by an earlier run of the canary's
 

@@ -15,12 +15,14 @@ from controller.alerts import Alerts
 from controller.asks import Asks
 from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
 from controller.events import Events
+from controller.gates import Gates
 from controller.history import EVERY, Histories
 from controller.istio import IstioRouter
 from controller.kube import Kube, Listed
 from controller.lease import Claim, hold
 from controller.loop import Loop
 from controller.ports import Outside
+from controller.receivers import Sender
 from controller.reconcile import Means, Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
@@ -169,14 +171,21 @@ class Operator:
 
     async def _lead(self, kube: Kube, runs: Runs, epoch: int) -> None:
         """Until cancelled, runs and annotated Deployments have their turns."""
-        alerts = Alerts(self.outside.post, _secrets(kube), clock=self.outside.clock)
+        sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
+        alerts, gates = Alerts(sender), Gates(sender)
         scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
         slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
         pace = Pace(interval=self.settings.prometheus_interval)
         histories = Histories(self.cluster, Sources(slow, seldom), self.outside.clock, queried=pace)
         replays = self._replays()
         means = self._means(
-            kube, runs, alerts, metrics=Sources(scrape, prometheus), histories=histories, replays=replays
+            kube,
+            runs,
+            alerts,
+            gates,
+            metrics=Sources(scrape, prometheus),
+            histories=histories,
+            replays=replays,
         )
         reconciler = Reconciler(means, epoch)
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
@@ -193,8 +202,8 @@ class Operator:
             Loop(asks.turn, random=self.chance),
             Loop(histories.turn, random=self.chance),
         )
-        readers: list[Scrape | Prometheus | Replays] = [
-            one for one in (scrape, prometheus, replays) if one is not None
+        readers: list[Scrape | Prometheus | Replays | Gates] = [
+            one for one in (scrape, prometheus, replays, gates) if one is not None
         ]
         before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
@@ -239,6 +248,7 @@ class Operator:
         kube: Kube,
         runs: Runs,
         alerts: Alerts,
+        gates: Gates,
         *,
         metrics: Sources,
         histories: Histories,
@@ -259,6 +269,7 @@ class Operator:
             alerter=alerts,
             workloads=Workloads(kube, cluster),
             shadowing=Shadowing(replays, router),
+            gates=gates,
             telemetry=self.telemetry,
             clock=clock,
             pace=Pace(interval=settings.scrape_interval),

@@ -251,13 +251,14 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
         )
     if duration(spec["minStep"]) > duration(spec["stepTimeout"]):
         yield f"spec.minStep: {spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
-    if spec.get("gates"):
-        yield "spec.gates: are not available in this version; leave them out, and pause a run by hand"
     if spec["preflight"] == "Enforce":
         yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
     for index, alert in enumerate(spec.get("alerts", ())):
         if ("slack" in alert) == ("webhook" in alert):
             yield f"spec.alerts[{index}]: an alert goes to exactly one of slack and webhook"
+    for index, gate in enumerate(spec.get("gates", ())):
+        if ("manual" in gate) == ("webhook" in gate):
+            yield f"spec.gates[{index}]: a gate is exactly one of manual and webhook"
     if not any(check["required"] for check in spec["checks"]):
         yield "spec.checks: none is required, so that nothing could ever pass; require one"
     replayed = sum(check["type"] == "Shadow" for check in spec["checks"])

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from analysis.evidence import SHARES, CheckKind, CheckSpec, normalised
 from controller import wire
-from controller.model import Alert, Page, Policy, ShadowCheck
+from controller.model import Alert, Gate, Page, Policy, ShadowCheck
 from controller.record import at_quantile
 
 IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
@@ -139,6 +139,16 @@ def _alert(alert: wire.Alert) -> Alert:
     return Alert(kind="webhook", url=alert.webhook.url, secret=name, key=key, on=alert.on)
 
 
+def _gate(gate: wire.Gate) -> Gate:
+    if (gate.manual is None) == (gate.webhook is None):
+        raise wire.Malformed("gates[]: give exactly one of manual and webhook")
+    if gate.webhook is None:
+        return Gate(before=gate.before)
+    secret = gate.webhook.secret_ref
+    name, key = (secret.name, secret.key) if secret else (None, "")
+    return Gate(before=gate.before, url=gate.webhook.url, secret=name, key=key)
+
+
 def policy(spec: Json) -> Policy:
     """The policy that a complete CanaryPolicy spec holds; raises `wire.Malformed`."""
     try:
@@ -175,4 +185,5 @@ def read(given: wire.Policy, *, max_latency_increase: str | None = None) -> Poli
         shadow=_shadow(single, checks),
         pages={check.name: _page(check) for check in single if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
+        gates=tuple(_gate(gate) for gate in given.gates),
     )

@@ -139,6 +139,22 @@ class ShadowSource(Protocol):
         ...
 
 
+class Gatekeeper(Protocol):
+    """The webhooks that gates ask. Reading never waits: asking is a task of its own."""
+
+    def watch(self, run: Run) -> None:
+        """From now on the webhooks before the run's next move are asked, if it waits for any."""
+        ...
+
+    def read(self, run: str) -> Mapping[int, str]:
+        """What they said, by their places in the policy: `gating.OPEN`, or why one is shut."""
+        ...
+
+    def forget(self, run: str) -> None:
+        """Nobody is asked for this run (`namespace/name`) any more."""
+        ...
+
+
 class RunStore(Protocol):
     """CanaryRun objects; their resourceVersion is the fence between two leaders."""
 

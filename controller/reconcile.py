@@ -45,7 +45,16 @@ from controller.model import (
 from controller.onlookers import Look, Onlookers
 from controller.peering import arrived
 from controller.placebos import Placebos
-from controller.ports import Alerter, MetricsSource, Overtaken, Reading, Recorder, RunStore, TrafficRouter
+from controller.ports import (
+    Alerter,
+    Gatekeeper,
+    MetricsSource,
+    Overtaken,
+    Reading,
+    Recorder,
+    RunStore,
+    TrafficRouter,
+)
 from controller.rounds import Rounds
 from controller.scrape import chosen
 from controller.shadowing import Shadowing
@@ -95,6 +104,7 @@ class Means:
     alerter: Alerter
     workloads: Workloads
     shadowing: Shadowing
+    gates: Gatekeeper
     telemetry: Telemetry
     clock: Callable[[], datetime]
     pace: ticks.Pace
@@ -138,6 +148,7 @@ class Reconciler:
         before, live.judgement = (live.run, live.judgement), seen.judgement
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
+        self.means.gates.watch(live.run)
         self._show(live, *before)
         for what in live.onlookers.look(live.gathered):
             self._tell(live.run, what)
@@ -214,6 +225,7 @@ class Reconciler:
             looked=now - live.since > max(LOOKING, self._pace(plan).stale),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=trigger.replicas_before(cluster, plan.namespace, plan.canary),
+            gates=self.means.gates.read(_name(run)),
             inputs=None if replayed is None else replayed.inputs,
             retraining_asked=retraining.last_asked(trigger.runs_of(cluster, plan.namespace, plan.canary)),
         )
@@ -479,6 +491,7 @@ class Reconciler:
                 self.means.telemetry.forget(plan.namespace, plan.canary)
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
             self.means.shadowing.forget(f"{key[0]}/{key[1]}")
+            self.means.gates.forget(f"{key[0]}/{key[1]}")
 
 
 def _name(run: Run) -> str:

@@ -47,6 +47,8 @@ REASONS = {
     "StableNoisy": "noise on stable's pods alone would have rolled back a canary",
     "InputsDrifted": "inputs differ from those the model was trained on, for both versions alike",
     "RetrainingWanted": "inputs differ from those the model was trained on; whoever trains it was told",
+    "AwaitingApproval": "the policy asks a person before traffic moves up",
+    "GateClosed": "the policy asks a webhook before traffic moves up, and it has not said yes",
 }
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
@@ -355,6 +357,8 @@ WAITS = {
     "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
     "InputsDrifted": "It goes on when somebody approves, or recorded inputs are as in the training again.",
+    "AwaitingApproval": "It goes on when somebody approves.",
+    "GateClosed": "It goes on by itself when the webhook answers 2xx; it is asked every ten seconds.",
     "Paused": "It stays as it is until somebody resumes it.",
     "Frozen": "It stays as it is until the freeze is lifted (annotation serin.dev/freeze, or --freeze).",
     "Interrupted": "It goes on by itself when the canary's pods are back.",
@@ -370,8 +374,8 @@ def _held(run: Json) -> str:
 
 
 def approvable(run: Json) -> bool:
-    """Whether the run waits for what an approval can stand in for: an answer from the evidence."""
-    waits = {"Inconclusive", "NoData", "InputsDrifted"}
+    """Whether the run waits for a person, or for what one can stand in for: an answer from the evidence."""
+    waits = {"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted"}
     return record.status(run).get("phase") == "Paused" and record.reason(run) in waits
 
 
@@ -385,7 +389,7 @@ def commands(run: Json, *, program: str) -> list[str]:
     if phase == "Paused" and record.reason(run) == "Paused":
         first.append(_command(run, "resume", "goes on", program=program))
     elif approvable(run):
-        first.append(_command(run, "approve", "goes on once in spite of it", program=program))
+        first.append(_command(run, "approve", "goes on, once", program=program))
     elif phase == "Progressing":
         first.append(_command(run, "pause", "stops raising; checks go on", program=program))
     first.append(_command(run, "abort", "sends all requests to stable", program=program))

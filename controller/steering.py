@@ -202,8 +202,8 @@ def _said(reason: str) -> str:
 def approve(*, run: str, output: str | None, **flags: str | None) -> None:
     """Let a run that holds go on, once.
 
-    Only for a run that holds because its evidence is unclear or missing. Read first what it could
-    not have seen.
+    Only for a run that holds because a gate of its policy asks a person, or because its evidence is
+    unclear or missing. Read first what it could not have seen.
 
     Example:
       serin explain model-canary
@@ -218,7 +218,7 @@ def approve(*, run: str, output: str | None, **flags: str | None) -> None:
     if not report.approvable(found):
         raise Wrong(
             f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
-            " with reason Inconclusive or NoData."
+            " with reason AwaitingApproval, Inconclusive, NoData or InputsDrifted."
         )
     approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
     changed(kubectl, kubectl.patch(found, {"approved": approved}), output=output, done="approved")

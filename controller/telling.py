@@ -20,6 +20,7 @@ ALERTED_HOLDS = frozenset(
         Reason.READY_TO_PROMOTE,
         Reason.REFUSED,
         Reason.INPUTS_DRIFTED,
+        Reason.AWAITING_APPROVAL,
     }
 )
 

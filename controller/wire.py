@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller.model import Inputs, OnDoubt, PromotionMode, Reason, Sizing, Stage
+from controller.model import Before, Inputs, OnDoubt, PromotionMode, Reason, Sizing, Stage
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -130,6 +130,14 @@ class Alert(Wire, frozen=True, kw_only=True):
     on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
 
 
+class Gate(Wire, frozen=True, kw_only=True):
+    """One entry of `gates[]`: `manual`, which says no more, or `webhook`."""
+
+    before: Before
+    manual: dict[str, Json] | None = None
+    webhook: Webhook | None = None
+
+
 class ScaleDownDelay(Wire, frozen=True, kw_only=True):
     """How long the canary's pods stay after the end."""
 
@@ -164,6 +172,7 @@ class Policy(Wire, frozen=True, kw_only=True):
     burst_tolerance: str
     checks: tuple[Check, ...]
     alerts: tuple[Alert, ...] = ()
+    gates: tuple[Gate, ...] = ()
 
 
 class Shadow(Wire, frozen=True, kw_only=True):
@@ -263,6 +272,7 @@ class State(Wire, frozen=True, kw_only=True):
     ended: datetime | None = None
     passed: bool = False
     approved: int = 0
+    opened: tuple[int, ...] = ()
     copied: bool = False
     landed: bool = False
     settled: bool = False

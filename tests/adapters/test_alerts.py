@@ -1,7 +1,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,9 +9,10 @@ from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
 from controller import alerts
-from controller.alerts import Alerts, Undelivered
+from controller.alerts import Alerts
 from controller.kube import ApiError
 from controller.model import Alert, Run
+from controller.receivers import Sender, Undelivered, check_url
 from scenarios.virtual.loop import VirtualLoop
 from tests.adapters.letterbox import SLACK, SLACK_URL, WEBHOOK, Receivers, message, rolled_back
 
@@ -60,7 +61,7 @@ def story(
         def clock() -> datetime:
             return message().at + timedelta(seconds=loop.time())
 
-        ours = Alerts(post or receivers, read, clock=clock)
+        ours = Alerts(Sender(post or receivers, read, clock))
         await tell(Post(ours, receivers, clock))
         await ours.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -279,7 +280,7 @@ def test_closing_ends_a_hanging_delivery_and_a_successor_delivers_it() -> None:
         await asyncio.sleep(1)
         await post.alerts.close()
         assert not post.alerts.delivered(run.name)
-        successor = Alerts(post.receivers, post.alerts._secrets, clock=post.clock)
+        successor = Alerts(replace(post.alerts._sender, post=post.receivers))
         assert await Post(successor, post.receivers, post.clock).until_delivered(run) < 2
 
     story(tell, post=hangs)
@@ -305,7 +306,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str | None, seconds:
     "url", ["https://hooks.example/x", "http://receiver.lab:8080/", "http://[::1]:80/a?b=c"]
 )
 def test_an_http_url_with_a_host_is_fine(url: str) -> None:
-    alerts.check_url(url)
+    check_url(url)
 
 
 @pytest.mark.parametrize(
@@ -313,4 +314,4 @@ def test_an_http_url_with_a_host_is_fine(url: str) -> None:
 )
 def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(Undelivered):
-        alerts.check_url(url)
+        check_url(url)

@@ -17,12 +17,14 @@ from analysis.judge import Verdict
 from analysis.samples import Counts
 from controller import gather, judging, resource, trigger
 from controller.cluster import FOLLOWED, Cluster, path
+from controller.gates import Gates
 from controller.gather import Gathered
 from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
 from controller.model import PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
 from controller.ports import Answer, Reading, ShadowSource, Trouble
+from controller.receivers import Sender
 from controller.reconcile import FRESH, LOOKING, Means, Reconciler
 from controller.runs import Runs
 from controller.shadowing import Shadowing
@@ -102,6 +104,14 @@ class Quiet:
         return frozenset()
 
 
+async def nobody(url: str, body: bytes, *, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str]]:
+    raise AssertionError(url, body, headers)  # no policy here has a gate
+
+
+async def no_secrets(namespace: str, name: str) -> Mapping[str, bytes]:
+    raise AssertionError(namespace, name)
+
+
 @dataclass
 class Stage:
     """A cluster with both Deployments ready, a run, and a reconciler that is turned by hand."""
@@ -112,6 +122,7 @@ class Stage:
     cluster: Cluster
     pages: Pages = field(default_factory=Pages)
     quiet: Quiet = field(default_factory=Quiet)
+    gates: Gates = field(default_factory=lambda: Gates(Sender(nobody, no_secrets, virtual_loop().now)))
     worker: ShadowSource | None = None
     followers: list[asyncio.Task[None]] = field(default_factory=list)
     key: tuple[str, str] = ("", "")
@@ -134,6 +145,7 @@ class Stage:
             alerter=self.quiet,
             workloads=Workloads(self.kube, self.cluster),
             shadowing=Shadowing(self.worker, router),
+            gates=self.gates,
             telemetry=Telemetry(),
             clock=virtual_loop().now,
             pace=Pace(),

@@ -182,6 +182,24 @@ def test_a_placebo_that_fails_changes_nothing_of_the_run(monkeypatch: pytest.Mon
     assert second == {field: said for field, said in first.items() if field != "placebos"}
 
 
+def look_gate_stays_shut(theatre: Theatre) -> None:
+    assert [weight for _, weight in theatre.result.weights] == [0, 10, 0]
+    (said,) = events(theatre, "GateClosed")
+    assert said == "gate before step 2 of 2 (50 %): change.example has not answered yet"
+
+
+def test_a_gate_that_opens_late_delays_the_raise_and_nothing_else() -> None:
+    what = story("gate-stays-shut")
+    shut = TargetFault(at=timedelta(0), target=Target.ALERTS, kind="outage", lasting=timedelta(seconds=150))
+    theatre = played(replace(what, faults=(shut,)))
+    result = theatre.result
+    assert result.outcome == "Promoted"
+    raised = next(at for at, weight in result.weights if weight == 50)
+    asked = [at for at, url, _ in theatre.receiver.received if url == "http://change.example/serin"]
+    assert len(asked) == 1  # the first answer opened it
+    assert 150 < raised < 165
+
+
 def test_another_seed_is_another_day() -> None:
     first, second = (play(replace(story("crash-loop"), seed=seed)) for seed in (1, 2))
     assert first.requests != second.requests

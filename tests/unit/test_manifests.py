@@ -261,6 +261,12 @@ COMPLAINTS = {"name": "bad", "type": "Proportion", "direction": "increase", "max
         {"alerts": [{"slack": {"secretRef": {"name": "a"}}}]},
         {"alerts": [{"webhook": {"url": "http://receiver.lab:80/x"}, "on": ["Held"]}]},
         {"gates": []},
+        {
+            "gates": [
+                {"manual": {}, "before": "Promotion"},
+                {"webhook": {"url": "https://a/"}, "before": "Raise"},
+            ]
+        },
         {"scaleDownDelay": {"promoted": "5s"}},
         {"promotion": {"mode": "Handoff"}},
     ],
@@ -291,7 +297,8 @@ def test_a_sensible_policy_is_taken(spec: Json) -> None:
         ({"onNoData": "Proceed"}, "supported values"),
         ({"maxLatencyIncrease": "20%"}, "unknown field"),
         ({"preflight": "Enforce"}, "not available in this version"),
-        ({"gates": [{"manual": {}, "before": "Promotion"}]}, "not available in this version"),
+        ({"gates": [{"before": "Promotion"}]}, "a gate is exactly one of manual and webhook"),
+        ({"gates": [{"manual": {}, "before": "Weekends"}]}, "supported values"),
         ({"alerts": [{}]}, "exactly one of slack and webhook"),
         (
             {"alerts": [{"slack": {"secretRef": {"name": "a"}}, "webhook": {"url": "https://a/"}}]},

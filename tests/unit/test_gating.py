@@ -1,0 +1,174 @@
+"""Gates before traffic moves up: people and webhooks are asked, and checks go on meanwhile."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_machine import NOW, a_run, minutes, sight, stepping, told, weights
+from test_resource import canary_run
+
+from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller import gating, policies, resource, wire
+from controller.machine import advance
+from controller.model import Before, Commands, Gate, OnDoubt, Reason, Run, Seen, Stage
+
+URL = "https://change.example/may-we?token=hush"
+LATER = NOW + minutes(5)
+
+
+def gate(before: Before = Before.RAISE, url: str = "") -> dict[str, Any]:
+    return {"policy": {"gates": (Gate(before=before, url=url),)}}
+
+
+def passing(**changes: Any) -> Seen:
+    return sight(Verdict.PASS, **changes)
+
+
+def at_gate(**how: Any) -> Run:
+    """A run whose step has passed and which stands before its gate."""
+    run, actions = advance(stepping(passed=True, **gate(**how)), passing(), LATER)
+    assert weights(actions) == []
+    assert (run.stage, run.weight) == (Stage.STEPPING, 5)
+    return run
+
+
+def test_a_manual_gate_holds_a_run_that_has_passed_until_somebody_approves() -> None:
+    run = at_gate()
+    assert run.hold is Reason.AWAITING_APPROVAL
+    assert "approve step 2 of 2 (50 %): kubectl serin approve model-canary" in run.message
+
+    run, actions = advance(run, passing(), LATER)
+    assert (weights(actions), told(actions)) == ([], [])
+
+    run, actions = advance(run, passing(commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.weight, run.approved, run.opened) == ([50], 50, 1, ())
+
+
+def test_an_open_gate_raises_nothing_that_has_not_passed() -> None:
+    run, actions = advance(stepping(**gate()), sight(commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.hold, run.opened) == ([], None, ())
+
+
+def test_checks_go_on_at_a_gate_and_roll_back() -> None:
+    check = CheckJudgement(name="errors", verdict=Verdict.FAIL, log_e=9.0, log_e_pass=0.0)
+    failing = Judgement(verdict=Verdict.FAIL, log_e=9.0, failed="errors", checks=(check,))
+    run, actions = advance(at_gate(), replace(sight(), judgement=failing), LATER)
+    assert (run.stage, run.reason, weights(actions)) == (Stage.ENDED, Reason.CHECK_FAILED, [0])
+
+
+@pytest.mark.parametrize("reason", [Reason.PAUSED, Reason.FROZEN])
+def test_a_pause_keeps_its_place_before_a_gate(reason: Reason) -> None:
+    commands = Commands(approvals=1, paused=reason is Reason.PAUSED, frozen=reason is Reason.FROZEN)
+    run, actions = advance(at_gate(), passing(commands=commands), LATER)
+    assert (run.hold, weights(actions), run.approved) == (reason, [], 0)
+
+
+def test_a_webhook_is_asked_while_the_run_stands_before_it_and_no_longer() -> None:
+    run = at_gate(url=URL)
+    assert (run.hold, run.gated) == (Reason.GATE_CLOSED, True)
+    assert run.message == "gate before step 2 of 2 (50 %): change.example has not answered yet"
+    asked = gating.question(run)
+    assert asked is not None
+    assert (asked.before, [index for index, _ in asked.gates]) == (Before.RAISE, [0])
+    assert (asked.data["weight"], asked.data["nextWeight"]) == (5, 50)
+
+    run, actions = advance(run, passing(gates={0: "keeps it shut (answered 403)"}), LATER)
+    assert run.message.endswith("change.example keeps it shut (answered 403)")
+    assert "hush" not in run.message
+    assert weights(actions) == []
+
+    paused, _ = advance(run, passing(commands=Commands(paused=True)), LATER)
+    assert gating.question(paused) is None
+
+    run, actions = advance(run, passing(gates={0: gating.OPEN}), LATER)
+    assert (weights(actions), run.opened, run.gated) == ([50], (), False)
+    assert gating.question(run) is None
+
+
+def test_no_approval_opens_a_webhooks_gate_and_no_webhook_a_persons() -> None:
+    run = at_gate(url=URL)
+    run, actions = advance(run, passing(commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.approved) == ([], 0)
+
+    both = {"policy": {"gates": (Gate(before=Before.RAISE, url=URL), Gate(before=Before.RAISE))}}
+    run, _ = advance(stepping(passed=True, **both), passing(gates={0: gating.OPEN}), LATER)
+    assert (run.hold, run.opened) == (Reason.AWAITING_APPROVAL, (0,))
+    run, actions = advance(
+        run, passing(commands=Commands(approvals=1)), LATER
+    )  # the webhook's answer is kept
+    assert weights(actions) == [50]
+
+
+def test_what_has_opened_stays_open_until_the_pods_for_the_weight_are_there() -> None:
+    few = replace(passing(), stable=replace(passing().stable, pods=passing().stable.pods * 3, wanted=9))
+    run, actions = advance(at_gate(), replace(few, commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.opened, run.approved, run.hold) == ([], (0,), 1, None)
+    grown = replace(few, canary=replace(few.canary, pods=few.canary.pods * 3, wanted=9))
+    run, actions = advance(run, replace(grown, commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.opened) == ([50], ())
+
+
+@pytest.mark.parametrize("before", list(Before))
+def test_each_gate_stands_before_its_own_move(before: Before) -> None:
+    waiting = a_run(**gate(before))
+    first = stepping(passed=True, **gate(before))
+    last = stepping(passed=True, step=1, weight=50, **gate(before))
+    found = {}
+    for moment, run in ((Before.START, waiting), (Before.RAISE, first), (Before.PROMOTION, last)):
+        after, actions = advance(run, passing(weight=run.weight), LATER)
+        found[moment] = after.hold is Reason.AWAITING_APPROVAL and not weights(actions)
+    assert found == {moment: moment is before for moment in Before}
+
+
+def test_a_run_that_was_interrupted_comes_back_without_being_asked_again() -> None:
+    run, _ = advance(stepping(passed=True, **gate(Before.START)), passing(), LATER)
+    assert run.weight == 50
+    again = replace(run, stage=Stage.WAITING, weight=0, hold=Reason.INTERRUPTED)
+    again, actions = advance(again, passing(weight=0), LATER)
+    assert weights(actions) == [50]
+
+
+def test_one_approval_serves_a_doubt_and_the_gate_behind_it() -> None:
+    run = stepping(hold=Reason.INCONCLUSIVE, told=("Inconclusive",), **gate())
+    run, actions = advance(run, sight(commands=Commands(approvals=1)), LATER)
+    assert (weights(actions), run.approved) == ([50], 1)
+
+
+def test_an_approved_doubt_waits_for_the_webhook_behind_it() -> None:
+    run = stepping(hold=Reason.INCONCLUSIVE, told=("Inconclusive",), **gate(url=URL))
+    approved = sight(commands=Commands(approvals=1))
+    for _ in range(3):
+        run, actions = advance(run, approved, LATER)
+        assert (weights(actions), run.approved) == ([], 0)
+        assert gating.question(run) is not None
+    run, actions = advance(run, replace(approved, gates={0: gating.OPEN}), LATER)
+    assert (weights(actions), run.approved) == ([50], 1)
+
+
+def test_a_policy_that_proceeds_when_in_doubt_stops_at_a_gate() -> None:
+    run = stepping(policy=gate()["policy"] | {"on_inconclusive": OnDoubt.PROCEED})
+    run, actions = advance(run, sight(), LATER + minutes(30))
+    assert (run.hold, weights(actions)) == (Reason.AWAITING_APPROVAL, [])
+    run, actions = advance(run, sight(commands=Commands(approvals=1)), LATER + minutes(30))
+    assert weights(actions) == [50]
+
+
+def test_promote_by_hand_is_an_answer_to_every_gate() -> None:
+    run, _ = advance(at_gate(), passing(commands=Commands(promote="hotfix")), LATER)
+    assert run.stage is Stage.PROMOTING
+
+
+def test_gates_are_read_from_a_policy_and_what_has_opened_from_a_status() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["gates"] = [
+        {"before": "Start", "manual": {}},
+        {"before": "Promotion", "webhook": {"url": URL, "secretRef": {"name": "hooks", "key": "secret"}}},
+    ]
+    run = resource.run(obj)
+    assert run.plan.policy.gates == (
+        Gate(before=Before.START),
+        Gate(before=Before.PROMOTION, url=URL, secret="hooks", key="secret"),
+    )
+    assert resource._state(replace(run, opened=(1,)))["opened"] == [1]
+    with pytest.raises(wire.Malformed, match="exactly one of manual and webhook"):
+        policies.policy(obj["spec"]["plan"]["policy"] | {"gates": [{"before": "Start"}]})
