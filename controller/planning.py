@@ -253,12 +253,8 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
         yield f"spec.minStep: {spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
     if spec["preflight"] == "Enforce":
         yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
-    for index, alert in enumerate(spec.get("alerts", ())):
-        if ("slack" in alert) == ("webhook" in alert):
-            yield f"spec.alerts[{index}]: an alert goes to exactly one of slack and webhook"
-    for index, gate in enumerate(spec.get("gates", ())):
-        if ("manual" in gate) == ("webhook" in gate):
-            yield f"spec.gates[{index}]: a gate is exactly one of manual and webhook"
+    yield from _neither_or_both(spec, "alerts", "an alert goes to", "slack", "webhook")
+    yield from _neither_or_both(spec, "gates", "a gate is", "manual", "webhook")
     if not any(check["required"] for check in spec["checks"]):
         yield "spec.checks: none is required, so that nothing could ever pass; require one"
     replayed = sum(check["type"] == "Shadow" for check in spec["checks"])
@@ -266,6 +262,12 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
         yield "spec.checks: give one Shadow check, beside at least one check of another type"
     for index, check in enumerate(spec["checks"]):
         yield from _odd(check, where=f"spec.checks[{index}]")
+
+
+def _neither_or_both(spec: Mapping[str, Json], field: str, what: str, one: str, other: str) -> Iterator[str]:
+    for index, entry in enumerate(spec.get(field, ())):
+        if (one in entry) == (other in entry):
+            yield f"spec.{field}[{index}]: {what} exactly one of {one} and {other}"
 
 
 def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
