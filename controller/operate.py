@@ -21,9 +21,10 @@ from controller.istio import IstioRouter
 from controller.kube import Kube, Listed
 from controller.lease import Claim, hold
 from controller.loop import Loop
+from controller.means import Means
 from controller.ports import Outside
 from controller.receivers import Sender
-from controller.reconcile import Means, Reconciler
+from controller.reconcile import Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
 from controller.scrape import Scrape

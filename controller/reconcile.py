@@ -7,9 +7,9 @@ made up by the next pass, which finds the VirtualService and the run in disagree
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import isfinite
 from typing import Any
 from zlib import crc32
@@ -18,11 +18,12 @@ import structlog
 
 from analysis.judge import Judgement
 from controller import gather, machine, resource, retraining, shadow, ticks, trigger
-from controller.cluster import Cluster, Key, arm
+from controller.cluster import Key, arm
 from controller.gather import Gathered
 from controller.istio import Unsteerable
 from controller.judging import judged, sentences, with_figures
 from controller.kube import ApiError
+from controller.means import Live, Means
 from controller.model import (
     Action,
     BeginStep,
@@ -42,25 +43,17 @@ from controller.model import (
     Stage,
     Tell,
 )
-from controller.onlookers import Look, Onlookers
+from controller.onlookers import Look
 from controller.peering import arrived
 from controller.placebos import Placebos
 from controller.ports import (
-    Alerter,
-    Gatekeeper,
-    MetricsSource,
     Overtaken,
     Reading,
-    Recorder,
-    RunStore,
-    TrafficRouter,
 )
 from controller.rounds import Rounds
 from controller.scrape import chosen
-from controller.shadowing import Shadowing
-from controller.telemetry import Telemetry
 from controller.wire import Malformed
-from controller.workloads import TemplateLost, Workloads
+from controller.workloads import TemplateLost
 
 log = structlog.get_logger(__name__)
 
@@ -74,45 +67,6 @@ FRESH = 2.0
 # Seconds a new leader looks before it repairs a weight upwards: pages come each second (a Prometheus'
 # more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
-
-
-@dataclass(slots=True)
-class Live:
-    """One run in memory: its state, its evidence, and what of them has been saved."""
-
-    run: Run
-    gathered: Gathered
-    judgement: Judgement
-    saved: Run | None = None
-    saved_at: float = 0.0
-    guarded: bool = False
-    last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
-    since: float = 0.0  # when this leader first saw the run, seconds since 1970
-    idle: float = 0.0  # when the VirtualService last sent nothing to the canary
-    onlookers: Onlookers = field(default_factory=Onlookers)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """Everything a pass works with."""
-
-    cluster: Cluster
-    metrics: MetricsSource
-    router: TrafficRouter
-    store: RunStore
-    recorder: Recorder
-    alerter: Alerter
-    workloads: Workloads
-    shadowing: Shadowing
-    gates: Gatekeeper
-    telemetry: Telemetry
-    clock: Callable[[], datetime]
-    pace: ticks.Pace
-    queried: ticks.Pace  # of what a Prometheus is asked for
-    tick: timedelta
-    checkpoint: timedelta
-    begin: Callable[[Plan], Gathered]  # what a new run begins with
-    freeze: bool = False
 
 
 @dataclass(slots=True)

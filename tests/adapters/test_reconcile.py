@@ -21,11 +21,12 @@ from controller.gates import Gates
 from controller.gather import Gathered
 from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
+from controller.means import Means
 from controller.model import PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
 from controller.ports import Answer, Reading, ShadowSource, Trouble
 from controller.receivers import Sender
-from controller.reconcile import FRESH, LOOKING, Means, Reconciler
+from controller.reconcile import FRESH, LOOKING, Reconciler
 from controller.runs import Runs
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
