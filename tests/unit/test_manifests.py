@@ -447,7 +447,6 @@ def test_the_controller_may_follow_everything_it_follows_and_write_only_what_it_
         ("canaryruns", "delete"),
         ("canaryruns/status", "patch"),
         ("events", "create"),
-        ("events", "patch"),
     }
 
 
