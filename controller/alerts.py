@@ -256,6 +256,8 @@ def _reason(error: Exception) -> Undelivered:
     """Why, in words of ours: other libraries' texts may quote the URL, which is Slack's secret."""
     if isinstance(error, Undelivered):
         return error
+    if isinstance(error, PermissionError):
+        return Undelivered(str(error))  # `ports.Post`'s own words
     if isinstance(error, TimeoutError):
         return Undelivered(f"no answer within {ATTEMPT_TIMEOUT:g} s")
     return Undelivered(f"the receiver cannot be reached ({type(error).__name__})")
