@@ -258,7 +258,7 @@ class Operator:
             recorder=Events(kube, identity=settings.identity, clock=clock),
             alerter=alerts,
             workloads=Workloads(kube, cluster),
-            shadowing=Shadowing(replays, router),
+            shadowing=Shadowing(replays, router, _recorder(settings)),
             telemetry=self.telemetry,
             clock=clock,
             pace=Pace(interval=settings.scrape_interval),
@@ -268,6 +268,11 @@ class Operator:
             begin=histories.begin,
             freeze=settings.freeze,
         )
+
+
+def _recorder(settings: Settings) -> tuple[str, int] | None:
+    said = settings.recorder
+    return None if said is None else (said["host"], said["port"])
 
 
 def _secrets(kube: Kube) -> Callable[[str, str], Awaitable[dict[str, bytes]]]:
