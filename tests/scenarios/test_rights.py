@@ -1,7 +1,9 @@
 """The rights of manifests/base/rbac.yaml, all others denied: the controller needs each, and no more."""
 
+import json
 import logging
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -60,8 +62,28 @@ def everything() -> Story:
     return replace(found, history=timedelta(seconds=5), policy=policy, faults=(conflicts,), edits=(again,))
 
 
-def test_the_controller_uses_every_right_that_the_manifests_grant_and_asks_for_no_other() -> None:
-    theatre = run_virtual(Theatre.play(everything()))
+@pytest.fixture(scope="module")
+def theatre() -> Theatre:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    return run_virtual(Theatre.play(everything()))
+
+
+def test_no_secret_stands_in_any_object_but_its_own(theatre: Theatre) -> None:
+    store, kinds = theatre.world.registry.store, theatre.world.registry.kinds
+    (told,) = {url for _, url, _ in theatre.receiver.received}
+    secret = b64encode(told.encode()).decode()
+    holders = [
+        obj["kind"]
+        for kind in kinds
+        for obj in store.all(kind, None)
+        if told in (text := json.dumps(obj)) or secret in text
+    ]
+    assert holders == ["Secret"]
+
+
+def test_the_controller_uses_every_right_that_the_manifests_grant_and_asks_for_no_other(
+    theatre: Theatre,
+) -> None:
     (run,) = theatre.world.objects("canaryruns", NAMESPACE)  # the first was deleted, as historyLimit says
     assert run["status"]["phase"] == "Succeeded"
     assert theatre.receiver.received
