@@ -23,7 +23,7 @@ from controller.lease import Claim, hold
 from controller.loop import Loop
 from controller.means import Means
 from controller.ports import Outside
-from controller.receivers import Sender
+from controller.posting import Sender
 from controller.reconcile import Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
@@ -269,7 +269,7 @@ class Operator:
             recorder=Events(kube, identity=settings.identity, clock=clock),
             alerter=alerts,
             workloads=Workloads(kube, cluster),
-            shadowing=Shadowing(replays, router),
+            shadowing=Shadowing(replays, router, _recorder(settings)),
             gates=gates,
             telemetry=self.telemetry,
             clock=clock,
@@ -280,6 +280,11 @@ class Operator:
             begin=histories.begin,
             freeze=settings.freeze,
         )
+
+
+def _recorder(settings: Settings) -> tuple[str, int] | None:
+    said = settings.recorder
+    return None if said is None else (said["host"], said["port"])
 
 
 def _secrets(kube: Kube) -> Callable[[str, str], Awaitable[dict[str, bytes]]]:
