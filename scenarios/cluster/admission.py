@@ -75,8 +75,9 @@ class Admission:
         for key in (*_SERVER_OWNED, "name", "namespace", "resourceVersion"):
             if key in old["metadata"]:
                 meta[key] = old["metadata"][key]
-        claims = meta.get("managedFields")
-        claims = claims if fieldsets.are_entries(claims) else old["metadata"].get("managedFields") or ()
+        claims: Json = meta.get("managedFields")
+        if not fieldsets.are_entries(claims):  # not sent, or not readable
+            claims = old["metadata"].get("managedFields", ())
         meta["managedFields"] = [entry for entry in claims if entry]
         if part == "status":
             kept = old["metadata"] if kind.custom else {**meta, "labels": old["metadata"].get("labels")}
