@@ -100,12 +100,17 @@ def decoded(body: bytes) -> Json:
     """The object in a request's body; raises 415 `Refused` for kinds whose fields are not known here."""
     if not body.startswith(_MAGIC):
         raise ValueError("the body does not begin as Kubernetes' protobuf does")
-    envelope = {number: _content(value) for number, value in _fields(body[len(_MAGIC) :])}
-    about = {number: _content(text).decode() for number, text in _fields(envelope.get(1, b""))}
+    envelope = _contents(body[len(_MAGIC) :])
+    about = {number: text.decode() for number, text in _contents(envelope.get(1, b"")).items()}
     kind = about.get(2, "")
     if kind not in _KINDS:
         raise unsupported_media(("application/json",))
     return {"apiVersion": about.get(1, ""), "kind": kind, **_object(_KINDS[kind], envelope.get(2, b""))}
+
+
+def _contents(text: bytes) -> dict[int, bytes]:
+    """The fields that have content, by their numbers."""
+    return {number: value for number, value in _fields(text) if isinstance(value, bytes)}
 
 
 def _content(value: int | bytes) -> bytes:
@@ -150,7 +155,7 @@ def _signed(field: int | bytes) -> int:
 
 
 def _entry(text: bytes, form: str) -> tuple[str, str]:
-    pair = {number: _content(value) for number, value in _fields(text)}
+    pair = _contents(text)
     content = pair.get(2, b"")
     shown = content.decode() if form == "map" else base64.b64encode(content).decode()
     return pair.get(1, b"").decode(), shown

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenarios.cluster import schema
-from scenarios.cluster.messages import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Request
+from scenarios.cluster.messages import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Reply, Request
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from scenarios.world import World
 
@@ -76,6 +76,13 @@ claims = st.recursive(
 )
 configurations = st.dictionaries(st.sampled_from(["spec", "status", *KEYS[:7]]), values, max_size=3)
 KNOWN = {200, 201, 400, 403, 404, 409, 415, 422}
+# A real server, too, answers these with a 500
+UNMADE = ("field not declared in schema", "does not contain declared merge key")
+
+
+def is_known(reply: Reply) -> bool:
+    """Whether a real server answers so."""
+    return reply.code in KNOWN or (reply.code == 500 and any(said in reply.body.decode() for said in UNMADE))
 
 
 def a_world() -> World:
@@ -106,7 +113,7 @@ def test_any_patch_is_answered_and_leaves_an_object_that_keeps_its_schema(
             body = json.dumps(patch).encode()
             headers = {"content-type": media}
             reply = await world.answer(Request(method="PATCH", path=path + parts, headers=headers, body=body))
-            assert reply.code in KNOWN, reply.body
+            assert is_known(reply), reply.body
         kind, _ = world.registry.kinds.of(OBJECTS[path])
         for obj in world.objects(kind.plural):
             assert schema.problems(kind.schema, obj, obj) == []
@@ -154,8 +161,7 @@ def test_whatever_is_applied_is_answered(
             headers = {"content-type": APPLY_PATCH}
             asked = Request(method="PATCH", path=path + part, headers=headers, body=body, query=query)
             reply = await world.answer(asked)
-            said = json.loads(reply.body).get("message", "")
-            assert reply.code in KNOWN or "field not declared in schema" in said, reply.body
+            assert is_known(reply), reply.body
             body = json.dumps({"metadata": {"managedFields": entries}}).encode()
             asked = Request(method="PATCH", path=path, headers={"content-type": MERGE_PATCH}, body=body)
             assert (await world.answer(asked)).code in KNOWN
