@@ -299,7 +299,6 @@ TALES = {
         1$ apply --server-side -f next.yaml
         error: Apply failed with 1 conflict: conflict with "kubectl-set" using apps/v1: \
 .spec.template.spec.containers[name="model"].image
-        0$ diff --server-side --force-conflicts -f /dev/null
         0$ apply --server-side --force-conflicts -f next.yaml
         serverside-applied
         0$ apply --server-side -f policy.yaml
