@@ -1,4 +1,4 @@
-"""`serin scenario run FILE…`: plays stories and says whether each ended as it expects."""
+"""`serin scenario run FILE…`: plays stories and says whether each ended as it expects. `serin simulate`."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
 from scenarios.result import Result, wanted
+from scenarios.stand import cluster
 from scenarios.story import BadStory, load
 
 BAD_INPUT = 2
@@ -24,7 +25,10 @@ NOT_MET = 3
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def scenario() -> None:
-    """Play stories of canaries: in virtual time, or live on a real Envoy."""
+    """Play stories of canaries, in virtual time or on a real Envoy; or hold a cluster to try things on."""
+
+
+scenario.add_command(cluster)
 
 
 @scenario.command()

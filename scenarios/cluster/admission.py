@@ -5,6 +5,7 @@ validation (422), size (500).
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,8 +76,9 @@ class Admission:
         for key in (*_SERVER_OWNED, "name", "namespace", "resourceVersion"):
             if key in old["metadata"]:
                 meta[key] = old["metadata"][key]
-        claims = meta.get("managedFields")
-        claims = claims if fieldsets.are_entries(claims) else old["metadata"].get("managedFields") or ()
+        claims: Json = meta.get("managedFields")
+        if not fieldsets.are_entries(claims):  # not sent, or not readable
+            claims = old["metadata"].get("managedFields", ())
         meta["managedFields"] = [entry for entry in claims if entry]
         if part == "status":
             kept = old["metadata"] if kind.custom else {**meta, "labels": old["metadata"].get("labels")}
@@ -115,7 +117,7 @@ def _without_nulls(value: Json) -> Json:
 def _refuse(kind: Kind, obj: Json, causes: list[Cause]) -> None:
     mistyped = [cause for cause in causes if "must be of type" in cause.message]
     if mistyped and not kind.custom:
-        raise bad_request(_undecodable(kind, mistyped[0].message.partition(" in body ")[0]))
+        raise bad_request(_undecodable(kind, _in_go(kind, mistyped[0])))
     late = None if kind.custom else builtin.unreadable_time(kind.plural, obj)
     if late:
         raise bad_request(_undecodable(kind, late))
@@ -125,7 +127,20 @@ def _refuse(kind: Kind, obj: Json, causes: list[Cause]) -> None:
 
 def _undecodable(kind: Kind, why: str) -> str:
     how = f'{kind.kind} in version "{kind.versions[0]}" cannot be handled as a {kind.kind}'
-    return f"{how}: json: cannot unmarshal: {why}"
+    return f"{how}: {why}"
+
+
+_GO = {"integer": "int32", "boolean": "bool", "array": "slice", "object": "struct"}
+
+
+def _in_go(kind: Kind, cause: Cause) -> str:
+    """A value of the wrong type, in the words of Go's decoder, which names the innermost struct."""
+    wanted, _, given = cause.message.rpartition("must be of type ")[2].partition(": ")
+    given = {"integer": "number", "boolean": "bool"}.get(given.strip('"'), given.strip('"'))
+    path = re.sub(r"\[\d+\]", "", cause.field)
+    struct = "Container" if "containers." in path.lower() else f"{kind.kind}Spec"
+    field = f"{struct}.{path} of type {_GO.get(wanted, wanted)}"
+    return f"json: cannot unmarshal {given} into Go struct field {field}"
 
 
 def _check_size(obj: Json) -> None:

@@ -118,7 +118,10 @@ class ApiServer:
         if not target.part and request.says("watch"):
             return self._watch(request, target)
         obj = self._registry.get(target.kind, target.home, target.name)
-        return reply(200, views.scale(obj) if target.part == "scale" else self._one(request, target, obj))
+        if target.part == "scale":
+            sized = Target(kind=tables.SCALE, version="v1")
+            return reply(200, self._one(request, sized, views.scale(obj)))
+        return reply(200, self._one(request, target, obj))
 
     def _enter(self, request: Request, target: Target) -> Reply:
         """Nothing runs in an emulated pod: refused, once it is clear that there is such a pod."""

@@ -57,6 +57,8 @@ def _container(container: Json) -> Json:
 def _service(obj: Json) -> Json:
     """With a cluster IP that is derived from the name, so that the same story gives the same addresses."""
     spec, meta = obj["spec"], obj["metadata"]
+    if spec["type"] == "ExternalName":
+        return obj
     seed = sum(f"{meta.get('namespace')}/{meta['name']}".encode())
     address = spec.get("clusterIP") or f"10.96.{seed % 251}.{seed % 241 + 10}"
     ports = [{"targetPort": port["port"], **port} for port in spec.get("ports") or ()]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scenarios.cluster import permits
+from scenarios.cluster import inert
 from scenarios.cluster.kinds import Column, Kind
 from scenarios.cluster.schemas import (
     AUTOSCALER,
@@ -101,8 +101,8 @@ BUILT_IN: tuple[Kind, ...] = (
         schema=rooted("spec", spec=SERVICE),
         columns=(
             _column("Type", ".spec.type"),
-            _column("Cluster-IP", ".spec.clusterIP"),
-            _column("External-IP", "=none"),
+            _column("Cluster-IP", "=service-ip"),
+            _column("External-IP", "=external-ip"),
             _column("Port(s)", "=service-ports"),
             _AGE,
             _column("Selector", "=selector", priority=1),
@@ -256,7 +256,7 @@ BUILT_IN: tuple[Kind, ...] = (
         schema=closed(spec=DESTINATION_RULE, status=opened()),
         columns=(_column("Host", ".spec.host"), _AGE),
     ),
-    *permits.KINDS,
+    *inert.KINDS,
 )
 
 

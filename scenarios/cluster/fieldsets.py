@@ -134,10 +134,18 @@ def _children(schema: Schema, value: Json) -> dict[str, tuple[Schema, Json]] | N
         if schema.get(_MAP) == "atomic":
             return None
         return {f"f:{key}": (child_of(schema, key) or _OPEN, item) for key, item in value.items()}
-    if isinstance(value, list) and schema.get(_LIST) in ("map", "set"):
+    if _told_apart(schema, value):
         items = schema.get("items", _OPEN)
         return {element(schema, item): (items, item) for item in value}
     return None
+
+
+def _told_apart(schema: Schema, value: Json) -> bool:
+    """Whether the items of this list have keys, as its schema wants; what has none is one leaf."""
+    if not isinstance(value, list):
+        return False
+    listed = schema.get(_LIST)
+    return listed == "set" or (listed == "map" and all(isinstance(item, dict) for item in value))
 
 
 def element(schema: Schema, item: Json) -> str:
@@ -200,7 +208,7 @@ def merged(schema: Schema, old: Json, new: Json) -> Json:
     if isinstance(old, dict) and isinstance(new, dict) and schema.get(_MAP) != "atomic":
         changed = {k: merged(child_of(schema, k) or _OPEN, old.get(k), item) for k, item in new.items()}
         return {**old, **changed}
-    if isinstance(old, list) and isinstance(new, list) and schema.get(_LIST) in ("map", "set"):
+    if _told_apart(schema, old) and _told_apart(schema, new):
         items = schema.get("items", _OPEN)
         wanted = {element(schema, item): item for item in new}
         there = {element(schema, item): item for item in old}

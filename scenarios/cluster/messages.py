@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from scenarios.cluster import protobuf, refusals
-from scenarios.cluster.patches import Mismatch, merged, patched, strategic
+from scenarios.cluster.patches import Mismatch, Unmergeable, merged, patched, strategic
 
 Json = Any
 
@@ -155,6 +155,8 @@ def _strategic_patch(wanted: Json) -> Callable[[Json], Json]:
     def change(old: Json) -> Json:
         try:
             return strategic(old, wanted)
+        except Unmergeable as error:
+            raise refusals.Refused(500, "", str(error)) from error
         except (TypeError, LookupError, AttributeError) as error:  # a directive of the wrong type
             raise refusals.bad_request(f"error decoding patch: {error}") from error
 

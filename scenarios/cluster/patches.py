@@ -13,6 +13,10 @@ class Mismatch(Exception):
     """A JSON patch does not apply: a `test` failed or a path leads nowhere."""
 
 
+class Unmergeable(Exception):
+    """A strategic merge patch does not say which item of a list it means."""
+
+
 def clone(value: Json) -> Json:
     """A copy that shares nothing; some ten times faster than `copy.deepcopy` on JSON."""
     if isinstance(value, dict):
@@ -177,12 +181,21 @@ def _merge_key(name: str, items: Sequence[Json]) -> str | None:
     return None
 
 
+def _check_keys(name: str, items: Sequence[Json]) -> None:
+    keys = _KEYS.get(name, ())
+    for item in items:
+        if len(keys) == 1 and isinstance(item, dict) and keys[0] not in item:
+            shown = " ".join(f"{key}:{value}" for key, value in sorted(item.items()))
+            raise Unmergeable(f"map: map[{shown}] does not contain declared merge key: {keys[0]}")
+
+
 def _merged_list(name: str, old: Json, new: list[Json]) -> Json:
     old = old if isinstance(old, list) else []
     if name in _SETS:
         return old + [item for item in new if item not in old]
     if {"$patch": "replace"} in new:
         return [item for item in new if item != {"$patch": "replace"}]
+    _check_keys(name, new)
     key = _merge_key(name, [*old, *new])
     if key is None:
         return [_plain(item) for item in new]

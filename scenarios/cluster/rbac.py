@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from scenarios.cluster import permits, refusals
+from scenarios.cluster import inert, refusals
 from scenarios.cluster.messages import Request
 from scenarios.cluster.store import Change, Store
 
 Json = Any
 
 ADMIN = "admin"  # may do everything, as whoever set the cluster up
-_STORED = {kind.kind: kind for kind in permits.KINDS if kind.group == permits.RBAC}
+_STORED = {kind.kind: kind for kind in inert.KINDS if kind.group == inert.RBAC}
 _WRITES = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
@@ -95,7 +95,7 @@ class Rights:
         return self._granted[user]
 
     def _heard(self, change: Change) -> None:
-        if change.kind.group == permits.RBAC:
+        if change.kind.group == inert.RBAC:
             self._granted.clear()
 
     def _read(self, user: str) -> Iterator[tuple[str, Right]]:

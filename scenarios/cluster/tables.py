@@ -10,6 +10,17 @@ from scenarios.cluster.selectors import as_text
 
 Json = Any
 
+SCALE = Kind(
+    group="autoscaling",
+    versions=("v1",),
+    plural="scales",
+    kind="Scale",
+    columns=(
+        Column(name="Desired", type="integer", path=".spec.replicas"),
+        Column(name="Available", type="integer", path=".status.replicas"),
+        Column(name="Age", type="date", path=".metadata.creationTimestamp"),
+    ),
+)
 _STEP = re.compile(r"\.([\w/-]+)|\[['\"]?([^\]'\"]+)['\"]?\]|\\\.")
 
 
@@ -155,7 +166,8 @@ def _event_object(obj: Json, _now: datetime) -> str:
 
 
 def _ports(obj: Json, _now: datetime) -> str:
-    return ",".join(f"{p['port']}/{p.get('protocol', 'TCP')}" for p in obj["spec"].get("ports", ()))
+    ports = (f"{p['port']}/{p.get('protocol', 'TCP')}" for p in obj["spec"].get("ports", ()))
+    return ",".join(ports) or "<none>"
 
 
 def _selector(obj: Json, _now: datetime) -> str:
@@ -202,6 +214,8 @@ _COMPUTED: Mapping[str, Callable[[Json, datetime], Json]] = {
     "available": lambda obj, _now: _status(obj, "availableReplicas"),
     "ready": lambda obj, _now: _status(obj, "readyReplicas"),
     "service-ports": _ports,
+    "service-ip": lambda obj, _now: obj["spec"].get("clusterIP") or "<none>",
+    "external-ip": lambda obj, _now: obj["spec"].get("externalName") or "<none>",
     "selector": _selector,
     "none": lambda _obj, _now: "<none>",
     "data": lambda obj, _now: len(obj.get("data") or {}),

@@ -221,7 +221,16 @@ class Workloads:
         taken = [
             other["spec"].get("nodeName") for other in pods if _owner(other) == owner and not leaving(other)
         ]
-        self._registry.bind(*place(pod), min(self._nodes, key=taken.count))
+        nodes = [name for name in self._nodes if not self._cordoned(name)]
+        if nodes:
+            self._registry.bind(*place(pod), min(nodes, key=taken.count))
+        else:
+            self._soon("pods", *place(pod), after=RETRY)
+
+    def _cordoned(self, node: str) -> bool:
+        """Whether nobody is put on the node just now; most clusters here have no Node objects at all."""
+        found = self._registry.find("nodes", "", node) or {}
+        return bool((found.get("spec") or {}).get("unschedulable"))
 
 
 def _newest(deployment: Json, sets: Sequence[Json]) -> Json | None:

@@ -354,6 +354,15 @@ async def test_a_strategic_merge_patch_merges_containers_and_env_by_name(api: Ap
     assert {item["name"]: item["value"] for item in found["env"]} == {"A": "1", "B": "2"}
 
 
+async def test_a_strategic_merge_patch_says_which_container_it_means(api: Api) -> None:
+    await api.made("deployments", deployment())
+    patch = {"spec": {"template": {"spec": {"containers": [{"image": "registry.invalid/model:2"}]}}}}
+    answer = await api.patched("deployments", "model", patch, STRATEGIC)
+    assert answer.code == 500, answer
+    said = "map: map[image:registry.invalid/model:2] does not contain declared merge key: name"
+    assert answer.value["message"] == said
+
+
 async def test_custom_resources_take_no_strategic_merge_patch(api: Api) -> None:
     await api.made("canarypolicies", policy())
     answer = await api.patched("canarypolicies", "default", {"spec": {"alpha": 0.05}}, STRATEGIC)
@@ -1080,7 +1089,10 @@ async def test_a_selector_cannot_be_changed(api: Api) -> None:
 
 async def test_replicas_that_are_no_number_are_a_400_and_below_zero_a_422(api: Api) -> None:
     await api.made("deployments", deployment())
-    assert (await api.patched("deployments", "model", {"spec": {"replicas": "two"}})).code == 400
+    answer = await api.patched("deployments", "model", {"spec": {"replicas": "two"}})
+    assert answer.code == 400, answer
+    words = "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+    assert words in answer.value["message"]
     assert (await api.patched("deployments", "model", {"spec": {"replicas": -1}})).code == 422
 
 

@@ -97,7 +97,7 @@ def test_kubernetes_protobuf_is_read_as_far_as_kubectl_writes_it() -> None:
     about = field(1, field(1, b"v1") + field(2, b"Secret"))
     entry = field(2, field(1, b"url") + field(2, b"http://x"))
     labels = field(11, field(1, b"a") + field(2, b"b"))
-    secret = field(1, field(1, b"alerts") + labels) + entry + field(3, b"Opaque") + b"\x20\x07"
+    secret = field(1, field(1, b"alerts") + labels) + entry + field(3, b"Opaque") + b"\x48\x07"
     assert protobuf.decoded(b"k8s\x00" + about + field(2, secret)) == {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -107,6 +107,36 @@ def test_kubernetes_protobuf_is_read_as_far_as_kubectl_writes_it() -> None:
     }
 
 
+def number(at: int, value: int) -> bytes:
+    return bytes([at << 3, value])
+
+
+def test_protobuf_of_workloads_holds_numbers_lists_and_either() -> None:
+    about = field(1, field(1, b"apps/v1") + field(2, b"Deployment"))
+    port = field(6, number(3, 80) + field(4, b"TCP"))
+    container = field(2, field(1, b"web") + field(3, b"sleep") + field(3, b"9") + port + field(8, b""))
+    spec = number(1, 2) + field(2, field(1, field(1, b"a") + field(2, b"b"))) + field(3, field(2, container))
+    assert protobuf.decoded(b"k8s\x00" + about + field(2, field(2, spec)))["spec"] == {
+        "replicas": 2,
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {
+            "spec": {
+                "containers": [
+                    {
+                        "name": "web",
+                        "command": ["sleep", "9"],
+                        "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                    }
+                ]
+            }
+        },
+    }
+    about = field(1, field(1, b"policy/v1") + field(2, b"PodDisruptionBudget"))
+    spec = field(1, number(1, 1) + field(3, b"50%")) + field(3, number(1, 0) + number(2, 1))
+    found = protobuf.decoded(b"k8s\x00" + about + field(2, field(2, spec)))
+    assert found["spec"] == {"minAvailable": "50%", "maxUnavailable": 1}
+
+
 def test_other_protobuf_is_refused() -> None:
     with pytest.raises(ValueError, match="does not begin"):
         protobuf.decoded(b"nothing")
@@ -114,6 +144,9 @@ def test_other_protobuf_is_refused() -> None:
     with pytest.raises(Refused) as refused:
         protobuf.decoded(b"k8s\x00" + about)
     assert refused.value.code == 415
+    secret = field(1, field(1, b"v1") + field(2, b"Secret"))
+    with pytest.raises(ValueError, match="a number where there should be content"):
+        protobuf.decoded(b"k8s\x00" + secret + field(2, number(3, 7)))
     with pytest.raises(ValueError, match="ends within a number"):
         protobuf.decoded(b"k8s\x00\x80")
 

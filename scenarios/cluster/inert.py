@@ -1,6 +1,6 @@
-"""Resources that say who may do what and how pods are treated.
+"""Resources that are kept and shown, and that no controller here acts upon: rights, budgets, storage.
 
-`rbac` decides by roles and their bindings; the others are kept and shown, and enforced by nobody here.
+`rbac` decides by roles and their bindings; the others bind nobody here.
 """
 
 from scenarios.cluster.kinds import Column, Kind
@@ -66,6 +66,21 @@ def _binding(kind: str, plural: str, *, namespaced: bool) -> Kind:
                 for kind in ("Users", "Groups", "ServiceAccounts")
             ),
         ),
+    )
+
+
+def _shown(group: str, kind: str, plural: str, *short: str, namespaced: bool = True) -> Kind:
+    """A resource of which little more is known than its name."""
+    return Kind(
+        group=group,
+        versions=("v1",),
+        plural=plural,
+        kind=kind,
+        short=short,
+        namespaced=namespaced,
+        status=True,
+        schema=opened(),
+        columns=(_AGE,),
     )
 
 
@@ -136,4 +151,15 @@ KINDS: tuple[Kind, ...] = (
             _AGE,
         ),
     ),
+    _shown("", "Endpoints", "endpoints", "ep"),
+    _shown("", "LimitRange", "limitranges", "limits"),
+    _shown("", "PersistentVolume", "persistentvolumes", "pv", namespaced=False),
+    _shown("", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc"),
+    _shown("", "ReplicationController", "replicationcontrollers", "rc"),
+    _shown("", "ResourceQuota", "resourcequotas", "quota"),
+    _shown("apps", "DaemonSet", "daemonsets", "ds"),
+    _shown("apps", "StatefulSet", "statefulsets", "sts"),
+    _shown("batch", "CronJob", "cronjobs", "cj"),
+    _shown("batch", "Job", "jobs"),
+    _shown("networking.k8s.io", "Ingress", "ingresses", "ing"),
 )
