@@ -134,12 +134,12 @@ class Reconciler:
             return None
         fresh = not obj.get("status")
         gathered = self.means.begin(run.plan) if fresh else gather.load(run.plan, resource.checkpoint(obj))
-        now = self.means.clock().timestamp()
-        if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
-            gathered = gather.begin_step(gathered, run.step, at=now)
-        saved = None if fresh else run
-        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
-        peers = arrived(run, obj, self.means.clock())
+        saved, now = None if fresh else run, self.means.clock()
+        if gathered.step is None and run.stage is not Stage.WAITING:  # another version's checkpoint
+            run = machine.begun_again(run, now)
+            gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
+        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
+        peers = arrived(run, obj, now)
         live.onlookers.watching = [*peers, Placebos(run.plan.policy, others=len(self.lives))]
         self.lives[key] = live
         return live

@@ -113,6 +113,8 @@ class Failover:
             try:
                 await self.lab.run()
                 if self.struck is None:
+                    if striking.done():
+                        striking.result()
                     raise LabFailed(f"no moment {self.blow.moment}; see the logs in {self.lab.folder}")
                 if self.blow.lasting is None:
                     await self._mend()
@@ -164,7 +166,7 @@ class Failover:
                 self._strike()
                 await self._fail()
             case Moment.PROMOTION:
-                await lab.until(lambda: any(run["status"].get("phase") == "Promoting" for run in lab.runs()))
+                await lab.until(lambda: "Promoting" in map(phase, lab.runs()))
                 await asyncio.sleep(self.blow.wait)
                 self._strike()
                 await self._fail()
@@ -225,6 +227,11 @@ class Failover:
 
     def _since(self) -> float:
         return self.failing - self.lab.zero
+
+
+def phase(run: Json) -> str:
+    """The phase that the run's status says."""
+    return str((run.get("status") or {}).get("phase"))
 
 
 def canary_answers(file: Path) -> list[float]:
