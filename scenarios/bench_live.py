@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scenarios import failover, lab
+from scenarios import blind, failover, lab
 from scenarios.live import processes
 from scenarios.live.usage import Usage
 from scenarios.plot import ArmFault, Outcome
@@ -173,6 +173,24 @@ ROWS = (
             met=all_within(12),
         )
         for what in failover.HOWS
+    ),
+    Row(
+        name="api-server-away",
+        what="API server away for 60 s during a fault (frozen; killed and started again), from its return",
+        runs=10,
+        play=failover.away,
+        figure=_until_none,
+        target="worst <= 2 s",
+        met=all_within(2),
+    ),
+    Row(
+        name="prometheus-away",
+        what="Prometheus away for 60 s: nothing moves; then a fault that pages show, while it is still away",
+        runs=6,
+        play=blind.away,
+        figure=_until_none,
+        target="worst <= 12 s",
+        met=all_within(12),
     ),
 )
 

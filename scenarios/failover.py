@@ -35,6 +35,7 @@ HOWS: Mapping[str, tuple[str, ...]] = {
     "cut off": ("stall", "refuse", "lose"),
 }
 HEALTHY = 1.0  # seconds of traffic at least before a fault that is not there from the beginning
+AWAY = 60.0  # seconds for which the API server is
 AFTERWARDS = 6.0  # seconds for which whoever is well again is watched: as long as a Lease lasts
 # Lenient, so that steps pass in seconds where a raise or a promotion is what is wanted. Half of the requests
 # fail then instead of a fifth: that is as far beyond what it allows.
@@ -73,6 +74,7 @@ class Blow:
     how: str
     wait: float  # seconds into the moment, where it is not an instant
     lasting: float | None
+    everybody: bool = False  # all wires are cut: the API server is away
 
 
 def drawn(what: str, seed: int) -> Blow:
@@ -88,11 +90,25 @@ def drawn(what: str, seed: int) -> Blow:
     )
 
 
+def outage(seed: int) -> Blow:
+    """The API server is away for a minute: frozen, or dead and started again with all that it knew."""
+    chance = Random(f"outage {seed}")
+    return Blow(
+        moment=(Moment.STEP, Moment.FAULT)[seed // 2 % 2],
+        how=("stall", "refuse")[seed % 2],
+        wait=chance.uniform(0, 0.7),
+        lasting=AWAY,
+        everybody=True,
+    )
+
+
 def story_of(blow: Blow, *, seed: int) -> Story:
     """errors-burst with two controllers; the fault comes when the blow wants it."""
     story = load(Path(__file__).with_name("errors-burst.yaml"))
     policy = QUICK if blow.moment in WANTS_PASSES else story.policy
-    return replace(story, name="failover", seed=seed, controllers=2, faults=(), policy=policy)
+    duration = timedelta(seconds=60 + AWAY) if blow.everybody else story.duration
+    story = replace(story, name="failover", seed=seed, controllers=2, faults=(), policy=policy)
+    return replace(story, duration=duration)
 
 
 class Failover:
@@ -101,6 +117,7 @@ class Failover:
     def __init__(self, blow: Blow, *, seed: int) -> None:
         self.blow = blow
         self.struck: float | None = None  # seconds since 1970, as all times here
+        self.mended = 0.0
         self.failing = 0.0  # since when the canary is
         folder = (FOLDER / f"failover-{os.getpid()}").absolute()
         self.lab = Lab(story_of(blow, seed=seed), folder=folder, wired=True)
@@ -175,13 +192,22 @@ class Failover:
             await self._mend()
 
     def _strike(self) -> None:
-        if self.lab.replicas is not None:
-            self.struck = time.time()
-            self.lab.replicas.strike(self.blow.how)
+        replicas = self.lab.replicas
+        if replicas is None:
+            return
+        self.struck = time.time()
+        if self.blow.everybody:
+            for wire in replicas.wires:
+                wire.strike(self.blow.how)
+        else:
+            replicas.strike(self.blow.how)
 
     async def _mend(self) -> None:
+        if self.blow.everybody and self.blow.how == "refuse":
+            self.lab.world.registry.store.compact()  # a new process can tell nobody what has changed since
         if self.lab.replicas is not None:
             await self.lab.replicas.mend()
+            self.mended = time.time()
 
     async def _fail(self) -> None:
         rate = FAILING_QUICK if self.blow.moment in WANTS_PASSES else FAILING
@@ -213,7 +239,8 @@ class Failover:
         result = self.lab.result()
         answered = canary_answers(self.lab.folder / "sent.jsonl")
         kept = result.outcome == Outcome.ROLLED_BACK and not risen(result.weights, since=self._since())
-        onset = max(self.failing, min(answered, default=0.0), self.struck or 0.0)
+        began = self.mended if self.blow.everybody else self.struck
+        onset = max(self.failing, min(answered, default=0.0), began or 0.0)
         return {
             **{name: value for name, value in result.as_json().items() if name != "evidence"},
             "message": (result.evidence or {}).get("message", ""),
@@ -246,6 +273,11 @@ def risen(weights: Sequence[tuple[float, int]], *, since: float) -> bool:
         after > before and at > since and any(weight for then, weight in weights if then < at)
         for (_, before), (at, after) in pairwise(weights)
     )
+
+
+async def away(seed: int) -> Json:
+    """One run in which the API server is away; `seconds` count from its return."""
+    return await Failover(outage(seed), seed=seed).play()
 
 
 async def struck(what: str, seed: int) -> Json:

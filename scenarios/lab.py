@@ -15,6 +15,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scenarios.live import measure, processes, routes
@@ -88,11 +89,17 @@ class Lab:
     """Everything that a live story needs, and what happens to it."""
 
     def __init__(
-        self, story: Story, *, folder: Path, report: Report | None = None, wired: bool = False
+        self,
+        story: Story,
+        *,
+        folder: Path,
+        report: Report | None = None,
+        wired: bool = False,
+        flags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`wired`: each controller has a wire of its own to the API server, which can be cut."""
         self.story = story
-        self._wired = wired
+        self._wired, self._flags = wired, flags
         self.folder = folder.absolute()
         self._report = report
         self.world = World(clock=lambda: datetime.now(UTC), make_kubelet=self._make_pods)
@@ -199,7 +206,7 @@ class Lab:
             kubeconfig=kubeconfig,
             lease_namespace=SYSTEM,
             leader=self._leader,
-            flags=self.shadow.flags if self.shadow else {},
+            flags={**self._flags, **(self.shadow.flags if self.shadow else {})},
             server=int(url.rpartition(":")[2]) if self._wired else None,
         )
         await self.replicas.start()
