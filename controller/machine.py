@@ -81,7 +81,7 @@ def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
 
 
 def begun_again(run: Run, now: datetime) -> Run:
-    """The run when its evidence is lost, as another version's is: its step lasts from now, and has not passed."""
+    """The run without its evidence, as another version's is: its step begins now, and has not passed."""
     stepping = run.stage is Stage.STEPPING
     return replace(run, passed=False, step_since=now, data_since=now) if stepping else run
 

@@ -39,6 +39,7 @@ class Queried(Scrape):
         checks: Sequence[CheckSpec],
         pages: Mapping[str, Page | None] = ANNOTATED,
     ) -> None:
+        del pages
         super().watch(run, pods, checks)
 
 
