@@ -44,7 +44,7 @@ def story(seed: int) -> Story:
 @contextlib.asynccontextmanager
 async def blinded(seed: int) -> AsyncIterator[tuple[Lab, Prometheus]]:
     """A lab whose controller asks a Prometheus; afterwards neither is there."""
-    folder = (FOLDER / f"blind-{os.getpid()}").absolute()
+    folder = (FOLDER / f"blind-{os.getpid()}-{seed}").absolute()
     prometheus = Prometheus(folder / "prometheus")
     lab = Lab(story(seed), folder=folder, flags=prometheus.flags)
     async with lab.open():

@@ -119,7 +119,7 @@ class Failover:
         self.struck: float | None = None  # seconds since 1970, as all times here
         self.mended = 0.0
         self.failing = 0.0  # since when the canary is
-        folder = (FOLDER / f"failover-{os.getpid()}").absolute()
+        folder = (FOLDER / f"failover-{os.getpid()}-{seed}").absolute()
         self.lab = Lab(story_of(blow, seed=seed), folder=folder, wired=True)
 
     async def play(self) -> Json:
