@@ -450,7 +450,7 @@ class Reconciler:
 
 def _looked(live: Live, now: float, *, least: float) -> bool:
     """Whether this leader has had the time, and something was read since then and judged."""
-    newest = max((float(one.at) for one in live.gathered.evidence), default=live.last_byte)
+    newest = gather.newest(live.gathered, otherwise=live.last_byte)
     return now - live.since > least and newest > live.since
 
 
