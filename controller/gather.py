@@ -219,6 +219,11 @@ def warm(policy: Policy, check: str, *, began: float, ended: float, requests: in
     return ended >= warm_up or requests >= WARM_AFTER_REQUESTS * max(pods, 1)
 
 
+def newest(gathered: Gathered, *, otherwise: float) -> float:
+    """When the last tick ended that a check was told of, seconds since 1970; `otherwise` if none ever was."""
+    return max((float(one.at) for one in gathered.evidence if one.at > NEVER), default=otherwise)
+
+
 def instants(run: Run, *, idle: float) -> dict[str, float]:
     """Since when load is counted: the step (for `minRequests`) and the last weight (for breakers).
 

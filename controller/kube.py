@@ -13,7 +13,7 @@ import os
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -336,19 +336,30 @@ class _Streamed:
 
     async def read(self) -> bytes:
         """The whole body."""
-        return await self._response.read()
+        with _unreached():
+            return await self._response.read()
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The body by lines of any length: aiohttp's own lines end at 4 MiB with an error."""
         begun: list[bytes] = []
-        async for chunk in self._response.content.iter_any():
-            head, *rest = chunk.split(b"\n")
-            begun.append(head)
-            for line in rest:
-                yield b"".join(begun)
-                begun = [line]
+        with _unreached():
+            async for chunk in self._response.content.iter_any():
+                head, *rest = chunk.split(b"\n")
+                begun.append(head)
+                for line in rest:
+                    yield b"".join(begun)
+                    begun = [line]
         if any(begun):
             yield b"".join(begun)
+
+
+@contextmanager
+def _unreached() -> Iterator[None]:
+    """What aiohttp says of a broken connection is an `OSError`, where it happens: not all of it is one."""
+    try:
+        yield
+    except aiohttp.ClientError as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 class _Raised:
@@ -392,16 +403,17 @@ class KubeTransport:
         from kubernetes_asyncio.config import ConfigException
 
         try:
-            response = await self._api.call_api(
-                path,
-                method,
-                query_params=list(query.items()),
-                header_params=dict(headers),
-                body=None if body is None else json.loads(body),
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=self._timeout,
-            )
+            with _unreached():
+                response = await self._api.call_api(
+                    path,
+                    method,
+                    query_params=list(query.items()),
+                    header_params=dict(headers),
+                    body=None if body is None else json.loads(body),
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=self._timeout,
+                )
             try:
                 yield _Streamed(response)
             finally:
@@ -410,8 +422,6 @@ class KubeTransport:
             yield _Raised(error)
         except ConfigException as error:
             raise ConnectionError(f"credentials: {error}") from error
-        except aiohttp.ClientError as error:
-            raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 @asynccontextmanager

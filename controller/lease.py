@@ -24,7 +24,7 @@ import structlog
 from controller.kube import ApiError, Kube
 from controller.ports import Json
 
-AWAY = 0.5  # seconds between a candidate's tries while the API server is away
+AWAY = 0.25  # seconds between a candidate's tries while the API server is away
 STOPPING = 1.0  # seconds that cancelled work has to end: half of what is left of the Lease then
 
 Work = Callable[[int], Awaitable[None]]

@@ -80,6 +80,12 @@ def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     return _repair(*STAGES[run.stage](run, seen, now), seen, now)
 
 
+def begun_again(run: Run, now: datetime) -> Run:
+    """The run without its evidence, as another version's is: its step begins now, and has not passed."""
+    stepping = run.stage is Stage.STEPPING
+    return replace(run, passed=False, step_since=now, data_since=now) if stepping else run
+
+
 def restored(run: Run) -> bool:
     """Whether the run has ended and all is as it was: traffic at stable, stable's template, no mirror."""
     return run.stage is Stage.ENDED and run.settled and not run.mirrored and not _owes_template(run)

@@ -64,8 +64,8 @@ LASTING = 10
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
 # looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
 FRESH = 2.0
-# Seconds a new leader looks before it repairs a weight upwards: pages come each second (a Prometheus'
-# more seldom), and what was counted since the last checkpoint is judged with the first two.
+# Seconds a new leader looks before it raises or repairs a weight upwards, at least: pages come each second (a
+# Prometheus' more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
 
 
@@ -134,12 +134,12 @@ class Reconciler:
             return None
         fresh = not obj.get("status")
         gathered = self.means.begin(run.plan) if fresh else gather.load(run.plan, resource.checkpoint(obj))
-        now = self.means.clock().timestamp()
-        if gathered.step is None and run.stage is not Stage.WAITING:  # an older version's checkpoint
-            gathered = gather.begin_step(gathered, run.step, at=now)
-        saved = None if fresh else run
-        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now)
-        peers = arrived(run, obj, self.means.clock())
+        saved, now = None if fresh else run, self.means.clock()
+        if gathered.step is None and run.stage is not Stage.WAITING:  # another version's checkpoint
+            run = machine.begun_again(run, now)
+            gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
+        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
+        peers = arrived(run, obj, now)
         live.onlookers.watching = [*peers, Placebos(run.plan.policy, others=len(self.lives))]
         self.lives[key] = live
         return live
@@ -176,7 +176,7 @@ class Reconciler:
             stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
-            looked=now - live.since > max(LOOKING, self._pace(plan).stale),
+            looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=trigger.replicas_before(cluster, plan.namespace, plan.canary),
             gates=self.means.gates.read(_name(run)),
@@ -446,6 +446,12 @@ class Reconciler:
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
             self.means.shadowing.forget(f"{key[0]}/{key[1]}")
             self.means.gates.forget(f"{key[0]}/{key[1]}")
+
+
+def _looked(live: Live, now: float, *, least: float) -> bool:
+    """Whether this leader has had the time, and something was read since then and judged."""
+    newest = gather.newest(live.gathered, otherwise=live.last_byte)
+    return now - live.since > least and newest > live.since
 
 
 def _name(run: Run) -> str:

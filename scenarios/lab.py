@@ -15,6 +15,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scenarios.live import measure, processes, routes
@@ -95,8 +96,18 @@ async def _played(lab: "Lab", watch: Watch | None) -> Result:
 class Lab:
     """Everything that a live story needs, and what happens to it."""
 
-    def __init__(self, story: Story, *, folder: Path, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        story: Story,
+        *,
+        folder: Path,
+        report: Report | None = None,
+        wired: bool = False,
+        flags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`wired`: each controller has a wire of its own to the API server, which can be cut."""
         self.story = story
+        self._wired, self._flags = wired, flags
         self.folder = folder.absolute()
         self._report = report
         self.world = World(clock=lambda: datetime.now(UTC), make_kubelet=self._make_pods)
@@ -186,7 +197,7 @@ class Lab:
         self.stopped = time.time()
 
     async def _open(self) -> None:
-        await self.world.serve("127.0.0.1", 0)
+        url = await self.world.serve("127.0.0.1", 0)
         await self.receiver.start()
         self.world.on_change(self._heard)
         if self.shadow is not None:
@@ -194,7 +205,7 @@ class Lab:
             await self.shadow.start()
         for obj in self._first_objects():
             await self.people.create(obj)
-        await self._until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
+        await self.until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
         await self.envoy.start()
         self.load = await self._start_load()
         self.world.install()
@@ -205,7 +216,8 @@ class Lab:
             kubeconfig=kubeconfig,
             lease_namespace=SYSTEM,
             leader=self._leader,
-            flags=self.shadow.flags if self.shadow else {},
+            flags={**self._flags, **(self.shadow.flags if self.shadow else {})},
+            server=int(url.rpartition(":")[2]) if self._wired else None,
         )
         await self.replicas.start()
 
@@ -316,7 +328,8 @@ class Lab:
             for pod in self.world.objects("pods", NAMESPACE)
         )
 
-    async def _until(self, what: Callable[[], bool]) -> None:
+    async def until(self, what: Callable[[], bool]) -> None:
+        """Returns once that is so; it is looked at whenever something changes at the API server."""
         while not what():
             self._changed.clear()
             await self._changed.wait()
@@ -325,7 +338,7 @@ class Lab:
         """Returns when every run has ended, the canary's weight is 0, and that has settled."""
         settling = self.story.propagation.total_seconds() + SETTLING
         while True:
-            await self._until(self._quiet)
+            await self.until(self._quiet)
             since = len(self.runs())
             await asyncio.sleep(settling)
             if self._quiet() and len(self.runs()) == since:
@@ -344,13 +357,14 @@ class Lab:
             self._say(told(happening.what) if happening.begins else f"over: {told(happening.what)}")
             match happening.what:
                 case ArmFault() as fault:
-                    await self._arm_fault(fault, begins=happening.begins)
+                    await self.arm_fault(fault, begins=happening.begins)
                 case TargetFault() as fault:
                     await self._target_fault(fault, begins=happening.begins)
                 case edit:
                     await self._edit(edit)
 
-    async def _arm_fault(self, fault: ArmFault, *, begins: bool) -> None:
+    async def arm_fault(self, fault: ArmFault, *, begins: bool) -> None:
+        """The fault is in force, or is over."""
         if begins:
             self.troubles.begin(fault, map(self._sufferer, self.pods.lives.values()))
         else:

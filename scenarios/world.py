@@ -32,6 +32,7 @@ from scenarios.cluster.store import Change, Store
 from scenarios.cluster.workloads import Workloads
 
 Json = Any
+Hear = Callable[[Request], None]
 OnChange = Callable[[str, str, Json], None]
 
 HISTORY = 4096  # changes of one resource that watches can resume from: hours of a story
@@ -83,6 +84,7 @@ class World:
         self._garbage = Garbage(self.registry)
         self._running: dict[str, bool] = {}  # pods the kubelet knows, by uid; true once told to stop
         self._port: Port | None = None
+        self._heard_first: list[Hear] = []
         self._furnish()
         self.kubelet: Kubelet = make_kubelet(self)
         listeners = (self._workloads.heard, self._garbage.heard, self._tell_kubelet)
@@ -137,6 +139,14 @@ class World:
         listeners = self.registry.store.listeners
         listeners.append(listener)
         return lambda: listeners.remove(listener)
+
+    def on_request(self, told: Hear) -> Callable[[], None]:
+        """`told(request)` before each request is heard, from now on; returns how to end that.
+
+        A request at which it raises `OSError` is lost.
+        """
+        self._heard_first.append(told)
+        return lambda: self._heard_first.remove(told)
 
     # --- pods
 
@@ -221,6 +231,8 @@ class World:
         """The answer to one request, after whatever is wrong just now; raises `OSError`."""
         await asyncio.sleep(self._latency)
         await self.faults.pass_request()
+        for told in tuple(self._heard_first):
+            told(request)
         return self._context.copy().run(self.server.answer, request)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> str:

@@ -207,6 +207,28 @@ async def first(api: Kube, count: int) -> list[Listed | Changed]:
     return told
 
 
+async def test_a_connection_that_ends_in_the_middle_of_an_answer_ends_nothing_else(tmp_path: Path) -> None:
+    """As when the API server's process dies: the chunk that says that it was the last one never comes."""
+    watches = 0
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        nonlocal watches
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+        watches += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(event("ADDED", pod(f"a-{watches}", str(1 + watches))) + b"\n")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with serving(die) as server, kube(tmp_path, server.port) as api:
+        told = await first(api, 3)
+    assert told[1:] == [Changed("ADDED", pod("a-1", "2")), Changed("ADDED", pod("a-2", "3"))]
+    assert server.requests[-1].query["resourceVersion"] == "2"
+
+
 async def test_a_token_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.kube.TOKEN_LIFE", 0.0)
     token = tmp_path / "token"

@@ -361,6 +361,8 @@ async def test_a_raise_that_could_not_be_saved_throws_no_evidence_away(stage: St
 
 async def test_a_stale_leader_repairs_no_weight_upwards(stage: Stage) -> None:
     await stage.at_first_step()
+    stage.serve(stable=200, canary=20)
+    await stage.turns()
     await asyncio.sleep(LOOKING)
     stage.patch_status(epoch=2)
     stage.world.patch(
@@ -381,6 +383,22 @@ def _with(vs: Json, stable: int, canary: int) -> Json:
     for target, weight in zip(http["route"], (stable, canary), strict=True):
         target["weight"] = weight
     return http
+
+
+async def test_a_leader_who_has_read_nothing_yet_repairs_no_weight_upwards(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.serve(stable=200, canary=20)
+    await stage.turns()
+    stage.lead()
+    stage.pages.now = {}
+    vs = stage.world.get("virtualservices", NAMESPACE, STABLE)
+    stage.world.patch("virtualservices", NAMESPACE, STABLE, {"spec": {"http": [_with(vs, 100, 0)]}})
+    await stage.turns(20)
+    assert stage.weight == 0
+    for second in range(3):
+        stage.serve(stable=400 + second, canary=40)
+        await stage.turns()
+    assert stage.weight == 10
 
 
 async def test_the_finalizer_goes_as_soon_as_the_traffic_is_away(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Every story, played to its end in virtual time by the controller as it is."""
 
+import asyncio
 import json
 import logging
 import re
@@ -221,6 +222,36 @@ def test_trouble_with_the_api_server_delays_a_rollback_by_no_more_than_it_lasts(
     assert result.outcome == "RolledBack"
     assert result.check == "errors"
     assert result.seconds_to_weight_zero < 30
+
+
+class Blinded(Theatre):
+    """The leader dies just when its way to zero has arrived, unsaved, and for a while no page is read."""
+
+    struck = False
+
+    def _changed(self, type_: str, resource: str, obj: Any) -> None:
+        super()._changed(type_, resource, obj)
+        if resource == "virtualservices" and self.now > 20 and not self.struck:
+            self.struck = True
+            self.controllers.kill(self._leader())
+            self.pods.pages.add("outage")
+            asyncio.get_running_loop().call_later(20, self.pods.pages.discard, "outage")
+
+
+def test_a_new_leader_raises_nothing_before_it_has_read_a_page() -> None:
+    theatre = run_virtual(Blinded.play(replace(burst(), controllers=2)))
+    assert [weight for _, weight in theatre.result.weights] == [0, 10, 0]
+    assert (theatre.result.outcome, theatre.result.check) == ("RolledBack", "errors")
+
+
+@pytest.mark.parametrize("kind", ["outage", "hang"])
+def test_after_a_minute_without_the_api_server_a_rollback_takes_two_seconds(kind: str) -> None:
+    away = TargetFault(
+        at=timedelta(seconds=21), target=Target.API_SERVER, kind=kind, lasting=timedelta(seconds=60)
+    )
+    result = play(replace(burst(away), controllers=2))
+    assert (result.outcome, result.check) == ("RolledBack", "errors")
+    assert result.seconds_to_weight_zero < 61 + 2
 
 
 def test_peers_that_look_on_change_nothing_and_a_fault_in_them_is_theirs(

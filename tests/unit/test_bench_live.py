@@ -21,7 +21,8 @@ def line(lines: list[str], start: str) -> list[str]:
 def test_every_row_can_be_built_and_has_a_line() -> None:
     lines = table([])
     assert len(lines) == 2 + 1 + len(ROWS) + 2
-    assert [row.story().name for row in ROWS][:2] == ["latency-doubles", "errors-burst"]
+    assert [row.name for row in ROWS][:2] == ["latency-doubles", "errors-burst"]
+    assert all(line(lines, row.what)[4] == row.target for row in ROWS)
 
 
 def test_a_canary_that_was_not_rolled_back_is_missed_and_the_target_is_not_reached() -> None:
@@ -34,6 +35,13 @@ def test_a_canary_that_was_not_rolled_back_is_missed_and_the_target_is_not_reach
 def test_median_and_worst_are_held_against_the_target() -> None:
     runs = [run("canary-hangs", number, secondsToWeightZero=float(number)) for number in range(1, 6)]
     assert line(table(runs), "canary hangs")[1:] == ["5", "3 s", "5 s", "median <= 8 s", "yes"]
+
+
+def test_a_failover_counts_until_the_last_answer_of_a_canary_pod() -> None:
+    runs = [run("leader-frozen", number, seconds=float(number)) for number in range(9, 12)]
+    assert line(table(runs), "leader frozen")[1:] == ["3", "10 s", "11 s", "worst <= 12 s", "yes"]
+    cells = line(table([*runs, run("leader-frozen", 12, seconds=None)]), "leader frozen")
+    assert cells[3:] == ["missed", "worst <= 12 s", "NO"]
 
 
 def test_runs_are_read_back_from_the_file(tmp_path: Path) -> None:
