@@ -16,9 +16,11 @@ from scenarios.story import loads
 
 Json = Any
 
-CALM = 40.0  # seconds; by then all that goes wrong for a time is over
-DURATION = 80.0  # seconds until a history that has not ended is left where it is
+CALM = 24.0  # seconds; by then all that goes wrong for a time is over, but for what follows on a write
+BUSY = 19.0  # seconds; what begins has begun by then
+DURATION = 60.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
+FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +80,24 @@ WRITTEN: Mapping[str, int] = {  # and how often each is drawn
 # Of each kind the writes that matter: weights are few, a status is written every ten seconds.
 COUNTS: Mapping[str, Sequence[int]] = {
     "virtualservices": (1, 2, 3),
-    "canaryruns": (1, 2, 3, 4, 5, 6, 8, 10),
+    "canaryruns": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14),
     "deployments": (1, 2, 3),
     "events": (1, 3),
     "leases": (2, 10, 30),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meddling:
+    """Somebody does something just before the n-th write of a kind: between what was seen and what is done."""
+
+    of: str  # of WRITTEN
+    write: int
+    merge: tuple[str, str, Json]  # (plural, name, what is merged); a name of "" means whichever run is live
+
+    def __str__(self) -> str:
+        plural, name, merge = self.merge
+        return f"before write {self.write} of {self.of} {plural}/{name or 'the run'} is given {merge}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +143,16 @@ class Fate:
     story: Story
     healthy: bool  # nothing is wrong with the canary
     fatal: float | None  # since when the canary fails for everybody who asks it; None: it does not
+    silent: bool  # it fails by not answering, which can only be seen while it has traffic
     commands: tuple[Command, ...]
     ails: tuple[Ail, ...]
     crashes: tuple[Crash, ...]
+    meddlings: tuple[Meddling, ...]
     skews: tuple[Skew, ...]  # by replica; the rest have right clocks
 
     def told(self) -> str:
         """All of it, for people."""
-        more = (*self.commands, *self.ails, *self.crashes, *self.skews)
+        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews)
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
 
 
@@ -143,6 +160,7 @@ def drawn(seed: int) -> Fate:
     """The fate of this seed."""
     chance = Random(f"fate {seed}")
     bad, fatal = _bad(chance)
+    mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     edits = _edits(chance) if chance.random() < 0.4 else []
     spec = {
         "seed": seed,
@@ -151,12 +169,12 @@ def drawn(seed: int) -> Fate:
         "history": "5s",
         "controllers": REPLICAS,
         "stable": {
-            "replicas": chance.randint(1, 3),
+            "replicas": chance.choice(FEW),
             "latency": {"distribution": "lognormal", "median": "20ms", "p95": "60ms"},
             "errorRate": "0.1%",
         },
-        "canary": {"replicas": chance.randint(1, 3)},
-        "faults": [*bad, *_around(chance)],
+        "canary": {"replicas": chance.choice(FEW)},
+        "faults": [*bad, *([] if mild else _around(chance))],
         "edits": edits,
         "policy": _policy(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
@@ -173,10 +191,12 @@ def drawn(seed: int) -> Fate:
         text=text,
         story=loads(text, file=f"fate {seed}"),
         healthy=not bad,
+        silent=any("hang" in fault or "blackhole" in fault for fault in bad),
         fatal=fatal,
         commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
-        ails=tuple(_several(chance, 3, _ail)),
-        crashes=tuple(_several(chance, 3, _crash)),
+        ails=tuple(_several(chance, 1 if mild else 3, _ail)),
+        crashes=tuple(_several(chance, 1 if mild else 3, _crash)),
+        meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=tuple(_several(chance, REPLICAS, _skew)),
     )
 
@@ -190,11 +210,11 @@ def _policy(chance: Random) -> Json:
         "steps": chance.choice([[20], [10, 50], [5, 25, 50]]),
         "alpha": 1e-6,  # a healthy canary that fails a check is a fault of ours, not the alpha-th case
         "warmUp": chance.choice(["0s", "2s"]),
-        "minStep": f"{chance.randint(2, 6)}s",
+        "minStep": f"{chance.randint(2, 5)}s",
         "minRequests": chance.choice([1, 20, 60]),
-        "stepTimeout": f"{chance.randint(15, 30)}s",
-        "progressDeadline": f"{chance.randint(15, 30)}s",
-        "noDataTimeout": f"{chance.randint(6, 20)}s",
+        "stepTimeout": f"{chance.randint(8, 15)}s",
+        "progressDeadline": f"{chance.randint(8, 15)}s",
+        "noDataTimeout": f"{chance.randint(5, 10)}s",
         "onNoData": chance.choice(["Hold", "RollBack"]),
         "onInconclusive": chance.choice(["Hold", "Proceed", "RollBack"]),
         "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
@@ -218,7 +238,7 @@ def _bad(chance: Random) -> tuple[list[Json], float | None]:
     """What is wrong with the canary, and since when it is fatal."""
     if chance.random() < 0.45:
         return [], None
-    at = chance.uniform(0.1, 30)
+    at = chance.uniform(0.1, BUSY)
     effect = chance.choice(FATAL)
     fault = {"at": _ms(at), "arm": "canary", **effect}
     if chance.random() < 0.2:
@@ -257,14 +277,14 @@ def _ms(seconds: float) -> str:
 
 def _spell(chance: Random) -> tuple[float, float]:
     """When something begins, and how long it lasts; over before the calm."""
-    at = chance.uniform(0.5, 30)
-    return at, min(chance.choice([1.0, 4.0, 15.0]) * chance.uniform(0.5, 1.5), CALM - at)
+    at = chance.uniform(0.5, BUSY)
+    return at, min(chance.choice([1.0, 4.0, 10.0]) * chance.uniform(0.5, 1.5), CALM - at)
 
 
 def _edits(chance: Random) -> list[Json]:
     """What people do meanwhile."""
     found = [
-        {"at": _ms(chance.uniform(1, 35))} | chance.choice(EDITS)(chance) for _ in range(chance.randint(1, 2))
+        {"at": _ms(chance.uniform(1, CALM))} | chance.choice(EDITS)(chance) for _ in range(chance.randint(1, 2))
     ]
     return sorted(found, key=lambda edit: int(edit["at"].removesuffix("ms")))
 
@@ -327,7 +347,7 @@ EDITS: Sequence[Callable[[Random], Json]] = (
 
 
 def _command(chance: Random) -> Command:
-    return Command(at=chance.uniform(1, 35), what=chance.choice(sorted(COMMANDS)))
+    return Command(at=chance.uniform(1, CALM), what=chance.choice(sorted(COMMANDS)))
 
 
 def _ail(chance: Random) -> Ail:
@@ -345,11 +365,37 @@ def _crash(chance: Random) -> Crash:
         write=1 if of == ZERO else chance.choice(COUNTS[of]),
         done=chance.random() < 0.5,
         frozen=frozen,
-        back=chance.uniform(4, 14) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s
+        back=chance.uniform(4, 18) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s
     )
+
+
+def _meddling(chance: Random) -> Meddling:
+    of = chance.choice(["virtualservices", "canaryruns", "deployments"])
+    return Meddling(of=of, write=chance.choice(COUNTS[of]), merge=chance.choice(MEDDLED)(chance))
+
+
+def _built(chance: Random) -> tuple[str, str, Json]:
+    notes = {"metadata": {"annotations": {"example.com/build": str(chance.randint(1, 99))}}}
+    return "deployments", chance.choice(["model", "model-canary", "model-canary"]), {"spec": {"template": notes}}
+
+
+def _withdrawn(_: Random) -> tuple[str, str, Json]:
+    return "deployments", "model-canary", {"metadata": {"annotations": {"serin.dev/canary-of": None}}}
+
+
+def _relabelled(_: Random) -> tuple[str, str, Json]:
+    return "virtualservices", "model", {"metadata": {"annotations": {"example.com/owner": "somebody"}}}
+
+
+def _told(chance: Random) -> tuple[str, str, Json]:
+    what = chance.choice([what for what, merge in COMMANDS.items() if merge is not None])
+    return "canaryruns", "", COMMANDS[what]
+
+
+MEDDLED: Sequence[Callable[[Random], tuple[str, str, Json]]] = (_built, _withdrawn, _relabelled, _told)
 
 
 def _skew(chance: Random) -> Skew:
     by = chance.uniform(-3, 3)
     then = by if chance.random() < 0.5 else chance.choice([-20.0, -1.0, 1.0, 20.0])
-    return Skew(by=by, at=chance.uniform(0, 30), then=then)
+    return Skew(by=by, at=chance.uniform(0, BUSY), then=then)

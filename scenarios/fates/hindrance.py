@@ -35,6 +35,7 @@ class Hindered:
         chance: Random,
         clock: Callable[[], float],
         end: Callable[[Crash], None],
+        meddle: Callable[[str, int], None],
     ) -> None:
         self._beyond = beyond
         self._name = name
@@ -44,6 +45,7 @@ class Hindered:
         self._chance = chance
         self._clock = clock  # seconds since the story's beginning
         self._end = end
+        self._meddle = meddle  # told before each write of a kind is done
 
     @contextlib.asynccontextmanager
     async def request(
@@ -82,6 +84,7 @@ class Hindered:
         for kind in WRITTEN:
             if f"/{kind}" in path or (kind == ZERO and b'/weight", "value": 0}' in body):
                 self._writes[kind] += 1
+                self._meddle(kind, self._writes[kind])
                 crash = self._crashes.pop((kind, self._writes[kind]), None)
                 if crash is not None:
                     self._end(crash)

@@ -15,13 +15,15 @@ from urllib.parse import urlsplit
 import structlog
 
 from controller.ports import Outside
-from scenarios.fates.fate import COMMANDS, Command, Crash, Fate
+from scenarios.cluster.refusals import Refused
+from scenarios.fates.fate import CALM, COMMANDS, Command, Crash, Fate
 from scenarios.fates.hindrance import AGENT, Hindered, skewed
-from scenarios.fates.witness import Witness
+from scenarios.fates.witness import BOUND, Witness, held
 from scenarios.objects import NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
 from scenarios.plot import Arm, Target
+from scenarios.result import ended
 from scenarios.virtual.loop import run_virtual
 from scenarios.virtual.replicas import Wire
 
@@ -99,6 +101,7 @@ class Fated(Theatre):
             chance=Random(f"way {fate.seed} {replica}"),
             clock=since,
             end=lambda crash: self._end(replica, crash),
+            meddle=self._meddle,
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
@@ -117,6 +120,16 @@ class Fated(Theatre):
             self._say(f"{replica} is {'frozen' if crash.frozen else 'killed'}")
             self.witness.hindered = self.now
             self._crashed.put_nowait((replica, crash))
+
+    def _meddle(self, kind: str, write: int) -> None:
+        for one in self.fate.meddlings:
+            if (one.of, one.write) == (kind, write):
+                plural, name, merge = one.merge
+                names = [name] if name else [run["metadata"]["name"] for run in self._runs()]
+                self._say(str(one))
+                for each in names:
+                    with contextlib.suppress(Refused):  # it is gone
+                        self.world.patch(plural, NAMESPACE, each, merge)
 
     async def _happen(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -159,6 +172,10 @@ class Fated(Theatre):
         return any(
             at <= now < at + (lasting.total_seconds() if lasting else 1e9) + 1 for at, lasting in spells
         )
+
+    def _at_rest(self, runs: list[Json]) -> bool:
+        late = self.now > CALM + BOUND  # nobody comes any more for whom a run is held, or who makes another
+        return (late or bool(runs)) and all(ended(run) or (late and held(run)) for run in runs)
 
     async def _commanded(self, command: Command) -> None:
         await asyncio.sleep(max(0.0, command.at - self.now))

@@ -43,7 +43,8 @@ class Witness:
     _weight: int = 0  # the canary's, as the VirtualService says
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
-    _reached: int = 0  # the highest weight that the run had
+    _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
+    _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
     _left: str | None = None  # the run whose failing canary had its weight taken
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
@@ -99,7 +100,10 @@ class Witness:
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
         if self._weight > was:
             self._raise(now)
-        if self._weight == 0 and was > 0 and self.fate.fatal is not None and now > self.fate.fatal + HEARD:
+        fatal = self.fate.fatal
+        # who takes traffic from a canary that does not answer and dies of it leaves no trace
+        told = fatal is not None and not self.fate.silent and now > fatal + HEARD
+        if self._weight == 0 and was > 0 and told:
             self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
 
     def _raise(self, now: float) -> None:
@@ -116,9 +120,11 @@ class Witness:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
         if run["spec"].get("paused") and min(now - self._asked, now - self.hindered) > HEARD:
             self.breaks(f"{self.author} set {self._weight} % of a run that is paused")
-        if self._weight > steps[0] and self._reached < self._weight:
+        name = run["metadata"]["name"]
+        reached = self._reached.get(name, 0)
+        if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
-        self._reached = max(self._reached, self._weight)
+        self._reached[name] = max(reached, self._weight)
         self._raised, self._seen = (now, self.served()), 0
 
     def _analysed(self, run: Json, now: float, what: str) -> None:
@@ -137,11 +143,9 @@ class Witness:
 
     def _run(self, kind: str, name: str, before: Json, obj: Json) -> None:
         if kind == "DELETED":
-            self.runs.pop(name, None)
-            self._tallies.pop(name, None)
+            for known in (self.runs, self._tallies, self._reached, self._moved):
+                known.pop(name, None)
             return
-        if kind == "ADDED":
-            self._reached = 0
         if before is None or before["spec"] != obj["spec"]:
             self._asked = self.clock()
         self.runs[name] = clone(obj)
@@ -189,12 +193,18 @@ class Witness:
     def _given(self, template: Json) -> None:
         """Stable gets what was analysed, or what it had before."""
         found = [hash_ for hash_, known in self.templates.items() if known == template["spec"]]
-        plans = [run["spec"]["plan"] for run in self.runs.values()]
+        runs = [run for run in self.runs.values() if self._through(run)]
+        plans = [run["spec"]["plan"] for run in runs]
         if not any(plan[arm] in found for plan in plans for arm in ("canaryHash", "stableHash")):
-            self.breaks(f"{STABLE} was given a template that no run analysed (known as {found})")
+            self.breaks(f"{STABLE} was given a template that no run has analysed (known as {found})")
         run = next((run for run in self.runs.values() if not ended(run)), None)
         if run is not None and run["spec"]["plan"]["canaryHash"] in found:
             self._analysed(run, self.clock(), "promoted")
+
+    def _through(self, run: Json) -> bool:
+        """Whether the run has reached its last step, or was told that it need not."""
+        reached = self._reached.get(run["metadata"]["name"], 0)
+        return "promote" in run["spec"] or reached >= run["spec"]["plan"]["policy"]["steps"][-1]
 
     def _template(self, obj: Json) -> None:
         hash_ = obj["metadata"].get("labels", {}).get("pod-template-hash")
@@ -217,6 +227,7 @@ class Witness:
             )
         self._obeyed(now)
         self._given_to(now)
+        self._lively(now)
         fatal = self.fate.fatal
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
             return
@@ -239,6 +250,18 @@ class Witness:
         if self._short is not None and now - max(self._short, self.hindered) > BOUND:
             self.breaks(f"the canary has {self._weight} % for {now - self._short:.0f} s, its run says more")
 
+    def _lively(self, now: float) -> None:
+        """A live run goes on, ends, or says what it waits for."""
+        for name, run in self.runs.items():
+            status, policy = run.get("status") or {}, run["spec"]["plan"]["policy"]
+            stands = [status.get(what) for what in ("phase", "step", "weight")]
+            if self._moved.get(name, (None, 0.0))[0] != stands:
+                self._moved[name] = stands, now
+            longest = max(float(policy[what].rstrip("s")) for what in _LIMITS)
+            since = max(self._moved[name][1], self.hindered, self._asked)
+            if not ended(run) and not held(run) and now - since > longest + BOUND:
+                self.breaks(f"{name} stands still at {stands} for {now - since:.0f} s and does not say why")
+
     def end(self, received: list[tuple[float, str, bytes]]) -> None:
         """Promises about what has to have happened by the end."""
         bodies = [body.decode() for _, _, body in received]
@@ -256,7 +279,13 @@ class Witness:
                 self.breaks(f"{name} ended ({status.get('reason')}), and nobody was told")
 
 
+_LIMITS = ("stepTimeout", "progressDeadline", "noDataTimeout")
 _BY_CLUSTER = {"deployment.kubernetes.io/revision"}
+
+
+def held(run: Json) -> bool:
+    """Whether the run says that it waits for somebody."""
+    return bool((run.get("status") or {}).get("phase") == "Paused")
 
 
 def _allowed(run: Json) -> int:
