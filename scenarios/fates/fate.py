@@ -5,7 +5,7 @@ happens to single requests of single replicas, to their clocks, and between two 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -87,9 +87,15 @@ COUNTS: Mapping[str, Sequence[int]] = {
 }
 
 
+RAISES: Mapping[str, Sequence[int]] = {
+    "virtualservices": (1, 1, 2),
+    "canaryruns": (5, 5, 6, 7),
+}  # if all is well
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meddling:
-    """Somebody does something just before the n-th write of a kind: between what was seen and what is done."""
+    """Somebody does something just before the n-th write of a kind: between seeing and doing."""
 
     of: str  # of WRITTEN
     write: int
@@ -143,7 +149,7 @@ class Fate:
     story: Story
     healthy: bool  # nothing is wrong with the canary
     fatal: float | None  # since when the canary fails for everybody who asks it; None: it does not
-    silent: bool  # it fails by not answering, which can only be seen while it has traffic
+    effect: str  # what it does then: errorRate, crash, hang, blackhole; "" if it is healthy
     commands: tuple[Command, ...]
     ails: tuple[Ail, ...]
     crashes: tuple[Crash, ...]
@@ -159,7 +165,7 @@ class Fate:
 def drawn(seed: int) -> Fate:
     """The fate of this seed."""
     chance = Random(f"fate {seed}")
-    bad, fatal = _bad(chance)
+    core = _core(chance)
     mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     edits = _edits(chance) if chance.random() < 0.4 else []
     spec = {
@@ -174,8 +180,8 @@ def drawn(seed: int) -> Fate:
             "errorRate": "0.1%",
         },
         "canary": {"replicas": chance.choice(FEW)},
-        "faults": [*bad, *([] if mild else _around(chance))],
-        "edits": edits,
+        "faults": [*core.bad, *([] if mild else _around(chance))],
+        "edits": core.edits or edits,
         "policy": _policy(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
     }
@@ -190,12 +196,12 @@ def drawn(seed: int) -> Fate:
         seed=seed,
         text=text,
         story=loads(text, file=f"fate {seed}"),
-        healthy=not bad,
-        silent=any("hang" in fault or "blackhole" in fault for fault in bad),
-        fatal=fatal,
+        healthy=not core.bad,
+        effect=next((what for fault in core.bad for what in EFFECTS if what in fault), ""),
+        fatal=core.fatal,
         commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
-        ails=tuple(_several(chance, 1 if mild else 3, _ail)),
-        crashes=tuple(_several(chance, 1 if mild else 3, _crash)),
+        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails),
+        crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
         meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=tuple(_several(chance, REPLICAS, _skew)),
     )
@@ -211,7 +217,7 @@ def _policy(chance: Random) -> Json:
         "alpha": 1e-6,  # a healthy canary that fails a check is a fault of ours, not the alpha-th case
         "warmUp": chance.choice(["0s", "2s"]),
         "minStep": f"{chance.randint(2, 5)}s",
-        "minRequests": chance.choice([1, 20, 60]),
+        "minRequests": chance.choice([1, 60, 400]),
         "stepTimeout": f"{chance.randint(8, 15)}s",
         "progressDeadline": f"{chance.randint(8, 15)}s",
         "noDataTimeout": f"{chance.randint(5, 10)}s",
@@ -220,11 +226,16 @@ def _policy(chance: Random) -> Json:
         "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
         "promotion": {"mode": "Copy"},
         "canaryReplicas": chance.choice(["Match", "Keep"]),
-        "checks": [{"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"}],
+        "checks": [dict(check) for check in CHECKS[: 2 if chance.random() < 0.25 else 1]],
         "alerts": [{"slack": {"secretRef": {"name": "alerts"}}, "on": ["RolledBack", "Held", "Promoted"]}],
     }
 
 
+CHECKS: Sequence[Mapping[str, Json]] = (
+    {"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"},
+    {"name": "latency", "type": "Latency", "quantile": 0.9, "maxIncrease": "100%"},
+)
+EFFECTS = ("errorRate", "crash", "hang", "blackhole")
 FATAL: Sequence[Mapping[str, Json]] = (
     {"errorRate": "60%"},
     {"errorRate": "100%"},
@@ -234,16 +245,52 @@ FATAL: Sequence[Mapping[str, Json]] = (
 )
 
 
-def _bad(chance: Random) -> tuple[list[Json], float | None]:
-    """What is wrong with the canary, and since when it is fatal."""
-    if chance.random() < 0.45:
-        return [], None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Core:
+    """What is wrong with the canary, since when it is fatal, and what has to come together with it."""
+
+    bad: list[Json] = field(default_factory=list)
+    fatal: float | None = None
+    crashes: tuple[Crash, ...] = ()
+    ails: tuple[Ail, ...] = ()
+    edits: list[Json] = field(default_factory=list)
+
+
+def _core(chance: Random) -> _Core:
+    which = chance.random()
+    if which < 0.4:
+        return _Core()
+    if which < 0.52:
+        return _late(chance)
+    if which < 0.56:
+        return _unheard(chance)
     at = chance.uniform(0.1, BUSY)
-    effect = chance.choice(FATAL)
-    fault = {"at": _ms(at), "arm": "canary", **effect}
+    fault = {"at": _ms(at), "arm": "canary", **chance.choice(FATAL)}
     if chance.random() < 0.2:
-        return [fault | {"for": _ms(chance.uniform(1, 8))}], None
-    return [fault], at
+        return _Core(bad=[fault | {"for": _ms(chance.uniform(1, 8))}])
+    return _Core(bad=[fault], fatal=at)
+
+
+def _late(chance: Random) -> _Core:
+    """A write is done long after it was meant, when somebody else has decided otherwise."""
+    of, at = chance.choice(["virtualservices", "canaryruns"]), chance.uniform(3, 9)
+    # the next one needs 6 s to lead, 3 s to look, and up to 8 s to be sure that the canary fails
+    write, back = chance.choice(RAISES[of]), chance.uniform(14, 20)
+    crashes = (Crash(of=of, write=write, done=False, frozen=True, back=back),)
+    if chance.random() < 0.5:
+        return _Core(crashes=crashes)
+    return _Core(bad=[{"at": _ms(at), "arm": "canary", "errorRate": "100%"}], fatal=at, crashes=crashes)
+
+
+def _unheard(chance: Random) -> _Core:
+    """A run ends while nobody has heard that somebody gave its canary weight."""
+    at = chance.uniform(0.1, 6)
+    return _Core(
+        bad=[{"at": _ms(0.1), "arm": "canary", "crash": True}],
+        fatal=0.1,
+        ails=(Ail(at=at, until=CALM, replica=None, kind="stale", much=1.0),),
+        edits=[{"at": _ms(at + chance.uniform(0.5, 5))} | _weights(chance)],
+    )
 
 
 def _around(chance: Random) -> list[Json]:
@@ -284,7 +331,8 @@ def _spell(chance: Random) -> tuple[float, float]:
 def _edits(chance: Random) -> list[Json]:
     """What people do meanwhile."""
     found = [
-        {"at": _ms(chance.uniform(1, CALM))} | chance.choice(EDITS)(chance) for _ in range(chance.randint(1, 2))
+        {"at": _ms(chance.uniform(1, CALM))} | chance.choice(EDITS)(chance)
+        for _ in range(chance.randint(1, 2))
     ]
     return sorted(found, key=lambda edit: int(edit["at"].removesuffix("ms")))
 
@@ -376,7 +424,11 @@ def _meddling(chance: Random) -> Meddling:
 
 def _built(chance: Random) -> tuple[str, str, Json]:
     notes = {"metadata": {"annotations": {"example.com/build": str(chance.randint(1, 99))}}}
-    return "deployments", chance.choice(["model", "model-canary", "model-canary"]), {"spec": {"template": notes}}
+    return (
+        "deployments",
+        chance.choice(["model", "model-canary", "model-canary"]),
+        {"spec": {"template": notes}},
+    )
 
 
 def _withdrawn(_: Random) -> tuple[str, str, Json]:

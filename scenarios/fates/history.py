@@ -6,8 +6,9 @@ import gc
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from scenarios.virtual.loop import run_virtual
 from scenarios.virtual.replicas import Wire
 
 Json = Any
+Send = Callable[[], Awaitable[None]]  # a write arrives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Fated(Theatre):
         self.fate = fate
         self._crashes = {(one.of, one.write): one for one in fate.crashes}
         self._writes: Counter[str] = Counter()
-        self._crashed: asyncio.Queue[tuple[str, Crash]] = asyncio.Queue()
+        self._crashed: asyncio.Queue[tuple[str, Crash, Send]] = asyncio.Queue()
         super().__init__(fate.story, report=report)
         self.witness = Witness(fate, clock=lambda: self.now, served=self._served)
         server = self.world.server
@@ -100,7 +102,7 @@ class Fated(Theatre):
             writes=self._writes,
             chance=Random(f"way {fate.seed} {replica}"),
             clock=since,
-            end=lambda crash: self._end(replica, crash),
+            end=partial(self._end, replica),
             meddle=self._meddle,
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
@@ -115,11 +117,11 @@ class Fated(Theatre):
 
         return replace(there, transport=way, fetch=fetch, clock=skewed(there.clock, since, skew))
 
-    def _end(self, replica: str, crash: Crash) -> None:
+    def _end(self, replica: str, crash: Crash, send: Send) -> None:
         if self.controllers.freeze(replica) if crash.frozen else self.controllers.kill(replica):
             self._say(f"{replica} is {'frozen' if crash.frozen else 'killed'}")
-            self.witness.hindered = self.now
-            self._crashed.put_nowait((replica, crash))
+            self.witness.hindered = self.witness.impeded = self.now
+            self._crashed.put_nowait((replica, crash, send))
 
     def _meddle(self, kind: str, write: int) -> None:
         for one in self.fate.meddlings:
@@ -144,9 +146,12 @@ class Fated(Theatre):
             while True:
                 group.create_task(self._back(*await self._crashed.get()))
 
-    async def _back(self, replica: str, crash: Crash) -> None:
+    async def _back(self, replica: str, crash: Crash, send: Send) -> None:
         await asyncio.sleep(crash.back)
         if crash.frozen:
+            if not crash.done:
+                with contextlib.suppress(OSError):
+                    await send()
             self._say(f"{replica} goes on")
             self.controllers.thaw(replica)
         else:
@@ -156,13 +161,19 @@ class Fated(Theatre):
         while True:
             await asyncio.sleep(LOOK)
             ready = sum(life.ready for life in self.pods.lives.values() if life.pod.arm is Arm.STABLE)
-            self.witness.look(hindered=self._hindered(), stable_ready=ready)
+            self.witness.look(hindered=self._hindered(), impeded=self._impeded(), stable_ready=ready)
 
     def _hindered(self) -> bool:
+        """Whether the controller hears late of something, or is not heard by those whom it tells."""
         now = self.now
-        if any(one.at <= now < one.until + 1 for one in self.fate.ails) or not self.controllers.well:
-            return True
-        if self.pods.pages or self.receiver.faults:
+        late = any(one.at <= now < one.until + 1 for one in self.fate.ails)
+        return late or bool(self.pods.pages or self.receiver.faults)
+
+    def _impeded(self) -> bool:
+        """Whether what the controller writes may not be done."""
+        now = self.now
+        ails = (one for one in self.fate.ails if one.kind not in {"stale", "expired"})
+        if any(one.at <= now < one.until + 1 for one in ails) or not self.controllers.well:
             return True
         spells = [
             (one.at.total_seconds(), one.lasting)
@@ -174,8 +185,14 @@ class Fated(Theatre):
         )
 
     def _at_rest(self, runs: list[Json]) -> bool:
+        if self.witness.broken:
+            return True
+        if not self.controllers.well:  # who is frozen may be about to write
+            return False
         late = self.now > CALM + BOUND  # nobody comes any more for whom a run is held, or who makes another
-        return (late or bool(runs)) and all(ended(run) or (late and held(run)) for run in runs)
+        if late:
+            return not self.witness.uneasy and all(ended(run) or held(run) for run in runs)
+        return bool(runs) and all(ended(run) and not run["status"].get("outbox") for run in runs)
 
     async def _commanded(self, command: Command) -> None:
         await asyncio.sleep(max(0.0, command.at - self.now))
