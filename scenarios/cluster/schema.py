@@ -51,7 +51,7 @@ def child_of(schema: Schema, key: str) -> Schema | None:
 @_of_schema
 def _root(schema: Schema) -> Schema:
     """The root's schema with the three fields that every object has left open."""
-    open_fields = {key: _OPEN for key in _ROOT}
+    open_fields = dict.fromkeys(_ROOT, _OPEN)
     return {**schema, "properties": {**schema.get("properties", {}), **open_fields}}
 
 

@@ -231,8 +231,9 @@ def _policy(chance: Random) -> Json:
     }
 
 
+ERRORS = "errors"
 CHECKS: Sequence[Mapping[str, Json]] = (
-    {"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"},
+    {"name": ERRORS, "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"},
     {"name": "latency", "type": "Latency", "quantile": 0.9, "maxIncrease": "100%"},
 )
 EFFECTS = ("errorRate", "crash", "hang", "blackhole")

@@ -366,11 +366,6 @@ def no_check() -> Sequence[Swap]:
     return _without(leaving._check_failed)
 
 
-def no_breaker() -> Sequence[Swap]:
-    """A canary without pods is no reason."""
-    return _without(leaving._unavailable)
-
-
 def no_silence() -> Sequence[Swap]:
     """A canary that answers nothing is no reason."""
     return _without(leaving._not_answering)
@@ -422,7 +417,6 @@ MUTANTS: Mapping[str, Mutant] = {
         too_few_requests,
         too_short_steps,
         no_check,
-        no_breaker,
         no_silence,
         no_command,
         no_pause,

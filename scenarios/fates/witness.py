@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios.cluster.patches import clone
-from scenarios.fates.fate import WRITTEN, Fate
+from scenarios.fates.fate import ERRORS, WRITTEN, Fate
 from scenarios.objects import CANARY, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -195,8 +195,9 @@ class Witness:
         self._meant[name] = max(most, meant)
 
     def _checkpoint(self, name: str, status: Json) -> None:
-        """What was counted at a step stays counted."""
-        counted = [check.get("canaryRequests", 0) for check in status.get("checks") or ()]
+        """The errors that were counted at a step stay counted; all else begins anew when pods change."""
+        checks = [check for check in status.get("checks") or () if check["name"] == ERRORS]
+        counted = [check.get("canaryRequests", 0) for check in checks]
         # a step begins anew when its weight is taken away and given again
         step = status.get("step"), len(status.get("weights", ()))
         known, before = self._tallies.get(name, (None, []))
