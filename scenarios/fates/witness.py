@@ -160,6 +160,7 @@ class Witness:
         if kind == "DELETED":
             for known in (self.runs, self._tallies, self._reached, self._meant, self._moved):
                 known.pop(name, None)
+            self._left = None if self._left == name else self._left  # whoever asks again gets a new one
             return
         if before is None or before["spec"] != obj["spec"]:
             self._asked = self.clock()
