@@ -31,7 +31,6 @@ CAUGHT = {
     "fails-to-fail": 27,
     "no-check": 34,
     "no-silence": 130,
-    "no-command": 36,
     "no-pause": 474,
 }
 
