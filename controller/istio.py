@@ -202,7 +202,7 @@ def patch(found: Steering, weight: int) -> list[Json]:
     """JSON Patch operations that make `weight` the canary's percentage in every steered route.
 
     Each destination is tested first, whole: if a route moved, nothing is written. `add` replaces a
-    weight and also works where there is none. The resourceVersion is not tested: every annotation
+    weight and also works where there is none. The resourceVersion is not tested here: every annotation
     anybody writes changes it, and a rollback must not fail on that.
     """
     return [operation for split in found.splits for operation in _operations(split, weight)]
@@ -356,13 +356,14 @@ class IstioRouter:
         """The canary's weight is `weight` when this returns; raises `ApiError` or `Unsteerable`.
 
         It is sent even if it is believed to be there, since what we believe may be old. A VirtualService
-        that is gone, or names no canary any more, is at zero already.
+        that is gone, or names no canary any more, is at zero already. A weight above zero is sent once:
+        if the object is not as it was looked at any more, the next pass looks again.
         """
         vs = self._newest(plan.namespace, plan.virtual_service)
         believed = _wanted(vs, plan, weight)
         if isinstance(believed, Refusal) or not believed:
             vs = await self._get(plan)  # what we know may be old
-        for left in reversed(range(ATTEMPTS)):
+        for left in reversed(range(1 if weight else ATTEMPTS)):
             operations = _sure(_wanted(vs, plan, weight), plan)
             if not operations or await self._sent(plan, operations, left):
                 break
@@ -389,11 +390,18 @@ class IstioRouter:
                 await self._call("PATCH", _path(plan), body=operations, content_type=JSON_PATCH, urgent=True)
             )
         except ApiError as error:
-            if error.status not in STALE or not left:
+            if error.status not in STALE:
+                raise
+            if not left:
+                await self._look_again(plan)
                 raise
             _log.info("virtual_service_changed", object=_path(plan), status=error.status)
             return False
         return True
+
+    async def _look_again(self, plan: Place) -> None:
+        if (there := await self._get(plan)) is not None:
+            self._wrote(there)
 
     async def _get(self, plan: Place) -> Json | None:
         """The VirtualService as it is at the API server; None if there is none."""
@@ -411,7 +419,15 @@ def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:
         return _missing(plan) if weight else []
     find = located if weight else to_zero
     found = find(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
-    return found if isinstance(found, Refusal) else patch(found, weight)
+    if isinstance(found, Refusal):
+        return found
+    return [*(_unwritten(vs) if weight else ()), *patch(found, weight)]
+
+
+def _unwritten(vs: Json) -> list[Json]:
+    """Nobody has written the object since: a raise that comes late must not undo a fall."""
+    version = vs["metadata"].get("resourceVersion")
+    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
 
 
 def _mirroring(vs: Json | None, plan: Place, *, on: bool) -> list[Json]:

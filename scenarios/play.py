@@ -225,14 +225,17 @@ class Theatre:
         while self._loop.time() < over:
             await asyncio.sleep(LOOK)
             self.controllers.check()
-            runs = self._runs()
-            if not runs or not all(map(ended, runs)):
+            if not self._at_rest(self._runs()):
                 settled_since = None
             elif settled_since is None:
                 settled_since = self._loop.time()
             elif self._loop.time() - settled_since > SETTLED:
                 return
         self.traffic.advance()
+
+    def _at_rest(self, runs: list[Json]) -> bool:
+        """Whether nothing more will come of the runs."""
+        return bool(runs) and all(map(ended, runs))
 
     # -- what the world tells
 

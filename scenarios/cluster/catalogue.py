@@ -1,5 +1,7 @@
 """The built-in resources, with kubectl's columns, and how a CustomResourceDefinition makes another."""
 
+import json
+from functools import cache
 from typing import Any
 
 from scenarios.cluster import inert
@@ -279,7 +281,7 @@ def from_definition(definition: Json) -> Kind:
         categories=tuple(names.get("categories", ())),
         status="status" in first.get("subresources", {}),
         custom=True,
-        schema=first["schema"]["openAPIV3Schema"],
+        schema=_parsed(json.dumps(first["schema"]["openAPIV3Schema"])),
         columns=tuple(
             Column(
                 name=column["name"],
@@ -291,3 +293,9 @@ def from_definition(definition: Json) -> Kind:
             for column in columns
         ),
     )
+
+
+@cache
+def _parsed(text: str) -> Json:
+    """A schema; equal ones are one, so that what was worked out about it is not worked out again."""
+    return json.loads(text)

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from scenarios.cluster import rules
 from scenarios.cluster.patches import clone, same
@@ -16,10 +16,25 @@ from scenarios.cluster.refusals import Cause
 
 Json = Any
 Schema = Mapping[str, Any]
+T = TypeVar("T")
 
 _ROOT = ("apiVersion", "kind", "metadata")  # every object has them; `metadata` checks its own part
 _KEEPS = "x-kubernetes-preserve-unknown-fields"
 _EITHER = "x-kubernetes-int-or-string"
+_OPEN: Schema = {_KEEPS: True}  # anything goes, and nothing needs to be looked at
+
+
+def _of_schema(worked_out: Callable[[Schema], T]) -> Callable[[Schema], T]:
+    """Worked out once for each schema: they are many and large, and never change."""
+    known: dict[int, tuple[Schema, T]] = {}  # by identity; the schema is kept so that it stays its own
+
+    def looked_up(schema: Schema) -> T:
+        found = known.get(id(schema))
+        if found is None:
+            found = known[id(schema)] = schema, worked_out(schema)
+        return found[1]
+
+    return looked_up
 
 
 def child_of(schema: Schema, key: str) -> Schema | None:
@@ -30,12 +45,13 @@ def child_of(schema: Schema, key: str) -> Schema | None:
     extra = schema.get("additionalProperties")
     if isinstance(extra, Mapping):
         return extra
-    return {_KEEPS: True} if extra is True or schema.get(_KEEPS) else None
+    return _OPEN if extra is True or schema.get(_KEEPS) else None
 
 
+@_of_schema
 def _root(schema: Schema) -> Schema:
     """The root's schema with the three fields that every object has left open."""
-    open_fields = {key: {_KEEPS: True} for key in _ROOT}
+    open_fields = dict.fromkeys(_ROOT, _OPEN)
     return {**schema, "properties": {**schema.get("properties", {}), **open_fields}}
 
 
@@ -44,6 +60,8 @@ def _root(schema: Schema) -> Schema:
 
 def defaulted(schema: Schema, value: Json) -> Json:
     """`value` with every default that applies; a null that may not be one counts as absent."""
+    if schema is _OPEN:
+        return value
     if isinstance(value, dict):
         return _defaulted_object(schema, value)
     if isinstance(value, list) and "items" in schema:
@@ -74,6 +92,8 @@ def pruned(schema: Schema, obj: Json) -> tuple[Json, list[str]]:
 
 
 def _pruned(schema: Schema, value: Json, path: str, dropped: list[str]) -> Json:
+    if schema is _OPEN:
+        return value
     if isinstance(value, list) and "items" in schema:
         items = schema["items"]
         return [_pruned(items, item, f"{path}[{i}]", dropped) for i, item in enumerate(value)]
@@ -144,6 +164,8 @@ def _type_name(value: Json) -> str:
 
 
 def _problems(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
+    if schema is _OPEN and value is not None:
+        return
     if not _fits(schema, value):
         wanted = schema.get("type", "integer or string")
         name = _type_name(value)
@@ -268,8 +290,17 @@ def _combined(path: str, value: Json, sentence: str) -> Cause:
 # --- CEL
 
 
+@_of_schema
+def _ruled(schema: Schema) -> bool:
+    """Whether a rule is somewhere in it."""
+    extra = schema.get("additionalProperties")
+    parts = [*schema.get("properties", {}).values(), schema.get("items"), extra]
+    own = bool(schema.get("x-kubernetes-validations"))
+    return own or any(isinstance(part, Mapping) and _ruled(part) for part in parts)
+
+
 def _broken_rules(schema: Schema, value: Json, old: Json | None, path: str) -> Iterator[Cause]:
-    if value is None:
+    if value is None or not _ruled(schema):
         return
     for rule in schema.get("x-kubernetes-validations", ()):
         broken = rules.broken(rule, schema, value, old)

@@ -5,7 +5,7 @@ happens to single requests of single replicas, to their clocks, and between two 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -16,9 +16,11 @@ from scenarios.story import loads
 
 Json = Any
 
-CALM = 40.0  # seconds; by then all that goes wrong for a time is over
-DURATION = 80.0  # seconds until a history that has not ended is left where it is
+CALM = 24.0  # seconds; by then all that goes wrong for a time is over, but for what follows on a write
+BUSY = 19.0  # seconds; what begins has begun by then
+DURATION = 60.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
+FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +80,30 @@ WRITTEN: Mapping[str, int] = {  # and how often each is drawn
 # Of each kind the writes that matter: weights are few, a status is written every ten seconds.
 COUNTS: Mapping[str, Sequence[int]] = {
     "virtualservices": (1, 2, 3),
-    "canaryruns": (1, 2, 3, 4, 5, 6, 8, 10),
+    "canaryruns": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14),
     "deployments": (1, 2, 3),
     "events": (1, 3),
     "leases": (2, 10, 30),
 }
+
+
+RAISES: Mapping[str, Sequence[int]] = {
+    "virtualservices": (1, 1, 2),
+    "canaryruns": (5, 5, 6, 7),
+}  # if all is well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meddling:
+    """Somebody does something just before the n-th write of a kind: between seeing and doing."""
+
+    of: str  # of WRITTEN
+    write: int
+    merge: tuple[str, str, Json]  # (plural, name, what is merged); a name of "" means whichever run is live
+
+    def __str__(self) -> str:
+        plural, name, merge = self.merge
+        return f"before write {self.write} of {self.of} {plural}/{name or 'the run'} is given {merge}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,21 +149,24 @@ class Fate:
     story: Story
     healthy: bool  # nothing is wrong with the canary
     fatal: float | None  # since when the canary fails for everybody who asks it; None: it does not
+    effect: str  # what it does then: errorRate, crash, hang, blackhole; "" if it is healthy
     commands: tuple[Command, ...]
     ails: tuple[Ail, ...]
     crashes: tuple[Crash, ...]
+    meddlings: tuple[Meddling, ...]
     skews: tuple[Skew, ...]  # by replica; the rest have right clocks
 
     def told(self) -> str:
         """All of it, for people."""
-        more = (*self.commands, *self.ails, *self.crashes, *self.skews)
+        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews)
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
 
 
 def drawn(seed: int) -> Fate:
     """The fate of this seed."""
     chance = Random(f"fate {seed}")
-    bad, fatal = _bad(chance)
+    core = _core(chance)
+    mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     edits = _edits(chance) if chance.random() < 0.4 else []
     spec = {
         "seed": seed,
@@ -151,13 +175,13 @@ def drawn(seed: int) -> Fate:
         "history": "5s",
         "controllers": REPLICAS,
         "stable": {
-            "replicas": chance.randint(1, 3),
+            "replicas": chance.choice(FEW),
             "latency": {"distribution": "lognormal", "median": "20ms", "p95": "60ms"},
             "errorRate": "0.1%",
         },
-        "canary": {"replicas": chance.randint(1, 3)},
-        "faults": [*bad, *_around(chance)],
-        "edits": edits,
+        "canary": {"replicas": chance.choice(FEW)},
+        "faults": [*core.bad, *([] if mild else _around(chance))],
+        "edits": core.edits or edits,
         "policy": _policy(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
     }
@@ -172,11 +196,13 @@ def drawn(seed: int) -> Fate:
         seed=seed,
         text=text,
         story=loads(text, file=f"fate {seed}"),
-        healthy=not bad,
-        fatal=fatal,
+        healthy=not core.bad,
+        effect=next((what for fault in core.bad for what in EFFECTS if what in fault), ""),
+        fatal=core.fatal,
         commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
-        ails=tuple(_several(chance, 3, _ail)),
-        crashes=tuple(_several(chance, 3, _crash)),
+        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails),
+        crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
+        meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=tuple(_several(chance, REPLICAS, _skew)),
     )
 
@@ -190,21 +216,27 @@ def _policy(chance: Random) -> Json:
         "steps": chance.choice([[20], [10, 50], [5, 25, 50]]),
         "alpha": 1e-6,  # a healthy canary that fails a check is a fault of ours, not the alpha-th case
         "warmUp": chance.choice(["0s", "2s"]),
-        "minStep": f"{chance.randint(2, 6)}s",
-        "minRequests": chance.choice([1, 20, 60]),
-        "stepTimeout": f"{chance.randint(15, 30)}s",
-        "progressDeadline": f"{chance.randint(15, 30)}s",
-        "noDataTimeout": f"{chance.randint(6, 20)}s",
+        "minStep": f"{chance.randint(2, 5)}s",
+        "minRequests": chance.choice([1, 60, 400]),
+        "stepTimeout": f"{chance.randint(8, 15)}s",
+        "progressDeadline": f"{chance.randint(8, 15)}s",
+        "noDataTimeout": f"{chance.randint(5, 10)}s",
         "onNoData": chance.choice(["Hold", "RollBack"]),
         "onInconclusive": chance.choice(["Hold", "Proceed", "RollBack"]),
         "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
         "promotion": {"mode": "Copy"},
         "canaryReplicas": chance.choice(["Match", "Keep"]),
-        "checks": [{"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"}],
+        "checks": [dict(check) for check in CHECKS[: 2 if chance.random() < 0.25 else 1]],
         "alerts": [{"slack": {"secretRef": {"name": "alerts"}}, "on": ["RolledBack", "Held", "Promoted"]}],
     }
 
 
+ERRORS = "errors"
+CHECKS: Sequence[Mapping[str, Json]] = (
+    {"name": ERRORS, "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"},
+    {"name": "latency", "type": "Latency", "quantile": 0.9, "maxIncrease": "100%"},
+)
+EFFECTS = ("errorRate", "crash", "hang", "blackhole")
 FATAL: Sequence[Mapping[str, Json]] = (
     {"errorRate": "60%"},
     {"errorRate": "100%"},
@@ -214,16 +246,52 @@ FATAL: Sequence[Mapping[str, Json]] = (
 )
 
 
-def _bad(chance: Random) -> tuple[list[Json], float | None]:
-    """What is wrong with the canary, and since when it is fatal."""
-    if chance.random() < 0.45:
-        return [], None
-    at = chance.uniform(0.1, 30)
-    effect = chance.choice(FATAL)
-    fault = {"at": _ms(at), "arm": "canary", **effect}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Core:
+    """What is wrong with the canary, since when it is fatal, and what has to come together with it."""
+
+    bad: list[Json] = field(default_factory=list)
+    fatal: float | None = None
+    crashes: tuple[Crash, ...] = ()
+    ails: tuple[Ail, ...] = ()
+    edits: list[Json] = field(default_factory=list)
+
+
+def _core(chance: Random) -> _Core:
+    which = chance.random()
+    if which < 0.4:
+        return _Core()
+    if which < 0.52:
+        return _late(chance)
+    if which < 0.56:
+        return _unheard(chance)
+    at = chance.uniform(0.1, BUSY)
+    fault = {"at": _ms(at), "arm": "canary", **chance.choice(FATAL)}
     if chance.random() < 0.2:
-        return [fault | {"for": _ms(chance.uniform(1, 8))}], None
-    return [fault], at
+        return _Core(bad=[fault | {"for": _ms(chance.uniform(1, 8))}])
+    return _Core(bad=[fault], fatal=at)
+
+
+def _late(chance: Random) -> _Core:
+    """A write is done long after it was meant, when somebody else has decided otherwise."""
+    of, at = chance.choice(["virtualservices", "canaryruns"]), chance.uniform(3, 9)
+    # the next one needs 6 s to lead, 3 s to look, and up to 8 s to be sure that the canary fails
+    write, back = chance.choice(RAISES[of]), chance.uniform(14, 20)
+    crashes = (Crash(of=of, write=write, done=False, frozen=True, back=back),)
+    if chance.random() < 0.5:
+        return _Core(crashes=crashes)
+    return _Core(bad=[{"at": _ms(at), "arm": "canary", "errorRate": "100%"}], fatal=at, crashes=crashes)
+
+
+def _unheard(chance: Random) -> _Core:
+    """A run ends while nobody has heard that somebody gave its canary weight."""
+    at = chance.uniform(0.1, 6)
+    return _Core(
+        bad=[{"at": _ms(0.1), "arm": "canary", "crash": True}],
+        fatal=0.1,
+        ails=(Ail(at=at, until=CALM, replica=None, kind="stale", much=1.0),),
+        edits=[{"at": _ms(at + chance.uniform(0.5, 5))} | _weights(chance)],
+    )
 
 
 def _around(chance: Random) -> list[Json]:
@@ -257,14 +325,15 @@ def _ms(seconds: float) -> str:
 
 def _spell(chance: Random) -> tuple[float, float]:
     """When something begins, and how long it lasts; over before the calm."""
-    at = chance.uniform(0.5, 30)
-    return at, min(chance.choice([1.0, 4.0, 15.0]) * chance.uniform(0.5, 1.5), CALM - at)
+    at = chance.uniform(0.5, BUSY)
+    return at, min(chance.choice([1.0, 4.0, 10.0]) * chance.uniform(0.5, 1.5), CALM - at)
 
 
 def _edits(chance: Random) -> list[Json]:
     """What people do meanwhile."""
     found = [
-        {"at": _ms(chance.uniform(1, 35))} | chance.choice(EDITS)(chance) for _ in range(chance.randint(1, 2))
+        {"at": _ms(chance.uniform(1, CALM))} | chance.choice(EDITS)(chance)
+        for _ in range(chance.randint(1, 2))
     ]
     return sorted(found, key=lambda edit: int(edit["at"].removesuffix("ms")))
 
@@ -327,7 +396,7 @@ EDITS: Sequence[Callable[[Random], Json]] = (
 
 
 def _command(chance: Random) -> Command:
-    return Command(at=chance.uniform(1, 35), what=chance.choice(sorted(COMMANDS)))
+    return Command(at=chance.uniform(1, CALM), what=chance.choice(sorted(COMMANDS)))
 
 
 def _ail(chance: Random) -> Ail:
@@ -345,11 +414,41 @@ def _crash(chance: Random) -> Crash:
         write=1 if of == ZERO else chance.choice(COUNTS[of]),
         done=chance.random() < 0.5,
         frozen=frozen,
-        back=chance.uniform(4, 14) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s
+        back=chance.uniform(4, 18) if frozen else chance.uniform(1, 8),  # a Lease lasts 6 s
     )
+
+
+def _meddling(chance: Random) -> Meddling:
+    of = chance.choice(["virtualservices", "canaryruns", "deployments"])
+    return Meddling(of=of, write=chance.choice(COUNTS[of]), merge=chance.choice(MEDDLED)(chance))
+
+
+def _built(chance: Random) -> tuple[str, str, Json]:
+    notes = {"metadata": {"annotations": {"example.com/build": str(chance.randint(1, 99))}}}
+    return (
+        "deployments",
+        chance.choice(["model", "model-canary", "model-canary"]),
+        {"spec": {"template": notes}},
+    )
+
+
+def _withdrawn(_: Random) -> tuple[str, str, Json]:
+    return "deployments", "model-canary", {"metadata": {"annotations": {"serin.dev/canary-of": None}}}
+
+
+def _relabelled(_: Random) -> tuple[str, str, Json]:
+    return "virtualservices", "model", {"metadata": {"annotations": {"example.com/owner": "somebody"}}}
+
+
+def _told(chance: Random) -> tuple[str, str, Json]:
+    what = chance.choice([what for what, merge in COMMANDS.items() if merge is not None])
+    return "canaryruns", "", COMMANDS[what]
+
+
+MEDDLED: Sequence[Callable[[Random], tuple[str, str, Json]]] = (_built, _withdrawn, _relabelled, _told)
 
 
 def _skew(chance: Random) -> Skew:
     by = chance.uniform(-3, 3)
     then = by if chance.random() < 0.5 else chance.choice([-20.0, -1.0, 1.0, 20.0])
-    return Skew(by=by, at=chance.uniform(0, 30), then=then)
+    return Skew(by=by, at=chance.uniform(0, BUSY), then=then)

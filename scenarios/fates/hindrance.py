@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 
 from controller.ports import Answer, Transport
@@ -34,7 +36,8 @@ class Hindered:
         writes: Counter[str],
         chance: Random,
         clock: Callable[[], float],
-        end: Callable[[Crash], None],
+        end: Callable[[Crash, Callable[[], Awaitable[None]]], None],
+        meddle: Callable[[str, int], None],
     ) -> None:
         self._beyond = beyond
         self._name = name
@@ -43,7 +46,8 @@ class Hindered:
         self._writes = writes  # of all replicas
         self._chance = chance
         self._clock = clock  # seconds since the story's beginning
-        self._end = end
+        self._end = end  # told how the write is done that was on its way
+        self._meddle = meddle  # told before each write of a kind is done
 
     @contextlib.asynccontextmanager
     async def request(
@@ -63,10 +67,12 @@ class Hindered:
             yield _Refusal(self._chance.choice(codes))
             return
         unanswered = self._strikes("unanswered")
+        asking = partial(
+            self._beyond.request, method, path, query=query, headers={**headers, AGENT: self._name}, body=body
+        )
         if method in WRITES:
-            await self._ending(path, body or b"")
-        signed = {**headers, AGENT: self._name}
-        async with self._beyond.request(method, path, query=query, headers=signed, body=body) as answer:
+            await self._ending(path, body or b"", partial(_done, asking))
+        async with asking() as answer:
             if unanswered:
                 raise ConnectionResetError("the connection broke before the answer")
             yield _Hindered(answer, self, torn=self._strikes("torn"))
@@ -77,16 +83,21 @@ class Hindered:
         if slow := self.much("slow"):
             await asyncio.sleep(slow * self._chance.random())
 
-    async def _ending(self, path: str, body: bytes) -> None:
-        """The process may end here: just before its write is done, or when it is done and unknown to it."""
+    async def _ending(self, path: str, body: bytes, send: Callable[[], Awaitable[None]]) -> None:
+        """The process may end here: just before its write is done, or when it is done and unknown to it.
+
+        If it is frozen before, the write is on its way for as long, whatever becomes of the process.
+        """
         for kind in WRITTEN:
             if f"/{kind}" in path or (kind == ZERO and b'/weight", "value": 0}' in body):
                 self._writes[kind] += 1
+                self._meddle(kind, self._writes[kind])
                 crash = self._crashes.pop((kind, self._writes[kind]), None)
                 if crash is not None:
-                    self._end(crash)
-                    if not crash.done:  # what is frozen goes on here when it is thawed
+                    self._end(crash, send)
+                    if not crash.done:
                         await (asyncio.sleep(0) if crash.frozen else asyncio.Event().wait())
+                        raise ConnectionResetError("the connection broke while it was frozen")
 
     def much(self, kind: str) -> float:
         """How much of it there is now; 0 if it is not there."""
@@ -111,6 +122,11 @@ class Hindered:
                 yield line[: len(line) // 2]
                 raise ConnectionResetError("the connection broke in the middle of a line")
             yield line
+
+
+async def _done(asking: Callable[[], AbstractAsyncContextManager[Answer]]) -> None:
+    async with asking() as answer:
+        await answer.read()
 
 
 _EXPIRED = (

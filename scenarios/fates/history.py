@@ -6,8 +6,9 @@ import gc
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,17 +16,20 @@ from urllib.parse import urlsplit
 import structlog
 
 from controller.ports import Outside
-from scenarios.fates.fate import COMMANDS, Command, Crash, Fate
+from scenarios.cluster.refusals import Refused
+from scenarios.fates.fate import CALM, COMMANDS, Command, Crash, Fate
 from scenarios.fates.hindrance import AGENT, Hindered, skewed
-from scenarios.fates.witness import Witness
+from scenarios.fates.witness import BOUND, Witness, held
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
 from scenarios.plot import Arm, Target
+from scenarios.result import ended
 from scenarios.virtual.loop import run_virtual
 from scenarios.virtual.replicas import Wire
 
 Json = Any
+Send = Callable[[], Awaitable[None]]  # a write arrives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class Fated(Theatre):
         self.fate = fate
         self._crashes = {(one.of, one.write): one for one in fate.crashes}
         self._writes: Counter[str] = Counter()
-        self._crashed: asyncio.Queue[tuple[str, Crash]] = asyncio.Queue()
+        self._crashed: asyncio.Queue[tuple[str, Crash, Send]] = asyncio.Queue()
         super().__init__(fate.story, report=report)
         self.witness = Witness(fate, clock=lambda: self.now, served=self._served)
         server = self.world.server
@@ -98,7 +102,8 @@ class Fated(Theatre):
             writes=self._writes,
             chance=Random(f"way {fate.seed} {replica}"),
             clock=since,
-            end=lambda crash: self._end(replica, crash),
+            end=partial(self._end, replica),
+            meddle=self._meddle,
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
@@ -112,11 +117,21 @@ class Fated(Theatre):
 
         return replace(there, transport=way, fetch=fetch, clock=skewed(there.clock, since, skew))
 
-    def _end(self, replica: str, crash: Crash) -> None:
+    def _end(self, replica: str, crash: Crash, send: Send) -> None:
         if self.controllers.freeze(replica) if crash.frozen else self.controllers.kill(replica):
             self._say(f"{replica} is {'frozen' if crash.frozen else 'killed'}")
-            self.witness.hindered = self.now
-            self._crashed.put_nowait((replica, crash))
+            self.witness.hindered = self.witness.impeded = self.now
+            self._crashed.put_nowait((replica, crash, send))
+
+    def _meddle(self, kind: str, write: int) -> None:
+        for one in self.fate.meddlings:
+            if (one.of, one.write) == (kind, write):
+                plural, name, merge = one.merge
+                names = [name] if name else [run["metadata"]["name"] for run in self._runs()]
+                self._say(str(one))
+                for each in names:
+                    with contextlib.suppress(Refused):  # it is gone
+                        self.world.patch(plural, NAMESPACE, each, merge)
 
     async def _happen(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -131,9 +146,12 @@ class Fated(Theatre):
             while True:
                 group.create_task(self._back(*await self._crashed.get()))
 
-    async def _back(self, replica: str, crash: Crash) -> None:
+    async def _back(self, replica: str, crash: Crash, send: Send) -> None:
         await asyncio.sleep(crash.back)
         if crash.frozen:
+            if not crash.done:
+                with contextlib.suppress(OSError):
+                    await send()
             self._say(f"{replica} goes on")
             self.controllers.thaw(replica)
         else:
@@ -143,13 +161,19 @@ class Fated(Theatre):
         while True:
             await asyncio.sleep(LOOK)
             ready = sum(life.ready for life in self.pods.lives.values() if life.pod.arm is Arm.STABLE)
-            self.witness.look(hindered=self._hindered(), stable_ready=ready)
+            self.witness.look(hindered=self._hindered(), impeded=self._impeded(), stable_ready=ready)
 
     def _hindered(self) -> bool:
+        """Whether the controller hears late of something, or is not heard by those whom it tells."""
         now = self.now
-        if any(one.at <= now < one.until + 1 for one in self.fate.ails) or not self.controllers.well:
-            return True
-        if self.pods.pages or self.receiver.faults:
+        late = any(one.at <= now < one.until + 1 for one in self.fate.ails)
+        return late or bool(self.pods.pages or self.receiver.faults)
+
+    def _impeded(self) -> bool:
+        """Whether what the controller writes may not be done."""
+        now = self.now
+        ails = (one for one in self.fate.ails if one.kind not in {"stale", "expired"})
+        if any(one.at <= now < one.until + 1 for one in ails) or not self.controllers.well:
             return True
         spells = [
             (one.at.total_seconds(), one.lasting)
@@ -159,6 +183,16 @@ class Fated(Theatre):
         return any(
             at <= now < at + (lasting.total_seconds() if lasting else 1e9) + 1 for at, lasting in spells
         )
+
+    def _at_rest(self, runs: list[Json]) -> bool:
+        if self.witness.broken:
+            return True
+        if not self.controllers.well:  # who is frozen may be about to write
+            return False
+        late = self.now > CALM + BOUND  # nobody comes any more for whom a run is held, or who makes another
+        if late:
+            return not self.witness.uneasy and all(ended(run) or held(run) for run in runs)
+        return bool(runs) and all(ended(run) and not run["status"].get("outbox") for run in runs)
 
     async def _commanded(self, command: Command) -> None:
         await asyncio.sleep(max(0.0, command.at - self.now))
@@ -180,12 +214,17 @@ class Fated(Theatre):
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage is collected meanwhile: what that ends would end at another moment each time."""
-    gc.collect()
+    """No garbage is collected meanwhile: what that ends would end at another moment each time.
+
+    Afterwards only what was made meanwhile is looked at, not all that was imported.
+    """
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.collect()
+        gc.unfreeze()
         gc.enable()
 
 

@@ -262,6 +262,11 @@ def trusts_its_cache() -> Sequence[Swap]:
     return [(istio.IstioRouter, "route", route)]
 
 
+def raises_blindly() -> Sequence[Swap]:
+    """A raise does not ask whether somebody has written the weights since."""
+    return [(istio, "_unwritten", lambda _vs: [])]
+
+
 def moves_after_the_end() -> Sequence[Swap]:
     """A run that has ended may still be written about."""
     whole = machine._chores
@@ -277,11 +282,10 @@ def moves_after_the_end() -> Sequence[Swap]:
 def tells_once() -> Sequence[Swap]:
     """An alert that fails once is given up."""
 
-    def offer(self: Any, run: Any) -> None:
-        for message in run.outbox:
-            self._delivered.setdefault(run.name, set()).add(message.id)
+    def put_off(self: Any, _receiver: Any, desk: Any, letter: Any, _error: Any) -> None:
+        self._done(desk, letter)
 
-    return [(alerts.Alerts, "offer", offer)]
+    return [(alerts.Alerts, "_put_off", put_off)]
 
 
 def loses_its_outbox() -> Sequence[Swap]:
@@ -312,16 +316,6 @@ def weights_in_between() -> Sequence[Swap]:
         return whole(run, weight + 1 if weight else 0, reason, now)
 
     return [(machine, "_weighted", weighted)]
-
-
-def hears_no_deletions() -> Sequence[Swap]:
-    """What is deleted stays in the index."""
-    whole = cluster.Cluster.changed
-
-    def changed(self: Any, kind: str, event: str, item: Json) -> Any:
-        return whole(self, kind, "MODIFIED" if event == "DELETED" else event, item)
-
-    return [(cluster.Cluster, "changed", changed)]
 
 
 def fails_to_fail() -> Sequence[Swap]:
@@ -372,11 +366,6 @@ def no_check() -> Sequence[Swap]:
     return _without(leaving._check_failed)
 
 
-def no_breaker() -> Sequence[Swap]:
-    """A canary without pods is no reason."""
-    return _without(leaving._unavailable)
-
-
 def no_silence() -> Sequence[Swap]:
     """A canary that answers nothing is no reason."""
     return _without(leaving._not_answering)
@@ -417,18 +406,17 @@ MUTANTS: Mapping[str, Mutant] = {
         overwrites,
         half_a_weight,
         trusts_its_cache,
+        raises_blindly,
         moves_after_the_end,
         tells_once,
         loses_its_outbox,
         mute,
         skips_a_step,
         weights_in_between,
-        hears_no_deletions,
         fails_to_fail,
         too_few_requests,
         too_short_steps,
         no_check,
-        no_breaker,
         no_silence,
         no_command,
         no_pause,

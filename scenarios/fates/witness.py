@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios.cluster.patches import clone
-from scenarios.fates.fate import WRITTEN, Fate
+from scenarios.fates.fate import ERRORS, WRITTEN, Fate
 from scenarios.objects import CANARY, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
 
 Json = Any
 
+CANARY_OF = "serin.dev/canary-of"
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof.
-FATAL_BOUND = 30.0
+FATAL_BOUND = 22.0
 PROMOTED = "Succeeded"
 
 
@@ -36,6 +37,7 @@ class Witness:
     author: str = ""  # who is being answered now; "" the cluster itself or people
     broken: list[str] = field(default_factory=list)
     hindered: float = float("-inf")  # when anything last hindered the controller
+    impeded: float = float("-inf")  # when anything last kept its writes from being done; not so late news
     runs: dict[str, Json] = field(default_factory=dict)
     templates: dict[str, Json] = field(default_factory=dict)  # by pod-template-hash
     _last: dict[tuple[str, str], Json] = field(default_factory=dict)
@@ -43,11 +45,15 @@ class Witness:
     _weight: int = 0  # the canary's, as the VirtualService says
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
-    _reached: int = 0  # the highest weight that the run had
+    _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
+    _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
+    _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
     _left: str | None = None  # the run whose failing canary had its weight taken
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
+    _unasked: bool = False  # the canary's Deployment is gone or does not ask for a run
     _excess: float | None = None  # since when it is more than a run may have
+    _fell: bool = False  # whether we ever took weight away
     _short: float | None = None  # since when it is less than its run says
     _exposed: float | None = None  # since when it is above 0
 
@@ -80,8 +86,10 @@ class Witness:
                 self._route(before, obj)
             case "canaryruns":
                 self._run(kind, name, before, obj)
-            case "deployments" if self.ours and before is not None:
-                self._deployment(name, before, obj)
+            case "deployments":
+                if self.ours and before is not None:
+                    self._deployment(name, before, obj)
+                self._asks(kind, name, obj)
             case "replicasets":
                 self._template(obj)
 
@@ -99,27 +107,40 @@ class Witness:
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
         if self._weight > was:
             self._raise(now)
-        if self._weight == 0 and was > 0 and self.fate.fatal is not None and now > self.fate.fatal + HEARD:
+        self._fell = self._fell or self._weight == 0 < was
+        fatal = self.fate.fatal
+        # who takes traffic from a canary that does not answer and dies of it leaves no trace
+        told = fatal is not None and self.fate.effect in _SEEN and now > fatal + _SEEN[self.fate.effect]
+        if self._weight == 0 and was > 0 and told:
             self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
 
     def _raise(self, now: float) -> None:
         run = next((run for run in self.runs.values() if not ended(run)), None)
-        if run is None:
-            return  # a write from before the end may arrive after it; `look` sees whether it stays
+        if run is None:  # one from before the end, on its way for long: until something fell it may arrive
+            if self._fell:
+                self.breaks(f"{self.author} set {self._weight} % after the end of every run")
+            return
         if self._left == run["metadata"]["name"]:
             self.breaks(f"{self.author} gave {self._weight} % back to a canary that it had been taken from")
         wanted = (run.get("status") or {}).get("weight", 0)
         steps = run["spec"]["plan"]["policy"]["steps"]
+        name = run["metadata"]["name"]
+        reached = self._reached.get(name, 0)
         if self._weight not in steps:
             self.breaks(f"{self.author} set a weight of {self._weight} %, which is no step of {steps}")
         if self._weight > wanted:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
-        if run["spec"].get("paused") and min(now - self._asked, now - self.hindered) > HEARD:
-            self.breaks(f"{self.author} set {self._weight} % of a run that is paused")
-        if self._weight > steps[0] and self._reached < self._weight:
+        if reached < self._weight:  # else it is only given back what it had
+            self._unpaused(run, f"raised to {self._weight} %")
+        if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
-        self._reached = max(self._reached, self._weight)
+        self._reached[name] = max(reached, self._weight)
         self._raised, self._seen = (now, self.served()), 0
+
+    def _unpaused(self, run: Json, what: str) -> None:
+        now = self.clock()
+        if run["spec"].get("paused") and min(now - self._asked, now - self.hindered) > HEARD:
+            self.breaks(f"{what} while it was paused")
 
     def _analysed(self, run: Json, now: float, what: str) -> None:
         """Nothing goes on that was not looked at, unless a person or the policy says so."""
@@ -137,11 +158,10 @@ class Witness:
 
     def _run(self, kind: str, name: str, before: Json, obj: Json) -> None:
         if kind == "DELETED":
-            self.runs.pop(name, None)
-            self._tallies.pop(name, None)
+            for known in (self.runs, self._tallies, self._reached, self._meant, self._moved):
+                known.pop(name, None)
+            self._left = None if self._left == name else self._left  # whoever asks again gets a new one
             return
-        if kind == "ADDED":
-            self._reached = 0
         if before is None or before["spec"] != obj["spec"]:
             self._asked = self.clock()
         self.runs[name] = clone(obj)
@@ -151,17 +171,34 @@ class Witness:
                 was = before["status"].get(what)
                 if status.get(what) != was:
                     self.breaks(f"{name} had ended, and its {what} went from {was} to {status.get(what)}")
+        if self.ours:
+            self._in_order(name, before, obj)
         if self.ours and status.get("checkpoint"):
             self._checkpoint(name, status)
-        first = ended(obj) and not (before is not None and ended(before))
-        if first and self.ours and self._weight > 0 and self.clock() - self.hindered > HEARD:
+        if ended(obj) and not (before is not None and ended(before)):
+            self._over(name, status)
+
+    def _over(self, name: str, status: Json) -> None:
+        """It ends just now."""
+        if self.ours and self._weight > 0 and self.clock() - self.impeded > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
-        if ended(obj) and self.fate.healthy and status.get("reason") == "CheckFailed":
+        if self.fate.healthy and status.get("reason") == "CheckFailed":
             self.breaks(f"{name} failed a check with a healthy canary: {status.get('message')}")
 
+    def _in_order(self, name: str, before: Json, run: Json) -> None:
+        """No step is left out, and no weight falls but to zero."""
+        meant, most = _allowed(run), self._meant.get(name, 0)
+        steps = run["spec"]["plan"]["policy"]["steps"]
+        if any(most < step < meant for step in steps):
+            self.breaks(f"{name} goes from {most} % to {meant} %, the steps being {steps}")
+        if before is not None and 0 < meant < _allowed(before):
+            self.breaks(f"{name} goes back from {_allowed(before)} % to {meant} %")
+        self._meant[name] = max(most, meant)
+
     def _checkpoint(self, name: str, status: Json) -> None:
-        """What was counted at a step stays counted."""
-        counted = [check.get("canaryRequests", 0) for check in status.get("checks") or ()]
+        """The errors that were counted at a step stay counted; all else begins anew when pods change."""
+        checks = [check for check in status.get("checks") or () if check["name"] == ERRORS]
+        counted = [check.get("canaryRequests", 0) for check in checks]
         # a step begins anew when its weight is taken away and given again
         step = status.get("step"), len(status.get("weights", ()))
         known, before = self._tallies.get(name, (None, []))
@@ -186,28 +223,44 @@ class Witness:
         if was != now:
             self.breaks(f"{self.author} changed spec of {name} where it may not")
 
+    def _asks(self, kind: str, name: str, obj: Json) -> None:
+        """The canary is there and asks to be one, or no more."""
+        notes = obj["metadata"].get("annotations") or {}
+        if name == CANARY and self._unasked != (kind == "DELETED" or CANARY_OF not in notes):
+            self._unasked = not self._unasked
+            self._asked = self.clock()
+
     def _given(self, template: Json) -> None:
         """Stable gets what was analysed, or what it had before."""
-        found = [hash_ for hash_, known in self.templates.items() if known == template["spec"]]
-        plans = [run["spec"]["plan"] for run in self.runs.values()]
+        found = [hash_ for hash_, known in self.templates.items() if known == _of_people(template)]
+        runs = [run for run in self.runs.values() if self._through(run)]
+        plans = [run["spec"]["plan"] for run in runs]
         if not any(plan[arm] in found for plan in plans for arm in ("canaryHash", "stableHash")):
-            self.breaks(f"{STABLE} was given a template that no run analysed (known as {found})")
+            self.breaks(f"{STABLE} was given a template that no run has analysed (known as {found})")
         run = next((run for run in self.runs.values() if not ended(run)), None)
         if run is not None and run["spec"]["plan"]["canaryHash"] in found:
             self._analysed(run, self.clock(), "promoted")
+            self._unpaused(run, "promoted")
+
+    def _through(self, run: Json) -> bool:
+        """Whether the run has reached its last step, or was told that it need not."""
+        reached = self._reached.get(run["metadata"]["name"], 0)
+        return "promote" in run["spec"] or reached >= run["spec"]["plan"]["policy"]["steps"][-1]
 
     def _template(self, obj: Json) -> None:
         hash_ = obj["metadata"].get("labels", {}).get("pod-template-hash")
         if hash_:
-            self.templates[hash_] = clone(obj["spec"]["template"]["spec"])
+            self.templates[hash_] = clone(_of_people(obj["spec"]["template"]))
 
     # -- what is looked at, four times a second
 
-    def look(self, *, hindered: bool, stable_ready: int) -> None:
+    def look(self, *, hindered: bool, impeded: bool, stable_ready: int) -> None:
         """Promises about how long something may last."""
         now = self.clock()
-        if hindered:
+        if hindered or impeded:
             self.hindered = now
+        if impeded:
+            self.impeded = now
         allowed = max((_allowed(run) for run in self.runs.values()), default=0)
         over = self._weight > allowed and (self._by_us or any(not ended(run) for run in self.runs.values()))
         self._excess = (self._excess or now) if over else None
@@ -217,6 +270,7 @@ class Witness:
             )
         self._obeyed(now)
         self._given_to(now)
+        self._lively(now)
         fatal = self.fate.fatal
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
             return
@@ -225,11 +279,16 @@ class Witness:
             self.breaks(f"the canary fails since {fatal:.1f} s and still has {self._weight} %")
 
     def _obeyed(self, now: float) -> None:
-        """What is aborted or to be deleted ends."""
+        """What is aborted or to be deleted ends, and what nobody asks for any more."""
         for name, run in self.runs.items():
-            wanted = "abort" in run["spec"] or run["metadata"].get("deletionTimestamp")
+            wanted = "abort" in run["spec"] or run["metadata"].get("deletionTimestamp") or self._unasked
             if wanted and not ended(run) and min(now - self._asked, now - self.hindered) > BOUND:
                 self.breaks(f"{name} was aborted and goes on")
+
+    @property
+    def uneasy(self) -> bool:
+        """Whether a canary that fails has traffic: somebody has to look what becomes of it."""
+        return self.fate.fatal is not None and self._weight > 0
 
     def _given_to(self, now: float) -> None:
         """A live run's weight is in the VirtualService."""
@@ -239,24 +298,50 @@ class Witness:
         if self._short is not None and now - max(self._short, self.hindered) > BOUND:
             self.breaks(f"the canary has {self._weight} % for {now - self._short:.0f} s, its run says more")
 
+    def _lively(self, now: float) -> None:
+        """A live run goes on, ends, or says what it waits for."""
+        for name, run in self.runs.items():
+            status, policy = run.get("status") or {}, run["spec"]["plan"]["policy"]
+            stands = [status.get(what) for what in ("phase", "step", "weight")]
+            if self._moved.get(name, (None, 0.0))[0] != stands:
+                self._moved[name] = stands, now
+            longest = max(float(policy[what].rstrip("s")) for what in _LIMITS)
+            since = max(self._moved[name][1], self.hindered, self._asked)
+            if not ended(run) and not held(run) and now - since > longest + BOUND:
+                self.breaks(f"{name} stands still at {stands} for {now - since:.0f} s and does not say why")
+
     def end(self, received: list[tuple[float, str, bytes]]) -> None:
         """Promises about what has to have happened by the end."""
         bodies = [body.decode() for _, _, body in received]
         calm = self.clock() - self.hindered
         for name, run in self.runs.items():
-            if calm < BOUND or not ended(run):
+            if not ended(run):
                 continue
             status = run["status"]
             if status.get("outbox"):
-                self.breaks(
-                    f"{name} ended, and after {calm:.0f} s of calm its outbox holds {status['outbox']}"
-                )
+                if calm > BOUND:
+                    left = [message["id"] for message in status["outbox"]]
+                    self.breaks(f"{name} ended, and after {calm:.0f} s of calm its outbox holds {left}")
+                continue
             title = "Promoted" if status["phase"] == PROMOTED else "Rolled back"
             if not any(title in body and name in body for body in bodies):
                 self.breaks(f"{name} ended ({status.get('reason')}), and nobody was told")
 
 
+# What pages or pods tell without any traffic, and after how many seconds weight that falls falls for it.
+_SEEN = {"errorRate": HEARD, "crash": 0.0}
+_LIMITS = ("stepTimeout", "progressDeadline", "noDataTimeout")
 _BY_CLUSTER = {"deployment.kubernetes.io/revision"}
+
+
+def held(run: Json) -> bool:
+    """Whether the run says that it waits for somebody."""
+    return bool((run.get("status") or {}).get("phase") == "Paused")
+
+
+def _of_people(template: Json) -> Json:
+    """What of a pod template is somebody's choice; labels tell the arms apart."""
+    return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}
 
 
 def _allowed(run: Json) -> int:

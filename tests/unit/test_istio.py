@@ -408,6 +408,28 @@ async def test_a_weight_is_one_patch() -> None:
     assert server.weights == [[90, 10]]
 
 
+def versioned(version: str, *routes: Json) -> Json:
+    vs = virtual_service(*routes)
+    return vs | {"metadata": vs["metadata"] | {"resourceVersion": version}}
+
+
+async def test_a_raise_that_comes_late_does_not_undo_a_fall() -> None:
+    server, told = Server(versioned("8", split(100, 0))), []
+    late = IstioRouter(lambda *_: versioned("7", split(90, 10)), server.call, wrote=told.append)
+    with pytest.raises(ApiError):
+        await late.route(plan(), 20)
+    assert server.weights == [[100, 0]]
+    assert server.calls == ["PATCH", "GET"]  # once, and the next pass knows what is there
+    assert told == [server.vs]
+
+
+async def test_a_fall_is_not_held_up_by_what_somebody_wrote_meanwhile() -> None:
+    server = Server(versioned("8", split(90, 10)))
+    await router(server, versioned("7", split(90, 10))).route(plan(), 0)
+    assert server.calls == ["PATCH"]
+    assert server.weights == [[100, 0]]
+
+
 async def test_zero_is_sent_even_if_it_is_believed_to_be_there() -> None:
     server = Server(virtual_service(split(90, 10)))
     await router(server, virtual_service(split(100, 0))).route(plan(), 0)
