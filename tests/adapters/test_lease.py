@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controller.kube import Kube
-from controller.lease import Claim, Stuck, hold
+from controller.lease import Claim, Lease, Stuck, hold
 from controller.ports import Answer, Transport
 from scenarios.virtual.loop import Process, virtual_loop
 from scenarios.world import World
@@ -33,11 +33,8 @@ class Replica:
     def start(self, work: Callable[[int], Awaitable[None]] | None = None, floor: int = 0) -> "Replica":
         self.task = asyncio.create_task(
             hold(
-                self.kube,
-                self.claim,
+                Lease(self.kube, self.claim, clock=virtual_loop().now, floor=lambda: floor),
                 work or self.work,
-                clock=virtual_loop().now,
-                floor=lambda: floor,
                 on_change=lambda _lease, *, now: self.changes.append(now),
             )
         )
