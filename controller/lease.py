@@ -184,6 +184,7 @@ class Lease:
         self._since = _now()  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
         self._epoch = 0  # ours, or the one we try to have
+        self._denied = False  # so it was said when we last asked; a Role may lack one of several names
 
     @property
     def holder(self) -> str:
@@ -208,7 +209,9 @@ class Lease:
                     return await self._take()
                 pause = min(_seconds(self.claim.retry), max(self._freed() + wait - _now(), 0.0))
             except ApiError as error:
-                _log.debug("lease_not_acquired", lease=self.claim.name, error=str(error))
+                log = _log.warning if error.denied and not self._denied else _log.debug
+                log("lease_not_acquired", lease=self.claim.name, error=str(error))
+                self._denied = error.denied
                 pause = AWAY
             await asyncio.sleep(self._jitter(max(pause, 0.1)))
 

@@ -360,7 +360,7 @@ async def test_whoever_counts_otherwise_stands_by(world: World, witness: Witness
 async def test_many_that_count_differently_and_die_never_work_on_the_same(
     world: World, witness: Witness, seed: int
 ) -> None:
-    """The witness complains. Frozen ones are dead to it: what they write late meets a newer epoch."""
+    """The witness complains."""
     chance = random.Random(f"numbers {seed}")
     replicas: dict[str, Replica] = {}
     for number in range(30):
