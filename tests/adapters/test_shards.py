@@ -52,6 +52,10 @@ class Witness:
         return set().union(*living) == {(shard, of) for shard in range(of)}
 
 
+def _unheard(_lease: str, *, now: bool) -> None:
+    del now
+
+
 class Replica:
     """One replica that does nothing with its shards."""
 
@@ -60,14 +64,14 @@ class Replica:
         self.kube = Kube(world.transport(), chance=random.Random(f"{name} {seed}"))
         self.process = Process(name)
         witness.at_work[name] = set()
-        self.process.start(self._live())
+        self.life = self.process.start(self._live())
 
     async def _live(self) -> None:
         claim = Claim(namespace="default", name="serin", identity=self.name)
         clock = virtual_loop().now
         shards = Shards(self.kube, claim, self.shards, clock=clock, floor=lambda: 0)
         with suppress(asyncio.CancelledError):
-            await shards.hold(self._work, on_change=lambda _lease, *, now: None)
+            await shards.hold(self._work, on_change=_unheard)
 
     async def _work(self, shard: int, epoch: int, let_go: asyncio.Event) -> None:
         self.witness.begins(self.name, shard, self.shards, epoch)
@@ -83,10 +87,9 @@ class Replica:
 
     async def end(self) -> None:
         """As on SIGTERM."""
-        for task in list(self.process.tasks):
-            task.cancel()
-        while self.process.tasks:
-            await asyncio.sleep(0.1)
+        tasks = list(self.process.tasks)
+        self.life.cancel()
+        await asyncio.wait(tasks)
         self.witness.dead.add(self.name)
 
 
