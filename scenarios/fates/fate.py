@@ -19,6 +19,7 @@ Json = Any
 CALM = 40.0  # seconds; by then all that goes wrong for a time is over
 DURATION = 80.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
+SHARED = 100  # the first seed whose replicas may count several shards; tests know those below by number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +133,12 @@ class Fate:
     ails: tuple[Ail, ...]
     crashes: tuple[Crash, ...]
     skews: tuple[Skew, ...]  # by replica; the rest have right clocks
+    shards: tuple[int, ...]  # how many each replica counts, in turn
 
     def told(self) -> str:
         """All of it, for people."""
-        more = (*self.commands, *self.ails, *self.crashes, *self.skews)
+        shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
+        more = (*self.commands, *self.ails, *self.crashes, *self.skews, shards)
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
 
 
@@ -178,7 +181,13 @@ def drawn(seed: int) -> Fate:
         ails=tuple(_several(chance, 3, _ail)),
         crashes=tuple(_several(chance, 3, _crash)),
         skews=tuple(_several(chance, REPLICAS, _skew)),
+        shards=(1,) if seed < SHARED else _shards(Random(f"shards {seed}")),
     )
+
+
+def _shards(chance: Random) -> tuple[int, ...]:
+    """As many for all replicas, mostly; else they are in the middle of an update to another number."""
+    return tuple(chance.choice([(1,), (1,), (2,), (3,), (1, 3), (3, 2)]))
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:

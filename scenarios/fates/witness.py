@@ -153,11 +153,18 @@ class Witness:
                     self.breaks(f"{name} had ended, and its {what} went from {was} to {status.get(what)}")
         if self.ours and status.get("checkpoint"):
             self._checkpoint(name, status)
+            self._in_turn(name, before, status["epoch"])
         first = ended(obj) and not (before is not None and ended(before))
         if first and self.ours and self._weight > 0 and self.clock() - self.hindered > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
         if ended(obj) and self.fate.healthy and status.get("reason") == "CheckFailed":
             self.breaks(f"{name} failed a check with a healthy canary: {status.get('message')}")
+
+    def _in_turn(self, name: str, before: Json, epoch: int) -> None:
+        """Whoever was succeeded writes no more."""
+        newest = ((before or {}).get("status") or {}).get("epoch", 0)
+        if epoch < newest:
+            self.breaks(f"{self.author} wrote {name} at epoch {epoch}, after {newest}")
 
     def _checkpoint(self, name: str, status: Json) -> None:
         """What was counted at a step stays counted."""
