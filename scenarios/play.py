@@ -148,6 +148,7 @@ class Theatre:
 
     async def _set_up(self) -> None:
         self.world.install()
+        self._may_share()
         if self.shadow is not None:
             self.shadow.start()
         for obj in objects(self.story, artifacts=None if self.shadow is None else self.shadow.artifacts):
@@ -157,6 +158,15 @@ class Theatre:
                 raise _unplayable(self.story, obj, refused) from refused
         for _ in range(self.story.controllers):
             self.controllers.start()
+
+    def _may_share(self) -> None:
+        """The Role names as many Leases as the replicas count, as in `manifests/components/shards`."""
+        role = self.world.get("roles", LEASES, "serin-controller-lease")
+        names = lease_names(Settings().lease_name, max(self.shards))
+        rules = [
+            rule | {"resourceNames": names} if "resourceNames" in rule else rule for rule in role["rules"]
+        ]
+        self.world.patch("roles", LEASES, "serin-controller-lease", {"rules": rules})
 
     # -- meanwhile
 

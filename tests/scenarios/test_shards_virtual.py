@@ -44,7 +44,7 @@ spec:
     checks: [{name: errors, type: ErrorRate, maxIncrease: 50%%, plus: 2%%}]
   expect: {outcome: Held}
 """
-FAILS = "{at: 9s, arm: canary, errorRate: 60%}"
+FAILS = "{at: 9s, arm: canary, crash: true}"
 KILLED = "{at: 8s, target: controller, kind: kill, for: 30s}"
 CRASHES = "{at: 20s, arm: canary, crash: true}"
 SHARDS = 5
@@ -111,8 +111,8 @@ def test_a_shard_whose_replica_dies_is_rolled_back_by_another() -> None:
     assert theatre.played.outcome is Outcome.ROLLED_BACK
     taken = next(at for at, who in theatre.handed if at > 8 and who)
     assert taken < 8 + 12
-    assert theatre.played.last_routed is not None
-    assert theatre.played.last_routed < taken + 4
+    assert theatre.played.verdict is not None
+    assert theatre.played.verdict < taken + 4
 
 
 def test_a_shard_that_moves_to_a_newcomer_goes_on_from_evidence_that_was_just_saved() -> None:
