@@ -14,7 +14,7 @@ its resourceVersion and by the epoch that the work is given, and weight 0 is saf
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -83,21 +83,36 @@ class Claim:
         return f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
 
 
-async def hold(
-    kube: Kube,
-    claim: Claim,
-    work: Work,
-    *,
-    clock: Callable[[], datetime],
-    floor: Callable[[], int] = lambda: 0,
-    on_change: OnChange = _unheard,
-) -> None:
+class Rules(Protocol):
+    """What else is agreed among those who want the Lease; `shards.Shards` are some."""
+
+    def wait(self, lease: "Lease") -> float:
+        """Seconds for which we leave the Lease to others once it is free; infinite: not ours to take."""
+        ...
+
+    def noticed(self, lease: "Lease") -> None:
+        """The Lease has been seen: read, or written by us."""
+        ...
+
+
+class _NoRules:
+    """Whoever comes first has it."""
+
+    def wait(self, lease: "Lease") -> float:
+        del lease
+        return 0.0
+
+    def noticed(self, lease: "Lease") -> None:
+        pass
+
+
+async def hold(lease: "Lease", work: Work, *, on_change: OnChange = _unheard) -> None:
     """`work(epoch)` has run to its end while we held the Lease; its exceptions come out here.
 
-    The epoch is `leaseTransitions` and larger than any before. `floor` is the highest epoch that is
-    known from elsewhere: somebody may delete the Lease, and runs remember epochs longer than it.
+    The epoch is `leaseTransitions` and larger than any before. Work that ends because `lease.let_go` was
+    set gives the Lease back, and we are a candidate again.
     """
-    lease = _Lease(kube, claim, clock=clock, floor=floor)
+    claim = lease.claim
     while True:
         epoch = await lease.acquire()
         _log.info("lease_acquired", lease=claim.name, identity=claim.identity, epoch=epoch)
@@ -110,13 +125,13 @@ async def hold(
             _log.info("lease_ended", lease=claim.name, identity=claim.identity, epoch=epoch)
 
 
-async def _lead(lease: "_Lease", claim: Claim, work: Work, epoch: int) -> bool:
-    """True when the work has ended by itself, False when the Lease was lost and it was cancelled."""
+async def _lead(lease: "Lease", claim: Claim, work: Work, epoch: int) -> bool:
+    """True when the work has ended by itself, False when it was cancelled with the Lease, or let that go."""
     working = asyncio.ensure_future(work(epoch))
     keeping = asyncio.create_task(lease.keep(), name=f"lease {claim.name}")
     try:
         await asyncio.wait((working, keeping), return_when=asyncio.FIRST_COMPLETED)
-        return working.done()
+        return working.done() and not lease.let_go.is_set()
     finally:  # also when we are cancelled, by whoever wants the process to end
         try:
             await _end(working)
@@ -139,22 +154,48 @@ async def _end(working: "asyncio.Future[None]") -> None:
         working.result()
 
 
-class _Lease:
-    """The Lease as we last saw it, and since when it has looked like that."""
+class Lease:
+    """The Lease as we last saw it, and since when it has looked like that.
+
+    `floor` is the highest epoch that is known from elsewhere: somebody may delete the Lease, and runs
+    remember epochs longer than it.
+    """
 
     def __init__(
-        self, kube: Kube, claim: Claim, *, clock: Callable[[], datetime], floor: Callable[[], int]
+        self,
+        kube: Kube,
+        claim: Claim,
+        *,
+        clock: Callable[[], datetime],
+        floor: Callable[[], int] = lambda: 0,
+        rules: Rules | None = None,
     ) -> None:
+        self.claim = claim
+        self.highest = 0  # epoch seen in the Lease, whoever's it was
+        self.lost = True
+        self.taking = False  # we have asked for it, and have no answer yet
+        self.let_go = asyncio.Event()  # another is to have it: the work is to end in good order
+        self.notes: dict[str, str | None] = {}  # annotations it has when we write it; None: has not
         self._kube = kube
-        self._claim = claim
         self._clock = clock
         self._floor = floor
+        self._rules = rules or _NoRules()
         self._seen: Json = None
-        self._since = 0.0  # loop time at which `_seen` was first seen
+        self._since = _now()  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
-        self._highest = 0  # epoch seen in the Lease, whoever's it was
         self._epoch = 0  # ours, or the one we try to have
-        self.lost = True
+        self._denied = False  # so it was said when we last asked; a Role may lack one of several names
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, or did when it was last seen; empty if nobody."""
+        return self._spec.get("holderIdentity") or ""
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """What it was annotated with when it was last seen."""
+        meta: Json = (self._seen or {}).get("metadata") or {}
+        return meta.get("annotations") or {}
 
     # -- as a candidate ----------------------------------------------------------------------------
 
@@ -162,60 +203,73 @@ class _Lease:
         """The Lease is ours; our epoch."""
         while True:
             try:
-                await self._look()
-                began = _now()
-                if self._free():
-                    self._epoch = max(self._highest, self._floor()) + 1
-                    await self._write(self._ours())
-                    self._renewed, self.lost = began, False
-                    return self._epoch
-                pause = min(_seconds(self._claim.retry), max(self._lapses() - _now(), 0.0))
+                await self.look()
+                wait = self._rules.wait(self)
+                if self.free() and (wait <= 0 or _now() >= self._freed() + wait):
+                    return await self._take()
+                pause = min(_seconds(self.claim.retry), max(self._freed() + wait - _now(), 0.0))
             except ApiError as error:
-                _log.debug("lease_not_acquired", lease=self._claim.name, error=str(error))
+                log = _log.warning if error.denied and not self._denied else _log.debug
+                log("lease_not_acquired", lease=self.claim.name, error=str(error))
+                self._denied = error.denied
                 pause = AWAY
             await asyncio.sleep(self._jitter(max(pause, 0.1)))
 
-    def _free(self) -> bool:
+    async def _take(self) -> int:
+        began, self._epoch, self.taking = _now(), max(self.highest, self._floor()) + 1, True
+        try:
+            await self._write(self._ours())
+        finally:
+            self.taking = False
+        self._renewed, self.lost = began, False
+        self.let_go.clear()
+        return self._epoch
+
+    def free(self) -> bool:
         """Whether nobody holds the Lease, or nobody has renewed it for as long as it is good for."""
-        return not self._spec.get("holderIdentity") or self._mine() or _now() >= self._lapses()
+        return not self.holder or self._mine() or _now() >= self._lapses()
+
+    def _freed(self) -> float:
+        """Loop time from which it is free, as far as we know."""
+        return self._lapses() if self.holder and not self._mine() else self._since
 
     def _lapses(self) -> float:
-        lasts = self._spec.get("leaseDurationSeconds") or _seconds(self._claim.duration)
+        lasts = self._spec.get("leaseDurationSeconds") or _seconds(self.claim.duration)
         return self._since + float(lasts)
 
     # -- as the leader -----------------------------------------------------------------------------
 
     async def keep(self) -> None:
         """Renews until that fails for too long or somebody else has the Lease; then we have lost it."""
-        pause, deadline = self._claim.retry, _seconds(self._claim.deadline)
+        pause, deadline = self.claim.retry, _seconds(self.claim.deadline)
         while (left := self._renewed + deadline - _now()) > 0:
             await asyncio.sleep(min(self._jitter(_seconds(pause)), left))
             began = _now()
-            pause = self._claim.retry / 4  # unless all goes well
+            pause = self.claim.retry / 4  # unless all goes well
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._renewed + deadline):
-                    if not await self._renew():
+                    if not await self.renew():
                         break
-                    self._renewed, pause = began, self._claim.retry
+                    self._renewed, pause = began, self.claim.retry
         self.lost = True
-        _log.warning("lease_lost", lease=self._claim.name, identity=self._claim.identity, epoch=self._epoch)
+        _log.warning("lease_lost", lease=self.claim.name, identity=self.claim.identity, epoch=self._epoch)
 
-    async def _renew(self) -> bool:
+    async def renew(self) -> bool:
         """False if the Lease is somebody else's; trouble that may pass is a `TimeoutError`."""
         try:
             return await self._insist({})
         except ApiError as error:
-            _log.warning("lease_not_renewed", lease=self._claim.name, error=str(error))
+            _log.warning("lease_not_renewed", lease=self.claim.name, error=str(error))
             raise TimeoutError from error
 
     async def release(self) -> None:
         """Nobody has to wait for the Lease to lapse; if it cannot be said soon, they do."""
         self.lost = True
         try:
-            async with asyncio.timeout(_seconds(self._claim.attempt)):
+            async with asyncio.timeout(_seconds(self.claim.attempt)):
                 await self._insist({"holderIdentity": "", "leaseDurationSeconds": 1})
         except (ApiError, TimeoutError) as error:
-            _log.warning("lease_not_released", lease=self._claim.name, error=str(error))
+            _log.warning("lease_not_released", lease=self.claim.name, error=str(error))
 
     async def _insist(self, but: Json) -> bool:
         """The Lease is renewed (but for what `but` says), unless it is somebody else's: then False."""
@@ -224,7 +278,7 @@ class _Lease:
         except ApiError as error:
             if not (error.conflict or error.exists or error.not_found):
                 raise
-            await self._look()  # somebody put a label on it, or an attempt of ours only seemed to fail
+            await self.look()  # somebody put a label on it, or an attempt of ours only seemed to fail
             if self._seen is not None and not self._mine():
                 return False
             await self._write(self._ours(but))
@@ -232,7 +286,7 @@ class _Lease:
 
     def _mine(self) -> bool:
         """Whether we wrote it. Not by the name alone: two processes may have been given the same one."""
-        mine: bool = self._spec.get("holderIdentity") == self._claim.identity
+        mine: bool = self._spec.get("holderIdentity") == self.claim.identity
         return mine and self._spec.get("leaseTransitions") == self._epoch
 
     # -- both --------------------------------------------------------------------------------------
@@ -246,33 +300,41 @@ class _Lease:
         now = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MicroTime: always six digits
         acquired = self._spec.get("acquireTime") if self._mine() else None
         ours = {
-            "holderIdentity": self._claim.identity,
-            "leaseDurationSeconds": int(_seconds(self._claim.duration)),
+            "holderIdentity": self.claim.identity,
+            "leaseDurationSeconds": int(_seconds(self.claim.duration)),
             "acquireTime": acquired or now,
             "renewTime": now,
             "leaseTransitions": self._epoch,
         }
-        new = {"metadata": {"namespace": self._claim.namespace, "name": self._claim.name}}
+        new = {"metadata": {"namespace": self.claim.namespace, "name": self.claim.name}}
         about = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        return about | (self._seen or new) | {"spec": self._spec | ours | (but or {})}
+        whole = about | (self._seen or new) | {"spec": self._spec | ours | (but or {})}
+        return _annotated(whole, self.notes) if self.notes else whole
+
+    async def ask(self, notes: Mapping[str, str]) -> None:
+        """The Lease has these annotations; its holder reads them when it renews it next."""
+        await self.look()
+        if self._seen is not None and not self.free():
+            await self._write(_annotated(self._seen, notes))
 
     async def _write(self, lease: Json) -> None:
         """The API server holds `lease`, unless somebody wrote it since we saw it."""
-        path, method = self._claim.collection, "POST"
+        path, method = self.claim.collection, "POST"
         if self._seen is not None:
-            path, method = f"{path}/{self._claim.name}", "PUT"
+            path, method = f"{path}/{self.claim.name}", "PUT"
         self._notice(
-            await self._kube.call(method, path, body=lease, deadline=self._claim.attempt, urgent=True)
+            await self._kube.call(method, path, body=lease, deadline=self.claim.attempt, urgent=True)
         )
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """What the API server has now is seen."""
         try:
-            path = f"{self._claim.collection}/{self._claim.name}"
-            self._notice(await self._kube.call("GET", path, deadline=self._claim.attempt, urgent=True))
+            path = f"{self.claim.collection}/{self.claim.name}"
+            self._notice(await self._kube.call("GET", path, deadline=self.claim.attempt, urgent=True))
         except ApiError as error:
             if not error.not_found:
                 raise
-            if self._free():  # else its holder may still be at work, and will notice within a second
+            if self.free():  # else its holder may still be at work, and will notice within a second
                 self._notice(None)
 
     def _notice(self, lease: Json) -> None:
@@ -280,11 +342,20 @@ class _Lease:
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
-        self._highest = max(self._highest, self._spec.get("leaseTransitions") or 0)
+        self.highest = max(self.highest, self._spec.get("leaseTransitions") or 0)
+        self._rules.noticed(self)
 
     def _jitter(self, pause: float) -> float:
         """`pause`, 20 % more or less: replicas that started together do not ask together."""
         return pause * self._kube.chance.uniform(0.8, 1.2)
+
+
+def _annotated(lease: Json, notes: Mapping[str, str | None]) -> Json:
+    meta = lease["metadata"]
+    both = {**(meta.get("annotations") or {}), **notes}
+    return lease | {
+        "metadata": meta | {"annotations": {name: said for name, said in both.items() if said is not None}}
+    }
 
 
 def _now() -> float:

@@ -5,7 +5,8 @@ and later; what it was about is level-triggered, so nothing is lost by the wait.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from contextvars import copy_context
 from datetime import timedelta
 from random import Random
 from typing import Generic, Protocol, TypeVar
@@ -22,7 +23,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Heed(Protocol):
-    """Hears how the queue does; `telemetry.Telemetry` is one."""
+    """Hears how the queue does; `telemetry.Queue` is one."""
 
     def queued(self, depth: int) -> None:
         """A key was added; so many are waiting now."""
@@ -54,9 +55,13 @@ class Loop(Generic[Key]):
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
+        self._last = False  # no key becomes due any more
+        self._context = copy_context()  # whoever says that a key is due: what is logged of it is ours
 
     def due(self, key: Key, after: float = 0.0) -> None:
         """`key` has its turn within `after` seconds; right after the present one if it is busy."""
+        if self._last:
+            return
         if key in self._busy:
             self._again[key] = min(after, self._again.get(key, after))
             return
@@ -67,19 +72,31 @@ class Loop(Generic[Key]):
             return
         if timer is not None:
             timer.cancel()
-        self._timers[key] = loop.call_at(when, self._start, key)
+        self._timers[key] = loop.call_at(when, self._start, key, context=self._context)
         if self._heed is not None and timer is None:
             self._heed.queued(len(self._timers))
 
+    async def finish(self, keys: Iterable[Key]) -> None:
+        """Turns that were running are over, each of `keys` has had one more, and no key has another."""
+        self._stop()
+        await asyncio.gather(*self._busy.values())
+        for key in keys:
+            self._busy[key] = asyncio.get_running_loop().create_task(self._run(key))
+        await asyncio.gather(*self._busy.values())
+
     async def close(self) -> None:
         """No key has another turn; turns that were running are cancelled and over."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._stop()
         tasks = list(self._busy.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop(self) -> None:
+        self._last = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
     def _start(self, key: Key) -> None:
         loop = asyncio.get_running_loop()

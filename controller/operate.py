@@ -1,10 +1,12 @@
-"""The controller on any `Outside`: followers always, and a leadership while it holds the Lease."""
+"""The controller on any `Outside`: followers always, and a leadership for each shard whose Lease it holds."""
 
 import asyncio
+import contextlib
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from controller.gates import Gates
 from controller.history import EVERY, Histories
 from controller.istio import IstioRouter
 from controller.kube import Kube, Listed
-from controller.lease import Claim, hold
+from controller.lease import Claim
 from controller.loop import Loop
 from controller.means import Means
 from controller.ports import Outside
@@ -30,6 +32,7 @@ from controller.runs import Runs
 from controller.scrape import Scrape
 from controller.settings import Settings
 from controller.shadowing import Shadowing
+from controller.shards import Shards, shard_of
 from controller.sources import Sources
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
@@ -43,13 +46,16 @@ log = structlog.get_logger(__name__)
 
 RESYNC = 300.0  # seconds between looking at everything again, whatever was or was not heard
 # A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
+# A shard that is let go has so long for its runs' last turns; what is not saved then is made up for.
+RETIRING = 2.0
 SILENT_KINDS = frozenset({"pods", "namespaces"})
 
 
 @dataclass(slots=True)
 class Leadership:
-    """What only the leader has: the turns of runs, of annotated Deployments and of their stables."""
+    """What only a shard's leader has: the turns of runs, of annotated Deployments and of their stables."""
 
+    mine: Callable[[Key], bool]  # whether a Deployment is of this shard, and its runs with it
     reconciler: Reconciler
     runs: Loop[Key]
     asks: Loop[Key]
@@ -58,22 +64,24 @@ class Leadership:
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
         for run in cluster.all("canaryruns"):
-            self.runs.due(_key(run))
+            if self.mine(_canary(run)):
+                self.runs.due(_key(run))
         self.annotated(cluster)
 
     def annotated(self, cluster: Cluster, namespace: str | None = None) -> None:
         """Every annotated Deployment has a turn now."""
         for deployment in cluster.all("deployments", namespace):
-            if trigger.annotations(deployment):
+            if trigger.annotations(deployment) and self.mine(_key(deployment)):
                 self.asks.due(_key(deployment))
                 self.histories.due(_key(deployment))
 
     def heard(self, cluster: Cluster, kind: str, obj: Json) -> None:
         """Whatever the change may concern has a turn now."""
-        namespace, name = _key(obj)
+        namespace = _key(obj)[0]
         if kind == "canaryruns":
-            self.runs.due((namespace, name))
-            self.asks.due((namespace, obj["spec"]["plan"]["canary"]))
+            if self.mine(_canary(obj)):
+                self.runs.due(_key(obj))
+                self.asks.due(_canary(obj))
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
@@ -82,6 +90,12 @@ class Leadership:
                 self.runs.due(key)
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
+
+    async def retire(self) -> None:
+        """Every run has had one more turn, in which its evidence was saved; none has another."""
+        for live in self.reconciler.lives.values():
+            live.saved = None  # whatever has changed since, or has not
+        await self.runs.finish(list(self.reconciler.lives))
 
     async def close(self) -> None:
         """No turn and no errand is left."""
@@ -102,7 +116,7 @@ class Operator:
     telemetry: Telemetry = field(default_factory=Telemetry)
     listed: set[str] = field(default_factory=set)
     complete: asyncio.Event = field(default_factory=asyncio.Event)
-    leading: Leadership | None = None
+    leading: dict[int, Leadership] = field(default_factory=dict)  # by shard
     denied: Mapping[str, str] = field(default_factory=dict)  # path -> why it may not be followed
     turned: float = 0.0  # loop time; the liveness probe asks for it
 
@@ -125,6 +139,11 @@ class Operator:
             for kind in FOLLOWED
         }
 
+    def shards(self) -> list[str]:
+        """The shards that are worked on here, of those there are; none if there is but one."""
+        of = self.settings.shards
+        return [f"shard {shard} of {of}" for shard in sorted(self.leading) if of > 1]
+
     def idle(self) -> timedelta:
         """How long ago the event loop last turned."""
         return timedelta(seconds=max(0.0, asyncio.get_running_loop().time() - self.turned))
@@ -140,12 +159,12 @@ class Operator:
             if isinstance(news, Listed):
                 changed = self.cluster.listed(kind, news.items)
                 self._delivered(kind)
-                if self.leading is not None and changed:
-                    self.leading.everything(self.cluster)
+                for leading in self.leading.values() if changed else ():
+                    leading.everything(self.cluster)
                 continue
             self.cluster.changed(kind, news.type, news.object)
-            if self.leading is not None:
-                self.leading.heard(self.cluster, kind, news.object)
+            for leading in self.leading.values():
+                leading.heard(self.cluster, kind, news.object)
 
     def _delivered(self, kind: str) -> None:
         self.listed.add(kind)
@@ -153,7 +172,7 @@ class Operator:
             self.complete.set()
 
     async def _campaign(self, kube: Kube) -> None:
-        """We lead whenever nobody else does and everything has been listed once."""
+        """We lead in every shard in which nobody else does, once everything has been listed."""
         await self.complete.wait()
         log.info("lists_delivered", **{kind: sum(1 for _ in self.cluster.all(kind)) for kind in FOLLOWED})
         settings = self.settings
@@ -161,17 +180,15 @@ class Operator:
             namespace=settings.lease_namespace, name=settings.lease_name, identity=settings.identity
         )
         runs = Runs(kube, self.cluster, clock=self.outside.clock)
-        await hold(
-            kube,
-            claim,
-            lambda epoch: self._lead(kube, runs, epoch),
-            clock=self.outside.clock,
-            floor=lambda: runs.highest_epoch,
-            on_change=self.telemetry.leads,
-        )
+        clock, floor = self.outside.clock, lambda: runs.highest_epoch
+        shards = Shards(kube, claim, settings.shards, clock=clock, floor=floor)
+        await shards.hold(partial(self._lead, kube, runs), on_change=self.telemetry.leads)
 
-    async def _lead(self, kube: Kube, runs: Runs, epoch: int) -> None:
-        """Until cancelled, runs and annotated Deployments have their turns."""
+    async def _lead(self, kube: Kube, runs: Runs, shard: int, epoch: int, let_go: asyncio.Event) -> None:
+        """Until cancelled or let go, the shard's runs and annotated Deployments have their turns."""
+        of = self.settings.shards
+        if of > 1:
+            structlog.contextvars.bind_contextvars(shard=shard)
         sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
         alerts, gates = Alerts(sender), Gates(sender)
         scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
@@ -198,8 +215,9 @@ class Operator:
             recorder=self.settings.recorder,
         )
         leading = Leadership(
+            lambda workload: shard_of(workload, of) == shard,
             reconciler,
-            Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
+            Loop(reconciler.turn, random=self.chance, heed=self.telemetry.queue(shard if of > 1 else None)),
             Loop(asks.turn, random=self.chance),
             Loop(histories.turn, random=self.chance),
         )
@@ -209,17 +227,27 @@ class Operator:
         before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
-        self.leading = leading
+        self.leading[shard] = leading
         try:
-            while True:
+            while not let_go.is_set():
                 leading.everything(self.cluster)
-                await asyncio.sleep(RESYNC)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(let_go.wait(), RESYNC)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(leading.retire(), RETIRING)
         finally:
-            self.leading = None
+            del self.leading[shard]
             await leading.close()
+            self._forget(leading)
             for reader in (*readers, *before):
                 await reader.close()
             await alerts.close()
+
+    def _forget(self, leading: Leadership) -> None:
+        """Our metrics say nothing of runs that are another's now."""
+        for run in self.cluster.all("canaryruns"):
+            if leading.mine(_canary(run)):
+                self.telemetry.forget(*_canary(run))
 
     def _scrape(self, interval: timedelta) -> Scrape:
         return Scrape(
@@ -308,6 +336,10 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
     owners = cluster.all(above, obj["metadata"]["namespace"])
     owner = next((one for one in owners if one["metadata"]["uid"] == owner_uid(obj)), None)
     return "" if owner is None else _workload(cluster, above, owner)
+
+
+def _canary(run: Json) -> Key:
+    return run["metadata"]["namespace"], run["spec"]["plan"]["canary"]
 
 
 def _key(obj: Json) -> Key:

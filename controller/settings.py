@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from controller.receivers import ONLY_PUBLIC, Allowed, allowed
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+MOST_SHARDS = 16  # each replica looks at each shard's Lease once a second
 # A Service called "serin" makes the kubelet set SERIN_PORT=tcp://10.0.0.1:80 and its kin in every pod
 # of the namespace that does not switch service links off. None of that was meant for us.
 _LINK = re.compile(r"SERIN_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
@@ -37,6 +38,7 @@ class Settings:
     namespace: str | None = None  # None: all namespaces
     lease_name: str = "serin-controller"
     lease_namespace: str = "serin-system"
+    shards: int = 1
     identity: str = "serin"
     tick: timedelta = timedelta(seconds=1)
     checkpoint: timedelta = timedelta(seconds=10)
@@ -144,6 +146,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not 1 <= int(text) <= MOST_SHARDS:
+        raise ValueError
+    return int(text)
+
+
 def _between(low: str, high: str) -> Callable[[str], timedelta]:
     """Reads durations from `low` to `high`."""
 
@@ -199,6 +207,13 @@ SETTINGS = (
         read=_name,
         expected="a namespace",
         help="Where the Lease lives. Default: serin-system.",
+    ),
+    Setting(
+        field="shards",
+        read=_count,
+        expected=f"a number from 1 to {MOST_SHARDS}",
+        help="Parts the canaries are split into, each with a Lease (NAME, NAME-1, ...), for all replicas"
+        " together; twice as many as replicas is a good number. Default: 1.",
     ),
     Setting(
         field="identity",

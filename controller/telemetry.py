@@ -106,7 +106,8 @@ class Telemetry:
         GCCollector(registry=self.registry)
         self._runs = _Runs(self.registry)
         self._passes = _Passes(self.registry)
-        self._queue = _Queue(self.registry)
+        self._queues = _Queues(self.registry)
+        self.queue()  # there from the beginning, at 0
         self._rest = _Rest(self.registry)
 
     def page(self) -> tuple[bytes, str]:
@@ -165,23 +166,9 @@ class Telemetry:
         """So many passes may run at once."""
         self._passes.most.set(most)
 
-    def queued(self, depth: int) -> None:
-        """A key was added; so many are waiting now."""
-        self._queue.adds.inc()
-        self._queue.depth.set(depth)
-
-    def taken(self, depth: int, *, waited: timedelta) -> None:
-        """A key was taken after it had waited for so long; so many are left."""
-        self._queue.depth.set(depth)
-        self._queue.waited.observe(max(0.0, waited.total_seconds()))
-
-    def worked(self, took: timedelta) -> None:
-        """A key's pass has ended."""
-        self._queue.worked.observe(took.total_seconds())
-
-    def retried(self) -> None:
-        """A key's pass failed and will be tried again."""
-        self._queue.retries.inc()
+    def queue(self, shard: int | None = None) -> "Queue":
+        """The series of a shard's keys; None where there is but one shard."""
+        return Queue(self._queues, CONTROLLER if shard is None else f"{CONTROLLER}-{shard}")
 
     # -- surroundings ------------------------------------------------------------------------------
 
@@ -282,32 +269,55 @@ class _Passes:
         ).labels(CONTROLLER)
 
 
-class _Queue:
+class _Queues:
     """Series about keys that wait for their pass, named as client-go names them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         name = ("name",)
-        self.depth = Gauge("workqueue_depth", "Keys that are due.", name, registry=registry).labels(
-            CONTROLLER
-        )
-        self.adds = Counter("workqueue_adds_total", "Keys added.", name, registry=registry).labels(CONTROLLER)
-        self.retries = Counter(
-            "workqueue_retries_total", "Keys tried again.", name, registry=registry
-        ).labels(CONTROLLER)
+        self.depth = Gauge("workqueue_depth", "Keys that are due.", name, registry=registry)
+        self.adds = Counter("workqueue_adds_total", "Keys added.", name, registry=registry)
+        self.retries = Counter("workqueue_retries_total", "Keys tried again.", name, registry=registry)
         self.waited = Histogram(
             "workqueue_queue_duration_seconds",
             "Due until taken.",
             name,
             buckets=PASS_BUCKETS,
             registry=registry,
-        ).labels(CONTROLLER)
+        )
         self.worked = Histogram(
             "workqueue_work_duration_seconds",
             "Taken until done.",
             name,
             buckets=PASS_BUCKETS,
             registry=registry,
-        ).labels(CONTROLLER)
+        )
+
+
+class Queue:
+    """One queue of keys; `loop.Heed`."""
+
+    def __init__(self, of: _Queues, name: str) -> None:
+        self._depth, self._adds = of.depth.labels(name), of.adds.labels(name)
+        self._retries = of.retries.labels(name)
+        self._waited, self._worked = of.waited.labels(name), of.worked.labels(name)
+
+    def queued(self, depth: int) -> None:
+        """A key was added; so many are waiting now."""
+        self._adds.inc()
+        self._depth.set(depth)
+
+    def taken(self, depth: int, *, waited: timedelta) -> None:
+        """A key was taken after it had waited for so long; so many are left."""
+        self._depth.set(depth)
+        self._waited.observe(max(0.0, waited.total_seconds()))
+
+    def worked(self, took: timedelta) -> None:
+        """A key's pass has ended."""
+        self._worked.observe(took.total_seconds())
+
+    def retried(self) -> None:
+        """A key's pass failed and will be tried again."""
+        self._retries.inc()
 
 
 class _Rest:

@@ -34,6 +34,7 @@ class Answers:
     lists: Callable[[], Mapping[str, bool]]  # which lists the API server has delivered
     metrics: Callable[[], tuple[bytes, str]]  # page and content type
     runs: Callable[[], Sequence[Json]]  # CanaryRun objects
+    shards: Callable[[], Sequence[str]] = tuple  # which are worked on here, where there are several
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,10 @@ def application(answers: Answers) -> web.Application:
     async def readyz(request: web.Request) -> web.Response:
         lists = sorted(answers.lists().items())
         why = "the API server has not delivered this list; may the service account list it?"
-        return _probed("readyz", [_Probe(name, there, why) for name, there in lists], request=request)
+        probes = [_Probe(name, there, why) for name, there in lists]
+        return _probed(
+            "readyz", probes, request=request, more=[_Probe(shard, fine=True) for shard in answers.shards()]
+        )
 
     async def metrics(_: web.Request) -> web.Response:
         page, content_type = answers.metrics()
@@ -163,12 +167,14 @@ def _key(run: Json) -> tuple[str, str]:
     return run["metadata"]["namespace"], run["metadata"]["name"]
 
 
-def _probed(name: str, probes: Sequence[_Probe], *, request: web.Request) -> web.Response:
-    """200 "ok" or 503 with every line; `?verbose` shows the lines either way."""
+def _probed(
+    name: str, probes: Sequence[_Probe], *, request: web.Request, more: Sequence[_Probe] = ()
+) -> web.Response:
+    """200 "ok" or 503 with every line; `?verbose` shows the lines either way. `more` decides nothing."""
     fine = bool(probes) and all(probe.fine for probe in probes)
     if fine and "verbose" not in request.query:
         return web.Response(text="ok")
-    lines = [*map(str, probes), f"{name} check {'passed' if fine else 'failed'}"]
+    lines = [*map(str, [*probes, *more]), f"{name} check {'passed' if fine else 'failed'}"]
     return web.Response(text="\n".join(lines) + "\n", status=200 if fine else 503)
 
 

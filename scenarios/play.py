@@ -5,7 +5,7 @@ The controller is the same code as in a cluster; only `ports.Outside` is another
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from controller.istio import Refusal, located, seen_weight
 from controller.ports import Outside
+from controller.settings import Settings
+from controller.shards import lease_names, shard_of
 from scenarios.fields import BadStory
 from scenarios.objects import CANARY, CONTROLLER, NAMESPACE, objects
 from scenarios.people import NotDone, People
@@ -72,6 +74,8 @@ class Receiver:
 class Theatre:
     """One story while it is played."""
 
+    shards: Sequence[int] = (1,)  # how many each replica of the controller counts, in turn
+
     def __init__(self, story: Story, *, report: Report) -> None:
         self.story = story
         self._report = report
@@ -96,6 +100,7 @@ class Theatre:
             seed=story.seed,
             leader=self._leader,
             shadow_url=None if self.shadow is None else URL,
+            shards=self.shards,
         )
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
@@ -143,6 +148,7 @@ class Theatre:
 
     async def _set_up(self) -> None:
         self.world.install()
+        self._may_share()
         if self.shadow is not None:
             self.shadow.start()
         for obj in objects(self.story, artifacts=None if self.shadow is None else self.shadow.artifacts):
@@ -152,6 +158,15 @@ class Theatre:
                 raise _unplayable(self.story, obj, refused) from refused
         for _ in range(self.story.controllers):
             self.controllers.start()
+
+    def _may_share(self) -> None:
+        """The Role names as many Leases as the replicas count, as in `manifests/components/shards`."""
+        role = self.world.get("roles", LEASES, "serin-controller-lease")
+        names = lease_names(Settings().lease_name, max(self.shards))
+        rules = [
+            rule | {"resourceNames": names} if "resourceNames" in rule else rule for rule in role["rules"]
+        ]
+        self.world.patch("roles", LEASES, "serin-controller-lease", {"rules": rules})
 
     # -- meanwhile
 
@@ -257,8 +272,11 @@ class Theatre:
         self.held = (self.held if self.held is not None else self.now) if paused else None
 
     def _leader(self) -> str:
-        leases = self.world.objects("leases", LEASES)
-        return str(leases[0]["spec"].get("holderIdentity") or "") if leases else ""
+        """Who holds the Lease of the canary's shard, as the first replica counts them."""
+        shards = self.shards[0]
+        name = lease_names(Settings().lease_name, shards)[shard_of((NAMESPACE, CANARY), shards)]
+        found = {one["metadata"]["name"]: one["spec"] for one in self.world.objects("leases", LEASES)}
+        return str(found.get(name, {}).get("holderIdentity") or "").partition(";")[0]
 
     def _runs(self) -> list[Json]:
         """In the order in which they were asked for."""

@@ -21,6 +21,7 @@ BUSY = 19.0  # seconds; what begins has begun by then
 DURATION = 60.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
 FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
+SHARED = 600  # the first seed whose replicas may count several shards; tests know those below by number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +156,12 @@ class Fate:
     crashes: tuple[Crash, ...]
     meddlings: tuple[Meddling, ...]
     skews: tuple[Skew, ...]  # by replica; the rest have right clocks
+    shards: tuple[int, ...]  # how many each replica counts, in turn
 
     def told(self) -> str:
         """All of it, for people."""
-        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews)
+        shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
+        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, shards)
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
 
 
@@ -204,7 +207,13 @@ def drawn(seed: int) -> Fate:
         crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
         meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=tuple(_several(chance, REPLICAS, _skew)),
+        shards=(1,) if seed < SHARED else _shards(Random(f"shards {seed}")),
     )
+
+
+def _shards(chance: Random) -> tuple[int, ...]:
+    """As many for all replicas, mostly; else they are in the middle of an update to another number."""
+    return tuple(chance.choice([(1,), (1,), (2,), (3,), (1, 3), (3, 2)]))
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:

@@ -67,7 +67,7 @@ class Fated(Theatre):
     """A theatre in which the replicas' connections, clocks and lives are the fate's."""
 
     def __init__(self, fate: Fate, *, report: Report) -> None:
-        self.fate = fate
+        self.fate, self.shards = fate, fate.shards
         self._crashes = {(one.of, one.write): one for one in fate.crashes}
         self._writes: Counter[str] = Counter()
         self._crashed: asyncio.Queue[tuple[str, Crash, Send]] = asyncio.Queue()

@@ -158,7 +158,7 @@ def no_fence() -> Sequence[Swap]:
 
 def two_leaders() -> Sequence[Swap]:
     """A candidate takes the Lease, whoever holds it."""
-    return [(lease._Lease, "_free", lambda _self: True), *_unmanned()]
+    return [(lease.Lease, "free", lambda _self: True), *_unmanned()]
 
 
 def clings_to_the_lease() -> Sequence[Swap]:
@@ -168,9 +168,9 @@ def clings_to_the_lease() -> Sequence[Swap]:
         while True:
             await asyncio.sleep(1)
             with suppress(Exception):
-                await self._renew()
+                await self.renew()
 
-    return [(lease._Lease, "keep", keep), *_unmanned()]
+    return [(lease.Lease, "keep", keep), *_unmanned()]
 
 
 def leaves_weight_behind() -> Sequence[Swap]:

@@ -175,6 +175,7 @@ class Witness:
             self._in_order(name, before, obj)
         if self.ours and status.get("checkpoint"):
             self._checkpoint(name, status)
+            self._in_turn(name, before, status["epoch"])
         if ended(obj) and not (before is not None and ended(before)):
             self._over(name, status)
 
@@ -194,6 +195,12 @@ class Witness:
         if before is not None and 0 < meant < _allowed(before):
             self.breaks(f"{name} goes back from {_allowed(before)} % to {meant} %")
         self._meant[name] = max(most, meant)
+
+    def _in_turn(self, name: str, before: Json, epoch: int) -> None:
+        """Whoever was succeeded writes no more."""
+        newest = ((before or {}).get("status") or {}).get("epoch", 0)
+        if epoch < newest:
+            self.breaks(f"{self.author} wrote {name} at epoch {epoch}, after {newest}")
 
     def _checkpoint(self, name: str, status: Json) -> None:
         """The errors that were counted at a step stay counted; all else begins anew when pods change."""

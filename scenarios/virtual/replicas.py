@@ -6,7 +6,7 @@ that it is done even if the asking process is dead by then.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from random import Random
@@ -17,7 +17,7 @@ from controller.settings import Settings
 from scenarios.plot import TargetFault
 from scenarios.virtual.loop import Process
 
-LEASES = "serin-system"  # where the replicas' Lease is
+LEASES = "serin-system"  # where the replicas' Leases are
 
 
 class Wire:
@@ -61,11 +61,14 @@ class Controllers:
         seed: int,
         leader: Callable[[], str],
         shadow_url: str | None = None,
+        shards: Sequence[int] = (1,),
     ) -> None:
+        """`shards`: how many the first replica counts, the second, and so on; then again from the first."""
         self._outside = outside  # of a replica, by its name
         self._chance = Random(seed)
         self._leader = leader
         self._shadow_url = shadow_url
+        self._shards = shards
         self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
         self._dead: list[Process] = []
         self._count = 0
@@ -75,7 +78,8 @@ class Controllers:
         """One more replica runs."""
         self._count += 1
         name = f"serin-{self._count}"
-        settings = Settings(identity=name, lease_namespace=LEASES, shadow_url=self._shadow_url)
+        shards = self._shards[(self._count - 1) % len(self._shards)]
+        settings = Settings(identity=name, lease_namespace=LEASES, shadow_url=self._shadow_url, shards=shards)
         chance = Random(self._chance.random())
         process, stop = Process(name), asyncio.Event()
         process.start(Operator(settings, self._outside(name), chance=chance).operate(stop))

@@ -6,10 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from controller.kube import Kube
-from controller.lease import Claim, Stuck, hold
+from controller.lease import Claim, Lease, Stuck, hold
 from controller.ports import Answer, Transport
+from scenarios.cluster.messages import reply
+from scenarios.cluster.refusals import Refused
 from scenarios.virtual.loop import Process, virtual_loop
 from scenarios.world import World
 
@@ -33,11 +36,8 @@ class Replica:
     def start(self, work: Callable[[int], Awaitable[None]] | None = None, floor: int = 0) -> "Replica":
         self.task = asyncio.create_task(
             hold(
-                self.kube,
-                self.claim,
+                Lease(self.kube, self.claim, clock=virtual_loop().now, floor=lambda: floor),
                 work or self.work,
-                clock=virtual_loop().now,
-                floor=lambda: floor,
                 on_change=lambda _lease, *, now: self.changes.append(now),
             )
         )
@@ -208,6 +208,25 @@ async def test_a_renewal_whose_answer_was_lost_is_recognised_as_ours(world: Worl
     replica.kube.transport.loses_answers = False
     await asyncio.sleep(20)
     assert len(replica.spells) == 1
+    await replica.end()
+
+
+async def test_a_lease_that_may_not_be_read_is_said_once(world: World) -> None:
+    """A Role that names too few Leases: a shard would stay alone, and nobody would know why."""
+    answer = world.server.answer
+
+    def denying(request: Any) -> Any:
+        if "/leases/" in request.path:
+            return reply(403, Refused(403, "Forbidden", "leases is forbidden").status())
+        return answer(request)
+
+    world.server.answer = denying  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        replica = Replica(world, "a").start()
+        await asyncio.sleep(10)
+    said = [line for line in logs if line["log_level"] == "warning"]
+    assert [line["event"] for line in said] == ["lease_not_acquired"]
+    assert "403" in said[0]["error"]
     await replica.end()
 
 

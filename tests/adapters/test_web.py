@@ -58,6 +58,15 @@ async def test_ready_when_every_list_was_delivered() -> None:
         assert await answer.text() == "[+]deployments ok\n[+]pods ok\nreadyz check passed\n"
 
 
+async def test_the_probe_names_the_shards_that_are_worked_on_and_they_decide_nothing() -> None:
+    sharing = replace(CALM, shards=lambda: ["shard 0 of 4", "shard 2 of 4"])
+    async with asked(sharing) as session, session.get("/readyz?verbose") as answer:
+        assert (await answer.text()).splitlines()[2:4] == ["[+]shard 0 of 4 ok", "[+]shard 2 of 4 ok"]
+    blind = replace(sharing, lists=dict)
+    async with asked(blind) as session, session.get("/readyz") as answer:
+        assert answer.status == 503
+
+
 async def test_not_ready_while_a_list_is_missing_and_the_probe_names_it() -> None:
     early = replace(CALM, lists=lambda: {"pods": False, "deployments": True})
     async with asked(early) as session, session.get("/readyz") as answer:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import pairwise
 from random import Random
 
@@ -122,3 +123,39 @@ def test_after_close_nothing_has_a_turn() -> None:
     run_virtual(play())
 
     assert [at for at, _ in turns] == [0, 1, 2]
+
+
+def test_when_a_loop_finishes_its_keys_have_one_more_turn_and_none_after() -> None:
+    turns, turn = recorder(1.0, lasting=0.3)
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1))
+        loop.due("a")
+        loop.due("b", 0.2)
+        loop.due("c", 50)
+        await asyncio.sleep(0.1)  # "a" is in its turn
+        finishing = asyncio.create_task(loop.finish(["a", "b"]))
+        await asyncio.sleep(0.1)
+        loop.due("c")
+        await finishing
+        assert asyncio.get_running_loop().time() == 0.6
+        loop.due("a")
+        await asyncio.sleep(60)
+        await loop.close()
+
+    run_virtual(play())
+    assert turns == [(0.0, "a"), (0.3, "a"), (0.3, "b")]
+
+
+def test_a_turn_that_hangs_can_be_given_up_on_while_finishing() -> None:
+    turns, turn = recorder(lasting=1000)
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(loop.finish(["a"]), 2)
+        await loop.close()
+        assert asyncio.get_running_loop().time() == 2
+
+    run_virtual(play())
+    assert turns == [(0.0, "a")]

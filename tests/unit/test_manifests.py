@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from controller import resource, settings
+from controller.shards import lease_names
 from gpu_shadow.cli_replay import replay
 from gpu_shadow.wording import Misused
 from scenarios.cluster import schema
@@ -493,6 +494,17 @@ def test_selectors_find_the_pods_and_the_lease_is_the_one_that_may_be_taken() ->
         assert service["spec"]["selector"].items() <= labels.items()
     names = [name for _, rule in rules(of(BASE, "Role")) for name in rule.get("resourceNames", [])]
     assert names == ["serin-controller"]
+
+
+def test_with_shards_the_leases_that_may_be_taken_are_theirs() -> None:
+    objects = built("overlays/shards")
+    (deployment,) = of(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    environ = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    given = settings.read({}, environ)
+    assert given.shards == 2 * deployment["spec"]["replicas"]
+    names = [name for _, rule in rules(of(objects, "Role")) for name in rule.get("resourceNames", [])]
+    assert names == lease_names(given.lease_name, given.shards)
 
 
 def test_every_sample_of_ours_is_valid_and_fully_known() -> None:

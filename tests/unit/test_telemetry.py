@@ -150,10 +150,11 @@ def test_a_pass_that_raises_counts_as_an_error_and_raises() -> None:
 def test_queue_requests_and_leadership_have_the_names_that_dashboards_know() -> None:
     telemetry = Telemetry()
     telemetry.workers(20)
-    telemetry.queued(1)
-    telemetry.taken(0, waited=timedelta(milliseconds=3))
-    telemetry.worked(timedelta(milliseconds=4))
-    telemetry.retried()
+    queue = telemetry.queue()
+    queue.queued(1)
+    queue.taken(0, waited=timedelta(milliseconds=3))
+    queue.worked(timedelta(milliseconds=4))
+    queue.retried()
     telemetry.requested("PATCH", "200", took=timedelta(milliseconds=9))
     telemetry.leads("serin-controller", now=True)
     families = {family.name for family in text_string_to_metric_families(telemetry.page()[0].decode())}
@@ -170,6 +171,15 @@ def test_queue_requests_and_leadership_have_the_names_that_dashboards_know() -> 
         "process_resident_memory_bytes",
     }
     assert value(telemetry, "leader_election_master_status", name="serin-controller") == 1
+
+
+def test_each_shards_queue_has_its_name() -> None:
+    telemetry = Telemetry()
+    telemetry.queue(2).queued(7)
+    telemetry.queue(3).queued(1)
+    assert value(telemetry, "workqueue_depth", name="canaryrun-2") == 7
+    assert value(telemetry, "workqueue_depth", name="canaryrun-3") == 1
+    assert value(telemetry, "workqueue_depth", name="canaryrun") == 0
 
 
 def test_two_telemetries_do_not_share_a_number() -> None:

@@ -1,0 +1,90 @@
+"""Whose turn it is: each run and each annotated Deployment in the one shard that it belongs to."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+from controller.cluster import Cluster, Key
+from controller.loop import Loop
+from controller.operate import Leadership
+from controller.shards import shard_of
+from scenarios.virtual.loop import run_virtual
+
+SHARDS = 3
+NAMES = [f"model-{number}" for number in range(12)]
+
+
+class Turns:
+    """One shard's leadership, and which turns it had."""
+
+    def __init__(self, shard: int) -> None:
+        self.runs: list[Key] = []
+        self.asks: list[Key] = []
+        self.histories: list[Key] = []
+        reconciler: Any = type("Nothing", (), {"lives": {}})()
+        self.leadership = Leadership(
+            lambda workload: shard_of(workload, SHARDS) == shard,
+            reconciler,
+            *(self._loop(kept) for kept in (self.runs, self.asks, self.histories)),
+        )
+
+    def _loop(self, kept: list[Key]) -> Loop[Key]:
+        async def turn(key: Key) -> None:
+            kept.append(key)
+
+        return Loop(turn, random=Random(1))
+
+
+def deployment(name: str) -> Any:
+    notes = {"serin.dev/canary-of": "stable"}
+    return {"metadata": {"namespace": "lab", "name": name, "annotations": notes}}
+
+
+def run(canary: str) -> Any:
+    return {"metadata": {"namespace": "lab", "name": f"{canary}-abc-1"}, "spec": {"plan": {"canary": canary}}}
+
+
+def cluster() -> Cluster:
+    known = Cluster()
+    known.listed("deployments", [deployment(name) for name in NAMES])
+    known.listed("canaryruns", [run(name) for name in NAMES])
+    return known
+
+
+def turns(*, heard: bool) -> list[Turns]:
+    async def play() -> list[Turns]:
+        every, known = [Turns(shard) for shard in range(SHARDS)], cluster()
+        for each in every:
+            if heard:
+                for name in NAMES:
+                    each.leadership.heard(known, "canaryruns", run(name))
+                each.leadership.heard(known, "deployments", deployment(NAMES[0]))
+            else:
+                each.leadership.everything(known)
+        await asyncio.sleep(1)
+        return every
+
+    return run_virtual(play())
+
+
+def test_every_run_and_every_deployment_has_its_turn_in_one_shard() -> None:
+    every = turns(heard=False)
+    assert sorted(key for each in every for key in each.runs) == sorted(
+        ("lab", f"{name}-abc-1") for name in NAMES
+    )
+    for kept in ("asks", "histories"):
+        keys = [key for each in every for key in getattr(each, kept)]
+        assert sorted(keys) == sorted(("lab", name) for name in NAMES)
+    assert all(each.runs for each in every)
+
+
+def test_a_run_and_its_deployment_are_of_one_shard() -> None:
+    for each in turns(heard=False):
+        assert {name.removesuffix("-abc-1") for _, name in each.runs} == {name for _, name in each.asks}
+
+
+def test_what_is_heard_is_another_shards_too_but_its_turn_is_not() -> None:
+    for shard, each in enumerate(turns(heard=True)):
+        assert each.runs
+        assert {shard_of(key, SHARDS) for key in each.asks} == {shard}
+        assert len(set(each.runs)) == len(each.runs)
