@@ -1,0 +1,69 @@
+"""`python -m scenarios.scale.cluster FOLDER PORT TEAMS CANARIES`: the emulated API server with everything on it.
+
+Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in FOLDER when all
+pods are ready; `weights.jsonl` there has a line for each weight that a VirtualService was given.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scenarios.scale import objects
+from scenarios.world import World
+
+Json = Any
+
+
+class Addresses:
+    """A kubelet: pods are ready at once, each at an address of its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._given: Counter[tuple[int, str]] = Counter()
+
+    def started(self, pod: Json) -> None:
+        """The pod is ready."""
+        meta = pod["metadata"]
+        index, arm = int(meta["labels"]["app"].rpartition("-")[2]), meta["labels"]["version"]
+        number = self._given[index, arm]
+        self._given[index, arm] += 1
+        ip = objects.address(index, arm, number)
+        self._world.set_pod(meta["namespace"], meta["name"], ip=ip, ready=True)
+
+    def stopping(self, pod: Json) -> None:
+        """The pod is gone."""
+        self._world.pod_gone(pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+
+async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
+    """The API server stands, with all objects of so many canaries, until the process ends."""
+    world = World(clock=lambda: datetime.now(UTC), make_kubelet=Addresses, history=65_536)
+    with (folder / "weights.jsonl").open("w") as log:
+
+        def heard(_type: str, resource: str, obj: Json) -> None:
+            if resource == "virtualservices":
+                weight = obj["spec"]["http"][0]["route"][1]["weight"]
+                said = {"name": obj["metadata"]["name"], "weight": weight, "at": time.time()}
+                log.write(json.dumps(said) + "\n")
+                log.flush()
+
+        world.on_change(heard)
+        for obj in objects.namespaces(there):
+            world.create(obj)
+        for index in range(canaries):
+            for obj in objects.objects(index, pods=objects.PODS, port=port):
+                world.create(obj)
+            if index % 20 == 0:
+                await asyncio.sleep(0.1)
+        await world.serve()
+        world.kubeconfig(folder / "kubeconfig.new").rename(folder / "kubeconfig")
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1]), port=int(sys.argv[2]), there=int(sys.argv[3]), canaries=int(sys.argv[4])))
