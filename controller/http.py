@@ -7,28 +7,11 @@ from datetime import UTC, datetime
 import aiohttp
 
 from controller.kube import connect
+from controller.pages import Pages
 from controller.ports import Outside
 
 CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
-POD_CONNECTIONS = 200  # 10 runs' worth of pods at once; kept open, one each
 ANSWER = 64 * 1024  # bytes read of a receiver's answer, so that its connection can be used again
-
-
-class Pages:
-    """`ports.Fetch`. Never through a proxy: the address is a pod's."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
-        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large."""
-        try:
-            async with self._session.get(url, headers={"Accept": accept}, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise ValueError(f"{url} answered {response.status}, not 200")
-                return response.headers.get("Content-Type", ""), await _at_most(limit, response, url)
-        except aiohttp.ClientError as error:
-            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 class Letters:
@@ -95,14 +78,17 @@ async def outside(
     """
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
-        _session(connections=POD_CONNECTIONS, trust_env=False) as pods,
         _session(connections=20, trust_env=True) as receivers,
         _session(connections=20, trust_env=False) as workers,
     ):
-        yield Outside(
-            transport=transport,
-            fetch=Pages(pods),
-            post=Letters(receivers),
-            ask=Questions(workers),
-            clock=lambda: datetime.now(UTC),
-        )
+        pages = Pages()
+        try:
+            yield Outside(
+                transport=transport,
+                fetch=pages,
+                post=Letters(receivers),
+                ask=Questions(workers),
+                clock=lambda: datetime.now(UTC),
+            )
+        finally:
+            pages.close()

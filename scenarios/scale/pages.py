@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
@@ -61,8 +62,9 @@ class Pod:
 class Pods:
     """All pods that anybody has asked for."""
 
-    def __init__(self, log: TextIO) -> None:
+    def __init__(self, log: TextIO, clock: Callable[[], float] = time.time) -> None:
         self._log = log
+        self._clock = clock
         self._pods: dict[str, Pod] = {}
         self._faults: set[int] = set()
         self._shown: set[int] = set()
@@ -77,9 +79,10 @@ class Pods:
         pod = self._pods.get(address)
         if pod is None:
             index, arm, _ = place(address)
-            pod = self._pods[address] = Pod(index, arm, at=time.monotonic() - 1)
+            pod = self._pods[address] = Pod(index, arm, at=self._clock() - 1)
         bad = pod.arm == "canary" and pod.index in self._faults
-        while time.monotonic() - pod.at >= 1:
+        now = self._clock()
+        while now - pod.at >= 1:
             pod.at += 1
             self._next = (self._next + 1) % DRAWN
             more = self._drawn[self._next]
@@ -87,7 +90,7 @@ class Pods:
             pod.codes[bad] += more[-1]
             if bad and pod.index not in self._shown:
                 self._shown.add(pod.index)
-                self._log.write(json.dumps({"index": pod.index, "at": time.time()}) + "\n")
+                self._log.write(json.dumps({"index": pod.index, "at": now}) + "\n")
                 self._log.flush()
         return (self._template % (*pod.codes, *pod.counts)).encode()
 

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controller.http import ANSWER, Letters, Pages, _session, outside
+from controller.http import ANSWER, Letters, _session, outside
 from controller.kube import NoCluster
+from controller.pages import Pages
 from tests.adapters.test_connect import AGENT, kubeconfig, serving
 
 
 @asynccontextmanager
 async def pages() -> AsyncIterator[Pages]:
-    async with _session(connections=5, trust_env=False) as session:
-        yield Pages(session)
+    fetch = Pages()
+    yield fetch
+    fetch.close()
 
 
 @asynccontextmanager
