@@ -78,17 +78,14 @@ async def outside(
     """
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
+        Pages() as pages,
         _session(connections=20, trust_env=True) as receivers,
         _session(connections=20, trust_env=False) as workers,
     ):
-        pages = Pages()
-        try:
-            yield Outside(
-                transport=transport,
-                fetch=pages,
-                post=Letters(receivers),
-                ask=Questions(workers),
-                clock=lambda: datetime.now(UTC),
-            )
-        finally:
-            pages.close()
+        yield Outside(
+            transport=transport,
+            fetch=pages,
+            post=Letters(receivers),
+            ask=Questions(workers),
+            clock=lambda: datetime.now(UTC),
+        )

@@ -5,6 +5,7 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import log as log_of
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,15 @@ from controller.events import Events
 from controller.gates import Gates
 from controller.history import EVERY, Histories
 from controller.istio import IstioRouter
-from controller.kube import Kube, Listed
+from controller.kube import Changed, Kube, Listed
+from controller.lag import Lags
 from controller.lease import Claim, hold
 from controller.loop import Loop
 from controller.means import Means
+from controller.model import Stage
 from controller.ports import Outside
 from controller.receivers import Sender
-from controller.reconcile import Reconciler
+from controller.reconcile import Live, Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
 from controller.scrape import Scrape
@@ -68,18 +71,19 @@ class Leadership:
                 self.asks.due(_key(deployment))
                 self.histories.due(_key(deployment))
 
-    def heard(self, cluster: Cluster, kind: str, obj: Json) -> None:
-        """Whatever the change may concern has a turn now."""
+    def heard(self, cluster: Cluster, kind: str, obj: Json, *, known: bool = False) -> None:
+        """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
         namespace, name = _key(obj)
         if kind == "canaryruns":
-            self.runs.due((namespace, name))
+            if not known:
+                self.runs.hurry((namespace, name))
             self.asks.due((namespace, obj["spec"]["plan"]["canary"]))
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
             plan = live.run.plan
             if plan.namespace == namespace and workload in {None, plan.canary, plan.stable}:
-                self.runs.due(key)
+                self.runs.hurry(key)
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
 
@@ -143,9 +147,10 @@ class Operator:
                 if self.leading is not None and changed:
                     self.leading.everything(self.cluster)
                 continue
+            known = self.cluster.get(kind, *_key(news.object))
             self.cluster.changed(kind, news.type, news.object)
             if self.leading is not None:
-                self.leading.heard(self.cluster, kind, news.object)
+                self.leading.heard(self.cluster, kind, news.object, known=_same(known, news))
 
     def _delivered(self, kind: str) -> None:
         self.listed.add(kind)
@@ -197,9 +202,15 @@ class Operator:
             prometheus=prometheus is not None,
             recorder=self.settings.recorder,
         )
+        lags = Lags(reconciler.turn, self.telemetry.lagged)
         leading = Leadership(
             reconciler,
-            Loop(reconciler.turn, random=self.chance, heed=self.telemetry),
+            Loop(
+                lags.turn,
+                random=self.chance,
+                heed=self.telemetry,
+                urgent=lambda key: _urgent(reconciler.lives.get(key)),
+            ),
             Loop(asks.turn, random=self.chance),
             Loop(histories.turn, random=self.chance),
         )
@@ -209,6 +220,12 @@ class Operator:
         before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
+
+        def read(run: str) -> None:
+            lags.news(_split(run), scrape.due(run))
+            leading.runs.due(_split(run))
+
+        scrape.on_news = read
         self.leading = leading
         try:
             while True:
@@ -303,6 +320,21 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
     owners = cluster.all(above, obj["metadata"]["namespace"])
     owner = next((one for one in owners if one["metadata"]["uid"] == owner_uid(obj)), None)
     return "" if owner is None else _workload(cluster, above, owner)
+
+
+def _urgent(live: Live | None) -> bool:
+    """Whether the run's traffic may have to be taken away: evidence is half way there, or it was decided."""
+    if live is None:
+        return False
+    if live.run.stage is Stage.ENDED:
+        return not live.run.settled
+    return live.judgement.log_e >= log_of(1 / live.run.plan.policy.alpha) / 2
+
+
+def _same(known: Json | None, news: Changed) -> bool:
+    """Whether the event tells nothing new: most often it is of a write of our own."""
+    new = news.object["metadata"]["resourceVersion"]
+    return news.type != "DELETED" and known is not None and known["metadata"].get("resourceVersion") == new
 
 
 def _key(obj: Json) -> Key:

@@ -11,7 +11,7 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import cast
+from typing import Self, cast
 from urllib.parse import quote, urlsplit
 
 HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
@@ -26,7 +26,7 @@ Origin = tuple[bool, str, int]  # TLS or not, host, port
 
 
 class Pages:
-    """`ports.Fetch`; `close` ends all connections."""
+    """`ports.Fetch`, until the block ends that it opens."""
 
     def __init__(self) -> None:
         self._unused: dict[_Connection, float] = {}  # since when, the longest unused first
@@ -52,12 +52,17 @@ class Pages:
         self._keep(origin, connection)
         return kind, page
 
-    def close(self) -> None:
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         """Nobody is connected any more."""
-        for connection in list(self._unused):
+        for connection in self._unused:
             connection.close()
         self._unused.clear()
         self._by_origin.clear()
+        await asyncio.sleep(0)  # the event loop closes sockets in its next turn
 
     def _kept(self, origin: Origin) -> "_Connection | None":
         kept = self._by_origin.get(origin, [])
@@ -165,11 +170,11 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio's."""
+        """Asyncio's."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's."""
+        """Asyncio's."""
         if self._reader is None or self._answer is None or self._answer.done():
             self.close()  # nobody asked
             return
@@ -180,7 +185,7 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """asyncio's."""
+        """Asyncio's."""
         self.usable = False
         if self._answer is None or self._reader is None or self._answer.done():
             return

@@ -11,13 +11,10 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import statistics
-import sys
 import tempfile
 import time
 from asyncio.subprocess import Process
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

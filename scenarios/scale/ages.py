@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import gc
 import io
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import os
 
 from controller.operate import Operator
 from controller.ports import Outside
