@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import aiohttp
 
@@ -76,6 +77,7 @@ async def outside(
 
     Pods, receivers and workers have connections of their own: who hangs takes none from the others.
     """
+    _open_many()
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
         Pages() as pages,
@@ -89,3 +91,10 @@ async def outside(
             ask=Questions(workers),
             clock=lambda: datetime.now(UTC),
         )
+
+
+def _open_many() -> None:
+    """As many files may be open as the system lets us: a connection for each pod's page, and shells say 1 024."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    if soft != hard:
+        setrlimit(RLIMIT_NOFILE, (hard, hard))

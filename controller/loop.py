@@ -21,9 +21,11 @@ log = structlog.get_logger(__name__)
 # Waits after failed turns, seconds: the first hardly felt, the last bounded, so that a run whose API
 # server is back is looked at within seconds.
 FIRST_WAIT, LAST_WAIT = 0.2, 5.0
-# Turns that begin before sockets are seen to: at 2 ms a pass these are 40 ms, and a request to the API server
-# takes some six rounds. Enough of them to have their evidence scored side by side.
-AT_ONCE = 20
+# Turns that begin before sockets are seen to: enough of them to have their evidence scored side by side.
+AT_ONCE = 32
+# Seconds that they may take. A request to the API server takes some eight rounds of the event loop, and the Lease
+# must be renewed within 2 s: on a core that is shared or slow fewer begin at once.
+ROUND = 0.1
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -66,6 +68,8 @@ class Loop(Generic[Key]):
         self._waiting: dict[Key, tuple[bool, float]] = {}  # whose time has come: not urgent, and since when
         self._order: list[tuple[bool, float, int, Key]] = []  # a heap of them; some may be out of date
         self._count = 0
+        self._at_once = AT_ONCE
+        self._last: float | None = None  # when turns were last begun, if some had to wait
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: dict[Key, float] = {}
@@ -105,6 +109,7 @@ class Loop(Generic[Key]):
             timer.cancel()
         self._timers.clear()
         self._waiting.clear()
+        self._order.clear()
         tasks = list(self._busy.values())
         for task in tasks:
             task.cancel()
@@ -123,8 +128,11 @@ class Loop(Generic[Key]):
     def _begin(self) -> None:
         """So many turns have begun; the others wait until the event loop has turned."""
         loop = asyncio.get_running_loop()
+        if self._last is not None:
+            slow = loop.time() - self._last > ROUND
+            self._at_once = max(1, self._at_once // 2) if slow else min(AT_ONCE, self._at_once + 1)
         begun = 0
-        while self._order and begun < AT_ONCE:
+        while self._order and begun < self._at_once:
             late, since, _, key = heapq.heappop(self._order)
             if self._waiting.get(key) != (late, since):
                 continue  # it was hurried, and has begun
@@ -134,6 +142,7 @@ class Loop(Generic[Key]):
                 self._heed.taken(depth, waited=timedelta(seconds=loop.time() - since))
             self._busy[key] = loop.create_task(self._run(key))
             begun += 1
+        self._last = loop.time() if self._waiting else None
         if self._waiting:
             loop.call_soon(self._begin)
 

@@ -75,7 +75,7 @@ class Leadership:
         """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
         namespace, name = _key(obj)
         if kind == "canaryruns":
-            if not known:
+            if not known or (namespace, name) not in self.reconciler.lives:
                 self.runs.hurry((namespace, name))
             self.asks.due((namespace, obj["spec"]["plan"]["canary"]))
             return

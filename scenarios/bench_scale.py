@@ -29,7 +29,7 @@ from scenarios.scale import objects
 from scenarios.scale.parts import parts
 
 Json = Any
-READY = 300.0  # seconds for a thousand canaries' objects to be there
+READY = 600.0  # seconds for a thousand canaries to be there, and to have got their traffic
 STEADY = 20.0  # seconds from the first step of the last canary until anything is measured
 BAD = 60.0  # seconds within which a canary that fails must be rolled back
 

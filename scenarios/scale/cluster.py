@@ -1,7 +1,7 @@
-"""`python -m scenarios.scale.cluster FOLDER PORT TEAMS CANARIES`: the emulated API server with everything on it.
+"""`python -m scenarios.scale.cluster FOLDER PORT TEAMS CANARIES`: the emulated API server.
 
-Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in FOLDER when all
-pods are ready; `weights.jsonl` there has a line for each weight that a VirtualService was given.
+Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in
+FOLDER when stable's are ready; canaries follow one after the other. `weights.jsonl` there has a line for each weight that a VirtualService was given.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from scenarios.scale import objects
 from scenarios.world import World
 
 Json = Any
+BETWEEN = 0.2  # seconds from one canary to the next: each begins with half a dozen writes
 
 
 class Addresses:
@@ -55,13 +56,18 @@ async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
         world.on_change(heard)
         for obj in objects.namespaces(there):
             world.create(obj)
+        asking = []
         for index in range(canaries):
-            for obj in objects.objects(index, pods=objects.PODS, port=port):
+            *others, canary = objects.objects(index, pods=objects.PODS, port=port)
+            asking.append(canary)
+            for obj in others:
                 world.create(obj)
-            if index % 20 == 0:
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0)
         await world.serve()
         world.kubeconfig(folder / "kubeconfig.new").rename(folder / "kubeconfig")
+        for canary in asking:
+            await asyncio.sleep(BETWEEN)
+            world.create(canary)
         await asyncio.Event().wait()
 
 
