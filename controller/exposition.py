@@ -70,7 +70,10 @@ class Wanted:
                 continue
             before, _, figure = line.rpartition(b" ")
             known = self._known.get(before) if figure.isdigit() else None  # as nearly all lines are
-            name, one = self._read(line) if known is None else (known[0], Series(known[1], float(figure), known[2]))
+            if known is None:
+                name, one = self._read(line)
+            else:
+                name, one = known[0], Series(known[1], float(figure), known[2])
             if one is None or name not in self._names:
                 continue
             if count == MOST_SERIES:
@@ -141,7 +144,7 @@ _Bucket = tuple[float, int]  # its upper bound, and its place among the series
 def _arranged(
     series: tuple[frozenset[tuple[str, str]], ...], unit: float
 ) -> tuple[tuple[float, ...], tuple[tuple[tuple[_Bucket, ...], tuple[int, ...]], ...]]:
-    """The bounds but infinity, in units; of each label set the buckets in order, and which are shared by all."""
+    """The bounds but infinity, in units; of each label set the buckets in order, and those that all have."""
     sets: dict[frozenset[tuple[str, str]], list[_Bucket]] = {}
     for place, labels in enumerate(series):
         of = frozenset(item for item in labels if item[0] != "le")
@@ -155,9 +158,7 @@ def _arranged(
     places = [{bound: place for place, (bound, _) in enumerate(one)} for one in ordered]
     return (
         tuple(round(bound * unit, 12) for bound in shared[:-1]),
-        tuple(
-            (one, tuple(at[bound] for bound in shared)) for one, at in zip(ordered, places, strict=True)
-        ),
+        tuple((one, tuple(at[bound] for bound in shared)) for one, at in zip(ordered, places, strict=True)),
     )
 
 

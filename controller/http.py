@@ -94,7 +94,7 @@ async def outside(
 
 
 def _open_many() -> None:
-    """As many files may be open as the system lets us: a connection for each pod's page, and shells say 1 024."""
+    """As many files may be open as the system lets us: each pod's page has one, and shells say 1 024."""
     soft, hard = getrlimit(RLIMIT_NOFILE)
     if soft != hard:
         setrlimit(RLIMIT_NOFILE, (hard, hard))

@@ -1,7 +1,8 @@
 """How late ticks are: from when a run's pages were due to the end of the pass that acted on them.
 
-A controller that has more runs than its core can look at looks at each less often; counters are cumulative, so a
-tick that was missed is part of the next one and no evidence is lost. What is lost is time, and people are told.
+A controller that has more runs than its core can look at looks at each less often; counters are cumulative,
+so a tick that was missed is part of the next one and no evidence is lost. What is lost is time, and people
+are told.
 """
 
 import asyncio

@@ -3,8 +3,9 @@
 Asking again for a key moves its time forward, never back. A turn that raises is tried again later
 and later; what it was about is level-triggered, so nothing is lost by the wait.
 
-Where more is due than can be done, so many turns begin, sockets are seen to, and so many more begin: a Lease is
-renewed and a weight patched meanwhile. Who is urgent comes first, then who was due first, so that all are late alike.
+Where more is due than can be done, so many turns begin, sockets are seen to, and so many more begin: a Lease
+is renewed and a weight patched meanwhile. Who is urgent comes first, then who was due first, so that all are
+late alike.
 """
 
 import asyncio
@@ -23,8 +24,8 @@ log = structlog.get_logger(__name__)
 FIRST_WAIT, LAST_WAIT = 0.2, 5.0
 # Turns that begin before sockets are seen to: enough of them to have their evidence scored side by side.
 AT_ONCE = 32
-# Seconds that they may take. A request to the API server takes some eight rounds of the event loop, and the Lease
-# must be renewed within 2 s: on a core that is shared or slow fewer begin at once.
+# Seconds that they may take. A request to the API server takes some eight rounds of the event loop, and the
+# Lease must be renewed within 2 s: on a core that is shared or slow fewer begin at once.
 ROUND = 0.1
 
 Key = TypeVar("Key", bound=Hashable)

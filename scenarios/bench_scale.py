@@ -1,8 +1,8 @@
 """`make bench-scale`: how many canaries one core holds, measured on the real controller as a process.
 
-Around it, each a process of its own: the emulated API server with all objects, and the pods' pages, 3 kB each,
-on loopback. One canary after the other, alone, is rolled back; then one after the other among so many. The
-controller runs on one core, the rest on the others.
+Around it, each a process of its own: the emulated API server with all objects, and the pods' pages, 3 kB
+each, on loopback. One canary after the other, alone, is rolled back; then one after the other among so many.
+The controller runs on one core, the rest on the others.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,18 @@ class Bench:
                 await processes.end(process, seconds=10)
 
     async def _start(self) -> None:
-        pages = await self._python("-m", "scenarios.scale.pages", str(self.folder / "pages.jsonl"), log="port")
-        while not (port := (self.folder / "port").read_text().strip()):
-            await asyncio.sleep(0.1)
+        await self._python("-m", "scenarios.scale.pages", str(self.folder / "pages.jsonl"), log="port")
+        port = await _written(self.folder / "port")
         self.pages = f"http://127.0.0.1:{port}"
         where = str(self.folder), port, str(self._there), str(self.canaries)
         seen = "-m", "scenarios.scale.sampled"
-        await self._python(*seen, str(self.folder / "cluster.stacks"), "scenarios.scale.cluster", *where, log="cluster.log")
-        while not (self.folder / "kubeconfig").exists():
-            await asyncio.sleep(0.1)
-        del pages
+        out = str(self.folder / "cluster.stacks")
+        await self._python(*seen, out, "scenarios.scale.cluster", *where, log="cluster.log")
+        await _written(self.folder / "kubeconfig")
         flags = {"--kubeconfig": self.folder / "kubeconfig", "--port": self._port, "--log-format": "json"}
         told = [str(word) for flag in flags.items() for word in flag]
         out = str(self.folder / "stacks")
-        self.controller = await self._python(
-            *seen, out, "controller", *told, log="controller.log"
-        )
+        self.controller = await self._python(*seen, out, "controller", *told, log="controller.log")
         _confine(self.controller.pid, last=True)
 
     async def _python(self, *argv: str, log: str) -> Process:
@@ -117,11 +114,7 @@ class Bench:
 
     async def usage(self) -> Usage:
         """What the controller has used by now."""
-        pid = self.controller.pid
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-        rss = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return Usage(time.time(), cpu, rss, dict(_lags(await self._metrics())))
+        return Usage(time.time(), *_used(self.controller.pid), dict(_lags(await self._metrics())))
 
     async def _metrics(self) -> str:
         async with self._session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
@@ -143,18 +136,15 @@ class Bench:
                 await people.create(obj)
 
     async def rolled_back(self, index: int) -> float:
-        """Seconds from the first page that shows that the canary fails to the patch that takes its traffic."""
+        """Seconds from the first page that shows the canary's fault to the patch that takes its traffic."""
         async with self._session.post(f"{self.pages}/fault/{index}"):
             pass
         async with asyncio.timeout(BAD):
             while True:
                 await asyncio.sleep(0.2)
                 shown = [one["at"] for one in _lines(self.folder / "pages.jsonl") if one["index"] == index]
-                zero = [
-                    one["at"]
-                    for one in self._weights()
-                    if shown and one["name"] == objects.name(index) and not one["weight"] and one["at"] > shown[0]
-                ]
+                mine = [one for one in self._weights() if one["name"] == objects.name(index)]
+                zero = [one["at"] for one in mine if shown and not one["weight"] and one["at"] > shown[0]]
                 if zero:
                     return float(zero[0] - shown[0])
 
@@ -167,6 +157,25 @@ def _confine(pid: int, *, last: bool) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(pid, cores[-1:] if last else cores[:-1])
+
+
+async def _written(file: Path) -> str:
+    """What the file holds, once it holds anything."""
+    while not (text := _text(file)):  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.1)
+    return text
+
+
+def _text(file: Path) -> str:
+    return file.read_text().strip() if file.exists() else ""
+
+
+def _used(pid: int) -> tuple[float, int]:
+    """Processor time in seconds and memory in bytes of the process."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    return cpu, pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _lines(file: Path) -> list[Json]:
@@ -236,8 +245,8 @@ def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
         ("tick lag p50, s, at most", [f"{one.p50:g}" for one in found]),
         ("tick lag p99, s, at most", [f"{one.p99:g}" for one in found]),
         ("MB", [f"{one.rss:.0f}" for one in found]),
-        ("rollback, median s", [f"{statistics.median(one.rollbacks or [float('nan')]):.2f}" for one in found]),
-        ("rollback, worst s", [f"{max(one.rollbacks, default=float('nan')):.2f}" for one in found]),
+        ("rollback, median s", [f"{statistics.median(one.rollbacks or [nan]):.2f}" for one in found]),
+        ("rollback, worst s", [f"{max(one.rollbacks, default=nan):.2f}" for one in found]),
     ):
         yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
     if single:
@@ -263,9 +272,12 @@ async def run(folder: Path, *, canaries: Sequence[int], seconds: float, faults: 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, and prints a table."""
     parser = argparse.ArgumentParser(prog="python -m scenarios.bench_scale", description=__doc__)
-    parser.add_argument("--canaries", type=int, nargs="+", default=[100, 300, 1000], help="how many at once")
+    many = [100, 300, 1000]
+    parser.add_argument(
+        "--canaries", type=int, nargs="+", default=many, help="how many (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="measured for so long (default: 60)")
-    parser.add_argument("--faults", type=int, default=8, help="rollbacks, alone and among others (default: 8)")
+    parser.add_argument("--faults", type=int, default=8, help="rollbacks, alone and among others (8)")
     parser.add_argument("--keep", type=Path, help="where logs and stacks are to stay")
     told = parser.parse_args(arguments)
     folder = told.keep or Path(tempfile.mkdtemp(prefix="serin-scale-"))

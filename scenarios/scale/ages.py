@@ -1,4 +1,4 @@
-"""`python -m scenarios.scale.ages`: canaries in virtual time, for hours: what a tick costs, and what stays in memory.
+"""`python -m scenarios.scale.ages`: hours in virtual time; what a tick costs, and what stays in memory.
 
 The real controller on the emulated API server, in one process and without sockets: what is measured is
 processor time, so it may run beside other work.
@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,9 +56,7 @@ async def ages(canaries: int, *, every: float, times: int) -> list[Age]:
     async def nobody(*_: Any, **__: Any) -> Any:
         raise ConnectionRefusedError("nobody listens")
 
-    outside = Outside(
-        transport=Wire(world.transport()), fetch=fetch, post=nobody, ask=nobody, clock=loop.now
-    )
+    outside = Outside(transport=Wire(world.transport()), fetch=fetch, post=nobody, ask=nobody, clock=loop.now)
     for obj in objects.namespaces(canaries):
         world.create(obj)
     for index in range(canaries):
@@ -84,7 +83,7 @@ def _age(at: float) -> Age:
 def lines(canaries: int, found: Sequence[Age]) -> Iterator[str]:
     """A line for each age but the first."""
     yield f"{'hours':>6} {'ms / canary and tick':>21} {'MB':>6} {'objects':>8}"
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         cost = 1000 * (after.cpu - before.cpu) / (after.at - before.at) / canaries
         yield f"{after.at / 3600:6.2f} {cost:21.2f} {after.rss / 1e6:6.0f} {after.things:8}"
 

@@ -1,7 +1,8 @@
 """`python -m scenarios.scale.cluster FOLDER PORT TEAMS CANARIES`: the emulated API server.
 
-Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in
-FOLDER when stable's are ready; canaries follow one after the other. `weights.jsonl` there has a line for each weight that a VirtualService was given.
+Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in FOLDER when
+stable's are ready; canaries follow one after the other. `weights.jsonl` there has a line for each weight that
+a VirtualService was given.
 """
 
 import asyncio
@@ -71,5 +72,14 @@ async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
         await asyncio.Event().wait()
 
 
+def main() -> None:
+    """As the command line says."""
+    folder, *numbers = sys.argv[1:]
+    port, there, canaries = map(int, numbers)
+    asyncio.run(serve(Path(folder), port=port, there=there, canaries=canaries))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), port=int(sys.argv[2]), there=int(sys.argv[3]), canaries=int(sys.argv[4])))
+    asyncio.run(
+        serve(Path(sys.argv[1]), port=int(sys.argv[2]), there=int(sys.argv[3]), canaries=int(sys.argv[4]))
+    )

@@ -83,9 +83,9 @@ def _deployment(index: int, arm: str, replicas: int, *, port: int) -> Json:
     template = {"metadata": {"labels": labels, "annotations": page}, "spec": {"containers": [container]}}
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
     asking = {"serin.dev/canary-of": called} if arm == "canary" else {}
-    deployed = _named("apps/v1", "Deployment", namespace(index), f"{called}-{arm}" if asking else called, spec)
-    deployed["metadata"] |= {"labels": labels, "annotations": asking}
-    return deployed
+    found = _named("apps/v1", "Deployment", namespace(index), f"{called}-{arm}" if asking else called, spec)
+    found["metadata"] |= {"labels": labels, "annotations": asking}
+    return found
 
 
 def _named(version: str, kind: str, within: str, called: str, spec: Json) -> Json:

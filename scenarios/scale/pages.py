@@ -19,8 +19,9 @@ import numpy as np
 from scenarios.scale.objects import place
 
 RATE = 20.0  # requests a second and pod
-SECONDS = tuple(float(f"{0.005 * 1.3 ** step:.3g}") for step in range(20))
+SECONDS = tuple(float(f"{0.005 * 1.3**step:.3g}") for step in range(20))
 SCORES = tuple(round(0.1 * step, 1) for step in range(1, 11))
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - all of loopback; nothing else is connected to
 DRAWN = 4096  # different seconds of traffic
 _CODES = (
     'istio_requests_total{reporter="destination",source_workload="ingress",destination_workload="model",'
@@ -39,7 +40,7 @@ def _template() -> str:
 
 
 def _seconds() -> list[list[int]]:
-    """Seconds of traffic as what each figure of the page grows by; the last is how many requests there were."""
+    """Seconds of traffic: what each bucket grows by; the last is how many requests there were."""
     rng, drawn = np.random.default_rng(1), []
     for n in rng.poisson(RATE, DRAWN):
         slow = np.searchsorted(np.sort(rng.lognormal(-3.5, 0.6, n)), (*SECONDS, np.inf))
@@ -95,21 +96,28 @@ class Pods:
         return (self._template % (*pod.codes, *pod.counts)).encode()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Answers one request after the other."""
 
     def __init__(self, pods: Pods) -> None:
         self._pods = pods
+        self._buffer = bytearray(4096)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The address that was connected to says whose page is wanted."""
         self._transport = cast("asyncio.Transport", transport)
         self._address = transport.get_extra_info("sockname")[0]
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Asyncio's."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """One whole request: those who ask here send small ones."""
-        if data.startswith(b"POST /fault/"):
-            self._pods.fault(int(data.split(b" ", 2)[1].rpartition(b"/")[2]))
+        asked = bytes(self._buffer[:nbytes])
+        if asked.startswith(b"POST /fault/"):
+            self._pods.fault(int(asked.split(b" ", 2)[1].rpartition(b"/")[2]))
             body = b""
         else:
             body = self._pods.page(self._address)
@@ -122,7 +130,7 @@ async def serve(log: Path) -> None:
     with log.open("w") as out:
         pods = Pods(out)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(pods), "0.0.0.0", 0, backlog=4096
+            lambda: Connection(pods), EVERYWHERE, 0, backlog=4096
         )
         print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
         await server.serve_forever()

@@ -32,8 +32,12 @@ PARTS: Mapping[str, str] = {
     "controller/machine.py": "advance",
     "controller/telemetry.py": "telemetry",
     "controller/operate.py": "heard",
+    "controller/lag.py": "loop",
+    "controller/loop.py": "loop",
+    "controller/lane.py": "save",
     "controller/": "pass",
 }
+AROUND = ("controller/cli.py", "controller/__main__.py")  # of all there is
 OTHERS = {"aiohttp/": "HTTP", "kubernetes_asyncio/": "HTTP", "asyncio/": "event loop"}
 
 
@@ -53,6 +57,8 @@ def part(stack: list[str]) -> str:
     for where in (PARTS, OTHERS):
         for frame in reversed(stack):
             for path, name in where.items():
-                if frame.startswith(path) and not frame.startswith(("controller/cli.py", "controller/__main__")):
+                if frame.startswith(path) and not frame.startswith(
+                    ("controller/cli.py", "controller/__main__")
+                ):
                     return name
     return "rest"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controller.lane import CONCURRENCY, SLOW, Lane
+from controller.lane import CONCURRENCY, LEAST, SLOW, Lane
 from scenarios.virtual.loop import run_virtual
 
 
@@ -38,13 +38,13 @@ def test_slow_answers_halve_what_is_asked_at_once_and_quick_ones_bring_it_back()
     calls = Calls()
 
     async def story() -> None:
-        await calls.calls(60, 1.0)  # 20, then 10, 5, 2 and one at a time
+        await calls.calls(60, 2 * SLOW)
         at = int(asyncio.get_running_loop().time())
         await calls.calls(400, 0.1)
         assert max(most for second, most in calls.most.items() if second > at) == CONCURRENCY
 
     run_virtual(story())
-    assert [calls.most[second] for second in range(6)] == [20, 10, 5, 2, 1, 1]
+    assert [calls.most[second] for second in range(0, 10, 2)] == [20, 10, 5, LEAST, LEAST]
 
 
 def test_who_gives_up_takes_no_place_from_the_others() -> None:
