@@ -23,11 +23,11 @@ from controller.kube import Changed, Kube, Listed
 from controller.lag import Lags
 from controller.lease import Claim, hold
 from controller.loop import Loop
-from controller.means import Means
+from controller.means import Live, Means
 from controller.model import Stage
 from controller.ports import Outside
 from controller.receivers import Sender
-from controller.reconcile import Live, Reconciler
+from controller.reconcile import Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
 from controller.scrape import Scrape
