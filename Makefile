@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks bench-scale simulate picture clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks bench-scale simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,13 +26,16 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
 	$(BIN)/python -m scenarios.demo
 
-test: lint pytest pytest-live fuzz  ## everything that has to hold
+test: lint audit pytest pytest-live fuzz  ## everything that has to hold
 
 lint: setup  ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: setup  ## every package is the pinned one, and its licence one that is allowed
+	$(BIN)/python -I docker/audit.py
 
 pytest: setup  ## all tests but those that start real processes
 	$(BIN)/pytest -n 2 -m 'not live'

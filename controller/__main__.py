@@ -30,7 +30,9 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     agent = f"serin-controller/{version('serin')} ({settings.identity})"
     kubeconfig = None if settings.kubeconfig is None else str(settings.kubeconfig)
-    async with outside(agent=agent, kubeconfig=kubeconfig, context=settings.context) as world:
+    async with outside(
+        agent=agent, kubeconfig=kubeconfig, context=settings.context, receivers=settings.receivers
+    ) as world:
         operator = Operator(settings, world)
         async with serving(_answers(operator), settings.bind, settings.port) as url:
             log.info("started", identity=settings.identity, page=url)

@@ -17,7 +17,7 @@ import structlog
 
 from controller import letters
 from controller.model import Alert, Message, Run
-from controller.receivers import Key, Sender, Undelivered
+from controller.posting import Key, Sender, Undelivered
 
 log = structlog.get_logger(__name__)
 

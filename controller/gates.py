@@ -13,7 +13,7 @@ import structlog
 from controller import letters
 from controller.gating import OPEN, Question, host, question
 from controller.model import Gate, Run
-from controller.receivers import Key, Sender, Undelivered
+from controller.posting import Key, Sender, Undelivered
 
 log = structlog.get_logger(__name__)
 

@@ -4,31 +4,72 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from socket import AF_INET, AddressFamily
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from controller.kube import connect
 from controller.pages import Pages
 from controller.ports import Outside
+from controller.receivers import FORBIDDEN, ONLY_PUBLIC, Allowed, literal
 
 CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
 ANSWER = 64 * 1024  # bytes read of a receiver's answer, so that its connection can be used again
 
 
-class Letters:
-    """`ports.Post`. Through the environment's proxy, if there is one: receivers are far away."""
+class Resolver(AbstractResolver):
+    """Names lead to the addresses that are allowed, and to no others."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, allowed: Allowed) -> None:
+        self._allowed = allowed
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: AddressFamily = AF_INET) -> list[ResolveResult]:
+        """Its addresses; raises `PermissionError` if it has none but those that are not allowed."""
+        found = await self._resolver.resolve(host, port, family)
+        if self._allowed.host(host):
+            return found
+        left = [one for one in found if self._allowed.address(one["host"])]
+        if not left:
+            raise PermissionError(FORBIDDEN)
+        return left
+
+    async def close(self) -> None:
+        """Nothing is open."""
+        await self._resolver.close()
+
+
+class Letters:
+    """`ports.Post`. Through the environment's proxy, if there is one: receivers are far away.
+
+    A proxy resolves names by itself: what may be reached through it is for the proxy to say.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, allowed: Allowed = ONLY_PUBLIC) -> None:
         self._session = session
+        self._allowed = allowed
 
     async def __call__(
         self, url: str, body: bytes, *, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str]]:
-        """Status and headers; raises `OSError`. A redirect is an answer, not an order."""
+        """Status and headers; raises `OSError`. A redirect is an answer, not an order.
+
+        `PermissionError`: to an address that is neither public nor allowed, nothing was sent.
+        """
+        host = urlsplit(url).hostname or ""
+        if literal(host) and not self._allowed.address(host):
+            raise PermissionError(FORBIDDEN)
         try:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 await response.content.read(ANSWER)
                 return response.status, dict(response.headers)
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, PermissionError) and error.os_error.args == (FORBIDDEN,):
+                raise PermissionError(FORBIDDEN) from None
+            raise ConnectionError(type(error).__name__) from None
         except aiohttp.ClientError as error:
             # its text may hold the URL, which is Slack's secret: only the kind of trouble is told
             raise ConnectionError(type(error).__name__) from None
@@ -49,6 +90,11 @@ class Questions:
             raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
 
 
+def proxies() -> set[str]:
+    """The hosts of the environment's proxies, which may be near: whoever starts the controller names them."""
+    return {urlsplit(url).hostname or "" for url in getproxies().values()} - {""}
+
+
 async def _at_most(limit: int, response: aiohttp.ClientResponse, url: str) -> bytes:
     """The body as it comes, however it is compressed and whatever its header says of its length."""
     parts, size = [], 0
@@ -60,9 +106,11 @@ async def _at_most(limit: int, response: aiohttp.ClientResponse, url: str) -> by
     return b"".join(parts)
 
 
-def _session(*, connections: int, trust_env: bool) -> aiohttp.ClientSession:
+def _session(
+    *, connections: int, trust_env: bool, resolver: AbstractResolver | None = None
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=aiohttp.TCPConnector(limit=connections, resolver=resolver),
         timeout=aiohttp.ClientTimeout(sock_connect=CONNECT),  # callers limit the whole
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=trust_env,
@@ -71,7 +119,11 @@ def _session(*, connections: int, trust_env: bool) -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def outside(
-    *, agent: str, kubeconfig: str | None = None, context: str | None = None
+    *,
+    agent: str,
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    receivers: Allowed = ONLY_PUBLIC,
 ) -> AsyncIterator[Outside]:
     """The real world, until the block ends; raises `kube.NoCluster` where there is none.
 
@@ -81,13 +133,13 @@ async def outside(
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
         Pages() as pages,
-        _session(connections=20, trust_env=True) as receivers,
+        _session(connections=20, trust_env=True, resolver=Resolver(receivers.also(proxies()))) as far,
         _session(connections=20, trust_env=False) as workers,
     ):
         yield Outside(
             transport=transport,
             fetch=pages,
-            post=Letters(receivers),
+            post=Letters(far, receivers),
             ask=Questions(workers),
             clock=lambda: datetime.now(UTC),
         )

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts of one call, d
 SOCKET_SILENCE = 100.0  # seconds; a little above `follow.SILENCE`, which normally notices first
 CONNECT = 5.0  # seconds for a TCP connection
 TOKEN_LIFE = 60.0  # seconds before a kubeconfig's token is looked at again, as in-cluster tokens are
+
+# A name with a slash or a dot at either end is none of Kubernetes', and led to other objects: clients
+# shorten "lab/secrets/../../other/secrets/a" before they send it.
+_PATH = re.compile(r"(/[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?)+")
 
 # What the library raises about a kubeconfig whose parts are not where it looks for them.
 _MISSHAPEN = (OSError, TypeError, AttributeError, ValueError, LookupError, AssertionError)
@@ -266,6 +271,9 @@ def _request(
     body: Json = None,
     content_type: str = "application/json",
 ) -> _Request:
+    if not _PATH.fullmatch(path):
+        message = "a name in this path is none that an object can have; nothing was sent"
+        raise ApiError(400, "BadRequest", message, request=f"{method} {path!r}")
     headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": content_type})
     try:
         # not msgspec, which writes NaN as null: a number that is not one must not become "no value"

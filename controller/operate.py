@@ -26,7 +26,7 @@ from controller.loop import Loop
 from controller.means import Live, Means
 from controller.model import Stage
 from controller.ports import Outside
-from controller.receivers import Sender
+from controller.posting import Sender
 from controller.reconcile import Reconciler
 from controller.replays import Replays
 from controller.runs import Runs
@@ -286,7 +286,7 @@ class Operator:
             recorder=Events(kube, identity=settings.identity, clock=clock),
             alerter=alerts,
             workloads=Workloads(kube, cluster),
-            shadowing=Shadowing(replays, router),
+            shadowing=Shadowing(replays, router, _recorder(settings)),
             gates=gates,
             telemetry=self.telemetry,
             clock=clock,
@@ -297,6 +297,11 @@ class Operator:
             begin=histories.begin,
             freeze=settings.freeze,
         )
+
+
+def _recorder(settings: Settings) -> tuple[str, int] | None:
+    said = settings.recorder
+    return None if said is None else (said["host"], said["port"])
 
 
 def _secrets(kube: Kube) -> Callable[[str, str], Awaitable[dict[str, bytes]]]:

@@ -219,7 +219,10 @@ class Post(Protocol):
     async def __call__(
         self, url: str, body: bytes, *, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str]]:
-        """Status and headers; raises `OSError`. Callers set the timeout."""
+        """Status and headers; raises `OSError`. Callers set the timeout.
+
+        `PermissionError`, in words for people and without the URL, if it may not go there.
+        """
         ...
 
 

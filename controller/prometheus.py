@@ -59,6 +59,8 @@ _WANTED: Mapping[CheckKind, tuple[str, ...]] = {
 
 _log = structlog.get_logger(__name__)
 
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")  # the schema says so, too
+
 Target = tuple[str, str]  # job and instance
 
 
@@ -73,9 +75,15 @@ def _templates() -> Mapping[str, Template]:
 
 
 def query(name: str, namespace: str, pods: Iterable[str]) -> str:
-    """The PromQL that asks for the series of that name, of exactly these pods."""
+    """The PromQL that asks for the series of that name, of exactly these pods; raises `Unanswered`."""
     one_of = "|".join(re.escape(pod) for pod in sorted(pods))
-    template = _templates().get(name) or _templates()["counter"]
+    template = _templates().get(name)
+    if template is None:
+        if not _METRIC.fullmatch(name):
+            raise Unanswered(
+                f'"{name}" is no metric\'s name, and nothing was asked; correct it in the policy'
+            )
+        template = _templates()["counter"]
     return template.substitute(name=name, pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
 
 

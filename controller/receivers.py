@@ -1,99 +1,81 @@
-"""Who is posted to: receivers of alerts, and webhooks that gates ask.
+"""Where alerts may go: to public addresses, and to what the controller's owner allows beside them.
 
-Whatever is sent says who it is from: signed as Standard Webhooks say, with a key that is read anew for each
-attempt, so that a rotated or mended one is used. No text here quotes a URL, which may be a secret itself.
+A policy names the URL, and the controller stands where whoever wrote it may not: within the cluster's
+network, beside a cloud's metadata. What counts is the address that is connected to, however it is
+written, so a name that leads elsewhere the second time (DNS rebinding) gains nothing.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
-from urllib.parse import urlsplit
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from controller import letters
-from controller.ports import Post
+Address = IPv4Address | IPv6Address
 
-Secrets = Callable[[str, str], Awaitable[Mapping[str, bytes]]]  # (namespace, name) -> values by key
-
-CLOUD_EVENT = "application/cloudevents+json; charset=utf-8"
-
-
-class Undelivered(Exception):
-    """An attempt failed; the text says why and what to do, without any secret."""
-
-    def __init__(self, why: str, *, wait: float = 0.0, final: bool = False) -> None:
-        super().__init__(why)
-        self.wait = wait
-        self.final = final
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """A value in a Secret; Secrets are read in the run's own namespace."""
-
-    namespace: str
-    secret: str
-    key: str
-
-    def __str__(self) -> str:
-        return f"Secret {self.namespace}/{self.secret}, key {self.key},"
+FORBIDDEN = (
+    "the receiver's address is not a public one; "
+    "name another, or let the controller's owner allow it with --receivers (SERIN_RECEIVERS)"
+)
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_PROTOCOLS = IPv4Network("192.0.0.0/24")  # RFC 6890; a cloud's metadata, and Python calls it global
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: its last four bytes are an IPv4 address
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """How they are reached. Callers set the time that an attempt may take."""
+class Allowed:
+    """Hosts (`*.` for all names that end so) and networks that alerts may go to beside public addresses."""
 
-    post: Post
-    secrets: Secrets
-    clock: Callable[[], datetime]
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
-    async def value(self, key: Key) -> bytes:
-        """What stands there; raises `Undelivered`."""
+    def host(self, name: str) -> bool:
+        """Whether it is allowed by its name, wherever that leads."""
+        name = name.lower().rstrip(".")
+        return name in self.hosts or any(f"*{name[at:]}" in self.hosts for at in _dots(name))
+
+    def address(self, text: str) -> bool:
+        """Whether this address may be connected to."""
         try:
-            values = await self.secrets(key.namespace, key.secret)
-        except Exception as error:
-            what = f"cannot be read ({type(error).__name__}); let the controller get it with a Role there"
-            if getattr(error, "status", None) == 404:  # by the API server
-                what = f"cannot be read: there is no such Secret in {key.namespace}; create it"
-            raise Undelivered(f"{key} {what}") from error
-        if key.key not in values:
-            raise Undelivered(f"{key} does not exist; add it or change secretRef.key")
-        return values[key.key]
+            found = _plain(ip_address(text.partition("%")[0]))
+        except ValueError:  # "127.1" and its like, which some take for an address
+            return False
+        public = found.is_global and not found.is_multicast and found not in _PROTOCOLS
+        return public or any(found in network for network in self.networks)
 
-    async def event(
-        self, url: str, body: bytes, *, event_id: str, key: Key | None
-    ) -> tuple[int, Mapping[str, str]]:
-        """A CloudEvent is posted, signed if there is a key: status and headers; raises `Undelivered`."""
-        keys: tuple[bytes, ...] = ()
-        if key is not None:
-            try:
-                keys = letters.signing_secrets(await self.value(key))
-            except letters.BadSecret as error:
-                raise Undelivered(f"{key} is {error}") from None
-        headers = letters.signed(event_id, body, secrets=keys, at=self.clock())
-        return await self.send(url, body, headers={"content-type": CLOUD_EVENT, **headers})
+    def also(self, hosts: Collection[str]) -> "Allowed":
+        """With these hosts as well."""
+        return Allowed(self.hosts | set(hosts), self.networks)
 
-    async def send(
-        self, url: str, body: bytes, *, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str]]:
-        """Status and headers of the answer; raises `Undelivered` for a URL that is not one to post to."""
-        check_url(url)
+
+ONLY_PUBLIC = Allowed()
+
+
+def allowed(text: str) -> Allowed:
+    """Names and networks, separated by commas; raises `ValueError`."""
+    hosts: set[str] = set()
+    networks: list[IPv4Network | IPv6Network] = []
+    for part in filter(None, (part.strip().lower() for part in text.split(","))):
         try:
-            return await self.post(url, body, headers=headers)
-        except OSError as error:
-            if isinstance(error, TimeoutError):
+            networks.append(ip_network(part))
+        except ValueError:
+            if "/" in part or not _HOST.fullmatch(part):
                 raise
-            # in words of ours: other libraries' texts may quote the URL
-            raise Undelivered(f"the receiver cannot be reached ({type(error).__name__})") from None
+            hosts.add(part)
+    return Allowed(frozenset(hosts), tuple(networks))
 
 
-def check_url(url: str) -> None:
-    """`url` is one we post to: http or https, a host, no credentials in it; raises `Undelivered`."""
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fine = False
-    if not fine or any(character <= " " for character in url):
-        raise Undelivered("the URL is not http or https with a host; correct it in the policy or Secret")
-    if "@" in parts.netloc:
-        raise Undelivered("the URL carries a user name; name a secret instead, which signs the message")
+def literal(host: str) -> bool:
+    """Whether the host is an address itself, or looks like one, so that nobody resolves it."""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, where packets to it would end there."""
+    if isinstance(address, IPv4Address):
+        return address
+    within = address.ipv4_mapped or address.sixtofour
+    return IPv4Address(address.packed[-4:]) if address in _NAT64 else within or address
+
+
+def _dots(name: str) -> list[int]:
+    return [at for at, character in enumerate(name) if character == "."]

@@ -17,7 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
+from ipaddress import ip_address
 from math import ceil, floor
 
 import structlog
@@ -30,6 +32,7 @@ from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, unde
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
+LONGEST_PATH = 512  # characters, as a policy's path
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
@@ -55,10 +58,26 @@ def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen v
         raise ValueError(f'annotation prometheus.io/scheme is "{scheme}": say http or https')
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise ValueError(f'annotation prometheus.io/port is "{port}": say a port number')
+    if len(path) > LONGEST_PATH:
+        raise ValueError(
+            f"annotation prometheus.io/path has {len(path)} characters: say {LONGEST_PATH} at most"
+        )
     if not pod.ip:
         raise ValueError("the pod has no IP address yet")
+    if not _of_a_pod(pod.ip):
+        raise ValueError(f"its address {pod.ip} is no pod's: see who wrote that into its status")
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
     return f"{scheme}://{host}:{port}/{path.removeprefix('/')}"
+
+
+@lru_cache(maxsize=4096)
+def _of_a_pod(ip: str) -> bool:
+    """Whether a pod can have this address; a cloud's metadata has a link-local one."""
+    try:
+        found = ip_address(ip)
+    except ValueError:
+        return False
+    return not (found.is_link_local or found.is_multicast or found.is_unspecified)
 
 
 class Scrape:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.receivers import ONLY_PUBLIC, Allowed, allowed
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # A Service called "serin" makes the kubelet set SERIN_PORT=tcp://10.0.0.1:80 and its kin in every pod
 # of the namespace that does not switch service links off. None of that was meant for us.
@@ -45,6 +47,7 @@ class Settings:
     shadow_url: str | None = None  # None: Shadow checks are refused
     shadow_recorder: str | None = None  # None: port 8080 of the worker's host
     shadow_percent: float = 100.0  # of requests that are mirrored to it
+    receivers: Allowed = ONLY_PUBLIC  # where alerts may go
     freeze: bool = False  # no raise and no promotion anywhere; weights may still fall
     bind: str = "127.0.0.1"
     port: int = 8080
@@ -256,6 +259,12 @@ SETTINGS = (
         read=_percent,
         expected='a percentage above 0 and up to 100, such as "10"',
         help="How many percent of the requests are mirrored for Shadow checks. Default: 100.",
+    ),
+    Setting(
+        field="receivers",
+        read=allowed,
+        expected='names and networks, such as "hooks.ops.svc.cluster.local,*.example.net,10.1.0.0/16"',
+        help="Hosts and networks that alerts may go to although they are not public. Default: none.",
     ),
     Setting(
         field="freeze",

@@ -20,6 +20,10 @@ from controller.shadow import DECIDED, SILENT, hidden, latched, question
 Json = Any
 log = structlog.get_logger(__name__)
 
+FOREIGN = (
+    "the run's recorder {} is not this controller's, so nothing is mirrored to it; abort the run, and let"
+    " `serin retry` ask for a new one"
+)
 UNSET = (
     "this controller was told of no shadow worker; set SERIN_SHADOW_URL, or take the Shadow check out of"
     " the policy"
@@ -28,10 +32,14 @@ UNSET = (
 
 @dataclass(slots=True)
 class Shadowing:
-    """`source` is None in a process that was told of no worker."""
+    """`source` is None in a process that was told of no worker, and so is its recorder, (host, port).
+
+    Whoever may make a CanaryRun may write any recorder into it: requests are copied to our own alone.
+    """
 
     source: ShadowSource | None
     router: TrafficRouter
+    recorder: tuple[str, int] | None
     moving: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def known(self, run: Run, before: Replayed | None, route: RouteSeen) -> Replayed | None:
@@ -64,6 +72,9 @@ class Shadowing:
 
     def route(self, seen: RouteSeen, run: Run, successor: Json | None) -> RouteSeen:
         """What was seen of the VirtualService, as far as this run's own mirror goes."""
+        mine = run.plan.recording
+        if mine is not None and (mine.host, mine.port) != self.recorder:
+            seen = replace(seen, unmirrored=FOREIGN.format(f"{mine.host}:{mine.port}"))
         if _name(run) in self.moving:
             return replace(seen, mirrored=True)
         theirs = run.stage is Stage.ENDED and hidden(run.plan.recording, successor)

@@ -3,6 +3,7 @@
 Every replica answers, leader or not.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,9 @@ Json = Any
 # The loop turns every second. A replica that has not for so long is stuck, and better restarted;
 # longer than the longest wait that may be in it (an attempt on the Lease, 4 s).
 STUCK_AFTER = timedelta(seconds=15)
+
+MOST_CALLERS = 200  # connections at once; kubelets, a Prometheus and some people need a dozen
+_TOLD = frozenset({"alerts", "gates"})  # of a policy: whom somebody else is asked or told at
 
 
 class CannotServe(OSError):
@@ -93,19 +97,34 @@ async def serving(answers: Answers, host: str, port: int) -> AsyncIterator[str]:
     runner = web.AppRunner(application(answers), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            server = await asyncio.get_running_loop().create_server(_admitting(runner), host, port)
         except OSError as error:
             raise CannotServe(
                 f"cannot serve probes and metrics at {host}:{port}: {error.strerror};"
                 " choose another address with --bind and --port (0: any free port)"
             ) from error
-        address = runner.addresses[0]
+        address = server.sockets[0].getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        yield f"http://{shown}:{address[1]}"
+        try:
+            yield f"http://{shown}:{address[1]}"
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+def _admitting(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+    """For a new connection beyond `MOST_CALLERS` the oldest ends: probes are answered whoever else waits."""
+    callers = runner.server
+    assert callers is not None  # noqa: S101 - it is set up
+
+    def admitted() -> asyncio.Protocol:
+        for oldest in callers.connections[: len(callers.connections) - MOST_CALLERS + 1]:
+            oldest.force_close()
+        return callers()
+
+    return admitted
 
 
 def summary(run: Json) -> Json:
@@ -122,14 +141,22 @@ def summary(run: Json) -> Json:
 
 
 def _shown(run: Json) -> Json:
-    """The object without what is nobody's interface: checkpoint, outbox, bookkeeping, field owners."""
+    """The object without what is nobody's interface: checkpoint, outbox, bookkeeping, field owners.
+
+    And without who is told: everybody who reaches the port may read this, and some hooks' URLs are secrets.
+    """
     status = {
         field: value
         for field, value in run.get("status", {}).items()
         if field not in {"checkpoint", "outbox", "state"}
     }
     metadata = {field: value for field, value in run["metadata"].items() if field != "managedFields"}
-    return {**run, "metadata": metadata, "status": status}
+    return {**run, "metadata": metadata, "spec": _untold(run["spec"]), "status": status}
+
+
+def _untold(spec: Json) -> Json:
+    policy = {field: value for field, value in spec["plan"].get("policy", {}).items() if field not in _TOLD}
+    return {**spec, "plan": {**spec["plan"], "policy": policy}}
 
 
 def _key(run: Json) -> tuple[str, str]:

@@ -12,7 +12,11 @@ case $target in
 esac
 
 "${PYTHON:-python3}" -m venv "$prefix"
+"$prefix/bin/pip" uninstall --quiet --yes setuptools   # the one that came with Python; who needs it brings the pinned one
 PIP_CONSTRAINT=$PWD/constraints.txt "$prefix/bin/pip" install --quiet --no-cache-dir --compile ".$extras"
+
+"$prefix/bin/python" -I docker/audit.py
+"$prefix/bin/python" -m pip uninstall --quiet --yes pip   # nothing is installed where it runs
 
 # One look at what was installed: the program starts and finds its files, and only gpu-shadow has torch.
 if [ "$target" = gpu-shadow ]; then

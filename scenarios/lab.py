@@ -24,7 +24,16 @@ from scenarios.live.pods import Life, LivePods
 from scenarios.live.receiver import Receiver
 from scenarios.live.replicas import Replicas
 from scenarios.live.shadow import ShadowWorker
-from scenarios.objects import CANARY, DEPLOYMENTS, NAMESPACE, STABLE, VERSIONS, objects
+from scenarios.objects import (
+    CANARY,
+    CONTROLLER,
+    DEPLOYMENTS,
+    NAMESPACE,
+    STABLE,
+    SYSTEM,
+    VERSIONS,
+    objects,
+)
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Edit, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.result import Played, Requests, Result, ended, result, said_by
@@ -42,7 +51,6 @@ from scenarios.world import World
 Json = Any
 
 FOLDER = Path(".lab")
-SYSTEM = "serin-system"  # where the controllers' Lease is
 READY_WITHIN = 60.0  # seconds for everything to start; ten as a rule
 SETTLING = 1.5  # seconds beyond propagation for which an ended run is watched: Envoy still routes by then
 FOR_EVER = 1e9  # seconds: longer than any story
@@ -189,7 +197,9 @@ class Lab:
         await self._until(lambda: self._ready(Arm.STABLE) == self.story.stable.replicas)
         await self.envoy.start()
         self.load = await self._start_load()
-        kubeconfig = self.world.kubeconfig(self.folder / "kubeconfig", namespace=NAMESPACE)
+        self.world.install()
+        file = self.folder / "kubeconfig"
+        kubeconfig = self.world.kubeconfig(file, namespace=NAMESPACE, user=CONTROLLER)
         self.replicas = Replicas(
             self.story.controllers,
             kubeconfig=kubeconfig,
@@ -201,8 +211,7 @@ class Lab:
 
     def _first_objects(self) -> list[Json]:
         """All objects but the canary's Deployment, which begins the story."""
-        system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
-        return [system, *self._objects()[:-1]]
+        return self._objects()[:-1]
 
     def _objects(self) -> list[Json]:
         return objects(self.story, alerts_url=self.receiver.url, artifacts=self.artifacts)

@@ -14,6 +14,9 @@ from scenarios.plot import Arm, Behaviour, Patch, Story
 Json = Any
 
 NAMESPACE = "lab"
+SYSTEM = "serin-system"  # where the controllers are, and their Lease
+ACCOUNT = "serin-controller"
+CONTROLLER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"  # who they are to the API server
 STABLE = "model"
 CANARY = "model-canary"
 PORT = 8080
@@ -79,6 +82,24 @@ def _secrets(story: Story, url: str) -> Sequence[Json]:
             "metadata": _named(SECRET),
             # a Standard Webhooks secret: "whsec_" and 24 bytes or more in base64
             "stringData": {"url": url, "secret": "whsec_c2VyaW4ncyBsYWIsIG5vdCBhIHJlYWwgc2VjcmV0"},
+        },
+        *_readable(SECRET),
+    )
+
+
+def _readable(secret: str) -> Sequence[Json]:
+    """The controller may read this Secret, as manifests/samples/alerts.yaml lets it."""
+    group = "rbac.authorization.k8s.io"
+    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}
+    metadata = _named("serin-alerts")
+    return (
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "serin-alerts"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": SYSTEM}],
         },
     )
 

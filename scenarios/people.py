@@ -13,6 +13,9 @@ MERGE = "application/merge-patch+json"
 PLACES: Mapping[str, str] = {  # where the objects of a kind live; {} is the namespace
     "Namespace": "/api/v1/namespaces",
     "Secret": "/api/v1/namespaces/{}/secrets",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
     "Service": "/api/v1/namespaces/{}/services",
     "Pod": "/api/v1/namespaces/{}/pods",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
@@ -38,26 +41,26 @@ class People:
     async def create(self, obj: Json) -> Json:
         """The object as created."""
         namespace = obj["metadata"].get("namespace", self._namespace)
-        return await self._ask("POST", PLACES[obj["kind"]].format(namespace), obj, query=STRICT)
+        return await self.ask("POST", PLACES[obj["kind"]].format(namespace), obj, query=STRICT)
 
     async def patch(self, kind: str, name: str, merge: Json) -> Json:
         """The object with `merge` merged into it."""
-        return await self._ask("PATCH", self._path(kind, name), merge, sort=MERGE)
+        return await self.ask("PATCH", self._path(kind, name), merge, sort=MERGE)
 
     async def delete(self, kind: str, name: str) -> Json:
         """The object is deleted, or is to be as soon as its finalizers let it."""
-        return await self._ask("DELETE", self._path(kind, name), None)
+        return await self.ask("DELETE", self._path(kind, name), None)
 
     async def evict(self, pod: str) -> Json:
         """The pod leaves as the node's pressure would make it."""
         meta = {"name": pod, "namespace": self._namespace}
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
-        return await self._ask("POST", self._path("Pod", pod) + "/eviction", body)
+        return await self.ask("POST", self._path("Pod", pod) + "/eviction", body)
 
     def _path(self, kind: str, name: str) -> str:
         return f"{PLACES[kind].format(self._namespace)}/{name}"
 
-    async def _ask(
+    async def ask(
         self,
         method: str,
         path: str,
@@ -66,6 +69,7 @@ class People:
         sort: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Json:
+        """What the API server answers; raises `NotDone`."""
         sent = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": sort, "Accept": "application/json"}
         asking = self._transport.request(method, path, query=query or {}, headers=headers, body=sent)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from controller.istio import Refusal, located, seen_weight
 from controller.ports import Outside
 from scenarios.fields import BadStory
-from scenarios.objects import CANARY, NAMESPACE, objects
+from scenarios.objects import CANARY, CONTROLLER, NAMESPACE, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.result import Played, Requests, Result, ended, result, said_by
@@ -85,7 +85,7 @@ class Theatre:
         self.shadow = _shadow(story)
         self.people = People(self.world.transport(), namespace=NAMESPACE)
         self._outside = Outside(
-            transport=Wire(self.world.transport()),
+            transport=Wire(self.world.transport(CONTROLLER)),
             fetch=self.pods.fetch,
             post=self.receiver,
             ask=self.shadow or _nobody,
@@ -142,7 +142,7 @@ class Theatre:
     # -- before
 
     async def _set_up(self) -> None:
-        await self.people.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASES}})
+        self.world.install()
         if self.shadow is not None:
             self.shadow.start()
         for obj in objects(self.story, artifacts=None if self.shadow is None else self.shadow.artifacts):

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from controller.ports import Transport
-from scenarios.cluster import catalogue, kubelet, views
+from scenarios.cluster import catalogue, kubelet, rbac, views
 from scenarios.cluster.admission import Admission, stamp
 from scenarios.cluster.apiserver import ApiServer
 from scenarios.cluster.faults import Faults
@@ -40,15 +40,15 @@ NODES = ("node-a", "node-b", "node-c")
 
 
 @cache
-def definitions() -> Sequence[Json]:
-    """Our CustomResourceDefinitions, from the source tree or from inside the installed package.
+def manifest(file: str) -> Sequence[Json]:
+    """The objects in a file of `manifests/base`, from the source tree or from inside the installed package.
 
     Read once a process: 45 kB of YAML take a third of a second. `World` copies what it creates.
     """
     here = Path(__file__).parent
     for folder in (here / "manifests", here.parent / "manifests" / "base"):
-        if (folder / "crds.yaml").exists():
-            return list(yaml.safe_load_all((folder / "crds.yaml").read_text()))
+        if (folder / file).exists():
+            return list(yaml.safe_load_all((folder / file).read_text()))
     return ()
 
 
@@ -92,7 +92,7 @@ class World:
         """What is there before anybody looks: namespaces and our own resource definitions."""
         for name in NAMESPACES:
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        for definition in definitions():
+        for definition in manifest("crds.yaml"):
             crd = self.create(definition)
             self._define(Change(version=0, type="ADDED", kind=self._kind_of(crd), obj=crd, before=None))
 
@@ -201,15 +201,21 @@ class World:
             crd = {**change.obj, "status": _established(change.obj, stamp(self.clock()))}
             self.registry.store.put(change.kind, crd)
 
+    def install(self) -> None:
+        """The controller's namespace, account and rights are there, as `kubectl apply -k` makes them."""
+        for file in ("namespace.yaml", "rbac.yaml"):
+            for obj in manifest(file):
+                self.create(obj)
+
     # --- trouble, and the ways in
 
     def fault(self, kind: str, *, seconds: float) -> None:
         """The API server suffers for so long: outage, hang, slow, conflict or watch-drop."""
         self.faults.begin(kind, seconds=seconds)
 
-    def transport(self) -> Transport:
-        """A way in from this process."""
-        return _Inside(self)
+    def transport(self, user: str = rbac.ADMIN) -> Transport:
+        """A way in from this process for `user`, who may do what roles that are bound to it say."""
+        return _Inside(self, user)
 
     async def answer(self, request: Request) -> Reply:
         """The answer to one request, after whatever is wrong just now; raises `OSError`."""
@@ -222,8 +228,8 @@ class World:
         self._port = Port(self.answer)
         return await self._port.open(host, port)
 
-    def kubeconfig(self, path: Path, *, namespace: str = "default") -> Path:
-        """A kubeconfig for the served URL is at `path`."""
+    def kubeconfig(self, path: Path, *, namespace: str = "default", user: str = rbac.ADMIN) -> Path:
+        """A kubeconfig of `user` for the served URL is at `path`."""
         if self._port is None:
             raise RuntimeError("nothing is served yet: call serve() before kubeconfig()")
         context = {"cluster": "serin-lab", "user": "serin-lab", "namespace": namespace}
@@ -231,7 +237,7 @@ class World:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "serin-lab", "cluster": {"server": self._port.url}}],
-            "users": [{"name": "serin-lab", "user": {"token": "serin-lab"}}],
+            "users": [{"name": "serin-lab", "user": {"token": user}}],
             "contexts": [{"name": "serin-lab", "context": context}],
             "current-context": "serin-lab",
         }
@@ -259,8 +265,9 @@ def _established(definition: Json, now: str) -> Json:
 class _Inside:
     """The transport of one process: no bytes move, the answers are the same."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, user: str) -> None:
         self._world = world
+        self._user = user
 
     @asynccontextmanager
     async def request(
@@ -274,7 +281,7 @@ class _Inside:
     ) -> AsyncIterator["_Answer"]:
         """The server's answer to one request."""
         lowered = {name.lower(): value for name, value in headers.items()}
-        asked = Request(method=method, path=path, query=query, headers=lowered, body=body)
+        asked = Request(method=method, path=path, query=query, headers=lowered, body=body, user=self._user)
         reply = await self._world.answer(asked)
         try:
             yield _Answer(reply)

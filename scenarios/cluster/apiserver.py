@@ -17,6 +17,7 @@ from scenarios.cluster.faults import Fault, Faults
 from scenarios.cluster.kinds import Kind
 from scenarios.cluster.messages import Reply, Request, reply
 from scenarios.cluster.patches import merged
+from scenarios.cluster.rbac import Attempt, Rights, verb
 from scenarios.cluster.refusals import Refused
 from scenarios.cluster.registry import Registry, Terms
 from scenarios.cluster.watching import Asked, events
@@ -54,6 +55,7 @@ class ApiServer:
     def __init__(self, registry: Registry, faults: Faults) -> None:
         self._registry = registry
         self._faults = faults
+        self.rights = Rights(registry.store)
         self._pages: OrderedDict[str, tuple[Sequence[Json], int]] = OrderedDict()
 
     def answer(self, request: Request) -> Reply:
@@ -71,10 +73,11 @@ class ApiServer:
         if document is not None:
             return reply(200, document)
         target = self._target(request.path)
-        verb = self._verb(request, target)
+        self.rights.check(request.user, _attempt(request, target))
+        does = self._does(request, target)
         if request.method in _WRITES and self._faults.on(Fault.CONFLICT):
             raise refusals.conflict(target.kind.plural, target.kind.group, target.name)
-        return verb(request, target)
+        return does(request, target)
 
     def _target(self, path: str) -> Target:
         parts = [part for part in path.split("/") if part]
@@ -93,7 +96,7 @@ class ApiServer:
             raise refusals.no_such_path()
         return Target(kind=kind, version=version, namespace=namespace, name=name, part=part)
 
-    def _verb(self, request: Request, target: Target) -> Verb:
+    def _does(self, request: Request, target: Target) -> Verb:
         several = {"GET": self._list, "POST": self._create, "DELETE": self._delete_several}
         one = {"GET": self._get, "PUT": self._replace, "PATCH": self._patch, "DELETE": self._delete}
         if target.part in _OF_PODS:
@@ -103,11 +106,11 @@ class ApiServer:
         elif target.part:
             one.pop("DELETE")
         method = "GET" if request.method == "HEAD" else request.method
-        verb = (one if target.name else several).get(method)
+        found = (one if target.name else several).get(method)
         nowhere = target.kind.namespaced and target.namespace is None and method != "GET"
-        if verb is None or nowhere:
+        if found is None or nowhere:
             raise refusals.method_not_allowed()
-        return verb
+        return found
 
     # --- reading
 
@@ -306,6 +309,15 @@ class ApiServer:
             raise refusals.invalid("Binding", "", target.name, [cause])
         self._registry.bind(target.home, target.name, node)
         return reply(201, _DONE)
+
+
+def _attempt(request: Request, target: Target) -> Attempt:
+    kind = target.kind
+    # a namespace is in itself, as the real server has it
+    inside = target.namespace or (target.name if kind.plural == "namespaces" else "")
+    resource = f"{kind.plural}/{target.part}" if target.part else kind.plural
+    does = verb(request, target.name)
+    return Attempt(verb=does, group=kind.group, resource=resource, namespace=inside, name=target.name)
 
 
 def _has(kind: Kind, part: str) -> bool:

@@ -29,6 +29,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: bytes | None = None
+    user: str = "admin"  # who asks; `rbac` says what that one may do
 
     @property
     def media(self) -> str:

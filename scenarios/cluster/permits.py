@@ -1,4 +1,7 @@
-"""Resources that say who may do what and how pods are treated: kept and shown, enforced by nobody here."""
+"""Resources that say who may do what and how pods are treated.
+
+`rbac` decides by roles and their bindings; the others are kept and shown, and enforced by nobody here.
+"""
 
 from scenarios.cluster.kinds import Column, Kind
 from scenarios.cluster.schemas import (
@@ -28,7 +31,9 @@ _RULE = closed(
     nonResourceURLs=listed(TEXT),
 )
 _SUBJECT = closed("kind", "name", kind=TEXT, name=TEXT, namespace=TEXT, apiGroup=TEXT)
-_ROLE = atomic(closed("kind", "name", apiGroup=TEXT, kind=TEXT, name=TEXT))
+_ROLE = atomic(
+    closed("kind", "name", apiGroup=TEXT, kind={**TEXT, "enum": ["ClusterRole", "Role"]}, name=TEXT)
+)
 _NAMED = closed(name=TEXT)
 
 

@@ -112,7 +112,8 @@ def bad_request(message: str) -> Refused:
 
 def forbidden(plural: str, group: str, name: str, why: str) -> Refused:
     """403: the request is understood and not allowed."""
-    message = f'{qualified(plural, group)} "{name}" is forbidden: {why}'
+    what = qualified(plural, group) + (f' "{name}"' if name else "")
+    message = f"{what} is forbidden: {why}"
     return Refused(403, "Forbidden", message, details=_details(plural, group, name))
 
 

@@ -223,7 +223,8 @@ def _string_problems(schema: Schema, value: str, path: str) -> Iterator[Cause]:
 
 @cache
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text)
+    """As the real server reads it: a `$` is the end, and not before a last line break as well."""
+    return re.compile(re.sub(r"(?<!\\)\$$", r"\\Z", text))
 
 
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$")

@@ -1,10 +1,14 @@
-"""The emulated API server on a real port, for kubectl and for a controller in a process of its own."""
+"""The emulated API server on a real port, for kubectl and for a controller in a process of its own.
+
+A token is its user's name, and who has none may do everything: this is a lab's server, on loopback.
+"""
 
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from scenarios.cluster.messages import LARGEST_BODY, Reply, Request
+from scenarios.cluster.rbac import ADMIN
 
 Respond = Callable[[Request], Awaitable[Reply]]
 
@@ -45,6 +49,7 @@ class Port:
             query=request.query,
             headers={name.lower(): value for name, value in request.headers.items()},
             body=await request.read() if request.can_read_body else None,
+            user=request.headers.get("Authorization", "").removeprefix("Bearer ") or ADMIN,
         )
         try:
             reply = await self._respond(asked)

@@ -18,7 +18,7 @@ from controller.ports import Outside
 from scenarios.fates.fate import COMMANDS, Command, Crash, Fate
 from scenarios.fates.hindrance import AGENT, Hindered, skewed
 from scenarios.fates.witness import Witness
-from scenarios.objects import NAMESPACE
+from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
 from scenarios.plot import Arm, Target
@@ -91,7 +91,7 @@ class Fated(Theatre):
         number = int(replica.rpartition("-")[2]) - 1
         fate, since = self.fate, lambda: self.now
         way = Hindered(
-            Wire(self.world.transport()),
+            Wire(self.world.transport(CONTROLLER)),
             replica,
             ails=[one for one in fate.ails if one.replica in {None, number}],
             crashes=self._crashes,

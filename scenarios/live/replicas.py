@@ -53,6 +53,7 @@ class Replicas:
             "--kubeconfig": str(kubeconfig),
             "--lease-namespace": lease_namespace,
             "--log-format": "json",
+            "--receivers": "127.0.0.1",
             **flags,
         }
         self._all = [_replica(f"serin-{number}", folder, flags) for number in range(1, count + 1)]

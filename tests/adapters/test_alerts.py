@@ -12,7 +12,8 @@ from controller import alerts
 from controller.alerts import Alerts
 from controller.kube import ApiError
 from controller.model import Alert, Run
-from controller.receivers import Sender, Undelivered, check_url
+from controller.posting import Sender, Undelivered, check_url
+from controller.receivers import FORBIDDEN
 from scenarios.virtual.loop import VirtualLoop
 from tests.adapters.letterbox import SLACK, SLACK_URL, WEBHOOK, Receivers, message, rolled_back
 
@@ -251,6 +252,18 @@ def test_an_error_that_quotes_the_url_does_not_reach_the_log() -> None:
         assert "OSError" in logs[0]["why"]
 
     story(tell, scripts={"slack": [OSError(f"cannot connect to {SLACK_URL}")]})
+
+
+def test_where_a_letter_may_not_go_is_said_without_the_url() -> None:
+    async def tell(post: Post) -> None:
+        with capture_logs() as logs:
+            post.alerts.offer(rolled_back(SLACK, outbox=(message(),)))
+            await asyncio.sleep(5)
+        assert "not a public one" in logs[0]["why"]
+        assert "--receivers" in logs[0]["why"]
+        assert "very-secret" not in str(logs)
+
+    story(tell, scripts={"slack": [PermissionError(FORBIDDEN)]})
 
 
 def test_a_full_desk_leaves_the_rest_in_the_outbox_and_takes_it_later(

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from controller import gating
 from controller.gates import EVERY, PATIENCE, Gates
 from controller.model import Before, Gate, Run, Stage
-from controller.receivers import Sender
+from controller.posting import Sender
 from scenarios.virtual.loop import VirtualLoop
 from tests.adapters.letterbox import SLACK, Receivers, message, rolled_back
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controller.http import ANSWER, Letters, _session, outside
+from controller.http import ANSWER, Letters, Resolver, _session, outside, proxies
 from controller.kube import NoCluster
 from controller.pages import Pages
+from controller.receivers import allowed
 from tests.adapters.test_connect import AGENT, kubeconfig, serving
 
 
 @asynccontextmanager
-async def letters() -> AsyncIterator[Letters]:
-    async with _session(connections=5, trust_env=True) as session:
-        yield Letters(session)
+async def letters(receivers: str = "127.0.0.1") -> AsyncIterator[Letters]:
+    near = allowed(receivers)
+    async with _session(connections=5, trust_env=True, resolver=Resolver(near)) as session:
+        yield Letters(session, near)
 
 
 def body(content: bytes, status: int = 200, **headers: str) -> Any:
@@ -124,6 +127,57 @@ async def test_a_redirect_of_a_receiver_is_an_answer_and_not_an_order() -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "127.1", "2130706433", "0x7f000001", "0.0.0.0"],
+)
+async def test_a_policy_leads_no_letter_to_a_near_address_however_it_is_written(host: str) -> None:
+    async with serving(body(b"")) as server, letters("") as post:
+        with pytest.raises(PermissionError, match="not a public one"):
+            await post(f"http://{host}:{server.port}/hook", b"{}", headers={})
+    assert not server.requests
+
+
+async def test_a_name_that_leads_elsewhere_the_second_time_gains_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DNS rebinding: the address is looked at when it is connected to, and not before."""
+    asked: list[str] = []
+
+    def lookup(host: str, port: int, *_: Any) -> list[Any]:
+        asked.append(host)
+        address = "203.0.113.7" if len(asked) == 1 else "127.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    async with serving(body(b"")) as server, letters("203.0.113.0/24") as post:
+        with pytest.raises((OSError, TimeoutError)) as first:
+            async with asyncio.timeout(0.1):
+                await post(f"http://rebound.example:{server.port}/", b"{}", headers={})
+        assert not isinstance(first.value, PermissionError)  # it was let through, and nobody is there
+        with pytest.raises(PermissionError):
+            await post(f"http://rebound.example:{server.port + 1}/", b"{}", headers={})
+        with pytest.raises(PermissionError):
+            await post(f"http://other.example:{server.port}/", b"{}", headers={})
+    assert not server.requests
+
+
+async def test_a_near_receiver_is_reached_where_the_controller_s_owner_says_so_by_name() -> None:
+    async with serving(body(b"")) as server, letters("localhost") as post:
+        status, _ = await post(f"http://localhost:{server.port}/hook", b"{}", headers={})
+        assert status == 200
+        with pytest.raises(PermissionError):
+            await post(f"http://127.0.0.1:{server.port}/hook", b"{}", headers={})
+
+
+async def test_the_environment_s_proxy_may_be_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.lab.internal:3128")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert proxies() == {"proxy.lab.internal"}
+    assert allowed("").also(proxies()).host("proxy.lab.internal")
+
+
 async def test_of_a_receivers_answer_only_so_much_is_read() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -148,8 +202,8 @@ async def test_trouble_with_a_receiver_does_not_tell_its_url() -> None:
 async def test_the_world_outside_is_all_of_it(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(body(b"{}")))
-        config = kubeconfig(tmp_path, server.port)
-        world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config))
+        config, near = kubeconfig(tmp_path, server.port), allowed("127.0.0.1")
+        world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config, receivers=near))
         url = f"http://127.0.0.1:{server.port}/"
         assert await world.fetch(url, accept="*/*", limit=10) == ("application/octet-stream", b"{}")
         assert (await world.post(url, b"", headers={}))[0] == 200

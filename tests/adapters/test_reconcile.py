@@ -25,7 +25,7 @@ from controller.means import Means
 from controller.model import PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
 from controller.ports import Answer, Reading, ShadowSource, Trouble
-from controller.receivers import Sender
+from controller.posting import Sender
 from controller.reconcile import FRESH, LOOKING, Reconciler
 from controller.runs import Runs
 from controller.shadowing import Shadowing
@@ -57,6 +57,9 @@ class Net:
         if meant(self.fails):
             raise ConnectionRefusedError(f"{method} {path}")
         return _Hanging() if meant(self.hangs) else self.beyond.request(method, path, **more)
+
+
+RECORDER = ("recorder.ns.svc.cluster.local", 8080)
 
 
 class _Hanging:
@@ -145,7 +148,7 @@ class Stage:
             recorder=self.quiet,
             alerter=self.quiet,
             workloads=Workloads(self.kube, self.cluster),
-            shadowing=Shadowing(self.worker, router),
+            shadowing=Shadowing(self.worker, router, RECORDER),
             gates=self.gates,
             telemetry=Telemetry(),
             clock=virtual_loop().now,
@@ -561,14 +564,15 @@ class Answers:
         return ""
 
 
-async def shadowed(stage: Stage) -> Answers:
+async def shadowed(stage: Stage, *, recorder: tuple[str, int] | None = None) -> Answers:
     """The stage's run has a Shadow check that is not required, and is undecided."""
     answers = Answers(Replayed(verdict=Verdict.INCONCLUSIVE, sentence="not yet"))
     shadow = {"name": "shadow", "type": "Shadow", "maxFlips": "1%", "required": False}
     plan, (owner,) = stage.run["spec"]["plan"], stage.run["metadata"]["ownerReferences"]
     plan["policy"]["checks"] = [*plan["policy"]["checks"], shadow]
-    recorder = {"host": "recorder.ns.svc.cluster.local", "port": 8080, "percent": 100, "hosts": ["model"]}
-    plan["shadow"] = recorder | {
+    host, port = RECORDER if recorder is None else recorder
+    said = {"host": host, "port": port, "percent": 100, "hosts": ["model"]}
+    plan["shadow"] = said | {
         "stable": "file:///a@sha256:" + "a" * 64,
         "canary": "file:///b@sha256:" + "b" * 64,
     }
@@ -587,6 +591,17 @@ async def shadowed(stage: Stage) -> Answers:
 def mirrors(stage: Stage) -> int:
     (http,) = stage.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
     return len(http.get("mirrors", []))
+
+
+@pytest.mark.parametrize("recorder", [("elsewhere.example", 8080), (RECORDER[0], 9)])
+async def test_a_run_that_somebody_made_mirrors_requests_to_no_recorder_but_ours(
+    stage: Stage, recorder: tuple[str, int]
+) -> None:
+    await shadowed(stage, recorder=recorder)
+    await stage.turns(5)
+    assert mirrors(stage) == 0
+    checks = stage.world.get("canaryruns", *stage.key)["status"]["checks"]
+    assert f"the run's recorder {recorder[0]}:{recorder[1]} is not this controller's" in str(checks)
 
 
 async def test_a_mirror_that_hangs_on_its_way_delays_no_pass_and_no_rollback(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Probes, metrics and runs over real HTTP on loopback."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from controller.telemetry import Telemetry
-from controller.web import STUCK_AFTER, Answers, CannotServe, serving
+from controller.web import MOST_CALLERS, STUCK_AFTER, Answers, CannotServe, application, serving
 
 RUN: dict[str, Any] = {
     "apiVersion": "serin.dev/v1alpha1",
@@ -110,10 +111,54 @@ async def test_an_unknown_run_is_not_found_and_the_answer_says_where_to_look() -
         assert (await answer.json())["error"] == "no CanaryRun lab/other; /runs lists those there are"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_nothing_can_be_changed(method: str) -> None:
-    async with asked(CALM) as session, session.request(method, "/runs/lab/model-canary-abc-1") as answer:
+async def test_a_run_is_shown_without_the_urls_of_those_who_are_told() -> None:
+    hook = {
+        "webhook": {"url": "https://hooks.example/T0/very-secret", "secretRef": {"name": "a", "key": "b"}}
+    }
+    policy = {"alpha": 0.01, "alerts": [hook], "gates": [hook]}
+    plan = {**RUN["spec"]["plan"], "policy": policy}
+    told = {**RUN, "spec": {"plan": plan, "paused": True}}
+    async with asked(replace(CALM, runs=lambda: [told])) as session:
+        for place in ("/runs", "/runs/lab/model-canary-abc-1"):
+            async with session.get(place) as answer:
+                text = await answer.text()
+                assert "very-secret" not in text
+        shown = (await answer.json())["spec"]
+    assert (shown["paused"], shown["plan"]["policy"]) == (True, {"alpha": 0.01})
+    assert policy["alerts"] == [hook]  # what is held is as it was
+
+
+ROUTES = {route.resource.canonical for route in application(CALM).router.routes() if route.resource}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("place", sorted(ROUTES))
+async def test_nothing_can_be_changed(method: str, place: str) -> None:
+    where = place.format(namespace="lab", name="model-canary-abc-1")
+    async with asked(CALM) as session, session.request(method, where) as answer:
         assert answer.status == 405
+
+
+async def test_however_many_connect_to_the_page_the_next_one_is_answered() -> None:
+    async with serving(CALM, "127.0.0.1", 0) as url:
+        port = int(url.rpartition(":")[2])
+        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CALLERS + 20)]
+        try:
+            async with aiohttp.ClientSession(url) as session, session.get("/livez") as answer:
+                assert answer.status == 200
+            first, last = waiting[0][0], waiting[-1][0]
+            assert await asyncio.wait_for(first.read(1), 5) == b""  # it had to go
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(last.read(1), 0.05)
+        finally:
+            for _, writer in waiting:
+                writer.close()
+
+
+def test_all_that_can_be_asked_is_five_things() -> None:
+    methods = {route.method for route in application(CALM).router.routes()}
+    assert methods == {"GET", "HEAD"}
+    assert {"/livez", "/readyz", "/metrics", "/runs", "/runs/{namespace}/{name}"} == ROUTES
 
 
 async def test_a_taken_port_is_named_with_the_remedy() -> None:

@@ -149,6 +149,7 @@ def test_a_story_ends_as_its_file_expects(name: str) -> None:
     assert result.ok, said
     assert list(said) == KEYS
     assert result.requests.failed == 0
+    assert not theatre.world.server.rights.denied  # manifests/base/rbac.yaml suffices
     assert {weight for _, weight in result.weights} <= {0, 70, *story(name).policy["steps"]}
     look = globals().get(f"look_{name.replace('-', '_')}")
     if look is not None:

@@ -1,12 +1,16 @@
 """What the pages say and what the code does, held together where they could drift apart."""
 
 import re
+from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller import machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
+from controller.letters import signed, signing_secrets
 from controller.telemetry import Telemetry
 from gpu_shadow.recorder import Recorder
 from scenarios import story
@@ -33,8 +37,9 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert not [link for link in inside if not (page.parent / link).exists()]
 
 
-def test_every_promise_of_operations_is_kept_by_a_test_of_its_name() -> None:
-    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("page", ["operations.md", "security.md"])
+def test_every_promise_is_kept_by_a_test_of_its_name(page: str) -> None:
+    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
     there = {
         name
         for file in (ROOT / "tests").rglob("test_*.py")
@@ -89,6 +94,38 @@ def test_the_metrics_page_names_every_series_of_the_recorder_and_every_reason() 
     assert reasons <= named
     assert all(f'"{name}"' in code or name in Recorder().page() for name in named - {"reason"})
     assert set(re.findall(r"TYPE (\w+)", Recorder().page())) <= named
+
+
+def test_the_receiver_that_is_shown_takes_a_message_of_ours_once_and_no_other() -> None:
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found
+    shown: dict[str, Any] = {}
+    exec(found.group(1), shown)
+    secret, at = "whsec_" + b64encode(b"k" * 24).decode(), datetime(2026, 3, 1, tzinfo=UTC)
+    clock = at.timestamp() + 10
+
+    def genuine(
+        id_: str, body: bytes, *, sent: bytes | None = None, now: float = clock, **changed: str
+    ) -> bool:
+        old = signing_secrets(f"whsec_{b64encode(b'o' * 24).decode()} {secret}".encode())
+        headers = {**signed(id_, body, secrets=old, at=at), **changed}
+        taken: bool = shown["genuine"](headers, sent or body, secret, now=lambda: now)
+        return taken
+
+    assert genuine("a", b"{}")
+    assert not genuine("a", b"{}")  # replayed
+    assert not genuine("b", b"{}", sent=b'{"a":1}')  # another body
+    assert not genuine("c", b"{}", now=clock + 301)  # kept for later
+    assert not genuine("d", b"{}", **{"webhook-timestamp": str(int(clock))})  # made to look new
+    assert not genuine("e", b"{}", **{"webhook-id": "f"})  # made to look like another
+    assert not genuine("g", b"{}", **{"webhook-signature": "v1,AAAA v2,BBBB"})
+    assert genuine("h", b"{}", now=clock + 200)
+    assert set(shown["seen"]) == {"a", "h"}
+    assert genuine("i", b"{}", now=clock + 289)
+    assert not genuine("a", b"{}", now=clock + 289)
+    assert not genuine("i", b"{}", now=clock + 1e6)
+    assert set(shown["seen"]) == {"a", "h", "i"}  # what is refused costs no memory, and frees none
 
 
 def test_the_alerts_page_has_the_figures_of_the_code() -> None:

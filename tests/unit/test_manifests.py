@@ -454,8 +454,15 @@ def test_the_controller_may_follow_everything_it_follows_and_write_only_what_it_
         ("canaryruns", "delete"),
         ("canaryruns/status", "patch"),
         ("events", "create"),
-        ("events", "patch"),
     }
+
+
+def test_nobody_but_the_controller_may_write_what_a_run_has_found() -> None:
+    """Evidence and weights are in a run's status; people have its spec."""
+    granted = {name for name, rule in rules(BASE + SAMPLES) if "canaryruns/status" in rule["resources"]}
+    assert granted == {"serin-controller"}
+    people = {name for name, rule in rules(BASE) if "canaryruns" in rule["resources"]} - granted
+    assert people == {"serin-view", "serin-edit"}
 
 
 def test_the_controller_s_pods_fit_the_restricted_profile() -> None:
