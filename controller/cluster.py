@@ -43,13 +43,14 @@ class Cluster:
     """Newest known objects. Written by the followers, read by everybody else; one event loop."""
 
     def __init__(self) -> None:
-        self._objects: dict[str, dict[Key, Json]] = {kind: {} for kind in FOLLOWED}
+        # by kind, namespace and name: a pass asks for its own namespace, however many others there are
+        self._objects: dict[str, dict[str, dict[str, Json]]] = {kind: {} for kind in FOLLOWED}
         self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
 
     def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
         """`items` is all there is now; the keys that changed."""
         now = {_key(item): item for item in items}
-        gone = self._objects[kind].keys() - now.keys()
+        gone = {_key(item) for item in self.all(kind)} - now.keys()
         changed = {key for key, item in now.items() if _version(self.get(kind, *key)) != _version(item)}
         for key in gone:
             self._drop(kind, key)
@@ -74,29 +75,35 @@ class Cluster:
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """The object, or None."""
-        return self._objects[kind].get((namespace, name))
+        return self._objects[kind].get(namespace, {}).get(name)
 
     def all(self, kind: str, namespace: str | None = None) -> Iterator[Json]:
         """Every known object of a kind, of one namespace or of all."""
-        for (within, _), item in list(self._objects[kind].items()):
-            if namespace is None or within == namespace:
-                yield item
+        spaces = self._objects[kind]
+        within = list(spaces) if namespace is None else [namespace]
+        for each in within:
+            yield from list(spaces.get(each, {}).values())
 
     def owned(self, kind: str, owner: Json) -> list[Json]:
         """The objects whose controlling owner is `owner`."""
         keys = self._owned[kind].get(owner["metadata"]["uid"], set())
-        return [self._objects[kind][key] for key in sorted(keys)]
+        return [self._objects[kind][namespace][name] for namespace, name in sorted(keys)]
 
     def _put(self, kind: str, item: Json) -> None:
         item["metadata"].pop("managedFields", None)  # half of an object's bytes, and none of our business
         self._drop(kind, _key(item))
-        self._objects[kind][_key(item)] = item
+        namespace, name = _key(item)
+        self._objects[kind].setdefault(namespace, {})[name] = item
         owner = owner_uid(item)
         if owner is not None:
             self._owned[kind][owner].add(_key(item))
 
     def _drop(self, kind: str, key: Key) -> None:
-        old = self._objects[kind].pop(key, None)
+        namespace, name = key
+        space = self._objects[kind].get(namespace, {})
+        old = space.pop(name, None)
+        if not space:
+            self._objects[kind].pop(namespace, None)
         owner = None if old is None else owner_uid(old)
         if owner is not None:
             self._owned[kind][owner].discard(key)

@@ -1,26 +1,28 @@
 """The few series that are wanted out of a metrics page, in Prometheus's text format or OpenMetrics.
 
 A page may hold thousands of series of which a check needs a dozen, every second, from many pods: lines
-of other series are skipped by one regular expression and never parsed. Label sets repeat from page to
-page and from pod to pod, so they are parsed once and remembered.
+of other series are skipped by how they begin and never parsed. All of a line but its figure repeats from page
+to page and from pod to pod, so it is parsed once and remembered, as is the order of a histogram's buckets.
 
 What is wanted must be right: a line of a wanted series that cannot be read raises `ValueError`, as does
 a page that ends in the middle of a line, since the last figure may have lost its last digits.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from math import inf
+from typing import ClassVar
 
 from analysis.samples import Histogram
 
 # Wanted series on one page. Istio's duration histogram has 20 lines for each source and response code,
 # so this is 500 of them; at about 2 us a line it is a fiftieth of a second.
 MOST_SERIES = 10_000
-REMEMBERED = 65_536  # label sets, about 1 KB each at worst; 20 runs of 3 000 distinct ones
+REMEMBERED = 65_536  # lines and label sets, about 1 KB each at worst; 20 runs of 3 000 distinct ones
+ARRANGED = 4096  # histograms whose buckets were put in order, some kB each
 LARGEST = 2.0**53  # counters above it are no longer exact
 
 Labels = Mapping[str, str]
@@ -42,29 +44,57 @@ class Series:
 
     labels: Labels
     value: float
+    key: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)  # the labels, hashable
 
 
 class Wanted:
     """Finds the series of the given names on a page."""
 
+    # what stands before the figure -> name, labels; of pages of all plans
+    _known: ClassVar[dict[bytes, tuple[bytes, Labels, frozenset[tuple[str, str]]]]] = {}
+
     def __init__(self, names: Collection[str]) -> None:
-        any_name = b"|".join(re.escape(name.encode()) for name in sorted(names))
+        self._names = frozenset(name.encode() for name in names)
+        any_name = b"|".join(re.escape(name) for name in sorted(self._names))
         # the labels end at the first brace outside of quotes
         labels = rb'\{((?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+)\}'
-        self._line = re.compile(
-            rb"^[ \t]*(" + any_name + rb")(?=[{ \t\r]|$)(?:[ \t]*" + labels + rb")?(.*)$", re.MULTILINE
-        )
+        self._line = re.compile(rb"[ \t]*(" + any_name + rb")(?=[{ \t\r]|$)(?:[ \t]*" + labels + rb")?(.*)")
+        self._begins = (*self._names, b" ", b"\t")
 
     def on(self, page: bytes) -> dict[str, list[Series]]:
         """Each wanted name that the page has, with its series; of a repeated one the first counts."""
         found: dict[bytes, dict[frozenset[tuple[str, str]], Series]] = {}
-        for count, line in enumerate(self._line.finditer(_whole(page))):
+        count = 0
+        for line in _whole(page).split(b"\n"):
+            if not line.startswith(self._begins):
+                continue
+            before, _, figure = line.rpartition(b" ")
+            known = self._known.get(before) if figure.isdigit() else None  # as nearly all lines are
+            if known is None:
+                name, one = self._read(line)
+            else:
+                name, one = known[0], Series(known[1], float(figure), known[2])
+            if one is None or name not in self._names:
+                continue
             if count == MOST_SERIES:
                 raise ValueError(f"more than {MOST_SERIES} series of the wanted names; filter the page")
-            name, text, rest = line.groups()
-            key, labels = _labels(text or b"")
-            found.setdefault(name, {}).setdefault(key, Series(labels, _value(rest, line)))
+            count += 1
+            found.setdefault(name, {}).setdefault(one.key, one)
         return {name.decode(): list(one.values()) for name, one in found.items()}
+
+    def _read(self, line: bytes) -> tuple[bytes, Series | None]:
+        """The line's name and series, if it is wanted."""
+        match = self._line.fullmatch(line)
+        if match is None:
+            return b"", None
+        name, text, rest = match.groups()
+        key, labels = _labels(text or b"")
+        before, _, figure = line.rpartition(b" ")
+        if figure.isdigit() and rest.strip(b" ") == figure:  # no timestamp stands between
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[before] = name, labels, key
+        return name, Series(labels, _value(rest, line), key)
 
 
 def declares(page: bytes, family: str) -> bool:
@@ -93,34 +123,43 @@ def histogram(series: Iterable[Series], *, unit: float = 1.0) -> Histogram:
     Label sets with different buckets are added on the bounds that they share, which is exact. Raises
     `ValueError` where buckets are not those of a histogram.
     """
-    sets = [dict(_cumulative(buckets)) for buckets in _by_labels(series)]
+    found = tuple(series)
+    le, sets = _arranged(tuple(one.key or frozenset(one.labels.items()) for one in found), unit)
+    sums = [0] * (len(le) + 1)
+    for buckets, shared in sets:
+        counts = [_count(found[place].value) for _, place in buckets]
+        for (fewer, more), (low, high) in zip(pairwise(counts), pairwise(buckets), strict=True):
+            if low[0] == high[0] or more < fewer:
+                raise ValueError(
+                    f"buckets le={low[0]:g} ({fewer}) and le={high[0]:g} ({more}) are not cumulative"
+                )
+        sums = [a + counts[b] for a, b in zip(sums, shared, strict=True)]
+    return Histogram(le, tuple(b - a for a, b in pairwise((0, *sums))))
+
+
+_Bucket = tuple[float, int]  # its upper bound, and its place among the series
+
+
+@lru_cache(maxsize=ARRANGED)
+def _arranged(
+    series: tuple[frozenset[tuple[str, str]], ...], unit: float
+) -> tuple[tuple[float, ...], tuple[tuple[tuple[_Bucket, ...], tuple[int, ...]], ...]]:
+    """The bounds but infinity, in units; of each label set the buckets in order, and those that all have."""
+    sets: dict[frozenset[tuple[str, str]], list[_Bucket]] = {}
+    for place, labels in enumerate(series):
+        of = frozenset(item for item in labels if item[0] != "le")
+        sets.setdefault(of, []).append((_bound(dict(labels).get("le", "")), place))
     if not sets:
         raise ValueError("no buckets")
-    shared = sorted(set.intersection(*(set(one) for one in sets)))
-    sums = [0, *(sum(one[bound] for one in sets) for bound in shared)]
-    return Histogram(
-        tuple(round(bound * unit, 12) for bound in shared[:-1]), tuple(b - a for a, b in pairwise(sums))
-    )
-
-
-def _by_labels(series: Iterable[Series]) -> Iterable[list[Series]]:
-    """The buckets of each label set, `le` aside."""
-    sets: dict[frozenset[tuple[str, str]], list[Series]] = {}
-    for one in series:
-        key = frozenset(item for item in one.labels.items() if item[0] != "le")
-        sets.setdefault(key, []).append(one)
-    return sets.values()
-
-
-def _cumulative(buckets: list[Series]) -> Iterator[tuple[float, int]]:
-    """Bounds and counts of one label set in order; `ValueError` if it is no histogram."""
-    steps = sorted((_bound(one.labels.get("le", "")), _count(one.value)) for one in buckets)
-    if steps[-1][0] != inf:
+    ordered = [tuple(sorted(one)) for one in sets.values()]
+    if any(one[-1][0] != inf for one in ordered):
         raise ValueError('a histogram without its bucket le="+Inf"')
-    for (low, fewer), (high, more) in pairwise(steps):
-        if low == high or more < fewer:
-            raise ValueError(f"buckets le={low:g} ({fewer}) and le={high:g} ({more}) are not cumulative")
-    return iter(steps)
+    shared = sorted(set.intersection(*({bound for bound, _ in one} for one in ordered)))
+    places = [{bound: place for place, (bound, _) in enumerate(one)} for one in ordered]
+    return (
+        tuple(round(bound * unit, 12) for bound in shared[:-1]),
+        tuple((one, tuple(at[bound] for bound in shared)) for one, at in zip(ordered, places, strict=True)),
+    )
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -147,13 +186,13 @@ def _whole(page: bytes) -> bytes:
     return page
 
 
-def _value(rest: bytes, line: re.Match[bytes]) -> float:
+def _value(rest: bytes, line: bytes) -> float:
     plain = rest.strip(b" \t\r")
     if plain.isdigit():  # as nearly all lines are
         return float(plain)
     found = _REST.fullmatch(rest)
     if not found:
-        raise ValueError(f"cannot read the line {_excerpt(line[0])}")
+        raise ValueError(f"cannot read the line {_excerpt(line)}")
     return _number(found[1])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import AF_INET, AddressFamily
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -11,29 +12,12 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from controller.kube import connect
+from controller.pages import Pages
 from controller.ports import Outside
 from controller.receivers import FORBIDDEN, ONLY_PUBLIC, Allowed, literal
 
 CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
-POD_CONNECTIONS = 200  # 10 runs' worth of pods at once; kept open, one each
 ANSWER = 64 * 1024  # bytes read of a receiver's answer, so that its connection can be used again
-
-
-class Pages:
-    """`ports.Fetch`. Never through a proxy: the address is a pod's."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
-        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large."""
-        try:
-            async with self._session.get(url, headers={"Accept": accept}, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise ValueError(f"{url} answered {response.status}, not 200")
-                return response.headers.get("Content-Type", ""), await _at_most(limit, response, url)
-        except aiohttp.ClientError as error:
-            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 class Resolver(AbstractResolver):
@@ -145,16 +129,24 @@ async def outside(
 
     Pods, receivers and workers have connections of their own: who hangs takes none from the others.
     """
+    _open_many()
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
-        _session(connections=POD_CONNECTIONS, trust_env=False) as pods,
+        Pages() as pages,
         _session(connections=20, trust_env=True, resolver=Resolver(receivers.also(proxies()))) as far,
         _session(connections=20, trust_env=False) as workers,
     ):
         yield Outside(
             transport=transport,
-            fetch=Pages(pods),
+            fetch=pages,
             post=Letters(far, receivers),
             ask=Questions(workers),
             clock=lambda: datetime.now(UTC),
         )
+
+
+def _open_many() -> None:
+    """As many files may be open as the system lets us: each pod's page has one, and shells say 1 024."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    if soft != hard:
+        setrlimit(RLIMIT_NOFILE, (hard, hard))

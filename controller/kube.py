@@ -23,6 +23,7 @@ import msgspec
 import structlog
 import yaml
 
+from controller.lane import Lane
 from controller.ports import Answer, Json, Transport
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -30,7 +31,6 @@ JSON_PATCH = "application/json-patch+json"
 
 DEADLINE = timedelta(seconds=8)  # a whole call: two attempts that hang, or an API server's restart
 ATTEMPT = timedelta(seconds=4)  # one attempt; a loaded API server answered within 0.5 s (p99), so x8
-CONCURRENCY = 20  # of the pool's 100 connections; the rest are for watches and urgent calls
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts of one call, doubling
 SOCKET_SILENCE = 100.0  # seconds; a little above `follow.SILENCE`, which normally notices first
 CONNECT = 5.0  # seconds for a TCP connection
@@ -166,7 +166,7 @@ class Kube:
         self.chance = chance
         self.denied: dict[str, str] = {}
         self._on_answer = on_answer
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._lane = Lane()
         self._away = False
         self._back = asyncio.Event()
 
@@ -187,7 +187,7 @@ class Kube:
         """
         request = _request(method, path, query=query, body=body, content_type=content_type)
         ends = asyncio.get_running_loop().time() + deadline.total_seconds()
-        lane: AbstractAsyncContextManager[Any] = nullcontext() if urgent else self._slots
+        lane: AbstractAsyncContextManager[Any] = nullcontext() if urgent else self._lane
         try:
             async with asyncio.timeout_at(ends), lane:
                 return await self._persist(request, ends)

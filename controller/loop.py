@@ -2,9 +2,14 @@
 
 Asking again for a key moves its time forward, never back. A turn that raises is tried again later
 and later; what it was about is level-triggered, so nothing is lost by the wait.
+
+Where more is due than can be done, so many turns begin, sockets are seen to, and so many more begin: a Lease
+is renewed and a weight patched meanwhile. Who is urgent comes first, then who was due first, so that all are
+late alike.
 """
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextvars import copy_context
 from datetime import timedelta
@@ -18,6 +23,11 @@ log = structlog.get_logger(__name__)
 # Waits after failed turns, seconds: the first hardly felt, the last bounded, so that a run whose API
 # server is back is looked at within seconds.
 FIRST_WAIT, LAST_WAIT = 0.2, 5.0
+# Turns that begin before sockets are seen to: enough of them to have their evidence scored side by side.
+AT_ONCE = 32
+# Seconds that they may take. A request to the API server takes some eight rounds of the event loop, and the
+# Lease must be renewed within 2 s: on a core that is shared or slow fewer begin at once.
+ROUND = 0.1
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -46,24 +56,37 @@ class Loop(Generic[Key]):
     """One queue of keys. `turn(key)` returns the seconds to its next turn, or None to forget it."""
 
     def __init__(
-        self, turn: Callable[[Key], Awaitable[float | None]], *, random: Random, heed: Heed | None = None
+        self,
+        turn: Callable[[Key], Awaitable[float | None]],
+        *,
+        random: Random,
+        heed: Heed | None = None,
+        urgent: Callable[[Key], bool] = lambda _key: False,
     ) -> None:
         self._turn = turn
         self._random = random
         self._heed = heed
+        self._urgent = urgent
+        self._waiting: dict[Key, tuple[bool, float]] = {}  # whose time has come: not urgent, and since when
+        self._order: list[tuple[bool, float, int, Key]] = []  # a heap of them; some may be out of date
+        self._count = 0
+        self._at_once = AT_ONCE
+        self._last: float | None = None  # when turns were last begun, if some had to wait
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
-        self._last = False  # no key becomes due any more
+        self._over = False  # no key becomes due any more
         self._context = copy_context()  # whoever says that a key is due: what is logged of it is ours
 
     def due(self, key: Key, after: float = 0.0) -> None:
         """`key` has its turn within `after` seconds; right after the present one if it is busy."""
-        if self._last:
+        if self._over:
             return
         if key in self._busy:
             self._again[key] = min(after, self._again.get(key, after))
+            return
+        if key in self._waiting:
             return
         loop = asyncio.get_running_loop()
         when = loop.time() + after
@@ -75,6 +98,16 @@ class Loop(Generic[Key]):
         self._timers[key] = loop.call_at(when, self._start, key, context=self._context)
         if self._heed is not None and timer is None:
             self._heed.queued(len(self._timers))
+
+    def hurry(self, key: Key) -> None:
+        """`key` has its turn before all that are not urgent."""
+        self.due(key)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if key not in self._busy:
+            _, since = self._waiting.get(key, (True, asyncio.get_running_loop().time()))
+            self._wait(key, since, urgent=True)
 
     async def finish(self, keys: Iterable[Key]) -> None:
         """Turns that were running are over, each of `keys` has had one more, and no key has another."""
@@ -93,17 +126,43 @@ class Loop(Generic[Key]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stop(self) -> None:
-        self._last = True
+        self._over = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self._waiting.clear()
+        self._order.clear()
 
     def _start(self, key: Key) -> None:
+        self._wait(key, self._timers.pop(key).when(), urgent=self._urgent(key))
+
+    def _wait(self, key: Key, since: float, *, urgent: bool) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._begin, context=self._context)
+        self._waiting[key] = place = not urgent, since
+        self._count += 1
+        heapq.heappush(self._order, (*place, self._count, key))
+
+    def _begin(self) -> None:
+        """So many turns have begun; the others wait until the event loop has turned."""
         loop = asyncio.get_running_loop()
-        late = loop.time() - self._timers.pop(key).when()
-        if self._heed is not None:
-            self._heed.taken(len(self._timers), waited=timedelta(seconds=late))
-        self._busy[key] = loop.create_task(self._run(key))
+        if self._last is not None:
+            slow = loop.time() - self._last > ROUND
+            self._at_once = max(1, self._at_once // 2) if slow else min(AT_ONCE, self._at_once + 1)
+        begun = 0
+        while self._order and begun < self._at_once:
+            late, since, _, key = heapq.heappop(self._order)
+            if self._waiting.get(key) != (late, since):
+                continue  # it was hurried, and has begun
+            del self._waiting[key]
+            if self._heed is not None:
+                depth = len(self._timers) + len(self._waiting)
+                self._heed.taken(depth, waited=timedelta(seconds=loop.time() - since))
+            self._busy[key] = loop.create_task(self._run(key))
+            begun += 1
+        self._last = loop.time() if self._waiting else None
+        if self._waiting:
+            loop.call_soon(self._begin, context=self._context)
 
     async def _run(self, key: Key) -> None:
         after: float | None = None

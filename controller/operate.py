@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from math import log as log_of
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from controller.events import Events
 from controller.gates import Gates
 from controller.history import EVERY, Histories
 from controller.istio import IstioRouter
-from controller.kube import Kube, Listed
+from controller.kube import Changed, Kube, Listed
+from controller.lag import Lags
 from controller.lease import Claim
 from controller.loop import Loop
-from controller.means import Means
+from controller.means import Live, Means
+from controller.model import Stage
 from controller.ports import Outside
 from controller.posting import Sender
 from controller.reconcile import Reconciler
@@ -75,19 +78,20 @@ class Leadership:
                 self.asks.due(_key(deployment))
                 self.histories.due(_key(deployment))
 
-    def heard(self, cluster: Cluster, kind: str, obj: Json) -> None:
-        """Whatever the change may concern has a turn now."""
+    def heard(self, cluster: Cluster, kind: str, obj: Json, *, known: bool = False) -> None:
+        """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
         namespace = _key(obj)[0]
         if kind == "canaryruns":
             if self.mine(_canary(obj)):
-                self.runs.due(_key(obj))
+                if not known or _key(obj) not in self.reconciler.lives:
+                    self.runs.hurry(_key(obj))
                 self.asks.due(_canary(obj))
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
             plan = live.run.plan
             if plan.namespace == namespace and workload in {None, plan.canary, plan.stable}:
-                self.runs.due(key)
+                self.runs.hurry(key)
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
 
@@ -162,9 +166,10 @@ class Operator:
                 for leading in self.leading.values() if changed else ():
                     leading.everything(self.cluster)
                 continue
+            known = self.cluster.get(kind, *_key(news.object))
             self.cluster.changed(kind, news.type, news.object)
             for leading in self.leading.values():
-                leading.heard(self.cluster, kind, news.object)
+                leading.heard(self.cluster, kind, news.object, known=_same(known, news))
 
     def _delivered(self, kind: str) -> None:
         self.listed.add(kind)
@@ -214,10 +219,16 @@ class Operator:
             prometheus=prometheus is not None,
             recorder=self.settings.recorder,
         )
+        lags = Lags(reconciler.turn, self.telemetry.lagged)
         leading = Leadership(
             lambda workload: shard_of(workload, of) == shard,
             reconciler,
-            Loop(reconciler.turn, random=self.chance, heed=self.telemetry.queue(shard if of > 1 else None)),
+            Loop(
+                lags.turn,
+                random=self.chance,
+                heed=self.telemetry.queue(shard if of > 1 else None),
+                urgent=lambda key: _urgent(reconciler.lives.get(key)),
+            ),
             Loop(asks.turn, random=self.chance),
             Loop(histories.turn, random=self.chance),
         )
@@ -227,6 +238,12 @@ class Operator:
         before: list[Scrape | Prometheus] = [slow, *([] if seldom is None else [seldom])]
         for reader in readers:
             reader.on_news = lambda run: leading.runs.due(_split(run))
+
+        def read(run: str) -> None:
+            lags.news(_split(run), scrape.due(run))
+            leading.runs.due(_split(run))
+
+        scrape.on_news = read
         self.leading[shard] = leading
         try:
             while not let_go.is_set():
@@ -340,6 +357,21 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
 
 def _canary(run: Json) -> Key:
     return run["metadata"]["namespace"], run["spec"]["plan"]["canary"]
+
+
+def _urgent(live: Live | None) -> bool:
+    """Whether the run's traffic may have to be taken away: evidence is half way there, or it was decided."""
+    if live is None:
+        return False
+    if live.run.stage is Stage.ENDED:
+        return not live.run.settled
+    return live.judgement.log_e >= log_of(1 / live.run.plan.policy.alpha) / 2
+
+
+def _same(known: Json | None, news: Changed) -> bool:
+    """Whether the event tells nothing new: most often it is of a write of our own."""
+    new = news.object["metadata"]["resourceVersion"]
+    return news.type != "DELETED" and known is not None and known["metadata"].get("resourceVersion") == new
 
 
 def _key(obj: Json) -> Key:

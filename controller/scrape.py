@@ -15,7 +15,7 @@ is asked for once more as text, and as text only from then on.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
@@ -103,6 +103,7 @@ class Scrape:
         self.on_news: Callable[[str], None] = _nobody
         self._runs: dict[str, dict[str, _Reader]] = {}
         self._tried: dict[str, set[str]] = {}
+        self._due: dict[str, float] = {}
 
     def watch(
         self,
@@ -120,16 +121,25 @@ class Scrape:
         if not readers:
             del self._runs[run]
             self._tried.pop(run, None)
+            self._due.pop(run, None)
 
     def read(self, run: str) -> Mapping[str, Reading]:
         """Newest reading by pod name; pods that never answered are absent."""
         readers = self._runs.get(run, {})
+        for one in readers.values():
+            one.settle()
         return {name: one.reading for name, one in readers.items() if one.reading is not None}
 
     def troubles(self, run: str) -> Mapping[str, Trouble]:
         """By pod name, what is wrong with its page now."""
         readers = self._runs.get(run, {})
+        for one in readers.values():
+            one.settle()
         return {name: one.trouble for name, one in readers.items() if one.trouble is not None}
+
+    def due(self, run: str) -> float:
+        """The loop's time from which on the pages were due that `on_news` tells of; only then."""
+        return self._due[run]
 
     async def close(self) -> None:
         """No page is read any more."""
@@ -149,6 +159,7 @@ class Scrape:
             known.task.cancel()
         reader = _Reader(pod, checks)
         if known is not None and known.pod.ip == pod.ip:
+            known.settle()
             reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
@@ -159,17 +170,21 @@ class Scrape:
         phase = _phase(run, reader.pod.name) * self._interval
         due = phase + floor((loop.time() - phase) / self._interval) * self._interval
         while True:
+            wanted = due + self._interval  # since when the page is due, be it that some turns were missed
             due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
             await asyncio.sleep(due - loop.time())
             await self._try(reader)
-            self._told(run, reader.pod.name)
+            self._told(run, reader.pod.name, due=wanted)
 
     async def _try(self, reader: "_Reader") -> None:
         """One more reading, or one more trouble."""
-        said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
+        if len(reader.checks) == 1:  # as nearly always, and a task less
+            said = [await self._said(reader, *reader.checks[0])]
+        else:
+            said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
         reader.take(said, self._clock().timestamp())
 
-    async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> Found | str:
+    async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "_Said":
         """What the page holds, or in words why it could not be had."""
         try:
             async with asyncio.timeout(self._timeout):
@@ -179,26 +194,28 @@ class Scrape:
         except (OSError, ValueError) as error:
             return str(error) or repr(error)
 
-    async def _found(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> Found:
+    async def _found(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "Found | _Text":
         """What the page holds, in protobuf if it can be read so.
 
         In text it has no native histograms, so one that was torn once is asked for in protobuf again.
         """
         url = target(reader.pod, page)
         if page in reader.plain:
-            return await self._as_text(url, checks)
+            return await self._as_text(url)
         kind, said = await self._fetch(url, accept=ACCEPT, limit=self._limit)
+        if not is_binary(said, kind=kind):
+            reader.garbled[page] = 0
+            return _Text(kind, said)
         try:
             read = negotiated(said, checks, kind=kind)
         except ValueError as error:
-            if not is_binary(said, kind=kind):
-                raise
             why = str(error)
         else:
             reader.garbled[page] = 0
             return read
         try:
-            read = await self._as_text(url, checks)
+            text = await self._as_text(url)
+            read = found(text.page, checks, kind=text.kind)
         except (OSError, ValueError) as error:
             raise ValueError(f"{why}; asked for as text: {error}") from error
         reader.garbled[page] += 1
@@ -207,13 +224,14 @@ class Scrape:
             reader.plain.add(page)
         return read
 
-    async def _as_text(self, url: str, checks: Sequence[CheckSpec]) -> Found:
-        kind, said = await self._fetch(url, accept=PLAIN, limit=self._limit)
-        return found(said, checks, kind=kind)
+    async def _as_text(self, url: str) -> "_Text":
+        return _Text(*await self._fetch(url, accept=PLAIN, limit=self._limit))
 
-    def _told(self, run: str, pod: str) -> None:
+    def _told(self, run: str, pod: str, *, due: float) -> None:
         """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
         tried = self._tried.setdefault(run, set())
+        if not tried:
+            self._due[run] = due
         tried.add(pod)
         readers = self._runs.get(run, {})
         well = {name for name, one in readers.items() if one.trouble is None}
@@ -237,6 +255,24 @@ def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> _
     return tuple(found.items())
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A page that came, and is read when somebody wants to know: a pass, of which a page may see none."""
+
+    kind: str
+    page: bytes
+
+    def found(self, checks: Sequence[CheckSpec]) -> Found | str:
+        """What it holds, or in words why it cannot be read."""
+        try:
+            return found(self.page, checks, kind=self.kind)
+        except ValueError as error:
+            return str(error) or repr(error)
+
+
+_Said = Found | _Text | str  # of a page: what it holds, itself, or in words why it could not be had
+
+
 class _Reader:
     """One pod as it is read for one run."""
 
@@ -247,6 +283,7 @@ class _Reader:
         self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
+        self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
 
     def reads(self, pod: PodSeen, checks: _ByPage) -> bool:
@@ -254,16 +291,29 @@ class _Reader:
         same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
         return same and self.checks == checks and not self.task.done()
 
-    def take(self, said: Sequence[Found | str], at: float) -> None:
+    def take(self, said: Sequence[_Said], at: float) -> None:
+        """This is what came. While all is well, pages wait for `settle`; trouble is counted at once."""
+        failed = any(isinstance(page, str) for page in said)
+        if failed:
+            self.settle()  # what came before, so that failures in a row are in a row
+        self._unread = said, at
+        if failed or self.trouble is not None or self.reading is None:
+            self.settle()
+
+    def settle(self) -> None:
         """The reading is that of all pages; without the first, on which requests are counted, there is none.
 
         Time goes forward from page to page even if somebody sets the clock back.
         """
+        if self._unread is None:
+            return
+        (said, at), self._unread = self._unread, None
         at = max(at, self.reading.at + 0.001) if self.reading else at
         readings: list[Reading | None] = []
         wrong: list[str] = []
         for page, (_, checks) in zip(said, self.checks, strict=True):
-            reading, complaints = _read(page, checks, at)
+            text = page.found(checks) if isinstance(page, _Text) else page
+            reading, complaints = _read(text, checks, at)
             readings.append(reading)
             wrong += complaints
         if readings[0] is not None:

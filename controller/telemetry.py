@@ -34,6 +34,8 @@ PHASES = ("Pending", "Progressing", "Promoting", "Paused", "Succeeded", "Failed"
 MOST_CHECK_NAMES = 200
 # The aim is 0.3 s from the last response byte to the API server's answer; 10 s is an outage.
 DECISION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
+# A tick is due once a second; when ticks take longer than that, rollbacks do.
+LAG_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 # A pass takes about a millisecond; a request to the API server about ten.
 PASS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 # Nobody asked for these two libraries' routine: one line a request each.
@@ -139,6 +141,10 @@ class Telemetry:
         """From the last response byte of the last pod to the API server's answer, weight patched."""
         self._runs.decision.observe(took.total_seconds())
 
+    def lagged(self, lag: timedelta) -> None:
+        """From when a run's pages were due to the end of the pass that acted on them."""
+        self._runs.lag.observe(lag.total_seconds())
+
     def forget(self, namespace: str, workload: str) -> None:
         """The workload has no run any more; its series end."""
         for gauge in (self._runs.phase, self._runs.weight, self._runs.log_e):
@@ -218,6 +224,12 @@ class _Runs:
             "canary_decision_seconds",
             "From the last response byte of the last pod to the API server's answer to the weight patch.",
             buckets=DECISION_BUCKETS,
+            registry=registry,
+        )
+        self.lag = Histogram(
+            "canary_tick_lag_seconds",
+            "From when a run's pages were due to the end of the pass that acted on them.",
+            buckets=LAG_BUCKETS,
             registry=registry,
         )
         self._checks: set[str] = set()

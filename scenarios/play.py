@@ -161,7 +161,7 @@ class Theatre:
 
     def _may_share(self) -> None:
         """The Role names as many Leases as the replicas count, as in `manifests/components/shards`."""
-        role = self.world.get("roles", LEASES, "serin-controller-lease")
+        role: Json = self.world.get("roles", LEASES, "serin-controller-lease")
         names = lease_names(Settings().lease_name, max(self.shards))
         rules = [
             rule | {"resourceNames": names} if "resourceNames" in rule else rule for rule in role["rules"]

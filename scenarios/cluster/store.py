@@ -34,7 +34,7 @@ class Change:
 class Shelf:
     """All objects of one kind, with the newest changes and those who wait for the next."""
 
-    objects: dict[tuple[str, str], Json] = field(default_factory=dict)
+    spaces: dict[str, dict[str, Json]] = field(default_factory=dict)  # by namespace, then by name
     log: deque[Change] = field(default_factory=deque)
     forgotten: int = BEGINNING  # version of the newest change that the log no longer holds
     waiting: set[asyncio.Event] = field(default_factory=set)
@@ -60,20 +60,23 @@ class Store:
 
     def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """The object, or nothing."""
-        return self._shelf(kind).objects.get((namespace, name))
+        return self._shelf(kind).spaces.get(namespace, {}).get(name)
 
     def all(self, kind: Kind, namespace: str | None = None) -> list[Json]:
         """Objects in order of namespace and name; no namespace means all of them."""
-        found = self._shelf(kind).objects
-        return [found[key] for key in sorted(found) if namespace is None or key[0] == namespace]
+        spaces = self._shelf(kind).spaces
+        within = sorted(spaces) if namespace is None else [namespace] if namespace in spaces else []
+        return [spaces[each][name] for each in within for name in sorted(spaces[each])]
 
     def put(self, kind: Kind, obj: Json) -> Json:
         """The object as stored, with its new resourceVersion; every listener has heard of it."""
         self.version += 1
         shelf = self._shelf(kind)
-        before = shelf.objects.get(place(obj))
+        namespace, name = place(obj)
+        space = shelf.spaces.setdefault(namespace, {})
+        before = space.get(name)
         stored = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
-        shelf.objects[place(obj)] = stored
+        space[name] = stored
         self._tell(shelf, "MODIFIED" if before else "ADDED", kind, stored, before)
         return stored
 
@@ -81,7 +84,8 @@ class Store:
         """The object is gone; returns what watchers were told, whose version is the deletion's."""
         self.version += 1
         shelf = self._shelf(kind)
-        before = shelf.objects.pop(place(obj))
+        namespace, name = place(obj)
+        before = shelf.spaces[namespace].pop(name)
         last = {**before, "metadata": {**before["metadata"], "resourceVersion": str(self.version)}}
         self._tell(shelf, "DELETED", kind, last, before)
         return last

@@ -12,16 +12,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from controller.http import ANSWER, Letters, Pages, Resolver, _session, outside, proxies
+from controller.http import ANSWER, Letters, Resolver, _session, outside, proxies
 from controller.kube import NoCluster
+from controller.pages import Pages
 from controller.receivers import allowed
 from tests.adapters.test_connect import AGENT, kubeconfig, serving
-
-
-@asynccontextmanager
-async def pages() -> AsyncIterator[Pages]:
-    async with _session(connections=5, trust_env=False) as session:
-        yield Pages(session)
 
 
 @asynccontextmanager
@@ -39,7 +34,7 @@ def body(content: bytes, status: int = 200, **headers: str) -> Any:
 
 
 async def test_a_page_is_fetched_with_the_type_that_was_asked_for() -> None:
-    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+    async with serving(body(b"up 1\n")) as server, Pages() as fetch:
         url = f"http://127.0.0.1:{server.port}/metrics?filter=a%7Cb"
         assert await fetch(url, accept="text/plain", limit=100) == (
             "application/octet-stream",
@@ -50,7 +45,7 @@ async def test_a_page_is_fetched_with_the_type_that_was_asked_for() -> None:
 
 
 async def test_a_page_that_is_too_large_is_refused_while_it_is_read() -> None:
-    async with serving(body(b"x" * 101)) as server, pages() as fetch:
+    async with serving(body(b"x" * 101)) as server, Pages() as fetch:
         _, page = await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=101)
         assert len(page) == 101
         with pytest.raises(ValueError, match="is larger than 100 bytes"):
@@ -64,7 +59,7 @@ async def test_a_page_that_never_ends_is_refused() -> None:
         while True:
             await response.write(b"x" * 65536)
 
-    async with serving(endless) as server, pages() as fetch:
+    async with serving(endless) as server, Pages() as fetch:
         with pytest.raises(ValueError, match="is larger than"):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=2 * 1024 * 1024)
 
@@ -72,21 +67,21 @@ async def test_a_page_that_never_ends_is_refused() -> None:
 async def test_the_limit_is_of_the_page_and_not_of_its_compressed_form() -> None:
     bomb = gzip.compress(b"\0" * 10_000_000)
     answer = body(bomb, **{"Content-Encoding": "gzip"})
-    async with serving(answer) as server, pages() as fetch:
+    async with serving(answer) as server, Pages() as fetch:
         with pytest.raises(ValueError, match="is larger than 1000000 bytes"):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=1_000_000)
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 404, 500])
 async def test_only_200_is_a_page(status: int) -> None:
-    async with serving(body(b"", status, Location="/elsewhere")) as server, pages() as fetch:
+    async with serving(body(b"", status, Location="/elsewhere")) as server, Pages() as fetch:
         with pytest.raises(ValueError, match=f"answered {status}, not 200"):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
     assert len(server.requests) == 1  # a redirect is not followed: it may lead anywhere
 
 
 async def test_a_pod_that_is_not_there_is_an_os_error() -> None:
-    async with pages() as fetch:
+    async with Pages() as fetch:
         with pytest.raises(OSError, match=r"^http://127\.0\.0\.1:9/: "):
             await fetch("http://127.0.0.1:9/", accept="*/*", limit=100)
 
@@ -96,7 +91,7 @@ async def test_a_pod_that_hangs_up_is_an_os_error() -> None:
         request.transport.abort()
         return web.Response()
 
-    async with serving(hang_up) as server, pages() as fetch:
+    async with serving(hang_up) as server, Pages() as fetch:
         with pytest.raises(OSError, match=r"Disconnected|reset"):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
 
@@ -104,12 +99,12 @@ async def test_a_pod_that_hangs_up_is_an_os_error() -> None:
 async def test_pods_are_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+    async with serving(body(b"up 1\n")) as server, Pages() as fetch:
         assert await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
 
 
 async def test_connections_to_pods_are_kept_open() -> None:
-    async with serving(body(b"up 1\n")) as server, pages() as fetch:
+    async with serving(body(b"up 1\n")) as server, Pages() as fetch:
         for _ in range(3):
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
     assert len(set(server.peers)) == 1

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from controller.kube import CONCURRENCY, ApiError, Kube
+from controller.kube import ApiError, Kube
+from controller.lane import CONCURRENCY
 from tests.adapters.scripted import (
     NEVER,
     Answer,

@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
-from controller import protobuf
-from controller.http import Pages
+from controller import protobuf, reading
 from controller.model import Page, PodSeen
+from controller.pages import Pages
 from controller.reading import ACCEPT
 from controller.scrape import Scrape, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
@@ -324,8 +323,9 @@ def test_what_fails_is_remembered_and_never_raised(answer: bytes | Exception, wh
         await asyncio.sleep(2)
         read = scrape.read(RUN)["a1"]
         pods.answers[url("a1")] = answering(answer)
-        await asyncio.sleep(3)
-        trouble = scrape.troubles(RUN)["a1"]
+        for _ in range(3):  # a pass a second, as usual
+            await asyncio.sleep(1)
+            trouble = scrape.troubles(RUN)["a1"]
         assert what in trouble.what
         assert trouble.failures == 3
         assert 0 < trouble.since - read.at < 1.1
@@ -335,6 +335,43 @@ def test_what_fails_is_remembered_and_never_raised(answer: bytes | Exception, wh
         await asyncio.sleep(1)
         assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
         assert scrape.troubles(RUN) == {}
+
+    scraping(story)
+
+
+def test_a_page_that_no_pass_asked_for_before_the_next_came_is_never_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[bytes] = []
+
+    def seen(said: bytes, *rest: Any, **more: Any) -> Any:
+        read.append(said)
+        return reading.found(said, *rest, **more)
+
+    monkeypatch.setattr("controller.scrape.found", seen)
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        for count in range(1, 5):
+            pods.answers[url("a1")] = answering(page(count))
+            await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(4, 0)
+
+    scraping(story)
+    assert read == [page(1), page(4)]  # the first, since nothing was known of the pod
+
+
+def test_pages_are_due_from_the_first_turn_that_was_missed() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        news: list[float] = []
+        scrape.on_news = lambda run: news.append(scrape.due(run))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2.5)
+        virtual_loop()._jump.now += 3.0  # the event loop was busy with something else
+        await asyncio.sleep(2)
+        waits = [round(after - before, 6) for before, after in pairwise(news)]
+        # the standstill swallowed a turn: what came next was due when that was
+        assert waits == [1.0, 1.0, 1.0, 3.0]
 
     scraping(story)
 
@@ -426,8 +463,8 @@ async def test_a_real_page_on_loopback_is_read() -> None:
     await site.start()
     port = runner.addresses[0][1]
     read = asyncio.Event()
-    async with aiohttp.ClientSession() as session:
-        scrape = Scrape(Pages(session), lambda: datetime.now(UTC), interval=timedelta(seconds=0.05))
+    async with Pages() as pages:
+        scrape = Scrape(pages, lambda: datetime.now(UTC), interval=timedelta(seconds=0.05))
         scrape.on_news = lambda _: read.set()
         seen = pod("a1", ip="127.0.0.1", port=str(port), path="/stats")
         scrape.watch(RUN, [seen, pod("a2", ip="127.0.0.1", port=str(port), path="/none")], CHECKS)

@@ -20,7 +20,7 @@ from analysis.buckets import Decimal, decimal_bounds, in_bounds, on_grid
 from analysis.grids import MILLISECONDS
 from analysis.samples import Histogram
 from controller import protobuf
-from controller.http import Pages
+from controller.pages import Pages
 from controller.reading import ACCEPT, PLAIN
 from scenarios.live import processes
 
@@ -106,10 +106,10 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
     argv += ["--disable-hot-restart", "--admin-address-path", str(admin)]
     process = await processes.start(argv, log=folder / "envoy.log")
     try:
-        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session, Pages() as pages:
             await until(lambda: answers(admin, port))
             took = await asyncio.gather(*(request(session, port, delay) for delay in DELAYS))
-            served = Served(admin.read_text().strip(), sorted(took), Pages(session))
+            served = Served(admin.read_text().strip(), sorted(took), pages)
             await until(served.flushed)
             yield served
     finally:

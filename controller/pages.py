@@ -1,0 +1,335 @@
+"""Reads pods' metrics pages over HTTP/1.1, as far as that takes: a GET, a status, a body of any framing.
+
+A thousand canaries have five thousand pages a second, and aiohttp takes five times as long for one. A
+connection is kept for each page that is read, and goes when it was not used for a while. Never through a
+proxy: the address is a pod's. What comes is bounded in bytes, head and body, before and after it is
+unpacked; its time is the caller's business.
+"""
+
+import asyncio
+import re
+import ssl
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import ClassVar, Self, cast
+from urllib.parse import quote, urlsplit
+
+HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
+UNUSED = 30.0  # seconds after which a connection is closed: pods that are gone may never have said so
+REMEMBERED = 16_384  # requests that are put together once
+ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, whichever it is
+SAFE = "/%?=&:;,+@!$'()*~[]-._"  # of a path and its query; anything else is escaped
+
+_HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
+
+Origin = tuple[bool, str, int]  # TLS or not, host, port
+
+
+class Pages:
+    """`ports.Fetch`, until the block ends that it opens."""
+
+    def __init__(self) -> None:
+        self._unused: dict[_Connection, float] = {}  # since when, the longest unused first
+        self._by_origin: dict[Origin, list[_Connection]] = {}
+
+    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large."""
+        origin, request = _request(url, accept)
+        try:
+            while True:
+                connection = self._kept(origin)
+                again = connection is not None
+                connection = connection or await _connected(origin)
+                try:
+                    kind, page = await connection.ask(request, url, limit)
+                except _Stale:
+                    if again:  # it was closed while nobody looked; a new one says more
+                        continue
+                    raise
+                break
+        except OSError as error:
+            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
+        self._keep(origin, connection)
+        return kind, page
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nobody is connected any more."""
+        for connection in self._unused:
+            connection.close()
+        self._unused.clear()
+        self._by_origin.clear()
+        await asyncio.sleep(0)  # the event loop closes sockets in its next turn
+
+    def _kept(self, origin: Origin) -> "_Connection | None":
+        kept = self._by_origin.get(origin, [])
+        while kept:
+            connection = kept.pop()
+            self._unused.pop(connection, None)
+            if connection.usable:
+                return connection
+        self._by_origin.pop(origin, None)
+        return None
+
+    def _keep(self, origin: Origin, connection: "_Connection") -> None:
+        now = asyncio.get_running_loop().time()
+        if connection.usable:
+            connection.origin = origin
+            self._unused[connection] = now
+            self._by_origin.setdefault(origin, []).append(connection)
+        for oldest, since in self._unused.items():
+            if now - since > UNUSED:
+                self._drop(oldest)
+            break
+
+    def _drop(self, connection: "_Connection") -> None:
+        connection.close()
+        del self._unused[connection]
+        others = self._by_origin[connection.origin]
+        others.remove(connection)
+        if not others:
+            del self._by_origin[connection.origin]
+
+
+class _Stale(ConnectionError):
+    """The other side closed before it said anything."""
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _request(url: str, accept: str) -> tuple[Origin, bytes]:
+    """Whom to ask, and the bytes to send; `ValueError` if this is no such URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{url} is not the URL of a page")
+    secure = parts.scheme == "https"
+    query = f"?{quote(parts.query, safe=SAFE)}" if parts.query else ""
+    target = quote(parts.path or "/", safe=SAFE) + query
+    host = parts.netloc.rpartition("@")[2]
+    lines = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {quote(host, safe=':[]')}",
+        f"Accept: {accept}",
+        "Accept-Encoding: gzip, deflate",
+        "User-Agent: serin",
+        "\r\n",
+    )
+    return (secure, parts.hostname, parts.port or (443 if secure else 80)), "\r\n".join(lines).encode()
+
+
+async def _connected(origin: Origin) -> "_Connection":
+    secure, host, port = origin
+    context = _trust() if secure else None
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port, ssl=context)
+    return connection
+
+
+@lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, on which one page after the other is asked for."""
+
+    origin: Origin
+    _buffer: ClassVar[bytearray] = bytearray(64 * 1024)  # of all connections: what comes is taken out at once
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
+        self._answer: asyncio.Future[_Answer] | None = None
+        self._reader: _Answer | None = None
+        self.usable = True
+
+    async def ask(self, request: bytes, url: str, limit: int) -> tuple[str, bytes]:
+        """Content type and page; the connection is closed unless all went well."""
+        if not self.usable:
+            raise _Stale("it was closed")
+        self._reader = _Answer(url, limit)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            answer = await self._answer
+            page = answer.page()
+        except BaseException:  # cancelled as well: what comes later would be taken for the next page
+            self.close()
+            if self._answer.done() and not self._answer.cancelled():
+                self._answer.exception()  # has been heard
+            raise
+        finally:
+            self._answer = self._reader = None
+        if not answer.lasting:
+            self.close()
+        return answer.kind, page
+
+    def close(self) -> None:
+        """The connection is over."""
+        self.usable = False
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Asyncio's."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Asyncio's."""
+        if self._reader is None or self._answer is None or self._answer.done():
+            self.close()  # nobody asked
+            return
+        try:
+            if self._reader.feed(self._buffer[:nbytes]):
+                self._answer.set_result(self._reader)
+        except ValueError as error:
+            self._answer.set_exception(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Asyncio's."""
+        self.usable = False
+        if self._answer is None or self._reader is None or self._answer.done():
+            return
+        if self._reader.ends_with_the_connection():
+            self._answer.set_result(self._reader)
+        elif self._reader.begun:
+            self._answer.set_exception(error or ConnectionError("Disconnected in the middle of the page"))
+        else:
+            self._answer.set_exception(_Stale(str(error or "Disconnected without an answer")))
+
+
+class _Answer:
+    """An answer as it comes: its head, then its body."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        self._url = url
+        self._limit = limit
+        self._came = bytearray()
+        self._body = -1  # where the body begins
+        self._length: int | None = None
+        self._chunks: list[bytes] | None = None  # None: it does not come in chunks
+        self._size = 0  # of all chunks so far
+        self._packed = False
+        self.status = 0
+        self.kind = ""
+        self.lasting = True  # the connection can be used again
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._came)
+
+    def feed(self, part: bytes | bytearray) -> bool:
+        """Whether the answer is whole; `ValueError` if it is none, or too large."""
+        self._came += part
+        if self._body < 0 and not self._headed():
+            return False
+        if self._chunks is not None:
+            return self._chunked(self._chunks)
+        size = len(self._came) - self._body
+        if size > self._limit or (self._length or 0) > self._limit:
+            raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+        if self._length is not None and size > self._length:
+            raise ValueError(f"{self._url} answered more than it said")
+        return size == self._length
+
+    def ends_with_the_connection(self) -> bool:
+        """Whether the page is whole because the connection has ended."""
+        return self._body >= 0 and self._length is None and self._chunks is None
+
+    def page(self) -> bytes:
+        """The body, unpacked; `ValueError` if it is no page."""
+        if self.status != 200:
+            raise ValueError(f"{self._url} answered {self.status}, not 200")
+        body = bytes(self._came[self._body :]) if self._chunks is None else b"".join(self._chunks)
+        if not self._packed or not body:
+            return body
+        unpacking = zlib.decompressobj(ZLIB)
+        try:
+            page = unpacking.decompress(body, self._limit + 1)
+        except zlib.error as error:
+            raise ValueError(f"{self._url} cannot be unpacked: {error}") from error
+        if len(page) > self._limit:
+            raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+        if not unpacking.eof:
+            raise ValueError(f"{self._url} cannot be unpacked: it is not whole")
+        return page
+
+    def _headed(self) -> bool:
+        """Whether the head is whole; then it has been read."""
+        end = self._came.find(b"\r\n\r\n")
+        if end < 0 and len(self._came) <= HEAD:
+            return False
+        if not 0 <= end <= HEAD:
+            raise ValueError(f"{self._url} answered with a head of more than {HEAD} bytes")
+        first, *rest = bytes(self._came[:end]).split(b"\r\n")
+        self._body = end + 4
+        version, _, said = first.partition(b" ")
+        if not version.startswith(b"HTTP/1.") or not said[:3].isdigit():
+            raise ValueError(f"{self._url} did not answer in HTTP/1.1")
+        self.status = int(said[:3])
+        self._heed(dict(map(_header, rest)), old=version == b"HTTP/1.0")
+        return True
+
+    def _heed(self, headers: Mapping[bytes, str], *, old: bool) -> None:
+        """What the headers say of the body, and of what follows."""
+        self.kind = headers.get(b"content-type", "")
+        encoding = headers.get(b"content-encoding", "identity").lower()
+        if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
+            raise ValueError(f"{self._url} is packed as {encoding[:80]!r}, which nobody asked for")
+        self._packed = encoding != "identity"
+        if b"transfer-encoding" in headers:
+            if headers[b"transfer-encoding"].lower() != "chunked":
+                raise ValueError(f"{self._url} comes in a transfer encoding that nobody asked for")
+            self._chunks = []
+        elif (length := headers.get(b"content-length")) is not None:
+            if not (length.isascii() and length.isdecimal()):
+                raise ValueError(f"{self._url} has the length {length[:80]!r}, which is no number")
+            self._length = int(length)
+        if self.status in {204, 304} or 100 <= self.status < 200:
+            self._length = 0
+        ends = headers.get(b"connection", "close" if old else "").lower() == "close"
+        self.lasting = not ends and not self.ends_with_the_connection()
+
+    def _chunked(self, chunks: list[bytes]) -> bool:
+        """Whether the last chunk has come; each that is whole is taken."""
+        while (end := self._came.find(b"\r\n", self._body)) >= 0:
+            size = _size(bytes(self._came[self._body : end]), self._url)
+            if self._size + size > self._limit:
+                raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+            if size == 0:
+                return self._trailed(end)
+            if len(self._came) < end + 2 + size + 2:
+                return False
+            if self._came[end + 2 + size : end + 4 + size] != b"\r\n":
+                raise ValueError(f"{self._url} comes in chunks that cannot be read")
+            chunks.append(bytes(self._came[end + 2 : end + 2 + size]))
+            self._size += size
+            del self._came[: end + 2 + size + 2]
+            self._body = 0
+        if len(self._came) - self._body > HEAD:
+            raise ValueError(f"{self._url} comes in chunks that cannot be read")
+        return False
+
+    def _trailed(self, end: int) -> bool:
+        """Whether what may follow the last chunk, an empty line at least, has come."""
+        if len(self._came) > end + HEAD:
+            raise ValueError(f"{self._url} says too much after its end")
+        return self._came.endswith(b"\r\n\r\n")
+
+
+def _header(line: bytes) -> tuple[bytes, str]:
+    name, _, value = line.partition(b":")
+    return name.strip().lower(), value.strip().decode("latin-1")
+
+
+def _size(line: bytes, url: str) -> int:
+    digits = line.partition(b";")[0].strip()
+    if not _HEX.fullmatch(digits):
+        raise ValueError(f"{url} comes in chunks that cannot be read")
+    return int(digits, 16)

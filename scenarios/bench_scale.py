@@ -1,0 +1,292 @@
+"""`make bench-scale`: how many canaries one core holds, measured on the real controller as a process.
+
+Around it, each a process of its own: the emulated API server with all objects, and the pods' pages, 3 kB
+each, on loopback. One canary after the other, alone, is rolled back; then one after the other among so many.
+The controller runs on one core, the rest on the others.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from controller.kube import connect
+from scenarios.live import processes
+from scenarios.people import People
+from scenarios.scale import objects
+from scenarios.scale.parts import parts
+
+Json = Any
+READY = 600.0  # seconds for a thousand canaries to be there, and to have got their traffic
+STEADY = 20.0  # seconds from the first step of the last canary until anything is measured
+BAD = 60.0  # seconds within which a canary that fails must be rolled back
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the controller has used so far."""
+
+    at: float
+    cpu: float  # seconds
+    rss: int  # bytes
+    lags: Mapping[float, float]  # ticks by the upper bound of their lag, cumulative
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """So many canaries over so many seconds."""
+
+    canaries: int
+    cpu: float  # cores
+    rss: float  # MB
+    p50: float
+    p99: float
+    ticks: float  # a second and canary
+    rollbacks: Sequence[float]  # seconds from the first page that showed the fault to the patch
+    parts: Mapping[str, float]  # of the processor time, by what it was spent on
+
+    @property
+    def cost(self) -> float:
+        """Milliseconds of processor time a canary and second."""
+        return 1000 * self.cpu / self.canaries
+
+
+class Bench:
+    """The controller and its surroundings."""
+
+    def __init__(self, folder: Path, *, canaries: int, there: int) -> None:
+        self.folder = folder
+        self.canaries = canaries
+        self._there = there
+        self._running: list[Process] = []
+        self._port = processes.free_port()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """All processes run; afterwards none."""
+        self.folder.mkdir(parents=True)
+        try:
+            async with asyncio.timeout(READY):
+                await self._start()
+            async with aiohttp.ClientSession() as self._session:
+                yield
+        finally:
+            for process in reversed(self._running):
+                await processes.end(process, seconds=10)
+
+    async def _start(self) -> None:
+        await self._python("-m", "scenarios.scale.pages", str(self.folder / "pages.jsonl"), log="port")
+        port = await _written(self.folder / "port")
+        self.pages = f"http://127.0.0.1:{port}"
+        where = str(self.folder), port, str(self._there), str(self.canaries)
+        seen = "-m", "scenarios.scale.sampled"
+        out = str(self.folder / "cluster.stacks")
+        await self._python(*seen, out, "scenarios.scale.cluster", *where, log="cluster.log")
+        await _written(self.folder / "kubeconfig")
+        flags = {"--kubeconfig": self.folder / "kubeconfig", "--port": self._port, "--log-format": "json"}
+        told = [str(word) for flag in flags.items() for word in flag]
+        out = str(self.folder / "stacks")
+        self.controller = await self._python(*seen, out, "controller", *told, log="controller.log")
+        _confine(self.controller.pid, last=True)
+
+    async def _python(self, *argv: str, log: str) -> Process:
+        process = await processes.python(*argv, log=self.folder / log)
+        _confine(process.pid, last=False)
+        self._running.append(process)
+        return process
+
+    async def stop(self) -> None:
+        """The controller has ended and said where its time went."""
+        await processes.end(self.controller, seconds=10)
+
+    async def usage(self) -> Usage:
+        """What the controller has used by now."""
+        return Usage(time.time(), *_used(self.controller.pid), dict(_lags(await self._metrics())))
+
+    async def _metrics(self) -> str:
+        async with self._session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            return await answer.text()
+
+    async def stepping(self, count: int) -> None:
+        """So many canaries get traffic, if they ever do."""
+        async with asyncio.timeout(READY):
+            while len({one["name"] for one in self._weights() if one["weight"] > 0}) < count:
+                await asyncio.sleep(0.5)
+                if self.controller.returncode is not None:
+                    raise RuntimeError(f"the controller has ended; see {self.folder}")
+
+    async def create(self, index: int) -> None:
+        """One more canary is there."""
+        async with connect(agent="bench", kubeconfig=str(self.folder / "kubeconfig")) as transport:
+            people = People(transport, namespace=objects.namespace(index))
+            for obj in objects.objects(index, pods=objects.PODS, port=int(self.pages.rpartition(":")[2])):
+                await people.create(obj)
+
+    async def rolled_back(self, index: int) -> float:
+        """Seconds from the first page that shows the canary's fault to the patch that takes its traffic."""
+        async with self._session.post(f"{self.pages}/fault/{index}"):
+            pass
+        async with asyncio.timeout(BAD):
+            while True:
+                await asyncio.sleep(0.2)
+                shown = [one["at"] for one in _lines(self.folder / "pages.jsonl") if one["index"] == index]
+                mine = [one for one in self._weights() if one["name"] == objects.name(index)]
+                zero = [one["at"] for one in mine if shown and not one["weight"] and one["at"] > shown[0]]
+                if zero:
+                    return float(zero[0] - shown[0])
+
+    def _weights(self) -> list[Json]:
+        return _lines(self.folder / "weights.jsonl")
+
+
+def _confine(pid: int, *, last: bool) -> None:
+    """The process has the last core to itself, or all the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(pid, cores[-1:] if last else cores[:-1])
+
+
+async def _written(file: Path) -> str:
+    """What the file holds, once it holds anything."""
+    while not (text := _text(file)):  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.1)
+    return text
+
+
+def _text(file: Path) -> str:
+    return file.read_text().strip() if file.exists() else ""
+
+
+def _used(pid: int) -> tuple[float, int]:
+    """Processor time in seconds and memory in bytes of the process."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    return cpu, pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _lines(file: Path) -> list[Json]:
+    """What is there so far; the last line may not be whole yet."""
+    return [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+
+
+def _lags(page: str) -> Iterator[tuple[float, float]]:
+    for line in page.splitlines():
+        if line.startswith("canary_tick_lag_seconds_bucket"):
+            name, _, value = line.partition("} ")
+            yield float(name.rpartition('le="')[2].rstrip('"')), float(value)
+
+
+def quantile(buckets: Mapping[float, float], q: float) -> float:
+    """The smallest bound that so large a part lies below."""
+    total = buckets.get(float("inf"), 0.0)
+    return min((bound for bound, count in buckets.items() if count >= q * total), default=float("nan"))
+
+
+async def alone(folder: Path, *, times: int) -> list[float]:
+    """Rollbacks of one canary after the other, none beside it."""
+    found = []
+    bench = Bench(folder, canaries=0, there=times)
+    async with bench.open():
+        for index in range(times):
+            await bench.create(index)
+            await bench.stepping(index + 1)
+            await asyncio.sleep(STEADY / 2)
+            found.append(await bench.rolled_back(index))
+    return found
+
+
+async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> Measured:
+    """So many canaries for so long, then `faults` of them fail, one after the other."""
+    bench = Bench(folder, canaries=canaries, there=canaries)
+    async with bench.open():
+        await bench.stepping(canaries)
+        await asyncio.sleep(STEADY)
+        before = await bench.usage()
+        await asyncio.sleep(seconds)
+        after = await bench.usage()
+        back = [await bench.rolled_back(canaries // 2 + one) for one in range(min(faults, canaries // 2))]
+        await bench.stop()
+    took = after.at - before.at
+    lags = {bound: count - before.lags.get(bound, 0.0) for bound, count in after.lags.items()}
+    return Measured(
+        canaries=canaries,
+        cpu=(after.cpu - before.cpu) / took,
+        rss=after.rss / 1e6,
+        p50=quantile(lags, 0.5),
+        p99=quantile(lags, 0.99),
+        ticks=lags.get(float("inf"), 0.0) / took / canaries,
+        rollbacks=back,
+        parts=parts(folder / "stacks"),
+    )
+
+
+def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
+    """What was measured, a column each number of canaries."""
+    yield "canaries" + "".join(f"{one.canaries:10}" for one in found)
+    for title, row in (
+        ("core used", [f"{one.cpu:.2f}" for one in found]),
+        ("ms / canary and tick", [f"{one.cost:.2f}" for one in found]),
+        ("  of the first", [f"{one.cost / found[0].cost:.2f}" for one in found]),
+        ("ticks / s and canary", [f"{one.ticks:.2f}" for one in found]),
+        ("tick lag p50, s, at most", [f"{one.p50:g}" for one in found]),
+        ("tick lag p99, s, at most", [f"{one.p99:g}" for one in found]),
+        ("MB", [f"{one.rss:.0f}" for one in found]),
+        ("rollback, median s", [f"{statistics.median(one.rollbacks or [nan]):.2f}" for one in found]),
+        ("rollback, worst s", [f"{max(one.rollbacks, default=nan):.2f}" for one in found]),
+    ):
+        yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
+    if single:
+        yield f"rollback of one alone: median {statistics.median(single):.2f} s, worst {max(single):.2f} s"
+    for part in sorted({part for one in found for part in one.parts}):
+        cells = [f"{1000 * one.cpu / one.canaries * one.parts.get(part, 0.0):10.3f}" for one in found]
+        yield f"  ms {part:21}" + "".join(cells)
+
+
+async def run(folder: Path, *, canaries: Sequence[int], seconds: float, faults: int) -> None:
+    """Prints the table."""
+    single = await alone(folder / "alone", times=faults) if faults else []
+    found = []
+    for count in canaries:
+        found.append(await among(folder / str(count), canaries=count, seconds=seconds, faults=faults))
+        for line in table(single, found[-1:]):
+            print(line, flush=True)  # noqa: T201
+    if len(found) > 1:
+        for line in table(single, found):
+            print(line)  # noqa: T201
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m scenarios.bench_scale", description=__doc__)
+    many = [100, 300, 1000]
+    parser.add_argument(
+        "--canaries", type=int, nargs="+", default=many, help="how many (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="measured for so long (default: 60)")
+    parser.add_argument("--faults", type=int, default=8, help="rollbacks, alone and among others (8)")
+    parser.add_argument("--keep", type=Path, help="where logs and stacks are to stay")
+    told = parser.parse_args(arguments)
+    folder = told.keep or Path(tempfile.mkdtemp(prefix="serin-scale-"))
+    try:
+        asyncio.run(run(folder, canaries=told.canaries, seconds=told.seconds, faults=told.faults))
+    finally:
+        if told.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

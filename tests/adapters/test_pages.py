@@ -1,0 +1,157 @@
+"""What a pod's side may do to a connection, byte by byte, on loopback."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from controller import pages
+from controller.pages import HEAD, UNUSED, Pages
+
+Answers = Callable[[int], list[bytes]]  # of the n-th request: what is written, with a moment in between
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nup 1\n"
+CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Server:
+    """Answers as told and remembers what it was asked, and by how many connections."""
+
+    def __init__(self, answers: Answers, *, hangs_up: bool) -> None:
+        self._answers = answers
+        self._hangs_up = hangs_up
+        self.asked: list[bytes] = []
+        self.connections = 0
+        self.open = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                self.asked.append(request)
+                for part in self._answers(len(self.asked)):
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.001)
+                if self._hangs_up:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(answers: Answers, *, hangs_up: bool = False) -> AsyncIterator[tuple[Server, str]]:
+    server = Server(answers, hangs_up=hangs_up)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    async with listening, asyncio.timeout(10):
+        yield server, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/metrics"
+        while server.open:  # noqa: ASYNC110 - another task's sockets
+            await asyncio.sleep(0.001)
+
+
+async def read(*parts: bytes, hangs_up: bool = False, limit: int = 1000) -> tuple[str, bytes]:
+    async with serving(lambda _: list(parts), hangs_up=hangs_up) as (_, url), Pages() as fetch:
+        return await fetch(url, accept="text/plain", limit=limit)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+async def test_a_page_is_the_same_in_whatever_pieces_it_comes(size: int) -> None:
+    chunked = CHUNKS + b"3;a=b\r\nup \r\n2\r\n1\n\r\n0\r\nTrailer: x\r\n\r\n"
+    for whole in (HELLO, chunked):
+        kind, page = await read(*(whole[at : at + size] for at in range(0, len(whole), size)))
+        assert (kind, page) == ("text/plain" if whole is HELLO else "", b"up 1\n")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_a_page_without_a_length_ends_with_its_connection(version: bytes) -> None:
+    assert (await read(b"HTTP/" + version + b" 200 OK\r\n\r\n", b"up 1\n", hangs_up=True))[1] == b"up 1\n"
+
+
+async def test_a_page_that_is_packed_is_unpacked() -> None:
+    body = gzip.compress(b"up 1\n")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: GZIP\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert (await read(head + body))[1] == b"up 1\n"
+    with pytest.raises(ValueError, match="not whole"):
+        await read(head.replace(b"%d" % len(body), b"%d" % (len(body) - 9)) + body[:-9])
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no number"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", "larger than 1000 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nup 1\n", "more than it said"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 0\r\n\r\n", "which nobody asked for"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "that nobody asked for"),
+        (CHUNKS + b"zz\r\n", "cannot be read"),
+        (CHUNKS + b"-1\r\n", "cannot be read"),
+        (CHUNKS + b"1\r\nabc\r\n", "cannot be read"),
+        (CHUNKS + b"fffffffff\r\n", "larger than 1000 bytes"),
+        (CHUNKS + b"1" * (HEAD + 1), "cannot be read"),
+        (CHUNKS + b"0\r\n" + b"a" * (HEAD + 9), "too much after its end"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * HEAD, "a head of more than"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", "302, not"),
+    ],
+)
+async def test_what_is_no_page_is_refused_and_its_connection_closed(answer: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        await read(answer)
+
+
+async def test_a_page_that_breaks_off_is_an_os_error() -> None:
+    with pytest.raises(OSError, match="in the middle"):
+        await read(HELLO[:-2], hangs_up=True)
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_replaced_without_a_word() -> None:
+    async with serving(lambda _: [HELLO], hangs_up=True) as (server, url), Pages() as fetch:
+        for _ in range(3):
+            assert await fetch(url, accept="*/*", limit=10) == ("text/plain", b"up 1\n")
+    assert server.connections == 3
+
+
+async def test_what_comes_late_is_never_taken_for_the_next_page() -> None:
+    def answers(n: int) -> list[bytes]:
+        return [] if n == 1 else [HELLO.replace(b"up 1", b"up 2")]
+
+    async with serving(answers) as (server, url), Pages() as fetch:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await fetch(url, accept="*/*", limit=10)
+        assert (await fetch(url, accept="*/*", limit=10))[1] == b"up 2\n"
+    assert server.connections == 2
+
+
+async def test_connections_that_nobody_uses_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(lambda _: [HELLO]) as (server, url), Pages() as fetch:
+        other = url.replace("127.0.0.1", "localhost")
+        await fetch(other, accept="*/*", limit=10)
+        monkeypatch.setattr(pages, "UNUSED", -1.0)
+        await fetch(url, accept="*/*", limit=10)
+        while server.open > 1:  # noqa: ASYNC110 - another task's sockets
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(pages, "UNUSED", UNUSED)
+        await fetch(url, accept="*/*", limit=10)
+        await fetch(other, accept="*/*", limit=10)
+    assert server.connections == 3
+
+
+async def test_no_path_adds_a_header() -> None:
+    async with serving(lambda _: [HELLO]) as (server, url), Pages() as fetch:
+        await fetch(url + "/a b\u0301?x=\x0bHost: evil", accept="*/*", limit=10)
+    first, *headers = server.asked[0].split(b"\r\n")
+    assert first == b"GET /metrics/a%20b%CC%81?x=%0BHost:%20evil HTTP/1.1"
+    assert [line for line in headers if line.startswith(b"Host:")] == [b"Host: " + url.split("/")[2].encode()]
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://", "/metrics"])
+async def test_what_is_no_url_of_a_page_is_said(url: str) -> None:
+    async with Pages() as fetch:
+        with pytest.raises(ValueError, match="not the URL of a page"):
+            await fetch(url, accept="*/*", limit=10)
