@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks simulate picture clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks bench-pages simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,6 +59,9 @@ bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes o
 
 bench-ticks: setup  ## what a tick costs, alone and side by side, early and late; two minutes
 	$(BIN)/python -m scenarios.bench_ticks
+
+bench-pages: setup  ## reading a sidecar's page, beside prometheus_client's parser; ten seconds
+	$(BIN)/python -m scenarios.bench_pages
 
 SEEDS ?= 1-1000
 simulate: setup  ## whole histories in virtual time, one a seed: make simulate SEEDS=1-1000
