@@ -131,7 +131,7 @@ def milliseconds(read: Callable[[bytes], object], page: bytes) -> float:
 def lines(*, times: int) -> Iterator[str]:
     """The table."""
     page = sidecar()
-    yield f"{len(page) / 1024:.0f} KiB, {len(page.splitlines())} lines; ms of one core, medians of {times} in turns"
+    yield f"{len(page) / 1024:.0f} KiB, {len(page.splitlines())} lines; ms of a core, medians of {times}"
     first = milliseconds(ours, page)
     took = [(milliseconds(ours, page), milliseconds(theirs, page)) for _ in range(times)]
     mine, other = (median(each) for each in zip(*took, strict=True))
