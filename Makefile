@@ -43,8 +43,8 @@ pytest: setup  ## all tests but those that start real processes
 pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
 
-SECONDS ?= 60
-fuzz: setup  ## what anybody may send, and does not, for SECONDS (60), from where the last time ended
+SECONDS ?= 90
+fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from where the last time ended
 	$(BIN)/python tests/fuzz/run.py $(SECONDS)
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted

@@ -398,11 +398,14 @@ class IstioRouter:
     async def _get(self, plan: Place) -> Json | None:
         """The VirtualService as it is at the API server; None if there is none."""
         try:
-            return await self._call("GET", _path(plan), urgent=True)
+            vs = await self._call("GET", _path(plan), urgent=True)
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
+        if not isinstance(vs, dict) or "spec" not in vs:  # nothing at all is not the same as 404: it would be believed to be at zero
+            raise ApiError(0, "Garbled", "the answer is no VirtualService", request=f"GET {_path(plan)}")
+        return vs
 
 
 def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:

@@ -73,7 +73,7 @@ class Leadership:
         namespace, name = _key(obj)
         if kind == "canaryruns":
             self.runs.due((namespace, name))
-            self.asks.due((namespace, obj["spec"]["plan"]["canary"]))
+            self.asks.due((namespace, trigger.workload(obj)))
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():

@@ -190,9 +190,15 @@ def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
     return None if judged else 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
 
 
-def runs_of(cluster: Cluster, namespace: str, workload: str) -> list[Json]:
+def workload(run: Json) -> str:
+    """The canary's Deployment of a CanaryRun object; empty if that does not say one."""
+    plan = (run.get("spec") or {}).get("plan") or {}
+    return str(plan.get("canary", ""))
+
+
+def runs_of(cluster: Cluster, namespace: str, name: str) -> list[Json]:
     """The workload's runs, oldest first."""
-    found = (run for run in cluster.all("canaryruns", namespace) if run["spec"]["plan"]["canary"] == workload)
+    found = (run for run in cluster.all("canaryruns", namespace) if workload(run) == name)
     return sorted(found, key=_order)
 
 
