@@ -403,7 +403,8 @@ class IstioRouter:
             if error.status != 404:
                 raise
             return None
-        if not isinstance(vs, dict) or "spec" not in vs:  # nothing at all is not the same as 404: it would be believed to be at zero
+        # an answer of nothing is no 404, whose VirtualService is at zero already
+        if not isinstance(vs, dict) or "spec" not in vs:
             raise ApiError(0, "Garbled", "the answer is no VirtualService", request=f"GET {_path(plan)}")
         return vs
 

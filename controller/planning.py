@@ -85,16 +85,20 @@ def read(file: Path) -> Json:
     """The spec of the CanaryPolicy in `file`, completed; a bare spec will do. Raises `BadPolicy`."""
     import yaml
 
+    from controller import documents
+
     try:
-        document = yaml.safe_load(file.read_text())
+        document = documents.loaded(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadPolicy(
             f"{file}: cannot be read: {error.strerror}; give the path of a policy file"
         ) from error
+    except UnicodeDecodeError as error:
+        raise BadPolicy(f"{file}: is not UTF-8 text; save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         raise BadPolicy(f"{file}: {_unreadable(error)}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadPolicy(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise BadPolicy(f"{file}: {error}") from error
     return checked(_spec(document, file=file), file=file)
 
 
@@ -117,7 +121,7 @@ def _unreadable(error: Any) -> str:
         return "holds several documents; give a file with the CanaryPolicy alone"
     mark = error.problem_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}is not YAML: {error.problem or error.context}"
+    return f"{where}is not YAML: {error.problem or error.context}; correct that place"
 
 
 def _spec(document: Json, *, file: Path) -> Json:
@@ -250,7 +254,8 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
             " such as [5, 10, 25, 50]"
         )
     if duration(spec["minStep"]) > duration(spec["stepTimeout"]):
-        yield f"spec.minStep: {spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
+        longer = f"{spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
+        yield f"spec.minStep: {longer}; make it shorter"
     if spec["preflight"] == "Enforce":
         yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
     yield from _neither_or_both(spec, "alerts", "an alert goes to", "slack", "webhook")

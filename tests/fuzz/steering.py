@@ -105,7 +105,7 @@ def known() -> Cluster:
 
 
 def annotations(given: bytes) -> None:
-    """A Deployment's annotations, one `key=value` a line: a run is asked for that can be read, or words say why."""
+    """A Deployment's annotations, `key=value` by lines: what they ask for can be read, or is refused in words."""
     lines = (line.partition("=") for line in given.decode(errors="replace").split("\n"))
     notes = {PREFIX + key: value for key, _, value in lines}
     cluster = known()
