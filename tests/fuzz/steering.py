@@ -105,7 +105,7 @@ def known() -> Cluster:
 
 
 def annotations(given: bytes) -> None:
-    """A Deployment's annotations, `key=value` by lines: what they ask for can be read, or is refused in words."""
+    """A Deployment's annotations, `key=value` by lines: what they ask for can be read, or is refused."""
     lines = (line.partition("=") for line in given.decode(errors="replace").split("\n"))
     notes = {PREFIX + key: value for key, _, value in lines}
     cluster = known()
