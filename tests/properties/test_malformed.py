@@ -669,7 +669,11 @@ class Room:
 
     def refusals(self) -> list[str]:
         events = self.world.objects("events", NAMESPACE)
-        return [event.get("note", "") for event in events if event.get("reason") == "Refused"]
+        return [
+            event.get("note") or event.get("message", "")
+            for event in events
+            if event.get("reason") == "Refused"
+        ]
 
     def state(self) -> Json:
         """All that an annotation could change."""
