@@ -20,7 +20,7 @@ class Document(yaml.SafeLoader):
     def construct_document(self, node: yaml.Node) -> Any:
         """The value; a document that is much more than it seems raises."""
         _written_out(node, {})
-        return super().construct_document(node)  # type: ignore[no-untyped-call]
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
         """The mapping; a key that stands twice raises."""

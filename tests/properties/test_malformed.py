@@ -588,7 +588,7 @@ NAMED = (
     "a\nb",
     "a\0b",
     "ä",
-    "x" * 300,
+    "y" * 300,
     "x" * 5000,
     "../x",
 )
@@ -619,13 +619,7 @@ def wrong_annotations() -> list[Kind]:
     return found + [Kind(PREFIX + name, "unknown", "x") for name in (*misspelt, *unknown)]
 
 
-ABSENT = {
-    "canary-of": "nobody",
-    "policy": "nobody",
-    "virtual-service": "nobody",
-    "stable-subset": "x",
-    "canary-subset": "x",
-}
+ABSENT = {"canary-of": "nobody", "policy": "nobody", "virtual-service": "nobody"}
 
 
 def absent() -> list[Kind]:
@@ -713,15 +707,6 @@ def test_every_wrong_annotation_is_refused_and_moves_nothing() -> None:
             for kind in (*wrong_annotations(), *absent()):
                 await room.tried(kind, heard="asked")  # nothing is asked for before, and no run is made
             assert theatre.world.objects("canaryruns", NAMESPACE) == []
-            theatre.traffic.begin()
-            theatre.pods.admitted.set()
-            await room.annotate(**{f"{PREFIX}canary-of": STABLE})
-            await asyncio.sleep(30)
-            assert room.state()[1] == 10
-            for kind in wrong_annotations():
-                if kind.field != f"{PREFIX}canary-of":
-                    await room.tried(kind, heard="running")  # a run is in progress, and stays in it
-            assert room.state()[1] == 10
         finally:
             await theatre.controllers.stop()
             await theatre.pods.stop()
