@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks bench-scale simulate picture clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,8 +43,8 @@ pytest: setup  ## all tests but those that start real processes
 pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
 
-SECONDS ?= 60
-fuzz: setup  ## what anybody may send, and does not, for SECONDS (60), from where the last time ended
+SECONDS ?= 90
+fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from where the last time ended
 	$(BIN)/python tests/fuzz/run.py $(SECONDS)
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
@@ -59,6 +59,9 @@ bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes o
 
 bench-ticks: setup  ## what a tick costs, alone and side by side, early and late; two minutes
 	$(BIN)/python -m scenarios.bench_ticks
+
+bench-pages: setup  ## reading a sidecar's page, beside prometheus_client's parser; ten seconds
+	$(BIN)/python -m scenarios.bench_pages
 
 bench-scale: setup  ## how many canaries one core holds, with everything around it real but the cluster; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.bench_scale

@@ -95,7 +95,7 @@ class Asks:
         service = self.cluster.get("virtualservices", namespace, plan["virtualService"])
         if service is None:
             return (
-                f"there is no VirtualService {plan['virtualService']} in namespace {namespace}; create it, "
+                f'there is no VirtualService "{plan["virtualService"]}" in namespace {namespace}; create it, '
                 "or name another one in annotation serin.dev/virtual-service"
             )
         names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}

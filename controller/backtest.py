@@ -25,6 +25,7 @@ from controller.ticks import Tick
 from controller.wire import Wire
 
 Json = Any
+LATEST = 1e12  # seconds: thousands of years, and a tick later is still another number
 FAR = 1e9  # seconds, or predictions: no bucket ends there
 
 
@@ -122,6 +123,8 @@ def _line(text: str, *, where: str) -> Line:
 
 
 def _wrong(line: Line) -> Iterator[str]:
+    if not abs(line.t) <= LATEST:
+        yield f"t: {line.t:g} is no time; give seconds, from any beginning"
     if not 0 <= line.weight <= 100:
         yield f"weight: {line.weight} is no percentage; give 0 to 100"
     for arm, counted in (("stable", line.stable), ("canary", line.canary)):
@@ -130,8 +133,8 @@ def _wrong(line: Line) -> Iterator[str]:
 
 
 def _miscounted(one: Served, *, where: str) -> Iterator[str]:
-    if one.requests > LARGEST:
-        yield f"{where}.requests: more than {LARGEST:g} in one tick; give this tick's count"
+    if not 0 <= one.requests <= LARGEST:
+        yield f"{where}.requests: below 0 or more than {LARGEST:g} in one tick; give this tick's count"
     if not 0 <= one.errors <= one.requests:
         yield f"{where}.errors: {one.errors} of {one.requests} requests; give 0 to all of them"
     yield from _uncountable(one.proportions, where=f"{where}.proportions")
@@ -140,6 +143,8 @@ def _miscounted(one: Served, *, where: str) -> Iterator[str]:
             continue
         if any(late <= early for early, late in pairwise(buckets.le)) or not buckets.le:
             yield f"{where}.{name}.le: bounds have to rise; give them in order, each once"
+        elif name == "latency" and buckets.le[0] <= 0:
+            yield f"{where}.latency.le: nothing takes less than no time; give bounds above 0, in seconds"
         elif not -FAR <= buckets.le[0] <= buckets.le[-1] <= FAR:
             yield f"{where}.{name}.le: bounds beyond {FAR:g}; give them in seconds, and leave +Inf out"
         if len(buckets.count) != len(buckets.le) + 1:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.model import ArmSeen, PodSeen
+from controller.wire import stored
 
 Json = Any
 Key = tuple[str, str]  # namespace, name
@@ -68,7 +69,12 @@ class Cluster:
         return key
 
     def wrote(self, kind: str, item: Json) -> None:
-        """The answer to a write of ours, unless the watch has brought something newer already."""
+        """The answer to a write of ours, unless the watch has brought something newer already.
+
+        Of an answer that is no object nothing is learnt: the write is done, and the watch will tell.
+        """
+        if not stored(item):
+            return
         known = self.get(kind, *_key(item))
         if known is None or int(_version(known)) < int(_version(item)):
             self._put(kind, item)

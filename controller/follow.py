@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import timedelta
 
-import msgspec
 import structlog
 
-from controller.kube import ApiError, Changed, Kube, Listed, error_of
+from controller.kube import ApiError, Changed, Kube, Listed, decoded, error_of
 from controller.ports import Answer, Json
+from controller.wire import stored
 
 PAGE = "500"  # objects in one page of a list, as kubectl asks for
 LIST = timedelta(seconds=30)  # for one page
@@ -28,7 +28,7 @@ WATCH, SPREAD = 290, 30  # seconds a watch may last, and how far they vary: belo
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # seconds between connections that came to nothing
 PERSISTENCE = 8  # such connections, until a list is tried: 0.2 s doubled so often is the longest pause
 
-_KINDS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
+_KINDS = frozenset({"ADDED", "MODIFIED", "DELETED"})
 _log = structlog.get_logger(__name__)
 
 
@@ -127,13 +127,16 @@ def _event(line: bytes, path: str) -> Json:
     """The event on a line; anything else on it is an error, and the API server's own errors are too."""
     request = f"watch {path}"
     try:
-        event = msgspec.json.decode(line)
+        event = decoded(line)
         kind, obj = event["type"], event["object"]
         if kind == "ERROR":
-            raise ApiError(int(obj["code"]), obj.get("reason", "Error"), obj["message"], request=request)
-        if kind in _KINDS and isinstance(obj["metadata"]["resourceVersion"], str):
+            code, reason, message = int(obj["code"]), obj.get("reason", "Error"), obj["message"]
+            raise ApiError(code, str(reason), str(message), request=request)
+        if kind == "BOOKMARK" and isinstance(obj["metadata"]["resourceVersion"], str):
             return event
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError):
+        if kind in _KINDS and stored(obj):
+            return event
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         pass  # a page of HTML, a torn line, somebody else's JSON: all the same
     raise ApiError(0, "Garbled", f"not an event: {line[:80]!r}", request=request)
 
@@ -148,14 +151,16 @@ async def _list(kube: Kube, path: str, query: Mapping[str, str]) -> tuple[tuple[
             items += [_whole(item, page) for item in page["items"] or ()]
             meta = page["metadata"]
             if not meta.get("continue"):
-                return tuple(items), meta["resourceVersion"]
-            token = {"continue": meta["continue"]}
-        except (LookupError, TypeError, AttributeError) as error:
+                return tuple(items), str(meta["resourceVersion"])
+            token = {"continue": str(meta["continue"])}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ApiError(0, "Garbled", "the answer is not a list", request=f"GET {path}") from error
 
 
 def _whole(item: Json, page: Json) -> Json:
     """The item as a watch would show it: lists leave out what they say once for all."""
+    if not stored(item):
+        raise ValueError("an item that is no object")
     about = {"apiVersion": page.get("apiVersion"), "kind": str(page.get("kind")).removesuffix("List")}
     return about | item
 

@@ -406,11 +406,15 @@ class IstioRouter:
     async def _get(self, plan: Place) -> Json | None:
         """The VirtualService as it is at the API server; None if there is none."""
         try:
-            return await self._call("GET", _path(plan), urgent=True)
+            vs = await self._call("GET", _path(plan), urgent=True)
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
+        # an answer of nothing is no 404, whose VirtualService is at zero already
+        if not isinstance(vs, dict) or "spec" not in vs:
+            raise ApiError(0, "Garbled", "the answer is no VirtualService", request=f"GET {_path(plan)}")
+        return vs
 
 
 def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:

@@ -289,17 +289,28 @@ def _result(request: _Request, answer: Answer, body: bytes) -> Json:
     if not 200 <= answer.status < 300:
         raise error_of(answer.status, body, request=str(request), headers=answer.headers)
     try:
-        return msgspec.json.decode(body) if body else None
-    except msgspec.DecodeError as error:
+        return decoded(body) if body else None
+    except ValueError as error:
         message = f"expected JSON, got {_excerpt(body)}; is there a proxy between us?"
         raise ApiError(answer.status, "NotJson", message, request=str(request)) from error
+
+
+def decoded(body: bytes) -> Json:
+    """What the body holds; `ValueError` if that is not JSON, or is nested beyond what anything here is."""
+    try:
+        return msgspec.json.decode(body)
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+    ) as error:  # bytes that are not UTF-8 are a ValueError already
+        raise ValueError(str(error)) from error
 
 
 def error_of(status: int, body: bytes, *, request: str, headers: Mapping[str, str]) -> ApiError:
     """The error that an answer stands for: a `Status` object, or anybody's page."""
     try:
-        told = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+        told = decoded(body)
+    except ValueError:
         told = None
     if not isinstance(told, dict) or told.get("kind") != "Status":
         told = {"message": _excerpt(body)}

@@ -23,6 +23,7 @@ import structlog
 
 from controller.kube import ApiError, Kube
 from controller.ports import Json
+from controller.wire import stored
 
 AWAY = 0.25  # seconds between a candidate's tries while the API server is away
 STOPPING = 1.0  # seconds that cancelled work has to end: half of what is left of the Lease then
@@ -339,6 +340,8 @@ class Lease:
 
     def _notice(self, lease: Json) -> None:
         """A change of the spec starts the wait anew; somebody's label does not."""
+        if lease is not None and not _is_lease(lease):
+            raise ApiError(0, "Garbled", "the answer is no Lease", request=f"Lease {self._claim.name}")
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
@@ -356,6 +359,15 @@ def _annotated(lease: Json, notes: Mapping[str, str | None]) -> Json:
     return lease | {
         "metadata": meta | {"annotations": {name: said for name, said in both.items() if said is not None}}
     }
+
+
+def _is_lease(lease: Json) -> bool:
+    """Whether an answer is a Lease whose spec can be read."""
+    spec = (lease.get("spec") or {}) if stored(lease) else None
+    kinds = {"holderIdentity": str, "leaseDurationSeconds": int, "leaseTransitions": int, "acquireTime": str}
+    return isinstance(spec, dict) and all(
+        isinstance(spec.get(name), kind | None) for name, kind in kinds.items()
+    )
 
 
 def _now() -> float:

@@ -356,7 +356,7 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
 
 
 def _canary(run: Json) -> Key:
-    return run["metadata"]["namespace"], run["spec"]["plan"]["canary"]
+    return run["metadata"].get("namespace", ""), trigger.workload(run)
 
 
 def _urgent(live: Live | None) -> bool:

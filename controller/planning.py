@@ -31,6 +31,7 @@ WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "b
     "array": "a list",
     "object": "a mapping",
 }
+SHOWN = 100  # characters of a wrong value that are repeated back
 COUNTERS = "model_clicks_total and model_impressions_total"
 # Which fields a kind of check has to say, and whose fields they are.
 NEEDS: Mapping[str, Mapping[str, Json]] = {
@@ -85,16 +86,20 @@ def read(file: Path) -> Json:
     """The spec of the CanaryPolicy in `file`, completed; a bare spec will do. Raises `BadPolicy`."""
     import yaml
 
+    from controller import documents
+
     try:
-        document = yaml.safe_load(file.read_text())
+        document = documents.loaded(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadPolicy(
             f"{file}: cannot be read: {error.strerror}; give the path of a policy file"
         ) from error
+    except UnicodeDecodeError as error:
+        raise BadPolicy(f"{file}: is not UTF-8 text; save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         raise BadPolicy(f"{file}: {_unreadable(error)}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadPolicy(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise BadPolicy(f"{file}: {error}") from error
     return checked(_spec(document, file=file), file=file)
 
 
@@ -117,7 +122,7 @@ def _unreadable(error: Any) -> str:
         return "holds several documents; give a file with the CanaryPolicy alone"
     mark = error.problem_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}is not YAML: {error.problem or error.context}"
+    return f"{where}is not YAML: {error.problem or error.context}; correct that place"
 
 
 def _spec(document: Json, *, file: Path) -> Json:
@@ -153,7 +158,7 @@ def _wrong(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     """What the schema does not allow in `value`; the API server's CEL rules come on top."""
     kinds = TYPES[schema["type"]]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        yield f"{where}: expected {WORDS[schema['type']]}, got {value!r}"
+        yield f"{where}: expected {WORDS[schema['type']]}, got {_shown(value)}"
     elif isinstance(value, dict):
         yield from _wrong_fields(schema, value, where=where)
     elif isinstance(value, list):
@@ -209,16 +214,22 @@ def _wrong_items(schema: Json, value: Sequence[Json], *, where: str) -> Iterator
 
 def _wrong_scalar(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     if "enum" in schema and value not in schema["enum"]:
-        yield f"{where}: {value!r} is not one of {', '.join(schema['enum'])}"
+        yield f"{where}: {_shown(value)} is not one of {', '.join(schema['enum'])}"
     elif "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f'{where}: {value!r} does not have the form of "{_form(schema)}"'
+        yield f'{where}: {_shown(value)} does not have the form of "{_form(schema)}"'
     elif isinstance(value, str):
         low, high = schema.get("minLength", 0), schema.get("maxLength", len(value))
         if not low <= len(value) <= high:
             yield f"{where}: has {len(value)} characters; expected {low} to {high}"
     elif not _within(schema, value):
         low, high = schema.get("minimum"), schema.get("maximum", LARGEST[schema.get("format", "int64")])
-        yield f"{where}: {value!r} is not between {low:g} and {high:g}"
+        yield f"{where}: {_shown(value)} is not between {low:g} and {high:g}"
+
+
+def _shown(value: Json) -> str:
+    """The value as its author would recognise it, cut short."""
+    said = repr(value)
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]}…"
 
 
 def _form(schema: Json) -> str:
@@ -250,7 +261,8 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
             " such as [5, 10, 25, 50]"
         )
     if duration(spec["minStep"]) > duration(spec["stepTimeout"]):
-        yield f"spec.minStep: {spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
+        longer = f"{spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
+        yield f"spec.minStep: {longer}; make it shorter"
     if spec["preflight"] == "Enforce":
         yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
     yield from _neither_or_both(spec, "alerts", "an alert goes to", "slack", "webhook")

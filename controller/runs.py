@@ -15,6 +15,7 @@ from controller.cluster import Cluster, path
 from controller.kube import MERGE_PATCH, ApiError, Kube
 from controller.model import Checkpoint, Run
 from controller.ports import Json, Overtaken
+from controller.wire import stored
 from controller.workloads import merge_patch
 
 KIND = "canaryruns"
@@ -125,6 +126,10 @@ class Runs:
 
     async def _read(self, namespace: str, name: str) -> Json:
         obj = await self._kube.call("GET", path(KIND, namespace, name))
+        if not stored(obj):
+            raise ApiError(
+                0, "Garbled", "the answer is no object", request=f"GET CanaryRun {namespace}/{name}"
+            )
         self._learn(obj)
         return obj
 
@@ -151,7 +156,8 @@ class Runs:
 
     def _learn(self, obj: Json) -> None:
         """What a write or a read told, unless the watch has told that the object is gone."""
-        if self._cluster.get(KIND, obj["metadata"]["namespace"], obj["metadata"]["name"]) is not None:
+        where = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) if stored(obj) else None
+        if where is not None and self._cluster.get(KIND, *where) is not None:
             self._cluster.wrote(KIND, obj)
 
 

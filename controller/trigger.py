@@ -37,6 +37,16 @@ KNOWN = frozenset(
         "promote",
     )
 )
+# Annotations that name an object, or part of one.
+NAMING = {
+    "policy": "a CanaryPolicy in this namespace",
+    "virtual-service": "a VirtualService in this namespace",
+    "stable-subset": "a subset",
+    "canary-subset": "a subset",
+}
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
+SHOWN = 100  # characters of a wrong value that are repeated back
 # A run that ended so says nothing about its template: the same template may be asked for again.
 UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 # DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
@@ -71,7 +81,7 @@ def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | 
     notes = annotations(deployment)
     if "deletionTimestamp" in deployment["metadata"] or not notes:
         return None
-    refusal = _misread(deployment, notes)
+    refusal = _misread(deployment, notes) or _unheard(notes, cluster, deployment["metadata"]["namespace"])
     if refusal is not None:
         return Refused(refusal)
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
@@ -97,33 +107,65 @@ def _misread(deployment: Json, notes: dict[str, str]) -> str | None:
     """What is wrong with the annotations as such."""
     unknown = sorted(notes.keys() - KNOWN)
     if unknown:
-        return f"annotation {unknown[0]} is unknown; remove it or use one of {', '.join(sorted(KNOWN))}"
-    stable = notes.get(CANARY_OF, "-")
-    if not re.fullmatch(r"[a-z0-9-]([a-z0-9.-]*[a-z0-9])?|-", stable):
+        there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
+        return f"annotation {_shown(unknown[0])} is unknown; remove it or use one of {PREFIX}: {there}"
+    stable = notes.get(CANARY_OF)
+    if stable is not None and not _NAME.fullmatch(stable):
         return (
-            f'annotation {CANARY_OF}: "{stable}" is not the name of a Deployment in this namespace; '
+            f'annotation {CANARY_OF}: "{_shown(stable)}" is not the name of a Deployment in this namespace; '
             "give the name alone (a canary and its stable Deployment share a namespace)"
         )
     if stable == deployment["metadata"]["name"]:
         return f'annotation {CANARY_OF}: "{stable}" is this Deployment itself; name the stable one'
-    return _misread_values(notes)
+    return _misnamed(notes) or _misread_values(notes)
+
+
+def _misnamed(notes: dict[str, str]) -> str | None:
+    """Which annotation names something and does not hold a name."""
+    for name, what in NAMING.items():
+        value = notes.get(f"{PREFIX}{name}")
+        if value is not None and not _NAME.fullmatch(value):
+            return (
+                f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of {what}; '
+                "correct it, or remove the annotation"
+            )
+    return None
+
+
+def _unheard(notes: dict[str, str], cluster: Cluster, namespace: str) -> str | None:
+    """Which doorbell names what can be no run, such as "true": whoever rang believes to be heard."""
+    for name in ("abort", "approve", "promote"):
+        value = notes.get(f"{PREFIX}{name}")
+        if value is None or _RUN.fullmatch(value) or cluster.get("canaryruns", namespace, value):
+            continue
+        return (
+            f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of a run; nothing was done; '
+            f"give the name that `kubectl get canaryruns` shows, or type `kubectl serin {name}`"
+        )
+    return None
+
+
+def _shown(text: str) -> str:
+    """The value as its author would recognise it: an Event has 1 024 bytes, and the remedy comes last."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _misread_values(notes: dict[str, str]) -> str | None:
     steps, increase = notes.get(f"{PREFIX}steps"), notes.get(f"{PREFIX}max-latency-increase")
     if steps is not None and _steps(steps) is None:
         return (
-            f'annotation {PREFIX}steps: "{steps}" is not a list of 1 to 20 rising percentages from 1 to 99; '
-            'write for example "5,10,25,50" (promotion is what follows the last step)'
+            f'annotation {PREFIX}steps: "{_shown(steps)}" is not a list of 1 to 20 rising percentages '
+            'from 1 to 99; write for example "5,10,25,50" (promotion is what follows the last step)'
         )
     if increase is not None and not _margin(increase):
         return (
-            f'annotation {PREFIX}max-latency-increase: "{increase}" is not a percentage above 0% and up to '
-            f'{MOST_PERCENT}%; write for example "20%"'
+            f'annotation {PREFIX}max-latency-increase: "{_shown(increase)}" is not a percentage above 0% '
+            f'and up to {MOST_PERCENT}%; write for example "20%"'
         )
     pause = notes.get(f"{PREFIX}pause", "true")
     if pause not in {"true", "false"}:
-        return f'annotation {PREFIX}pause: "{pause}" is neither "true" nor "false"; remove it or set "true"'
+        said = f'annotation {PREFIX}pause: "{_shown(pause)}"'
+        return f'{said} is neither "true" nor "false"; remove it or set "true"'
     return None
 
 
@@ -190,9 +232,15 @@ def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
     return None if judged else 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
 
 
-def runs_of(cluster: Cluster, namespace: str, workload: str) -> list[Json]:
+def workload(run: Json) -> str:
+    """The canary's Deployment of a CanaryRun object; empty if that does not say one."""
+    plan = (run.get("spec") or {}).get("plan") or {}
+    return str(plan.get("canary", ""))
+
+
+def runs_of(cluster: Cluster, namespace: str, name: str) -> list[Json]:
     """The workload's runs, oldest first."""
-    found = (run for run in cluster.all("canaryruns", namespace) if run["spec"]["plan"]["canary"] == workload)
+    found = (run for run in cluster.all("canaryruns", namespace) if workload(run) == name)
     return sorted(found, key=_order)
 
 

@@ -7,7 +7,7 @@ is an error; a field that we do not know is ignored, since a newer schema may kn
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -314,6 +314,76 @@ class WishedObject(Wire, frozen=True, kw_only=True):
 
     metadata: Meta
     spec: Wishes
+
+
+class StoredOwner(Wire, frozen=True, kw_only=True):
+    """One owner reference of any object."""
+
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+
+
+class StoredMeta(Wire, frozen=True, kw_only=True):
+    """What every object of an API server has, as far as we read it; and what it may have."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    uid: str
+    resource_version: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
+    namespace: str = ""
+    creation_timestamp: str = ""
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[StoredOwner, ...] = ()
+
+
+class StoredObject(Wire, frozen=True, kw_only=True):
+    """Any object."""
+
+    metadata: StoredMeta
+
+
+class TemplateMeta(Wire, frozen=True, kw_only=True):
+    """A pod template's metadata."""
+
+    labels: Mapping[str, str] = {}
+
+
+class Template(Wire, frozen=True, kw_only=True):
+    """A pod template."""
+
+    metadata: TemplateMeta
+    spec: dict[str, Json]
+
+
+class Selector(Wire, frozen=True, kw_only=True):
+    """Which pods are a Deployment's."""
+
+    match_labels: Mapping[str, str] = {}
+
+
+class DeploymentSpec(Wire, frozen=True, kw_only=True):
+    """What a promotion reads of a Deployment."""
+
+    template: Template
+    selector: Selector
+
+
+class StoredDeployment(StoredObject, frozen=True, kw_only=True):
+    """A Deployment."""
+
+    spec: DeploymentSpec
+
+
+def stored(obj: Json, kind: type[StoredObject] = StoredObject) -> bool:
+    """Whether this can be an object as an API server stores it; what else is wrong its reader will find."""
+    try:
+        msgspec.convert(obj, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 Kind = TypeVar("Kind", RunObject, WishedObject)

@@ -6,6 +6,7 @@ from typing import Any
 from controller.cluster import Cluster, path, template_of
 from controller.kube import ApiError, Kube
 from controller.model import Plan
+from controller.wire import StoredDeployment, stored
 
 Json = Any
 MERGE = "application/merge-patch+json"
@@ -62,6 +63,8 @@ class Workloads:
         stable = await self._kube.call("GET", path("deployments", plan.namespace, plan.stable))
         if stable is None:
             raise ApiError(404, "NotFound", f"Deployment {plan.stable} is gone")
+        if not stored(stable, StoredDeployment):
+            raise ApiError(0, "Garbled", "the answer is no Deployment", request=f"GET {plan.stable}")
         known = self._cluster.get("deployments", plan.namespace, plan.stable)
         if known is not None and known["spec"]["template"] != stable["spec"]["template"]:
             raise ApiError(409, "Conflict", f"Deployment {plan.stable} was edited; its event is on the way")

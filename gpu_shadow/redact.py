@@ -34,6 +34,8 @@ DONE = {
     "bucket": "put into buckets",
     "noise": "blurred by noise",
 }
+SHOWN = 200  # characters of either end of what is said of a value
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110's token
 EXAMPLE = "expected such as {rules: [{tensor: x, columns: [3], do: zero}]}"
 
 
@@ -101,10 +103,10 @@ def read(path: Path) -> "Redaction":
         policy = msgspec.convert(yaml.load(body, Loader=_Yaml), Policy)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise BadPolicy(f"{path}: {line}is not YAML: {error.problem}") from None
+        raise BadPolicy(f"{path}: {line}is not YAML: {error.problem}; {EXAMPLE}") from None
     except msgspec.ValidationError as error:
-        raise BadPolicy(f"{path}: {error}; {EXAMPLE}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise BadPolicy(f"{path}: {_short(str(error))}; {EXAMPLE}") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadPolicy(f"{path}: is not YAML: {error}; {EXAMPLE}") from None
     for wrong in (_wrong(policy), *(_wrong_rule(number, rule) for number, rule in enumerate(policy.rules))):
         if wrong:
@@ -116,14 +118,19 @@ def _wrong(policy: Policy) -> str:
     for name in policy.slices:
         if any(word in name.lower() for word in SECRETS):
             return f"slices: {name} may hold a secret and is never kept; name a header such as x-tenant"
-        if not name or not name.isascii():
-            return f"slices: {name!r} is no header's name"
+        if not _HEADER.fullmatch(name):
+            return f"slices: {_short(repr(name))} is no header's name; name one such as x-tenant"
     return ""
+
+
+def _short(said: str) -> str:
+    """The beginning and the end of it: what is wrong, and where."""
+    return said if len(said) <= 2 * SHOWN else f"{said[:SHOWN]} … {said[-SHOWN:]}"
 
 
 def _wrong_rule(number: int, rule: Rule) -> str:
     where, columns, edges = f"rules[{number}]", rule.columns, rule.edges
-    if columns is not None and (not columns or min(columns) < 0):
+    if columns is not None and (not columns or min(columns) < 0 or max(columns) >= 2**31):
         return (
             f"{where}.columns: expected places from 0 on, such as [3]; leave it out for all of {rule.tensor}"
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -50,12 +50,15 @@ NAMED = 5  # rules of redaction in a sentence
 LARGEST_QUESTION = 64 * 1024  # bytes
 
 
-class Allowed(msgspec.Struct, rename="camel", frozen=True):
+Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
+class Allowed(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
     """What may differ, and how sure that has to be."""
 
-    max_flips: float
-    alpha: float
-    beta: float
+    max_flips: Probability
+    alpha: Probability
+    beta: Probability
 
 
 class Question(msgspec.Struct, rename="camel", frozen=True, forbid_unknown_fields=True):
@@ -409,6 +412,14 @@ def _sentence(replay: Replay) -> str:
     return why
 
 
+def read(body: bytes) -> Json:
+    """The JSON of a request, which is UTF-8 whatever its headers say; raises `Refused`."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"not JSON: {error}; put a question as an object in UTF-8") from None
+
+
 def application(worker: Worker) -> web.Application:
     """What the controller talks to; on a port of its own, which no mirrored request reaches."""
 
@@ -417,8 +428,8 @@ def application(worker: Worker) -> web.Application:
 
     async def put(asked: web.Request) -> web.Response:
         try:
-            return web.json_response(worker.asked(name(asked), await asked.json()))
-        except (Refused, json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+            return web.json_response(worker.asked(name(asked), read(await asked.read())))
+        except Refused as error:
             return web.json_response({"error": str(error)}, status=400)
 
     async def get(asked: web.Request) -> web.Response:

@@ -6,13 +6,15 @@ key given twice is a mistake.
 
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
+from controller import documents
 
 T = TypeVar("T")
 
@@ -28,18 +30,8 @@ class BadStory(Exception):
     """What is wrong with a scenario file, in one line: file, field, remedy."""
 
 
-class _Yaml(yaml.SafeLoader):
-    """YAML whose scalars are those of JSON, and whose mappings have each key once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
-        """The mapping; a key that stands twice raises."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.MarkedYAMLError(None, None, f"{name!r} stands twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+class _Yaml(documents.Document):
+    """YAML whose scalars are those of JSON."""
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -66,17 +58,24 @@ def read(path: Path) -> "Field":
 def parse(text: str, *, file: str) -> "Field":
     """The top value of `text`; `file` is only its name in complaints."""
     try:
-        # A subclass of SafeLoader: nothing but plain values comes out of it.
-        value = yaml.load(text, Loader=_Yaml)  # noqa: S506
-        json.dumps(value, allow_nan=False)
+        value = documents.loaded(text, _Yaml)
+        _as_json(value)
     except yaml.MarkedYAMLError as trouble:
         mark = trouble.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the whole file"
-        raise BadStory(f"{file}: {where}: is not YAML: {_line(trouble.problem)}") from trouble
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as trouble:
-        # PyYAML lets some malformed scalars escape as the constructor's own error.
-        raise BadStory(f"{file}: holds what JSON cannot: {_line(trouble)}") from trouble
+        said = _line(trouble.problem or trouble.context)
+        raise BadStory(f"{file}: {where}: is not YAML: {said}; correct that place") from trouble
+    except ValueError as trouble:
+        raise BadStory(f"{file}: {_line(trouble)}") from trouble
     return Field(file=file, path="", value=value)
+
+
+def _as_json(value: Any) -> None:
+    """Nothing; `ValueError` if JSON has no such value."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as trouble:
+        raise ValueError(f"holds what JSON cannot: {trouble}; give text, finite numbers, lists") from trouble
 
 
 def _line(what: object) -> str:

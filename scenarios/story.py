@@ -46,7 +46,7 @@ from pathlib import Path
 
 from controller.planning import builtin
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
-from scenarios.fields import BadStory, Field, Table, parse, read
+from scenarios.fields import BadStory, Field, Table, parse, read, shown
 from scenarios.live import digits, sentences
 from scenarios.people import PLACES
 from scenarios.plot import (
@@ -373,5 +373,5 @@ def _fits(story: Story, spec: Table) -> None:
         for ending in story.expect:
             if ending.check is not None and ending.check not in known:
                 raise spec.need("expect").wrong(
-                    f"there is no check {ending.check!r}; the policy has {', '.join(map(str, known))}"
+                    f"there is no check {shown(ending.check)}; the policy has {', '.join(map(str, known))}"
                 )

@@ -6,7 +6,7 @@ server. CEL rules are evaluated by `rules`.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -213,11 +213,16 @@ def _repeated(schema: Schema, value: list[Json], path: str) -> Iterator[Cause]:
     keys = schema.get("x-kubernetes-list-map-keys", ())
     seen = set()
     for index, item in enumerate(value):
-        picked = item if kind == "set" else {key: item.get(key) for key in keys}
+        picked = item if kind == "set" else _keys(item, keys)
         if _shown(picked) in seen:
             where = f"{path}[{index}]"
             yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {_shown(picked)}")
         seen.add(_shown(picked))
+
+
+def _keys(item: Json, keys: Sequence[str]) -> Json:
+    """What tells an entry of a map from others; what is no mapping is told apart by itself."""
+    return {key: item.get(key) for key in keys} if isinstance(item, dict) else item
 
 
 def _scalar_problems(schema: Schema, value: Json, path: str) -> Iterator[Cause]:

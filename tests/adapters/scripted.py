@@ -128,7 +128,7 @@ def listed(*items: Json, version: str = "10", more: str = "") -> Answered:
 
 def pod(name: str, version: str) -> Json:
     """An object with a name and a version."""
-    return {"metadata": {"namespace": "lab", "name": name, "resourceVersion": version}}
+    return {"metadata": {"namespace": "lab", "name": name, "uid": f"uid-{name}", "resourceVersion": version}}
 
 
 def event(kind: str, obj: Json) -> bytes:

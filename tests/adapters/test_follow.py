@@ -393,3 +393,32 @@ async def test_a_server_that_answers_calls_but_drops_watches_is_not_flooded() ->
     assert len(followed.transport.watches) < HOUR
     asking.cancel()
     await asyncio.wait((asking,))
+
+
+NO_OBJECTS = [
+    {},
+    {"metadata": None},
+    {"metadata": {"name": "a", "uid": "u"}},
+    {"metadata": {"name": 7, "uid": "u", "resourceVersion": "1"}},
+    {"metadata": {"name": "a", "uid": "u", "resourceVersion": "new"}},
+    {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1", "annotations": None}},
+    {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1", "ownerReferences": [None]}},
+]
+
+
+@pytest.mark.parametrize("obj", NO_OBJECTS)
+async def test_what_is_no_object_is_never_told(obj: Any) -> None:
+    """Found by fuzzing: one of them in a list or a watch ended the controller."""
+    in_a_list = await Followed(lists_and(listed(obj), watched(NEVER))).live(60)
+    in_a_watch = await Followed(
+        lists_and(listed(pod("a", "9")), watched(event("ADDED", obj), NEVER), watched(NEVER))
+    ).live(60)
+    assert in_a_list.names == []
+    assert in_a_watch.names == ["+a"]
+
+
+async def test_a_line_nested_without_end_is_not_told() -> None:
+    followed = await Followed(lists_and(listed(pod("a", "9")), watched(b"[" * 100_000), watched(NEVER))).live(
+        9
+    )
+    assert followed.names == ["+a"]

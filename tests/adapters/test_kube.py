@@ -187,3 +187,12 @@ async def test_every_attempt_is_observed() -> None:
     )
     await api.call("GET", PATH)
     assert seen == [("GET", "<error>", 0), ("GET", "503", 0), ("GET", "200", pytest.approx(0.25))]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"kind": "\xff"}', b'{"a": 1e999}'])
+@pytest.mark.parametrize("status", [200, 409])
+async def test_a_body_that_json_cannot_hold_is_an_error_of_the_answer(body: bytes, status: int) -> None:
+    """Found by fuzzing: nesting without end was a `RecursionError`, which nobody expects of a call."""
+    api, _ = kube(Answered(status, body))
+    with pytest.raises(ApiError, match=r"expected JSON|HTTP409"):
+        await api.call("GET", PATH)

@@ -191,7 +191,7 @@ async def test_a_save_goes_on_when_a_short_outage_is_over(shelf: Shelf) -> None:
 
 async def test_a_save_whose_answer_was_lost_is_made_again() -> None:
     """The first patch took effect, its answer was lost: the second one is a 409 from our own write."""
-    obj = wanted() | {"metadata": {"namespace": "default", "name": NAME, "resourceVersion": "1"}}
+    obj = wanted() | {"metadata": {"namespace": "default", "name": NAME, "uid": "u", "resourceVersion": "1"}}
     state = {"version": 1, "lost": False}
 
     def answer(asked: Asked) -> Any:

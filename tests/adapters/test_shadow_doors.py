@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -18,6 +19,7 @@ from safetensors.torch import save
 
 from analysis.judge import Verdict
 from gpu_shadow.__main__ import serving
+from gpu_shadow.model import Refused
 from gpu_shadow.recorder import Recorder
 from gpu_shadow.sketch import captured, written
 from gpu_shadow.watch import Watch
@@ -210,7 +212,6 @@ async def test_two_runs_with_one_name_do_not_share_an_answer(room: Room) -> None
     [
         ({"canary": "file:///nowhere/a.safetensors@sha256:" + "0" * 64}, "is not below"),
         ({"canary": "file:///nowhere/a.pkl@sha256:" + "0" * 64}, "may run any code"),
-        ({"margins": {"maxFlips": 0.0, "alpha": 0.01, "beta": 0.05}}, "margins: max_flips"),
     ],
 )
 async def test_a_question_that_has_no_answer_says_why(room: Room, change: Json, says: str) -> None:
@@ -236,8 +237,26 @@ async def test_what_is_no_question_is_refused_in_words(room: Room) -> None:
         async with room.http.put(where, data=sent) as answer:
             assert answer.status == 400
             assert (await answer.json())["error"]
+    async with room.http.put(where, data=b"{}", headers={"Content-Type": "text/x; charset=bogus"}) as answer:
+        assert answer.status == 400  # and not 500: JSON is UTF-8, no charset is looked up
     status, answer_ = await room.ask(room.question(), run="lab/other")
     assert (status, "let them agree" in answer_["error"]) == (400, True)
+    assert room.worker.shadows == {}
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "1e999", "0", "1", "-0.1", "null"])
+@pytest.mark.parametrize("field", ["maxFlips", "alpha", "beta"])
+async def test_a_margin_that_is_no_probability_is_refused(room: Room, field: str, wrong: str) -> None:
+    """NaN is not itself: the same question would be another one each second, and never be answered."""
+    said = json.dumps(room.question()).replace(
+        f'"{field}": {room.question()["margins"][field]}', f'"{field}": {wrong}'
+    )
+    async with room.http.put(f"{room.control}/v1/shadows/lab/run-1", data=said.encode()) as answer:
+        assert answer.status == 400
+        why = (await answer.json())["error"]
+    assert f"margins.{field}" in why or "not JSON" in why
+    with pytest.raises(Refused, match=field):
+        room.worker.asked("lab/run-1", room.question(margins=room.question()["margins"] | {field: math.nan}))
     assert room.worker.shadows == {}
 
 

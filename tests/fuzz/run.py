@@ -1,4 +1,7 @@
-"""All targets for some time, two at once: `make fuzz SECONDS=60`, or `python tests/fuzz/run.py 60 door`."""
+"""All targets for some time, two at once: `make fuzz SECONDS=90`, or `python tests/fuzz/run.py 90 door`.
+
+`python tests/fuzz/run.py runs=100000 annotations policy` tries so many inputs of each instead.
+"""
 
 import asyncio
 import os
@@ -8,19 +11,29 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".lab" / "fuzz"  # what was found in other runs, and inputs that broke something
-NAMES = ("protocol", "jsonl", "door", "segment", "model", "onnx", "baseline", "question", "answer", "reply")
+# The worker's inputs and the controller's, each with the MiB that a target may take: torch has hundreds.
+MEMORY = {"targets": 2_048, "steering": 512}
+NAMES = {
+    **dict.fromkeys(
+        ("protocol", "jsonl", "door", "segment", "model", "onnx", "baseline", "question", "answer", "reply"),
+        "targets",
+    ),
+    **dict.fromkeys(("annotations", "policy", "run", "ticks", "text", "delimited"), "steering"),
+    **dict.fromkeys(("followed", "answered", "prometheus"), "steering"),
+}
 AT_ONCE = 2
-MEMORY = 2_048  # MiB that a target may take, torch with its hundreds among them
 PATIENCE = 10  # seconds that one input may take
 STARTING = 120  # seconds at most until torch is there and seeds are read
+HOURS = 7_200  # seconds that a target may take for a number of inputs
 
 
-async def fuzzed(name: str, seconds: int, free: asyncio.Semaphore) -> bool:
+async def fuzzed(name: str, seconds: int, runs: int, free: asyncio.Semaphore) -> bool:
     """Whether the target held; what it said is printed if not."""
     corpus = KEPT / name
     corpus.mkdir(parents=True, exist_ok=True)
-    limits = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY}", f"-timeout={PATIENCE}"]
-    argv = [ROOT / "tests/fuzz/targets.py", name, *limits, f"-artifact_prefix={KEPT}/{name}-", corpus]
+    limit = f"-runs={runs}" if runs else f"-max_total_time={seconds}"
+    limits = [limit, f"-rss_limit_mb={MEMORY[NAMES[name]]}", f"-timeout={PATIENCE}"]
+    argv = [ROOT / f"tests/fuzz/{NAMES[name]}.py", name, *limits, f"-artifact_prefix={KEPT}/{name}-", corpus]
     async with free:
         with tempfile.TemporaryDirectory(prefix="serin-fuzz-") as room:
             process = await asyncio.create_subprocess_exec(
@@ -32,28 +45,30 @@ async def fuzzed(name: str, seconds: int, free: asyncio.Semaphore) -> bool:
                 stderr=asyncio.subprocess.STDOUT,
             )
             try:
-                said, _ = await asyncio.wait_for(process.communicate(), seconds + STARTING)
+                said, _ = await asyncio.wait_for(process.communicate(), (seconds or HOURS) + STARTING)
             except TimeoutError:
                 process.kill()
                 said = b"it did not end"
     lines = said.decode(errors="replace").splitlines()
-    done = [line for line in lines if line.startswith("Done ")]
+    last = [line for line in lines if "\tDONE " in line]
+    done = [line for line in lines if line.startswith("Done ")] + [line[line.find("rss:") :] for line in last]
     print(f"{name}: {'holds; ' + ' '.join(done) if process.returncode == 0 else 'BROKEN'}", flush=True)
     if process.returncode != 0:
         print("\n".join(lines[-60:]), flush=True)
     return process.returncode == 0
 
 
-async def main(seconds: int, names: list[str]) -> int:
+async def main(limit: str, names: list[str]) -> int:
     """0 if all targets held, 1 if not."""
-    each = max(1, seconds * AT_ONCE // len(names))
-    free = asyncio.Semaphore(AT_ONCE)
-    held = await asyncio.gather(*(fuzzed(name, each, free) for name in names))
+    runs = int(limit.removeprefix("runs=")) if limit.startswith("runs=") else 0
+    each = 0 if runs else max(1, int(limit) * AT_ONCE // len(names))
+    free = asyncio.Semaphore(1 if runs else AT_ONCE)
+    held = await asyncio.gather(*(fuzzed(name, each, runs, free) for name in names))
     if all(held):
         return 0
-    print(f"what broke them is in {KEPT}: python tests/fuzz/targets.py NAME FILE plays it again")
+    print(f"what broke them is in {KEPT}: python tests/fuzz/SCRIPT.py NAME FILE plays it again")
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]), sys.argv[2:] or list(NAMES))))
+    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2:] or list(NAMES))))

@@ -7,9 +7,8 @@ import asyncio
 import json
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +28,8 @@ with atheris.instrument_imports(include=["gpu_shadow", "controller.shadow"], ena
     from gpu_shadow.recorder import Recorded, Recorder
     from gpu_shadow.requests import BadRequests, found
 
+from tests.fuzz.fuzzing import Target, fuzz
+
 ROOM = Path(mkdtemp(prefix="serin-fuzz-"))  # the caller's to remove
 LOOP = asyncio.new_event_loop()
 ROW = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2.5]}
@@ -43,14 +44,6 @@ EVENT = (
     b"POST / HTTP/1.1\r\nhost: recorder\r\nce-type: org.kubeflow.serving.inference.request\r\nce-id: e\r\n"
     b"ce-inferenceservicename: model\r\nce-namespace: lab\r\n"
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is tried, from which beginnings; whatever it raises is a bug."""
-
-    run: Callable[[bytes], None]
-    seeds: tuple[bytes, ...]
 
 
 def protocol(given: bytes) -> None:
@@ -175,9 +168,10 @@ def baseline(given: bytes) -> None:
 async def put(given: bytes) -> None:
     """What the controller's door does with a body."""
     ours = worker.Worker(Recorder(), models=ROOM, device=worker.device("cpu"))
-    with suppress(worker.Refused, json.JSONDecodeError, RecursionError, UnicodeDecodeError):
-        said = json.loads(given)
-        json.dumps(ours.asked("lab/run", said))
+    with suppress(worker.Refused):
+        said = ours.asked("lab/run", worker.read(given))
+        assert ours.asked("lab/run", worker.read(given)) == said
+        json.dumps(said, allow_nan=False)
     await ours.close()
 
 
@@ -266,17 +260,5 @@ WORDS = (
 )
 
 
-def main(argv: list[str]) -> None:
-    """Does not return: libFuzzer ends the process. A corpus gets the seeds first."""
-    name = argv.pop(1)
-    if Path(argv[-1]).is_dir():
-        for number, seed in enumerate(TARGETS[name].seeds):
-            (Path(argv[-1]) / f"seed-{number}").write_bytes(seed)
-    words = ROOM / "words"
-    words.write_text("".join(f"{json.dumps(word)}\n".replace("\\r\\n", r"\x0d\x0a") for word in WORDS))
-    atheris.Setup([*argv[:1], f"-dict={words}", *argv[1:]], TARGETS[name].run)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main(sys.argv)
+    fuzz(sys.argv, TARGETS, words=WORDS, room=ROOM)

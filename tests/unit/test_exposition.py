@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from analysis.samples import Histogram
 from controller.exposition import MOST_SERIES, Series, Wanted, declares, histogram, total
+from scenarios import bench_pages
 
 
 def one(line: str, name: str = "a_total") -> Series:
@@ -123,6 +124,16 @@ def test_a_page_with_too_many_wanted_series_is_refused() -> None:
     with pytest.raises(ValueError, match="filter the page"):
         Wanted(["a_total"]).on(page)
     assert len(Wanted(["b_total"]).on(page + b"b_total 1\n")) == 1
+
+
+def test_a_sidecars_page_is_read_as_prometheus_clients_parser_reads_it() -> None:
+    page = bench_pages.sidecar()
+    found = bench_pages.ours(page)
+    assert found == bench_pages.theirs(page)
+    assert {name: len(series) for name, series in found.items()} == {
+        "istio_requests_total": 9,
+        "istio_request_duration_milliseconds_bucket": 180,
+    }
 
 
 # -- histograms ------------------------------------------------------------------------------------

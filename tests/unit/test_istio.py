@@ -618,3 +618,14 @@ async def test_without_a_virtual_service_there_is_no_mirror_and_no_error() -> No
     for wish in (True, False):
         await router(Server(None), None).mirror(shadowed(), on=wish)
     assert not router(Server(None), None).seen(shadowed()).mirrored
+
+
+async def test_an_answer_of_nothing_is_not_taken_for_a_virtual_service_that_is_gone() -> None:
+    """Found by fuzzing: an empty 200 meant "gone, so at zero already", and nothing was taken away."""
+
+    async def call(*_: object, **__: object) -> Any:
+        return json.loads("null")
+
+    router = IstioRouter(lambda *_: None, call)
+    with pytest.raises(ApiError, match="no VirtualService"):
+        await router.route(plan(), 0)

@@ -66,7 +66,7 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("kind: CanaryPolicy\nspeck: {}", "speck: unknown field; did you mean spec?"),
         ("apiVersion: serin.dev/v2\nkind: CanaryPolicy", "expected serin.dev/v1alpha1"),
         ("a: 1\n---\nb: 1", "holds several documents"),
-        ("[" * 5000, "is not YAML"),
+        ("[" * 5000, "is nested too deep"),
         ("steps: []", "spec.steps: has 0 entries; expected 1 to 20"),
         ("minRequests: 0", "spec.minRequests: 0 is not between 1 and"),
         (f"minRequests: {10**30}", "is not between 1 and"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from controller.cluster import Cluster
+from controller.events import note
 from controller.model import Commands
 from controller.trigger import Asked, Refused, rival, run_name, rung, successor, wanted
 
@@ -244,3 +245,28 @@ def test_an_approval_by_annotation_counts_beside_one_by_command_and_only_once() 
 
     assert rung(Commands(approvals=1), notes, "run-1", approved=["ann at noon"]).approvals == 2
     assert rung(Commands(approvals=2), notes, "run-1", approved=["ann at noon", "annotation"]).approvals == 2
+
+
+@pytest.mark.parametrize("bell", ["abort", "approve", "promote"])
+@pytest.mark.parametrize("value", ["true", "now", "", "model-canary"])
+def test_a_doorbell_that_can_ring_for_no_run_is_said_to_whoever_rang(bell: str, value: str) -> None:
+    """`serin.dev/abort: "true"` was silently nothing, and somebody believed that the canary was gone."""
+    said = ask(cluster(notes={PREFIX + bell: value}))
+    assert isinstance(said, Refused)
+    assert f'{PREFIX}{bell}: "{value}" is not the name of a run; nothing was done' in said.message
+
+
+def test_a_run_made_by_hand_can_be_rung_for_whatever_its_name() -> None:
+    by_hand = past_run("old", stage="Ended")
+    by_hand["metadata"]["name"] = "mine"
+    assert isinstance(ask(cluster(notes={f"{PREFIX}abort": "mine"}, runs=[by_hand])), Asked)
+
+
+@pytest.mark.parametrize(
+    "name", ["steps", "pause", "max-latency-increase", "policy", "canary-of", "abort", "x" * 60]
+)
+def test_the_remedy_is_said_however_long_the_value_is(name: str) -> None:
+    """An Event has 1 024 bytes: a value of thousands pushed out what to do about it."""
+    said = ask(cluster(notes={PREFIX + name: "x" * 5000}))
+    assert isinstance(said, Refused)
+    assert note(said.message) == said.message
