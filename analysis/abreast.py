@@ -11,6 +11,7 @@ from analysis.batches import apart, shapes, stacked
 from analysis.cells import Tick
 from analysis.evidence import CheckSpec, Evidence, advanced, prepared
 from analysis.samples import Sample
+from analysis.state import Standing, standing
 
 MOST = 256  # side by side; beyond, their arrays leave the processor's cache
 
@@ -34,7 +35,11 @@ def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
 def _advanced(each: Sequence[Evidence], ticks: Sequence[Tick]) -> list[Evidence]:
     if len(each) == 1:
         return [advanced(each[0], ticks[0])]
-    return apart(advanced(stacked(each), stacked(ticks)), each)
+    after = advanced(stacked(each), stacked(ticks))
+    parts, known = apart(after, each), (array.tolist() for array in standing(after))
+    for one, *numbers in zip(parts, *known, strict=True):
+        object.__setattr__(one, "standing", Standing(*numbers))  # new and nobody's yet
+    return parts
 
 
 def _shape(evidence: Evidence, tick: Tick) -> Hashable:
