@@ -104,7 +104,7 @@ def _cuts(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, M
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sides:
-    """Cells (2, ..., K) of either side, from its most extreme on: what there is up to each, and the excess."""
+    """Cells (2, ..., K) of either side, the most extreme first: what is up to each, and the excess."""
 
     over: Array
     under: Array

@@ -23,7 +23,6 @@ from analysis import (
     belief,
     cells,
     dispersion,
-    distributions,
     drift,
     informed,
     proportions,
@@ -33,11 +32,12 @@ from analysis import (
 )
 from analysis.batches import chosen
 from analysis.bursts import LIMIT
-from analysis.cells import Arm, Tick
+from analysis.cells import Arm, Packed, Tick
 from analysis.checkpoint import EVIDENCE_VERSION, blank, load, save
 from analysis.informed import Informed
 from analysis.packing import NEVER, rounded
 from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
+from analysis.questions import latency_margin, pass_question, question, tail_odds
 from analysis.samples import Sample
 from analysis.state import LENSES, SHARES, CheckKind, CheckSpec, Evidence, normalised
 
@@ -60,11 +60,7 @@ __all__ = [
     "with_nodes",
 ]
 
-ENOUGH = 100.0  # stable observations before a question is asked: the tail's level is then 5 +- 2 %
 WIDER = 2.0  # the margin's factor while caches fill
-# What a Pass has to prove where the margin itself is out of a step's reach. To prove +0.1 percentage
-# point takes 5 000 canary requests, a TV of .05 over five sets 900; these two take about 450.
-PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10
 
 
 def begin(
@@ -84,26 +80,36 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     memory starts anew and the evidence waits until it has learned.
     """
     ready = prepared(evidence, stable, canary)
-    return evidence if ready is None else advanced(*ready)
+    return evidence if ready is None else advanced(ready[0], cells.unpacked([ready[1]], ()))
 
 
-def prepared(evidence: Evidence, stable: Sample, canary: Sample) -> tuple[Evidence, Tick] | None:
+def prepared(evidence: Evidence, stable: Sample, canary: Sample) -> tuple[Evidence, Packed] | None:
     """The evidence with room for one tick of both arms, and the tick; None for one that is ignored."""
     start = min(stable.start, canary.start) if canary.pods else stable.start
     end = max(stable.end, canary.end)
     if end <= evidence.at:
         return None
-    if evidence.spec.kind is CheckKind.LATENCY:
+    kind = evidence.spec.kind
+    both = cells.as_known(kind, evidence.memory, stable, canary)
+    if both is None:
+        evidence, both = _in_buckets(evidence, stable, canary, start)
+    evidence = with_nodes(evidence, *both)
+    nodes, groups = evidence.nodes, evidence.groups
+    return evidence, cells.arranged(kind, *both, nodes=nodes, groups=groups, start=start, end=end)
+
+
+def _in_buckets(
+    evidence: Evidence, stable: Sample, canary: Sample, start: float
+) -> tuple[Evidence, tuple[Arm, Arm]]:
+    """With a memory that fits the buckets of the two samples, and these."""
+    kind = evidence.spec.kind
+    if kind is CheckKind.LATENCY:
         evidence = replace(evidence, memory=cells.on_whole_grid(evidence.memory, stable, canary))
-    of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
-    known = cells.joined(evidence.spec.kind, evidence.memory, of_stable.le, of_canary.le)
+    of_stable, of_canary = cells.in_cells(kind, evidence.memory, stable, canary)
+    known = cells.joined(kind, evidence.memory, of_stable.le, of_canary.le)
     if known is not None:  # on account of what this tick holds, so it is learned from and not judged
         evidence, of_canary = replace(evidence, memory=known), Arm(of_canary.le, {})
-    evidence = with_nodes(with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
-    nodes, groups = evidence.nodes, evidence.groups
-    return evidence, cells.arranged(
-        evidence.spec.kind, of_stable, of_canary, nodes=nodes, groups=groups, start=start, end=end
-    )
+    return with_buckets(evidence, of_stable, of_canary, start), (of_stable, of_canary)
 
 
 def advanced(evidence: Evidence, tick: Tick) -> Evidence:
@@ -151,81 +157,6 @@ def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -
         return _step_forgotten(evidence, at, warm_up=warm_up)
     fresh = _step_forgotten(replace(evidence, nodes=(), groups=()), at, warm_up=warm_up)
     return replace(fresh, dispersion=dispersion.interrupted(evidence.dispersion))
-
-
-def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) -> Question | None:
-    """What the next tick is asked, from what is known now; None where the buckets tell nothing apart.
-
-    `odds`: stable's, as `tail_odds` gives them.
-    """
-    spec, memory = evidence.spec, evidence.memory
-    stable = memory.recent[..., 0, :]
-    ready = stable.sum(axis=-1) >= ENOUGH
-    if spec.kind is CheckKind.ERROR_RATE:
-        rho, delta = 1 + spec.max_increase * widened, spec.plus * widened
-        return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
-    if spec.kind is CheckKind.PROPORTION:
-        return proportions.share_question(
-            stable,
-            max_increase=spec.max_increase * widened,
-            plus=spec.plus * widened,
-            # some of what is left of it, where twice the margin would be all
-            max_decrease=min(spec.max_decrease * widened, (1 + spec.max_decrease) / 2),
-            ready=ready,
-        )
-    if spec.kind is CheckKind.PREDICTIONS:
-        tolerance = min(spec.tolerance * widened, 0.99)
-        return distributions.drift_question(
-            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=ready
-        )
-    if odds is None:
-        return None
-    of, margin = quantiles.bounds(memory.le, memory.canary_le), evidence.margin * widened
-    return quantiles.latency_question(
-        memory.recent, odds, of, level=1 - spec.quantile, margin=margin, ready=ready
-    )
-
-
-def pass_question(evidence: Evidence, asked: Question) -> Question:
-    """What a Pass has to prove: the margin, or a wider one where that is out of a step's reach."""
-    spec, memory = evidence.spec, evidence.memory
-    stable = memory.recent[..., 0, :]
-    if spec.kind is CheckKind.ERROR_RATE:
-        plus = max(spec.plus, PASS_PLUS)
-        return proportions.error_question(stable, rho=1 + spec.max_increase, delta=plus, ready=asked.ready)
-    if spec.kind is CheckKind.PREDICTIONS:
-        tolerance = max(spec.tolerance, PASS_TOLERANCE)
-        return distributions.likeness_question(
-            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=asked.ready
-        )
-    return asked
-
-
-def tail_odds(evidence: Evidence) -> Array | None:
-    """Stable's log-odds (..., R, K_s - 1) of lying above each bound, by memory.
-
-    None for checks that do not ask about latency, and where there are no buckets.
-    """
-    spec, memory = evidence.spec, evidence.memory
-    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
-        return None
-    return quantiles.tail_odds(memory.recent, level=1 - spec.quantile)
-
-
-def latency_margin(evidence: Evidence) -> Array:
-    """The ratio of quantiles that is still allowed (...); wider where pods differ that much for good."""
-    spec, memory, nodes = evidence.spec, evidence.memory, evidence.stable_nodes
-    allowed = np.full(np.shape(nodes), 1 + spec.max_increase)
-    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
-        return allowed
-    level, of = 1 - spec.quantile, quantiles.bounds(memory.le, memory.canary_le)
-    slope = quantiles.slope(quantiles.tail_odds(memory.recent[..., 0, :], level=level), of, level=level)
-    known = np.isfinite(slope)
-    spread = dispersion.spread(evidence.dispersion, slope=np.where(known, slope, 1.0), stable_nodes=nodes)
-    luck = dispersion.lasting_ratio(
-        spread, stable_nodes=nodes, canary_nodes=np.array(max(len(evidence.groups), 1))
-    )
-    return np.asarray(np.where(known, np.maximum(allowed, luck), allowed))
 
 
 def _step_forgotten(

@@ -16,16 +16,9 @@ import numpy as np
 
 from analysis import distributions, proportions, quantiles
 from analysis.bursts import within
-from analysis.evidence import (
-    PASS_PLUS,
-    PASS_TOLERANCE,
-    CheckKind,
-    CheckSpec,
-    Evidence,
-    question,
-    tail_odds,
-)
+from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.proportions import Array, Integers, Mask, Question
+from analysis.questions import PASS_PLUS, PASS_TOLERANCE, question, tail_odds
 from analysis.state import Standing, standing
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
