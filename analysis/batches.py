@@ -6,7 +6,6 @@ one canary and has none; a simulation judges hundreds side by side, with the sam
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import Field, fields, is_dataclass, replace
-from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from analysis.proportions import Array, Mask
 T = TypeVar("T")
 _NAMES: dict[type, tuple[str, ...]] = {}  # by kind; looking them up anew takes longer than stacking
 _LEAVES: dict[type, Callable[[Any], tuple[Array, ...]]] = {}
+_WRITERS: dict[type, list[tuple[Field[Any], Callable[[Any, Any], None]]]] = {}
 
 
 def chosen(where: Mask, one: T, other: T) -> T:
@@ -71,7 +71,7 @@ def apart(several: T, each: Sequence[T]) -> list[T]:
     Fields that are no argument of its `__init__` have their default, as if it had been called: writing the
     fields takes a third of the time.
     """
-    of: type[Any] = type(several)
+    of = type(several)
     parts = [object.__new__(of) for _ in each]
     for field, write in _written(of):
         if not field.init:
@@ -86,10 +86,11 @@ def apart(several: T, each: Sequence[T]) -> list[T]:
     return parts
 
 
-@lru_cache(maxsize=64)
-def _written(of: type) -> tuple[tuple[Field[Any], Callable[[Any, Any], None]], ...]:
+def _written(of: type) -> list[tuple[Field[Any], Callable[[Any, Any], None]]]:
     """Each field, and how one of a value with slots is written, be it frozen."""
-    return tuple((field, getattr(of, field.name).__set__) for field in fields(of))
+    if of not in _WRITERS:
+        _WRITERS[of] = [(field, getattr(of, field.name).__set__) for field in fields(of)]
+    return _WRITERS[of]
 
 
 def _names(of: type) -> tuple[str, ...]:

@@ -113,11 +113,16 @@ def _in_buckets(
 
 
 def advanced(evidence: Evidence, tick: Tick) -> Evidence:
-    """With one tick of each canary (...), its rows in the order of the evidence's nodes and groups."""
-    odds = tail_odds(evidence)
-    asked = question(evidence, odds)
+    """With one tick of each canary (...), its rows in the order of the evidence's nodes and groups.
+
+    What the past says is worked out once: latency's odds of the tail, or the ways predictions may differ.
+    """
+    past = tail_odds(evidence)
+    asked = question(evidence, past)
     n_stable, n_canary = tick.stable_cells.sum(axis=-1), tick.canary_cells.sum(axis=-1)
     there = np.asarray(n_canary > 0)
+    if there.any() and evidence.spec.kind is CheckKind.PREDICTIONS:
+        past = drift.ways(evidence.memory.recent[..., 0, :], evidence.memory.recent_canary[..., -1, :])
     after = evidence
     if there.any():
         began = np.where(there & (evidence.step_began <= NEVER), tick.start, evidence.step_began)
@@ -125,9 +130,9 @@ def advanced(evidence: Evidence, tick: Tick) -> Evidence:
     if asked is not None:
         compared = np.asarray(there & (n_stable > 0) & asked.ready & (tick.start >= after.step_began - 1e-3))
         if compared.any():
-            scored = _scored(after, tick, asked, odds)
+            scored = _scored(after, tick, asked, past)
             after = scored if compared.all() else chosen(compared, scored, after)
-    return _learned(after, tick, asked)
+    return _learned(after, tick, asked, past)
 
 
 def next_step(evidence: Evidence, *, at: Array | float) -> Evidence:
@@ -214,7 +219,7 @@ def with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:
     return replace(after, margin=latency_margin(after))
 
 
-def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None) -> Evidence:
+def _scored(evidence: Evidence, tick: Tick, asked: Question, past: Array | None) -> Evidence:
     """With the tick's gains added, by what was known before it."""
     start, end = tick.start - evidence.step_began, tick.end - evidence.step_began
     stable, phi = tick.stable_cells, _phi(evidence, tick)
@@ -222,7 +227,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
     worse, better = _gains(evidence, asked, stable, tick.canary)
     bet_on = asked
     if filling.any():
-        bet_on, worse = _widened(evidence, tick, stable, asked, odds, filling=filling, worse=worse)
+        bet_on, worse = _widened(evidence, tick, stable, asked, past, filling=filling, worse=worse)
     moved = tracks.advanced(
         evidence.tracks,
         worse,
@@ -237,7 +242,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
     return replace(
         evidence,
         tracks=tracks.kept(moved),
-        informed=_informed(evidence, tick, stable, bet_on, odds, phi=phi, start=start, end=end),
+        informed=_informed(evidence, tick, stable, bet_on, past, phi=phi, start=start, end=end),
         passing=rounded(np.clip(evidence.passing + better / phi[..., None, None], -LIMIT, LIMIT)),
         tally=evidence.tally + _hits(asked, tick),
         phi=phi,
@@ -265,7 +270,7 @@ def _widened(
     tick: Tick,
     stable: Array,
     asked: Question,
-    odds: Array | None,
+    past: Array | None,
     *,
     filling: Mask,
     worse: Array,
@@ -274,7 +279,7 @@ def _widened(
 
     Nothing is gained where no bucket is wide enough to ask that.
     """
-    wide = question(evidence, odds, widened=WIDER)
+    wide = question(evidence, past, widened=WIDER)
     if wide is None:
         return asked, worse
     gains = proportions.log_gains(wide, stable, tick.canary, wide.worse()[..., None, :, :])
@@ -288,20 +293,22 @@ def _informed(
     tick: Tick,
     stable: Array,
     asked: Question,
-    odds: Array | None,
+    past: Array | None,
     *,
     phi: Array,
     start: Array,
     end: Array,
 ) -> Informed:
     """With what the bets bring that whole distributions advise."""
+    if past is None:
+        return evidence.informed
     if evidence.spec.kind is CheckKind.PREDICTIONS:
-        gains, bet = _drifted(evidence, tick, stable)
+        gains, bet = _drifted(evidence, tick, stable, past)
     else:
-        at = None if odds is None else shifts.shifts(evidence.memory.le, evidence.memory.canary_le)
-        if odds is None or at is None or not isinstance(asked.canary, Above):
+        at = shifts.shifts(evidence.memory.le, evidence.memory.canary_le)
+        if at is None or not isinstance(asked.canary, Above):
             return evidence.informed
-        gains, bet = _slower(evidence, tick, stable, asked, shifts.rates(odds, at, asked.canary.places))
+        gains, bet = _slower(evidence, tick, stable, asked, shifts.rates(past, at, asked.canary.places))
     return informed.advanced(
         evidence.informed,
         gains / phi[..., None, None],
@@ -331,10 +338,8 @@ def _slower(
     return np.where(bet, proportions.log_gains(asked, stable, tick.canary, p1)[..., 0], 0.0), bet
 
 
-def _drifted(evidence: Evidence, tick: Tick, stable: Array) -> tuple[Array, Mask]:
+def _drifted(evidence: Evidence, tick: Tick, stable: Array, of: Array) -> tuple[Array, Mask]:
     """Gains (..., N, 1) where predictions are expected beyond the tolerance, and where that is."""
-    memory = evidence.memory
-    of = drift.ways(memory.recent[..., 0, :], memory.recent_canary[..., -1, :])
     expected = belief.held(evidence.informed.belief) @ of
     gains, bet = drift.gains(expected, of[..., 0, :], stable, tick.canary, tolerance=evidence.spec.tolerance)
     return gains[..., None], bet[..., None]
@@ -364,7 +369,7 @@ def _hits(asked: Question, tick: Tick) -> Array:
     return np.stack([canary.sum(axis=-1), of_canary, stable.sum(axis=-1), of_stable], axis=-1)
 
 
-def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence:
+def _learned(evidence: Evidence, tick: Tick, asked: Question | None, past: Array | None) -> Evidence:
     """With the tick in memory: the last thing that happens to it."""
     noise = evidence.dispersion
     if asked is not None:
@@ -382,10 +387,10 @@ def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence
         stable_nodes=np.where(tick.stable_nodes > 0, tick.stable_nodes, evidence.stable_nodes),
         dispersion=noise,
     )
-    return _believing(evidence, after, tick)
+    return _believing(evidence, after, tick, past)
 
 
-def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
+def _believing(before: Evidence, evidence: Evidence, tick: Tick, past: Array | None) -> Evidence:
     """With what the tick says of the canary's whole distribution, and of how pods differ for good."""
     moved = np.asarray(evidence.stable_nodes != before.stable_nodes)
     if evidence.dispersion.sums is not before.dispersion.sums:
@@ -396,7 +401,7 @@ def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
         return evidence
     known, changes = evidence.informed.belief, _changes(evidence.spec)
     seconds = tick.end - np.where(before.at <= NEVER, tick.start, np.minimum(tick.start, before.at))
-    likely = _likelihoods(before, evidence, tick) if tick.canary_cells.any() else None
+    likely = _likelihoods(before, evidence, tick, past) if tick.canary_cells.any() else None
     if likely is None:
         after = belief.forgotten(known, seconds, changes=changes)
     else:
@@ -408,15 +413,16 @@ def _changes(spec: CheckSpec) -> float:
     return drift.CHANGES if spec.kind is CheckKind.PREDICTIONS else shifts.CHANGES
 
 
-def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick) -> Array | None:
+def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick, past: Array | None) -> Array | None:
     """Log-likelihood (..., N, J) of the canary's requests, by way it may differ; None without buckets.
 
     Zero where too little of stable was seen.
     """
     memory = evidence.memory
     if evidence.spec.kind is CheckKind.PREDICTIONS:
-        of = drift.ways(before.memory.recent[..., 0, :], before.memory.recent_canary[..., -1, :])
-        likely, seen = drift.likelihoods(of, tick.canary), before.memory.recent[..., 0, :].sum(axis=-1)
+        if past is None:
+            return None
+        likely, seen = drift.likelihoods(past, tick.canary), before.memory.recent[..., 0, :].sum(axis=-1)
     else:
         at = shifts.shifts(memory.le, memory.canary_le)
         if at is None:

@@ -153,7 +153,7 @@ class Evidence:
     informed: Informed
     passing: Array
     tally: Array
-    # of a canary that was scored beside others, and was not changed since
+    # worked out when somebody asks, or at once for many; evidence that was changed has none
     standing: "Standing | None" = field(init=False, default=None)
 
     @property
@@ -205,8 +205,13 @@ class Standing(NamedTuple):
 
 def standing(evidence: Evidence) -> Standing:
     """What it comes to, worked out unless that was done already."""
-    if evidence.standing is not None:
-        return evidence.standing
+    if evidence.standing is None:
+        object.__setattr__(evidence, "standing", _worked_out(evidence))  # whatever changes evidence is new
+    found: Standing = evidence.standing  # type: ignore[assignment] # so it is not None
+    return found
+
+
+def _worked_out(evidence: Evidence) -> Standing:
     of_tracks, finished = evidence.log_e_of_tracks, evidence.finished
     weights = np.array(step_weights(finished.shape[-1]))
     here = np.arange(len(weights)) == np.asarray(evidence.step)[..., None]

@@ -101,8 +101,8 @@ def test_of_no_ticks_nothing_comes_of_it() -> None:
 def test_what_it_comes_to_is_worked_out_with_them_and_is_what_each_alone_comes_to(kind: CheckKind) -> None:
     ticks = [canary(seed, SPECS[kind])[-1] for seed in range(3)]
     for tick, after in zip(ticks, updated(ticks), strict=True):
+        assert after.standing is not None
         alone = update(*tick)
-        assert alone.standing is None
         assert after.standing == tuple(map(float, standing(alone)))
         words = {"alpha": 0.01, "beta": 0.05, "now": 14.0}
         assert judge([after], **words) == judge([alone], **words)
