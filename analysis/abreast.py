@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import lru_cache
 
 from analysis.batches import apart, shapes, stacked
-from analysis.cells import Tick
+from analysis.cells import Packed, unpacked
 from analysis.evidence import CheckSpec, Evidence, advanced, prepared
 from analysis.samples import Sample
+from analysis.state import Standing, standing
 
 MOST = 256  # side by side; beyond, their arrays leave the processor's cache
 
@@ -18,7 +19,7 @@ MOST = 256  # side by side; beyond, their arrays leave the processor's cache
 def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
     """`evidence.update` of each (evidence, stable, canary), bit by bit."""
     after = [evidence for evidence, _, _ in ticks]
-    alike: dict[Hashable, list[tuple[int, Evidence, Tick]]] = {}
+    alike: dict[Hashable, list[tuple[int, Evidence, Packed]]] = {}
     for place, each in enumerate(ticks):
         ready = prepared(*each)
         if ready is not None:
@@ -31,13 +32,17 @@ def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
     return after
 
 
-def _advanced(each: Sequence[Evidence], ticks: Sequence[Tick]) -> list[Evidence]:
+def _advanced(each: Sequence[Evidence], ticks: Sequence[Packed]) -> list[Evidence]:
     if len(each) == 1:
-        return [advanced(each[0], ticks[0])]
-    return apart(advanced(stacked(each), stacked(ticks)), each)
+        return [advanced(each[0], unpacked(ticks, ()))]
+    after = advanced(stacked(each), unpacked(ticks, (len(ticks),)))
+    parts, known = apart(after, each), (array.tolist() for array in standing(after))
+    for one, *numbers in zip(parts, *known, strict=True):
+        object.__setattr__(one, "standing", Standing(*numbers))  # new and nobody's yet
+    return parts
 
 
-def _shape(evidence: Evidence, tick: Tick) -> Hashable:
+def _shape(evidence: Evidence, tick: Packed) -> Hashable:
     """All that canaries must have in common to be scored as one value."""
     memory = evidence.memory
     return (
@@ -48,8 +53,7 @@ def _shape(evidence: Evidence, tick: Tick) -> Hashable:
         memory.canary_le,
         len(evidence.groups),
         shapes(evidence),
-        tick.stable.shape,
-        tick.canary.shape,
+        tick.shape,
     )
 
 

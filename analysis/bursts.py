@@ -82,4 +82,5 @@ def shortened(bursts: Bursts) -> Bursts:
 
 def within(capital: Array) -> Array:
     """Within the limits that keep everything finite."""
-    return np.clip(capital, -LIMIT, LIMIT)
+    # np.clip says the same in five times as long, where there is one canary
+    return np.asarray(np.minimum(np.maximum(capital, -LIMIT), LIMIT))

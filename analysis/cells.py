@@ -1,21 +1,34 @@
 """Samples as cells by node, and the memory of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from functools import lru_cache
+from struct import Struct, error
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.dispersion import MOST_NODES, key
 from analysis.grids import is_of_a_grid, shared, whole
 from analysis.packing import NEVER, shortened
 from analysis.proportions import Array, Integers, Mask, Places
 from analysis.quantiles import ROUNDED
-from analysis.samples import Counts, Histogram, PodSample, Sample, by_node, coarsened, usual_bounds
+from analysis.samples import (
+    Counts,
+    Histogram,
+    PodSample,
+    Sample,
+    Statistic,
+    bounds_of,
+    coarsened,
+    usual_bounds,
+)
 from analysis.state import LEAST, MEMORIES, OF_CANARY, CheckKind, Memory
 from analysis.tracks import MOST_GROUPS
 
-Nodes = Mapping[str, tuple[int, ...]]
+Nodes = Mapping[int, bytes]  # each K counts of 64 bits
+COUNT = np.uint64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +58,40 @@ class Tick:
         return np.maximum(self.end - self.start, 1e-3)
 
 
+class Packed(NamedTuple):
+    """One canary's tick with its cells as bytes: many become a `Tick` in a few calls, not a few each.
+
+    `shape`: P, K_s, N and K_c of the `Tick`.
+    """
+
+    start: float
+    end: float
+    stable: bytes
+    canary: bytes
+    shape: tuple[int, int, int, int]
+    stable_nodes: int
+    canary_nodes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Arm:
-    """One arm's cells by node's key, in the buckets that most of its pods use."""
+    """One arm's cells by node's key, as bytes, in the buckets that most of its pods use."""
 
     le: tuple[float, ...]
-    cells: Mapping[int, tuple[int, ...]]
+    cells: Nodes
+
+
+def as_known(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm] | None:
+    """Both arms in the buckets of the memory, if every pod has these: the usual case, in little time."""
+    le, of = memory.le, Counts if kind.counted else Histogram
+    if le is not memory.canary_le and le != memory.canary_le:
+        return None
+    for arm in (stable, canary):
+        for pod in arm.pods:
+            used = bounds_of(pod.value)
+            if not isinstance(pod.value, of) or (used is not le and used != le):
+                return None
+    return Arm(le, _by_node(stable.pods, le)), Arm(le, _by_node(canary.pods, le))
 
 
 def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm]:
@@ -63,14 +104,13 @@ def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) ->
     of_canary = _fitting(kind, canary, memory.canary_le)
     le = usual_bounds(of_stable, known=memory.le)
     canary_le = usual_bounds(of_canary, known=memory.canary_le or le)
-    nodes: Nodes = by_node(of_stable, le)
-    canary_nodes: Nodes = by_node(of_canary, canary_le)
+    nodes, canary_nodes = _by_node(of_stable, le), _by_node(of_canary, canary_le)
     if kind is CheckKind.PREDICTIONS and le != canary_le:
         theirs = set(canary_le)
         common = tuple(bound for bound in le if bound in theirs)
         nodes, canary_nodes = _coarse(nodes, le, common), _coarse(canary_nodes, canary_le, common)
         le = canary_le = common
-    return Arm(le, _by_key(nodes)), Arm(canary_le, _by_key(canary_nodes))
+    return Arm(le, nodes), Arm(canary_le, canary_nodes)
 
 
 def arranged(
@@ -82,17 +122,31 @@ def arranged(
     groups: tuple[int, ...],
     start: float,
     end: float,
-) -> Tick:
+) -> Packed:
     """The arms as a tick, its rows in the order of these nodes; more than there is room for share rows."""
     rows, canary_rows = max(min(len(nodes), MOST_NODES), 1), max(min(len(groups), MOST_GROUPS), 1)
-    counts = kind.counted
+    width, canary_width = (2, 2) if kind.counted else (len(stable.le) + 1, len(canary.le) + 1)
+    return Packed(
+        start,
+        end,
+        _rows(stable, nodes, rows, width),
+        _rows(canary, groups, canary_rows, canary_width),
+        (rows, width, canary_rows, canary_width),
+        len(stable.cells),
+        len(canary.cells),
+    )
+
+
+def unpacked(each: Sequence[Packed], several: tuple[int, ...]) -> Tick:
+    """The ticks of so many canaries as one; of one alone with no axis for them."""
+    starts, ends, stable, canary, shapes, *counts = zip(*each, strict=True)
+    rows, width, canary_rows, canary_width = shapes[0]
     return Tick(
-        np.array(start),
-        np.array(end),
-        _rows(stable, nodes, rows, 2 if counts else len(stable.le) + 1),
-        _rows(canary, groups, canary_rows, 2 if counts else len(canary.le) + 1),
-        np.array(len(stable.cells)),
-        np.array(len(canary.cells)),
+        np.array(starts).reshape(several),
+        np.array(ends).reshape(several),
+        _counts(stable).reshape(*several, rows, width).astype(float),
+        _counts(canary).reshape(*several, canary_rows, canary_width).astype(float),
+        *(np.array(count).reshape(several) for count in counts),
     )
 
 
@@ -252,15 +306,18 @@ def _padded(cells: Array, place: int, width: int) -> Array:
     return wide
 
 
-def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> Array:
-    if arm.cells and tuple(arm.cells) == nodes and len(nodes) == rows:  # the usual case: one conversion
-        every = chain.from_iterable(arm.cells.values())
-        return np.fromiter(every, np.float64, rows * width).reshape(rows, width)
-    cells = np.zeros((rows, width))
+def _rows(arm: Arm, nodes: tuple[int, ...], rows: int, width: int) -> bytes:
+    if tuple(arm.cells) == nodes and len(nodes) == rows:  # the usual case
+        return b"".join(arm.cells.values())
+    cells = np.zeros((rows, width), COUNT)
     for node, counted in arm.cells.items():
         place = nodes.index(node) if node in nodes else node
-        cells[place % rows] += counted
-    return cells
+        cells[place % rows] += _counts([counted])
+    return cells.tobytes()
+
+
+def _counts(each: Iterable[bytes]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(each), COUNT)
 
 
 def _fitting(kind: CheckKind, sample: Sample, known: tuple[float, ...]) -> list[PodSample]:
@@ -278,10 +335,35 @@ def _fitting(kind: CheckKind, sample: Sample, known: tuple[float, ...]) -> list[
 
 
 def _coarse(nodes: Nodes, le: tuple[float, ...], common: tuple[float, ...]) -> Nodes:
-    if le == common:
-        return nodes
-    return {node: coarsened(Histogram(le, cells), common).count for node, cells in nodes.items()}
+    first = _firsts(le, common)
+    return {node: np.add.reduceat(_counts([cells]), first).tobytes() for node, cells in nodes.items()}
 
 
-def _by_key(nodes: Nodes) -> dict[int, tuple[int, ...]]:
-    return {key(node): cells for node, cells in sorted(nodes.items(), key=lambda one: key(one[0]))}
+def _by_node(pods: Sequence[PodSample], le: tuple[float, ...]) -> Nodes:
+    """Cells of each node by its key, in order; pods with other buckets or with negative counts are left out.
+
+    A pod that does not know its node stands for itself; those of one node are added up.
+    """
+    width = len(le) + 1 if le or not pods or isinstance(pods[0].value, Histogram) else 2
+    pack, nodes = _packing(width), dict[int, bytes]()
+    for pod in pods:
+        used = bounds_of(pod.value)
+        if (used is le or used == le) and (cells := _packed(pack, pod.value)) is not None:
+            node = key(pod.node or pod.name)
+            known = nodes.get(node)
+            nodes[node] = cells if known is None else (_counts([known]) + _counts([cells])).tobytes()
+    return dict(sorted(nodes.items()))
+
+
+@lru_cache(maxsize=64)
+def _packing(width: int) -> Callable[..., bytes]:
+    """So many counts as bytes: the quickest way to an array of them."""
+    return Struct(f"={width}Q").pack
+
+
+def _packed(pack: Callable[..., bytes], value: Statistic) -> bytes | None:
+    """The cells as bytes; None where these are not as many as there are bounds for, or negative."""
+    try:
+        return pack(*value.cells)
+    except error:
+        return None

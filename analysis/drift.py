@@ -8,9 +8,11 @@ Symbols: N groups of canary nodes, J ways the canary may differ, K cells; a and 
 requests; leading axes (...) are canaries side by side.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from analysis.proportions import Array, Mask
+from analysis.proportions import Array, Mask, picked
 
 # Exponential tilts of stable's ranks: of a normal score, 1 is a shift of .3 sd, 3.5 one of 1 sd.
 TILTS = np.array([0.0, 1.0, -1.0, 3.5, -3.5])
@@ -83,27 +85,44 @@ def _cuts(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, M
     below L, what it lacks. That depends on L and H itself, but hardly: a few rounds find it.
     """
     order = np.argsort(-ours / (ours + theirs), axis=-1)
-    ours, theirs = np.take_along_axis(ours, order, axis=-1), np.take_along_axis(theirs, order, axis=-1)
+    ours, theirs = picked(ours, order), picked(theirs, order)
     odds = ours / (ours + theirs)
+    sides = _Sides.of(  # for H, and mirrored for L
+        np.stack([ours, theirs[..., ::-1]]),
+        np.stack([theirs, ours[..., ::-1]]),
+        np.stack([odds, 1 - odds[..., ::-1]]),
+    )
     excess = np.full(odds.shape[:-1], tolerance)
     for turn in range(ROUNDS):
-        high = _cut(ours, theirs, odds, excess)
-        low = 1 - _cut(theirs[..., ::-1], ours[..., ::-1], 1 - odds[..., ::-1], excess)
+        high, low = sides.cut(excess)
+        low = 1 - low
         if turn == 0:  # as a ratio, since canaries with little traffic have odds near zero
             apart = high * (1 - low) > low * (1 - high) * (1 + CLEARLY * tolerance)
         excess = tolerance / (1 + tolerance * np.maximum(high - low, 0.0))
     return low[..., None], np.maximum(high, low)[..., None], apart
 
 
-def _cut(more: Array, less: Array, odds: Array, excess: Array) -> Array:
-    """H (...) at which the sum over cells above it of (more / H - less / (1 - H)) is `excess`; cells fall."""
-    over, under = np.cumsum(more, axis=-1), np.cumsum(less, axis=-1)
-    here = over / odds - under / np.maximum(1 - odds, 1e-12)
-    last = np.minimum((here <= excess[..., None]).sum(axis=-1, keepdims=True), odds.shape[-1]) - 1
-    a, b = (np.take_along_axis(one, np.maximum(last, 0), axis=-1)[..., 0] for one in (over, under))
-    whole = a + b + excess
-    root = np.sqrt(np.maximum(whole**2 - 4 * excess * a, 0.0))
-    return np.asarray(2 * a / (whole + root))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sides:
+    """Cells (2, ..., K) of either side, the most extreme first: what is up to each, and the excess."""
+
+    over: Array
+    under: Array
+    excess: Array
+
+    @classmethod
+    def of(cls, more: Array, less: Array, odds: Array) -> "_Sides":
+        over, under = np.cumsum(more, axis=-1), np.cumsum(less, axis=-1)
+        return cls(over, under, over / odds - under / np.maximum(1 - odds, 1e-12))
+
+    def cut(self, excess: Array) -> Array:
+        """H (2, ...) at which the sum over cells above it of (more / H - less / (1 - H)) is `excess`."""
+        within = (self.excess <= excess[..., None]).sum(axis=-1)
+        last = np.maximum(within - 1, 0)
+        a, b = picked(self.over, last), picked(self.under, last)
+        whole = a + b + excess
+        root = np.sqrt(np.maximum(whole**2 - 4 * excess * a, 0.0))
+        return np.asarray(2 * a / (whole + root))
 
 
 def _shares(cells: Array) -> Array:

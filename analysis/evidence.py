@@ -23,7 +23,6 @@ from analysis import (
     belief,
     cells,
     dispersion,
-    distributions,
     drift,
     informed,
     proportions,
@@ -33,11 +32,12 @@ from analysis import (
 )
 from analysis.batches import chosen
 from analysis.bursts import LIMIT
-from analysis.cells import Arm, Tick
+from analysis.cells import Arm, Packed, Tick
 from analysis.checkpoint import EVIDENCE_VERSION, blank, load, save
 from analysis.informed import Informed
 from analysis.packing import NEVER, rounded
 from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
+from analysis.questions import latency_margin, pass_question, question, tail_odds
 from analysis.samples import Sample
 from analysis.state import LENSES, SHARES, CheckKind, CheckSpec, Evidence, normalised
 
@@ -60,11 +60,7 @@ __all__ = [
     "with_nodes",
 ]
 
-ENOUGH = 100.0  # stable observations before a question is asked: the tail's level is then 5 +- 2 %
 WIDER = 2.0  # the margin's factor while caches fill
-# What a Pass has to prove where the margin itself is out of a step's reach. To prove +0.1 percentage
-# point takes 5 000 canary requests, a TV of .05 over five sets 900; these two take about 450.
-PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10
 
 
 def begin(
@@ -84,34 +80,49 @@ def update(evidence: Evidence, stable: Sample, canary: Sample) -> Evidence:
     memory starts anew and the evidence waits until it has learned.
     """
     ready = prepared(evidence, stable, canary)
-    return evidence if ready is None else advanced(*ready)
+    return evidence if ready is None else advanced(ready[0], cells.unpacked([ready[1]], ()))
 
 
-def prepared(evidence: Evidence, stable: Sample, canary: Sample) -> tuple[Evidence, Tick] | None:
+def prepared(evidence: Evidence, stable: Sample, canary: Sample) -> tuple[Evidence, Packed] | None:
     """The evidence with room for one tick of both arms, and the tick; None for one that is ignored."""
     start = min(stable.start, canary.start) if canary.pods else stable.start
     end = max(stable.end, canary.end)
     if end <= evidence.at:
         return None
-    if evidence.spec.kind is CheckKind.LATENCY:
+    kind = evidence.spec.kind
+    both = cells.as_known(kind, evidence.memory, stable, canary)
+    if both is None:
+        evidence, both = _in_buckets(evidence, stable, canary, start)
+    evidence = with_nodes(evidence, *both)
+    nodes, groups = evidence.nodes, evidence.groups
+    return evidence, cells.arranged(kind, *both, nodes=nodes, groups=groups, start=start, end=end)
+
+
+def _in_buckets(
+    evidence: Evidence, stable: Sample, canary: Sample, start: float
+) -> tuple[Evidence, tuple[Arm, Arm]]:
+    """With a memory that fits the buckets of the two samples, and these."""
+    kind = evidence.spec.kind
+    if kind is CheckKind.LATENCY:
         evidence = replace(evidence, memory=cells.on_whole_grid(evidence.memory, stable, canary))
-    of_stable, of_canary = cells.in_cells(evidence.spec.kind, evidence.memory, stable, canary)
-    known = cells.joined(evidence.spec.kind, evidence.memory, of_stable.le, of_canary.le)
+    of_stable, of_canary = cells.in_cells(kind, evidence.memory, stable, canary)
+    known = cells.joined(kind, evidence.memory, of_stable.le, of_canary.le)
     if known is not None:  # on account of what this tick holds, so it is learned from and not judged
         evidence, of_canary = replace(evidence, memory=known), Arm(of_canary.le, {})
-    evidence = with_nodes(with_buckets(evidence, of_stable, of_canary, start), of_stable, of_canary)
-    nodes, groups = evidence.nodes, evidence.groups
-    return evidence, cells.arranged(
-        evidence.spec.kind, of_stable, of_canary, nodes=nodes, groups=groups, start=start, end=end
-    )
+    return with_buckets(evidence, of_stable, of_canary, start), (of_stable, of_canary)
 
 
 def advanced(evidence: Evidence, tick: Tick) -> Evidence:
-    """With one tick of each canary (...), its rows in the order of the evidence's nodes and groups."""
-    odds = tail_odds(evidence)
-    asked = question(evidence, odds)
+    """With one tick of each canary (...), its rows in the order of the evidence's nodes and groups.
+
+    What the past says is worked out once: latency's odds of the tail, or the ways predictions may differ.
+    """
+    past = tail_odds(evidence)
+    asked = question(evidence, past)
     n_stable, n_canary = tick.stable_cells.sum(axis=-1), tick.canary_cells.sum(axis=-1)
     there = np.asarray(n_canary > 0)
+    if there.any() and evidence.spec.kind is CheckKind.PREDICTIONS:
+        past = drift.ways(evidence.memory.recent[..., 0, :], evidence.memory.recent_canary[..., -1, :])
     after = evidence
     if there.any():
         began = np.where(there & (evidence.step_began <= NEVER), tick.start, evidence.step_began)
@@ -119,9 +130,9 @@ def advanced(evidence: Evidence, tick: Tick) -> Evidence:
     if asked is not None:
         compared = np.asarray(there & (n_stable > 0) & asked.ready & (tick.start >= after.step_began - 1e-3))
         if compared.any():
-            scored = _scored(after, tick, asked, odds)
+            scored = _scored(after, tick, asked, past)
             after = scored if compared.all() else chosen(compared, scored, after)
-    return _learned(after, tick, asked)
+    return _learned(after, tick, asked, past)
 
 
 def next_step(evidence: Evidence, *, at: Array | float) -> Evidence:
@@ -151,81 +162,6 @@ def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -
         return _step_forgotten(evidence, at, warm_up=warm_up)
     fresh = _step_forgotten(replace(evidence, nodes=(), groups=()), at, warm_up=warm_up)
     return replace(fresh, dispersion=dispersion.interrupted(evidence.dispersion))
-
-
-def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) -> Question | None:
-    """What the next tick is asked, from what is known now; None where the buckets tell nothing apart.
-
-    `odds`: stable's, as `tail_odds` gives them.
-    """
-    spec, memory = evidence.spec, evidence.memory
-    stable = memory.recent[..., 0, :]
-    ready = stable.sum(axis=-1) >= ENOUGH
-    if spec.kind is CheckKind.ERROR_RATE:
-        rho, delta = 1 + spec.max_increase * widened, spec.plus * widened
-        return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
-    if spec.kind is CheckKind.PROPORTION:
-        return proportions.share_question(
-            stable,
-            max_increase=spec.max_increase * widened,
-            plus=spec.plus * widened,
-            # some of what is left of it, where twice the margin would be all
-            max_decrease=min(spec.max_decrease * widened, (1 + spec.max_decrease) / 2),
-            ready=ready,
-        )
-    if spec.kind is CheckKind.PREDICTIONS:
-        tolerance = min(spec.tolerance * widened, 0.99)
-        return distributions.drift_question(
-            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=ready
-        )
-    if odds is None:
-        return None
-    of, margin = quantiles.bounds(memory.le, memory.canary_le), evidence.margin * widened
-    return quantiles.latency_question(
-        memory.recent, odds, of, level=1 - spec.quantile, margin=margin, ready=ready
-    )
-
-
-def pass_question(evidence: Evidence, asked: Question) -> Question:
-    """What a Pass has to prove: the margin, or a wider one where that is out of a step's reach."""
-    spec, memory = evidence.spec, evidence.memory
-    stable = memory.recent[..., 0, :]
-    if spec.kind is CheckKind.ERROR_RATE:
-        plus = max(spec.plus, PASS_PLUS)
-        return proportions.error_question(stable, rho=1 + spec.max_increase, delta=plus, ready=asked.ready)
-    if spec.kind is CheckKind.PREDICTIONS:
-        tolerance = max(spec.tolerance, PASS_TOLERANCE)
-        return distributions.likeness_question(
-            stable, memory.recent_canary[..., 0, :], tolerance=tolerance, ready=asked.ready
-        )
-    return asked
-
-
-def tail_odds(evidence: Evidence) -> Array | None:
-    """Stable's log-odds (..., R, K_s - 1) of lying above each bound, by memory.
-
-    None for checks that do not ask about latency, and where there are no buckets.
-    """
-    spec, memory = evidence.spec, evidence.memory
-    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
-        return None
-    return quantiles.tail_odds(memory.recent, level=1 - spec.quantile)
-
-
-def latency_margin(evidence: Evidence) -> Array:
-    """The ratio of quantiles that is still allowed (...); wider where pods differ that much for good."""
-    spec, memory, nodes = evidence.spec, evidence.memory, evidence.stable_nodes
-    allowed = np.full(np.shape(nodes), 1 + spec.max_increase)
-    if spec.kind is not CheckKind.LATENCY or not memory.le or not memory.canary_le:
-        return allowed
-    level, of = 1 - spec.quantile, quantiles.bounds(memory.le, memory.canary_le)
-    slope = quantiles.slope(quantiles.tail_odds(memory.recent[..., 0, :], level=level), of, level=level)
-    known = np.isfinite(slope)
-    spread = dispersion.spread(evidence.dispersion, slope=np.where(known, slope, 1.0), stable_nodes=nodes)
-    luck = dispersion.lasting_ratio(
-        spread, stable_nodes=nodes, canary_nodes=np.array(max(len(evidence.groups), 1))
-    )
-    return np.asarray(np.where(known, np.maximum(allowed, luck), allowed))
 
 
 def _step_forgotten(
@@ -283,7 +219,7 @@ def with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:
     return replace(after, margin=latency_margin(after))
 
 
-def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None) -> Evidence:
+def _scored(evidence: Evidence, tick: Tick, asked: Question, past: Array | None) -> Evidence:
     """With the tick's gains added, by what was known before it."""
     start, end = tick.start - evidence.step_began, tick.end - evidence.step_began
     stable, phi = tick.stable_cells, _phi(evidence, tick)
@@ -291,7 +227,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
     worse, better = _gains(evidence, asked, stable, tick.canary)
     bet_on = asked
     if filling.any():
-        bet_on, worse = _widened(evidence, tick, stable, asked, odds, filling=filling, worse=worse)
+        bet_on, worse = _widened(evidence, tick, stable, asked, past, filling=filling, worse=worse)
     moved = tracks.advanced(
         evidence.tracks,
         worse,
@@ -306,7 +242,7 @@ def _scored(evidence: Evidence, tick: Tick, asked: Question, odds: Array | None)
     return replace(
         evidence,
         tracks=tracks.kept(moved),
-        informed=_informed(evidence, tick, stable, bet_on, odds, phi=phi, start=start, end=end),
+        informed=_informed(evidence, tick, stable, bet_on, past, phi=phi, start=start, end=end),
         passing=rounded(np.clip(evidence.passing + better / phi[..., None, None], -LIMIT, LIMIT)),
         tally=evidence.tally + _hits(asked, tick),
         phi=phi,
@@ -334,7 +270,7 @@ def _widened(
     tick: Tick,
     stable: Array,
     asked: Question,
-    odds: Array | None,
+    past: Array | None,
     *,
     filling: Mask,
     worse: Array,
@@ -343,7 +279,7 @@ def _widened(
 
     Nothing is gained where no bucket is wide enough to ask that.
     """
-    wide = question(evidence, odds, widened=WIDER)
+    wide = question(evidence, past, widened=WIDER)
     if wide is None:
         return asked, worse
     gains = proportions.log_gains(wide, stable, tick.canary, wide.worse()[..., None, :, :])
@@ -357,20 +293,22 @@ def _informed(
     tick: Tick,
     stable: Array,
     asked: Question,
-    odds: Array | None,
+    past: Array | None,
     *,
     phi: Array,
     start: Array,
     end: Array,
 ) -> Informed:
     """With what the bets bring that whole distributions advise."""
+    if past is None:
+        return evidence.informed
     if evidence.spec.kind is CheckKind.PREDICTIONS:
-        gains, bet = _drifted(evidence, tick, stable)
+        gains, bet = _drifted(evidence, tick, stable, past)
     else:
-        at = None if odds is None else shifts.shifts(evidence.memory.le, evidence.memory.canary_le)
-        if odds is None or at is None or not isinstance(asked.canary, Above):
+        at = shifts.shifts(evidence.memory.le, evidence.memory.canary_le)
+        if at is None or not isinstance(asked.canary, Above):
             return evidence.informed
-        gains, bet = _slower(evidence, tick, stable, asked, shifts.rates(odds, at, asked.canary.places))
+        gains, bet = _slower(evidence, tick, stable, asked, shifts.rates(past, at, asked.canary.places))
     return informed.advanced(
         evidence.informed,
         gains / phi[..., None, None],
@@ -400,10 +338,8 @@ def _slower(
     return np.where(bet, proportions.log_gains(asked, stable, tick.canary, p1)[..., 0], 0.0), bet
 
 
-def _drifted(evidence: Evidence, tick: Tick, stable: Array) -> tuple[Array, Mask]:
+def _drifted(evidence: Evidence, tick: Tick, stable: Array, of: Array) -> tuple[Array, Mask]:
     """Gains (..., N, 1) where predictions are expected beyond the tolerance, and where that is."""
-    memory = evidence.memory
-    of = drift.ways(memory.recent[..., 0, :], memory.recent_canary[..., -1, :])
     expected = belief.held(evidence.informed.belief) @ of
     gains, bet = drift.gains(expected, of[..., 0, :], stable, tick.canary, tolerance=evidence.spec.tolerance)
     return gains[..., None], bet[..., None]
@@ -433,7 +369,7 @@ def _hits(asked: Question, tick: Tick) -> Array:
     return np.stack([canary.sum(axis=-1), of_canary, stable.sum(axis=-1), of_stable], axis=-1)
 
 
-def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence:
+def _learned(evidence: Evidence, tick: Tick, asked: Question | None, past: Array | None) -> Evidence:
     """With the tick in memory: the last thing that happens to it."""
     noise = evidence.dispersion
     if asked is not None:
@@ -451,10 +387,10 @@ def _learned(evidence: Evidence, tick: Tick, asked: Question | None) -> Evidence
         stable_nodes=np.where(tick.stable_nodes > 0, tick.stable_nodes, evidence.stable_nodes),
         dispersion=noise,
     )
-    return _believing(evidence, after, tick)
+    return _believing(evidence, after, tick, past)
 
 
-def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
+def _believing(before: Evidence, evidence: Evidence, tick: Tick, past: Array | None) -> Evidence:
     """With what the tick says of the canary's whole distribution, and of how pods differ for good."""
     moved = np.asarray(evidence.stable_nodes != before.stable_nodes)
     if evidence.dispersion.sums is not before.dispersion.sums:
@@ -465,7 +401,7 @@ def _believing(before: Evidence, evidence: Evidence, tick: Tick) -> Evidence:
         return evidence
     known, changes = evidence.informed.belief, _changes(evidence.spec)
     seconds = tick.end - np.where(before.at <= NEVER, tick.start, np.minimum(tick.start, before.at))
-    likely = _likelihoods(before, evidence, tick) if tick.canary_cells.any() else None
+    likely = _likelihoods(before, evidence, tick, past) if tick.canary_cells.any() else None
     if likely is None:
         after = belief.forgotten(known, seconds, changes=changes)
     else:
@@ -477,15 +413,16 @@ def _changes(spec: CheckSpec) -> float:
     return drift.CHANGES if spec.kind is CheckKind.PREDICTIONS else shifts.CHANGES
 
 
-def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick) -> Array | None:
+def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick, past: Array | None) -> Array | None:
     """Log-likelihood (..., N, J) of the canary's requests, by way it may differ; None without buckets.
 
     Zero where too little of stable was seen.
     """
     memory = evidence.memory
     if evidence.spec.kind is CheckKind.PREDICTIONS:
-        of = drift.ways(before.memory.recent[..., 0, :], before.memory.recent_canary[..., -1, :])
-        likely, seen = drift.likelihoods(of, tick.canary), before.memory.recent[..., 0, :].sum(axis=-1)
+        if past is None:
+            return None
+        likely, seen = drift.likelihoods(past, tick.canary), before.memory.recent[..., 0, :].sum(axis=-1)
     else:
         at = shifts.shifts(memory.le, memory.canary_le)
         if at is None:

@@ -51,9 +51,14 @@ class Informed:
         return _mean(self.worth)
 
     @property
+    def log_e_before(self) -> Array:
+        """The same when the step began."""
+        return _mean(self.began)
+
+    @property
     def log_e_of_step(self) -> Array:
         """What this step has made of what there was when it began."""
-        return self.log_e - _mean(self.began)
+        return self.log_e - self.log_e_before
 
     @property
     def whole(self) -> Array:

@@ -9,22 +9,17 @@ other; when it reaches 1 / alpha the run fails (Ville's inequality).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from math import log
 from typing import Any
 
 import numpy as np
 
 from analysis import distributions, proportions, quantiles
 from analysis.bursts import within
-from analysis.evidence import (
-    PASS_PLUS,
-    PASS_TOLERANCE,
-    CheckKind,
-    CheckSpec,
-    Evidence,
-    question,
-    tail_odds,
-)
+from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.proportions import Array, Integers, Mask, Question
+from analysis.questions import PASS_PLUS, PASS_TOLERANCE, question, tail_odds
+from analysis.state import Standing, standing
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
@@ -90,12 +85,13 @@ def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float
     (docs/statistics.md says what pods' noise does to that). A canary beyond a check's Pass margin
     passes a step with probability at most `beta`.
     """
-    terms = [float(log_term(one)) for one in evidence]
+    known = [standing(one) for one in evidence]
+    terms = [float(_term(*each)) for each in zip(evidence, known, strict=True)]
     total = float(log_total(terms))
     failed = int(np.argmax(terms)) if terms and total >= np.log(1 / alpha) else None
     checks = tuple(
-        _verdict(one, term=term, failed=place == failed, beta=beta, now=now)
-        for place, (one, term) in enumerate(zip(evidence, terms, strict=True))
+        _verdict(one, one_known, term=term, failed=place == failed, beta=beta, now=now)
+        for place, (one, one_known, term) in enumerate(zip(evidence, known, terms, strict=True))
     )
     verdicts = [
         check.verdict
@@ -119,21 +115,9 @@ def explained(judged: Judgement, evidence: Sequence[Evidence], *, alpha: float) 
     )
 
 
-def step_weights(steps: int) -> tuple[float, ...]:
-    """The steps' shares of a check's evidence, proportional to 1/s: the first step finds most."""
-    weights = [1 / step for step in range(1, steps + 1)]
-    return tuple(weight / sum(weights) for weight in weights)
-
-
 def log_term(evidence: Evidence) -> Array:
     """The check's term of the run's sum: log(share x E) (...)."""
-    of_tracks, finished = evidence.log_e_of_tracks, evidence.finished
-    weights = np.array(step_weights(finished.shape[-1]))
-    here = np.arange(len(weights)) == np.asarray(evidence.step)[..., None]
-    values = np.where(here, np.asarray(of_tracks)[..., None], finished)
-    of_steps = proportions.log_sum(values, weights)
-    term = evidence.mixed(of_steps, evidence.informed.log_e) + np.log(max(evidence.spec.share, 1e-300))
-    return within(term)
+    return _term(evidence, standing(evidence))
 
 
 def log_total(terms: Sequence[Array | float]) -> Array:
@@ -145,17 +129,24 @@ def log_total(terms: Sequence[Array | float]) -> Array:
 
 def verdicts(evidence: Evidence, *, beta: float, now: Array | float) -> Integers:
     """What the check says (...) as values of `Verdict`, unless the run's sum has failed."""
-    silent = now - evidence.both_at > SILENCE
-    proven = (evidence.log_e_pass >= np.log(1 / beta)) & (evidence.log_e < LEANING)
-    found = np.where(proven & _seen_enough(evidence), int(Verdict.PASS), int(Verdict.INCONCLUSIVE))
-    return np.where(silent, int(Verdict.NO_DATA), found)
+    return _verdicts(evidence, standing(evidence), beta=beta, now=now)
 
 
-def _verdict(evidence: Evidence, *, term: float, failed: bool, beta: float, now: float) -> CheckJudgement:
-    found = Verdict.FAIL if failed else Verdict(int(verdicts(evidence, beta=beta, now=now)))
-    return CheckJudgement(
-        name=evidence.spec.name, verdict=found, log_e=term, log_e_pass=float(evidence.log_e_pass)
-    )
+def _verdicts(evidence: Evidence, found: Standing, *, beta: float, now: Array | float) -> Integers:
+    proven = (found.passing >= log(1 / beta)) & (found.step < LEANING)
+    said = np.where(proven & _seen_enough(evidence), int(Verdict.PASS), int(Verdict.INCONCLUSIVE))
+    return np.where(now - evidence.both_at > SILENCE, int(Verdict.NO_DATA), said)
+
+
+def _term(evidence: Evidence, found: Standing) -> Array:
+    return within(found.run + np.log(max(evidence.spec.share, 1e-300)))
+
+
+def _verdict(
+    evidence: Evidence, known: Standing, *, term: float, failed: bool, beta: float, now: float
+) -> CheckJudgement:
+    found = Verdict.FAIL if failed else Verdict(int(_verdicts(evidence, known, beta=beta, now=now)))
+    return CheckJudgement(name=evidence.spec.name, verdict=found, log_e=term, log_e_pass=float(known.passing))
 
 
 def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, Any]:
@@ -184,8 +175,8 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
 
 
 def _seen_enough(evidence: Evidence) -> Mask:
-    n_c, _, n_s, k_s = np.moveaxis(evidence.tally, -1, 0)
-    enough = n_c >= LEAST_REQUESTS
+    n_c, _, n_s, k_s = (evidence.tally[..., place] for place in range(4))
+    enough = np.asarray(n_c >= LEAST_REQUESTS)
     if evidence.spec.kind is CheckKind.LATENCY:
         enough &= n_c * k_s >= LEAST_TAIL * n_s
     return np.asarray(enough)

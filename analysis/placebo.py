@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis import evidence as ev
 from analysis.batches import stacked, taken
-from analysis.cells import Arm, Tick, in_cells, joined
+from analysis.cells import COUNT, Arm, Tick, in_cells, joined
 from analysis.dispersion import FEW, interrupted
 from analysis.evidence import Evidence
 from analysis.samples import Sample
@@ -84,7 +84,7 @@ def _chosen(evidence: Evidence, of: Arm, nodes: int) -> Evidence:
     keys = tuple(of.cells)
     size = max(1, min(nodes, MOST_GROUPS, len(keys) - FEW))
     fewer = taken(replace(evidence, groups=()), slice(len(keys) // size))
-    own, rest = dict.fromkeys(keys[:size], ()), dict.fromkeys(keys[size:], ())
+    own, rest = dict.fromkeys(keys[:size], b""), dict.fromkeys(keys[size:], b"")
     return ev.with_nodes(fewer, Arm(of.le, rest), Arm(of.le, own))
 
 
@@ -94,7 +94,9 @@ def _tick(evidence: Evidence, of: Arm, stable: Sample, *, there: bool) -> Tick:
     own = np.arange(count * size).reshape(count, size)  # places among everyone, of each one's nodes
     rest = np.array([np.delete(np.arange(len(everyone)), places) for places in own])
     width = evidence.memory.recent.shape[-1]
-    rows = np.array([of.cells.get(node) or (0,) * width for node in everyone], dtype=float)
+    nothing = bytes(COUNT(0).nbytes * width)
+    counted = b"".join(of.cells.get(node, nothing) for node in everyone)
+    rows = np.frombuffer(counted, COUNT).reshape(-1, width).astype(float)
     seen = np.array([node in of.cells for node in everyone])
     return Tick(
         np.full(count, stable.start),

@@ -89,7 +89,7 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
         if le is None:
             return None
         before, after = coarsened(before, le), coarsened(after, le)
-    if _bounds(before) != _bounds(after):
+    if bounds_of(before) != bounds_of(after):
         return None
     cells = tuple(b - a for a, b in zip(before.cells, after.cells, strict=True))
     if min(cells) < 0:
@@ -115,7 +115,7 @@ def coarsened(histogram: Histogram, le: tuple[float, ...]) -> Histogram:
 
 def usual_bounds(pods: Iterable[PodSample], *, known: tuple[float, ...]) -> tuple[float, ...]:
     """The buckets most pods use; of equally frequent ones those already `known`. () for counts."""
-    used = [_bounds(pod.value) for pod in pods]
+    used = [bounds_of(pod.value) for pod in pods]
     if all(le == known for le in used):
         return known
     frequency = Counter(used)
@@ -138,7 +138,8 @@ def by_node(pods: Iterable[PodSample], le: tuple[float, ...]) -> dict[str, tuple
     return nodes
 
 
-def _bounds(value: Statistic) -> tuple[float, ...]:
+def bounds_of(value: Statistic) -> tuple[float, ...]:
+    """A histogram's; () for counts."""
     return value.le if isinstance(value, Histogram) else ()
 
 
@@ -146,4 +147,4 @@ def _sound(value: Statistic, le: tuple[float, ...]) -> bool:
     """Whether the value has these buckets and nothing negative in them."""
     cells = value.cells
     wanted = len(le) + 1 if isinstance(value, Histogram) else 2
-    return _bounds(value) == le and len(cells) == wanted and min(cells) >= 0
+    return bounds_of(value) == le and len(cells) == wanted and min(cells) >= 0

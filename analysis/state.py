@@ -1,15 +1,17 @@
 """The words of evidence: a check, what was learned, what its ticks have said. Values only."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from analysis import distributions, drift, informed, shifts, tracks
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
-from analysis.proportions import Array, Integers
+from analysis.proportions import Array, Integers, log_sum
 from analysis.tracks import Tracks
 
 MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
@@ -151,6 +153,8 @@ class Evidence:
     informed: Informed
     passing: Array
     tally: Array
+    # worked out when somebody asks, or at once for many; evidence that was changed has none
+    standing: "Standing | None" = field(init=False, default=None)
 
     @property
     def informed_share(self) -> float:
@@ -160,7 +164,7 @@ class Evidence:
     @property
     def log_e(self) -> Array:
         """Log e of this step against "within the margin" (...)."""
-        return self.mixed(self.log_e_of_tracks, self.informed.log_e_of_step)
+        return standing(self).step
 
     @property
     def log_e_of_tracks(self) -> Array:
@@ -185,3 +189,43 @@ class Evidence:
         if self.spec.kind is CheckKind.PREDICTIONS:
             return np.asarray(mixed.min(axis=-1))
         return np.asarray(np.logaddexp.reduce(mixed, axis=-1) - np.log(mixed.shape[-1]))
+
+
+class Standing(NamedTuple):
+    """What evidence comes to (...): all that a verdict needs of it but counts and times.
+
+    `run`: log e of the check over all steps, those to come counting 1, before its share of alpha. `step`: of
+    this one, and `passing` of this one for a Pass. Of one canary scored beside others these are floats.
+    """
+
+    run: Array
+    step: Array
+    passing: Array
+
+
+def standing(evidence: Evidence) -> Standing:
+    """What it comes to, worked out unless that was done already."""
+    if evidence.standing is None:
+        object.__setattr__(evidence, "standing", _worked_out(evidence))  # whatever changes evidence is new
+    found: Standing = evidence.standing  # type: ignore[assignment] # so it is not None
+    return found
+
+
+def _worked_out(evidence: Evidence) -> Standing:
+    of_tracks, finished = evidence.log_e_of_tracks, evidence.finished
+    weights = np.array(step_weights(finished.shape[-1]))
+    here = np.arange(len(weights)) == np.asarray(evidence.step)[..., None]
+    of_steps = log_sum(np.where(here, np.asarray(of_tracks)[..., None], finished), weights)
+    if evidence.informed_share == 0:
+        return Standing(of_steps, of_tracks, evidence.log_e_pass)
+    of_run, before = evidence.informed.log_e, evidence.informed.log_e_before
+    return Standing(
+        evidence.mixed(of_steps, of_run), evidence.mixed(of_tracks, of_run - before), evidence.log_e_pass
+    )
+
+
+@lru_cache(maxsize=64)
+def step_weights(steps: int) -> tuple[float, ...]:
+    """The steps' shares of a check's evidence, proportional to 1/s: the first step finds most."""
+    weights = [1 / step for step in range(1, steps + 1)]
+    return tuple(weight / sum(weights) for weight in weights)

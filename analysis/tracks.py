@@ -166,7 +166,9 @@ def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
     value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled))
     value = value.reshape(*value.shape[:-3], len(share))
     top = np.maximum(value.max(axis=-1), 0.0)
-    total = np.exp(value - top[..., None]) @ share + np.maximum(0.0, 1.0 - spent) * np.exp(-top)
+    # not as a product of matrices, whose rounding depends on how many canaries there are
+    total = (np.exp(value - top[..., None]) * share).sum(axis=-1)
+    total = total + np.maximum(0.0, 1.0 - spent) * np.exp(-top)
     return within(top + np.log(np.maximum(total, 5e-324)))
 
 

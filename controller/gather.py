@@ -16,6 +16,7 @@ from typing import Any
 from analysis import evidence as ev
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.packing import NEVER
+from analysis.questions import latency_margin
 from analysis.samples import Sample
 from controller import shadow, ticks
 from controller.model import LoadSeen, Plan, Policy, Replayed, Run, Seen
@@ -80,7 +81,7 @@ def _knowing(fresh: Evidence, known: Evidence | None) -> Evidence:
         memory=known.memory,
         dispersion=known.dispersion,
     )
-    return replace(after, margin=ev.latency_margin(after))
+    return replace(after, margin=latency_margin(after))
 
 
 def _asked(spec: CheckSpec) -> CheckSpec:

@@ -10,8 +10,9 @@ import numpy as np
 
 from analysis import quantiles
 from analysis.buckets import tiers
-from analysis.evidence import ENOUGH, CheckKind, CheckSpec
+from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import RESOLVED
+from analysis.questions import ENOUGH
 from analysis.samples import Histogram
 from controller import protobuf
 from controller.explain import seconds

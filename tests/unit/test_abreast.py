@@ -7,8 +7,10 @@ import pytest
 
 from analysis.abreast import updated
 from analysis.batches import arrays
-from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, update
+from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, restart, update
+from analysis.judge import judge
 from analysis.samples import Counts, Histogram, PodSample, Sample
+from analysis.state import standing
 
 LE = tuple(0.01 * 1.2**place for place in range(30))
 SPECS = {
@@ -93,3 +95,23 @@ def test_checks_with_other_margins_are_not_mixed_up() -> None:
 
 def test_of_no_ticks_nothing_comes_of_it() -> None:
     assert updated([]) == []
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_what_it_comes_to_is_worked_out_with_them_and_is_what_each_alone_comes_to(kind: CheckKind) -> None:
+    ticks = [canary(seed, SPECS[kind])[-1] for seed in range(3)]
+    for tick, after in zip(ticks, updated(ticks), strict=True):
+        assert after.standing is not None
+        alone = update(*tick)
+        assert after.standing == tuple(map(float, standing(alone)))
+        words = {"alpha": 0.01, "beta": 0.05, "now": 14.0}
+        assert judge([after], **words) == judge([alone], **words)
+
+
+def test_what_it_came_to_is_forgotten_by_whatever_changes_evidence() -> None:
+    ticks = [canary(seed, SPECS[CheckKind.ERROR_RATE])[-1] for seed in range(2)]
+    after = updated(ticks)[0]
+    assert after.standing is not None
+    assert next_step(after, at=15.0).standing is None
+    assert restart(after, at=15.0).standing is None
+    assert updated([(after, *canary(9, SPECS[CheckKind.ERROR_RATE])[-1][1:])] * 2)[0] is after  # ignored

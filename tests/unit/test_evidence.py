@@ -412,7 +412,7 @@ def arranged(evidence: Evidence, stable: Sample, canary: Sample) -> cells.Tick:
     kind = evidence.spec.kind
     arms = cells.in_cells(kind, evidence.memory, stable, canary)
     known = {"nodes": evidence.nodes, "groups": evidence.groups}
-    return cells.arranged(kind, *arms, **known, start=stable.start, end=stable.end)
+    return cells.unpacked([cells.arranged(kind, *arms, **known, start=stable.start, end=stable.end)], ())
 
 
 def assert_alike(one: Any, other: Any) -> None:

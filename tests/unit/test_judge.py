@@ -7,8 +7,9 @@ import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
 from analysis.informed import SHARE
-from analysis.judge import Judgement, Verdict, explained, judge, log_term, step_weights
+from analysis.judge import Judgement, Verdict, explained, judge, log_term
 from analysis.samples import Counts, Histogram, PodSample, Sample
+from analysis.state import step_weights
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
 ISTIO = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
