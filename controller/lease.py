@@ -341,7 +341,7 @@ class Lease:
     def _notice(self, lease: Json) -> None:
         """A change of the spec starts the wait anew; somebody's label does not."""
         if lease is not None and not _is_lease(lease):
-            raise ApiError(0, "Garbled", "the answer is no Lease", request=f"Lease {self._claim.name}")
+            raise ApiError(0, "Garbled", "the answer is no Lease", request=f"Lease {self.claim.name}")
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
