@@ -32,7 +32,7 @@ def duration(text: str, *, field: str = "duration") -> timedelta:
     """The duration that `text` writes, such as `30s`, `1m30s` or `500ms`; a year at most."""
     if not re.fullmatch(r"([0-9]+(ms|s|m|h))+", text):
         raise Malformed(f'{field}: expected a duration such as "30s" or "1m30s", got "{text}"')
-    seconds = sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(text))
+    seconds = sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
     if seconds > LONGEST.total_seconds():
         raise Malformed(f'{field}: expected a duration of at most a year ("8760h"), got "{text}"')
     return timedelta(seconds=seconds)

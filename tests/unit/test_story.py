@@ -162,7 +162,7 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
         (("spec", "stable", "latency", "shape"), 2, "spec.stable.latency.shape: is unknown here"),
         (("spec", "seed"), "seven", "spec.seed: expected a whole number"),
         (("spec", "expect", "outcome"), "Fine", "expected one of RolledBack, Promoted, Held, got"),
-        (("spec", "expect", "check"), "p99", "spec.expect: there is no check 'p99'; the policy has p95"),
+        (("spec", "expect", "check"), "p99", 'spec.expect: there is no check "p99"; the policy has p95'),
         (("spec", "expect", "outcome"), "Held", "spec.expect.within: a held canary keeps its weight"),
         (("spec", "expect"), {"oneOf": []}, "spec.expect.oneOf: expected at least one"),
         (("spec", "edits", 0, "evict"), {"arm": "canary"}, "spec.edits[0]: needs exactly one of"),

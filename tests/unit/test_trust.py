@@ -193,6 +193,9 @@ def test_an_annotation_that_names_what_cannot_be_makes_no_run_that_the_schema_ta
     note: str, name: str
 ) -> None:
     found = asked(**{"canary_of": "model", note: name})
+    if isinstance(found, trigger.Refused):
+        assert name.strip() in found.message or repr(name)[1:-1] in found.message
+        return
     assert isinstance(found, trigger.Asked)  # whoever steers looks it up, in this namespace, and refuses
     field = note.replace("_s", "S")
     node = dict(texts(SPECS["CanaryRun"]))[f"plan.{field}"]
