@@ -374,7 +374,7 @@ async def test_a_real_prometheus_gives_back_what_pods_counted_over_time(tmp_path
         with running(tmp_path, server.port, {name: f"/{name}" for name in pages.counts}) as url:
             await asyncio.to_thread(scraped, url, len(pages.counts))
             began = time.time()
-            for second in range(14):
+            for second in range(20):
                 await asyncio.sleep(1)
                 bad = max(0, second - 5)
                 pages.counts = {"s-1": (1000 + 40 * second, 0), "s-2": (1000 + 60 * second, 0)} | {
