@@ -397,5 +397,5 @@ async def test_a_real_prometheus_gives_back_what_pods_counted_over_time(tmp_path
     assert ran.exit_code == 3, ran.output
     assert "by errors" in ran.output
     canary, stable = total(found, "errors", "canary"), total(found, "errors", "stable")
-    assert canary == Counts(20 * 13, 10 * 8)
-    assert stable == Counts(100 * 13, 0)
+    assert canary == Counts(20 * 19, 10 * 14)
+    assert stable == Counts(100 * 19, 0)

@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["controller", "analysis"], enable_loade
     from urllib3 import HTTPResponse
 
     from analysis.evidence import CheckKind, CheckSpec
-    from controller import backtest, events, planning, protobuf, reading, resource, trigger, wire
+    from controller import backtest, events, planning, policies, protobuf, reading, resource, trigger, wire
     from controller.asks import Asks
     from controller.cluster import Cluster
     from controller.istio import IstioRouter, Unsteerable
@@ -146,7 +146,7 @@ def policy(given: bytes) -> None:
         assert said.startswith(f"{file}: "), said
         assert len(said) < 4096, said
         return
-    found = resource.policy(spec)
+    found = policies.policy(spec)
     assert found.checks
     planning.schedule(spec, 100.0)
     planning.permitted(spec)
@@ -375,7 +375,7 @@ PAST._server._session.mount("http://prometheus.invalid", CANNED)
 PAST._server._session.trust_env = False  # looks for proxies and .netrc at each request
 PLACE = resource.place(RUN)
 LIVES = {(NAMESPACE, RUN["metadata"]["name"]): SimpleNamespace(run=resource.run(RUN))}
-POLICY = resource.policy(planning.builtin())
+POLICY = policies.policy(planning.builtin())
 OUTSIDE = Outside(transport=Script(b""), fetch=nobody, post=nobody, ask=nobody, clock=LOOP.now)
 KINDS = ("deployments", "pods", "canaryruns", "virtualservices", "replicasets")
 
