@@ -189,7 +189,8 @@ class Past:
 
     def pods(self, namespace: str, pattern: str, *, start: float, end: float) -> Mapping[str, float]:
         """The pods that were scraped meanwhile and match, each with its number of scrapes; `Unanswered`."""
-        return self._server.scrapes(namespace, pattern, start=start, end=end)
+        found = self._server.scrapes(namespace, pattern, start=start, end=end)
+        return {pod: count for pod, count in found.items() if pod}
 
     def readings(
         self, namespace: str, pods: Sequence[str], checks: Sequence[CheckSpec], *, at: float

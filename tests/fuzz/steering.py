@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["controller", "analysis"], enable_loade
     from controller.cluster import Cluster
     from controller.istio import IstioRouter, Unsteerable
     from controller.kube import ApiError, Kube
-    from controller.lease import Claim, hold
+    from controller.lease import Claim, Lease, hold
     from controller.operate import Leadership, Operator
     from controller.ports import Outside
     from controller.prometheus import Past, Unanswered
@@ -261,7 +261,8 @@ def followed(given: bytes) -> None:
     kind = KINDS[(which[0] if which else 0) % len(KINDS)]
     operator = Operator(Settings(), OUTSIDE)
     operator.cluster = known()
-    operator.leading = Leadership(SimpleNamespace(lives=LIVES), Due(), Due(), Due())  # type: ignore[arg-type]
+    parts: Any = (SimpleNamespace(lives=LIVES), Due(), Due(), Due())
+    operator.leading = {0: Leadership(lambda _: True, *parts)}
 
     LOOP.run_until_complete(within(operator._follow(kube(given), kind)))
     cluster = operator.cluster
@@ -279,6 +280,8 @@ class Due:
         namespace, name = key
         assert isinstance(namespace, str)
         assert isinstance(name, str)
+
+    hurry = due
 
 
 def answered(given: bytes) -> None:
@@ -311,7 +314,7 @@ async def asked(which: int, given: bytes) -> None:
             await router.route(PLACE, 0)
         case 6:
             claim = Claim(namespace="s", name="l", identity="me")
-            await hold(api, claim, lambda _: asyncio.sleep(30), clock=LOOP.now)
+            await hold(Lease(api, claim, clock=LOOP.now), lambda _: asyncio.sleep(30))
         case _:
             await api.call("GET", "/x", deadline=timedelta(seconds=8))
 
