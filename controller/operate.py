@@ -48,9 +48,9 @@ Json = Any
 log = structlog.get_logger(__name__)
 
 RESYNC = 300.0  # seconds between looking at everything again, whatever was or was not heard
-# A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
-# A shard that is let go has so long for its runs' last turns; what is not saved then is made up for.
+# Seconds that a shard which is let go has for its runs' last turns; what is not saved then is made up for.
 RETIRING = 2.0
+# A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
 SILENT_KINDS = frozenset({"pods", "namespaces"})
 
 

@@ -46,10 +46,7 @@ from controller.model import (
 from controller.onlookers import Look
 from controller.peering import arrived
 from controller.placebos import Placebos
-from controller.ports import (
-    Overtaken,
-    Reading,
-)
+from controller.ports import Overtaken, Reading
 from controller.rounds import Rounds
 from controller.scrape import chosen
 from controller.wire import Malformed

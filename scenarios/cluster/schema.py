@@ -237,12 +237,13 @@ def _scalar_problems(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
 
 
 def _string_problems(schema: Schema, value: str, path: str) -> Iterator[Cause]:
+    """Of length and pattern the first that is wrong, as the real server says it; a format is beside them."""
     if len(value) > schema.get("maxLength", len(value)):
         most = schema["maxLength"]
         yield Cause(path, "FieldValueTooLong", f"Too long: may not be more than {most} bytes")
-    if len(value) < schema.get("minLength", 0):
+    elif len(value) < schema.get("minLength", 0):
         yield _wrong(path, value, f"should be at least {schema['minLength']} chars long")
-    if "pattern" in schema and not _pattern(schema["pattern"]).search(value):
+    elif "pattern" in schema and not _pattern(schema["pattern"]).search(value):
         yield _wrong(path, value, f"should match '{schema['pattern']}'")
     if schema.get("format") == "date-time" and not _TIME.match(value):
         yield _wrong(path, value, f'must be of type date-time: "{value}"')

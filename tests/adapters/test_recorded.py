@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import log
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -364,6 +365,12 @@ def scraped(url: str, pods: int) -> None:
                 if len(past.readings("lab", ["s-1", "s-2", "c-1"], [], at=time.time())[0]) == pods:
                     return
     pytest.fail(f"{past} scrapes nobody")
+
+
+def test_series_without_a_pod_s_name_are_no_pod() -> None:
+    with closing(Past("http://prometheus.lab")) as past:
+        past._server = SimpleNamespace(scrapes=lambda *_, **__: {"": 3.0, "a": 2.0}, close=lambda: None)
+        assert past.pods("lab", ".*", start=0.0, end=9.0) == {"a": 2.0}
 
 
 @pytest.mark.live

@@ -49,7 +49,7 @@ def clear(said: str, kind: Kind, *, about: str) -> None:
     assert about in said, f"{kind}: {said}"
     assert leaf in said or (parent and parent in said), f"{kind}: {said}"
     assert REMEDY.search(said), f"{kind}: {said}"
-    assert len(said) < 2048 + 500, f"{kind}: {len(said)} characters"
+    assert len(said) < 2000, f"{kind}: {len(said)} characters"
 
 
 # -- policies --------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ def sentences(spec_schema: Json, spec: Json, old: Json = None) -> list[str]:
         ),
         ({"type": "string", "maxLength": 2}, "abc", "spec: Too long: may not be more than 2 bytes"),
         (
+            {"type": "string", "maxLength": 2, "pattern": "^a$"},
+            "bbb",
+            "spec: Too long: may not be more than 2 bytes",
+        ),
+        (
             {"type": "string", "minLength": 1},
             "",
             'spec: Invalid value: "": spec in body should be at least 1 chars long',
