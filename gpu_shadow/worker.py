@@ -167,8 +167,8 @@ class Worker:
     def forget(self, name: str) -> None:
         """Nothing is left of what was recorded and compared under this name."""
         shadow = self._ended(name)
-        if shadow is not None:
-            self._states.drop(shadow.key)
+        if shadow is not None:  # after what the thread may be writing just now, or it would outlive this
+            self._thread.submit(self._states.drop, shadow.key)
 
     def _ended(self, name: str) -> Shadow | None:
         """Nothing is done under this name any more."""

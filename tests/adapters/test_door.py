@@ -46,7 +46,7 @@ class Line:
         async with asyncio.timeout(5):
             try:
                 return await self.reader.read()
-            except ConnectionResetError:
+            except ConnectionError:
                 return b""
 
     async def leave(self) -> None:
