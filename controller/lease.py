@@ -185,7 +185,7 @@ class Lease:
         self._since = _now()  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
         self._epoch = 0  # ours, or the one we try to have
-        self._denied = False  # so it was said when we last asked; a Role may lack one of several names
+        self._denied = False  # for good, when we last asked; a Role may lack one of several names
 
     @property
     def holder(self) -> str:
@@ -210,9 +210,10 @@ class Lease:
                     return await self._take()
                 pause = min(_seconds(self.claim.retry), max(self._freed() + wait - _now(), 0.0))
             except ApiError as error:
-                log = _log.warning if error.denied and not self._denied else _log.debug
+                lasting = error.denied or error.not_found  # no right to, or no such namespace
+                log = _log.warning if lasting and not self._denied else _log.debug
                 log("lease_not_acquired", lease=self.claim.name, error=str(error))
-                self._denied = error.denied
+                self._denied = lasting
                 pause = AWAY
             await asyncio.sleep(self._jitter(max(pause, 0.1)))
 

@@ -70,7 +70,12 @@ async def run(said: dict[str, Any]) -> None:
         state=said["state"],
     )
     doors = serving(recorder, worker, bind=said["bind"], port=said["port"], control_port=said["control_port"])
-    async with doors as (port, control):
+    async with contextlib.AsyncExitStack() as block:
+        try:
+            port, control = await block.enter_async_context(doors)
+        except OSError as error:
+            message = f"{error.strerror}; choose another --bind, --port or --control-port"
+            raise click.ClickException(message) from None
         gc.freeze()  # torch has 200 000 objects: to look through them all is a pause of a tenth of a second
         log.info("started", recorder=port, control=control, device=str(where), models=str(said["models"]))
         if keeper is not None:

@@ -10,6 +10,7 @@ import click
 
 from controller.command import Failed, Misused, Taught
 from scenarios.cluster.discovery import VERSION
+from scenarios.objects import SYSTEM
 from scenarios.world import NODES, World
 
 Json = Any
@@ -82,12 +83,13 @@ async def stand(kubeconfig: Path, *, port: int, namespace: str, bare: bool) -> N
 
 
 def furnished(namespace: str, *, bare: bool) -> World:
-    """A cluster with nodes and the namespace; a bare one has none of our kinds."""
+    """A cluster with nodes, the namespace and the controller's; a bare one has neither that nor our kinds."""
     world = World(clock=lambda: datetime.now(UTC))
     for definition in world.objects("customresourcedefinitions") if bare else ():
         world.delete("customresourcedefinitions", "", definition["metadata"]["name"])
-    if world.get("namespaces", "", namespace) is None:
-        world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    for name in {namespace} if bare else {namespace, SYSTEM}:
+        if world.get("namespaces", "", name) is None:
+            world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for name in NODES:
         world.create(
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": _labels(name)}}

@@ -211,13 +211,21 @@ async def test_a_renewal_whose_answer_was_lost_is_recognised_as_ours(world: Worl
     await replica.end()
 
 
-async def test_a_lease_that_may_not_be_read_is_said_once(world: World) -> None:
-    """A Role that names too few Leases: a shard would stay alone, and nobody would know why."""
+LASTING = {
+    "a Role that names too few Leases: a shard would stay alone": ("GET", 403, "Forbidden"),
+    "no such namespace": ("POST", 404, "NotFound"),
+}
+
+
+@pytest.mark.parametrize(("method", "status", "reason"), LASTING.values(), ids=LASTING.keys())
+async def test_a_lease_that_cannot_be_had_for_long_is_said_once(
+    world: World, method: str, status: int, reason: str
+) -> None:
     answer = world.server.answer
 
     def denying(request: Any) -> Any:
-        if "/leases/" in request.path:
-            return reply(403, Refused(403, "Forbidden", "leases is forbidden").status())
+        if "/leases" in request.path and request.method == method:
+            return reply(status, Refused(status, reason, "it is not to be").status())
         return answer(request)
 
     world.server.answer = denying  # type: ignore[method-assign]
@@ -226,7 +234,7 @@ async def test_a_lease_that_may_not_be_read_is_said_once(world: World) -> None:
         await asyncio.sleep(10)
     said = [line for line in logs if line["log_level"] == "warning"]
     assert [line["event"] for line in said] == ["lease_not_acquired"]
-    assert "403" in said[0]["error"]
+    assert f"{status} {reason}: it is not to be" in said[0]["error"]
     await replica.end()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -172,13 +172,18 @@ async def test_a_run_that_is_over_or_asks_something_else_keeps_no_state(tmp_path
     state.mkdir()
     async with working(tmp_path, state=state) as room:
         await room.decided(room.question(digits.UNSCALED))
-        async with asyncio.timeout(30):
-            while not list(state.iterdir()):
-                await asyncio.sleep(0.05)
-            _, answer = await room.ask(room.question(digits.UNSCALED, generation="g2"))
-            while list(state.iterdir()):
-                await asyncio.sleep(0.05)
+        await _until(lambda: len(list(state.iterdir())) == 1)
+        _, answer = await room.ask(room.question(digits.UNSCALED, generation="g2"))
         assert answer["verdict"] == "Inconclusive"
+        await _until(lambda: not list(state.iterdir()))
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if true():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("not within half a minute")
 
 
 async def test_copies_that_cannot_be_replayed_are_said_to_be_none(room: Room) -> None:

@@ -1,6 +1,7 @@
 """The worker with a folder to keep requests in and a policy of redaction, over real HTTP on loopback."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -122,3 +123,13 @@ def test_what_cannot_be_used_is_said_before_anything_starts(
     found = CliRunner().invoke(main, ["--models", str(tmp_path), option, value])
     assert found.exit_code == 2
     assert says in found.output
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_change(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = CliRunner().invoke(
+            main, ["--models", str(tmp_path), "--bind", "127.0.0.1", "--port", str(port)]
+        )
+    assert found.exit_code == 1
+    assert f"('127.0.0.1', {port}): address already in use; choose another --bind, --port" in found.output

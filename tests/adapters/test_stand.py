@@ -64,7 +64,7 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
         assert (typed.returncode, err) == (0, b"No canary runs found.\n"), out + err
         for wanted in (
             "deployment.apps/model serverside-applied",
-            "successfully rolled out",
+            "deployment.apps/model condition met",
             "2/2",
             "default",
         ):
