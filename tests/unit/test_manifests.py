@@ -48,7 +48,7 @@ WORDS = {
 
 
 def documents(path: Path) -> list[Json]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return [document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if document]
 
 
 def built(folder: str) -> list[Json]:
@@ -57,7 +57,7 @@ def built(folder: str) -> list[Json]:
         [KUBECTL, "kustomize", MANIFESTS / folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))
 
 
 CRDS = {crd["spec"]["names"]["kind"]: crd for crd in documents(MANIFESTS / "base" / "crds.yaml")}
