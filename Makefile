@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,6 +46,9 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 SECONDS ?= 90
 fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from where the last time ended
 	$(BIN)/python tests/fuzz/run.py $(SECONDS)
+
+chart: setup  ## the Helm chart, made of manifests/base and manifests/components: dist/serin-*.tgz
+	$(BIN)/python -m manifests.chart
 
 bench: bench-pages bench-ticks bench-shadow bench-scale bench-statistics bench-live  ## all that follow; many hours
 

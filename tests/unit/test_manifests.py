@@ -48,7 +48,7 @@ WORDS = {
 
 
 def documents(path: Path) -> list[Json]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return [document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if document]
 
 
 def built(folder: str) -> list[Json]:
@@ -57,7 +57,7 @@ def built(folder: str) -> list[Json]:
         [KUBECTL, "kustomize", MANIFESTS / folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))
 
 
 CRDS = {crd["spec"]["names"]["kind"]: crd for crd in documents(MANIFESTS / "base" / "crds.yaml")}
@@ -68,6 +68,11 @@ SAMPLES = built("samples")
 
 def of(objects: list[Json], kind: str) -> list[Json]:
     return [one for one in objects if one["kind"] == kind]
+
+
+def named(objects: list[Json], kind: str, name: str) -> Json:
+    (found,) = (one for one in of(objects, kind) if one["metadata"]["name"] == name)
+    return found
 
 
 def every(node: Json, path: str = "") -> list[tuple[str, Json]]:
@@ -532,8 +537,7 @@ SHADOWED = built("overlays/shadow")
 
 
 def shadow_worker() -> Json:
-    (found,) = (one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-shadow")
-    return found
+    return named(SHADOWED, "Deployment", "serin-shadow")
 
 
 def test_the_shadow_worker_has_no_rights_and_no_token() -> None:
@@ -542,12 +546,12 @@ def test_the_shadow_worker_has_no_rights_and_no_token() -> None:
     assert pod["automountServiceAccountToken"] is False
     bindings = [*of(SHADOWED, "ClusterRoleBinding"), *of(SHADOWED, "RoleBinding")]
     assert not [one for one in bindings for who in one["subjects"] if who["name"] == "serin-shadow"]
-    (account,) = (one for one in of(SHADOWED, "ServiceAccount") if one["metadata"]["name"] == "serin-shadow")
+    account = named(SHADOWED, "ServiceAccount", "serin-shadow")
     assert account["automountServiceAccountToken"] is False
 
 
 def test_the_shadow_worker_gives_way_to_everything_else_and_fits_the_restricted_profile() -> None:
-    (priority,) = of(SHADOWED, "PriorityClass")
+    priority = named(SHADOWED, "PriorityClass", "serin-shadow")
     assert (priority["value"] < 0, priority["preemptionPolicy"]) == (True, "Never")
     pod = shadow_worker()["spec"]["template"]["spec"]
     assert pod["priorityClassName"] == priority["metadata"]["name"]
@@ -561,14 +565,12 @@ def test_the_shadow_worker_gives_way_to_everything_else_and_fits_the_restricted_
 
 
 def test_only_the_controller_may_ask_the_shadow_worker_and_it_may_ask_nobody() -> None:
-    (policy_,) = of(SHADOWED, "NetworkPolicy")
+    policy_ = named(SHADOWED, "NetworkPolicy", "serin-shadow")
     assert policy_["spec"]["egress"] == []
     copies, questions = policy_["spec"]["ingress"]
     assert "from" not in copies
     (who,) = questions["from"]
-    (controller,) = (
-        one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-controller"
-    )
+    controller = named(SHADOWED, "Deployment", "serin-controller")
     labels = controller["spec"]["template"]["metadata"]["labels"]
     assert who["podSelector"]["matchLabels"].items() <= labels.items()
     ports = {port["name"]: port["containerPort"] for port in _ports(shadow_worker())}
@@ -585,13 +587,11 @@ def test_the_shadow_worker_keeps_how_far_it_came_where_it_may_write() -> None:
 
 
 def test_the_controller_is_told_where_the_shadow_worker_is() -> None:
-    (controller,) = (
-        one for one in of(SHADOWED, "Deployment") if one["metadata"]["name"] == "serin-controller"
-    )
+    controller = named(SHADOWED, "Deployment", "serin-controller")
     (container,) = controller["spec"]["template"]["spec"]["containers"]
     environ = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     said = settings.read({}, environ)
-    (service,) = (one for one in of(SHADOWED, "Service") if one["metadata"]["name"] == "serin-shadow")
+    service = named(SHADOWED, "Service", "serin-shadow")
     where = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
     assert said.shadow_url == f"http://{where}:8081"
     assert said.recorder == {"host": where, "port": 8080, "percent": 100.0}
@@ -655,8 +655,8 @@ def test_a_replay_has_no_rights_no_network_and_gives_way_as_the_worker_does() ->
     assert (policy_["spec"]["ingress"], policy_["spec"]["egress"]) == ([], [])
     labels = replay_job()["spec"]["template"]["metadata"]["labels"]
     assert policy_["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    (theirs_,) = of(SHADOWED, "NetworkPolicy")
-    assert not theirs_["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for theirs_ in of(SHADOWED, "NetworkPolicy"):
+        assert not theirs_["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def _ports(deployment: Json) -> list[Json]:

@@ -1,0 +1,72 @@
+"""What docs/install.md tells people to type, typed into an emulated cluster without anything of ours."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from scenarios.stand import furnished
+from scenarios.world import World
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "install.md").read_text()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[World]:
+    world = furnished("default", bare=True)
+    await world.serve()
+    world.kubeconfig(tmp_path / "kubeconfig", namespace="default")
+    yield world
+    await world.close()
+
+
+async def typed(line: str, home: Path) -> str:
+    """What the line prints, both ways; it ends well."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {"HOME": str(home), "KUBECONFIG": str(home / "kubeconfig"), "PATH": path}
+    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.STDOUT}
+    process = await asyncio.create_subprocess_shell(line, **pipes, env=environ, cwd=ROOT)
+    text, _ = await process.communicate()
+    assert process.returncode == 0, f"{line}\n{text.decode()}"
+    return text.decode()
+
+
+def told() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+async def test_every_command_of_the_page_works_in_its_order(cluster: World, tmp_path: Path) -> None:
+    said = {line: await typed(line, tmp_path) for line in told() if not line.startswith("make ")}
+    installed = said["kubectl apply --server-side -k manifests/base"]
+    assert (
+        "customresourcedefinition.apiextensions.k8s.io/canaryruns.serin.dev serverside-applied" in installed
+    )
+    assert "networkpolicy.networking.k8s.io/serin-controller serverside-applied" in installed
+    assert "Warning" not in installed
+    assert len(said) >= 8
+    assert not cluster.objects("customresourcedefinitions", None)
+    assert not cluster.objects("clusterroles", None)
+
+
+def test_every_make_target_of_the_page_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    wanted = [line.removeprefix("make ") for line in told() if line.startswith("make ")]
+    assert wanted
+    assert set(wanted) <= targets
+
+
+async def test_it_can_be_applied_from_the_client_s_side_as_well_and_twice(
+    cluster: World, tmp_path: Path
+) -> None:
+    first = await typed("kubectl apply -k manifests/base", tmp_path)
+    assert "Warning" not in first  # nothing deprecated, and no annotation that is too long
+    second = await typed("kubectl apply -k manifests/base", tmp_path)
+    changed = [line.split()[0] for line in second.splitlines() if not line.endswith(" unchanged")]
+    assert changed == ["poddisruptionbudget.policy/serin-controller"]  # kubectl always sends its selector
+    del cluster
