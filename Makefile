@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,9 @@ simulate: setup  ## whole histories in virtual time, one a seed: make simulate S
 picture: setup  ## docs/rollback.svg, drawn from a story as it plays now, and docs/shadow.svg
 	$(BIN)/python docs/draw_rollback.py
 	$(BIN)/python docs/draw_shadow.py
+
+reference: setup  ## docs/policy.md, from the schemas
+	$(BIN)/python docs/write_policy.py
 
 clean:  ## away with what was made here
 	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

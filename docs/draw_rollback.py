@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.judge import Judgement
-from controller import reconcile
+from controller import judging
 from scenarios.play import AT_LEAST, play
 from scenarios.plot import Story
 from scenarios.result import Result
@@ -30,18 +30,18 @@ Points = list[tuple[float, float]]
 def played(story: Story) -> tuple[Result, Points]:
     """The story's result, and the run's log evidence at every look (seconds of the story, log e)."""
     looks: Points = []
-    judge = reconcile.judge
+    judge = judging.judge
 
     def watched(evidence: Any, *, alpha: float, beta: float, now: float) -> Judgement:
         found = judge(evidence, alpha=alpha, beta=beta, now=now)
         looks.append((now, found.log_e))
         return found
 
-    reconcile.judge = watched  # looked at, not changed: evidence is saved only every ten seconds
+    judging.judge = watched  # looked at, not changed: evidence is saved only every ten seconds
     try:
         return play(story), looks
     finally:
-        reconcile.judge = judge
+        judging.judge = judge
 
 
 class Panel:

@@ -1,6 +1,7 @@
 """What the pages say and what the code does, held together where they could drift apart."""
 
 import re
+import runpy
 from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_the_story_that_is_shown_can_be_played() -> None:
 
 def test_the_picture_of_a_run_s_life_is_the_machine_s_own() -> None:
     assert mermaid((ROOT / "docs" / "architecture.md").read_text()) == mermaid(machine.__doc__ or "")
+
+
+def test_the_page_of_policies_is_what_the_schemas_say() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "write_policy.py"))
+    assert (ROOT / "docs" / "policy.md").read_text() == script["page"]()
 
 
 def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
