@@ -12,6 +12,7 @@ import pytest
 from controller import machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.letters import signed, signing_secrets
+from controller.model import Reason
 from controller.telemetry import Telemetry
 from gpu_shadow.recorder import Recorder
 from scenarios import story
@@ -58,6 +59,22 @@ def test_the_story_that_is_shown_can_be_played() -> None:
 
 def test_the_picture_of_a_run_s_life_is_the_machine_s_own() -> None:
     assert mermaid((ROOT / "docs" / "architecture.md").read_text()) == mermaid(machine.__doc__ or "")
+
+
+def test_every_reason_that_a_run_may_have_is_explained_to_those_in_trouble() -> None:
+    explained = re.findall(r"`([A-Z][A-Za-z]+)`", (ROOT / "docs" / "troubleshooting.md").read_text())
+    assert {reason.value for reason in Reason} <= set(explained)
+
+
+def test_the_log_lines_that_pages_name_are_written_somewhere() -> None:
+    pages = [(ROOT / "docs" / f"{each}.md").read_text() for each in ("troubleshooting", "operations")]
+    named = re.findall(r"[Ll]og ((?:`[a-z_]+`(?:, )?)+)", "".join(pages))
+    lines = {line for each in named for line in re.findall(r"`([a-z_]+)`", each)}
+    code = "".join(
+        file.read_text() for each in ("controller", "gpu_shadow") for file in (ROOT / each).glob("*.py")
+    )
+    assert len(lines) >= 15
+    assert not {line for line in lines if f'"{line}"' not in code}
 
 
 def test_the_page_of_policies_is_what_the_schemas_say() -> None:
