@@ -195,7 +195,7 @@ def _deployments(account: Account, given: Given, written: Written, arms: Arms) -
 def _istio(account: Account, written: Written, arms: Arms, label: str, selector: tuple[str, str]) -> None:
     """Service, DestinationRule and VirtualService, as Flagger made them."""
     name = arms.virtual_service
-    written.add(_service(account, arms, selector))
+    written.add(_front(account, arms, selector))
     route = {**dict(_route(account, name)), "route": workload.split(name, arms)}
     traffic = account.get("spec.service.trafficPolicy", dict)
     written.add(workload.destination_rule(name, name, arms, label, policy=traffic))
@@ -203,7 +203,7 @@ def _istio(account: Account, written: Written, arms: Arms, label: str, selector:
     hosts = account.get("spec.service.hosts", list) or []
     whole = hosts if {name, "*"} & set(hosts) else [*hosts, name]
     through = account.get("spec.service.gateways", list)
-    written.add(workload.virtual_service(name, arms, hosts=whole, gateways=through, route=route))
+    written.add(workload.routed(name, arms, hosts=whole, gateways=through, route=route))
     account.becomes("spec.service.hosts", Target("VirtualService", name, ("spec", "hosts")))
     if through:
         account.becomes("spec.service.gateways", Target("VirtualService", name, ("spec", "gateways")))
@@ -225,7 +225,7 @@ def _route(account: Account, name: str) -> Iterator[tuple[str, Json]]:
         account.becomes(f"spec.service.rewrite.{part}", to)
 
 
-def _service(account: Account, arms: Arms, selector: tuple[str, str]) -> Json:
+def _front(account: Account, arms: Arms, selector: tuple[str, str]) -> Json:
     """The Service before both arms, and of what it is made."""
     name, at = arms.virtual_service, "spec.service"
     to = Target("Service", name, ("spec", "ports", 0))

@@ -15,7 +15,7 @@ WHO = re.compile(
 )
 STATUS = re.compile(r"response_code|response_code_class|status|status_code|code|http_status|http_status_code")
 LATENCIES = ("istio_request_duration_milliseconds", "model_inference_duration_seconds")
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_NUMBER = r"[0-9]*\.?[0-9]+"
 _BY = r"(?:(?:by|without)\([^()]*\))?"
 _COUNTER = re.compile(
     rf"sum{_BY}\((?:rate|irate|increase)\(([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{(.*)\}})?\[.*?\]\)\){_BY}"

@@ -23,7 +23,7 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
     host = service or arms.stable
     if not named:
         route = {"route": workload.split(host, arms)}
-        written.add(workload.virtual_service(arms.virtual_service, arms, hosts=[host], route=route))
+        written.add(workload.routed(arms.virtual_service, arms, hosts=[host], route=route))
         written.todo.append(
             f"Service {host} is yours to have: its selector has to take in the pods of both arms (so no "
             f"{label} in it), and the namespace needs Istio's sidecars"

@@ -205,9 +205,7 @@ def destination_rule(name: str, host: str, arms: Arms, label: str, *, policy: Js
     }
 
 
-def virtual_service(
-    name: str, arms: Arms, *, hosts: Iterable[str], route: Json, gateways: Json = None
-) -> Json:
+def routed(name: str, arms: Arms, *, hosts: Iterable[str], route: Json, gateways: Json = None) -> Json:
     """A VirtualService with one route."""
     through = {"gateways": gateways} if gateways else {}
     return {

@@ -223,7 +223,7 @@ WHO = 'namespace="{{ namespace }}", pod=~"{{ target }}-.*"'
     ("query", "asked"),
     [
         (
-            f"histogram_quantile(0.99, sum(rate(model_inference_duration_seconds_bucket{{{WHO}}}[1m])) by (le))",
+            f"histogram_quantile(.99, sum(rate(model_inference_duration_seconds_bucket{{{WHO}}}[1m]))by(le))",
             promql.Quantile(0.99, "model_inference_duration_seconds"),
         ),
         (
@@ -275,6 +275,7 @@ def test_a_query_that_no_check_asks_is_said_with_what_to_do(query: str, why: str
 # -- the command -----------------------------------------------------------------------------------
 
 CANARY = "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: a}\n"
+TARGETED = f"{CANARY}spec: {{targetRef: {{name: a}}}}\n"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ CANARY = "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: a}\n"
             "document 2: Canary a: metadata.name: is given twice",
         ),
         (
-            f"{CANARY}spec: {{targetRef: {{name: a}}}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: b}}",
+            f"{TARGETED}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: b}}",
             "document 2: Deployment b: metadata.name: no Canary or Rollout here names it; leave it out",
         ),
     ],
@@ -353,6 +354,15 @@ def test_templates_may_stand_in_files_of_their_own() -> None:
     files = {f"{place}.yaml": dumped([obj]) for place, obj in enumerate(objects)}
 
     assert whole.converted(files).objects == converted(PEERS / "flagger-3-templates.yaml").objects
+
+
+def test_the_docs_show_what_the_command_says() -> None:
+    page = (PEERS.parents[2] / "docs" / "migrating.md").read_text()
+    shown = page.partition("```console\n")[2].partition("```")[0].splitlines()[2:]
+    said = (PEERS / "flagger-1-simple.report").read_text().splitlines()
+
+    assert len([line for line in shown if line != "…"]) == 3
+    assert not {line for line in shown if line != "…"} - set(said)
 
 
 def test_other_commands_do_not_load_the_converter() -> None:
