@@ -1,0 +1,371 @@
+"""What becomes of Flagger's and Argo Rollouts' objects, and that no field of theirs is lost."""
+
+import asyncio
+import copy
+import json
+import random
+import sys
+from pathlib import Path
+from subprocess import run
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from controller import cluster as known
+from controller.asks import Asks
+from controller.cli import serin
+from controller.convert import promql, report, whole
+from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves
+from controller.convert.report import Converted
+from scenarios.virtual.loop import run_virtual, virtual_loop
+from scenarios.world import World
+
+Json = Any
+PEERS = Path(__file__).parent / "peers"
+INPUTS = sorted(PEERS.glob("*.yaml"))
+WHOLE = {"flagger-1-simple": "shop/fraud-canary", "argo-2-istio": "shop/fraud-canary"} | {
+    "argo-3-subsets": "search/ranker-server-canary"
+}
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def converted(path: Path) -> Converted:
+    return whole.converted({path.name: path.read_text()})
+
+
+def typed(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(serin, ["convert", *arguments], input=stdin)
+
+
+def documents(path: Path) -> list[Json]:
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+def dumped(objects: list[Json]) -> str:
+    return yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True)
+
+
+# -- ten of them, looked at ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_what_is_written_is_what_was_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a look: for f in *.yaml; do serin convert $f > ${f%.yaml}.out 2> ${f%.yaml}.report; done."""
+    monkeypatch.chdir(PEERS)
+    done = typed(path.name)
+
+    assert done.stdout == path.with_suffix(".out").read_text()
+    assert done.stderr == path.with_suffix(".report").read_text()
+    assert done.exit_code == (0 if path.stem in {"flagger-1-simple", "argo-2-istio"} else 1)
+
+
+def test_there_are_five_of_each_peer() -> None:
+    assert [sum(path.stem.startswith(peer) for path in INPUTS) for peer in ("flagger", "argo")] == [5, 5]
+
+
+@pytest.mark.parametrize(("name", "workload"), WHOLE.items())
+def test_what_is_written_starts_a_run(name: str, workload: str) -> None:
+    """The API server takes it by its schemas and rules, and the controller's own trigger asks for a run."""
+    namespace, deployment = workload.split("/")
+
+    async def story() -> tuple[list[Json], list[str]]:
+        world = World(clock=virtual_loop().now)
+        world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for obj in converted(PEERS / f"{name}.yaml").objects:
+            world.create(obj)
+        await asyncio.sleep(30)
+        there = known.Cluster()
+        for kind in known.FOLLOWED:
+            there.listed(kind, world.objects(kind))
+        made: list[Json] = []
+        refused: list[str] = []
+
+        async def create(obj: Json) -> None:
+            made.append(world.create(obj))
+
+        async def refuse(_: Json, why: str) -> None:
+            refused.append(why)
+
+        await Asks(there, create=create, refuse=refuse).turn((namespace, deployment))
+        return made, refused
+
+    made, refused = run_virtual(story())
+    assert refused == []
+    (asked,) = made
+    assert asked["metadata"]["name"].startswith(f"{deployment}-")
+    assert "ErrorRate" in {check["type"] for check in asked["spec"]["plan"]["policy"]["checks"]}
+
+
+# -- nothing is lost -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_every_field_is_claimed_once(path: Path) -> None:
+    for account in converted(path).accounts:
+        assert set(account.claimed) == {leaf for leaf, _ in leaves(account.document)}
+        assert sum(entry.fields for entry in account.entries) == len(account.claimed)
+
+
+def test_a_field_that_two_claim_is_a_mistake_of_ours() -> None:
+    account = Account(Source("a.yaml", 1, "Canary", "a"), {"spec": {"a": 1, "b": {"c": 2}}})
+    account.becomes("spec.b", Target("CanaryPolicy", "a", ("spec",)))
+    account.settle({"spec.a": (Fate.MISSING, "no")})
+
+    with pytest.raises(ClaimedTwice, match=r"spec\.b\.c was claimed"):
+        account.built_in("spec.b.c", "again")
+    with pytest.raises(ClaimedTwice, match=r"spec\.a"):
+        account.missing("spec", "all of it")
+
+
+def mappings(value: Json) -> list[Json]:
+    """Every mapping within, itself first."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value] * isinstance(value, dict) + [each for part in inside for each in mappings(part)]
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_a_field_that_nobody_knows_is_said_wherever_it_stands(path: Path) -> None:
+    """One is put into each mapping in turn: it is unknown, or it is a part of something that went one way."""
+    objects = documents(path)
+    places = range(len(mappings(objects)))
+    for place in random.Random(path.stem).sample(places, min(25, len(places))):
+        changed = copy.deepcopy(objects)
+        mappings(changed)[place]["neverHeardOf"] = 4711
+        try:
+            done = whole.converted({"a.yaml": dumped(changed)})
+        except BadObject:
+            continue
+        found = [
+            (account, leaf)
+            for account in done.accounts
+            for leaf, value in leaves(account.document)
+            if leaf[-1:] == ("neverHeardOf",) and value == 4711
+        ]
+        if mappings(changed)[place].get("kind") == "List":
+            continue  # no part of any object
+        ((account, leaf),) = found
+        entry = account.claimed[leaf]
+        assert entry.fate is Fate.UNKNOWN or entry.path != leaf or entry.to or entry.says
+        assert "neverHeardOf" in str(entry.value) or entry.path == leaf
+        assert not done.complete or entry.fate is not Fate.UNKNOWN
+
+
+@pytest.mark.parametrize("where", ["spec", "spec.analysis", "spec.service", "spec.analysis.metrics[0]"])
+def test_a_field_of_the_peer_s_that_is_new_to_us_is_unknown_and_said_so(where: str) -> None:
+    objects = documents(PEERS / "flagger-1-simple.yaml")
+    Account(Source("a", 1, "", ""), objects[0]).any(where)["next"] = {"year": 1}
+    done = whole.converted({"a.yaml": dumped(objects)})
+
+    lines = [line for line in report.lines(done) if "unknown:" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"  ?  {where}.next.year: 1 - unknown: this converter does not know the field")
+    assert not done.complete
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_what_is_wrong_is_said_with_its_place_and_nothing_escapes(path: Path) -> None:
+    """Fields are replaced by what does not belong there: either all are accounted for, or one is named."""
+    objects, chance, said = documents(path), random.Random(path.stem), list[str]()
+    paths = [leaf for leaf, _ in leaves(objects)]
+    for leaf in chance.sample(paths, min(30, len(paths))):
+        depth = chance.randint(2, len(leaf)) if len(leaf) > 2 else len(leaf)
+        changed = copy.deepcopy(objects)
+        holder: Json = changed
+        for part in leaf[: depth - 1]:
+            holder = holder[part]
+        holder[leaf[depth - 1]] = chance.choice([None, 5, -1, "x y", [], {}, True, [{"a": 1}], "1e999"])
+        try:
+            done = whole.converted({"a.yaml": dumped(changed)})
+        except BadObject as error:
+            said.append(str(error))
+            continue
+        for account in done.accounts:
+            assert set(account.claimed) == {one for one, _ in leaves(account.document)}
+    assert all(each.startswith(("a.yaml", "CanaryPolicy")) for each in said)
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_the_report_as_json_says_what_is_written_where_it_says(path: Path) -> None:
+    done = converted(path)
+    said = json.loads(json.dumps(report.as_json(done)))
+    by_name = {f"{obj['kind']}/{obj['metadata']['name']}": obj for obj in done.objects}
+
+    entries = [entry for obj in said["objects"] for entry in obj["fields"]]
+    assert said["complete"] is done.complete
+    assert sum(entry["fields"] for entry in entries) == sum(len(each.claimed) for each in done.accounts)
+    for entry in entries:
+        if not str(entry.get("to", "Annotations")).startswith("Annotations"):
+            assert (
+                entry["becomes"] == report.HIDDEN
+                or Account(Source("", 1, "", ""), by_name[entry["to"]]).any(entry["path"]) == entry["becomes"]
+            )
+
+
+def test_no_secret_is_in_a_report() -> None:
+    for path in INPUTS:
+        done = converted(path)
+        text = "\n".join([*report.lines(done), json.dumps(report.as_json(done))])
+        assert "not-to-be-shown" not in text
+        assert "Bearer" not in text
+
+
+# -- what is asked ---------------------------------------------------------------------------------
+
+WHO = 'namespace="{{ namespace }}", pod=~"{{ target }}-.*"'
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        (
+            f"histogram_quantile(.99, sum(rate(model_inference_duration_seconds_bucket{{{WHO}}}[1m]))by(le))",
+            promql.Quantile(0.99, "model_inference_duration_seconds"),
+        ),
+        (
+            "sum(rate(istio_requests_total{response_code=~'5..'}[1m])) / sum(rate(istio_requests_total[1m]))",
+            promql.Errors(good=False, of=1.0),
+        ),
+        (
+            '100 - sum(rate(a_total{status!~"5.*"}[1m])) / sum(rate(a_total[1m])) * 100',
+            promql.Errors(good=False, of=100.0),
+        ),
+        (
+            '1 - (sum(rate(a_total{status=~"5.*"}[1m])) / sum(rate(a_total[1m])))',
+            promql.Errors(good=True, of=1.0),
+        ),
+        (
+            f"100 * sum(increase(b_total{{{WHO}}}[1m])) / sum(increase(c_total{{{WHO}}}[1m]))",
+            promql.Share("b_total", "c_total", inverted=False, of=100.0),
+        ),
+        (
+            "scalar((sum by (pod) (rate(b_total[1m])) / sum(rate(c_total[1m]))))",
+            promql.Share("b_total", "c_total", inverted=False, of=1.0),
+        ),
+    ],
+)
+def test_a_query_is_read_for_what_it_asks(query: str, asked: promql.Asked) -> None:
+    assert promql.asked(query) == asked
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("histogram_quantile(0.2, sum(rate(istio_request_duration_milliseconds_bucket[1m])) by (le))", "0.2"),
+        ("histogram_quantile(0.9, sum(rate(other_seconds_bucket[1m])) by (le))", "other_seconds"),
+        ('sum(rate(a_total{path="/x"}[1m])) / sum(rate(b_total[1m]))', "path"),
+        ('sum(rate(a_total{status="404"}[1m])) / sum(rate(a_total[1m]))', "status"),
+        ("sum(rate(a_total[1m])) / sum(rate(a_total[1m]))", "a_total"),
+        ("sum(rate(a_total[1m])) / sum(rate(b_total[1m])) / 2", "neither"),
+        ("avg(up)", "neither"),
+        ("", "neither"),
+        ("((((", "neither"),
+    ],
+)
+def test_a_query_that_no_check_asks_is_said_with_what_to_do(query: str, why: str) -> None:
+    asked = promql.asked(query)
+    assert isinstance(asked, promql.Other)
+    assert why in asked.why
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+CANARY = "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: a}\n"
+TARGETED = f"{CANARY}spec: {{targetRef: {{name: a}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "stdin: line 1, column 5: is not YAML"),
+        ("a: 1\na: 2", "'a' stands twice"),
+        ("", "stdin: holds no Canary of Flagger and no Rollout"),
+        ("just text", "stdin, document 1: is no object"),
+        ("kind: Pod\nmetadata: {name: p}", "stdin, document 1: Pod p: kind: is not converted; leave it out"),
+        (
+            "apiVersion: argoproj.io/v1alpha1\nkind: AnalysisRun\nmetadata: {name: r}",
+            "AnalysisRun r: kind: is a record",
+        ),
+        ("apiVersion: v1\nkind: Canary\nmetadata: {name: a}", "Canary a: apiVersion: is 'v1'"),
+        ("apiVersion: flagger.app/v1beta1\nkind: Canary", "metadata.name: is missing; name the object"),
+        (f"{CANARY}spec: {{on: 1}}", "has a key that is no text"),
+        (f"{CANARY}spec: {{}}", "Canary a: spec.targetRef.name: is missing; name the Deployment"),
+        (f"{CANARY}spec: 5", "Canary a: spec: expected a mapping, got 5; correct it"),
+        (
+            f"{CANARY}spec: {{targetRef: {{name: a}}, analysis: {{interval: soon}}}}",
+            "Canary a: spec.analysis.interval: expected a duration such as \"1m\", got 'soon'; correct it",
+        ),
+        (
+            f"{CANARY}spec: {{targetRef: {{name: a}}}}\n---\n{CANARY}",
+            "document 2: Canary a: metadata.name: is given twice",
+        ),
+        (
+            f"{TARGETED}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: b}}",
+            "document 2: Deployment b: metadata.name: no Canary or Rollout here names it; leave it out",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_said_and_nothing_is_written(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    out = tmp_path / "out"
+    done = typed("-", "-o", str(out), "--report", str(tmp_path / "report.json"), stdin=text)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stderr.endswith("Nothing was written\n")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_object_gets_a_file_of_its_own_and_the_report_one_as_json(tmp_path: Path) -> None:
+    done = typed(
+        str(PEERS / "argo-2-istio.yaml"), "-o", str(tmp_path / "serin"), "--report", str(tmp_path / "r.json")
+    )
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    names = sorted(path.name for path in (tmp_path / "serin").iterdir())
+    assert names == [
+        "canarypolicy-fraud.yaml",
+        "deployment-fraud-canary.yaml",
+        "deployment-fraud.yaml",
+        "destinationrule-fraud-stable.yaml",
+        "virtualservice-fraud-routes.yaml",
+    ]
+    assert json.loads((tmp_path / "r.json").read_text())["complete"] is True
+
+
+def test_a_file_that_is_not_there_and_one_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    missing = typed(str(tmp_path / "none.yaml"))
+    (tmp_path / "file").write_text("")
+    blocked = typed(str(PEERS / "flagger-1-simple.yaml"), "-o", str(tmp_path / "file"))
+
+    assert (missing.exit_code, blocked.exit_code) == (2, 1)
+    assert "none.yaml: cannot be read: No such file or directory; give the path" in missing.stderr
+    assert "cannot be written" in blocked.stderr
+
+
+def test_templates_may_stand_in_files_of_their_own() -> None:
+    objects = documents(PEERS / "flagger-3-templates.yaml")
+    files = {f"{place}.yaml": dumped([obj]) for place, obj in enumerate(objects)}
+
+    assert whole.converted(files).objects == converted(PEERS / "flagger-3-templates.yaml").objects
+
+
+def test_the_docs_show_what_the_command_says() -> None:
+    page = (PEERS.parents[2] / "docs" / "migrating.md").read_text()
+    shown = page.partition("```console\n")[2].partition("```")[0].splitlines()[2:]
+    said = (PEERS / "flagger-1-simple.report").read_text().splitlines()
+
+    assert len([line for line in shown if line != "…"]) == 3
+    assert not {line for line in shown if line != "…"} - set(said)
+
+
+def test_other_commands_do_not_load_the_converter() -> None:
+    code = "import sys, controller.cli; print([m for m in sys.modules if 'convert.' in m or m == 'yaml'])"
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
