@@ -36,7 +36,7 @@ class Shifts:
     first: int
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def shifts(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Shifts | None:
     """None where no bound of one of the arms is above zero."""
     of = bounds(le, canary_le)
@@ -44,9 +44,10 @@ def shifts(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Shifts | None
     if least == len(of.stable) or first == len(of.canary):
         return None
     own, canary = np.log(of.stable[least:]), np.log(np.maximum(of.canary, 1e-300))
-    place = np.interp(canary[:, None] - FACTORS, own, np.arange(len(own)))
-    low = np.minimum(np.floor(place).astype(np.intp), max(len(own) - 2, 0))
-    return Shifts(low + least, place - low, first)
+    shifted = np.clip(canary[:, None] - FACTORS, own[0], own[-1])
+    low = np.clip(np.searchsorted(own, shifted, side="right") - 1, 0, max(len(own) - 2, 0))
+    width = own[np.minimum(low + 1, len(own) - 1)] - own[low]
+    return Shifts(low + least, (shifted - own[low]) / np.where(width > 0, width, 1.0), first)
 
 
 def likelihoods(odds: Array, at: Shifts, canary: Array) -> Array:
