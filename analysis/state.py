@@ -155,6 +155,8 @@ class Evidence:
     tally: Array
     # worked out when somebody asks, or at once for many; evidence that was changed has none
     standing: "Standing | None" = field(init=False, default=None)
+    # the value of all that were scored side by side with it, and its place among them; none, once changed
+    beside: "tuple[Evidence, int] | None" = field(init=False, default=None)
 
     @property
     def informed_share(self) -> float:
