@@ -19,6 +19,7 @@ FACTORS = np.log([1.0, 0.8, 1.2, 1.5, 2.0, 3.0, 5.0])  # the first is "like stab
 CHANGES = 0.2  # a second: forgetting within seconds is what lets faults that begin late be seen at once
 # Stable's rates above the bounds that are looked at.
 CUTS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02])
+CUT_ODDS = logit(CUTS)
 ODD = 0.03  # of requests follow no factor's distribution, so that a single one cannot decide
 ENOUGH = 50.0  # of stable's requests before its distribution is compared with
 
@@ -81,7 +82,7 @@ def _cuts(odds: Array, at: Shifts) -> Places:
     low, part = np.broadcast_to(at.low[:, 0], unshifted), at.part[:, 0]
     under = picked(odds, low)
     own = under + part * (picked(odds, np.minimum(low + 1, odds.shape[-1] - 1)) - under)
-    passed = (own[..., at.first :, None] > logit(CUTS)).sum(axis=-2) + at.first
+    passed = np.count_nonzero(own[..., None, at.first :] > CUT_ODDS[:, None], axis=-1) + at.first
     return np.asarray(np.minimum(passed, len(at.low) - 1))
 
 

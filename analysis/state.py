@@ -30,7 +30,7 @@ class CheckKind(StrEnum):
     @property
     def counted(self) -> bool:
         """Whether it compares how many of how many, not histograms."""
-        return self in {CheckKind.ERROR_RATE, CheckKind.PROPORTION}
+        return self is CheckKind.ERROR_RATE or self is CheckKind.PROPORTION
 
 
 # Mass of the questions each kind of check asks at once.
