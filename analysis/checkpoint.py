@@ -14,7 +14,7 @@ from analysis.quantiles import ROUNDED
 from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
 
 EVIDENCE_VERSION = 6  # raised when what is saved, or what it means, changes
-READ = {5, EVIDENCE_VERSION}  # 5 was deflated, and its memories were of twelve bits
+READ = {5, EVIDENCE_VERSION}  # 5 was deflated
 ALIKE = -1  # bounds: the canary's are stable's
 
 

@@ -40,9 +40,9 @@ def rounded(array: Array) -> Array:
 
 
 def shortened(array: Array) -> Array:
-    """Each number with ten bits of precision, which do for a fading count; 0 where nearly nothing."""
+    """Each number with twelve bits of precision, which do for a fading count; 0 where nearly nothing."""
     bits = np.asarray(array, dtype=np.float32).view(np.uint32)
-    bits = (bits + np.uint32(1 << 13)) & np.uint32(0xFFFF_C000)
+    bits = (bits + np.uint32(1 << 11)) & np.uint32(0xFFFF_F000)
     short = bits.view(np.float32)
     return np.where(short < NOTHING, 0.0, short).astype(float)
 
