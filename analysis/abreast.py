@@ -1,13 +1,15 @@
 """Ticks of many canaries scored at once: those of equal shapes as one value, at a fraction of the cost.
 
-What one canary's tick costs alone is what numpy's calls cost; side by side they are shared.
+What one canary's tick costs alone is what numpy's calls cost; side by side they are shared. Canaries that
+were scored together the last time are one value already, as long as nothing happens to one of them.
 """
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import groupby
 
-from analysis.batches import apart, shapes, stacked
+from analysis.batches import apart, joined, shapes, stacked, taken
 from analysis.cells import Packed, unpacked
 from analysis.evidence import CheckSpec, Evidence, advanced, prepared
 from analysis.samples import Sample
@@ -16,18 +18,26 @@ from analysis.state import Standing, standing
 MOST = 256  # side by side; beyond, their arrays leave the processor's cache
 
 
+Ready = tuple[int, Evidence, Packed]
+
+
 def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
     """`evidence.update` of each (evidence, stable, canary), bit by bit."""
     after = [evidence for evidence, _, _ in ticks]
-    alike: dict[Hashable, list[tuple[int, Evidence, Packed]]] = {}
+    known: dict[int, list[Ready]] = {}  # those that were scored together the last time
     for place, each in enumerate(ticks):
         ready = prepared(*each)
         if ready is not None:
-            alike.setdefault(_shape(*ready), []).append((place, *ready))
+            beside = ready[0].beside
+            known.setdefault(~place if beside is None else id(beside[0]), []).append((place, *ready))
+    alike: dict[Hashable, list[Ready]] = {}
+    for group in known.values():
+        _, evidence, tick = group[0]
+        alike.setdefault(_shape(evidence, tick), []).extend(group)
     for group in alike.values():
         for first in range(0, len(group), MOST):
-            places, evidence, new = zip(*group[first : first + MOST], strict=True)
-            for place, one in zip(places, _advanced(evidence, new), strict=True):
+            places, evidences, new = zip(*group[first : first + MOST], strict=True)
+            for place, one in zip(places, _advanced(evidences, new), strict=True):
                 after[place] = one
     return after
 
@@ -35,11 +45,26 @@ def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
 def _advanced(each: Sequence[Evidence], ticks: Sequence[Packed]) -> list[Evidence]:
     if len(each) == 1:
         return [advanced(each[0], unpacked(ticks, ()))]
-    after = advanced(stacked(each), unpacked(ticks, (len(ticks),)))
+    after = advanced(_together(each), unpacked(ticks, (len(ticks),)))
     parts, known = apart(after, each), (array.tolist() for array in standing(after))
-    for one, *numbers in zip(parts, *known, strict=True):
+    for place, (one, *numbers) in enumerate(zip(parts, *known, strict=True)):
         object.__setattr__(one, "standing", Standing(*numbers))  # new and nobody's yet
+        object.__setattr__(one, "beside", (after, place))
     return parts
+
+
+def _together(each: Sequence[Evidence]) -> Evidence:
+    """As one value, of which those parts are taken that are one already."""
+    parts = []
+    for several, group in groupby(each, lambda one: one.beside and one.beside[0]):
+        some = list(group)
+        if several is None:
+            parts.append(stacked(some))
+            continue
+        places = [one.beside[1] for one in some if one.beside]
+        all_of_it = places == list(range(len(several.step)))
+        parts.append(several if all_of_it else taken(several, places))
+    return joined(parts)
 
 
 def _shape(evidence: Evidence, tick: Packed) -> Hashable:

@@ -1,6 +1,6 @@
 """Samples as cells by node, and the memory of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from struct import Struct, error
@@ -83,15 +83,18 @@ class Arm:
 
 def as_known(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm] | None:
     """Both arms in the buckets of the memory, if every pod has these: the usual case, in little time."""
-    le, of = memory.le, Counts if kind.counted else Histogram
+    le = memory.le
     if le is not memory.canary_le and le != memory.canary_le:
         return None
+    of, width = (Counts, 2) if kind.counted else (Histogram, len(le) + 1)
+    arms = []
     for arm in (stable, canary):
         for pod in arm.pods:
             used = bounds_of(pod.value)
-            if not isinstance(pod.value, of) or (used is not le and used != le):
+            if (used is not le and used != le) or not isinstance(pod.value, of):
                 return None
-    return Arm(le, _by_node(stable.pods, le)), Arm(le, _by_node(canary.pods, le))
+        arms.append(Arm(le, _added(arm.pods, width)))
+    return arms[0], arms[1]
 
 
 def in_cells(kind: CheckKind, memory: Memory, stable: Sample, canary: Sample) -> tuple[Arm, Arm]:
@@ -150,8 +153,10 @@ def unpacked(each: Sequence[Packed], several: tuple[int, ...]) -> Tick:
     )
 
 
-def known(nodes: tuple[int, ...], seen: Iterable[int], *, most: int) -> tuple[int, ...]:
+def known(nodes: tuple[int, ...], seen: Collection[int], *, most: int) -> tuple[int, ...]:
     """The nodes with those new ones that there is room for."""
+    if nodes == tuple(seen):  # the usual case
+        return nodes
     new = tuple(sorted(set(seen) - set(nodes)))
     return (*nodes, *new)[:most] if new else nodes
 
@@ -345,10 +350,14 @@ def _by_node(pods: Sequence[PodSample], le: tuple[float, ...]) -> Nodes:
     A pod that does not know its node stands for itself; those of one node are added up.
     """
     width = len(le) + 1 if le or not pods or isinstance(pods[0].value, Histogram) else 2
+    return _added([pod for pod in pods if bounds_of(pod.value) == le], width)
+
+
+def _added(pods: Iterable[PodSample], width: int) -> Nodes:
+    """The same of pods that all have so many cells, except for those that have not."""
     pack, nodes = _packing(width), dict[int, bytes]()
     for pod in pods:
-        used = bounds_of(pod.value)
-        if (used is le or used == le) and (cells := _packed(pack, pod.value)) is not None:
+        if (cells := _packed(pack, pod.value)) is not None:
             node = key(pod.node or pod.name)
             known = nodes.get(node)
             nodes[node] = cells if known is None else (_counts([known]) + _counts([cells])).tobytes()

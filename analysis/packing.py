@@ -2,9 +2,11 @@
 
 Evidence lives in a Kubernetes status, where a number costs a dozen characters and a NaN a refused
 write. Counts take as few bytes as the largest needs, everything else the four of `rounded`, split so that
-the bytes that are alike lie together; the whole is deflated, and only finite numbers get in.
+the bytes that are alike lie together; the whole is compressed by LZMA, without the headers that would say
+how, and only finite numbers get in. To deflate it would take a third of that time, and a tenth more room.
 """
 
+import lzma
 import zlib
 from base64 import b85decode, b85encode
 from collections.abc import Sequence
@@ -15,8 +17,21 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 WIDTHS = ("<u1", "<u2", "<u4", "<f4", "<f8")  # the first that holds all numbers of an array is used
 NOTHING = 2.0**-8  # of a request
-NEVER = -1e12  # s: a time before all others, finite so that it can be kept
+NEVER = -(2.0**39)  # s: a time before all others, finite so that it can be kept, and that in four bytes
 LARGEST = 1 << 20  # bytes of evidence, unpacked: a page that says more is no checkpoint of ours
+# As short as its best preset, in a third of the time.
+_LZMA = (
+    {
+        "id": lzma.FILTER_LZMA1,
+        "mode": lzma.MODE_NORMAL,
+        "mf": lzma.MF_BT2,
+        "nice_len": 64,
+        "pb": 0,
+        "dict_size": 1 << 16,
+    },
+)
+CHECKSUM = 4  # bytes after the arrays
+DEFLATED = b"\x78"  # what version 5 kept begins with that; a stream of LZMA's with 0
 
 
 def rounded(array: Array) -> Array:
@@ -42,18 +57,14 @@ def lessened(array: Array) -> Array:
 def packed(arrays: Sequence[Array]) -> str:
     """All numbers in one string; ValueError where one is not finite."""
     parts = [_bytes(np.asarray(one, dtype=float)) for one in arrays]
-    return b85encode(zlib.compress(b"".join(parts), 9)).decode()
+    whole = b"".join(parts)
+    whole += zlib.crc32(whole).to_bytes(CHECKSUM)
+    return b85encode(lzma.compress(whole, lzma.FORMAT_RAW, filters=_LZMA)).decode()
 
 
 def unpacked(text: str, shapes: Sequence[tuple[int, ...]], *, partly: bool = False) -> list[Array]:
     """The arrays of `packed`, or `partly` the first of them; ValueError where theirs are other shapes."""
-    try:
-        stream = zlib.decompressobj()
-        whole = stream.decompress(b85decode(text), LARGEST)
-    except zlib.error as error:
-        raise ValueError("evidence cannot be unpacked: restart the step") from error
-    if not stream.eof or stream.unused_data:
-        raise ValueError("evidence was cut short: restart the step")
+    whole = _whole(b85decode(text))
     out = []
     for shape in shapes:
         size = int(np.prod(shape, dtype=int))
@@ -70,15 +81,34 @@ def unpacked(text: str, shapes: Sequence[tuple[int, ...]], *, partly: bool = Fal
     return out
 
 
+def _whole(kept: bytes) -> bytes:
+    """What was compressed, if it is all there as it was."""
+    deflated = kept[:1] == DEFLATED
+    stream = zlib.decompressobj() if deflated else lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
+    try:
+        whole = stream.decompress(kept, LARGEST)
+    except (zlib.error, lzma.LZMAError) as error:
+        raise ValueError("evidence cannot be unpacked: restart the step") from error
+    if not stream.eof or stream.unused_data:
+        raise ValueError("evidence was cut short: restart the step")
+    if deflated:  # and held to a sum of its own
+        return whole
+    whole, told = whole[:-CHECKSUM], whole[-CHECKSUM:]
+    if zlib.crc32(whole).to_bytes(CHECKSUM) != told:
+        raise ValueError("evidence is not as it was written: restart the step")
+    return whole
+
+
 def _bytes(array: Array) -> bytes:
     """One array, after a byte that says how wide its numbers are."""
     if not np.isfinite(array).all():
         raise ValueError("evidence must be finite to be kept")
+    first = 0 if (array == np.floor(array)).all() else WIDTHS.index("<f4")
     with np.errstate(invalid="ignore", over="ignore"):  # a number that does not fit shows in the comparison
-        narrowed = (array.astype(width) for width in WIDTHS)
+        narrowed = (array.astype(width) for width in WIDTHS[first:])
         code, narrow = next(
             (code, each)
-            for code, each in enumerate(narrowed)
+            for code, each in enumerate(narrowed, first)
             if each.astype(float).tobytes() == array.tobytes()
         )
     split = narrow.reshape(-1, 1).view(np.uint8).T

@@ -47,7 +47,7 @@ class Pair:
     found: Mask
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # as many spans of a grid may be met
 def bounds(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Bounds:
     """The two arms' bounds; both must have one at least."""
     stable, canary = np.asarray(le), np.asarray(canary_le)

@@ -19,6 +19,7 @@ FACTORS = np.log([1.0, 0.8, 1.2, 1.5, 2.0, 3.0, 5.0])  # the first is "like stab
 CHANGES = 0.2  # a second: forgetting within seconds is what lets faults that begin late be seen at once
 # Stable's rates above the bounds that are looked at.
 CUTS = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02])
+CUT_ODDS = logit(CUTS)
 ODD = 0.03  # of requests follow no factor's distribution, so that a single one cannot decide
 ENOUGH = 50.0  # of stable's requests before its distribution is compared with
 
@@ -36,7 +37,7 @@ class Shifts:
     first: int
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def shifts(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Shifts | None:
     """None where no bound of one of the arms is above zero."""
     of = bounds(le, canary_le)
@@ -44,9 +45,10 @@ def shifts(le: tuple[float, ...], canary_le: tuple[float, ...]) -> Shifts | None
     if least == len(of.stable) or first == len(of.canary):
         return None
     own, canary = np.log(of.stable[least:]), np.log(np.maximum(of.canary, 1e-300))
-    place = np.interp(canary[:, None] - FACTORS, own, np.arange(len(own)))
-    low = np.minimum(np.floor(place).astype(np.intp), max(len(own) - 2, 0))
-    return Shifts(low + least, place - low, first)
+    shifted = np.clip(canary[:, None] - FACTORS, own[0], own[-1])
+    low = np.clip(np.searchsorted(own, shifted, side="right") - 1, 0, max(len(own) - 2, 0))
+    width = own[np.minimum(low + 1, len(own) - 1)] - own[low]
+    return Shifts(low + least, (shifted - own[low]) / np.where(width > 0, width, 1.0), first)
 
 
 def likelihoods(odds: Array, at: Shifts, canary: Array) -> Array:
@@ -80,7 +82,7 @@ def _cuts(odds: Array, at: Shifts) -> Places:
     low, part = np.broadcast_to(at.low[:, 0], unshifted), at.part[:, 0]
     under = picked(odds, low)
     own = under + part * (picked(odds, np.minimum(low + 1, odds.shape[-1] - 1)) - under)
-    passed = (own[..., at.first :, None] > logit(CUTS)).sum(axis=-2) + at.first
+    passed = np.count_nonzero(own[..., None, at.first :] > CUT_ODDS[:, None], axis=-1) + at.first
     return np.asarray(np.minimum(passed, len(at.low) - 1))
 
 

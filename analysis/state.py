@@ -30,7 +30,7 @@ class CheckKind(StrEnum):
     @property
     def counted(self) -> bool:
         """Whether it compares how many of how many, not histograms."""
-        return self in {CheckKind.ERROR_RATE, CheckKind.PROPORTION}
+        return self is CheckKind.ERROR_RATE or self is CheckKind.PROPORTION
 
 
 # Mass of the questions each kind of check asks at once.
@@ -155,6 +155,8 @@ class Evidence:
     tally: Array
     # worked out when somebody asks, or at once for many; evidence that was changed has none
     standing: "Standing | None" = field(init=False, default=None)
+    # the value of all that were scored side by side with it, and its place among them; none, once changed
+    beside: "tuple[Evidence, int] | None" = field(init=False, default=None)
 
     @property
     def informed_share(self) -> float:

@@ -1,7 +1,8 @@
 """`make bench-ticks`: what one tick of evidence costs, as ratios of one run.
 
-A canary alone against a hundred side by side, and a run's first minute against its half hour. Processor
-time, not the clock's: of this process, on whatever core it had.
+A canary alone against a hundred side by side, of which each goes on from what came of its last tick, and a
+run's first minute against its half hour. Processor time, not the clock's: of this process, on whatever core
+it had.
 """
 
 import argparse
@@ -62,22 +63,32 @@ def microseconds(work: Callable[[], object], *, times: int) -> float:
     return 1e6 * float(np.median(took))
 
 
+def abreast(ticks: Sequence[Ask]) -> float:
+    """Microseconds a canary of so many side by side, each with these ticks one after the other."""
+    evidence, took = [ticks[0][0]] * CANARIES, []
+    for _, stable, of_canary in ticks:
+        asks = [(one, stable, of_canary) for one in evidence]
+        began = time.process_time()
+        evidence = updated(asks)
+        took.append(time.process_time() - began)
+    return 1e6 * float(np.median(took)) / CANARIES
+
+
 def lines(*, stable: int, seconds: int, times: int) -> Iterator[str]:
     """The table, a line a check."""
     yield f"{stable} stable and 2 canary pods; µs of one core a check and tick, medians of {times}"
     yield f"{'':12} alone  {CANARIES} abreast  ratio  putting samples in order  {seconds} s / 60 s"
     total, evidence = np.zeros(3), list[Evidence]()
     for spec in CHECKS:
-        ticks = list(canary(spec, stable=stable, seconds=seconds, seed=1))
-        late, early = ticks[-1], ticks[60]
+        ticks = list(canary(spec, stable=stable, seconds=seconds + times, seed=1))
+        late, early = ticks[seconds - 1], ticks[60]
         alone = microseconds(lambda ask=late: update(*ask), times=times)  # type: ignore[misc]
         first = microseconds(lambda ask=early: update(*ask), times=times)  # type: ignore[misc]
-        many = [late] * CANARIES
-        abreast = microseconds(lambda asks=many: updated(asks), times=max(times // 10, 3)) / CANARIES  # type: ignore[misc]
+        together = abreast(ticks[seconds:])
         order = microseconds(lambda ask=late: prepared(*ask), times=times)  # type: ignore[misc]
-        total += alone, abreast, order
+        total += alone, together, order
         evidence.append(late[0])
-        yield _line(spec.name, alone, abreast, order) + f"  {alone / first:24.2f}"
+        yield _line(spec.name, alone, together, order) + f"  {alone / first:24.2f}"
     yield _line("all three", *total)
     now = float(evidence[0].at)
 
@@ -88,8 +99,8 @@ def lines(*, stable: int, seconds: int, times: int) -> Iterator[str]:
     yield f"{'judging them':12} {judging:5.0f}"
 
 
-def _line(name: str, alone: float, abreast: float, order: float) -> str:
-    return f"{name:12} {alone:5.0f}  {abreast:11.0f}  {alone / abreast:5.1f}  {order:24.0f}"
+def _line(name: str, alone: float, together: float, order: float) -> str:
+    return f"{name:12} {alone:5.0f}  {together:11.0f}  {alone / together:5.1f}  {order:24.0f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

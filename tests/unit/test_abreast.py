@@ -75,6 +75,41 @@ def test_canaries_of_every_kind_and_shape_do_too() -> None:
         assert_as_alone(list(ticks))
 
 
+def as_next(ticks: list[Tick], evidence: list[Evidence]) -> list[Tick]:
+    """The ticks, with what came of the last ones as the evidence before them."""
+    return [(one, *tick[1:]) for one, tick in zip(evidence, ticks, strict=True)]
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_canaries_that_were_together_go_on_as_they_are(kind: CheckKind, monkeypatch: Any) -> None:
+    several = [canary(seed, SPECS[kind]) for seed in range(4)]
+    evidence = updated([ticks[8] for ticks in several])
+    monkeypatch.setattr("analysis.abreast.stacked", None)
+    for place in (9, 10):
+        ticks = as_next([ticks[place] for ticks in several], evidence)
+        assert_as_alone(ticks)
+        evidence = updated(ticks)
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_canaries_that_come_and_go_and_raise_their_weight_are_scored_as_alone(kind: CheckKind) -> None:
+    several = [canary(seed, SPECS[kind]) for seed in range(6)]
+    at = [[ticks[place] for ticks in several] for place in range(8, 13)]
+    two, three = updated(at[0][:2]), updated(at[0][2:5])
+    ticks = as_next(at[1], [*two, *three, at[1][5][0]])  # two parties and somebody new
+    assert_as_alone(ticks)
+    evidence = updated(ticks)
+    ticks = as_next(at[2], evidence)[::-1][1:]  # in another order, one without its tick
+    assert_as_alone(ticks)
+    evidence = [*updated(ticks)[::-1], evidence[5]]
+    ticks = as_next(at[3], evidence)
+    assert_as_alone(ticks)
+    evidence = updated(ticks)
+    evidence[2] = next_step(evidence[2], at=12.0)
+    assert evidence[2].beside is None
+    assert_as_alone(as_next(at[4], evidence))
+
+
 def test_ticks_that_are_ignored_stand_among_the_others() -> None:
     several = [canary(seed, SPECS[CheckKind.LATENCY]) for seed in range(3)]
     first, second, third = (ticks[8] for ticks in several)

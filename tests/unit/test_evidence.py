@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,37 @@ def test_what_was_saved_goes_on_bit_by_bit(kind: CheckKind, pods: int) -> None:
     on, back_on = (fed(kind, range(75, 120), one, canary_pods=pods, bad=1.5) for one in (there, back))
     assert json.dumps(save(on)) == json.dumps(save(back_on))
     assert on.log_e == back_on.log_e
+
+
+def recorded() -> list[Evidence]:
+    """A half hour of 18 noisy pods and two of a canary, in native buckets, as version 5 kept it."""
+    kept = json.loads((Path(__file__).parent / "recorded" / "evidence-5.json").read_text())
+    kinds = {spec.kind.value: spec for spec in SPECS.values()}
+    return [load(kinds[one["kind"]], one, steps=3) for one in kept]
+
+
+def silent(evidence: Evidence, pods: int, arm: str) -> Sample:
+    """A second in which pods of an arm counted nothing."""
+    le = evidence.memory.le
+    nothing = Histogram(le, (0,) * (len(le) + 1)) if le else Counts(0, 0)
+    at = float(evidence.at)
+    return Sample(at, at + 1.0, tuple(PodSample(f"{arm}{j}", "", nothing) for j in range(pods)))
+
+
+def test_a_noisy_half_hour_of_three_checks_is_kept_in_four_kilobytes() -> None:
+    text = json.dumps([save(one) for one in recorded()], separators=(",", ":"))
+    assert len(text) <= 4_000
+
+
+def test_what_version_5_kept_goes_on_as_if_this_version_had_kept_it() -> None:
+    for old in recorded():
+        assert old.tally[0] > 10_000
+        assert old.both_at == old.at == 1800.0
+        new = load(old.spec, json.loads(json.dumps(save(old))), steps=3)
+        for a, b in zip(arrays(old), arrays(new), strict=True):
+            assert a.tobytes() == b.tobytes()
+        later = update(old, silent(old, 18, "s"), silent(old, 2, "c"))
+        assert (later.log_e, later.log_e_pass) == (old.log_e, old.log_e_pass)
 
 
 def test_a_run_of_three_checks_is_kept_in_a_few_kilobytes() -> None:

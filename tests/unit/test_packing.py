@@ -1,6 +1,7 @@
 """Arrays as a short text and back, whatever is in them."""
 
-from base64 import b64encode
+import zlib
+from base64 import b64encode, b85encode
 
 import numpy as np
 import pytest
@@ -95,6 +96,20 @@ def test_text_that_was_cut_is_refused(left: int) -> None:
 def test_text_of_others_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 # base64's own says it in words of its own
         unpacked(text, [(9,)])
+
+
+def test_what_version_5_deflated_is_read() -> None:
+    whole = b"".join(bytes([0, *range(12)]) for _ in range(2))
+    back = unpacked(b85encode(zlib.compress(whole, 9)).decode(), [(3, 4), (12,)])
+    assert [one.tolist() for one in back] == [np.arange(12.0).reshape(3, 4).tolist(), list(range(12))]
+
+
+@pytest.mark.parametrize("place", range(len(packed(SOME))))
+def test_a_single_letter_that_was_changed_is_noticed(place: int) -> None:
+    text = packed(SOME)
+    changed = text[:place] + ("0" if text[place] != "0" else "1") + text[place + 1 :]
+    with pytest.raises(ValueError):  # noqa: PT011 # which of the reasons depends on the letter
+        unpacked(changed, [one.shape for one in SOME])
 
 
 @given(st.text(max_size=60))
