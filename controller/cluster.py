@@ -96,7 +96,8 @@ class Cluster:
         return [self._objects[kind][namespace][name] for namespace, name in sorted(keys)]
 
     def _put(self, kind: str, item: Json) -> None:
-        item["metadata"].pop("managedFields", None)  # half of an object's bytes, and none of our business
+        if kind != "virtualservices":  # half of an object's bytes; but who set the weights is our business
+            item["metadata"].pop("managedFields", None)
         self._drop(kind, _key(item))
         namespace, name = _key(item)
         self._objects[kind].setdefault(namespace, {})[name] = item

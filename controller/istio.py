@@ -10,12 +10,11 @@ left to its owner: testers are pinned to a canary on purpose.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import structlog
 
-from controller import mirror
+from controller import mirror, writing
 from controller.kube import JSON_PATCH, ApiError
 from controller.model import Place, RouteSeen
 from controller.ports import Json
@@ -312,14 +311,6 @@ def ambient(namespace: Json, pods: Sequence[Mapping[str, str]] = ()) -> Refusal 
 # -- the adapter -----------------------------------------------------------------------------------
 
 
-class _Caller(Protocol):
-    """The one thing this adapter needs of `kube.Kube`."""
-
-    def __call__(
-        self, method: str, path: str, *, body: Json = None, content_type: str = ..., urgent: bool = False
-    ) -> Awaitable[Json]: ...
-
-
 class IstioRouter:
     """`ports.TrafficRouter` on VirtualServices.
 
@@ -330,7 +321,7 @@ class IstioRouter:
     def __init__(
         self,
         newest: Callable[[str, str], Json | None],
-        call: _Caller,
+        call: Callable[..., Awaitable[Json]],
         *,
         wrote: Callable[[Json], None] = lambda _: None,
     ) -> None:
@@ -343,6 +334,9 @@ class IstioRouter:
         vs = self._newest(plan.namespace, plan.virtual_service)
         if vs is None:
             return RouteSeen(weight=0, refusal=str(_missing(plan)))
+        return replace(self._read(vs, plan), sighting=writing.sighting(vs), ours=writing.ours(vs))
+
+    def _read(self, vs: Json, plan: Place) -> RouteSeen:
         mirrored = plan.recording is not None and mirror.stands(vs, plan.recording)
         found = located(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
         if isinstance(found, Refusal):
@@ -365,7 +359,7 @@ class IstioRouter:
             vs = await self._get(plan)  # what we know may be old
         for left in reversed(range(1 if weight else ATTEMPTS)):
             operations = _sure(_wanted(vs, plan, weight), plan)
-            if not operations or await self._sent(plan, operations, left):
+            if not operations or await self._sent(plan, operations, left, writing.WEIGHTS):
                 break
             vs = await self._get(plan)
         if vs is not None and weight == 0:
@@ -379,16 +373,21 @@ class IstioRouter:
         vs = self._newest(plan.namespace, plan.virtual_service) if on else await self._get(plan)
         for left in reversed(range(ATTEMPTS)):
             operations = _mirroring(vs, plan, on=on)
-            if not operations or await self._sent(plan, operations, left):
+            if not operations or await self._sent(plan, operations, left, writing.MIRRORS):
                 return
             vs = await self._get(plan)
 
-    async def _sent(self, plan: Place, operations: list[Json], left: int) -> bool:
+    async def fence(self, plan: Place) -> None:
+        """What was decided upon the VirtualService as last told comes too late; raises `ApiError`."""
+        vs = self._newest(plan.namespace, plan.virtual_service)
+        if vs is not None:
+            await self._sent(plan, writing.fencing(vs), 0, writing.WEIGHTS)
+
+    async def _sent(self, plan: Place, operations: list[Json], left: int, manager: str) -> bool:
         """Whether the patch is in; False if the object must be read again first, while `left` lasts."""
+        how = {"query": {"fieldManager": manager}, "content_type": JSON_PATCH}
         try:
-            self._wrote(
-                await self._call("PATCH", _path(plan), body=operations, content_type=JSON_PATCH, urgent=True)
-            )
+            self._wrote(await self._call("PATCH", _path(plan), body=operations, urgent=True, **how))
         except ApiError as error:
             if error.status not in STALE:
                 raise
@@ -425,13 +424,8 @@ def _wanted(vs: Json | None, plan: Place, weight: int) -> list[Json] | Refusal:
     found = find(vs, stable_subset=plan.stable_subset, canary_subset=plan.canary_subset)
     if isinstance(found, Refusal):
         return found
-    return [*(_unwritten(vs) if weight else ()), *patch(found, weight)]
-
-
-def _unwritten(vs: Json) -> list[Json]:
-    """Nobody has written the object since: a raise that comes late must not undo a fall."""
-    version = vs["metadata"].get("resourceVersion")
-    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
+    # a raise that comes late must not undo a fall
+    return [*(writing.unwritten(vs) if weight else ()), *patch(found, weight)]
 
 
 def _mirroring(vs: Json | None, plan: Place, *, on: bool) -> list[Json]:

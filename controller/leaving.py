@@ -120,6 +120,25 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
 
 
+def _taken(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """Traffic was taken away after it had been given, by one of us, who could not write down why.
+
+    A raise that was never made leaves the VirtualService's spec as it was looked at; other people's
+    weights are theirs. A promotion that is through has its weight taken, too.
+    """
+    there, through = seen.route.sighting, run.stage is Stage.PROMOTING and seen.stable_matches
+    given = (
+        there is not None and run.raised_from is not None and there.generation != run.raised_from.generation
+    )
+    if run.weight == 0 or seen.route.weight != 0 or not given or not seen.route.ours or through:
+        return None
+    return Ending(
+        Reason.LEADER_LOST,
+        f"a leader took its {run.weight} % away and was lost before it could write down why; "
+        f"{run.plan.canary} is not given traffic again that may have been taken for a fault",
+    )
+
+
 def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
     """Somebody took the copied template back. Copying it again would be a fight, once a second."""
     back = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
@@ -141,4 +160,5 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _not_answering,
     _too_late,
     _undone,
+    _taken,
 )

@@ -43,6 +43,7 @@ from controller.model import (
     Action,
     BeginStep,
     CopyTemplate,
+    Fence,
     OnDoubt,
     PromotionMode,
     Reason,
@@ -117,7 +118,8 @@ _KEEPS_SIZE = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 
 
 def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
-    if run.weight > 0 and seen.stable.ready == 0 and seen.canary.ready > 0:
+    stays = seen.stable.ready == 0 and seen.canary.ready > 0 and ending.reason is not Reason.LEADER_LOST
+    if run.weight > 0 and stays:
         why = f"{ending.message}; traffic stays, since {run.plan.stable} has no ready pod to take it"
         return _repair(*hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
     restore = run.copied and ending.reason is not Reason.STABLE_CHANGED
@@ -227,9 +229,18 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
 
 
 def _chores(run: Run, seen: Seen, now: datetime) -> Next:
-    """What is owed after the end: stable's template, the canary's size; and weight 0 seen to stand."""
+    """What is owed after the end: weight 0 seen to stand, stable's template, the canary's size.
+
+    As long as the VirtualService is as it was when the weight was last raised, that raise may be on its way.
+    """
     away = seen.route.weight == 0 or bool(seen.successor)  # what a later run sends there is its own
-    run = replace(run, settled=run.settled or away)
+    awaited = run.raised_from is not None and run.raised_from == seen.route.sighting
+    run = replace(run, settled=run.settled or (away and not awaited))
+    run, actions = _last(run, seen, now)
+    return run, (*actions, *((Fence(),) if away and not run.settled else ()))
+
+
+def _last(run: Run, seen: Seen, now: datetime) -> Next:
     if _owes_template(run):
         return _give_back(run, seen, now)
     policy = run.plan.policy
@@ -378,9 +389,10 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
         return _await_pods(run, seen, now)
     if overloaded(seen, weight):
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
-    run = run if run.weights else replace(run, stable_known=seen.stable_known)
+    before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
+    run = replace(run, raised_from=seen.route.sighting if seen.route.weight == before else None)
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
     what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
     run, told = say(replace(run, message=what.message), what, now)
@@ -409,8 +421,10 @@ def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) ->
         return run, actions  # there already, not ours yet, or no more
     if run.weight > 0 and (seen.route.refusal is not None or not _looked(run, seen)):
         return run, actions
-    actions = (*actions, SetWeight(run.weight))
-    if now - run.weight_since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
+    actions, since = (*actions, SetWeight(run.weight)), run.weight_since
+    if run.weight > 0:
+        run = replace(run, raised_from=seen.route.sighting)
+    if now - since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
         return run, actions
     there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
     message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     ABORTED = "Aborted"
     FROZEN = "Frozen"
     INTERRUPTED = "Interrupted"
+    LEADER_LOST = "LeaderLost"  # it took the traffic away, and nobody knows why
     PAUSED = "Paused"
     # what happened, where nothing is wrong
     STARTED = "Started"
@@ -215,6 +216,14 @@ class Plan(Place):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Which VirtualService was looked at: its spec's generation, and the version of all of it."""
+
+    generation: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightChange:
     """One entry of a run's weight history."""
 
@@ -281,6 +290,8 @@ class Run:
     data_since: datetime | None = None
     ended: datetime | None = None
     weights: tuple[WeightChange, ...] = ()
+    # what the weight was last raised from, or repaired upwards; None: not yet, or what was seen was not so
+    raised_from: Sighting | None = None
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
     opened: tuple[int, ...] = ()  # gates before the next move that have opened, by their places in the policy
@@ -370,6 +381,8 @@ class RouteSeen:
     refusal: str | None = None
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
+    sighting: Sighting | None = None  # None: there is none
+    ours: bool = False  # a controller of ours wrote its routes last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,6 +440,11 @@ class SetWeight:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """A raise that was decided upon the VirtualService as it is comes too late from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mirror:
     """Copies of the requests go to the recorder, or no more."""
 
@@ -466,4 +484,4 @@ class Tell:
     outcome: str | None = None  # "Promoted", "RolledBack", "Held", "Drifted" where people are alerted
 
 
-Action = SetWeight | Mirror | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell
+Action = SetWeight | Fence | Mirror | Scale | CopyTemplate | RestoreTemplate | BeginStep | Tell

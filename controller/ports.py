@@ -114,6 +114,13 @@ class TrafficRouter(Protocol):
         """The canary's weight is `weight` when this returns; raises `kube.ApiError` else."""
         ...
 
+    async def fence(self, plan: Place) -> None:
+        """What was decided upon the VirtualService as last told comes too late now.
+
+        Raises `kube.ApiError` if it may not.
+        """
+        ...
+
     async def mirror(self, plan: Place, *, on: bool) -> None:
         """Requests are copied to the plan's recorder, or no more; raises `kube.ApiError` else."""
         ...

@@ -30,6 +30,7 @@ from controller.model import (
     Checkpoint,
     Commands,
     CopyTemplate,
+    Fence,
     Mirror,
     Plan,
     PodSeen,
@@ -381,11 +382,21 @@ class Reconciler:
         for action in actions:
             if isinstance(action, Tell):
                 self._tell(live.run, action)
+            elif isinstance(action, Fence):
+                done = await self._fenced(live.run) and done
             elif isinstance(action, Mirror):
                 self.means.shadowing.move(live.run, on=action.on)
             elif not isinstance(action, SetWeight | BeginStep):
                 done = await self._touch(live.run.plan, action) and done
         return done
+
+    async def _fenced(self, run: Run) -> bool:
+        try:
+            await self.means.router.fence(run.plan)
+        except (ApiError, OSError) as error:
+            log.warning("fence_failed", run=run.name, error=str(error))
+            return False
+        return True
 
     async def _touch(self, plan: Plan, action: Scale | CopyTemplate | RestoreTemplate) -> bool:
         """Whether the Deployment is as the action wants it."""

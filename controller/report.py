@@ -41,6 +41,7 @@ REASONS = {
     "Aborted": "somebody aborted it",
     "Frozen": "raises and promotions are frozen here",
     "Interrupted": "healthy canary pods were evicted",
+    "LeaderLost": "a leader took the traffic away and was lost before it could write down why",
     "Paused": "somebody paused it",
     "Refused": "traffic cannot be steered as it is set up",
     "Promoted": "stable runs the new version",
@@ -52,7 +53,15 @@ REASONS = {
 }
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
-    {"CanaryNotAnswering", "CanaryUnavailable", "StableChanged", "Superseded", "PromotionFailed", "Aborted"}
+    {
+        "CanaryNotAnswering",
+        "CanaryUnavailable",
+        "StableChanged",
+        "Superseded",
+        "PromotionFailed",
+        "LeaderLost",
+        "Aborted",
+    }
 )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from controller.model import Before, Inputs, OnDoubt, PromotionMode, Reason, Sizing, Stage
+from controller.model import Before, Inputs, OnDoubt, PromotionMode, Reason, Sighting, Sizing, Stage
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -270,6 +270,7 @@ class State(Wire, frozen=True, kw_only=True):
     weight_since: datetime | None = None
     data_since: datetime | None = None
     ended: datetime | None = None
+    raised_from: Sighting | None = None
     passed: bool = False
     approved: int = 0
     opened: tuple[int, ...] = ()

@@ -20,13 +20,14 @@ from controller.ports import Transport
 from scenarios.cluster import catalogue, kubelet, rbac, views
 from scenarios.cluster.admission import Admission, stamp
 from scenarios.cluster.apiserver import ApiServer
+from scenarios.cluster.claims import Writer
 from scenarios.cluster.faults import Faults
 from scenarios.cluster.garbage import Garbage
 from scenarios.cluster.kinds import Kinds
 from scenarios.cluster.kubelet import Kubelet, MakeKubelet, SimpleKubelet
 from scenarios.cluster.messages import Reply, Request
 from scenarios.cluster.patches import clone, merged
-from scenarios.cluster.registry import Registry
+from scenarios.cluster.registry import Registry, Terms
 from scenarios.cluster.serving import Port
 from scenarios.cluster.store import Change, Store
 from scenarios.cluster.workloads import Workloads
@@ -119,8 +120,13 @@ class World:
     def patch(self, resource: str, namespace: str, name: str, patch: Json, *, part: str = "") -> Json:
         """The object after a merge patch, as somebody with kubectl would send it."""
         kind = self.registry.kinds.named(resource)
+        terms = Terms(
+            writer=Writer(name="kubectl-patch", version=kind.api_version(kind.versions[0]), part=part)
+        )
         return clone(
-            self.registry.update(kind, namespace, name, lambda old: merged(old, clone(patch)), part=part)
+            self.registry.update(
+                kind, namespace, name, lambda old: merged(old, clone(patch)), part=part, terms=terms
+            )
         )
 
     def delete(self, resource: str, namespace: str, name: str, **options: Json) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +27,12 @@ def seeds(text: str) -> range:
 
 
 def _one(seed: int) -> History:
-    return history(drawn(seed))
+    """The seed's history; what ends it otherwise is told as a broken promise, with its causes."""
+    fate = drawn(seed)
+    try:
+        return history(fate)
+    except Exception:  # noqa: BLE001 (the other seeds are played all the same)
+        return History(fate=fate, outcome="Ended", reason="by an error", broken=(traceback.format_exc(),))
 
 
 def played(wanted: Sequence[int], *, workers: int) -> Iterator[History]:

@@ -18,6 +18,7 @@ from scenarios.result import ended
 Json = Any
 
 CANARY_OF = "serin.dev/canary-of"
+FENCE = "serin.dev/fence"  # ours, on the VirtualService
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
@@ -49,6 +50,7 @@ class Witness:
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
     _left: str | None = None  # the run whose failing canary had its weight taken
+    _taken: set[str] = field(default_factory=set)  # runs whose canary's weight we took
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
     _unasked: bool = False  # the canary's Deployment is gone or does not ask for a run
@@ -108,6 +110,8 @@ class Witness:
         if self._weight > was:
             self._raise(now)
         self._fell = self._fell or self._weight == 0 < was
+        if self._weight == 0 < was:
+            self._taken.update(name for name, run in self.runs.items() if not ended(run))
         fatal = self.fate.fatal
         # who takes traffic from a canary that does not answer and dies of it leaves no trace
         told = fatal is not None and self.fate.effect in _SEEN and now > fatal + _SEEN[self.fate.effect]
@@ -183,6 +187,8 @@ class Witness:
         """It ends just now."""
         if self.ours and self._weight > 0 and self.clock() - self.impeded > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
+        if status.get("reason") == "LeaderLost" and name not in self._taken:
+            self.breaks(f"{name} ends for a fall that there was not")
         if self.fate.healthy and status.get("reason") == "CheckFailed":
             self.breaks(f"{name} failed a check with a healthy canary: {status.get('message')}")
 
@@ -370,5 +376,6 @@ def _foreign(obj: Json) -> Json:
         http.pop("mirrors", None)
         for one in http["route"]:
             one.pop("weight", None)
-    left["annotations"] = obj["metadata"].get("annotations")
+    notes = obj["metadata"].get("annotations") or {}
+    left["annotations"] = {name: value for name, value in notes.items() if name != FENCE}
     return left

@@ -173,12 +173,21 @@ class Process:
         self.stopped = False
         self.parked: list[_Step] = []
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.main: asyncio.Task[Any] | None = None
+
+    @property
+    def trouble(self) -> BaseException | None:
+        """What its main task ended from; None if it has not, or came to its end."""
+        main = self.main
+        return None if main is None or not main.done() or main.cancelled() else main.exception()
 
     def start(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """The process' main task."""
         context = copy_context()
         context.run(_process.set, self)
-        return asyncio.get_running_loop().create_task(coro, name=self.name, context=context)
+        main = asyncio.get_running_loop().create_task(coro, name=self.name, context=context)
+        self.main = main
+        return main
 
     def freeze(self) -> None:
         """Nothing of it runs from now on; time passes."""

@@ -139,7 +139,7 @@ class Controllers:
             await process.bury()
 
     def check(self) -> None:
-        """Raises what made a replica end by itself: a story must not outlive its controller unseen."""
+        """Raises what a replica ended from, if one did: a story must not outlive its controller unseen."""
         for name, (process, _) in self._lives.items():
             if not process.tasks:
-                raise RuntimeError(f"controller {name} ended by itself")
+                raise RuntimeError(f"controller {name} ended by itself") from process.trouble

@@ -22,7 +22,7 @@ from controller.gather import Gathered
 from controller.istio import IstioRouter
 from controller.kube import ApiError, Kube, Listed
 from controller.means import Means
-from controller.model import PodSeen, Replayed, Run, Tell
+from controller.model import Plan, PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
 from controller.ports import Answer, Reading, ShadowSource, Trouble
 from controller.posting import Sender
@@ -399,6 +399,59 @@ async def test_a_leader_who_has_read_nothing_yet_repairs_no_weight_upwards(stage
         stage.serve(stable=400 + second, canary=40)
         await stage.turns()
     assert stage.weight == 10
+
+
+async def test_a_successor_gives_nothing_back_that_was_taken_before_the_reason_was_saved(
+    stage: Stage,
+) -> None:
+    await stage.at_first_step()
+    lost = stage.reconciler
+    await lost.means.router.route(lost.lives[stage.key].run.plan, 0)
+    stage.lead(epoch=2)
+    for second in range(8):
+        stage.serve(stable=400 + second, canary=40)
+        await stage.turns()
+        assert stage.weight == 0
+
+    assert stage.run["status"]["reason"] == "LeaderLost"
+
+
+async def test_a_raise_that_was_saved_and_never_made_is_made_by_the_successor(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await never_raised(stage, monkeypatch)
+    stage.lead(epoch=2)
+    for second in range(8):
+        stage.serve(stable=400 + second, canary=40)
+        await stage.turns()
+    assert stage.weight == 10
+
+
+async def test_a_raise_that_comes_after_the_end_of_its_run_is_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, before = await never_raised(stage, monkeypatch), stage.service
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "by hand"}}})
+    await stage.turns(4)
+    assert stage.run["status"]["state"]["settled"]
+
+    late = IstioRouter(lambda *_: before, stage.kube.call)
+    with pytest.raises(ApiError, match="422"):
+        await late.route(plan, 10)
+    assert stage.weight == 0
+
+
+async def never_raised(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The first raise is saved, and its leader ends before it is made."""
+
+    async def lost(*_: object) -> None:
+        raise OSError("it ended here")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(IstioRouter, "route", lost)
+        await stage.turns(3)
+    assert (stage.run["status"]["weight"], stage.weight) == (10, 0)
+    return stage.reconciler.lives[stage.key].run.plan
 
 
 async def test_the_finalizer_goes_as_soon_as_the_traffic_is_away(stage: Stage) -> None:

@@ -15,6 +15,7 @@ from controller.model import (
     ArmSeen,
     Commands,
     CopyTemplate,
+    Fence,
     LoadSeen,
     OnDoubt,
     PodSeen,
@@ -26,6 +27,7 @@ from controller.model import (
     Scale,
     Seen,
     SetWeight,
+    Sighting,
     Stage,
     Tell,
 )
@@ -213,6 +215,59 @@ def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
     assert weights(advance(stepping(), new, NOW + minutes(1))[1]) == []
     assert weights(advance(stepping(), replace(new, looked=True), NOW + minutes(1))[1]) == [5]
     assert weights(advance(ended(), sight(weight=5, looked=False), NOW + minutes(1))[1]) == [0]
+
+
+RAISED_FROM = Sighting(generation=3, version="30")
+
+
+def service(weight: int, generation: int, *, version: str = "99", ours: bool = True) -> RouteSeen:
+    return RouteSeen(weight=weight, sighting=Sighting(generation=generation, version=version), ours=ours)
+
+
+@pytest.mark.parametrize("pods", [3, 0])
+def test_a_fall_whose_reason_was_never_written_down_is_not_undone(pods: int) -> None:
+    taken = sight(route=service(0, 5), stable=arm("old", pods))
+    run, actions = advance(stepping(raised_from=RAISED_FROM), taken, NOW + minutes(1))
+
+    assert (run.stage, run.reason, weights(actions)) == (Stage.ENDED, Reason.LEADER_LOST, [0])
+    assert "a leader took its 5 % away" in run.message
+
+
+@pytest.mark.parametrize(
+    ("raised_from", "route"),
+    [
+        (RAISED_FROM, service(0, 3, version="31")),  # the raise was never made
+        (RAISED_FROM, service(0, 5, ours=False)),  # somebody else's weights
+        (None, service(0, 5)),  # another version's status
+    ],
+)
+def test_what_was_not_taken_away_by_us_is_given(raised_from: Sighting | None, route: RouteSeen) -> None:
+    run, actions = advance(stepping(raised_from=raised_from), sight(route=route), NOW + minutes(1))
+    assert (run.stage, weights(actions)) == (Stage.STEPPING, [5])
+    assert run.raised_from == route.sighting
+
+
+def test_a_promotion_that_is_through_is_one_although_its_end_was_never_written_down() -> None:
+    done = sight(route=service(0, 9), stable=arm("new", 3), stable_matches=True)
+    run, _ = advance(promoting(copied=True, raised_from=RAISED_FROM), done, NOW + minutes(1))
+    assert run.reason is Reason.PROMOTED
+
+
+def test_a_raise_that_may_be_on_its_way_is_fenced_off_before_a_run_is_done() -> None:
+    run = ended(scaled_down=True, raised_from=RAISED_FROM)
+    run, actions = advance(run, sight(route=service(0, 3, version="30")), NOW + minutes(1))
+    assert (run.settled, actions) == (False, (Fence(),))
+
+    run, actions = advance(run, sight(route=service(0, 3, version="31")), NOW + minutes(2))
+    assert (run.settled, actions) == (True, ())
+
+
+def test_a_raise_remembers_what_it_was_decided_upon_if_that_was_as_the_run_knew_it() -> None:
+    ready = sight(Verdict.PASS, route=service(0, 7))
+    for weight, kept in ((0, ready.route.sighting), (30, None)):
+        seen = replace(ready, route=replace(ready.route, weight=weight))
+        run, actions = advance(a_run(), seen, NOW + minutes(1))
+        assert (weights(actions), run.raised_from) == ([5], kept)
 
 
 def test_a_new_leader_looks_before_it_goes_on_however_late_it_is() -> None:
