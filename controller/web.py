@@ -130,7 +130,7 @@ def _admitting(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
     assert callers is not None  # noqa: S101 - it is set up
 
     def admitted() -> asyncio.Protocol:
-        for oldest in callers.connections[: len(callers.connections) - MOST_CALLERS + 1]:
+        for oldest in callers.connections[: max(0, len(callers.connections) - MOST_CALLERS + 1)]:
             oldest.force_close()
         return callers()
 

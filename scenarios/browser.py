@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from base64 import b64decode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ class Tab:
     async def until(self, script: str) -> None:
         """The expression has become true; `TimeoutError` after 20 s."""
         async with asyncio.timeout(20):
-            while not await self.ask(script):  # noqa: ASYNC110 - only the browser knows
+            while not await self.ask(f"Boolean({script})"):  # noqa: ASYNC110 - only the browser knows
                 await asyncio.sleep(0.03)
 
     async def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = True) -> None:
@@ -107,10 +107,15 @@ class Tab:
 
     async def key(self, name: str) -> None:
         """A key was pressed."""
-        codes: Mapping[str, int] = {"Tab": 9, "Enter": 13}
-        for kind in ("rawKeyDown", "keyUp"):
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}[name]
+        for kind in ("keyDown", "keyUp"):
             await self.do(
-                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=codes[name]
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=name,
+                code=name,
+                windowsVirtualKeyCode=code,
+                **({"text": text} if text and kind == "keyDown" else {}),
             )
 
     async def picture(self) -> bytes:

@@ -164,7 +164,7 @@ def held(name: str, at: datetime) -> Json:
         "phase": "Paused",
         "reason": "AwaitingApproval",
         "conditions": conditions,
-        "message": "the policy asks a person before 25 %: serin approve",
+        "message": "somebody has to approve 25 %: serin approve",
         "verdict": "Pass",
     }
     for check in run["status"]["checks"]:

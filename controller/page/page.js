@@ -46,7 +46,12 @@ function odds(log) {
   return value < 1.5 ? "nothing" : `${Math.round(value).toLocaleString("en").replaceAll(",", " ")} to 1`;
 }
 let skew = 0; // of this machine's clock, ms
-const ago = (iso) => `${duration((Date.now() - skew - Date.parse(iso)) / 1000)} ago`;
+function age(value) {
+  // one unit, as kubectl says it
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => value >= 2 * size) ?? [1, "s"];
+  return `${Math.max(0, Math.floor(value / size))} ${unit} ago`;
+}
+const ago = (iso) => age((Date.now() - skew - Date.parse(iso)) / 1000);
 const time = (iso, words) => (iso ? h("time", { datetime: iso, title: new Date(iso).toLocaleString() }, words || ago(iso)) : "–");
 
 function table(caption, heads, rows, given = {}) {
@@ -123,7 +128,7 @@ class Plot {
     this.svg.replaceChildren(
       ...ticks.map((value, i) => s("g", {}, s("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
         s("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, words[i]))),
-      ...(what.xticks ?? spans(from, to)).filter((tick, i, list) => i === 0 || x(tick.at) - x(list[i - 1].at) > 34)
+      ...(what.xticks ?? spans(from, to, Math.min(8, (width - left) / 80))).filter((tick, i, list) => i === 0 || x(tick.at) - x(list[i - 1].at) > 34)
         .map((tick) => s("text", { x: Math.min(x(tick.at), width - 22), y: height - 5, "text-anchor": tick.at === from ? "start" : "middle" }, tick.word)),
       ...(what.changes ?? []).map((one) => s("line", { class: "change", x1: x(one.at), x2: x(one.at), y1: top, y2: height - bottom })),
       ...there.filter((line) => line.area).map((line) => s("path", { class: `area ${line.class}`, d: bottomed(line) })),
@@ -190,8 +195,8 @@ function decades(low, high) {
     for (const n of high / low > 300 ? [1] : high / low > 20 ? [1, 3] : [1, 2, 3, 5]) if (n * 10 ** power >= low && n * 10 ** power <= high) found.push(Number((n * 10 ** power).toPrecision(6)));
   return found.length > 1 ? found : [low, high].map((value) => Number(value.toPrecision(2)));
 }
-function spans(from, to) {
-  const step = [5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400].find((n) => (to - from) / n <= 6) ?? 172800;
+function spans(from, to, most) {
+  const step = [5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400].find((n) => (to - from) / n <= most) ?? 172800;
   const found = [];
   for (let at = 0; at <= to - from; at += step) found.push({ at: from + at, word: at === 0 ? "0" : duration(at) });
   return found;
@@ -306,7 +311,7 @@ class One {
     this.renew("ledger", [run.ledger, run.alpha], () => this.ledger(run));
     this.renew("timeline", [run.weights, run.created], () => this.timeline(run));
     this.renew("type", run.commands, () => run.commands.length && h("section", { class: "panel" }, h("h2", {}, "What you can type"),
-      h("ul", { class: "type" }, run.commands.map((one) => { const [what, why] = one.split("   # "); return h("li", {}, why, h("code", { tabindex: "0" }, what)); }))));
+      h("ul", { class: "type" }, run.commands.map((one) => { const [what, why] = one.split("   # "); return h("li", {}, why, h("code", {}, what)); }))));
     const lines = (name, title, told) => this.renew(name, told, () => told.length && h("section", { class: "panel" }, h("h2", {}, title),
       h("ul", { class: "plain" }, told.map((one) => h("li", {}, one.replace(/^- /, ""))))));
     lines("sure", "How sure", run.sure);
@@ -354,12 +359,12 @@ class One {
 
   latency(run, trace, t, shared) {
     const asked = run.checks.find((one) => one.kind === "Latency"), found = trace?.latency?.[0];
-    const without = asked ? shared.without : "The policy has no Latency check.";
+    this.plots.latency.figure.hidden = Boolean(asked) && !t.length; // what is above says why
     const styles = (level) => (level === (levels[main] ?? 0.95) ? "" : level > 0.95 ? " thin dashed" : " thin dotted");
     const levels = found?.levels ?? [], main = Math.max(0, levels.indexOf(0.95));
     const lines = levels.flatMap((level, i) => ["stable", "canary"].map((arm) => ({ name: `${arm} p${Number((100 * level).toPrecision(4))}`, class: `${arm}${styles(level)}`, x: t, y: found[arm][i] })));
     const newest = (arm) => seconds(found?.[arm][main]?.findLast(known));
-    this.plots.latency.draw({ ...shared, without: t.length && asked ? "Too few requests yet: a 95th percentile wants twenty of each." : without, log: true, format: seconds, tell: seconds, lines,
+    this.plots.latency.draw({ ...shared, without: asked ? "Too few requests yet: a 95th percentile wants twenty of each." : "The policy has no Latency check.", log: true, format: seconds, tell: seconds, lines,
       words: `p95 of late: stable ${newest("stable")}, canary ${newest("canary")}.` });
     const tail = found?.tail, bounds = tail?.bounds ?? [];
     this.plots.tail.figure.hidden = !tail;

@@ -73,7 +73,7 @@ class Views:
             known = await self._anew(key, known)
         if known is not None:
             self._answers[key] = known  # the last asked for is last
-            for oldest in list(self._answers)[: len(self._answers) - KEPT]:
+            for oldest in list(self._answers)[: max(0, len(self._answers) - KEPT)]:
                 del self._answers[oldest]
         return known
 

@@ -125,7 +125,7 @@ class Trace:
     def add(self, row: Sequence[float]) -> None:
         """`row` is the last one; when all are full every second one goes."""
         if self.count == ROWS:
-            self.rows[: ROWS // 2] = self.rows[1::2].copy()
+            self.rows[: ROWS // 2] = self.rows[::2].copy()
             self.count, self.every = ROWS // 2, self.every * 2
         if self.count == len(self.rows):
             more = np.zeros((min(ROWS, max(16, 2 * self.count)), len(row)), dtype=np.float32)

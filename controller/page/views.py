@@ -45,8 +45,7 @@ def answer(run: Json) -> Answer:
         case "Paused":
             why = record.reason(run) or ""
             because = report.REASONS.get(why, why)
-            held = f"{because[:1].upper()}{because[1:]}. {message}" if because else message
-            return Answer("held", "Held", held.strip())
+            return Answer("held", "Held", message or f"{because[:1].upper()}{because[1:]}.")
         case "Promoting":
             return Answer("good", "No worse: promoting", "Every step has passed.")
         case None | "Pending":
@@ -81,12 +80,13 @@ def _judged(run: Json) -> Answer:
         return Answer("good", "No worse so far", f"Every required check has passed at {share}.{more}")
     log_e, alpha = said.get("logE"), record.policy(run).get("alpha", 0.01)
     odds = "nothing" if log_e is None else report.odds(log_e)
-    against = "Nothing speaks" if odds == "nothing" else f"{odds} speaks"
+    against = "Nothing speaks against the canary"
+    if odds != "nothing":
+        against = f"The evidence against the canary is {odds}"
     return Answer(
         "open",
         "Not known yet",
-        f"{against} against the canary at {share}, and {1 / alpha:,.0f} to 1 rolls it back."
-        f" Still to pass: {_names(missing)}.",
+        f"{against} at {share}; {1 / alpha:,.0f} to 1 rolls it back. Still to pass: {_names(missing)}.",
     )
 
 
@@ -134,12 +134,16 @@ def unreadable(namespace: str, name: str) -> Json:
 
 
 def listed(lines: Iterable[Json]) -> Json:
-    """The list: what goes on first, then the newest; of very many as many as a browser likes."""
-    rows = sorted(lines, key=lambda row: (row["live"], row["at"] or "", row["name"]), reverse=True)
+    """The list: what waits for people, what goes on, then the newest; as many as a browser likes."""
+    rows = sorted(lines, key=_urgency, reverse=True)
     counts = {
         tone: sum(row["tone"] == tone for row in rows) for tone in ("open", "held", "good", "bad", "ended")
     }
     return {"runs": rows[:MOST_LISTED], "of": len(rows), "counts": counts}
+
+
+def _urgency(row: Json) -> tuple[bool, bool, str, str]:
+    return row["live"], row["tone"] in {"held", "bad"}, row["at"] or "", row["name"]
 
 
 def _short(text: str) -> str:
