@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven over its DevTools protocol. For the page's tests, bench and picture."""
+"""A real Chromium without a window, driven over its DevTools protocol: for the page's tests and bench."""
 
 import asyncio
 import contextlib
@@ -118,9 +118,9 @@ class Tab:
                 **({"text": text} if text and kind == "keyDown" else {}),
             )
 
-    async def picture(self) -> bytes:
-        """The whole page as a PNG."""
-        said = await self.do("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    async def picture(self, *, whole: bool = True) -> bytes:
+        """The whole page as a PNG, or what is in the window."""
+        said = await self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return b64decode(said["data"])
 
 
@@ -166,8 +166,14 @@ async def _port(told: Path) -> int:
     """Where the browser listens, once it has written that down."""
     try:
         async with asyncio.timeout(30):
-            while not (told.exists() and "\n" in told.read_text()):  # noqa: ASYNC110 - only the browser knows
+            while (port := _written(told)) is None:  # noqa: ASYNC110 - only the browser knows
                 await asyncio.sleep(0.05)
     except TimeoutError as error:
         raise NoBrowser("Chromium did not start within 30 s; does it run here by itself?") from error
-    return int(told.read_text().splitlines()[0])
+    return port
+
+
+def _written(told: Path) -> int | None:
+    """The port in the file; None while it is not there, or not all of it."""
+    text = told.read_text() if told.exists() else ""
+    return int(text.splitlines()[0]) if "\n" in text else None

@@ -1,4 +1,4 @@
-"""Runs to look at: one of each kind, and as many as somebody may have. For the page's tests, bench and picture.
+"""Runs to look at: one of each kind, and as many as somebody may have. For the page's tests and bench.
 
 The objects are as the controller writes them; the curves are invented, with a seed.
 """

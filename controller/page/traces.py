@@ -267,8 +267,11 @@ def _latency(trace: Trace, rows: Array, at: int) -> Json:
 
 
 def _rounded(values: Array) -> list[float | None]:
-    """Four figures, which is more than a screen shows."""
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+    """Four figures, which is more than a screen shows; null for what is no number."""
+    there = np.isfinite(values) & (values != 0)
+    scale = 10.0 ** (3 - np.floor(np.log10(np.abs(np.where(there, values, 1.0)))))
+    rounded = np.where(there, np.round(values * scale) / scale, values)
+    return [value if value - value == 0 else None for value in rounded.tolist()]
 
 
 def _sums(evidence: Evidence) -> Array:

@@ -93,7 +93,7 @@ async def test_two_hundred_runs_and_one_of_them_with_everything_are_less_than_20
 async def test_what_many_ask_for_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
 
-    def counted(*arguments: Any, **named: Any) -> Any:
+    def counted(*_: Any, **__: Any) -> Any:
         nonlocal count
         count += 1
         return {"word": "x"}

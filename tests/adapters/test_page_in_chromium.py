@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,42 +29,12 @@ async def go(tab: Tab, url: str, place: str) -> None:
     await tab.until(f"document.body?.dataset.shown === {view!r}")
 
 
-# What every screen has to be: no sideways scrolling, one h1, named plots and controls, contrasts of AA.
-AUDIT = """(() => {
-  const wrong = [];
-  const seen = (node) => node.getClientRects().length && getComputedStyle(node).visibility !== "hidden";
-  if (document.documentElement.scrollWidth > innerWidth) wrong.push("scrolls sideways");
-  if ([...document.querySelectorAll("h1")].filter(seen).length !== 1) wrong.push("not one h1");
-  let depth = 1;
-  for (const title of document.querySelectorAll("main h1, main h2, main h3")) {
-    const level = Number(title.tagName[1]);
-    if (level > depth + 1) wrong.push(`heading ${title.textContent} skips a level`);
-    depth = level;
-  }
-  for (const plot of document.querySelectorAll("svg:not([aria-hidden])")) {
-    if (seen(plot) && !(plot.getAttribute("role") === "img" && plot.getAttribute("aria-label"))) wrong.push("a plot without words");
-  }
-  for (const table of document.querySelectorAll("table")) {
-    if (seen(table) && !(table.caption && table.querySelector("th[scope=col]") && (!table.tBodies[0].rows.length || table.querySelector("th[scope=row]")))) wrong.push("a table without heads");
-  }
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
-  const light = (colour) => { const [r, g, b] = [...colour].slice(0, 3).map((c) => (c / 255 <= .04045 ? c / 255 / 12.92 : ((c / 255 + .055) / 1.055) ** 2.4)); return .2126 * r + .7152 * g + .0722 * b; };
-  const ground = (node) => { for (let at = node; at; at = at.parentElement) { const found = rgb(getComputedStyle(at).backgroundColor); if (found[3]) return found; } };
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const parent = walk.currentNode.parentElement;
-    if (!walk.currentNode.textContent.trim() || !seen(parent) || parent.closest(".unseen, .skip, noscript")) continue;
-    const style = getComputedStyle(parent), a = light(rgb(parent.closest("svg") ? style.fill : style.color)), b = light(ground(parent));
-    const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (contrast < 4.5) wrong.push(`${parent.textContent.slice(0, 30)}: ${contrast.toFixed(2)}`);
-  }
-  return wrong;
-})()"""
+AUDIT = Path(__file__).with_name("audit.js").read_text()  # what is wrong with a screen
 
 
 async def screens_are_sound(tab: Tab, url: str) -> None:
-    for place, (width, dark) in product(PLACES, [(390, False), (1200, True)]):
+    for number, place in enumerate(PLACES + PLACES[:2]):  # the list and a live run as both see them
+        width, dark = [(390, False), (1200, True)][number % 2]
         await tab.look(width=width, dark=dark)
         await go(tab, url, place)
         assert await tab.ask(AUDIT) == [], (place, width, dark)
@@ -74,7 +44,7 @@ async def nothing_that_somebody_wrote_is_run(tab: Tab, url: str) -> None:
     await go(tab, url, PLACES[-1])
     assert await tab.ask("document.querySelector('h1').textContent") == gallery.HOSTILE
     assert await tab.ask("document.querySelectorAll('main img, main script').length") == 0
-    assert "owned" != await tab.ask("document.title")
+    assert await tab.ask("document.title") != "owned"
     # and were it markup, the page's policy would stop it
     with pytest.raises(RuntimeError, match="TrustedHTML"):
         await tab.ask("document.body.innerHTML = '<b>x</b>'")
