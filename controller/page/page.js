@@ -134,7 +134,7 @@ class Plot {
       ...there.filter((line) => line.area).map((line) => s("path", { class: `area ${line.class}`, d: bottomed(line) })),
       ...there.map((line) => s("path", { class: `line ${line.class}`, d: path(line) })),
       ...(what.limit ? [s("line", { class: "limit", x1: left, x2: width - right, y1: y(what.limit.y), y2: y(what.limit.y) }),
-        s("text", { class: "limit-word", x: width - right, y: y(what.limit.y) - 5, "text-anchor": "end" }, what.limit.word)] : []),
+        s("text", { class: "limit-word", x: left + 4, y: y(what.limit.y) - 5 }, what.limit.word)] : []),
       (this.cursor = s("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" })),
     );
     this.say(null);
