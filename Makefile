@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-scale simulate picture reference clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-page bench-scale simulate picture reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,7 +50,7 @@ fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from wher
 chart: setup  ## the Helm chart, made of manifests/base and manifests/components: dist/serin-*.tgz
 	$(BIN)/python -m manifests.chart
 
-bench: bench-pages bench-ticks bench-shadow bench-scale bench-statistics bench-live  ## all that follow; many hours
+bench: bench-pages bench-page bench-ticks bench-shadow bench-scale bench-statistics bench-live  ## all that follow; many hours
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
@@ -68,6 +68,9 @@ bench-ticks: setup  ## what a tick costs, alone and side by side, early and late
 bench-pages: setup  ## reading a sidecar's page, beside prometheus_client's parser; ten seconds
 	$(BIN)/python -m scenarios.bench_pages
 
+bench-page: setup  ## the live page with 200 runs in a real Chromium; half a minute
+	$(BIN)/python -m scenarios.bench_page
+
 bench-scale: setup  ## how many canaries one core holds, with everything around it real but the cluster; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.bench_scale
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.scale.ages
@@ -76,7 +79,8 @@ SEEDS ?= 1-1000
 simulate: setup  ## whole histories in virtual time, one a seed: make simulate SEEDS=1-1000
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.fates $(SEEDS)
 
-picture: setup  ## docs/rollback.svg, drawn from a story as it plays now, and docs/shadow.svg
+picture: setup  ## docs/rollback.svg and docs/page.png, of stories as they play now, and docs/shadow.svg
+	$(BIN)/python docs/draw_page.py
 	$(BIN)/python docs/draw_rollback.py
 	$(BIN)/python docs/draw_shadow.py
 

@@ -46,6 +46,7 @@ def _answers(operator: Operator) -> Answers:
         lists=operator.lists,
         metrics=operator.telemetry.page,
         runs=lambda: list(operator.cluster.all("canaryruns")),
+        trace=operator.traces.of,
         shards=operator.shards,
     )
 

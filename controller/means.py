@@ -10,6 +10,7 @@ from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.model import Plan, Run
 from controller.onlookers import Onlookers
+from controller.page.traces import Traces
 from controller.ports import Alerter, Gatekeeper, MetricsSource, Recorder, RunStore, TrafficRouter
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
@@ -53,3 +54,4 @@ class Means:
     checkpoint: timedelta
     begin: Callable[[Plan], Gathered]  # what a new run begins with
     freeze: bool = False
+    traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them

@@ -27,6 +27,7 @@ from controller.lease import Claim
 from controller.loop import Loop
 from controller.means import Live, Means
 from controller.model import Stage
+from controller.page.traces import Traces
 from controller.ports import Outside
 from controller.posting import Sender
 from controller.reconcile import Reconciler
@@ -122,6 +123,7 @@ class Operator:
     complete: asyncio.Event = field(default_factory=asyncio.Event)
     leading: dict[int, Leadership] = field(default_factory=dict)  # by shard
     denied: Mapping[str, str] = field(default_factory=dict)  # path -> why it may not be followed
+    traces: Traces = field(default_factory=Traces)
     turned: float = 0.0  # loop time; the liveness probe asks for it
 
     async def operate(self, stop: asyncio.Event) -> None:
@@ -248,6 +250,7 @@ class Operator:
         try:
             while not let_go.is_set():
                 leading.everything(self.cluster)
+                self.traces.keep(map(_key, self.cluster.all("canaryruns")))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(let_go.wait(), RESYNC)
             with contextlib.suppress(TimeoutError):
@@ -324,6 +327,7 @@ class Operator:
             checkpoint=settings.checkpoint,
             begin=histories.begin,
             freeze=settings.freeze,
+            traces=self.traces,
         )
 
 

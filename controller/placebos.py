@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from math import inf, log
+from math import inf, isfinite, log, nan
 from typing import Any
 
 from analysis import placebo
@@ -44,6 +44,11 @@ class Placebos:
         self._highest = {spec.name: -inf for spec in policy.checks}
         self._total = -inf
         self._told = False
+
+    @property
+    def furthest(self) -> float:
+        """The highest log e that any has come to; NaN while there are none."""
+        return self._total if isfinite(self._total) else nan
 
     def look(self, look: Look, gathered: Gathered) -> Iterator[Tell]:
         """One pass later; told once: that a placebo would have been rolled back."""

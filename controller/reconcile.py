@@ -137,8 +137,9 @@ class Reconciler:
             run = machine.begun_again(run, now)
             gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
-        peers = arrived(run, obj, now)
-        live.onlookers.watching = [*peers, Placebos(run.plan.policy, others=len(self.lives))]
+        placebos = Placebos(run.plan.policy, others=len(self.lives))
+        traces = self.means.traces.begin(run, placebos)
+        live.onlookers.watching = [*arrived(run, obj, now), placebos, *traces]
         self.lives[key] = live
         return live
 
@@ -228,8 +229,9 @@ class Reconciler:
         )
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         gathered = await self.rounds.scored(steps)
+        seen = replace(seen, judgement=self._judged(run, gathered))
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
-        return gathered, replace(seen, judgement=self._judged(run, gathered))
+        return gathered, seen
 
     def _pace(self, plan: Plan) -> ticks.Pace:
         """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""

@@ -69,12 +69,12 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> 
     """Everything there is to say about a run, in sections."""
     sections = (
         ("What", list(_compared(run))),
-        ("How sure", list(_certainty(run))),
+        ("How sure", list(certainty(run))),
         ("Checks", list(_checks(run))),
         ("Weights", list(_weights(run))),
-        ("What others would have done on the same requests", list(_peers(run))),
+        ("What others would have done on the same requests", list(peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
-        ("What happens next", list(_next(run))),
+        ("What happens next", list(coming(run))),
         ("What you can type", commands(run, program=program)),
     )
     shown = [_section(title, lines) for title, lines in sections if lines]
@@ -104,7 +104,7 @@ def glance(run: Json, *, wide: bool = False) -> str:
     """The headline, what was last said, and a line for each check; with its sentence if `wide`."""
     lines, message = [headline(run)], record.status(run).get("message")
     if message:
-        lines.append(f"  {_full_stop(message)}")
+        lines.append(f"  {full_stop(message)}")
     found = record.findings(run)
     width = max((len(each.name) for each in found), default=0)
     for each in found:
@@ -142,13 +142,13 @@ def _compared(run: Json) -> Iterator[str]:
         f" {plan.get('virtualService', plan['stable'])}."
     )
     if status.get("message"):
-        yield _full_stop(status["message"])
+        yield full_stop(status["message"])
     known = record.stable_known(run)
     if known is not None:
         yield f"Stable had been read for {duration(known)} when the canary got its first requests."
 
 
-def _certainty(run: Json) -> Iterator[str]:
+def certainty(run: Json) -> Iterator[str]:
     """What the evidence has come to, and what that is worth."""
     status, policy = record.status(run), record.policy(run)
     alpha, beta = policy.get("alpha", 0.01), policy.get("beta", 0.05)
@@ -236,22 +236,22 @@ def _weights(run: Json) -> Iterator[str]:
         before = at
 
 
-def _peers(run: Json) -> Iterator[str]:
+def peers(run: Json) -> Iterator[str]:
     """What the peers' rules had to say when the run ended, or have by now."""
-    peers, weights = record.status(run).get("peers"), record.status(run).get("weights") or []
+    said, weights = record.status(run).get("peers"), record.status(run).get("weights") or []
     began = next((record.time(change["at"]) for change in weights if change["weight"] > 0), None)
-    if not peers or began is None:
+    if not said or began is None:
         return
     ended = record.time(weights[-1]["at"]) if record.ended(run) else None
     outcomes: dict[str, list[str]] = {}
-    for rule in peers["rules"]:
+    for rule in said["rules"]:
         outcome = _would_have(run, rule, began=began, ended=ended)
         outcomes.setdefault(outcome, []).append(rule["name"])
     for outcome, names in outcomes.items():
         yield f"- {', '.join(names)}: {outcome}"
     yield "Each with this policy's margins, told of the requests at once; they decided nothing here."
-    if peers.get("since"):
-        since = record.time(peers["since"])
+    if said.get("since"):
+        since = record.time(said["since"])
         yield f"They looked from {since:%H:%M:%S}Z on, when another leader took the run over."
 
 
@@ -321,7 +321,7 @@ def _below_notice(found: Finding) -> Iterator[str]:
 # -- what comes next -------------------------------------------------------------------------------
 
 
-def _next(run: Json) -> Iterator[str]:
+def coming(run: Json) -> Iterator[str]:
     """What the controller will do by itself."""
     status, policy = record.status(run), record.policy(run)
     match status.get("phase"):
@@ -417,5 +417,6 @@ def _percent(part: float) -> str:
     return f"{part * 100:.3g} %"
 
 
-def _full_stop(text: str) -> str:
+def full_stop(text: str) -> str:
+    """A sentence, as it came or with its end."""
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,4 +1,4 @@
-"""What can be asked of the process over HTTP: probes, metrics, and the runs it knows. Reading only.
+"""What can be asked of the process over HTTP: probes, metrics, the runs it knows, the page. Reading only.
 
 Every replica answers, leader or not.
 """
@@ -12,6 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
+
+from controller.cluster import Key
+from controller.page.routes import Views, routes
+from controller.page.traces import Trace
 
 Json = Any
 # The loop turns every second. A replica that has not for so long is stuck, and better restarted;
@@ -34,6 +38,7 @@ class Answers:
     lists: Callable[[], Mapping[str, bool]]  # which lists the API server has delivered
     metrics: Callable[[], tuple[bytes, str]]  # page and content type
     runs: Callable[[], Sequence[Json]]  # CanaryRun objects
+    trace: Callable[[Key], Trace | None] = lambda _: None  # its curves, where this replica works on it
     shards: Callable[[], Sequence[str]] = tuple  # which are worked on here, where there are several
 
 
@@ -90,6 +95,7 @@ def application(answers: Answers) -> web.Application:
             web.get("/metrics", metrics),
             web.get("/runs", runs),
             web.get("/runs/{namespace}/{name}", run),
+            *routes(Views(answers.runs, answers.trace)),
         ]
     )
     return app
@@ -124,7 +130,7 @@ def _admitting(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
     assert callers is not None  # noqa: S101 - it is set up
 
     def admitted() -> asyncio.Protocol:
-        for oldest in callers.connections[: len(callers.connections) - MOST_CALLERS + 1]:
+        for oldest in callers.connections[: max(0, len(callers.connections) - MOST_CALLERS + 1)]:
             oldest.force_close()
         return callers()
 
@@ -184,8 +190,8 @@ def _json(value: Json, *, status: int = 200) -> web.Response:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Every answer is fresh, and a browser takes it for what it says it is."""
+    """Every answer is fresh, or is asked after, and a browser takes it for what it says it is."""
     answer: web.StreamResponse = await handler(request)
-    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Cache-Control"] = "no-cache" if "ETag" in answer.headers else "no-store"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer

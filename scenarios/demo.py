@@ -112,6 +112,9 @@ class Teller:
     async def watch(self, there: Lab) -> None:
         """Tells until it is cancelled."""
         self.played = there
+        for url in there.replicas.urls if there.replicas else ():
+            say(f"   Watch it in a browser while it goes: {url}/")
+            say()
         say("      s  to the canary               p95 stable   canary   evidence against it")
         tail = measure.Tail(there.envoy.access_log)
         spending = asyncio.create_task(self.usage.watch(there.pids))

@@ -108,6 +108,11 @@ class Replicas:
         return {each.name: each.process.pid for each in self._all if each.process and each.running}
 
     @property
+    def urls(self) -> Sequence[str]:
+        """Where each serves its page."""
+        return [each.url for each in self._all]
+
+    @property
     def wires(self) -> Sequence[Wire]:
         """Those that there are."""
         return [each.wire for each in self._all if each.wire is not None]

@@ -164,10 +164,25 @@ async def test_however_many_connect_to_the_page_the_next_one_is_answered() -> No
                 writer.close()
 
 
-def test_all_that_can_be_asked_is_five_things() -> None:
+async def test_nobody_has_to_go_while_there_is_room() -> None:
+    async with serving(CALM, "127.0.0.1", 0) as url:
+        port = int(url.rpartition(":")[2])
+        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CALLERS - 10)]
+        try:
+            async with aiohttp.ClientSession(url) as session, session.get("/livez") as answer:
+                assert answer.status == 200
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(waiting[0][0].read(1), 0.05)
+        finally:
+            for _, writer in waiting:
+                writer.close()
+
+
+def test_all_that_can_be_asked_is_five_things_and_the_page() -> None:
     methods = {route.method for route in application(CALM).router.routes()}
     assert methods == {"GET", "HEAD"}
-    assert {"/livez", "/readyz", "/metrics", "/runs", "/runs/{namespace}/{name}"} == ROUTES
+    page = {"/", "/page.css", "/page.js", "/icon.svg", "/view", "/view/{namespace}/{name}"}
+    assert {"/livez", "/readyz", "/metrics", "/runs", "/runs/{namespace}/{name}"} | page == ROUTES
 
 
 async def test_a_taken_port_is_named_with_the_remedy() -> None:

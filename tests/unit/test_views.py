@@ -1,0 +1,156 @@
+"""What the page is told of a run: the answer first."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controller.page import views
+from controller.page.views import answer, line, listed, shown
+from scenarios import gallery
+from scenarios.gallery import BEGAN, HOSTILE
+
+NOW = datetime(2026, 11, 1, 12, 9, tzinfo=UTC)
+
+
+def judged(*verdicts: str, **status: Any) -> dict[str, Any]:
+    run = gallery.progressing("model", BEGAN)
+    for check, verdict in zip(run["status"]["checks"], verdicts, strict=True):
+        check["verdict"] = verdict
+    run["status"] |= status
+    return run
+
+
+def test_nothing_is_known_of_a_run_without_requests() -> None:
+    found = answer(gallery.pending("model", BEGAN))
+    assert (found.tone, found.word) == ("open", "Not known yet")
+    assert found.sentence == "No request has reached the canary."
+
+
+def test_an_undecided_run_says_how_far_the_evidence_is_and_what_is_missing() -> None:
+    found = answer(judged("Inconclusive", "Pass", "NoData", logE=2.0))
+    assert found.word == "Not known yet"
+    assert found.sentence == (
+        "The evidence against the canary is 7 to 1 at 10 % of requests; 100 to 1 rolls it back."
+        " Still to pass: latency-p95 and predictions."
+    )
+
+
+def test_a_run_against_which_nothing_speaks_says_so_and_is_not_called_fine() -> None:
+    found = answer(judged("Inconclusive", "Pass", "Pass", logE=-1.0))
+    assert found.tone == "open"
+    assert found.sentence.startswith("Nothing speaks against the canary at 10 %")
+
+
+def test_a_check_that_is_not_required_is_not_waited_for() -> None:
+    run = judged("Inconclusive", "Pass", "Pass")
+    run["spec"]["plan"]["policy"]["checks"][0]["required"] = False
+    assert answer(run).word == "No worse so far"
+
+
+def test_better_is_said_only_of_a_check_whose_whole_interval_is() -> None:
+    run = judged("Pass", "Pass", "Pass")
+    run["status"]["checks"][0] |= {"estimate": 0.7, "interval": [0.6, 1.01]}
+    assert answer(run).sentence == "Every required check has passed at 10 % of requests."
+    run["status"]["checks"][0]["interval"] = [0.6, 0.99]
+    assert answer(run).sentence.endswith("latency-p95 is better than stable's.")
+
+
+def test_fewer_clicks_are_not_better() -> None:
+    run = judged("Pass", "Pass", "Pass")
+    check = {"name": "latency-p95", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}
+    run["spec"]["plan"]["policy"]["checks"][0] = check
+    run["status"]["checks"][0] |= {"interval": [0.7, 0.9], "shares": [0.1, 0.12]}
+    assert "better" not in answer(run).sentence
+    run["status"]["checks"][0]["interval"] = [1.1, 1.3]
+    assert "latency-p95 is better" in answer(run).sentence
+
+
+def test_a_run_that_was_rolled_back_says_what_was_worse() -> None:
+    found = answer(gallery.rolled_back("model", BEGAN))
+    assert (found.tone, found.word) == ("bad", "Worse: rolled back")
+    assert found.sentence.startswith("latency-p95: p95 at the canary is 2.03x stable's")
+
+
+@pytest.mark.parametrize("reason", ["Aborted", "Superseded", "StableChanged"])
+def test_what_ends_a_run_from_outside_says_nothing_about_its_version(reason: str) -> None:
+    found = answer(judged("Pass", "Pass", "Pass", phase="Failed", reason=reason, message=""))
+    assert (found.tone, found.word) == ("ended", "Ended, not known")
+    assert found.sentence.endswith(".")
+
+
+def test_a_time_that_was_up_is_a_rollback_and_no_verdict() -> None:
+    assert answer(judged("Pass", "Pass", "Pass", phase="Failed", reason="Inconclusive")).word == "Rolled back"
+
+
+def test_what_waits_for_people_stands_before_what_goes_on_and_that_before_what_is_over() -> None:
+    runs = [gallery.promoted("c", BEGAN), gallery.progressing("b", BEGAN), gallery.held("a", BEGAN)]
+    told = listed(map(line, runs))
+    assert [row["canary"] for row in told["runs"]] == ["a-canary", "b-canary", "c-canary"]
+    assert told["counts"] == {"open": 1, "held": 1, "good": 1, "bad": 0, "ended": 0}
+
+
+def test_of_very_many_runs_the_newest_are_listed_and_all_are_counted() -> None:
+    row = line(gallery.promoted("model", BEGAN))
+    told = listed([row | {"name": str(number)} for number in range(views.MOST_LISTED + 7)])
+    assert (len(told["runs"]), told["of"]) == (views.MOST_LISTED, views.MOST_LISTED + 7)
+    assert told["counts"]["good"] == views.MOST_LISTED + 7
+
+
+def test_the_ledger_shares_alpha_among_checks_and_steps() -> None:
+    ledger = shown(gallery.progressing("model", BEGAN), now=NOW)["ledger"]
+    assert sum(check["share"] for check in ledger["checks"]) == pytest.approx(1)
+    assert [step["weight"] for step in ledger["steps"]] == [5, 10, 25, 50]
+    assert sum(step["share"] for step in ledger["steps"]) == pytest.approx(1)
+    latency = ledger["checks"][0]
+    assert (latency["share"], latency["part"]) == (0.45, pytest.approx(0.0201, abs=1e-4))  # e^0.7 of 100
+
+
+def test_a_shadow_check_has_its_part_of_the_ledger() -> None:
+    run = gallery.progressing("model", BEGAN)
+    run["spec"]["plan"]["policy"]["checks"].append({"name": "replay", "type": "Shadow", "maxFlips": "0.5%"})
+    told = shown(run, now=NOW)
+    assert told["ledger"]["checks"][-1] == {
+        "name": "replay",
+        "share": pytest.approx(1 / 6),
+        "part": 0.0,
+        "placebo": None,
+    }
+    assert told["checks"][-1]["clauses"] == ["no request has been replayed yet"]
+
+
+def test_a_policy_that_this_version_cannot_read_has_no_ledger_and_all_else() -> None:
+    run = gallery.rolled_back("model", BEGAN)
+    run["spec"]["plan"]["policy"]["steps"] = "later"
+    told = shown(run, now=NOW)
+    assert told["ledger"] is None
+    assert told["word"] == "Worse: rolled back"
+
+
+def test_all_that_explain_says_is_there() -> None:
+    told = shown(gallery.rolled_back("model", BEGAN), now=NOW)
+    assert any("Argo Rollouts" in each for each in told["peers"])
+    assert any("cannot be ruled out" in each for each in told["unseen"])
+    assert told["commands"] == [
+        "kubectl serin retry model-canary-6f9c7d5b84-1 -n ml   # tries the same version once more"
+    ]
+    assert [change["reason"] for change in told["weights"]] == [
+        "the next step",
+        "the next step",
+        "a check failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", [gallery.progressing, gallery.rolled_back, gallery.held, gallery.promoted, gallery.pending]
+)
+def test_every_kind_of_run_can_be_told_in_json(kind: Any) -> None:
+    run = kind("model", BEGAN)
+    json.dumps([shown(run, now=NOW), line(run)], allow_nan=False)
+
+
+def test_what_somebody_wrote_is_told_as_it_is() -> None:
+    told = shown(gallery.hostile(BEGAN), now=NOW)
+    assert told["canary"] == HOSTILE
+    assert len(line(gallery.hostile(BEGAN))["sentence"]) <= 160
