@@ -36,6 +36,8 @@ LONGEST_PATH = 512  # characters, as a policy's path
 # Intervals for which a page that came is not read anew while its run waits for a pass. A controller that has
 # more to do than its core can spends less on pages that nobody looks at; no pass finds one too old (`ticks`).
 FRESH = 1.5
+# Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
+MANY = 50
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
@@ -187,6 +189,8 @@ class Scrape:
                 self.waits(run) and reader.fresh(self._clock().timestamp(), within=FRESH * self._interval)
             ):
                 await self._try(reader)
+            if len(self._runs.get(run, ())) > MANY:
+                reader.settle()
             self._told(run, reader.pod.name, due=wanted)
 
     async def _try(self, reader: "_Reader") -> None:

@@ -100,9 +100,9 @@ def test_a_leader_with_twice_as_much_to_do_as_its_core_can_keeps_its_lease_and_r
 # -- an API server that is slow --------------------------------------------------------------------
 
 
-def test_with_an_api_server_that_takes_a_second_and_a_half_the_lease_holds_and_a_fault_is_rolled_back() -> (
-    None
-):
+def test_with_an_api_server_that_is_slow_the_lease_holds_and_a_fault_is_rolled_back() -> None:
+    """Each answer takes 1.5 s."""
+
     async def play() -> None:
         async with inside([SMALL] * 5, answered=1.5) as found:
             await asyncio.sleep(25)
