@@ -243,16 +243,18 @@ class Lease:
 
     async def keep(self) -> None:
         """Renews until that fails for too long or somebody else has the Lease; then we have lost it."""
-        pause, deadline = self.claim.retry, _seconds(self.claim.deadline)
+        deadline = _seconds(self.claim.deadline)
+        pause = max(0.0, self._renewed + self._jitter(_seconds(self.claim.retry)) - _now())
         while (left := self._renewed + deadline - _now()) > 0:
-            await asyncio.sleep(min(self._jitter(_seconds(pause)), left))
-            began = _now()
-            pause = self.claim.retry / 4  # unless all goes well
+            await asyncio.sleep(min(pause, left))
+            began, apart = _now(), self._jitter(_seconds(self.claim.retry))
+            pause = apart / 4  # unless all goes well
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._renewed + deadline):
                     if not await self.renew():
                         break
-                    self._renewed, pause = began, self.claim.retry
+                    # what is slow is asked again at once: each renewal counts from before it was asked for
+                    self._renewed, pause = began, max(0.0, began + apart - _now())
         self.lost = True
         _log.warning("lease_lost", lease=self.claim.name, identity=self.claim.identity, epoch=self._epoch)
 

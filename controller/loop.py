@@ -3,9 +3,9 @@
 Asking again for a key moves its time forward, never back. A turn that raises is tried again later
 and later; what it was about is level-triggered, so nothing is lost by the wait.
 
-Where more is due than can be done, so many turns begin, sockets are seen to, and so many more begin: a Lease
-is renewed and a weight patched meanwhile. Who is urgent comes first, then who was due first, so that all are
-late alike.
+Where more is due than can be done, few turns begin in each round of the event loop (`controller.slices`):
+a Lease is renewed and a weight patched meanwhile. Who is urgent comes first, then who was due first, so that
+all are late alike.
 """
 
 import asyncio
@@ -18,16 +18,13 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from controller.slices import Slices
+
 log = structlog.get_logger(__name__)
 
 # Waits after failed turns, seconds: the first hardly felt, the last bounded, so that a run whose API
 # server is back is looked at within seconds.
 FIRST_WAIT, LAST_WAIT = 0.2, 5.0
-# Turns that begin before sockets are seen to: enough of them to have their evidence scored side by side.
-AT_ONCE = 32
-# Seconds that they may take. A request to the API server takes some eight rounds of the event loop, and the
-# Lease must be renewed within 2 s: on a core that is shared or slow fewer begin at once.
-ROUND = 0.1
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -62,16 +59,16 @@ class Loop(Generic[Key]):
         random: Random,
         heed: Heed | None = None,
         urgent: Callable[[Key], bool] = lambda _key: False,
+        slices: Slices | None = None,
     ) -> None:
         self._turn = turn
         self._random = random
         self._heed = heed
         self._urgent = urgent
+        self._slices = slices or Slices()
         self._waiting: dict[Key, tuple[bool, float]] = {}  # whose time has come: not urgent, and since when
         self._order: list[tuple[bool, float, int, Key]] = []  # a heap of them; some may be out of date
         self._count = 0
-        self._at_once = AT_ONCE
-        self._last: float | None = None  # when turns were last begun, if some had to wait
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._busy: dict[Key, asyncio.Task[None]] = {}
         self._again: dict[Key, float] = {}
@@ -109,6 +106,10 @@ class Loop(Generic[Key]):
             _, since = self._waiting.get(key, (True, asyncio.get_running_loop().time()))
             self._wait(key, since, urgent=True)
 
+    def waits(self, key: Key) -> bool:
+        """Whether the key's time has come and its turn has not."""
+        return key in self._waiting
+
     async def finish(self, keys: Iterable[Key]) -> None:
         """Turns that were running are over, each of `keys` has had one more, and no key has another."""
         self._stop()
@@ -138,19 +139,15 @@ class Loop(Generic[Key]):
 
     def _wait(self, key: Key, since: float, *, urgent: bool) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._begin, context=self._context)
+            self._slices.begin(self._begin)
         self._waiting[key] = place = not urgent, since
         self._count += 1
         heapq.heappush(self._order, (*place, self._count, key))
 
     def _begin(self) -> None:
-        """So many turns have begun; the others wait until the event loop has turned."""
+        """The first of those that wait has begun; the next one waits for another slice."""
         loop = asyncio.get_running_loop()
-        if self._last is not None:
-            slow = loop.time() - self._last > ROUND
-            self._at_once = max(1, self._at_once // 2) if slow else min(AT_ONCE, self._at_once + 1)
-        begun = 0
-        while self._order and begun < self._at_once:
+        while self._order:
             late, since, _, key = heapq.heappop(self._order)
             if self._waiting.get(key) != (late, since):
                 continue  # it was hurried, and has begun
@@ -158,11 +155,10 @@ class Loop(Generic[Key]):
             if self._heed is not None:
                 depth = len(self._timers) + len(self._waiting)
                 self._heed.taken(depth, waited=timedelta(seconds=loop.time() - since))
-            self._busy[key] = loop.create_task(self._run(key))
-            begun += 1
-        self._last = loop.time() if self._waiting else None
+            self._busy[key] = loop.create_task(self._run(key), context=self._context.copy())
+            break
         if self._waiting:
-            loop.call_soon(self._begin, context=self._context)
+            self._slices.begin(self._begin)
 
     async def _run(self, key: Key) -> None:
         after: float | None = None

@@ -32,11 +32,13 @@ from controller.ports import Outside
 from controller.posting import Sender
 from controller.reconcile import Reconciler
 from controller.replays import Replays
+from controller.rounds import Rounds
 from controller.runs import Runs
 from controller.scrape import Scrape
 from controller.settings import Settings
 from controller.shadowing import Shadowing
 from controller.shards import Shards, shard_of
+from controller.slices import Slices
 from controller.sources import Sources
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
@@ -124,6 +126,7 @@ class Operator:
     leading: dict[int, Leadership] = field(default_factory=dict)  # by shard
     denied: Mapping[str, str] = field(default_factory=dict)  # path -> why it may not be followed
     traces: Traces = field(default_factory=Traces)
+    slices: Slices = field(default_factory=Slices)
     turned: float = 0.0  # loop time; the liveness probe asks for it
 
     async def operate(self, stop: asyncio.Event) -> None:
@@ -212,7 +215,7 @@ class Operator:
             histories=histories,
             replays=replays,
         )
-        reconciler = Reconciler(means, epoch)
+        reconciler = Reconciler(means, epoch, rounds=Rounds(self.slices))
         events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
         asks = Asks(
             self.cluster,
@@ -230,9 +233,10 @@ class Operator:
                 random=self.chance,
                 heed=self.telemetry.queue(shard if of > 1 else None),
                 urgent=lambda key: _urgent(reconciler.lives.get(key)),
+                slices=self.slices,
             ),
-            Loop(asks.turn, random=self.chance),
-            Loop(histories.turn, random=self.chance),
+            Loop(asks.turn, random=self.chance, slices=self.slices),
+            Loop(histories.turn, random=self.chance, slices=self.slices),
         )
         readers: list[Scrape | Prometheus | Replays | Gates] = [
             one for one in (scrape, prometheus, replays, gates) if one is not None
@@ -246,6 +250,7 @@ class Operator:
             leading.runs.due(_split(run))
 
         scrape.on_news = read
+        scrape.waits = lambda run: leading.runs.waits(_split(run))
         self.leading[shard] = leading
         try:
             while not let_go.is_set():

@@ -27,7 +27,7 @@ Json = Any
 
 # Of one controller that have placebos. A run's take as long as its own evidence (record 15), and what they
 # take is taken from every run's next pass: so many take a tenth of a core.
-MOST_RUNS = 20
+MOST_RUNS = 10
 
 
 class Placebos:

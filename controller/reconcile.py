@@ -57,6 +57,9 @@ log = structlog.get_logger(__name__)
 
 # A pass that could not act is repeated soon: this is the way to zero.
 RETRY = timedelta(milliseconds=200)
+# Ticks until the next pass of a run whose pages are read, if nobody says that there are new ones: they say so
+# once a tick, and a pass that came just before would be one for nothing.
+UNHEARD = 1.25
 # Pages are read once a second; so many failures in a row are no start-up and no hiccup.
 LASTING = 10
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
@@ -109,7 +112,9 @@ class Reconciler:
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
             return None
-        return self.means.tick.total_seconds() if done else RETRY.total_seconds()
+        if not done:
+            return RETRY.total_seconds()
+        return self.means.tick.total_seconds() * (UNHEARD if live.last_byte else 1.0)
 
     async def close(self) -> None:
         """Errands (Events on their way) are over."""

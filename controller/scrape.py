@@ -33,6 +33,11 @@ from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, unde
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
 LONGEST_PATH = 512  # characters, as a policy's path
+# Intervals for which a page that came is not read anew while its run waits for a pass. A controller that has
+# more to do than its core can spends less on pages that nobody looks at; no pass finds one too old (`ticks`).
+FRESH = 1.5
+# Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
+MANY = 50
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
@@ -83,7 +88,8 @@ def _of_a_pod(ip: str) -> bool:
 class Scrape:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all tasks.
 
-    `on_news(run)` is called when every pod of a run has been tried once more, answered or not.
+    `on_news(run)` is called when every pod of a run has been tried once more, answered or not. `waits(run)`
+    says whether the run's pass is due and has not begun.
     """
 
     def __init__(
@@ -101,8 +107,9 @@ class Scrape:
         self._timeout = timeout.total_seconds()
         self._limit = limit
         self.on_news: Callable[[str], None] = _nobody
+        self.waits: Callable[[str], bool] = _never
         self._runs: dict[str, dict[str, _Reader]] = {}
-        self._tried: dict[str, set[str]] = {}
+        self._awaited: dict[str, set[str]] = {}  # pods of the round that is under way; none is, of many runs
         self._due: dict[str, float] = {}
 
     def watch(
@@ -114,13 +121,15 @@ class Scrape:
     ) -> None:
         """From now on exactly these pods are read for this run; no pods ends it."""
         readers = self._runs.setdefault(run, {})
-        for name in readers.keys() - {pod.name for pod in pods}:
+        gone = readers.keys() - {pod.name for pod in pods}
+        for name in gone:
             readers.pop(name).task.cancel()
+        self._awaited.get(run, set()).difference_update(gone)
         for pod in pods:
             self._look(run, readers, pod, _by_page(checks, pages))
         if not readers:
             del self._runs[run]
-            self._tried.pop(run, None)
+            self._awaited.pop(run, None)
             self._due.pop(run, None)
 
     def read(self, run: str) -> Mapping[str, Reading]:
@@ -145,7 +154,7 @@ class Scrape:
         """No page is read any more."""
         tasks = [reader.task for run in self._runs.values() for reader in run.values()]
         self._runs.clear()
-        self._tried.clear()
+        self._awaited.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -165,7 +174,10 @@ class Scrape:
         readers[pod.name] = reader
 
     async def _follow(self, run: str, reader: "_Reader") -> None:
-        """The pod's page is read once an interval, for ever, at the run's and the pod's own moment."""
+        """The pod's page is read once an interval, for ever, at the run's and the pod's own moment.
+
+        One that nobody has looked at yet may do: see `FRESH`.
+        """
         loop = asyncio.get_running_loop()
         phase = _phase(run, reader.pod.name) * self._interval
         due = phase + floor((loop.time() - phase) / self._interval) * self._interval
@@ -173,7 +185,12 @@ class Scrape:
             wanted = due + self._interval  # since when the page is due, be it that some turns were missed
             due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
             await asyncio.sleep(due - loop.time())
-            await self._try(reader)
+            if not (
+                self.waits(run) and reader.fresh(self._clock().timestamp(), within=FRESH * self._interval)
+            ):
+                await self._try(reader)
+            if len(self._runs.get(run, ())) > MANY:
+                reader.settle()
             self._told(run, reader.pod.name, due=wanted)
 
     async def _try(self, reader: "_Reader") -> None:
@@ -229,14 +246,14 @@ class Scrape:
 
     def _told(self, run: str, pod: str, *, due: float) -> None:
         """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
-        tried = self._tried.setdefault(run, set())
-        if not tried:
-            self._due[run] = due
-        tried.add(pod)
-        readers = self._runs.get(run, {})
-        well = {name for name, one in readers.items() if one.trouble is None}
-        if (well or readers.keys()) <= tried:
-            tried.clear()
+        awaited = self._awaited.get(run)
+        if awaited is None:
+            readers = self._runs.get(run, {})
+            awaited = {name for name, one in readers.items() if one.trouble is None} or set(readers)
+            self._awaited[run], self._due[run] = awaited, due
+        awaited.discard(pod)
+        if not awaited:
+            del self._awaited[run]
             self.on_news(run)
 
 
@@ -300,6 +317,10 @@ class _Reader:
         if failed or self.trouble is not None or self.reading is None:
             self.settle()
 
+    def fresh(self, now: float, *, within: float) -> bool:
+        """Whether a page that came within so many seconds is still to be looked at."""
+        return self._unread is not None and 0 <= now - self._unread[1] <= within
+
     def settle(self) -> None:
         """The reading is that of all pages; without the first, on which requests are counted, there is none.
 
@@ -347,6 +368,10 @@ def _together(first: Reading, others: Iterable[Reading | None]) -> Reading:
 
 def _nobody(_run: str) -> None:
     """Nobody waits for news."""
+
+
+def _never(_run: str) -> bool:
+    return False
 
 
 def _hash(name: str) -> int:

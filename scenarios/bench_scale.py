@@ -2,7 +2,8 @@
 
 Around it, each a process of its own: the emulated API server with all objects, and the pods' pages, 3 kB
 each, on loopback. One canary after the other, alone, is rolled back; then one after the other among so many.
-The controller runs on one core, the rest on the others.
+The controller runs on one core, the rest on the others. What takes longer than it may is left out, and said;
+with `--keep` what has been measured is not measured again.
 """
 
 import argparse
@@ -15,8 +16,9 @@ import statistics
 import tempfile
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from scenarios.scale import objects
 from scenarios.scale.parts import parts
 
 Json = Any
-READY = 600.0  # seconds for a thousand canaries to be there, and to have got their traffic
+MINUTES = 10.0  # for everything
 STEADY = 20.0  # seconds from the first step of the last canary until anything is measured
 BAD = 60.0  # seconds within which a canary that fails must be rolled back
 
@@ -56,6 +58,8 @@ class Measured:
     p99: float
     ticks: float  # a second and canary
     rollbacks: Sequence[float]  # seconds from the first page that showed the fault to the patch
+    lost: int  # how often the Lease was lost
+    load: float  # average of the machine's last minute: of two cores, 2 is all of them
     parts: Mapping[str, float]  # of the processor time, by what it was spent on
 
     @property
@@ -77,10 +81,10 @@ class Bench:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """All processes run; afterwards none."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a try that was cut off
         self.folder.mkdir(parents=True)
         try:
-            async with asyncio.timeout(READY):
-                await self._start()
+            await self._start()
             async with aiohttp.ClientSession() as self._session:
                 yield
         finally:
@@ -122,11 +126,18 @@ class Bench:
 
     async def stepping(self, count: int) -> None:
         """So many canaries get traffic, if they ever do."""
-        async with asyncio.timeout(READY):
-            while len({one["name"] for one in self._weights() if one["weight"] > 0}) < count:
-                await asyncio.sleep(0.5)
-                if self.controller.returncode is not None:
-                    raise RuntimeError(f"the controller has ended; see {self.folder}")
+        while len({one["name"] for one in self._weights() if one["weight"] > 0}) < count:
+            self.check()
+            await asyncio.sleep(0.5)
+
+    def check(self) -> None:
+        """Raises if the controller runs no more."""
+        if self.controller.returncode is not None:
+            raise RuntimeError(f"the controller has ended after {self.lost()} lost Leases; see {self.folder}")
+
+    def lost(self) -> int:
+        """How often the controller has lost its Lease."""
+        return (self.folder / "controller.log").read_text().count('"event": "lease_lost"')
 
     async def create(self, index: int) -> None:
         """One more canary is there."""
@@ -219,6 +230,7 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
         await asyncio.sleep(seconds)
         after = await bench.usage()
         back = [await bench.rolled_back(canaries // 2 + one) for one in range(min(faults, canaries // 2))]
+        bench.check()
         await bench.stop()
     took = after.at - before.at
     lags = {bound: count - before.lags.get(bound, 0.0) for bound, count in after.lags.items()}
@@ -230,13 +242,17 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
         p99=quantile(lags, 0.99),
         ticks=lags.get(float("inf"), 0.0) / took / canaries,
         rollbacks=back,
+        lost=bench.lost(),
+        load=os.getloadavg()[0],
         parts=parts(folder / "stacks"),
     )
 
 
 def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
     """What was measured, a column each number of canaries."""
-    yield "canaries" + "".join(f"{one.canaries:10}" for one in found)
+    if not found:
+        return
+    yield f"{'canaries':26}" + "".join(f"{one.canaries:10}" for one in found)
     for title, row in (
         ("core used", [f"{one.cpu:.2f}" for one in found]),
         ("ms / canary and tick", [f"{one.cost:.2f}" for one in found]),
@@ -246,7 +262,10 @@ def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
         ("tick lag p99, s, at most", [f"{one.p99:g}" for one in found]),
         ("MB", [f"{one.rss:.0f}" for one in found]),
         ("rollback, median s", [f"{statistics.median(one.rollbacks or [nan]):.2f}" for one in found]),
+        ("  of one alone", [_ratio(one, single) for one in found]),
         ("rollback, worst s", [f"{max(one.rollbacks, default=nan):.2f}" for one in found]),
+        ("Leases lost", [str(one.lost) for one in found]),
+        ("machine's load", [f"{one.load:.1f}" for one in found]),
     ):
         yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
     if single:
@@ -256,17 +275,55 @@ def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
         yield f"  ms {part:21}" + "".join(cells)
 
 
-async def run(folder: Path, *, canaries: Sequence[int], seconds: float, faults: int) -> None:
-    """Prints the table."""
-    single = await alone(folder / "alone", times=faults) if faults else []
-    found = []
+def _ratio(one: Measured, single: Sequence[float]) -> str:
+    return (
+        f"{statistics.median(one.rollbacks) / statistics.median(single):.2f}"
+        if single and one.rollbacks
+        else "-"
+    )
+
+
+async def run(
+    folder: Path, *, canaries: Sequence[int], seconds: float, faults: int, minutes: float = MINUTES
+) -> None:
+    """Prints the table; what does not fit into so many minutes is left out."""
+    ends = asyncio.get_running_loop().time() + 60 * minutes
+    single: list[float] = []
+    found: list[Measured] = []
+    if faults:
+        single = await _once(folder / "alone.json", ends, lambda: alone(folder / "alone", times=faults)) or []
     for count in canaries:
-        found.append(await among(folder / str(count), canaries=count, seconds=seconds, faults=faults))
-        for line in table(single, found[-1:]):
-            print(line, flush=True)  # noqa: T201
-    if len(found) > 1:
-        for line in table(single, found):
-            print(line)  # noqa: T201
+        measure = partial(among, folder / str(count), canaries=count, seconds=seconds, faults=faults)
+        if (told := await _once(folder / f"{count}.json", ends, lambda: _told(measure()))) is not None:  # noqa: B023
+            found.append(Measured(**told))
+    for line in table(single, found):
+        print(line)  # noqa: T201
+
+
+async def _told(measuring: Awaitable[Measured]) -> Json:
+    return asdict(await measuring)
+
+
+async def _once(file: Path, ends: float, measure: Callable[[], Awaitable[Json]]) -> Json:
+    """What the file holds, or what is measured now and kept there; None, and why, if that cannot be had."""
+    if known := _text(file):
+        print(f"{file} is there and not measured again")  # noqa: T201
+        return json.loads(known)
+    try:
+        async with asyncio.timeout_at(ends):
+            found = await measure()
+    except TimeoutError:
+        print(f"{file.stem}: not done in time")  # noqa: T201
+        return None
+    except RuntimeError as error:
+        print(f"{file.stem}: {error}")  # noqa: T201
+        return None
+    _keep(file, found)
+    return found
+
+
+def _keep(file: Path, found: Json) -> None:
+    file.write_text(json.dumps(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -276,13 +333,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--canaries", type=int, nargs="+", default=many, help="how many (default: %(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="measured for so long (default: 60)")
-    parser.add_argument("--faults", type=int, default=8, help="rollbacks, alone and among others (8)")
-    parser.add_argument("--keep", type=Path, help="where logs and stacks are to stay")
+    parser.add_argument("--seconds", type=float, default=30, help="measured for so long (default: 30)")
+    parser.add_argument("--faults", type=int, default=5, help="rollbacks, alone and among others (5)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: 10)")
+    parser.add_argument("--keep", type=Path, help="where figures, logs and stacks are to stay")
     told = parser.parse_args(arguments)
     folder = told.keep or Path(tempfile.mkdtemp(prefix="serin-scale-"))
     try:
-        asyncio.run(run(folder, canaries=told.canaries, seconds=told.seconds, faults=told.faults))
+        measuring = run(
+            folder,
+            canaries=told.canaries,
+            seconds=told.seconds,
+            faults=told.faults,
+            minutes=told.minutes,
+        )
+        asyncio.run(measuring)
     finally:
         if told.keep is None:
             shutil.rmtree(folder, ignore_errors=True)

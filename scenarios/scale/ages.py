@@ -7,29 +7,17 @@ processor time, so it may run beside other work.
 import argparse
 import asyncio
 import gc
-import io
 import os
-import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from controller.operate import Operator
-from controller.ports import Outside
-from controller.settings import Settings
 from controller.telemetry import start_logging
 from scenarios.scale import objects
-from scenarios.scale.cluster import Addresses
-from scenarios.scale.pages import Pods
-from scenarios.virtual.loop import run_virtual, virtual_loop
-from scenarios.virtual.replicas import Wire
-from scenarios.world import World
-
-Json = Any
+from scenarios.scale.inside import inside
+from scenarios.virtual.loop import run_virtual
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +32,12 @@ class Age:
 
 async def ages(canaries: int, *, every: float, times: int) -> list[Age]:
     """The controller's ages while so many canaries stay at their step."""
-    loop = virtual_loop()
-    world = World(clock=loop.now, make_kubelet=Addresses, latency=0.005)
-    pods = Pods(io.StringIO(), clock=loop.time)
-
-    async def fetch(url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
-        del accept, limit
-        await asyncio.sleep(0.002)
-        return "text/plain; version=0.0.4", pods.page(str(urlsplit(url).hostname))
-
-    async def nobody(*_: Any, **__: Any) -> Any:
-        raise ConnectionRefusedError("nobody listens")
-
-    outside = Outside(transport=Wire(world.transport()), fetch=fetch, post=nobody, ask=nobody, clock=loop.now)
-    for obj in objects.namespaces(canaries):
-        world.create(obj)
-    for index in range(canaries):
-        for obj in objects.objects(index, pods=objects.PODS, port=80):
-            world.create(obj)
-    stop = asyncio.Event()
-    operating = asyncio.create_task(Operator(Settings(), outside, chance=random.Random(1)).operate(stop))
     found = []
-    for _ in range(times + 1):
-        await asyncio.sleep(every)
-        gc.collect()
-        found.append(_age(loop.time()))
-    stop.set()
-    await operating
-    await world.close()
+    async with inside([objects.PODS] * canaries):
+        for _ in range(times + 1):
+            await asyncio.sleep(every)
+            gc.collect()
+            found.append(_age(asyncio.get_running_loop().time()))
     return found
 
 

@@ -18,7 +18,7 @@ from scenarios.scale import objects
 from scenarios.world import World
 
 Json = Any
-BETWEEN = 0.2  # seconds from one canary to the next: each begins with half a dozen writes
+BETWEEN = 0.1  # seconds from one canary to the next: each begins with half a dozen writes
 
 
 class Addresses:
@@ -80,6 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        serve(Path(sys.argv[1]), port=int(sys.argv[2]), there=int(sys.argv[3]), canaries=int(sys.argv[4]))
-    )
+    main()

@@ -32,6 +32,7 @@ PARTS: Mapping[str, str] = {
     "controller/machine.py": "advance",
     "controller/telemetry.py": "telemetry",
     "controller/operate.py": "heard",
+    "controller/slices.py": "loop",
     "controller/lag.py": "loop",
     "controller/loop.py": "loop",
     "controller/lane.py": "save",
@@ -57,8 +58,6 @@ def part(stack: list[str]) -> str:
     for where in (PARTS, OTHERS):
         for frame in reversed(stack):
             for path, name in where.items():
-                if frame.startswith(path) and not frame.startswith(
-                    ("controller/cli.py", "controller/__main__")
-                ):
+                if frame.startswith(path) and not frame.startswith(AROUND):
                     return name
     return "rest"

@@ -191,6 +191,17 @@ async def test_a_slow_api_server_costs_nobody_the_lease(world: World) -> None:
     await replica.end()
 
 
+async def test_a_leader_whose_every_answer_takes_nearly_as_long_as_it_may_keeps_the_lease(
+    world: World,
+) -> None:
+    world._latency = 1.9  # of 2 s
+    leader = Replica(world, "a").start()
+    await asyncio.sleep(300)
+    assert leader.leads
+    assert leader.epochs == [1]
+    await leader.end()
+
+
 async def test_conflicts_shorter_than_the_deadline_cost_nobody_the_lease(world: World) -> None:
     replica = Replica(world, "a").start()
     await asyncio.sleep(10)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller import protobuf, reading
+from controller import scrape as scrape_module
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
@@ -544,5 +545,41 @@ def test_a_page_that_is_neither_is_a_trouble_in_both_words() -> None:
         pods.kinds[url("a1"), ACCEPT] = (PROTOBUF, COUNTED)  # it was torn, that is all
         await asyncio.sleep(1)
         assert scrape.read(RUN)["a1"].values == {"errors": Counts(5, 0)}
+
+    scraping(story)
+
+
+def test_while_a_run_waits_for_its_pass_its_pages_are_read_half_as_often() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        scrape.waits = lambda run: run == RUN
+        await asyncio.sleep(20.5)
+        assert 10 <= len(pods.asked[url("a1")]) <= 11
+        at = scrape.read(RUN)["a1"].at
+        assert virtual_loop().now().timestamp() - at < 2  # what a pass finds still counts
+        scrape.waits = lambda _run: False
+        before = len(pods.asked[url("a1")])
+        await asyncio.sleep(10)
+        assert len(pods.asked[url("a1")]) == before + 10
+
+    scraping(story)
+
+
+def test_the_pages_of_a_run_with_very_many_pods_are_not_all_parsed_in_its_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[float] = []
+    parse = reading.found
+    monkeypatch.setattr(
+        scrape_module, "found", lambda *page, **how: parsed.append(1.0) or parse(*page, **how)
+    )
+
+    async def story(scrape: Scrape, _pods: Pods) -> None:
+        scrape.watch(RUN, [pod(f"a{number}") for number in range(1, 101)], CHECKS)
+        await asyncio.sleep(5)
+        before = len(parsed)
+        assert len(scrape.read(RUN)) == 100
+        assert before >= 300
+        assert len(parsed) == before
 
     scraping(story)

@@ -6,7 +6,8 @@ from contextlib import suppress
 from itertools import pairwise
 from random import Random
 
-from controller.loop import AT_ONCE, LAST_WAIT, ROUND, Loop
+from controller.loop import LAST_WAIT, Loop
+from controller.slices import PIECES, Slices
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
 Turn = Callable[[str], Awaitable[float | None]]
@@ -171,15 +172,15 @@ def test_only_so_many_turns_begin_before_sockets_are_seen_to() -> None:
 
     async def play() -> None:
         loop: Loop[int] = Loop(turn, random=Random(1))
-        for key in range(3 * AT_ONCE):
+        for key in range(3 * PIECES):
             loop.due(key)
-        while begun[0] < 3 * AT_ONCE:
+        while begun[0] < 3 * PIECES:
             before = begun[0]
             await asyncio.sleep(0)  # as long as the event loop takes to look at its sockets once
             rounds.append(begun[0] - before)
 
     run_virtual(play())
-    assert max(rounds) == AT_ONCE
+    assert max(rounds) == PIECES
 
 
 def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
@@ -187,7 +188,7 @@ def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
 
     async def play() -> None:
         loop = Loop(turn, random=Random(1), urgent=lambda key: key == "failing")
-        keys = [*(f"run-{number:03d}" for number in range(3 * AT_ONCE)), "failing", "edited"]
+        keys = [*(f"run-{number:03d}" for number in range(3 * PIECES)), "failing", "edited"]
         for place, key in enumerate(keys):
             loop.due(key, place / 1000)
         virtual_loop()._jump.now += 1.0  # the event loop was busy with something else
@@ -198,7 +199,7 @@ def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
     keys = [key for _, key in turns]
     assert set(keys[:2]) == {"failing", "edited"}
     assert keys[2:] == sorted(keys[2:])
-    assert len(keys) == len(set(keys)) == 3 * AT_ONCE + 2
+    assert len(keys) == len(set(keys)) == 3 * PIECES + 2
 
 
 def test_a_key_in_a_hurry_that_is_busy_has_its_next_turn_right_after_this_one() -> None:
@@ -216,24 +217,25 @@ def test_a_key_in_a_hurry_that_is_busy_has_its_next_turn_right_after_this_one() 
     assert turns == [(0, "a"), (4, "a")]
 
 
-def test_fewer_turns_begin_at_once_where_they_take_long() -> None:
-    begun: list[float] = []
-
-    async def turn(_: int) -> float | None:
-        virtual_loop()._jump.now += 0.04  # of a core that others use as well
-        begun.append(virtual_loop().time())
-        return None
+def test_loops_that_share_slices_have_them_by_turns() -> None:
+    begun: list[str] = []
 
     async def play() -> None:
-        loop: Loop[int] = Loop(turn, random=Random(1))
+        slices = Slices()
+
+        def loop(name: str) -> Loop[int]:
+            async def turn(_: int) -> None:
+                begun.append(name)
+
+            return Loop(turn, random=Random(1), slices=slices)
+
+        many, few = loop("many"), loop("few")
         for key in range(100):
-            loop.due(key)
-        rounds: list[float] = []
-        while len(begun) < 100:
-            before = virtual_loop().time()
-            await asyncio.sleep(0)
-            rounds.append(virtual_loop().time() - before)
-        long = [round(took, 2) for took in rounds if took > 2 * ROUND + 0.001]
-        assert long == [1.28, 0.64, 0.32]  # half as many each time, until as many begin as fit
+            many.due(key)
+        for key in range(3):
+            few.due(key)
+        await asyncio.sleep(1)
 
     run_virtual(play())
+    assert begun[:8] == ["many", "few"] * 3 + ["many"] * 2
+    assert len(begun) == 103

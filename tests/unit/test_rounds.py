@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from test_gather import START, begun, sight, stepping, ticks
@@ -12,7 +13,8 @@ from analysis.evidence import update
 from analysis.samples import Sample
 from controller import gather
 from controller.gather import Gathered, Scoring
-from controller.rounds import Rounds
+from controller.rounds import PATIENCE, Rounds
+from controller.slices import PIECES, Slices
 from controller.ticks import Tick
 
 
@@ -42,7 +44,7 @@ async def test_each_gets_what_it_would_get_alone() -> None:
 async def test_those_that_are_ready_are_scored_before_the_loop_comes_round_twice() -> None:
     before, rounds = begun(stepping()), Rounds()
     tasks = [asyncio.create_task(rounds.scored(steps(before, 40 + place))) for place in range(3)]
-    for _ in range(3):  # they begin; all are scored; they go on
+    for _ in range(4):  # they begin; all are scored; they are told; they go on
         await asyncio.sleep(0)
     assert all(task.done() for task in tasks)
 
@@ -71,3 +73,29 @@ async def test_a_pass_that_is_cancelled_leaves_the_others_in_peace() -> None:
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert_alike(await stays, gather.scored(steps(before, 40), update))
+
+
+async def test_company_that_is_about_to_begin_is_waited_for_but_not_for_ever() -> None:
+    slices, begun_ = Slices(), 0
+    before, rounds = begun(stepping()), Rounds(slices)
+
+    def another() -> None:
+        nonlocal begun_
+        begun_ += 1
+        slices.begin(another)  # there always is one more
+
+    for _ in range(PIECES):
+        slices.begin(another)
+    await rounds.scored(steps(before, 40))
+    assert PATIENCE * PIECES <= begun_ <= (PATIENCE + 4) * PIECES
+    assert slices.beginning
+
+
+async def test_of_those_that_were_scored_together_few_go_on_in_one_round_of_the_event_loop() -> None:
+    before, rounds = begun(stepping()), Rounds()
+    tasks = [asyncio.create_task(rounds.scored(steps(before, 40))) for _ in range(3 * PIECES)]
+    done = [0]
+    while done[-1] < len(tasks):
+        await asyncio.sleep(0)
+        done.append(sum(task.done() for task in tasks))
+    assert max(after - earlier for earlier, after in pairwise(done)) == PIECES
