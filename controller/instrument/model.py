@@ -2,7 +2,8 @@
 
 What records (`request`, `predicted`, `features`, ...) never raises: a fault there is logged once, counted on
 the page and costs no prediction. What sets up (`Instrumented`, `warm_up`, `serve`) raises if it is misused.
-Counters begin at zero with the process, as Prometheus and Serin expect. Threads may share a model.
+Counters begin at zero with the process, as Prometheus and Serin expect. Threads may share a model;
+processes behind one port may not.
 """
 
 import asyncio
@@ -212,7 +213,8 @@ class Instrumented:
         if scope["type"] != "http":
             return
         accept = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"), "")
-        status, kind, body = await asyncio.to_thread(self.answer, scope["path"], accept)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # where it is mounted
+        status, kind, body = await asyncio.to_thread(self.answer, path, accept)
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

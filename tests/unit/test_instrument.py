@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from wsgiref.simple_server import WSGIServer
 
 import numpy as np
 import pytest
@@ -361,7 +362,12 @@ def test_an_asgi_server_can_mount_it(model: Instrumented) -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "path": "/metrics", "headers": [(b"accept", reading.ACCEPT.encode())]}
+    scope = {
+        "type": "http",
+        "root_path": "/serin",
+        "path": "/serin/metrics",
+        "headers": [(b"accept", reading.ACCEPT.encode())],
+    }
     asyncio.run(model.asgi(scope, lambda: None, send))
     assert (sent[0]["status"], sent[0]["headers"][0]) == (200, (b"content-type", PROTOBUF.encode()))
     assert sent[1]["body"] == model.page(reading.ACCEPT)[0]
@@ -378,3 +384,24 @@ def test_a_copied_folder_needs_the_standard_library_alone(tmp_path: Path) -> Non
     )
     assert done.stderr == ""
     assert done.stdout.split()[1] == "False"
+
+
+def test_the_example_of_the_docs_serves_what_serin_reads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "instrumenting.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    said: dict[str, Any] = {}
+    exec(program.replace(", 8080,", ", 0,"), said)
+    server: WSGIServer = said["server"]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert got(f"{url}/ready")[2] == b"ready\n"
+        assert got(f"{url}/predict")[2] == b"0.41"
+        status, kind, body = got(f"{url}/metrics", reading.ACCEPT)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    found, wrong = reading.read(body, [LATENCY, PREDICTIONS], at=0.0, kind=kind)
+    assert (status, wrong, found.values["latency-p95"].n, found.values["predictions"].n) == (200, (), 1, 1)
