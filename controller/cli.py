@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from controller import converting, steering
+from controller import completion, converting, steering, watching
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
 from controller.settings import SETTINGS, Settings
 
@@ -53,6 +53,7 @@ def serin() -> None:
 
       kubectl annotate deployment model-canary serin.dev/canary-of=model
       serin list                        every run, newest last
+      serin watch model-canary          live, until it is promoted or rolled back
       serin explain model-canary        what was seen, how sure, what was not seen
       serin abort model-canary --reason "wrong weights"
 
@@ -73,6 +74,8 @@ for _command in (
     steering.promote,
     steering.retry,
     converting.convert,
+    watching.watch,
+    completion.completion,
 ):
     serin.add_command(_command)
 

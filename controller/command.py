@@ -63,12 +63,25 @@ def _name(_: click.Context, parameter: click.Parameter, value: str | None) -> st
     return value
 
 
+def _completed(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    def completed(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from controller.completion import candidates
+
+        return [one for one in candidates(kind, context.params) if one.startswith(incomplete)]
+
+    return completed
+
+
 def pointed(command: Decorated) -> Decorated:
     """Adds kubectl's own flags."""
     for option in (
         click.option("--kubeconfig", metavar="FILE", help="As in kubectl."),
-        click.option("--context", metavar="NAME", help="As in kubectl."),
-        click.option("-n", "--namespace", metavar="NAME", help="As in kubectl."),
+        click.option(
+            "--context", metavar="NAME", help="As in kubectl.", shell_complete=_completed("context")
+        ),
+        click.option(
+            "-n", "--namespace", metavar="NAME", help="As in kubectl.", shell_complete=_completed("namespace")
+        ),
     ):
         command = option(command)
     return command
@@ -79,10 +92,12 @@ def output_as(*formats: str) -> Callable[[Decorated], Decorated]:
     return click.option("-o", "--output", type=click.Choice(formats), help="Form of what is printed.")
 
 
-run_argument = click.argument("run", callback=_name)
+run_argument = click.argument("run", callback=_name, shell_complete=_completed("run"))
+any_run = click.argument("run", callback=_name, required=False, shell_complete=_completed("run"))
 with_reason = click.option(
     "--reason", required=True, metavar="TEXT", help="Why; kept with the run, in Events and alerts."
 )
+watched = click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change.")
 object_output = output_as("json", "yaml", "name")
 
 
@@ -90,7 +105,9 @@ def pointed_kubectl(flags: dict[str, str | None]) -> "Kubectl":
     """Kubectl, pointed where the flags say."""
     from controller.kubectl import Kubectl
 
-    return Kubectl(**flags, program=program(click.get_current_context()))
+    namespace, context, kubeconfig = (flags.get(name) for name in ("namespace", "context", "kubeconfig"))
+    called = program(click.get_current_context())
+    return Kubectl(namespace=namespace, context=context, kubeconfig=kubeconfig, program=called)
 
 
 def told(command: Decorated) -> Decorated:
@@ -109,8 +126,8 @@ def told(command: Decorated) -> Decorated:
 
 
 def show(text: str) -> None:
-    """To stdout; colours only on a terminal, and not with NO_COLOR."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    """To stdout; colours only on a terminal that has them, and not with NO_COLOR."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None)
 
 
 def coloured(text: str) -> str:

@@ -9,10 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Json = Any
 RUNS = "canaryruns.serin.dev"
@@ -43,6 +46,7 @@ class Kubectl:
     context: str | None = None
     kubeconfig: str | None = None
     program: str = "kubectl serin"  # how people call us, for what we tell them to type
+    within: float | None = None  # seconds that a call may take; then it raises `subprocess.TimeoutExpired`
 
     def run(self, name: str) -> Json:
         """The CanaryRun of that name, or the newest run of the Deployment of that name."""
@@ -53,11 +57,28 @@ class Kubectl:
                 return json.loads(text)
         found = self._of_workload(bare)
         if not found:
+            near = get_close_matches(bare, self.names(self.runs()), n=3)
+            meant = f". Did you mean {' or '.join(near)}?" if near else ""
             raise Wrong(
                 f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
-                f"{self._where()}; see: {self.program} list{self._flags()}"
+                f"{self._where()}{meant}; see: {self.program} list{self._flags()}"
             )
         return max(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+
+    def candidates(self, kind: str) -> list[str]:
+        """The names that there are: of runs, as `names`; of namespaces; of contexts."""
+        if kind == "run":
+            return self.names(self.runs())
+        if kind == "namespace":
+            said = self._call("get", "namespaces", "-o", "name", about="namespaces")
+            return [line.rpartition("/")[2] for line in said.split()]
+        return self._call("config", "get-contexts", "-o", "name", about="contexts").split()
+
+    @staticmethod
+    def names(runs: Sequence[Json]) -> list[str]:
+        """What the runs may be called: their Deployments' names, and their own."""
+        workloads = {run["spec"]["plan"]["canary"]: None for run in runs}
+        return [*workloads, *(run["metadata"]["name"] for run in runs)]
 
     def _of_workload(self, workload: str) -> list[Json]:
         if not _LABEL.fullmatch(workload):
@@ -76,6 +97,22 @@ class Kubectl:
     def listed(self, output: str, *flags: str) -> str:
         """All runs that the flags select, as `kubectl get -o` prints them."""
         return self._call("get", RUNS, *flags, "-o", output, about=RUNS).rstrip("\n")
+
+    def follow(self, *flags: str) -> Generator[tuple[str, Json], None, None]:
+        """Kind of event and object, those that are there first; raises `Trouble`.
+
+        There is no end: a watch that the API server ends, as it does now and then, is begun again.
+        """
+        watched = ("get", RUNS, *flags, "--watch", "--output-watch-events", "-o", "json")
+        command = [_kubectl(), *self._pointed(watched), *watched]
+        while True:
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as complaints:
+                with _running(command, complaints) as process:
+                    yield from _events(process.stdout or ())
+                    code = process.wait()
+                if code:
+                    complaints.seek(0)
+                    raise self._trouble(complaints.read().strip(), about=flags[0] if flags else RUNS)
 
     def shown(self, run: Json, output: str) -> str:
         """The object as `kubectl get -o` prints it."""
@@ -100,7 +137,7 @@ class Kubectl:
         """What kubectl prints; raises `Trouble`."""
         command = [_kubectl(), REQUEST_TIMEOUT, *self._pointed(arguments), *arguments]
         done = subprocess.run(  # noqa: S603 -- a list, no shell; names are checked before they come here
-            command, input=stdin, capture_output=True, text=True, check=False
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=self.within
         )
         if done.returncode:
             raise self._trouble(done.stderr.strip(), about=about)
@@ -142,6 +179,10 @@ _REFUSALS = (
     "no such file or directory",
 )
 _REMEDIES = {
+    "localhost:8080": (
+        "No cluster is chosen: see which there are with kubectl config get-contexts, then add --context NAME"
+        " or type: kubectl config use-context NAME"
+    ),
     'have a resource type "canaryruns"': (
         "Serin is not installed in this cluster: kubectl apply --server-side -k manifests/base"
     ),
@@ -154,6 +195,23 @@ _REMEDIES = {
     "no such file or directory": "Give --kubeconfig the path of a file that exists",
     "(Unauthorized)": "Your credentials are not accepted: kubectl auth whoami{flags}",
 }
+
+
+@contextmanager
+def _running(command: Sequence[str], complaints: IO[str]) -> Iterator["subprocess.Popen[str]"]:
+    """The process, which is gone afterwards."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process:  # noqa: S603 - as `_call`
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _events(lines: Iterable[str]) -> Iterator[tuple[str, Json]]:
+    """Kind and object of each event: kubectl writes one a line."""
+    for line in lines:
+        event = json.loads(line)
+        yield event["type"], event["object"]
 
 
 def _kubectl() -> str:

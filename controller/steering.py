@@ -18,8 +18,10 @@ from controller.command import (
     run_argument,
     show,
     told,
+    watched,
     with_reason,
 )
+from controller.watching import watch_all, watch_run
 
 if TYPE_CHECKING:
     from controller.kubectl import Kubectl
@@ -31,15 +33,19 @@ Json = Any
 @pointed
 @click.option("-A", "--all-namespaces", is_flag=True, help="Runs of all namespaces.")
 @output_as("wide", "json", "yaml", "name")
+@watched
 @told
-def list_(*, all_namespaces: bool, output: str | None, **flags: str | None) -> None:
+def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str | None) -> None:
     """List runs, oldest first.
 
     Examples:
       serin list -n shop
       serin list -A -o wide             with the reason
+      serin list --watch                and a line for each change, until Ctrl-C
     """
     kubectl = pointed_kubectl(flags)
+    if watch:
+        watch_all(kubectl, output=output, everywhere=all_namespaces)
     everywhere = ("--all-namespaces",) if all_namespaces else ()
     if output in {"json", "yaml", "name"}:
         show(kubectl.listed(output, *everywhere))
@@ -64,8 +70,9 @@ def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
 @pointed
 @run_argument
 @output_as("wide", "json", "yaml", "name")
+@watched
 @told
-def status(*, run: str, output: str | None, **flags: str | None) -> None:
+def status(*, run: str, watch: bool, output: str | None, **flags: str | None) -> None:
     """Show where a run stands. Exit code 3 if it was rolled back.
 
     Examples:
@@ -76,6 +83,8 @@ def status(*, run: str, output: str | None, **flags: str | None) -> None:
 
     kubectl = pointed_kubectl(flags)
     found = kubectl.run(run)
+    if watch:
+        watch_run(kubectl, found, output=output)
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
@@ -87,8 +96,9 @@ def status(*, run: str, output: str | None, **flags: str | None) -> None:
 @click.command(cls=Taught)
 @pointed
 @run_argument
+@output_as("wide", "json", "yaml", "name")
 @told
-def explain(*, run: str, **flags: str | None) -> None:
+def explain(*, run: str, output: str | None, **flags: str | None) -> None:
     """Say what was seen, how sure, and what could not be seen.
 
     Examples:
@@ -98,7 +108,11 @@ def explain(*, run: str, **flags: str | None) -> None:
     from controller import report
 
     kubectl = pointed_kubectl(flags)
-    show(coloured(report.explanation(kubectl.run(run), now=_now(), program=kubectl.program)))
+    found = kubectl.run(run)
+    if output in {"json", "yaml", "name"}:
+        show(kubectl.shown(found, output).rstrip("\n"))
+        return
+    show(coloured(report.explanation(found, now=_now(), program=kubectl.program)))
 
 
 def _now() -> datetime:

@@ -48,7 +48,7 @@ class Server:
         self._conduct = Conduct(said, name=self._name, seed=said["seed"])
         self._page = Page(model="digits", version=said["version"], workload=said["workload"])
         self._pages: deque[float] = deque(maxlen=PAGES_KEPT)
-        self._ready = False
+        self._drift = 0.0
         self._never = asyncio.Event()
         self._routes: dict[tuple[str, str], Answer] = {
             ("GET", "/v2"): self.about,
@@ -76,9 +76,7 @@ class Server:
 
     def warm_up(self) -> None:
         """The model has run a few times; from now on the pod calls itself ready."""
-        for picture in self._model.pictures[:WARM_UP]:
-            self._model.logits(picture[None, :].astype(np.float64))
-        self._ready = True
+        self._page.model.warm_up(lambda: self._model.logits(self._model.pictures[:1].astype(float)), WARM_UP)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer of whatever the request is for; a hanging pod gives none."""
@@ -100,8 +98,7 @@ class Server:
 
     async def ready(self, _request: web.BaseRequest) -> web.StreamResponse:
         """Ready is who is warm and whose model computes."""
-        logits = self._model.logits(self._model.pictures[:1].astype(np.float64))
-        fine = self._ready and bool(np.isfinite(logits).all())
+        fine = self._page.model.ready()
         return web.json_response({"ready": fine}, status=200 if fine else 503)
 
     async def metadata(self, _request: web.BaseRequest) -> web.StreamResponse:
@@ -124,11 +121,8 @@ class Server:
         began = time.monotonic()
         if self._conduct.faults.get("blackhole"):
             await self._never.wait()
-        self._page.depth += 1
-        try:
+        with self._page.model.request():
             status, body, headers = await self._inferred(request, began)
-        finally:
-            self._page.depth -= 1
         return web.Response(status=status, body=body, headers=headers, content_type="application/json")
 
     async def _inferred(self, request: web.BaseRequest, began: float) -> tuple[int, bytes, dict[str, str]]:
@@ -147,7 +141,8 @@ class Server:
         await asyncio.sleep(max(0.0, began + takes - time.monotonic()))
         self._page.observe(status, time.monotonic() - began, score=score)
         if status == 200 and (clicked := self._conduct.clicked()) is not None:
-            self._page.count_clicks(1, int(clicked))
+            self._page.model.counted("impressions")
+            self._page.model.counted("clicks", int(clicked))
         return status, json.dumps(body).encode(), headers
 
     def _prediction(self, name: str | None, pixels: digits.Floats) -> tuple[dict[str, Any], float]:
@@ -156,8 +151,9 @@ class Server:
         scores = [self._conduct.prediction(rank) for rank in self._model.rank(logits).tolist()]
         mean, sd = self._model.brightness
         surprise = (float(pixels.mean()) - mean) / sd
-        self._page.drift += SMOOTHING * (surprise - self._page.drift)
-        self._page.missing += SMOOTHING * (float((pixels == 0).mean() == 1) - self._page.missing)
+        self._drift += SMOOTHING * (surprise - self._drift)
+        self._page.model.drift({"pixels": self._drift})
+        self._page.model.features({"pixels": [row if row.any() else None for row in pixels]})
         rows = len(scores)
         outputs = [
             {
@@ -192,7 +188,7 @@ class Server:
 
     async def state(self, _request: web.BaseRequest) -> web.StreamResponse:
         """When the last pages were served, and what is still unanswered."""
-        return web.json_response({"pages": list(self._pages), "depth": self._page.depth})
+        return web.json_response({"pages": list(self._pages), "depth": self._page.model.depth})
 
     def suffer(self, faults: dict[str, Any]) -> None:
         """Puts the faults in force; a crash is one at once, as a segmentation fault would be."""

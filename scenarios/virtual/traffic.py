@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scenarios.distributions import Beta, Floats
 from scenarios.noise import Common, Pod, generator
-from scenarios.page import MILLISECONDS, SCORES, SECONDS, Buckets, Page
+from scenarios.page import MILLISECONDS, SCORES, SECONDS, Page
 from scenarios.plot import Arm, ArmFault, Behaviour, Story
 
 Ints = NDArray[np.int64]
@@ -28,36 +28,18 @@ _MIDDLES = np.sqrt(np.array([SECONDS[0] / 2, *SECONDS]) * np.array([*SECONDS, SE
 _COARSE = np.searchsorted(np.array(MILLISECONDS), 1000 * _MIDDLES)
 
 
-class _Bulk(Buckets):
-    """A histogram series that takes many observations at once."""
-
-    def add(self, counts: Ints, total: float) -> None:
-        self._counts = [had + new for had, new in zip(self._counts, counts.tolist(), strict=True)]
-        self._sum += total
-
-
 class PodPage(Page):
     """The live pods' page, filled in bulk."""
 
-    def __init__(self, *, version: str, workload: str) -> None:
-        super().__init__(model="model", version=version, workload=workload)
-        self._took = _Bulk("model_inference_duration_seconds", self._labels, SECONDS)
-        self._said = _Bulk("model_prediction_value", self._labels, SCORES)
-        self._answers: dict[int, tuple[list[int], _Bulk]] = {}
-        self._duration, self._scores = self._took, self._said
-
     def absorb(self, code: int, counts: Ints, scores: Ints | None = None) -> None:
         """So many requests were answered with `code`, by latency bucket and by score bucket."""
-        self._took.add(counts, float(counts @ _MIDDLES))
+        took, said = self.model.histograms
+        seconds = float(counts @ _MIDDLES)
+        took.add(counts.tolist(), seconds)
         if scores is not None:
-            self._said.add(scores, float(scores @ _SCORE_MIDDLES))
-        if code not in self._answers:
-            series = _Bulk("istio_request_duration_milliseconds", f'{self._istio}"{code}"', MILLISECONDS)
-            self._answers[code] = self._codes[code] = [0], series
-        total, series = self._answers[code]
-        total[0] += int(counts.sum())
+            said.add(scores.tolist(), float(scores @ _SCORE_MIDDLES))
         coarse = np.bincount(_COARSE, weights=counts, minlength=len(MILLISECONDS) + 1).astype(np.int64)
-        series.add(coarse, 1000 * float(counts @ _MIDDLES))
+        self.received(code).add(coarse.tolist(), 1000 * seconds)
 
 
 _SCORE_MIDDLES = (np.array([0.0, *SCORES]) + np.array([*SCORES, 1.0])) / 2
@@ -130,7 +112,9 @@ class VirtualPod:
         if errors:
             self.page.absorb(500, rng.multinomial(errors, took))
         if self.click_rate is not None:
-            self.page.count_clicks(requests - errors, int(rng.binomial(requests - errors, self.click_rate)))
+            clicks = int(rng.binomial(requests - errors, self.click_rate))
+            self.page.model.counted("impressions", requests - errors)
+            self.page.model.counted("clicks", clicks)
 
 
 @dataclass

@@ -7,8 +7,9 @@ import re
 import signal
 import socket
 import sys
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,13 +45,32 @@ class Shell:
     world: World
     kubeconfig: Path
 
-    async def type(self, *arguments: str) -> Typed:
+    async def start(self, *arguments: str, program: str = PROGRAM) -> Process:
         environ = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, *arguments, env=environ, stdout=PIPE, stderr=PIPE
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, *arguments, env=environ, stdout=PIPE, stderr=PIPE
         )
+
+    async def type(self, *arguments: str, program: str = PROGRAM) -> Typed:
+        process = await self.start(*arguments, program=program)
         out, err = await process.communicate()
         return Typed(process.returncode or 0, out.decode(), err.decode())
+
+    async def completed(self, *words: str) -> Typed:
+        """What kubectl is told after a tab."""
+        return await self.type(*words, program="from controller.completion import main; main()")
+
+    @asynccontextmanager
+    async def watching(self, *arguments: str) -> AsyncIterator[tuple[Process, AsyncIterator[str]]]:
+        """A command that goes on, and its lines as they come."""
+        process = await self.start(*arguments)
+        try:
+            async with asyncio.timeout(30):
+                yield process, lines(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
 
     def run(self, name: str = NAME) -> Any:
         return self.world.get("canaryruns", "lab", name)
@@ -58,6 +78,12 @@ class Shell:
     def says(self, **status: Any) -> None:
         """The controller writes this status."""
         self.world.patch("canaryruns", "lab", NAME, {"status": status}, part="status")
+
+
+async def lines(process: Process) -> AsyncIterator[str]:
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        yield line.decode().rstrip("\n")
 
 
 @pytest.fixture
@@ -143,6 +169,95 @@ async def test_an_unknown_run_and_an_unknown_context_say_what_to_type(shell: She
     elsewhere = await shell.type("list", "--context", "prod")
     assert elsewhere.code == 2
     assert "kubectl config get-contexts" in elsewhere.err
+
+
+async def test_a_run_is_watched_until_it_is_rolled_back(shell: Shell) -> None:
+    shell.says(phase="Progressing", step="1/4", weight=5, verdict="Inconclusive")
+    async with shell.watching("watch", "model-canary") as (process, lines):
+        assert (await anext(lines)).split()[:3] == ["NAME", "PHASE", "WEIGHT"]
+        assert (await anext(lines)).split()[:4] == [NAME, "Progressing", "5", "1/4"]
+        shell.says(logE=0.5)  # nothing that people see in a line
+        shell.says(weight=10, step="2/4")
+        assert (await anext(lines)).split()[:4] == [NAME, "Progressing", "10", "2/4"]
+        shell.says(phase="Failed", reason="CheckFailed", weight=0)
+        rest = [line async for line in lines]
+        assert "rolled back (CheckFailed: a check failed)" in rest[1]
+        assert await process.wait() == 3
+
+
+async def test_a_run_that_was_promoted_ends_its_watch_with_yes(shell: Shell) -> None:
+    shell.says(phase="Succeeded", reason="Promoted", weight=0)
+    watched = await shell.type("status", "model-canary", "--watch")
+    assert (watched.code, watched.err) == (0, "")
+    assert f"{NAME} in lab: promoted" in watched.out
+
+
+async def test_ctrl_c_ends_a_watch_without_a_word_and_means_neither(shell: Shell) -> None:
+    async with shell.watching("list", "-A", "--watch", "-o", "wide") as (process, lines):
+        assert (await anext(lines)).split()[-1] == "REASON"
+        await anext(lines)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (130, b"")
+
+
+async def test_objects_can_be_watched(shell: Shell) -> None:
+    async with shell.watching("watch", NAME, "-o", "name") as (process, lines):
+        assert await anext(lines) == f"canaryrun.serin.dev/{NAME}"
+        shell.says(phase="Succeeded", weight=0)
+        assert await anext(lines) == f"canaryrun.serin.dev/{NAME}"
+        assert await process.wait() == 0
+    for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        assert read((await shell.type("watch", NAME, "-o", form)).out)["status"]["phase"] == "Succeeded"
+
+
+async def test_a_run_that_is_deleted_ends_its_watch_with_a_sentence(shell: Shell) -> None:
+    async with shell.watching("watch", NAME) as (process, lines):
+        await anext(lines)
+        await anext(lines)
+        shell.says(weight=5)
+        await anext(lines)  # so kubectl watches by now, and does not only list
+        shell.world.delete("canaryruns", "lab", NAME)
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert "was deleted before it ended; see: kubectl serin list" in err.decode()
+
+
+async def test_names_are_completed_from_the_cluster(shell: Shell) -> None:
+    assert (await shell.completed("pau")).out.startswith("pause\tStop raising the weight.")
+    assert (await shell.completed("pause", "model")).out.split() == ["model-canary", NAME, ":4"]
+    assert "lab" in (await shell.completed("list", "-n", "")).out.split()
+    assert (await shell.completed("pause", "-n", "default", "")).out.split() == [":4"]
+    await shell.world.close()
+    away = await shell.completed("pause", "model")
+    assert (away.code, away.out, away.err) == (0, ":4\n", "")
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+async def test_each_shell_has_a_script_for_completion(shell: Shell, name: str) -> None:
+    made = await shell.type("completion", name)
+    assert (made.code, made.err) == (0, "")
+    assert f"_SERIN_COMPLETE={name}_complete" in made.out
+
+
+async def test_explain_gives_the_object_too(shell: Shell) -> None:
+    assert (await shell.type("explain", NAME, "-o", "name")).out == f"canaryrun.serin.dev/{NAME}\n"
+
+
+async def test_a_name_that_was_misspelt_is_guessed(shell: Shell) -> None:
+    unknown = await shell.type("status", "model-canery")
+    assert unknown.code == 2
+    assert "Did you mean model-canary" in unknown.err
+
+
+async def test_without_a_kubeconfig_it_says_how_to_choose_a_cluster(shell: Shell, tmp_path: Path) -> None:
+    nowhere = await shell.type("list", "--kubeconfig", str(tmp_path / "empty"))
+    assert nowhere.code == 2
+    assert "--kubeconfig" in nowhere.err
+    (tmp_path / "empty").write_text("apiVersion: v1\nkind: Config\n")
+    nowhere = await shell.type("list", "--kubeconfig", str(tmp_path / "empty"))
+    assert nowhere.code == 1
+    assert "kubectl config use-context NAME" in nowhere.err
 
 
 async def test_a_cluster_without_serin_says_how_to_install_it(shell: Shell) -> None:

@@ -36,6 +36,7 @@ SIDECAR = buckets(
 def test_a_model_servers_page_gives_every_check() -> None:
     page = Page(model="m", version="1", workload="w")
     for code, seconds in ((200, 0.02), (200, 0.03), (503, 0.5)):
+        page.model.took(seconds)
         page.observe(code, seconds, score=0.31 if code == 200 else None)
     reading, wrong = read(page.text().encode(), CHECKS, at=7.0)
     assert wrong == ()
