@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from controller import steering
+from controller import preflight, steering
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
 from controller.settings import SETTINGS, Settings
 
@@ -72,6 +72,7 @@ for _command in (
     steering.approve,
     steering.promote,
     steering.retry,
+    preflight.preflight,
 ):
     serin.add_command(_command)
 

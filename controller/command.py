@@ -79,6 +79,7 @@ def output_as(*formats: str) -> Callable[[Decorated], Decorated]:
     return click.option("-o", "--output", type=click.Choice(formats), help="Form of what is printed.")
 
 
+deployment_argument = click.argument("deployment", callback=_name)
 run_argument = click.argument("run", callback=_name)
 with_reason = click.option(
     "--reason", required=True, metavar="TEXT", help="Why; kept with the run, in Events and alerts."

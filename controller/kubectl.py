@@ -69,6 +69,17 @@ class Kubectl:
         items: list[Json] = json.loads(self._call("get", RUNS, *flags, "-o", "json", about=RUNS))["items"]
         return items
 
+    def objects(self, *kinds: str, namespace: str | None = None) -> list[Json]:
+        """All objects of these kinds, in the namespace or where kubectl is pointed."""
+        within = () if namespace is None else (f"--namespace={namespace}",)
+        found = self._call("get", ",".join(kinds), *within, "-o", "json", about=", ".join(kinds))
+        items: list[Json] = json.loads(found)["items"]
+        return items
+
+    def page(self, path: str) -> str:
+        """What the API server answers at a path, such as what a pod serves behind its proxy."""
+        return self._call("get", "--raw", path, about=path)
+
     def siblings(self, run: Json) -> list[Json]:
         """All runs in the run's namespace."""
         return self.runs(f"--namespace={run['metadata']['namespace']}")

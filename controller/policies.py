@@ -149,10 +149,10 @@ def _gate(gate: wire.Gate) -> Gate:
     return Gate(before=gate.before, url=gate.webhook.url, secret=name, key=key)
 
 
-def policy(spec: Json) -> Policy:
+def policy(spec: Json, *, max_latency_increase: str | None = None) -> Policy:
     """The policy that a complete CanaryPolicy spec holds; raises `wire.Malformed`."""
     try:
-        return read(msgspec.convert(spec, wire.Policy))
+        return read(msgspec.convert(spec, wire.Policy), max_latency_increase=max_latency_increase)
     except msgspec.ValidationError as error:
         raise wire.Malformed(f"policy: {error}") from error
 
