@@ -324,6 +324,7 @@ class Operator:
             checkpoint=settings.checkpoint,
             begin=histories.begin,
             freeze=settings.freeze,
+            unread=lambda: frozenset(kind for kind, may in self.lists().items() if not may),
         )
 
 

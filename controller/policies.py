@@ -186,4 +186,5 @@ def read(given: wire.Policy, *, max_latency_increase: str | None = None) -> Poli
         pages={check.name: _page(check) for check in single if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
         gates=tuple(_gate(gate) for gate in given.gates),
+        preflight=given.preflight,
     )
