@@ -13,11 +13,11 @@ from controller import exposure, floor, podspec, trigger
 from controller.asks import unsteerable
 from controller.exposure import of_policy
 from controller.items import Grounds, Item, Patch, Result
+from controller.resource import DRILL
 from controller.shadow import ARTIFACT, BASELINE, REFERENCE
 
 Json = Any
 
-DRILL = "serin.dev/drill"  # an annotation of a CanaryRun: how many seconds the rollback took
 DRILL_WITHIN = 300.0  # s
 DRILL_AGE = timedelta(days=30)
 TRAIN = "https://TRAINING.EXAMPLE/hook"

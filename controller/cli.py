@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from controller import preflight, steering
+from controller import drill, preflight, steering
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
 from controller.settings import SETTINGS, Settings
 
@@ -73,6 +73,7 @@ for _command in (
     steering.promote,
     steering.retry,
     preflight.preflight,
+    drill.drill,
 ):
     serin.add_command(_command)
 

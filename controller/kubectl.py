@@ -101,6 +101,13 @@ class Kubectl:
         flags = (f"--namespace={meta['namespace']}", "--type=merge", "-p", json.dumps(body), "-o", "json")
         return json.loads(self._call("patch", RUNS, meta["name"], *flags, about=meta["name"]))
 
+    def annotate(self, run: Json, notes: dict[str, str]) -> Json:
+        """The run with these annotations."""
+        meta = run["metadata"]
+        body = json.dumps({"metadata": {"annotations": notes}})
+        flags = (f"--namespace={meta['namespace']}", "--type=merge", "-p", body, "-o", "json")
+        return json.loads(self._call("patch", RUNS, meta["name"], *flags, about=meta["name"]))
+
     def create(self, obj: Json) -> Json:
         """The object as the API server took it."""
         meta = obj["metadata"]

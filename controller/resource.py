@@ -29,6 +29,7 @@ GROUP = "serin.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/restore-traffic"
+DRILL = f"{GROUP}/drill"  # an annotation of a run: how many seconds its measured rollback took
 WORKLOAD_LABEL = f"{GROUP}/workload"
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 

@@ -34,8 +34,11 @@ NOT_THERE = "have a resource type"
 PAGES = 3  # of stable's pods; they are alike, and each is a command
 
 
-def found(kubectl: "Kubectl", deployment: str) -> Grounds:
-    """All that the checklist is worked out from; raises `Trouble`, and `Misused` for what is no canary."""
+def found(kubectl: "Kubectl", deployment: str, *, pages: int = PAGES) -> Grounds:
+    """All that the checklist is worked out from, with so many of stable's `pages`.
+
+    Raises `Trouble`, and `Misused` for what is no canary.
+    """
     cluster = Cluster()
     unread: set[str] = set()
     bare = deployment.rpartition("/")[2]
@@ -55,7 +58,7 @@ def found(kubectl: "Kubectl", deployment: str) -> Grounds:
         raise Misused(f"Deployment {canary['metadata']['name']}: {plan}")
     plan["policy"] = {**planning.builtin(), **plan["policy"]}
     policy = policies.policy(plan["policy"], max_latency_increase=plan.get("maxLatencyIncrease"))
-    pods = chosen([pod for pod in arm(cluster, namespace, plan["stable"]).pods if pod.ready], limit=PAGES)
+    pods = chosen([pod for pod in arm(cluster, namespace, plan["stable"]).pods if pod.ready], limit=pages)
     notes = trigger.annotations(canary)
     return Grounds(
         cluster=cluster,

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from prepared import FLAWED, LAB, SOUND, Case, page
+from prepared import FLAWED, LAB, SOUND, Case, Memory, page
 
 from controller.checklist import looked_at
 from controller.cli import serin
 from controller.items import Item, Result
-from controller.kubectl import Kubectl, Trouble
+from controller.kubectl import Trouble
 from controller.surroundings import found
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from scenarios.world import World
@@ -93,29 +93,6 @@ async def test_what_is_no_canary_is_a_misuse_and_says_what_to_type(shell: Shell)
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory(Kubectl):
-    """A cluster in memory, some kinds of which may not be read, and what pods answer behind the proxy."""
-
-    world: World
-    denied: frozenset[str] = frozenset()
-    pages: str = ""
-
-    def objects(self, *kinds: str, namespace: str | None = None) -> list[Json]:
-        del namespace
-        for kind in kinds:
-            if kind.partition(".")[0] in self.denied:
-                raise Trouble(f"{kind}: Error from server (Forbidden): {kind} is forbidden")
-        return [one for kind in kinds for one in self.world.objects(kind.partition(".")[0])]
-
-    def page(self, path: str) -> str:
-        if not self.pages:
-            raise Trouble(f"{path}: Error from server (ServiceUnavailable): error trying to reach it")
-        assert path.startswith("/api/v1/namespaces/lab/pods/model-")
-        assert path.endswith(":8080/proxy/metrics")
-        return self.pages
-
-
 def seen(case: Case, **how: Any) -> dict[str, Item]:
     async def furnished() -> dict[str, Item]:
         world = World(clock=virtual_loop().now)
@@ -129,7 +106,7 @@ def seen(case: Case, **how: Any) -> dict[str, Item]:
 
 
 def test_pages_are_read_through_the_proxy() -> None:
-    items = seen(SOUND[0], pages=page())
+    items = seen(SOUND[0], says=lambda _: page())
     assert (items["metrics"].result, items["buckets"].result) == (Result.PASS, Result.PASS)
     assert "on 3 of 3 pages of stable" in items["metrics"].why
     assert "(ServiceUnavailable)" in (seen(SOUND[0]))["metrics"].why

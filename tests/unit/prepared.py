@@ -5,14 +5,16 @@ is a merge patch on a sound one, and the items of the checklist that it is meant
 """
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from controller import checklist, planning, policies, reading, trigger
+from controller import checklist, planning, policies, reading, resource, trigger
 from controller.cluster import FOLLOWED, Cluster
 from controller.items import Grounds, Item, Paged, Patch
+from controller.kubectl import Kubectl, Trouble
 from scenarios.cluster.patches import merged
 from scenarios.people import PLACES, People
 from scenarios.world import World
@@ -310,7 +312,7 @@ class Room:
             "canarySubset": "canary",
             "policy": planning.builtin(),
         }
-        name, notes = "model-canary-5b-1", {checklist.DRILL: seconds}
+        name, notes = "model-canary-5b-1", {resource.DRILL: seconds}
         if self.world.get("canaryruns", LAB, name) is None:
             made = {"apiVersion": "serin.dev/v1alpha1", "kind": "CanaryRun", "spec": {"plan": plan}}
             self.world.create(made | {"metadata": {"name": name, "namespace": LAB}})
@@ -373,3 +375,39 @@ def filled(body: Json) -> Json:
         if isinstance(body, str)
         else body
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory(Kubectl):
+    """kubectl for a cluster in memory: kinds that are denied, and what a pod `says` behind the proxy."""
+
+    world: World
+    denied: frozenset[str] = frozenset()
+    says: Callable[[str], str] | None = None
+
+    def objects(self, *kinds: str, namespace: str | None = None) -> list[Json]:
+        del namespace
+        for kind in kinds:
+            if kind.partition(".")[0] in self.denied:
+                raise Trouble(f"{kind}: Error from server (Forbidden): {kind} is forbidden")
+        return [one for kind in kinds for one in self.world.objects(kind.partition(".")[0])]
+
+    def page(self, path: str) -> str:
+        found = re.fullmatch("/api/v1/namespaces/lab/pods/(model-.*):8080/proxy/metrics", path)
+        assert found, path
+        if self.says is None:
+            raise Trouble(f"{path}: Error from server (ServiceUnavailable): error trying to reach it")
+        return self.says(found[1])
+
+    def run(self, name: str) -> Json:
+        return self.world.get("canaryruns", LAB, name)
+
+    def create(self, obj: Json) -> Json:
+        return self.world.create(obj)
+
+    def patch(self, run: Json, spec: Json) -> Json:
+        return self.world.patch("canaryruns", LAB, run["metadata"]["name"], {"spec": spec})
+
+    def annotate(self, run: Json, notes: dict[str, str]) -> Json:
+        noted = {"metadata": {"annotations": notes}}
+        return self.world.patch("canaryruns", LAB, run["metadata"]["name"], noted)
