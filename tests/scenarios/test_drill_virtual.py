@@ -70,7 +70,7 @@ class Stage(Theatre):
         self.lines, grounds, clock = [], self.grounds(), virtual_loop().time
         run = drilling.asked(grounds, other_version=True)
         kubectl = Memory(world=self.world, says=self.page)
-        how = {"clock": clock, "told": self.lines.append, "patience": 30.0, "limit": 60.0}
+        how = {"clock": clock, "told": self.lines.append, "patience": 10.0, "limit": 60.0}
         steps = drilling.drilled(kubectl, grounds, run, **how)
         pauses, pause = 0, next(steps)
         try:
@@ -85,7 +85,7 @@ class Stage(Theatre):
 def story() -> Story:
     found_ = load(SCENARIOS / "good-canary.yaml")
     policy = {**found_.policy, "scaleDownDelay": {"promoted": "60s", "rolledBack": "60s"}}
-    return replace(found_, policy=policy, history=timedelta(seconds=5), duration=timedelta(seconds=60))
+    return replace(found_, policy=policy, history=timedelta(seconds=5), duration=timedelta(seconds=300))
 
 
 def on_stage(act: Any) -> Stage:
@@ -129,7 +129,7 @@ def test_a_drill_is_measured_recorded_and_known_to_the_checklist_and_one_broken_
 
         frozen = {"metadata": {"annotations": {"serin.dev/freeze": "true"}}}
         theatre.world.patch("namespaces", "", NAMESPACE, frozen)
-        with pytest.raises(Trouble, match="no traffic within 30 s: frozen by serin.dev/freeze"):
+        with pytest.raises(Trouble, match=r"no traffic within 10 s: frozen by serin\.dev/freeze"):
             await theatre.drilled()
 
     on_stage(act)
