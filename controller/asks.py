@@ -63,7 +63,7 @@ class Asks:
         blind = [check["name"] for check in checks if "prometheus" in check.get("source", {})]
         if blind and not self.prometheus:
             return f"policy: checks[{blind[0]}].source.prometheus: {UNSET}"
-        return self._unsteerable(plan, canary) or self._unshadowed(plan, canary)
+        return unsteerable(self.cluster, plan, canary) or self._unshadowed(plan, canary)
 
     def _unshadowed(self, plan: Json, canary: Json) -> str | None:
         """Why nothing can be replayed or recorded; None if the plan says what and where, or needs neither."""
@@ -89,32 +89,34 @@ class Asks:
     def _stable(self, plan: Json, canary: Json) -> Json:
         return self.cluster.get("deployments", canary["metadata"]["namespace"], plan["stable"])
 
-    def _unsteerable(self, plan: Json, canary: Json) -> str | None:
-        """Why the plan's VirtualService cannot be steered safely; None if it can."""
-        namespace = canary["metadata"]["namespace"]
-        service = self.cluster.get("virtualservices", namespace, plan["virtualService"])
-        if service is None:
-            return (
-                f'there is no VirtualService "{plan["virtualService"]}" in namespace {namespace}; create it, '
-                "or name another one in annotation serin.dev/virtual-service"
-            )
-        names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}
-        found = istio.steering(service, **names)
-        if isinstance(found, istio.Refusal):
-            return f"VirtualService {plan['virtualService']}: {found}"
-        stable = self._stable(plan, canary)
-        pods = [*self._labels(stable), *self._labels(canary)]
-        beyond = istio.ambient(self.cluster.get("namespaces", "", namespace) or {"metadata": {}}, pods)
-        mixed = beyond or istio.subsets_told_apart(
-            list(self.cluster.all("destinationrules", namespace)),
-            found,
-            **names,
-            stable_labels=self._labels(stable),
-            canary_labels=self._labels(canary),
-        )
-        return None if mixed is None else str(mixed)
 
-    def _labels(self, deployment: Json) -> list[dict[str, str]]:
-        """The labels of the Deployment's template and of each of its pods."""
-        template = deployment["spec"]["template"]["metadata"].get("labels", {})
-        return [template, *(pod["metadata"].get("labels", {}) for pod in pods(self.cluster, deployment))]
+def unsteerable(cluster: Cluster, plan: Mapping[str, Json], canary: Json) -> str | None:
+    """Why the plan's VirtualService cannot be steered safely; None if it can."""
+    namespace = canary["metadata"]["namespace"]
+    service = cluster.get("virtualservices", namespace, plan["virtualService"])
+    if service is None:
+        return (
+            f'there is no VirtualService "{plan["virtualService"]}" in namespace {namespace}; create it, '
+            "or name another one in annotation serin.dev/virtual-service"
+        )
+    names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}
+    found = istio.steering(service, **names)
+    if isinstance(found, istio.Refusal):
+        return f"VirtualService {plan['virtualService']}: {found}"
+    stable = _labels(cluster, cluster.get("deployments", namespace, plan["stable"]))
+    mine = _labels(cluster, canary)
+    beyond = istio.ambient(cluster.get("namespaces", "", namespace) or {"metadata": {}}, [*stable, *mine])
+    mixed = beyond or istio.subsets_told_apart(
+        list(cluster.all("destinationrules", namespace)),
+        found,
+        **names,
+        stable_labels=stable,
+        canary_labels=mine,
+    )
+    return None if mixed is None else str(mixed)
+
+
+def _labels(cluster: Cluster, deployment: Json) -> list[dict[str, str]]:
+    """The labels of the Deployment's template and of each of its pods."""
+    template = deployment["spec"]["template"]["metadata"].get("labels", {})
+    return [template, *(pod["metadata"].get("labels", {}) for pod in pods(cluster, deployment))]

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from controller import completion, converting, steering, watching
+from controller import completion, converting, drill, preflight, steering, watching
 from controller.command import PLUGIN, Decorated, Failed, Group, Misused, program, show
 from controller.settings import SETTINGS, Settings
 
@@ -76,6 +76,8 @@ for _command in (
     converting.convert,
     watching.watch,
     completion.completion,
+    preflight.preflight,
+    drill.drill,
 ):
     serin.add_command(_command)
 

@@ -213,7 +213,7 @@ def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
         wanted=deployment["spec"].get("replicas", 1),
         pods=tuple(_pod(pod) for pod in pods(cluster, deployment)),
         rolled_out=_rolled_out(deployment),
-        autoscaled=_autoscaled(cluster, namespace, name),
+        autoscaled=bool(autoscalers(cluster, namespace, name)),
     )
 
 
@@ -240,6 +240,8 @@ def _rolled_out(deployment: Json) -> bool:
     return caught_up(deployment) and all(count == wanted for count in counts)
 
 
-def _autoscaled(cluster: Cluster, namespace: str, name: str) -> bool:
-    targets = (hpa["spec"]["scaleTargetRef"] for hpa in cluster.all("horizontalpodautoscalers", namespace))
-    return any(target.get("kind") == "Deployment" and target.get("name") == name for target in targets)
+def autoscalers(cluster: Cluster, namespace: str, name: str) -> list[Json]:
+    """The HorizontalPodAutoscalers that own the Deployment's size."""
+    owner = {"kind": "Deployment", "name": name}
+    found = cluster.all("horizontalpodautoscalers", namespace)
+    return [hpa for hpa in found if owner.items() <= hpa["spec"]["scaleTargetRef"].items()]

@@ -94,6 +94,7 @@ def output_as(*formats: str) -> Callable[[Decorated], Decorated]:
 
 run_argument = click.argument("run", callback=_name, shell_complete=_completed("run"))
 any_run = click.argument("run", callback=_name, required=False, shell_complete=_completed("run"))
+deployment_argument = click.argument("deployment", callback=_name)
 with_reason = click.option(
     "--reason", required=True, metavar="TEXT", help="Why; kept with the run, in Events and alerts."
 )

@@ -42,7 +42,10 @@ _ACTIONS = {
     Reason.READY_TO_PROMOTE: "AwaitPromotion",
     Reason.REFUSED: "Refuse",
 }
-_OUTCOMES = {"Promoted": "Promote", "RolledBack": "RollBack", "Held": "Hold", "Drifted": "AskForTraining"}
+_OUTCOMES = {"Promoted": "Promote", "RolledBack": "RollBack", "Held": "Hold"} | {
+    "Drifted": "AskForTraining",
+    "Warned": "Warn",
+}
 
 _log = structlog.get_logger(__name__)
 

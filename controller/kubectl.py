@@ -90,6 +90,17 @@ class Kubectl:
         items: list[Json] = json.loads(self._call("get", RUNS, *flags, "-o", "json", about=RUNS))["items"]
         return items
 
+    def objects(self, *kinds: str, namespace: str | None = None) -> list[Json]:
+        """All objects of these kinds, in the namespace or where kubectl is pointed."""
+        within = () if namespace is None else (f"--namespace={namespace}",)
+        found = self._call("get", ",".join(kinds), *within, "-o", "json", about=", ".join(kinds))
+        items: list[Json] = json.loads(found)["items"]
+        return items
+
+    def page(self, path: str) -> str:
+        """What the API server answers at a path, such as what a pod serves behind its proxy."""
+        return self._call("get", "--raw", path, about=path)
+
     def siblings(self, run: Json) -> list[Json]:
         """All runs in the run's namespace."""
         return self.runs(f"--namespace={run['metadata']['namespace']}")
@@ -125,6 +136,13 @@ class Kubectl:
         meta = run["metadata"]
         body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": spec}
         flags = (f"--namespace={meta['namespace']}", "--type=merge", "-p", json.dumps(body), "-o", "json")
+        return json.loads(self._call("patch", RUNS, meta["name"], *flags, about=meta["name"]))
+
+    def annotate(self, run: Json, notes: dict[str, str]) -> Json:
+        """The run with these annotations."""
+        meta = run["metadata"]
+        body = json.dumps({"metadata": {"annotations": notes}})
+        flags = (f"--namespace={meta['namespace']}", "--type=merge", "-p", body, "-o", "json")
         return json.loads(self._call("patch", RUNS, meta["name"], *flags, about=meta["name"]))
 
     def create(self, obj: Json) -> Json:

@@ -60,6 +60,15 @@ def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
     )
 
 
+def _replanned(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """A run that the checklist holds cannot be mended by its policy: it keeps the one that it began with."""
+    if run.hold is not Reason.PREFLIGHT_FAILED or not seen.replanned:
+        return None
+    return Ending(
+        Reason.SUPERSEDED, "its policy was changed while the checklist held it; a new run has the new one"
+    )
+
+
 def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:
     name, shadow = seen.judgement.failed, run.plan.policy.shadow
     replayed = shadow is not None and shadow.name == name  # known before anybody was exposed
@@ -155,6 +164,7 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _commanded,
     _superseded,
     _stable_changed,
+    _replanned,
     _check_failed,
     _unavailable,
     _not_answering,

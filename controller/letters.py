@@ -24,6 +24,7 @@ TITLES = {
     "Held": "On hold",
     "Promoted": "Promoted",
     "Drifted": "Retraining wanted",
+    "Warned": "Checklist not passed",
 }
 
 # Slack's own limits (characters), from its reference of layout blocks.

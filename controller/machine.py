@@ -10,8 +10,8 @@ top to bottom in the order in which things matter:
    stable has no pod that could take the traffic.
 2. **Go on.** Otherwise the run does what its stage says (`STAGES`): waits for pods and for the replay
    of recorded requests, gathers evidence at a step, promotes, or, when ended, does its last chores.
-   Gates, and inputs that have drifted from the training's, stop it where it would be raised, and nowhere
-   else.
+   The checklist, gates, and inputs that have drifted from the training's, stop it where it would be raised,
+   and nowhere else.
 3. **Repair.** If the VirtualService does not say what the run says, it is told again; the mirror of
    a Shadow check stands in it for as long as that is undecided, and not a moment longer.
 
@@ -37,7 +37,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from analysis.judge import CheckJudgement, Verdict
-from controller import gating, retraining
+from controller import admission, gating, retraining
 from controller.leaving import LEAVING, Ending
 from controller.model import (
     Action,
@@ -152,7 +152,11 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
         return _unread(run, seen, now)
     if (shadow := gate(run, seen)) is not None:
         return _replaying(run, seen, now, shadow)
-    return _forward(run, seen, now)
+    (run, told), admitted = admission.through(run, seen, now)
+    if not admitted:
+        return run, told
+    run, actions = _forward(run, seen, now)
+    return run, (*told, *actions)
 
 
 def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> Next:

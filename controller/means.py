@@ -8,6 +8,7 @@ from analysis.judge import Judgement
 from controller import ticks
 from controller.cluster import Cluster
 from controller.gather import Gathered
+from controller.items import Item
 from controller.model import Plan, Run
 from controller.onlookers import Onlookers
 from controller.page.traces import Traces
@@ -31,6 +32,7 @@ class Live:
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
     onlookers: Onlookers = field(default_factory=Onlookers)
+    items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +57,4 @@ class Means:
     begin: Callable[[Plan], Gathered]  # what a new run begins with
     freeze: bool = False
     traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them
+    unread: Callable[[], frozenset[str]] = frozenset  # kinds of objects that may not be read any more

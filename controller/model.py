@@ -63,6 +63,7 @@ class Reason(StrEnum):
     STABLE_NOISY = "StableNoisy"
     INPUTS_DRIFTED = "InputsDrifted"
     RETRAINING_WANTED = "RetrainingWanted"
+    PREFLIGHT_FAILED = "PreflightFailed"
     # a gate is shut
     AWAITING_APPROVAL = "AwaitingApproval"
     GATE_CLOSED = "GateClosed"
@@ -81,6 +82,14 @@ class PromotionMode(StrEnum):
 
     COPY = "Copy"
     HANDOFF = "Handoff"
+
+
+class Preflight(StrEnum):
+    """What becomes of a run of whose checklist an item failed."""
+
+    OFF = "Off"
+    WARN = "Warn"
+    ENFORCE = "Enforce"
 
 
 class Before(StrEnum):
@@ -166,6 +175,7 @@ class Policy:
     pages: Mapping[str, Page | None] = field(default_factory=dict)  # by check; None: a Prometheus has it
     alerts: tuple[Alert, ...] = ()
     gates: tuple[Gate, ...] = ()
+    preflight: Preflight = Preflight.OFF
 
     @property
     def queried(self) -> frozenset[str]:
@@ -295,6 +305,7 @@ class Run:
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
     opened: tuple[int, ...] = ()  # gates before the next move that have opened, by their places in the policy
+    admitted: bool = False  # people know what failed of the checklist, or approved it
     gated: bool = False  # a webhook is asked whether the run may move
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     copied: bool = False  # stable was given the analysed template
@@ -428,6 +439,8 @@ class Seen:
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
     gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating
+    preflight: str | None = None  # what failed of the checklist; None: nobody could look yet
+    replanned: bool = False  # the policy is another than the plan's
     inputs: Inputs | None = None  # what is known of them
     retraining_asked: datetime | None = None  # by an earlier run of the canary's
 

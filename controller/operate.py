@@ -333,6 +333,7 @@ class Operator:
             begin=histories.begin,
             freeze=settings.freeze,
             traces=self.traces,
+            unread=lambda: frozenset(kind for kind, may in self.lists().items() if not may),
         )
 
 

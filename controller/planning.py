@@ -263,8 +263,6 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
     if duration(spec["minStep"]) > duration(spec["stepTimeout"]):
         longer = f"{spec['minStep']} is longer than stepTimeout ({spec['stepTimeout']})"
         yield f"spec.minStep: {longer}; make it shorter"
-    if spec["preflight"] == "Enforce":
-        yield "spec.preflight: Enforce is not available in this version; use Warn or Off"
     yield from _neither_or_both(spec, "alerts", "an alert goes to", "slack", "webhook")
     yield from _neither_or_both(spec, "gates", "a gate is", "manual", "webhook")
     if not any(check["required"] for check in spec["checks"]):

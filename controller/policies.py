@@ -149,10 +149,10 @@ def _gate(gate: wire.Gate) -> Gate:
     return Gate(before=gate.before, url=gate.webhook.url, secret=name, key=key)
 
 
-def policy(spec: Json) -> Policy:
+def policy(spec: Json, *, max_latency_increase: str | None = None) -> Policy:
     """The policy that a complete CanaryPolicy spec holds; raises `wire.Malformed`."""
     try:
-        return read(msgspec.convert(spec, wire.Policy))
+        return read(msgspec.convert(spec, wire.Policy), max_latency_increase=max_latency_increase)
     except msgspec.ValidationError as error:
         raise wire.Malformed(f"policy: {error}") from error
 
@@ -186,4 +186,5 @@ def read(given: wire.Policy, *, max_latency_increase: str | None = None) -> Poli
         pages={check.name: _page(check) for check in single if check.source},
         alerts=tuple(_alert(alert) for alert in given.alerts),
         gates=tuple(_gate(gate) for gate in given.gates),
+        preflight=given.preflight,
     )

@@ -17,7 +17,7 @@ from zlib import crc32
 import structlog
 
 from analysis.judge import Judgement
-from controller import gather, machine, resource, retraining, shadow, ticks, trigger
+from controller import admission, gather, inspection, machine, resource, retraining, shadow, ticks, trigger
 from controller.cluster import Key, arm
 from controller.gather import Gathered
 from controller.istio import Unsteerable
@@ -189,7 +189,8 @@ class Reconciler:
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
-            return await self._measure(live, seen)
+            gathered, seen = await self._measure(live, seen)
+            return gathered, self._checklist(live, seen, obj)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
             gathered = replace(gather.begin(plan.policy), replayed=replayed)
@@ -237,6 +238,31 @@ class Reconciler:
         seen = replace(seen, judgement=self._judged(run, gathered))
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, seen
+
+    def _checklist(self, live: Live, seen: Seen, obj: Any) -> Seen:
+        """The same with what failed of the checklist, while the run waits for its first weight."""
+        run, cluster, metrics = live.run, self.means.cluster, self.means.metrics
+        if obj is None or not admission.due(run, seen):
+            return seen
+        readings, troubles = metrics.read(_name(run)), metrics.troubles(_name(run))
+        if seen.stable.ready and not any(pod.name in {*readings, *troubles} for pod in seen.stable.pods):
+            return seen
+        plan = obj["spec"]["plan"]
+        try:
+            live.items = inspection.looked_at(
+                run,
+                plan,
+                cluster,
+                readings=readings,
+                troubles=troubles,
+                unread=self.means.unread(),
+                now=self.means.clock(),
+            )
+            said = inspection.sentence(live.items)
+            return replace(seen, preflight=said, replanned=inspection.replanned(run, plan, cluster))
+        except Exception:  # whatever stands in people's objects
+            log.exception("checklist_lost", run=run.name)
+            return replace(seen, preflight=inspection.LOST)
 
     def _pace(self, plan: Plan) -> ticks.Pace:
         """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""
@@ -381,7 +407,7 @@ class Reconciler:
             body=gather.save(gathered),
             judgement=found,
             sentences=sentences(found, run),
-            beside=live.onlookers.said(),
+            beside=live.onlookers.said() | inspection.said(live.items),
         )
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:

@@ -47,6 +47,7 @@ REASONS = {
     "Promoted": "stable runs the new version",
     "StableNoisy": "noise on stable's pods alone would have rolled back a canary",
     "InputsDrifted": "inputs differ from those the model was trained on, for both versions alike",
+    "PreflightFailed": "the checklist before the first traffic was not passed",
     "RetrainingWanted": "inputs differ from those the model was trained on; whoever trains it was told",
     "AwaitingApproval": "the policy asks a person before traffic moves up",
     "GateClosed": "the policy asks a webhook before traffic moves up, and it has not said yes",
@@ -71,6 +72,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> 
         ("What", list(_compared(run))),
         ("How sure", list(certainty(run))),
         ("Checks", list(_checks(run))),
+        ("Checklist", list(_preflight(run))),
         ("Weights", list(_weights(run))),
         ("What others would have done on the same requests", list(peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
@@ -367,6 +369,7 @@ WAITS = {
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
     "InputsDrifted": "It goes on when somebody approves, or recorded inputs are as in the training again.",
     "AwaitingApproval": "It goes on when somebody approves.",
+    "PreflightFailed": "It goes on by itself when what failed is mended, or when somebody approves.",
     "GateClosed": "It goes on by itself when the webhook answers 2xx; it is asked every ten seconds.",
     "Paused": "It stays as it is until somebody resumes it.",
     "Frozen": "It stays as it is until the freeze is lifted (annotation serin.dev/freeze, or --freeze).",
@@ -382,9 +385,16 @@ def _held(run: Json) -> str:
     return f"{waits} Checks go on meanwhile and can still roll back."
 
 
+def _preflight(run: Json) -> Iterator[str]:
+    """What failed of the checklist before the first weight."""
+    for one in record.status(run).get("preflight") or ():
+        if one.get("result") == "Fail":
+            yield f"- {one['item']}: {_full_stop(one.get('why', ''))} {_full_stop(one.get('mend', ''))}"
+
+
 def approvable(run: Json) -> bool:
     """Whether the run waits for a person, or for what one can stand in for: an answer from the evidence."""
-    waits = {"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted"}
+    waits = {"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"}
     return record.status(run).get("phase") == "Paused" and record.reason(run) in waits
 
 

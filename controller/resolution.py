@@ -4,6 +4,7 @@ Pure. The page is one of stable's pods: its histogram, since the pod began, stan
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import inf, isfinite
 
 import numpy as np
@@ -41,35 +42,68 @@ def proved(page: Found, checks: Sequence[CheckSpec]) -> list[str]:
     return lines or ["The policy has no Latency check."]
 
 
-def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What buckets can prove of one quantile: it is `at` seconds, between the bounds `low` and `high`.
+
+    An increase by the factor `certain` shows wherever between them it lies; by `convex` or `interpolated` if
+    stable's density falls there, or as a power.
+    """
+
+    at: float
+    low: float
+    high: float
+    certain: float
+    convex: float
+    interpolated: float
+
+
+def proof(check: CheckSpec, of: Histogram, family: str) -> Proof | str:
+    """What the histogram of `family` can prove for a latency check, or why nothing."""
     level, cells = 1 - check.quantile, np.array(of.count, dtype=float)
-    name, what = f"{check.name}: {family}", f"p{check.quantile * 100:g}"
+    what = f"p{check.quantile * 100:g}"
     if of.n < ENOUGH:
-        yield f"{name} counted {of.n} requests; take the page of a pod with {ENOUGH:g} or more"
-        return
+        return f"{family} counted {of.n} requests; take the page of a pod with {ENOUGH:g} or more"
     at = quantiles.quantile(cells, of.le, level)
     if at is None:
-        yield f"{name}: its buckets end below stable's {what}, so nothing can be compared; {_finer(family)}"
-        return
+        return (
+            f"{family}: its buckets end below stable's {what}, so nothing can be compared; {_finer(family)}"
+        )
     if at <= 0:
-        yield f"{name}: its {what} is at or below 0, of which no increase can be proved; {_finer(family)}"
-        return
+        return f"{family}: its {what} is at or below 0, of which no increase can be proved; {_finer(family)}"
     place = int(np.searchsorted(of.le, at * (1 - quantiles.ROUNDED)))
     low, high = of.le[place - 1] if place else 0.0, of.le[place]
-    yield f"{name}, {what} of {of.n} requests: {seconds(at)}, between {seconds(low)} and {seconds(high)}"
-    margin = 1 + check.max_increase
-    found = tiers(of.le, cells, quantile=at, level=level, margin=margin)
-    # the quantile itself may lie anywhere between the two bounds, its ratio to another one with it
-    certain = float(found.certain) * at / low if low > 0 else inf
-    yield f"  certain from {_times(certain)} on, wherever between the bounds; {_times(margin)} is allowed"
-    convex, power = _times(float(found.convex)), _times(float(found.interpolated))
+    found = tiers(of.le, cells, quantile=at, level=level, margin=1 + check.max_increase)
+    return Proof(
+        at=at,
+        low=low,
+        high=high,
+        # the quantile itself may lie anywhere between the two bounds, its ratio to another one with it
+        certain=float(found.certain) * at / low if low > 0 else inf,
+        convex=float(found.convex),
+        interpolated=float(found.interpolated),
+    )
+
+
+def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
+    found = proof(check, of, family)
+    if isinstance(found, str):
+        yield f"{check.name}: {found}"
+        return
+    what, margin = f"p{check.quantile * 100:g}", 1 + check.max_increase
+    bounds = f"between {seconds(found.low)} and {seconds(found.high)}"
+    yield f"{check.name}: {family}, {what} of {of.n} requests: {seconds(found.at)}, {bounds}"
+    certain = times(found.certain)
+    yield f"  certain from {certain} on, wherever between the bounds; {times(margin)} is allowed"
+    convex, power = times(found.convex), times(found.interpolated)
     yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"
-    if certain > margin * RESOLVED:
-        unseen = f"what lies between {_times(margin)} and {_times(certain)} may stay unseen"
+    if found.certain > margin * RESOLVED:
+        unseen = f"what lies between {times(margin)} and {certain} may stay unseen"
         yield f"  Warning: {unseen}; {_finer(family)}"
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """A ratio as people write it."""
     return f"{ratio:.3g}x" if isfinite(ratio) else "no ratio"
 
 

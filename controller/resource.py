@@ -29,6 +29,7 @@ GROUP = "serin.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/restore-traffic"
+DRILL = f"{GROUP}/drill"  # an annotation of a run: how many seconds its measured rollback took
 WORKLOAD_LABEL = f"{GROUP}/workload"
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 
@@ -93,6 +94,7 @@ def run(obj: Json) -> Run:
         passed=state.passed,
         approved=state.approved,
         opened=state.opened,
+        admitted=state.admitted,
         canary_replicas=status.canary_replicas,
         copied=state.copied,
         landed=state.landed,
@@ -228,6 +230,7 @@ def _state(run: Run) -> Json:
         "passed": run.passed,
         "approved": run.approved,
         "opened": list(run.opened),
+        "admitted": run.admitted,
         "copied": run.copied,
         "landed": run.landed,
         "settled": run.settled,
@@ -278,6 +281,7 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
             # until this leader's onlookers have something to say, what the last one's said is not lost
             "peers": checkpoint.beside.get("peers", old.get("peers")),
             "placebos": checkpoint.beside.get("placebos", old.get("placebos")),
+            "preflight": checkpoint.beside.get("preflight", old.get("preflight")),
             "epoch": epoch,
             "evidenceVersion": EVIDENCE_VERSION,
             "checkpoint": checkpoint.body,

@@ -107,10 +107,11 @@ class Runs:
         await self._amend(namespace, name, spec)
 
     async def prune(self, namespace: str, workload: str, *, keep: int) -> None:
-        """Of the workload's runs that are over, only the newest `keep` are left."""
+        """Of the workload's runs that are over, only the newest `keep` are left, and the newest drill."""
         over = [run for run in self._cluster.all(KIND, namespace) if _over(run, workload)]
         over.sort(key=_age, reverse=True)
-        for obj in over[keep:]:
+        drill = next((obj for obj in over if resource.DRILL in obj["metadata"].get("annotations", {})), None)
+        for obj in (one for one in over[keep:] if one is not drill):
             try:
                 await self._delete(obj)
             except ApiError as error:

@@ -126,7 +126,7 @@ class Scrape:
             readers.pop(name).task.cancel()
         self._awaited.get(run, set()).difference_update(gone)
         for pod in pods:
-            self._look(run, readers, pod, _by_page(checks, pages))
+            self._look(run, readers, pod, by_page(checks, pages))
         if not readers:
             del self._runs[run]
             self._awaited.pop(run, None)
@@ -159,7 +159,7 @@ class Scrape:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look(self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: "_ByPage") -> None:
+    def _look(self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: "ByPage") -> None:
         """A task reads the pod, as it is now; what a replaced one had read is not lost."""
         known = readers.get(pod.name)
         if known is not None:
@@ -258,10 +258,10 @@ class Scrape:
 
 
 # The checks to be read from each page. Breakers count requests on the first one.
-_ByPage = tuple[tuple[Page, tuple[CheckSpec, ...]], ...]
+ByPage = tuple[tuple[Page, tuple[CheckSpec, ...]], ...]
 
 
-def _by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> _ByPage:
+def by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> ByPage:
     """Checks by page: that of the annotations first, unless each check names another."""
     found: dict[Page, tuple[CheckSpec, ...]] = {}
     if not checks or any(pages.get(check.name) is None for check in checks):
@@ -293,7 +293,7 @@ _Said = Found | _Text | str  # of a page: what it holds, itself, or in words why
 class _Reader:
     """One pod as it is read for one run."""
 
-    def __init__(self, pod: PodSeen, checks: _ByPage) -> None:
+    def __init__(self, pod: PodSeen, checks: ByPage) -> None:
         self.pod = pod
         self.checks = checks
         self.plain: set[Page] = set()  # pages that are asked for as text
@@ -303,7 +303,7 @@ class _Reader:
         self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
 
-    def reads(self, pod: PodSeen, checks: _ByPage) -> bool:
+    def reads(self, pod: PodSeen, checks: ByPage) -> bool:
         """Whether this still is the pod, at the same address, read for the same checks."""
         same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
         return same and self.checks == checks and not self.task.done()
@@ -338,7 +338,7 @@ class _Reader:
             readings.append(reading)
             wrong += complaints
         if readings[0] is not None:
-            self.reading = _together(readings[0], readings[1:])
+            self.reading = together(readings[0], readings[1:])
         if wrong:
             self.fail("; ".join(wrong), at)
         else:
@@ -357,7 +357,7 @@ def _read(page: Found | str, checks: Sequence[CheckSpec], at: float) -> tuple[Re
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
 
 
-def _together(first: Reading, others: Iterable[Reading | None]) -> Reading:
+def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
     """With the checks that were read from other pages."""
     for other in others:
         if other is not None:

@@ -232,7 +232,8 @@ def approve(*, run: str, output: str | None, **flags: str | None) -> None:
     if not report.approvable(found):
         raise Wrong(
             f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
-            " with reason AwaitingApproval, Inconclusive, NoData or InputsDrifted."
+            " with reason AwaitingApproval, Inconclusive, NoData, InputsDrifted or"
+            " PreflightFailed."
         )
     approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
     changed(kubectl, kubectl.patch(found, {"approved": approved}), output=output, done="approved")

@@ -21,6 +21,7 @@ ALERTED_HOLDS = frozenset(
         Reason.REFUSED,
         Reason.INPUTS_DRIFTED,
         Reason.AWAITING_APPROVAL,
+        Reason.PREFLIGHT_FAILED,
     }
 )
 

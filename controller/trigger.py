@@ -213,6 +213,16 @@ def _asked(
     )
 
 
+def plan_of(deployment: Json, stable: Json, cluster: Cluster) -> Json | str:
+    """The plan that the Deployment's annotations ask for, hashes left out; or why there is none."""
+    notes = annotations(deployment)
+    refusal = _misread(deployment, notes)
+    if refusal is not None:
+        return refusal
+    plan = _plan(notes, deployment, stable)
+    return _policy(cluster, notes, plan, deployment["metadata"]["namespace"]) or plan
+
+
 def run_name(workload: str, template: str, attempt: int) -> str:
     """`{deployment}-{hash}-{attempt}`, the Deployment's name cut where it would not fit a label."""
     tail = f"-{template}-{attempt}"

@@ -11,7 +11,17 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from controller.model import Before, Inputs, OnDoubt, PromotionMode, Reason, Sighting, Sizing, Stage
+from controller.model import (
+    Before,
+    Inputs,
+    OnDoubt,
+    Preflight,
+    PromotionMode,
+    Reason,
+    Sighting,
+    Sizing,
+    Stage,
+)
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -173,6 +183,7 @@ class Policy(Wire, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     alerts: tuple[Alert, ...] = ()
     gates: tuple[Gate, ...] = ()
+    preflight: Preflight = Preflight.OFF
 
 
 class Shadow(Wire, frozen=True, kw_only=True):
@@ -274,6 +285,7 @@ class State(Wire, frozen=True, kw_only=True):
     passed: bool = False
     approved: int = 0
     opened: tuple[int, ...] = ()
+    admitted: bool = False
     copied: bool = False
     landed: bool = False
     settled: bool = False

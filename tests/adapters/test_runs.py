@@ -348,6 +348,19 @@ async def test_only_the_newest_ended_runs_of_a_workload_are_kept(shelf: Shelf) -
     assert left == ["model-canary-1", "model-canary-4", "model-canary-5", "other-1"]  # 1 has not ended
 
 
+async def test_the_newest_drill_outlives_the_others(shelf: Shelf) -> None:
+    for number in range(5):
+        run = await shelf.create(f"model-canary-{number}")
+        await shelf.runs.save(replace(run, stage=Stage.ENDED, reason=Reason.ABORTED), checkpoint(), epoch=1)
+        if number < 2:
+            noted = {"metadata": {"annotations": {"serin.dev/drill": "1.2"}}}
+            shelf.world.patch("canaryruns", "default", run.name, noted)
+        await asyncio.sleep(2)
+    await shelf.runs.prune("default", "model-canary", keep=1)
+    left = [run["metadata"]["name"] for run in shelf.world.objects("canaryruns")]
+    assert left == ["model-canary-1", "model-canary-4"]
+
+
 async def test_a_run_with_something_left_to_do_is_not_pruned(shelf: Shelf) -> None:
     message = Message(id="m", alert=0, outcome="Promoted", reason=Reason.PROMOTED, sentence="ok", at=START)
     for number in range(3):

@@ -300,7 +300,6 @@ SENSELESS: list[tuple[Json, str]] = [
     ({"onInconclusive": "hold"}, "supported values"),
     ({"onNoData": "Proceed"}, "supported values"),
     ({"maxLatencyIncrease": "20%"}, "unknown field"),
-    ({"preflight": "Enforce"}, "not available in this version"),
     ({"gates": [{"before": "Promotion"}]}, "a gate is exactly one of manual and webhook"),
     ({"gates": [{"manual": {}, "before": "Weekends"}]}, "supported values"),
     ({"alerts": [{}]}, "exactly one of slack and webhook"),

@@ -72,7 +72,6 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         (f"minRequests: {10**30}", "is not between 1 and"),
         ("warmUp: 9999999999999999h", 'warmUp: expected a duration of at most a year ("8760h")'),
         ("minStep: 20m", "spec.minStep: 20m is longer than stepTimeout (10m)"),
-        ("preflight: Enforce", "spec.preflight: Enforce is not available in this version"),
         ("gates: [{before: Start}]", "spec.gates[0]: a gate is exactly one of manual and webhook"),
         ("alerts: [{}]", "spec.alerts[0]: an alert goes to exactly one of slack and webhook"),
         ("alerts: [{on: [Held]}]", 'spec.alerts[0].on: write "on" in quotes'),

@@ -1,0 +1,231 @@
+"""The production checklist before a canary: objects in, findings out.
+
+Pure. `serin preflight` and a run before its first weight ask the same. An item passes, fails, or is unknown
+where it cannot be told from the objects; whatever fails comes with the figures and with what mends it. It
+reads what the controller may read anyway, and writes nothing.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from controller import exposure, floor, podspec, trigger
+from controller.asks import unsteerable
+from controller.exposure import of_policy
+from controller.items import Grounds, Item, Patch, Result
+from controller.resource import DRILL
+from controller.shadow import ARTIFACT, BASELINE, REFERENCE
+
+Json = Any
+
+DRILL_WITHIN = 300.0  # s
+DRILL_AGE = timedelta(days=30)
+TRAIN = "https://TRAINING.EXAMPLE/hook"
+
+
+def looked_at(grounds: Grounds) -> list[Item]:
+    """Every item of the list, in the order in which people mend them."""
+    return [
+        *podspec.looked_at(grounds),
+        *floor.looked_at(grounds),
+        podspec.versions(grounds),
+        routes(grounds),
+        *exposure.looked_at(grounds),
+        baseline(grounds),
+        retraining(grounds),
+        drill(grounds),
+    ]
+
+
+def failed(items: Iterable[Item]) -> list[Item]:
+    """Those that failed."""
+    return [one for one in items if one.result is Result.FAIL]
+
+
+# -- routes ----------------------------------------------------------------------------------------
+
+
+def routes(grounds: Grounds) -> Item:
+    """VirtualService and DestinationRule send requests where the weights say."""
+    plan, name = grounds.plan, "routes"
+    for kind in ("virtualservices", "destinationrules"):
+        if kind in grounds.unread:
+            return Item(name=name, result=Result.UNKNOWN, why=f"{kind} may not be read here")
+    refused = unsteerable(grounds.cluster, plan, grounds.canary)
+    if refused is None:
+        why = (
+            f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
+        )
+        return Item(name=name, result=Result.PASS, why=why)
+    tried = (mend(grounds) for mend in (_routed, _told_apart))
+    patches = tuple(one for one in tried if one is not None)
+    mend = "let one route name both subsets, and let a DestinationRule tell them apart"
+    return Item(name=name, result=Result.FAIL, why=refused, mend=mend, patches=patches)
+
+
+def _routed(grounds: Grounds) -> Patch | None:
+    """A VirtualService whose only destination is split in two; a new one where there is none."""
+    plan = grounds.plan
+    stable, canary, service = plan["stableSubset"], plan["canarySubset"], plan["virtualService"]
+    found = grounds.cluster.get("virtualservices", grounds.namespace, service)
+    if found is None:
+        http = [{"route": _split(service, stable, canary)}]
+        body: Json = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": service, "namespace": grounds.namespace},
+            "spec": {"hosts": [service], "http": http},
+        }
+        return grounds.patch("VirtualService", "", body, "hosts: the Service that callers name")
+    given = found["spec"].get("http") or []
+    targets = [target for http in given for target in http.get("route") or ()]
+    hosts = {target.get("destination", {}).get("host") for target in targets}
+    subsets = {target.get("destination", {}).get("subset") for target in targets}
+    if len(hosts) != 1 or not subsets <= {None, stable} or any("delegate" in http for http in given):
+        return None
+    (host,) = hosts
+    after = [http | {"route": _split(host, stable, canary)} if http.get("route") else http for http in given]
+    return grounds.patch("VirtualService", service, {"spec": {"http": after}})
+
+
+def _split(host: Json, stable: str, canary: str) -> list[Json]:
+    return [
+        {"destination": {"host": host, "subset": subset}, "weight": weight}
+        for subset, weight in ((stable, 100), (canary, 0))
+    ]
+
+
+def _told_apart(grounds: Grounds) -> Patch | None:
+    """A DestinationRule whose subsets select by what the two Deployments select their pods by."""
+    plan = grounds.plan
+    selectors = [one["spec"]["selector"].get("matchLabels") or {} for one in grounds.arms]
+    apart = [key for key in selectors[0] if selectors[0][key] != selectors[1].get(key, selectors[0][key])]
+    service = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"]) or {}
+    named = [
+        target["destination"]["host"]
+        for http in service.get("spec", {}).get("http") or ()
+        for target in http.get("route") or ()
+    ]
+    if not apart:
+        return None
+    host = (named or [plan["virtualService"]])[0]
+    subsets = [
+        {"name": subset, "labels": {key: one[key] for key in apart}}
+        for subset, one in zip((plan["stableSubset"], plan["canarySubset"]), selectors, strict=True)
+    ]
+    rules = grounds.cluster.all("destinationrules", grounds.namespace)
+    mine = next((one for one in rules if one["spec"].get("host") == host), None)
+    if mine is not None:
+        if mine["spec"].get("subsets") == subsets:
+            return None
+        others = [one for one in mine["spec"].get("subsets") or () if one["name"] not in set(_names(subsets))]
+        after = {"spec": {"subsets": [*subsets, *others]}}
+        return grounds.patch("DestinationRule", mine["metadata"]["name"], after)
+    new: Json = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": plan["virtualService"], "namespace": grounds.namespace},
+        "spec": {"host": host, "subsets": subsets},
+    }
+    return grounds.patch("DestinationRule", "", new)
+
+
+def _names(subsets: Iterable[Json]) -> list[str]:
+    return [one["name"] for one in subsets]
+
+
+# -- what comes after a model ----------------------------------------------------------------------
+
+
+def baseline(grounds: Grounds) -> Item:
+    """What the canary was trained on is named, and requests are compared with it."""
+    name, canary = "drift-baseline", grounds.plan["canary"]
+    notes = grounds.canary["spec"]["template"]["metadata"].get("annotations") or {}
+    capture = "serin baseline capture TRAINING.csv --out MODEL.baseline.json"
+    if not REFERENCE.fullmatch(notes.get(BASELINE, "")):
+        reference = "file:///models/MODEL.baseline.json@sha256:DIGEST"
+        body: Json = {"metadata": {"annotations": {BASELINE: reference}}}
+        return Item(
+            name=name,
+            result=Result.FAIL,
+            why=f"{canary}'s pod template names no {BASELINE}: nobody sees that inputs are others now",
+            mend=f"capture the training once ({capture}) and name the file: docs/drift.md",
+            patches=(podspec.in_template(grounds, grounds.canary, body, "capture prints the digest"),),
+        )
+    if grounds.policy.shadow is None:
+        check = {"name": "shadow", "type": "Shadow", "maxFlips": "0.5%"}
+        body = {"checks": [*grounds.plan["policy"]["checks"], check]}
+        named = all(
+            ARTIFACT in (one["spec"]["template"]["metadata"].get("annotations") or {}) for one in grounds.arms
+        )
+        note = "needs the shadow worker: docs/operations.md#shadow-checks"
+        return Item(
+            name=name,
+            result=Result.FAIL,
+            why=f"{canary} names its {BASELINE}, and no Shadow check records requests to compare with it",
+            mend=f"add a Shadow check, and {ARTIFACT} to both pod templates: docs/drift.md",
+            patches=(of_policy(grounds, body, note),) if named else (),
+        )
+    return Item(name=name, result=Result.PASS, why=f"recorded requests are compared with {notes[BASELINE]}")
+
+
+def retraining(grounds: Grounds) -> Item:
+    """Whoever trains models is told when inputs have drifted."""
+    name, alerts = "retraining-hook", grounds.policy.alerts
+    if "canarypolicies" in grounds.unread:
+        return Item(name=name, result=Result.UNKNOWN, why="canarypolicies may not be read here")
+    told = [one.kind for one in alerts if "Drifted" in one.on]
+    if told:
+        return Item(name=name, result=Result.PASS, why=f"drift is told to a {' and a '.join(told)}")
+    given = list(grounds.plan["policy"].get("alerts") or ())
+    hook, note = {"webhook": {"url": TRAIN}, "on": ["Drifted"]}, "the URL of whatever starts a training"
+    return Item(
+        name=name,
+        result=Result.FAIL,
+        why=f"none of the policy's {len(alerts)} alerts is on Drifted: nobody hears of inputs that changed",
+        mend="name who trains: an alert with on: [Drifted] (docs/drift.md)",
+        patches=(of_policy(grounds, {"alerts": [*given, hook]}, note),),
+    )
+
+
+def drill(grounds: Grounds) -> Item:
+    """A rollback of this canary was measured of late, and was fast enough."""
+    name, canary = "rollback-drill", grounds.plan["canary"]
+    if "canaryruns" in grounds.unread:
+        return Item(name=name, result=Result.UNKNOWN, why="canaryruns may not be read here")
+    runs = trigger.runs_of(grounds.cluster, grounds.namespace, canary)
+    drills = [one for one in map(_drilled, runs) if one is not None]
+    mend = f"kubectl serin drill {canary} -n {grounds.namespace}"
+    if not drills:
+        why = f"no rollback of {canary} was measured that is on record"
+        return Item(name=name, result=Result.FAIL, why=why, mend=mend)
+    at, took = max(drills)
+    days = (grounds.now - at) / timedelta(days=1)
+    late, slow = grounds.now - at > DRILL_AGE, took > DRILL_WITHIN
+    said = f"a rollback of {canary} took {took:.1f} s, {days:.0f} days ago"
+    if not late and not slow:
+        return Item(name=name, result=Result.PASS, why=said)
+    limit = f"{DRILL_WITHIN:g} s are allowed" if slow else f"{DRILL_AGE.days} days are the most"
+    return Item(name=name, result=Result.FAIL, why=f"{said}; {limit}", mend=mend)
+
+
+def _drilled(run: Json) -> tuple[datetime, float] | None:
+    """When a run's rollback was measured, and its seconds; somebody's edit is none."""
+    said = (run["metadata"].get("annotations") or {}).get(DRILL)
+    ended: Json = ((run.get("status") or {}).get("state") or {}).get("ended")
+    try:
+        at, seconds = datetime.fromisoformat(ended), float(str(said))
+    except (TypeError, ValueError):
+        return None
+    return (at, seconds) if at.tzinfo and 0 <= seconds < float("inf") else None
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def summary(items: Iterable[Item]) -> str:
+    """What failed, in a sentence for Events, alerts and status."""
+    found = failed(items)
+    several = "" if len(found) == 1 else "s"
+    said = "; ".join(f"{one.name}: {one.why}" for one in found)
+    return f"preflight: {len(found)} item{several} of the checklist failed: {said}"

@@ -1,0 +1,154 @@
+"""A drill by the controller as it is, in virtual time: measured, recorded, and broken off without harm."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from prepared import Memory
+
+from controller import checklist, drilling
+from controller.drill import as_json
+from controller.items import Grounds, Result
+from controller.kubectl import Trouble, Wrong
+from controller.surroundings import found
+from scenarios.objects import CANARY, NAMESPACE, STABLE
+from scenarios.play import Theatre, silent
+from scenarios.plot import Story
+from scenarios.story import load
+from scenarios.virtual.loop import run_virtual, virtual_loop
+
+Json = Any
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+class Stage(Theatre):
+    """A theatre that does not close because its runs have ended, with a person in it."""
+
+    lines: list[str]
+
+    def _at_rest(self, runs: list[Json]) -> bool:
+        del runs
+        return False
+
+    def page(self, pod: str) -> str:
+        self.traffic.advance()
+        return self.pods.lives[pod].pod.page.text()
+
+    def weights(self) -> list[int]:
+        http = self.world.get("virtualservices", NAMESPACE, STABLE)["spec"]["http"]
+        return [target["weight"] for target in http[0]["route"]]
+
+    def grounds(self) -> Grounds:
+        grounds = found(Memory(world=self.world, says=self.page), CANARY, pages=0)
+        return replace(grounds, now=virtual_loop().now())
+
+    async def ended(self) -> None:
+        """The run that the annotation asks for is over."""
+        await asyncio.sleep(self.begins + 8)
+        (run,) = self.world.objects("canaryruns", NAMESPACE)
+        with pytest.raises(Wrong, match=f"run {run['metadata']['name']} is under way"):
+            drilling.asked(self.grounds())
+        abort = {"spec": {"abort": {"reason": "room for a drill"}}}
+        self.world.patch("canaryruns", NAMESPACE, run["metadata"]["name"], abort)
+        await asyncio.sleep(3)
+
+    async def drilled(self, *, stop: int | None = None) -> drilling.Measured:
+        """As the command drives it; Ctrl-C at pause number `stop`."""
+        self.lines, grounds, clock = [], self.grounds(), virtual_loop().time
+        run = drilling.asked(grounds, other_version=True)
+        kubectl = Memory(world=self.world, says=self.page)
+        how = {"clock": clock, "told": self.lines.append, "patience": 10.0, "limit": 60.0}
+        steps = drilling.drilled(kubectl, grounds, run, **how)
+        pauses, pause = 0, next(steps)
+        try:
+            while True:
+                await asyncio.sleep(pause)
+                pauses += 1
+                pause = steps.throw(KeyboardInterrupt()) if pauses == stop else next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def story() -> Story:
+    found_ = load(SCENARIOS / "good-canary.yaml")
+    policy = {**found_.policy, "scaleDownDelay": {"promoted": "60s", "rolledBack": "60s"}}
+    return replace(found_, policy=policy, history=timedelta(seconds=5), duration=timedelta(seconds=300))
+
+
+def on_stage(act: Any) -> Stage:
+    async def play() -> Stage:
+        theatre = Stage(story(), report=silent)
+        going = asyncio.get_running_loop().create_task(theatre.through())
+        await theatre.ended()
+        await act(theatre)
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        return theatre
+
+    return run_virtual(play())
+
+
+def test_a_drill_is_measured_recorded_and_known_to_the_checklist_and_one_broken_off_leaves_no_trace() -> None:
+    async def act(theatre: Stage) -> None:
+        with pytest.raises(Wrong, match="--other-version"):
+            drilling.asked(theatre.grounds())
+        with pytest.raises(KeyboardInterrupt):
+            await theatre.drilled(stop=2)
+        assert theatre.weights() == [100, 0]
+        assert theatre.lines[-1] == f"broken off: VirtualService {STABLE} sends nothing to {CANARY}"
+        assert any("aborting in 5 s" in line for line in theatre.lines)
+        await asyncio.sleep(2)
+        assert checklist.drill(theatre.grounds()).result is Result.FAIL
+
+        measured = await theatre.drilled()
+        assert 0 < measured.zero < 3
+        assert measured.last is not None
+        assert 0 <= measured.last < 5
+        assert theatre.weights() == [100, 0]
+        run = theatre.world.get("canaryruns", NAMESPACE, measured.run)
+        assert run["status"]["message"] == "aborted: drill: a measured rollback"
+        assert [change["weight"] for change in run["status"]["weights"]] == [measured.weight, 0]
+        assert set(as_json(measured)) == {"run", "weight", "secondsToWeightZero", "secondsToLastRequest"}
+        item = checklist.drill(theatre.grounds())
+        assert item.result is Result.PASS
+        assert f"took {max(measured.zero, measured.last):.1f} s, 0 days ago" in item.why
+
+        frozen = {"metadata": {"annotations": {"serin.dev/freeze": "true"}}}
+        theatre.world.patch("namespaces", "", NAMESPACE, frozen)
+        with pytest.raises(Trouble, match=r"no traffic within 10 s: frozen by serin\.dev/freeze"):
+            await theatre.drilled()
+
+    on_stage(act)
+
+
+def test_a_drill_can_only_end_in_a_rollback_whatever_becomes_of_the_terminal() -> None:
+    async def act(theatre: Stage) -> None:
+        plan = drilling.asked(theatre.grounds(), other_version=True)["spec"]["plan"]
+        policy = plan["policy"]
+        assert (policy["steps"], policy["promotion"]) == (story().policy["steps"][:1], {"mode": "Handoff"})
+        assert (policy["onInconclusive"], policy["onNoData"]) == ("RollBack", "RollBack")
+        # as the two minutes would, only sooner
+        policy.update({"stepTimeout": "8s", "minStep": "8s", "noDataTimeout": "8s"})
+        run = drilling.asked(theatre.grounds(), other_version=True)
+        run["spec"]["plan"]["policy"] = policy
+        theatre.world.create(run)
+        await asyncio.sleep(30)
+        ended = theatre.world.get("canaryruns", NAMESPACE, run["metadata"]["name"])
+        assert (ended["status"]["phase"], ended["status"]["reason"]) == ("Failed", "Inconclusive")
+        assert theatre.weights() == [100, 0]
+
+    on_stage(act)

@@ -1,0 +1,213 @@
+"""The production checklist: every flaw of prepared canaries is named, and no other; patches mend them."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prepared import FLAWED, SOUND, Case, Room, page, server
+
+from controller.checklist import looked_at, summary
+from controller.items import Item, Paged, Result
+from scenarios.virtual.loop import run_virtual, virtual_loop
+
+Json = Any
+
+
+BY_HAND = {"rollback-drill", "buckets"}  # a command is what mends one, the model's code the other
+
+
+def in_room(case: Case, look: Callable[[Room], Any]) -> Any:
+    async def furnished() -> Any:
+        found = look(await Room.furnished(case, virtual_loop().now))
+        return await found if hasattr(found, "__await__") else found
+
+    return run_virtual(furnished())
+
+
+def having(items: dict[str, Item], result: Result) -> set[str]:
+    return {one.name for one in items.values() if one.result is result}
+
+
+@pytest.mark.parametrize("case", [*SOUND, *FLAWED], ids=lambda case: case.name)
+def test_every_flaw_is_named_and_none_that_is_not_there(case: Case) -> None:
+    items = in_room(case, Room.looked_at)
+    assert having(items, Result.FAIL) == case.fails
+    assert having(items, Result.UNKNOWN) == case.unknown
+    assert all(one.why for one in items.values())
+
+
+@pytest.mark.parametrize("case", FLAWED, ids=lambda case: case.name)
+def test_the_patches_of_an_item_mend_it_and_break_no_other(case: Case) -> None:
+    async def mended(room: Room) -> None:
+        for name in case.fails - BY_HAND:
+            before = room.looked_at()
+            assert before[name].patches, name
+            for patch in before[name].patches:
+                await room.mend(patch)
+            after = room.looked_at()
+            assert after[name].result is not Result.FAIL, after[name].why
+            assert having(after, Result.FAIL) < having(before, Result.FAIL)
+
+    in_room(case, mended)
+
+
+def test_a_drill_mends_its_item_while_it_is_young_and_was_fast() -> None:
+    async def drilled(room: Room) -> None:
+        assert room.looked_at()["rollback-drill"].mend == "kubectl serin drill model-canary -n lab"
+        now = room.world.clock()
+        room.drilled("1.4", ended=now - timedelta(days=31))
+        assert "31 days ago; 30 days are the most" in room.looked_at()["rollback-drill"].why
+        room.drilled("301", ended=now)
+        assert "took 301.0 s, 0 days ago; 300 s are allowed" in room.looked_at()["rollback-drill"].why
+        room.drilled("soon", ended=now)
+        assert room.looked_at()["rollback-drill"].result is Result.FAIL
+        room.drilled("2.5", ended=now - timedelta(days=29))
+        assert room.looked_at()["rollback-drill"].result is Result.PASS
+
+    in_room(FLAWED[4], drilled)
+
+
+def test_a_model_s_histogram_gets_the_bounds_that_are_said() -> None:
+    async def mended(room: Room) -> None:
+        (low, high) = re.findall(r"from (\S+) to (\S+) s", room.looked_at()["buckets"].mend)[0]
+        bounds = [float(low)]
+        while bounds[-1] < float(high):
+            bounds.append(bounds[-1] * 1.2)
+        room.case = replace(room.case, page=page(bounds))
+        assert room.looked_at()["buckets"].result is Result.PASS
+
+    in_room(FLAWED[3], mended)
+
+
+def test_a_sidecar_s_buckets_are_mended_by_an_annotation() -> None:
+    coarse = page([0.025, 0.05, 0.1, 0.25, 0.5, 1.0], family="istio_request_duration_milliseconds")
+
+    async def mended(room: Room) -> None:
+        (patch,) = room.looked_at()["buckets"].patches
+        await room.mend(patch)
+        template = room.world.get("deployments", "lab", "model")["spec"]["template"]
+        said = json.loads(template["metadata"]["annotations"]["sidecar.istio.io/statsHistogramBuckets"])
+        bounds = [one / 1000 for one in said["istiocustom.istio_request_duration"]]
+        room.case = replace(room.case, page=page(bounds, family="istio_request_duration_milliseconds"))
+        assert room.looked_at()["buckets"].result is Result.PASS
+
+    in_room(replace(SOUND[0], page=coarse), mended)
+
+
+@pytest.mark.parametrize(
+    ("kind", "items"),
+    [
+        ("horizontalpodautoscalers", {"autoscaling", "floor"}),
+        ("virtualservices", {"routes"}),
+        ("destinationrules", {"routes"}),
+        ("canaryruns", {"rollback-drill"}),
+        ("canarypolicies", {"retraining-hook"}),
+    ],
+)
+def test_what_may_not_be_read_is_unknown_and_says_so(kind: str, items: set[str]) -> None:
+    found = in_room(SOUND[0], lambda room: room.looked_at(unread=frozenset({kind})))
+    assert having(found, Result.UNKNOWN) == {"gpu"} | items
+    assert all(kind in found[name].why for name in items)
+
+
+def test_pages_that_nobody_could_read_leave_their_items_unknown_with_the_trouble() -> None:
+    def look(room: Room) -> dict[str, Item]:
+        grounds = room.grounds()
+        pages = dict.fromkeys(grounds.pages, Paged(trouble="pod a: no answer within 0.5 s"))
+        return {one.name: one for one in looked_at(replace(grounds, pages=pages))}
+
+    found = in_room(SOUND[0], look)
+    assert {"metrics", "buckets"} < having(found, Result.UNKNOWN)
+    assert found["metrics"].why == "no page of model's pods could be read: pod a: no answer within 0.5 s"
+
+
+@pytest.mark.parametrize(
+    ("probe", "result"),
+    [
+        ({"httpGet": {"path": "/v2/health/ready", "port": 1}}, Result.PASS),
+        ({"httpGet": {"path": "/readyz", "port": 1}}, Result.PASS),
+        ({"httpGet": {"port": 1}}, Result.FAIL),
+        ({"httpGet": {"path": "/v2/health/live", "port": 1}}, Result.FAIL),
+        ({"tcpSocket": {"port": 1}}, Result.FAIL),
+        ({"grpc": {"port": 1, "service": "fraud"}}, Result.PASS),
+        ({"grpc": {"port": 1}}, Result.UNKNOWN),
+        ({"exec": {"command": ["/check"]}}, Result.UNKNOWN),
+        ({"httpGet": {"path": "/already", "port": 1}}, Result.UNKNOWN),
+        ({"httpGet": {"path": "/deliver", "port": 1}}, Result.UNKNOWN),
+    ],
+)
+def test_a_probe_is_taken_at_its_word_and_no_further(probe: Json, result: Result) -> None:
+    case = replace(SOUND[0], container=server(readinessProbe=probe))
+    assert in_room(case, Room.looked_at)["readiness"].result is result
+
+
+def test_a_canary_of_a_gpu_server_asks_for_what_stable_asks_for() -> None:
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    merge = {"spec": {"template": {"spec": {"containers": [server() | gpu]}}}}
+    case = replace(SOUND[0], edits={("Deployment", "model"): merge})
+
+    async def mended(room: Room) -> None:
+        before = room.looked_at()["gpu"]
+        assert before.result is Result.FAIL
+        for patch in before.patches:
+            await room.mend(patch)
+        after = room.looked_at()["gpu"]
+        assert (after.result, after.why) == (Result.PASS, "each Deployment asks for 2 nvidia.com/gpu")
+
+    in_room(case, mended)
+
+
+def test_a_canary_that_keeps_its_size_has_to_carry_the_last_step() -> None:
+    keeps = {("CanaryPolicy", "default"): {"spec": {"canaryReplicas": "Keep"}}}
+
+    async def mended(room: Room) -> None:
+        before = room.looked_at()["floor"]
+        assert "keeps its 2 pods (canaryReplicas Keep), and 50 % of the requests take 6" in before.why
+        for patch in before.patches:
+            await room.mend(patch)
+        assert room.looked_at()["floor"].result is Result.PASS
+
+    in_room(replace(SOUND[0], edits=keeps), mended)
+
+
+def test_a_stable_that_is_recreated_has_no_pods_in_a_promotion() -> None:
+    recreate = {("Deployment", "model"): {"spec": {"strategy": {"type": "Recreate"}}}}
+
+    async def mended(room: Room) -> None:
+        before = room.looked_at()["floor"]
+        assert "Recreate" in before.why
+        await room.mend(before.patches[0])
+        assert room.looked_at()["floor"].result is Result.PASS
+
+    in_room(replace(SOUND[0], edits=recreate), mended)
+
+
+def test_where_nothing_is_set_up_every_patch_makes_what_is_missing() -> None:
+    async def mended(room: Room) -> None:
+        for kind in ("horizontalpodautoscalers", "virtualservices", "destinationrules"):
+            room.world.delete(kind, "lab", "model")
+        room.world.delete("canarypolicies", "lab", "default")
+        wrong = {"autoscaling", "routes", "retraining-hook", "drift-baseline"}
+        assert having(room.looked_at(), Result.FAIL) == wrong
+        for name in sorted(wrong - {"drift-baseline"}):
+            for patch in room.looked_at()[name].patches:
+                await room.mend(patch)
+            assert room.looked_at()[name].result is not Result.FAIL, name
+        (patch,) = room.looked_at()["drift-baseline"].patches
+        await room.mend(patch)
+        assert having(room.looked_at(), Result.FAIL) == set()
+
+    in_room(SOUND[0], mended)
+
+
+def test_a_summary_names_what_failed_and_nothing_else() -> None:
+    said = summary(in_room(FLAWED[2], Room.looked_at).values())
+    assert said.startswith(
+        "preflight: 2 items of the checklist failed: autoscaling: HPA model scales model by cpu"
+    )
+    assert "; floor: HPA model may leave 3 of model's 6 pods when the canary has 50 %" in said
+    assert "gpu" not in said.replace("GPU", "")
