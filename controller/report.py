@@ -389,7 +389,7 @@ def _preflight(run: Json) -> Iterator[str]:
     """What failed of the checklist before the first weight."""
     for one in record.status(run).get("preflight") or ():
         if one.get("result") == "Fail":
-            yield f"- {one['item']}: {_full_stop(one.get('why', ''))} {_full_stop(one.get('mend', ''))}"
+            yield f"- {one['item']}: {full_stop(one.get('why', ''))} {full_stop(one.get('mend', ''))}"
 
 
 def approvable(run: Json) -> bool:
