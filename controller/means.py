@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import isfinite
 
 from analysis.judge import Judgement
-from controller import ticks
+from controller import resource, ticks
 from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.items import Item
-from controller.model import Plan, Run
+from controller.model import Plan, Reason, Run
 from controller.onlookers import Onlookers
 from controller.page.traces import Traces
 from controller.ports import Alerter, Gatekeeper, MetricsSource, Recorder, RunStore, TrafficRouter
@@ -58,3 +59,18 @@ class Means:
     freeze: bool = False
     traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them
     unread: Callable[[], frozenset[str]] = frozenset  # kinds of objects that may not be read any more
+
+    def show(self, live: Live, before: Run, then: Judgement) -> None:
+        """Our metrics say how the run stands, and what has changed since it was `before`, judged `then`."""
+        run, telemetry = live.run, self.telemetry
+        workload = (run.plan.namespace, run.plan.canary)
+        telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
+        telemetry.evidence(
+            *workload, {one.name: one.log_e for one in live.judgement.checks if isfinite(one.log_e)}
+        )
+        was = {one.name: one.verdict for one in then.checks}
+        for one in live.judgement.checks:
+            if was.get(one.name) is not one.verdict:
+                telemetry.verdict(one.name, resource.verdict_name(one.verdict))
+        if run.ended != before.ended and run.reason is not None and run.reason is not Reason.PROMOTED:
+            telemetry.rolled_back(run.reason.value)

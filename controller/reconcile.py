@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from math import isfinite
 from typing import Any
 from zlib import crc32
 
@@ -34,7 +33,6 @@ from controller.model import (
     Mirror,
     Plan,
     PodSeen,
-    Reason,
     RestoreTemplate,
     RouteSeen,
     Run,
@@ -104,7 +102,7 @@ class Reconciler:
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
         self.means.gates.watch(live.run)
-        self._show(live, *before)
+        self.means.show(live, *before)
         for what in live.onlookers.look(live.gathered):
             self._tell(live.run, what)
         if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
@@ -455,22 +453,7 @@ class Reconciler:
         self.errands.add(task)
         task.add_done_callback(self.errands.discard)
 
-    # -- show and forget ---------------------------------------------------------------------------
-
-    def _show(self, live: Live, before: Run, then: Judgement) -> None:
-        """Our metrics say how the run stands, and what has just changed."""
-        run, telemetry = live.run, self.means.telemetry
-        workload = (run.plan.namespace, run.plan.canary)
-        telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
-        telemetry.evidence(
-            *workload, {one.name: one.log_e for one in live.judgement.checks if isfinite(one.log_e)}
-        )
-        was = {one.name: one.verdict for one in then.checks}
-        for one in live.judgement.checks:
-            if was.get(one.name) is not one.verdict:
-                telemetry.verdict(one.name, resource.verdict_name(one.verdict))
-        if run.ended != before.ended and run.reason is not None and run.reason is not Reason.PROMOTED:
-            telemetry.rolled_back(run.reason.value)
+    # -- forget ------------------------------------------------------------------------------------
 
     async def _close(self, key: Key, live: Live) -> None:
         run = live.run
