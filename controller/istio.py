@@ -10,6 +10,7 @@ left to its owner: testers are pinned to a canary on purpose.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -382,6 +383,8 @@ class IstioRouter:
         vs = self._newest(plan.namespace, plan.virtual_service)
         if vs is not None:
             await self._sent(plan, writing.fencing(vs), 0, writing.WEIGHTS)
+            with suppress(ApiError):  # it has done its work: what is left of it is harmless
+                await self._sent(plan, writing.UNFENCING, 0, writing.WEIGHTS)
 
     async def _sent(self, plan: Place, operations: list[Json], left: int, manager: str) -> bool:
         """Whether the patch is in; False if the object must be read again first, while `left` lasts."""

@@ -15,7 +15,8 @@ Json = Any
 # As the API server is told who writes: weights and mirrors are told apart, since both are in the routes.
 WEIGHTS = "serin-controller"
 MIRRORS = "serin-mirror"
-FENCE = "serin.dev/fence"
+FENCE = "serin.dev/fence"  # an annotation that is there for a moment
+UNFENCING: list[Json] = [{"op": "remove", "path": "/metadata/annotations/serin.dev~1fence"}]
 
 
 def sighting(vs: Json) -> Sighting:

@@ -439,6 +439,7 @@ async def test_a_raise_that_comes_after_the_end_of_its_run_is_refused(
     with pytest.raises(ApiError, match="422"):
         await late.route(plan, 10)
     assert stage.weight == 0
+    assert "annotations" not in stage.service["metadata"]  # what kept it out is gone as well
 
 
 async def never_raised(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Plan:
