@@ -84,8 +84,9 @@ picture: setup  ## docs/rollback.svg and docs/page.png, of stories as they play 
 	$(BIN)/python docs/draw_rollback.py
 	$(BIN)/python docs/draw_shadow.py
 
-reference: setup  ## docs/policy.md, from the schemas
+reference: setup  ## docs/policy.md from the schemas, docs/cli.md from the commands
 	$(BIN)/python docs/write_policy.py
+	$(BIN)/python docs/write_cli.py
 
 clean:  ## away with what was made here
 	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
