@@ -110,8 +110,9 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     somebody = Terminal(
         folder, os.environ | {"HOME": str(folder), "PATH": path, "KUBECONFIG": "serin.kubeconfig"}
     )
-    for each in ("manifests", "scenarios"):
+    for each in ("controller", "manifests", "scenarios"):
         (folder / each).symlink_to(ROOT / each)
+    (folder / "my_server").mkdir()
     _recorded(folder)
     _trained(folder)
     started = []
