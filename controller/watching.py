@@ -69,9 +69,10 @@ def watch_run(kubectl: "Kubectl", run: Json, *, output: str | None) -> NoReturn:
     from controller import record, report
 
     name, where = run["metadata"]["name"], f"--namespace={run['metadata']['namespace']}"
+    alone = f"--field-selector=metadata.name={name}"  # by its name kubectl loses a change before its watch
     lines = _Lines(output, namespaces=False)
     try:
-        with closing(kubectl.follow(name, where)) as events:
+        with closing(kubectl.follow(alone, where)) as events:
             for kind, obj in events:
                 if kind == "DELETED":
                     raise Failed(f"CanaryRun {name} was deleted before it ended; see: {kubectl.program} list")

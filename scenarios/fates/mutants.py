@@ -24,6 +24,7 @@ from controller import (
     resource,
     runs,
     workloads,
+    writing,
 )
 from controller.model import Reason, SetWeight, Stage, Tell
 from scenarios.cluster.patches import clone, patched
@@ -86,21 +87,26 @@ def never_again() -> Sequence[Swap]:
     return [(machine, "_repair", lambda run, actions, _seen, _now: (run, actions))]
 
 
+# As where a tool strips `managedFields`: nobody knows that a weight was taken, and looking is what is left.
+STRIPPED: Swap = (writing, "ours", lambda _vs: False)
+
+
 def repairs_at_once() -> Sequence[Swap]:
     """A new leader repairs a weight upwards before it has looked."""
     whole = machine._repair
     return [
+        STRIPPED,
         (
             machine,
             "_repair",
             lambda run, actions, seen, now: whole(run, actions, replace(seen, looked=True), now),
-        )
+        ),
     ]
 
 
 def goes_on_at_once() -> Sequence[Swap]:
     """A new leader raises, repairs and promotes before it has looked."""
-    return [(machine, "_looked", lambda _run, _seen: True)]
+    return [STRIPPED, (machine, "_looked", lambda _run, _seen: True)]
 
 
 def counts_anew() -> Sequence[Swap]:
@@ -264,7 +270,7 @@ def trusts_its_cache() -> Sequence[Swap]:
 
 def raises_blindly() -> Sequence[Swap]:
     """A raise does not ask whether somebody has written the weights since."""
-    return [(istio, "_unwritten", lambda _vs: [])]
+    return [(writing, "unwritten", lambda _vs: [])]
 
 
 def moves_after_the_end() -> Sequence[Swap]:

@@ -349,6 +349,7 @@ async def test_only_the_newest_ended_runs_of_a_workload_are_kept(shelf: Shelf) -
 
 
 async def test_the_newest_drill_outlives_the_others(shelf: Shelf) -> None:
+    await shelf.follow()
     for number in range(5):
         run = await shelf.create(f"model-canary-{number}")
         await shelf.runs.save(replace(run, stage=Stage.ENDED, reason=Reason.ABORTED), checkpoint(), epoch=1)

@@ -6,7 +6,7 @@ from controller.operate import Operator
 from scenarios.fates.__main__ import main, seeds
 from scenarios.fates.fate import drawn
 from scenarios.fates.history import History, history
-from scenarios.fates.mutants import MUTANTS, alive
+from scenarios.fates.mutants import MUTANTS, STRIPPED, alive
 
 # Seeds that once broke a promise: a fall whose reason was not saved was undone, a raise came after the end.
 MENDED = (107, 118, 180, 190)
@@ -59,6 +59,11 @@ def test_the_controller_keeps_its_promises_where_a_fault_would_break_one(seed: i
 def test_a_fault_of_ours_breaks_a_promise(name: str) -> None:
     with alive(MUTANTS[name]):
         assert _played(CAUGHT[name]).broken
+
+
+def test_where_nobody_knows_who_took_a_weight_looking_first_is_enough() -> None:
+    with alive(lambda: [STRIPPED]):
+        assert _played(CAUGHT["repairs-at-once"]).broken == ()
 
 
 def _played(seed: int) -> History:

@@ -15,6 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from analysis import peers, placebo
+from controller import writing
 from controller.report import explanation
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.play import Theatre, play
@@ -238,7 +239,14 @@ class Blinded(Theatre):
             asyncio.get_running_loop().call_later(20, self.pods.pages.discard, "outage")
 
 
-def test_a_new_leader_raises_nothing_before_it_has_read_a_page() -> None:
+def test_a_new_leader_gives_back_nothing_that_the_one_before_took() -> None:
+    theatre = run_virtual(Blinded.play(replace(burst(), controllers=2)))
+    assert [weight for _, weight in theatre.result.weights] == [0, 10, 0]
+    assert (theatre.result.outcome, theatre.result.reason) == ("RolledBack", "LeaderLost")
+
+
+def test_a_new_leader_raises_nothing_before_it_has_read_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ours", lambda _vs: False)  # as where a tool strips managedFields
     theatre = run_virtual(Blinded.play(replace(burst(), controllers=2)))
     assert [weight for _, weight in theatre.result.weights] == [0, 10, 0]
     assert (theatre.result.outcome, theatre.result.check) == ("RolledBack", "errors")
