@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import hypothesis
 import pytest
+import structlog
 
 from scenarios.virtual.loop import VirtualLoop
 
@@ -18,6 +19,18 @@ untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.to
 hypothesis.settings.register_profile("steady", derandomize=True, print_blob=True, **untimed)
 hypothesis.settings.register_profile("search", max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+# where `rich` is there, structlog's own choice prints every local variable: a second for each exception
+PLAIN = [
+    *structlog.get_config()["processors"][:-1],
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+]
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> None:
+    structlog.configure(processors=PLAIN)
 
 
 def pytest_configure(config: pytest.Config) -> None:
