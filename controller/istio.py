@@ -19,6 +19,7 @@ from controller import mirror, writing
 from controller.kube import JSON_PATCH, ApiError
 from controller.model import Place, RouteSeen
 from controller.ports import Json
+from controller.wire import Steered, stored
 
 ATTEMPTS = 4  # the first and three more, each on the object as it is by then
 STALE = {409, 422}  # somebody wrote in between; a `test` of ours found another destination
@@ -414,7 +415,7 @@ class IstioRouter:
                 raise
             return None
         # an answer of nothing is no 404, whose VirtualService is at zero already
-        if not isinstance(vs, dict) or "spec" not in vs:
+        if not stored(vs, Steered):
             raise ApiError(0, "Garbled", "the answer is no VirtualService", request=f"GET {_path(plan)}")
         return vs
 

@@ -390,7 +390,31 @@ class StoredDeployment(StoredObject, frozen=True, kw_only=True):
     spec: DeploymentSpec
 
 
-def stored(obj: Json, kind: type[StoredObject] = StoredObject) -> bool:
+class Target(Wire, frozen=True, kw_only=True):
+    """Where a route sends a share of its requests."""
+
+    destination: dict[str, Json] | None = None
+
+
+class HttpRoute(Wire, frozen=True, kw_only=True):
+    """A route of a VirtualService."""
+
+    route: tuple[Target, ...] | None = None
+
+
+class Routes(Wire, frozen=True, kw_only=True):
+    """A VirtualService's spec, as far as weights stand in it."""
+
+    http: tuple[HttpRoute, ...] | None = None
+
+
+class Steered(Wire, frozen=True, kw_only=True):
+    """A VirtualService: no stricter than Istio's schema is, since a rollback may have to be made in it."""
+
+    spec: Routes
+
+
+def stored(obj: Json, kind: type[Wire] = StoredObject) -> bool:
     """Whether this can be an object as an API server stores it; what else is wrong its reader will find."""
     try:
         msgspec.convert(obj, kind)

@@ -620,11 +620,16 @@ async def test_without_a_virtual_service_there_is_no_mirror_and_no_error() -> No
     assert not router(Server(None), None).seen(shadowed()).mirrored
 
 
-async def test_an_answer_of_nothing_is_not_taken_for_a_virtual_service_that_is_gone() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    ["null", "[]", '{"spec": 1}', '{"spec": {"http": [1]}}', '{"spec": {"http": [{"route": [1]}]}}']
+    + ['{"spec": {"http": [{"route": [{"destination": 1}]}]}}'],
+)
+async def test_an_answer_that_is_none_is_not_taken_for_a_virtual_service_that_is_gone(answer: str) -> None:
     """Found by fuzzing: an empty 200 meant "gone, so at zero already", and nothing was taken away."""
 
     async def call(*_: object, **__: object) -> Any:
-        return json.loads("null")
+        return json.loads(answer)
 
     router = IstioRouter(lambda *_: None, call)
     with pytest.raises(ApiError, match="no VirtualService"):
