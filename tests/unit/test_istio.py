@@ -622,8 +622,14 @@ async def test_without_a_virtual_service_there_is_no_mirror_and_no_error() -> No
 
 @pytest.mark.parametrize(
     "answer",
-    ["null", "[]", '{"spec": 1}', '{"spec": {"http": [1]}}', '{"spec": {"http": [{"route": [1]}]}}']
-    + ['{"spec": {"http": [{"route": [{"destination": 1}]}]}}'],
+    [
+        "null",
+        "[]",
+        '{"spec": 1}',
+        '{"spec": {"http": [1]}}',
+        '{"spec": {"http": [{"route": [1]}]}}',
+        '{"spec": {"http": [{"route": [{"destination": 1}]}]}}',
+    ],
 )
 async def test_an_answer_that_is_none_is_not_taken_for_a_virtual_service_that_is_gone(answer: str) -> None:
     """Found by fuzzing: an empty 200 meant "gone, so at zero already", and nothing was taken away."""
