@@ -15,7 +15,7 @@ from controller.cluster import Cluster, path
 from controller.kube import MERGE_PATCH, ApiError, Kube
 from controller.model import Checkpoint, Run
 from controller.ports import Json, Overtaken
-from controller.wire import stored
+from controller.wire import WishedObject, stored
 from controller.workloads import merge_patch
 
 KIND = "canaryruns"
@@ -91,6 +91,10 @@ class Runs:
         """
 
         def spec(obj: Json) -> Json:
+            if not stored(obj, WishedObject):
+                raise ApiError(
+                    0, "Garbled", "the answer is no CanaryRun", request=f"CanaryRun {namespace}/{name}"
+                )
             old: Json = obj["spec"]
             new: Json = {}
             if paused is not None and bool(old.get("paused")) != paused:

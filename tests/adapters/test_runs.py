@@ -397,3 +397,18 @@ async def test_the_index_keeps_the_newer_of_what_was_written_and_what_was_follow
         assert known["status"]["weight"] == weight
         await asyncio.sleep(timedelta(milliseconds=1).total_seconds())
         assert shelf.cluster.get("canaryruns", "default", NAME)["status"]["weight"] == weight
+
+
+async def test_an_answer_without_a_spec_is_no_run_and_nothing_is_written(shelf: Shelf) -> None:
+    """Found by fuzzing."""
+    await shelf.create()
+    called, real = [], shelf.kube.call
+
+    async def call(method: str, path: str, **how: Any) -> Any:
+        called.append(method)
+        return {"metadata": (await real(method, path, **how))["metadata"]}
+
+    shelf.kube.call = call  # type: ignore[method-assign]
+    with pytest.raises(ApiError, match="no CanaryRun"):
+        await Runs(shelf.kube, Cluster(), clock=virtual_loop().now).ask("default", NAME, paused=True)
+    assert called == ["GET"]
