@@ -7,6 +7,7 @@ import asyncio
 import copy
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,7 @@ class Called:
 
 
 @dataclass
-class Tool:
+class Tool(ABC):
     """Applies the VirtualService that is in git, and looks every so often whether it is still there."""
 
     people: People
@@ -97,8 +98,9 @@ class Tool:
             await self.look(await self.people.ask("GET", PATH, None))
             await asyncio.sleep(self.every)
 
+    @abstractmethod
     async def look(self, live: Json) -> None:
-        raise NotImplementedError
+        """What the tool does about the VirtualService that is there."""
 
     async def apply(self, obj: Json, **query: str) -> Json:
         """The object after a server-side apply with force."""

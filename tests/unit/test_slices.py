@@ -1,0 +1,53 @@
+import asyncio
+
+from controller.slices import PIECES, ROUND, Slices
+from scenarios.virtual.loop import run_virtual, virtual_loop
+
+
+def rounds(each: float, pieces: int = 5 * PIECES) -> list[int]:
+    """How many pieces that take `each` seconds run in one round after the other."""
+    done, found = [0], [0]
+
+    def piece() -> None:
+        virtual_loop()._jump.now += each
+        done[0] += 1
+
+    async def play() -> None:
+        slices = Slices()
+        for _ in range(pieces):
+            slices.begin(piece)
+        while done[0] < pieces:
+            before = done[0]
+            await asyncio.sleep(0)
+            found.append(done[0] - before)
+
+    run_virtual(play())
+    return [count for count in found if count]
+
+
+def test_only_so_many_run_in_a_round() -> None:
+    assert rounds(0.0) == [PIECES] * 5
+
+
+def test_fewer_run_in_a_round_where_they_take_long_and_one_at_least() -> None:
+    assert rounds(2 * ROUND)[:4] == [4, 2, 1, 1]
+
+
+def test_as_many_run_as_fit() -> None:
+    assert rounds(0.6 * ROUND)[:6] == [4, 2, 1, 2, 1, 2]
+
+
+def test_what_ends_something_comes_before_what_begins_something() -> None:
+    done: list[str] = []
+
+    async def play() -> None:
+        slices = Slices()
+        for _ in range(2):
+            slices.begin(lambda: done.append("begin"))
+        assert slices.beginning
+        slices.end(lambda: done.append("end"))
+        await asyncio.sleep(1)
+        assert not slices.beginning
+
+    run_virtual(play())
+    assert done == ["end", "begin", "begin"]
