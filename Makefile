@@ -61,6 +61,7 @@ bench-shadow: setup  ## shadow replay's promises, measured; four minutes, and on
 bench-statistics: setup  ## false rollbacks and delays, simulated; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_statistics
 	$(BIN)/python docs/draw_statistics.py
+	$(BIN)/python docs/write_measured.py
 
 bench-ticks: setup  ## what a tick costs, alone and side by side, early and late; two minutes
 	$(BIN)/python -m scenarios.bench_ticks
@@ -84,9 +85,10 @@ picture: setup  ## docs/rollback.svg and docs/page.png, of stories as they play 
 	$(BIN)/python docs/draw_rollback.py
 	$(BIN)/python docs/draw_shadow.py
 
-reference: setup  ## docs/policy.md from the schemas, docs/cli.md from the commands
+reference: setup  ## docs/policy.md from the schemas, docs/cli.md from the commands, docs/measured from the measurements
 	$(BIN)/python docs/write_policy.py
 	$(BIN)/python docs/write_cli.py
+	$(BIN)/python docs/write_measured.py
 
 clean:  ## away with what was made here
 	rm -rf $(VENV) .lab build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

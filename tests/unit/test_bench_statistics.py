@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binomtest
 
+from analysis import tracks
 from controller.model import OnDoubt
 from scenarios import bench_statistics
 from scenarios.bench_rows import GROUPS, LATENCY, Row, _moved, least_requests, policy, world
@@ -18,6 +19,7 @@ from scenarios.bench_statistics import (
     RIVALS,
     _figures,
     batch,
+    engine,
     finished,
     interval,
     main,
@@ -36,6 +38,7 @@ SHORT = Row(name="short", traffic=world(history=3.0), runs=2, duration=6.0, targ
 def line(row: Row, place: int = 0, **more: Any) -> dict[str, Any]:
     said = {"row": row.name, "batch": place, "runs": min(256, row.runs), "falselyBack": 0, "promoted": 0}
     found = {
+        "engine": engine(),
         "by": {"latency-p95": 0, "errors": 0},
         "highest": 1.0,
         "delays": [],
@@ -137,6 +140,23 @@ def test_a_batch_of_fewer_runs_than_are_asked_for_is_run_again_and_counted_once(
     assert missing([row], file) == []
     assert missing([replace(row, runs=16)], file) == []
     assert cells(table([row], file), "short")[1] == "256"
+
+
+def test_what_was_measured_of_another_engine_does_not_count(tmp_path: Path) -> None:
+    file = write(tmp_path / "runs.jsonl", line(SHORT, engine="0" * 8))
+    assert missing([SHORT], file) == [(SHORT, 0)]
+    assert finished(file) == {}
+    assert batch(SHORT, 0)["engine"] == engine()
+
+
+def test_an_engine_that_comes_to_other_numbers_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = engine()
+    engine.cache_clear()
+    assert engine() == before
+    engine.cache_clear()
+    monkeypatch.setattr(tracks, "BLOCK", 31.0)
+    assert engine() != before
+    engine.cache_clear()
 
 
 def test_a_rollback_until_the_fault_is_false_and_later_ones_are_timed() -> None:
