@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.bench_rows import GROUPS, Row
-from scenarios.bench_statistics import FILE, SEED, engine, finished, table
+from scenarios.bench_statistics import FILE, SEED, fingerprint, finished, table
 from scenarios.many import interval
 
 Json = Any
@@ -34,7 +34,7 @@ Simulated half hours of the built-in policy, three checks and three steps; what 
 Every row says how many runs it has; intervals are exact at 95 %. Peers' columns are of the first 256 runs of
 a row. Batches have fixed seeds (from {seed}), so that a row comes out the same anywhere, and no batch is
 left out or played again: `make bench-statistics` goes on where the file ends. Lines of another engine than
-today's, which is `{engine}`, do not count.
+today's, which is `{fingerprint}`, do not count.
 
 **{runs} runs so far, {rows} of {all} rows begun, {complete} complete.**
 """
@@ -48,7 +48,7 @@ def page(file: Path = FILE) -> str:
     played = {row.name: _played(row, done) for row in planned}
     head = INTRODUCTION.format(
         seed=SEED,
-        engine=engine(),
+        fingerprint=fingerprint(),
         runs=f"{sum(played.values()):,}".replace(",", " "),
         rows=sum(count > 0 for count in played.values()),
         all=len(planned),

@@ -2,7 +2,7 @@
 
 Each row is one world. Its runs come in batches of fixed seeds; every finished batch is a line of JSON in
 a file, and what is there is not run again, so that the benchmark can be stopped and resumed. The file is in
-the repository: the table grows from one session to the next. A line says of which `engine` it is, and those
+the repository: the table grows from one session to the next. A line says which `fingerprint` its engine has, and those
 of another engine do not count. At the end the tables are printed, as Markdown.
 """
 
@@ -36,7 +36,7 @@ RIVALS = tuple(map(str, peers.RULES))
 
 
 @cache
-def engine() -> str:
+def fingerprint() -> str:
     """Eight digits that are others once the engine comes to other numbers.
 
     Of when a few canaries are rolled back, noisy ones that become slow, and how far evidence came.
@@ -54,7 +54,9 @@ def batch(row: Row, place: int) -> Json:
     """One batch of a row's runs, as it is written down; the first with what the peers' rules would do."""
     count, seed = _count(row, place), SEED + place
     found = simulated(row.traffic, policy(row), runs=count, seed=seed, duration=row.duration)
-    said = {"row": row.name, "batch": place, "runs": count, "engine": engine()} | _figures(row, found)
+    said = {"row": row.name, "batch": place, "runs": count, "fingerprint": fingerprint()} | _figures(
+        row, found
+    )
     if place or row.passes or row.bound is not None:
         return said
     others = compared(row.traffic, policy(row), runs=count, seed=seed, duration=row.duration)
@@ -94,7 +96,7 @@ def finished(file: Path) -> dict[tuple[str, int], Json]:
     if not file.exists():
         return {}
     lines = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    return {(line["row"], line["batch"]): line for line in lines if line["engine"] == engine()}
+    return {(line["row"], line["batch"]): line for line in lines if line["fingerprint"] == fingerprint()}
 
 
 def missing(rows: Sequence[Row], file: Path) -> list[tuple[Row, int]]:

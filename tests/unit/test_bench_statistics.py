@@ -19,7 +19,7 @@ from scenarios.bench_statistics import (
     RIVALS,
     _figures,
     batch,
-    engine,
+    fingerprint,
     finished,
     interval,
     main,
@@ -38,7 +38,7 @@ SHORT = Row(name="short", traffic=world(history=3.0), runs=2, duration=6.0, targ
 def line(row: Row, place: int = 0, **more: Any) -> dict[str, Any]:
     said = {"row": row.name, "batch": place, "runs": min(256, row.runs), "falselyBack": 0, "promoted": 0}
     found = {
-        "engine": engine(),
+        "fingerprint": fingerprint(),
         "by": {"latency-p95": 0, "errors": 0},
         "highest": 1.0,
         "delays": [],
@@ -143,20 +143,20 @@ def test_a_batch_of_fewer_runs_than_are_asked_for_is_run_again_and_counted_once(
 
 
 def test_what_was_measured_of_another_engine_does_not_count(tmp_path: Path) -> None:
-    file = write(tmp_path / "runs.jsonl", line(SHORT, engine="0" * 8))
+    file = write(tmp_path / "runs.jsonl", line(SHORT, fingerprint="0" * 8))
     assert missing([SHORT], file) == [(SHORT, 0)]
     assert finished(file) == {}
-    assert batch(SHORT, 0)["engine"] == engine()
+    assert batch(SHORT, 0)["fingerprint"] == fingerprint()
 
 
 def test_an_engine_that_comes_to_other_numbers_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = engine()
-    engine.cache_clear()
-    assert engine() == before
-    engine.cache_clear()
+    before = fingerprint()
+    fingerprint.cache_clear()
+    assert fingerprint() == before
+    fingerprint.cache_clear()
     monkeypatch.setattr(tracks, "BLOCK", 31.0)
-    assert engine() != before
-    engine.cache_clear()
+    assert fingerprint() != before
+    fingerprint.cache_clear()
 
 
 def test_a_rollback_until_the_fault_is_false_and_later_ones_are_timed() -> None:
