@@ -2,8 +2,8 @@
 
 Each row is one world. Its runs come in batches of fixed seeds; every finished batch is a line of JSON in
 a file, and what is there is not run again, so that the benchmark can be stopped and resumed. The file is in
-the repository: the table grows from one session to the next. A line says which `fingerprint` its engine has, and those
-of another engine do not count. At the end the tables are printed, as Markdown.
+the repository: the table grows from one session to the next. A line has the `fingerprint` of its engine, and
+those of another one than today's do not count. At the end the tables are printed, as Markdown.
 """
 
 import argparse
