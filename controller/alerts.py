@@ -7,7 +7,7 @@ delivered when a leader died is offered again by the next one, under the same id
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -27,7 +27,16 @@ LONGEST_RETRY = 300.0  # seconds; about 290 attempts in a day
 LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond it is taken as this
 GIVE_UP_AFTER = timedelta(hours=24)
 JSON = "application/json; charset=utf-8"
+RESULTS = ("delivered", "retried", "given_up")  # of one attempt: the last two failed
 QUEUE_LIMIT = 100  # letters a receiver; what is over it stays in the outbox and is offered again
+
+
+Heed = Callable[[str, str], None]
+"""Hears of each attempt: the receiver's kind, and one of `RESULTS`; `telemetry.Telemetry.alerted` is one."""
+
+
+def _unheard(_kind: str, _result: str) -> None:
+    """Nobody counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +72,9 @@ class Desk:
 class Alerts:
     """An Alerter (`ports.Alerter`); `close` ends its tasks, undelivered messages stay in the outbox."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, heed: Heed = _unheard) -> None:
         self._sender = sender
+        self._heed = heed
         self._clock = sender.clock
         self._desks: dict[Receiver, Desk] = {}
         self._delivered: dict[str, set[str]] = {}
@@ -131,6 +141,7 @@ class Alerts:
             self._put_off(receiver, desk, letter, _reason(error))
         else:
             self._done(desk, letter)
+            self._heed(receiver.alert.kind, "delivered")
             log.info("alert_delivered", **_keys(receiver, letter))
 
     async def _send(self, receiver: Receiver, letter: Letter) -> None:
@@ -149,9 +160,11 @@ class Alerts:
     def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
         """The letter is due again later, or was given up."""
         if error.final or self._clock() - letter.at >= GIVE_UP_AFTER:
+            self._heed(receiver.alert.kind, "given_up")
             log.warning("alert_given_up", why=str(error), **_keys(receiver, letter))
             self._done(desk, letter)
             return
+        self._heed(receiver.alert.kind, "retried")
         if letter.attempts == 1:
             log.warning("alert_delayed", why=str(error), **_keys(receiver, letter))
         now = asyncio.get_running_loop().time()

@@ -20,6 +20,23 @@ SILENT_AFTER_DUE = 20
 SILENT_AFTER = timedelta(seconds=3)
 
 
+# Reasons that a run may end for other than by promotion; who counts rollbacks begins at 0 for each.
+LEFT_FOR = frozenset(
+    {
+        Reason.ABORTED,
+        Reason.CANARY_NOT_ANSWERING,
+        Reason.CANARY_UNAVAILABLE,
+        Reason.CHECK_FAILED,
+        Reason.INCONCLUSIVE,
+        Reason.LEADER_LOST,
+        Reason.NO_DATA,
+        Reason.PROMOTION_FAILED,
+        Reason.STABLE_CHANGED,
+        Reason.SUPERSEDED,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """Why a run ends other than by promotion."""

@@ -27,6 +27,8 @@ TITLES = {
     "Warned": "Checklist not passed",
 }
 
+KINDS = ("slack", "webhook")  # of receivers
+
 # Slack's own limits (characters), from its reference of layout blocks.
 HEADER_LIMIT = 150
 TEXT_LIMIT = 3000

@@ -33,11 +33,11 @@ class Heed(Protocol):
     """Hears how the queue does; `telemetry.Queue` is one."""
 
     def queued(self, depth: int) -> None:
-        """A key was added; so many are waiting now."""
+        """A key's time has come; so many wait for their turn now."""
         ...
 
     def taken(self, depth: int, *, waited: timedelta) -> None:
-        """A key was taken, so long after it was due; so many are left."""
+        """A key was taken, so long after it was due; so many wait still."""
         ...
 
     def worked(self, took: timedelta) -> None:
@@ -93,8 +93,6 @@ class Loop(Generic[Key]):
         if timer is not None:
             timer.cancel()
         self._timers[key] = loop.call_at(when, self._start, key, context=self._context)
-        if self._heed is not None and timer is None:
-            self._heed.queued(len(self._timers))
 
     def hurry(self, key: Key) -> None:
         """`key` has its turn before all that are not urgent."""
@@ -140,7 +138,10 @@ class Loop(Generic[Key]):
     def _wait(self, key: Key, since: float, *, urgent: bool) -> None:
         if not self._waiting:
             self._slices.begin(self._begin)
+        new = key not in self._waiting
         self._waiting[key] = place = not urgent, since
+        if self._heed is not None and new:
+            self._heed.queued(len(self._waiting))
         self._count += 1
         heapq.heappush(self._order, (*place, self._count, key))
 
@@ -153,8 +154,7 @@ class Loop(Generic[Key]):
                 continue  # it was hurried, and has begun
             del self._waiting[key]
             if self._heed is not None:
-                depth = len(self._timers) + len(self._waiting)
-                self._heed.taken(depth, waited=timedelta(seconds=loop.time() - since))
+                self._heed.taken(len(self._waiting), waited=timedelta(seconds=loop.time() - since))
             self._busy[key] = loop.create_task(self._run(key), context=self._context.copy())
             break
         if self._waiting:

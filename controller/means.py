@@ -12,6 +12,7 @@ from controller.gather import Gathered
 from controller.items import Item
 from controller.model import Plan, Reason, Run
 from controller.onlookers import Onlookers
+from controller.onset import Onset
 from controller.page.traces import Traces
 from controller.ports import Alerter, Gatekeeper, MetricsSource, Recorder, RunStore, TrafficRouter
 from controller.shadowing import Shadowing
@@ -33,6 +34,7 @@ class Live:
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
     onlookers: Onlookers = field(default_factory=Onlookers)
+    onset: Onset = field(default_factory=Onset)
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 
 
@@ -60,10 +62,18 @@ class Means:
     traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them
     unread: Callable[[], frozenset[str]] = frozenset  # kinds of objects that may not be read any more
 
+    def routed(self, live: Live, weight: int, took: timedelta) -> None:
+        """Our metrics say that the API server has taken a weight, so long after what it was decided on."""
+        self.telemetry.decided(took)
+        shown = live.onset.took(live.run, self.clock()) if weight == 0 else None
+        if shown is not None:
+            self.telemetry.gone(str(live.run.reason), shown)
+
     def show(self, live: Live, before: Run, then: Judgement) -> None:
         """Our metrics say how the run stands, and what has changed since it was `before`, judged `then`."""
         run, telemetry = live.run, self.telemetry
         workload = (run.plan.namespace, run.plan.canary)
+        telemetry.checks(one.name for one in live.judgement.checks)
         telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
         telemetry.evidence(
             *workload, {one.name: one.log_e for one in live.judgement.checks if isfinite(one.log_e)}

@@ -200,7 +200,7 @@ class Operator:
         if of > 1:
             structlog.contextvars.bind_contextvars(shard=shard)
         sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
-        alerts, gates = Alerts(sender), Gates(sender)
+        alerts, gates = Alerts(sender, self.telemetry.alerted), Gates(sender)
         scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
         slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
         pace = Pace(interval=self.settings.prometheus_interval)

@@ -99,6 +99,7 @@ class Reconciler:
             return None
         live.gathered, seen = await self._observe(live, obj)
         before, live.judgement = (live.run, live.judgement), seen.judgement
+        live.onset.look(live.run, seen, self.means.clock())
         run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
         done = await self._carry_out(live, run, actions)
         self.means.gates.watch(live.run)
@@ -367,7 +368,7 @@ class Reconciler:
             reason=str(live.run.reason or "") or None,
             decision_seconds=round(took, 4),
         )
-        self.means.telemetry.decided(timedelta(seconds=took))
+        self.means.routed(live, weight, timedelta(seconds=took))
         return True
 
     async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:

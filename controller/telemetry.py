@@ -8,9 +8,10 @@ nothing is labelled by run, pod or URL.
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import product
 from time import perf_counter
 from typing import TextIO
 
@@ -27,6 +28,13 @@ from prometheus_client import (
     generate_latest,
 )
 
+from analysis.judge import Verdict
+from controller import letters
+from controller.alerts import RESULTS
+from controller.leaving import LEFT_FOR
+from controller.onset import FAULTS
+from controller.resource import verdict_name
+
 CONTROLLER = "canaryrun"
 PHASES = ("Pending", "Progressing", "Promoting", "Paused", "Succeeded", "Failed")
 # Check names are people's own. A plan holds at most 20; beyond so many different ones over the life
@@ -38,6 +46,8 @@ DECISION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 1
 LAG_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 # A pass takes about a millisecond; a request to the API server about ten.
 PASS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+# Most rollbacks come within seconds; a fault that hardly shows takes minutes.
+FAULT_BUCKETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 # Nobody asked for these two libraries' routine: one line a request each.
 QUIET = ("aiohttp.access", "kubernetes_asyncio")
 
@@ -129,6 +139,14 @@ class Telemetry:
         for check, value in log_e.items():
             self._runs.log_e.labels(namespace, workload, check).set(value)
 
+    def checks(self, names: Iterable[str]) -> None:
+        """Each check's verdicts are counted from 0 on, so that a `rate()` sees the first one."""
+        for name in names:
+            if name not in self._runs.known:
+                check = self._runs.bounded(name)
+                for each in Verdict:
+                    self._runs.verdicts.labels(check, verdict_name(each))
+
     def verdict(self, check: str, verdict: str) -> None:
         """A check's verdict has become this; to be called when it changes, not on each pass."""
         self._runs.verdicts.labels(self._runs.bounded(check), verdict).inc()
@@ -140,6 +158,14 @@ class Telemetry:
     def decided(self, took: timedelta) -> None:
         """From the last response byte of the last pod to the API server's answer, weight patched."""
         self._runs.decision.observe(took.total_seconds())
+
+    def gone(self, reason: str, took: timedelta) -> None:
+        """The traffic is gone, so long after the fault began to show."""
+        self._runs.fault.labels(reason).observe(took.total_seconds())
+
+    def alerted(self, receiver: str, result: str) -> None:
+        """An attempt to tell a receiver of this kind ended so: one of `alerts.RESULTS`."""
+        self._runs.alerts.labels(receiver, result).inc()
 
     def lagged(self, lag: timedelta) -> None:
         """From when a run's pages were due to the end of the pass that acted on them."""
@@ -220,6 +246,20 @@ class _Runs:
         self.rollbacks = Counter(
             "canary_rollbacks_total", "Runs that were rolled back.", ("reason",), registry=registry
         )
+        self.fault = Histogram(
+            "canary_fault_to_rollback_seconds",
+            "From when a fault began to show to the API server's answer to weight 0.",
+            ("reason",),
+            buckets=FAULT_BUCKETS,
+            registry=registry,
+        )
+        self.alerts = Counter(
+            "canary_alert_attempts_total",
+            "Attempts to deliver an alert, by kind of receiver.",
+            ("receiver", "result"),
+            registry=registry,
+        )
+        self._from_zero()
         self.decision = Histogram(
             "canary_decision_seconds",
             "From the last response byte of the last pod to the API server's answer to the weight patch.",
@@ -232,13 +272,22 @@ class _Runs:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
-        self._checks: set[str] = set()
+        self.known: set[str] = set()
+
+    def _from_zero(self) -> None:
+        """What can be known beforehand is there at 0: no `rate()` sees a series' first value."""
+        for reason in LEFT_FOR:
+            self.rollbacks.labels(reason.value)
+        for reason in FAULTS:
+            self.fault.labels(reason.value)
+        for kind, result in product(letters.KINDS, RESULTS):
+            self.alerts.labels(kind, result)
 
     def bounded(self, check: str) -> str:
         """The check's name while there are few different ones, else "other"."""
-        if check not in self._checks and len(self._checks) >= MOST_CHECK_NAMES:
+        if check not in self.known and len(self.known) >= MOST_CHECK_NAMES:
             return "other"
-        self._checks.add(check)
+        self.known.add(check)
         return check
 
 
@@ -286,8 +335,8 @@ class _Queues:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         name = ("name",)
-        self.depth = Gauge("workqueue_depth", "Keys that are due.", name, registry=registry)
-        self.adds = Counter("workqueue_adds_total", "Keys added.", name, registry=registry)
+        self.depth = Gauge("workqueue_depth", "Keys that wait for their turn.", name, registry=registry)
+        self.adds = Counter("workqueue_adds_total", "Keys that became due.", name, registry=registry)
         self.retries = Counter("workqueue_retries_total", "Keys tried again.", name, registry=registry)
         self.waited = Histogram(
             "workqueue_queue_duration_seconds",
@@ -314,12 +363,12 @@ class Queue:
         self._waited, self._worked = of.waited.labels(name), of.worked.labels(name)
 
     def queued(self, depth: int) -> None:
-        """A key was added; so many are waiting now."""
+        """A key's time has come; so many wait for their turn now."""
         self._adds.inc()
         self._depth.set(depth)
 
     def taken(self, depth: int, *, waited: timedelta) -> None:
-        """A key was taken after it had waited for so long; so many are left."""
+        """A key was taken after it had waited for so long; so many wait still."""
         self._depth.set(depth)
         self._waited.observe(max(0.0, waited.total_seconds()))
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -328,3 +329,21 @@ def test_an_http_url_with_a_host_is_fine(url: str) -> None:
 def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(Undelivered):
         check_url(url)
+
+
+def test_each_attempt_is_counted_by_kind_of_receiver() -> None:
+    counted: Counter[tuple[str, str]] = Counter()
+
+    async def tell(post: Post) -> None:
+        post.alerts._heed = lambda *one: counted.update([one])
+        await post.until_delivered(
+            rolled_back(SLACK, WEBHOOK, outbox=(message(0, alert=0), message(1, alert=1)))
+        )
+
+    story(tell, scripts={"slack": [500, OSError("refused"), 200], "receiver": [500, 410]})
+    assert counted == {
+        ("slack", "retried"): 2,
+        ("slack", "delivered"): 1,
+        ("webhook", "retried"): 1,
+        ("webhook", "given_up"): 1,
+    }

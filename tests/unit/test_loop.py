@@ -8,6 +8,7 @@ from random import Random
 
 from controller.loop import LAST_WAIT, Loop
 from controller.slices import PIECES, Slices
+from controller.telemetry import Telemetry
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
 Turn = Callable[[str], Awaitable[float | None]]
@@ -239,3 +240,28 @@ def test_loops_that_share_slices_have_them_by_turns() -> None:
     run_virtual(play())
     assert begun[:8] == ["many", "few"] * 3 + ["many"] * 2
     assert len(begun) == 103
+
+
+def test_the_queue_s_depth_is_of_keys_that_wait_and_not_of_those_whose_time_is_to_come() -> None:
+    telemetry = Telemetry()
+    depths: list[float | None] = []
+
+    async def turn(_key: str) -> float | None:
+        depths.append(telemetry.registry.get_sample_value("workqueue_depth", {"name": "canaryrun"}))
+        return 1000
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1), heed=telemetry.queue())
+        for key in ("a", "b", "c"):
+            loop.due(key)
+        loop.hurry("a")
+        loop.due("later", 500)
+        await asyncio.sleep(60)
+        await loop.close()
+
+    run_virtual(play())
+    assert max(depths) > 0
+    assert telemetry.registry.get_sample_value("workqueue_depth", {"name": "canaryrun"}) == 0
+    assert telemetry.registry.get_sample_value("workqueue_adds_total", {"name": "canaryrun"}) == 3
+    count = {"name": "canaryrun"}
+    assert telemetry.registry.get_sample_value("workqueue_queue_duration_seconds_count", count) == 3

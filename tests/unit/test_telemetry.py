@@ -3,13 +3,20 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import product
+from pathlib import Path
 
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from controller import letters
+from controller.alerts import RESULTS
+from controller.leaving import LEFT_FOR
+from controller.model import Reason
 from controller.telemetry import MOST_CHECK_NAMES, Telemetry, start_logging
 
 
@@ -22,6 +29,9 @@ def _restored() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
     root.handlers[:] = before
     root.setLevel(level)
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def value(telemetry: Telemetry, sample: str, **labels: str) -> float | None:
@@ -185,4 +195,22 @@ def test_each_shards_queue_has_its_name() -> None:
 def test_two_telemetries_do_not_share_a_number() -> None:
     one, other = Telemetry(), Telemetry()
     one.rolled_back("Aborted")
-    assert value(other, "canary_rollbacks_total", reason="Aborted") is None
+    assert value(other, "canary_rollbacks_total", reason="Aborted") == 0
+
+
+def test_what_can_be_known_beforehand_begins_at_zero() -> None:
+    telemetry = Telemetry()
+    for reason in LEFT_FOR:
+        assert value(telemetry, "canary_rollbacks_total", reason=reason.value) == 0
+    for kind, result in product(letters.KINDS, RESULTS):
+        assert value(telemetry, "canary_alert_attempts_total", receiver=kind, result=result) == 0
+    assert value(telemetry, "canary_fault_to_rollback_seconds_count", reason="CheckFailed") == 0
+    telemetry.checks(["errors"])
+    for verdict in ("Pass", "Inconclusive", "NoData", "Fail"):
+        assert value(telemetry, "canary_verdicts_total", check="errors", verdict=verdict) == 0
+
+
+def test_every_reason_that_the_code_ends_a_run_for_is_among_those_that_begin_at_zero() -> None:
+    code = "".join((ROOT / "controller" / f"{name}.py").read_text() for name in ("leaving", "machine"))
+    given = re.findall(r"Ending\(\s*Reason\.(\w+)|ending, reason=Reason\.(\w+)", code)
+    assert {Reason[a or b] for a, b in given} == LEFT_FOR
