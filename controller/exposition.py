@@ -61,6 +61,10 @@ class Wanted:
         self._line = re.compile(rb"[ \t]*(" + any_name + rb")(?=[{ \t\r]|$)(?:[ \t]*" + labels + rb")?(.*)")
         self._begins = (*self._names, b" ", b"\t")
 
+    def wants(self, line: bytes) -> bool:
+        """Whether the line has to be looked at, whatever comes of it."""
+        return line.startswith(self._begins)
+
     def on(self, page: bytes) -> dict[str, list[Series]]:
         """Each wanted name that the page has, with its series; of a repeated one the first counts."""
         found: dict[bytes, dict[frozenset[tuple[str, str]], Series]] = {}
@@ -124,7 +128,7 @@ def histogram(series: Iterable[Series], *, unit: float = 1.0) -> Histogram:
     `ValueError` where buckets are not those of a histogram.
     """
     found = tuple(series)
-    le, sets = _arranged(tuple(one.key or frozenset(one.labels.items()) for one in found), unit)
+    le, sets = arranged(tuple(one.key or frozenset(one.labels.items()) for one in found), unit)
     sums = [0] * (len(le) + 1)
     for buckets, shared in sets:
         counts = [_count(found[place].value) for _, place in buckets]
@@ -141,7 +145,7 @@ _Bucket = tuple[float, int]  # its upper bound, and its place among the series
 
 
 @lru_cache(maxsize=ARRANGED)
-def _arranged(
+def arranged(
     series: tuple[frozenset[tuple[str, str]], ...], unit: float
 ) -> tuple[tuple[float, ...], tuple[tuple[tuple[_Bucket, ...], tuple[int, ...]], ...]]:
     """The bounds but infinity, in units; of each label set the buckets in order, and those that all have."""

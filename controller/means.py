@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from math import isfinite
+from math import isfinite, log
 
 from analysis.judge import Judgement
 from controller import resource, ticks
 from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.items import Item
-from controller.model import Plan, Reason, Run
+from controller.model import Plan, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.page.traces import Traces
@@ -36,6 +36,13 @@ class Live:
     onlookers: Onlookers = field(default_factory=Onlookers)
     onset: Onset = field(default_factory=Onset)
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
+
+    @property
+    def urgent(self) -> bool:
+        """Whether traffic may have to be taken away: evidence is half way there, or it was decided."""
+        if self.run.stage is Stage.ENDED:
+            return not self.run.settled
+        return self.judgement.log_e >= log(1 / self.run.plan.policy.alpha) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

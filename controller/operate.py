@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from math import log as log_of
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,7 @@ from controller.kube import Changed, Kube, Listed
 from controller.lag import Lags
 from controller.lease import Claim
 from controller.loop import Loop
-from controller.means import Live, Means
-from controller.model import Stage
+from controller.means import Means
 from controller.page.traces import Traces
 from controller.ports import Outside
 from controller.posting import Sender
@@ -232,7 +230,7 @@ class Operator:
                 lags.turn,
                 random=self.chance,
                 heed=self.telemetry.queue(shard if of > 1 else None),
-                urgent=lambda key: _urgent(reconciler.lives.get(key)),
+                urgent=reconciler.urgent,
                 slices=self.slices,
             ),
             Loop(asks.turn, random=self.chance, slices=self.slices),
@@ -367,15 +365,6 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
 
 def _canary(run: Json) -> Key:
     return run["metadata"].get("namespace", ""), trigger.workload(run)
-
-
-def _urgent(live: Live | None) -> bool:
-    """Whether the run's traffic may have to be taken away: evidence is half way there, or it was decided."""
-    if live is None:
-        return False
-    if live.run.stage is Stage.ENDED:
-        return not live.run.settled
-    return live.judgement.log_e >= log_of(1 / live.run.plan.policy.alpha) / 2
 
 
 def _same(known: Json | None, news: Changed) -> bool:

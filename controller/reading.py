@@ -48,6 +48,15 @@ def _wanted(families: frozenset[str], counters: tuple[str, ...]) -> Wanted:
     return Wanted({*(f"{family}_bucket" for family in families), *_ALWAYS, *counters})
 
 
+def wanted(checks: Sequence[CheckSpec]) -> Wanted:
+    """What is looked for on a page in text for these checks."""
+    return _wanted(_families(checks), _counters(checks))
+
+
+def _counters(checks: Sequence[CheckSpec]) -> tuple[str, ...]:
+    return tuple(name for check in checks for name in check.counters)
+
+
 def _families(checks: Sequence[CheckSpec]) -> frozenset[str]:
     """The histograms that the checks need; of no check all that any may need."""
     kinds = {check.kind for check in checks} or _FAMILIES.keys()
@@ -69,10 +78,10 @@ def found(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/pl
 
     Without checks: all that any check may want, but counters that a check names.
     """
-    counters = tuple(name for check in checks for name in check.counters)
+    counters = _counters(checks)
     if is_protobuf(kind):
         return protobuf.families(page, {INFERENCE, DURATION, PREDICTION, REQUESTS, *counters})
-    series = _wanted(_families(checks), counters).on(page)
+    series = wanted(checks).on(page)
     if declares(page, INFERENCE):
         series.setdefault(f"{INFERENCE}_bucket", [])
     for name in counters:  # one whose labels nobody has needed so far is zero
@@ -153,8 +162,8 @@ def _some(series: list[Series]) -> list[Series]:
 def _seconds(found: Found) -> Histogram:
     """The sidecar's durations, from milliseconds."""
     if DURATION in found.native:
-        return _native(_received(found.native[DURATION]), DURATION)
-    return histogram(_received(found.series[f"{DURATION}_bucket"]), unit=0.001)
+        return _native(received(found.native[DURATION]), DURATION)
+    return histogram(received(found.series[f"{DURATION}_bucket"]), unit=0.001)
 
 
 def _native(label_sets: Iterable[protobuf.Native], family: str) -> Histogram:
@@ -214,11 +223,16 @@ _SOURCES: Mapping[CheckKind, Callable[[Found, CheckSpec], Source]] = {
 
 def _outcomes(series: Iterable[Series]) -> Counts:
     """Completed requests and failed ones."""
-    mine = _received(series)
-    return Counts(total(mine), total(one for one in mine if _failed(one)))
+    return Counts(*map(total, outcomes(series)))
 
 
-def _received(series: Iterable[Labelled]) -> list[Labelled]:
+def outcomes(series: Iterable[Series]) -> tuple[list[Series], list[Series]]:
+    """The series of completed requests, and of these the failed ones'; `KeyError` if there is none."""
+    mine = received(series)
+    return mine, [one for one in mine if _failed(one)]
+
+
+def received(series: Iterable[Labelled]) -> list[Labelled]:
     """What the pod's own sidecar counted as the receiving side; `KeyError` if that is nothing.
 
     A sidecar also counts the requests that its pod makes of others.

@@ -115,6 +115,11 @@ class Reconciler:
             return RETRY.total_seconds()
         return self.means.tick.total_seconds() * (UNHEARD if live.last_byte else 1.0)
 
+    def urgent(self, key: Key) -> bool:
+        """Whether the run comes before those whose traffic may stay."""
+        live = self.lives.get(key)
+        return live is not None and live.urgent
+
     async def close(self) -> None:
         """Errands (Events on their way) are over."""
         for errand in self.errands:
@@ -233,7 +238,7 @@ class Reconciler:
             trouble=self._trouble(run),
         )
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
-        gathered = await self.rounds.scored(steps)
+        gathered = await self.rounds.scored(steps, among=0 if live.urgent else len(self.lives))
         seen = replace(seen, judgement=self._judged(run, gathered))
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, seen

@@ -25,6 +25,7 @@ from math import ceil, floor
 import structlog
 
 from analysis.evidence import CheckSpec
+from controller import layouts
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.protobuf import Found
@@ -279,12 +280,12 @@ class _Text:
     kind: str
     page: bytes
 
-    def found(self, checks: Sequence[CheckSpec]) -> Found | str:
-        """What it holds, or in words why it cannot be read."""
+    def read(self, checks: Sequence[CheckSpec], at: float) -> "_Read":
+        """Its reading, and what is wrong with it."""
         try:
-            return found(self.page, checks, kind=self.kind)
+            return layouts.read(self.page, checks, at=at, kind=self.kind)
         except ValueError as error:
-            return str(error) or repr(error)
+            return None, (str(error) or repr(error),)
 
 
 _Said = Found | _Text | str  # of a page: what it holds, itself, or in words why it could not be had
@@ -333,8 +334,9 @@ class _Reader:
         readings: list[Reading | None] = []
         wrong: list[str] = []
         for page, (_, checks) in zip(said, self.checks, strict=True):
-            text = page.found(checks) if isinstance(page, _Text) else page
-            reading, complaints = _read(text, checks, at)
+            reading, complaints = (
+                page.read(checks, at) if isinstance(page, _Text) else _read(page, checks, at)
+            )
             readings.append(reading)
             wrong += complaints
         if readings[0] is not None:
@@ -352,8 +354,12 @@ class _Reader:
         self.trouble = Trouble(since=before.since, failures=before.failures + 1, what=what)
 
 
-def _read(page: Found | str, checks: Sequence[CheckSpec], at: float) -> tuple[Reading | None, Sequence[str]]:
-    """The page's reading if there is a page, and what is wrong with it."""
+_Read = tuple[Reading | None, Sequence[str]]  # a reading if there is a page, and what is wrong with it
+
+
+def _read(page: _Said, checks: Sequence[CheckSpec], at: float) -> _Read:
+    if isinstance(page, _Text):
+        return page.read(checks, at)
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
 
 

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
-from controller import protobuf, reading
-from controller import scrape as scrape_module
+from controller import layouts, protobuf
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
@@ -347,9 +346,10 @@ def test_a_page_that_no_pass_asked_for_before_the_next_came_is_never_read(
 
     def seen(said: bytes, *rest: Any, **more: Any) -> Any:
         read.append(said)
-        return reading.found(said, *rest, **more)
+        return layouts_read(said, *rest, **more)
 
-    monkeypatch.setattr("controller.scrape.found", seen)
+    layouts_read = layouts.read
+    monkeypatch.setattr(layouts, "read", seen)
 
     async def story(scrape: Scrape, pods: Pods) -> None:
         scrape.watch(RUN, [pod("a1")], CHECKS)
@@ -569,10 +569,8 @@ def test_the_pages_of_a_run_with_very_many_pods_are_not_all_parsed_in_its_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parsed: list[float] = []
-    parse = reading.found
-    monkeypatch.setattr(
-        scrape_module, "found", lambda *page, **how: parsed.append(1.0) or parse(*page, **how)
-    )
+    parse = layouts.read
+    monkeypatch.setattr(layouts, "read", lambda *page, **how: parsed.append(1.0) or parse(*page, **how))
 
     async def story(scrape: Scrape, _pods: Pods) -> None:
         scrape.watch(RUN, [pod(f"a{number}") for number in range(1, 101)], CHECKS)

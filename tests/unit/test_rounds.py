@@ -1,6 +1,7 @@
 """Runs whose passes fall together are scored together, and each as if it were alone."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -8,14 +9,16 @@ from itertools import pairwise
 import pytest
 from test_gather import START, begun, sight, stepping, ticks
 
+from analysis.abreast import updated
 from analysis.batches import arrays
-from analysis.evidence import update
-from analysis.samples import Sample
+from analysis.evidence import Evidence, update
+from analysis.samples import Counts, Sample
 from controller import gather
-from controller.gather import Gathered, Scoring
-from controller.rounds import PATIENCE, Rounds
+from controller.gather import Asked, Gathered, Scoring
+from controller.rounds import COMPANY, FEW, PATIENCE, SOME, Rounds
 from controller.slices import PIECES, Slices
 from controller.ticks import Tick
+from scenarios.virtual.loop import run_virtual
 
 
 def steps(before: Gathered, *seconds: int, slower: float = 1.0) -> Scoring:
@@ -99,3 +102,94 @@ async def test_of_those_that_were_scored_together_few_go_on_in_one_round_of_the_
         await asyncio.sleep(0)
         done.append(sum(task.done() for task in tasks))
     assert max(after - earlier for earlier, after in pairwise(done)) == PIECES
+
+
+# -- among many ------------------------------------------------------------------------------------
+
+
+def scorings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """When evidence was scored, and of how many checks at once."""
+    found: list[tuple[float, int]] = []
+
+    def seen(asked: Sequence[Asked]) -> list[Evidence]:
+        found.append((asyncio.get_running_loop().time(), len(asked)))
+        return updated(asked)
+
+    monkeypatch.setattr("controller.rounds.updated", seen)
+    return found
+
+
+def test_among_many_each_waits_a_moment_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, before = scorings(monkeypatch), begun(stepping())
+
+    async def late(rounds: Rounds, seconds: float) -> Gathered:
+        await asyncio.sleep(seconds)
+        return await rounds.scored(steps(before, 40), among=FEW + 1)
+
+    async def play() -> float:
+        rounds, began = Rounds(), asyncio.get_running_loop().time()
+        after = await asyncio.gather(*(late(rounds, COMPANY * part) for part in (0.0, 0.5, 0.9, 1.2)))
+        for one in after:
+            assert_alike(one, gather.scored(steps(before, 40), update))
+        return began
+
+    began = run_virtual(play())
+    checks = len(before.evidence)
+    assert [(round(at - began, 6), count) for at, count in found] == [
+        (COMPANY, 3 * checks),
+        (round(2.2 * COMPANY, 6), checks),
+    ]
+
+
+def test_when_enough_have_come_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.rounds.ENOUGH", 3)
+    found, before = scorings(monkeypatch), begun(stepping())
+
+    async def play() -> float:
+        rounds, began = Rounds(), asyncio.get_running_loop().time()
+        await asyncio.gather(*(rounds.scored(steps(before, 40), among=1000) for _ in range(3)))
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtual(play()) < COMPANY / 10
+    assert [count for _, count in found] == [3 * len(before.evidence)]
+
+
+@pytest.mark.parametrize(("failed", "among"), [(40, 1000), (0, 0)])
+def test_who_may_have_to_lose_its_traffic_waits_for_nobody(failed: int, among: int) -> None:
+    before = begun(stepping())
+
+    def asking() -> Scoring:
+        new = [failing(tick, failed) for tick in ticks(40)]
+        return gather.take(before, stepping(), sight(), new, START + timedelta(seconds=41))
+
+    async def play() -> float:
+        began = asyncio.get_running_loop().time()
+        found = await Rounds().scored(asking(), among=among)
+        assert_alike(found, gather.scored(asking(), update))
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtual(play()) < COMPANY / 10
+
+
+def test_a_healthy_canary_s_few_failed_requests_are_no_hurry() -> None:
+    before = begun(stepping())
+    tick = next(tick for tick in ticks(40) if tick.check == "errors")
+
+    async def play(failed: int) -> float:
+        began = asyncio.get_running_loop().time()
+        asking = gather.take(
+            before, stepping(), sight(), [failing(tick, failed)], START + timedelta(seconds=41)
+        )
+        await Rounds().scored(asking, among=1000)
+        return asyncio.get_running_loop().time() - began
+
+    assert run_virtual(play(SOME - 1)) == pytest.approx(COMPANY, abs=0.01)
+
+
+def failing(tick: Tick, failed: int) -> Tick:
+    """The same with so many of the canary's requests failed."""
+    if tick.check != "errors":
+        return tick
+    first, *others = tick.canary.pods
+    pods = (replace(first, value=Counts(1000, failed)), *others)
+    return replace(tick, canary=replace(tick.canary, pods=pods))

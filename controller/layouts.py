@@ -1,0 +1,186 @@
+"""Where a page that is laid out as one before has its figures: then they are taken, and nothing is parsed.
+
+A pod's page differs from that of a second ago, and from those of its siblings, in figures alone. What comes
+of it is what `reading.read` makes of it, which is asked whenever anything is unusual: a page that lacks
+something, a figure that is no plain number, a histogram that goes down.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter, sub
+
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.samples import Counts, Histogram, Statistic
+from controller import reading
+from controller.exposition import LARGEST, Series, arranged
+from controller.ports import Reading
+from controller.protobuf import Found
+from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS
+
+LONGEST = 64 * 1024  # bytes of a page; most lines of larger ones are nobody's, and quicker skipped
+REMEMBERED = (
+    16 * 1024 * 1024
+)  # bytes of pages whose layouts are known: 5 000 of 3 kB, at twice that in memory
+MILLI = 0.001  # seconds
+
+Key = tuple[tuple[bytes, ...], tuple[CheckSpec, ...]]
+Figures = Sequence[int]
+Taken = Callable[[Figures], Statistic | None]  # None: not what it should be
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`wanted` takes the figures out of a page's that have to be numbers; the first `used` are counted."""
+
+    wanted: Callable[[Sequence[bytes]], tuple[bytes, ...]]
+    used: int
+    requests: Taken
+    values: Mapping[str, Taken]
+    sources: Mapping[str, str]
+
+
+class Known:
+    """Layouts by how a page's lines begin; None of those that have to be parsed each time."""
+
+    def __init__(self) -> None:
+        self.layouts: dict[Key, Layout | None] = {}
+        self._bytes = 0
+
+    def learned(self, key: Key, size: int) -> Layout | None:
+        """That of one more page, of so many bytes."""
+        self._bytes += size
+        if self._bytes > REMEMBERED:
+            self.layouts.clear()
+            self._bytes = size
+        layout = self.layouts[key] = _layout(*key)
+        return layout
+
+
+_known = Known()  # pages of all runs: siblings' are alike
+
+
+def read(
+    page: bytes, checks: Sequence[CheckSpec], *, at: float, kind: str = "text/plain"
+) -> tuple[Reading, tuple[str, ...]]:
+    """As `reading.read`, in a third of its time."""
+    found = None if reading.is_protobuf(kind) else taken(page, checks, at=at)
+    return reading.read(page, checks, at=at, kind=kind) if found is None else (found, ())
+
+
+def taken(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> Reading | None:
+    """The reading of a page in text; None where it has to be parsed for that."""
+    if len(page) > LONGEST or not page.endswith(b"\n") or b"# EOF" in page:
+        return None
+    befores, _, figures = zip(*[line.rpartition(b" ") for line in page[:-1].split(b"\n")], strict=True)
+    key = befores, tuple(checks)
+    try:
+        layout = _known.layouts[key]
+    except KeyError:
+        layout = _known.learned(key, len(page))
+    return None if layout is None else _taken(layout, figures, at)
+
+
+def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | None:
+    wanted = layout.wanted(figures)
+    if not b"".join(wanted).isdigit() or b"" in wanted:
+        return None
+    numbers = [*map(int, wanted[: layout.used])]
+    requests = layout.requests(numbers)
+    values = {name: take(numbers) for name, take in layout.values.items()}
+    if requests is None or None in values.values() or max(numbers) > LARGEST:
+        return None
+    return Reading(at=at, requests=requests, values=values, sources=layout.sources)  # type: ignore[arg-type]
+
+
+def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout | None:
+    """That of a page whose lines begin so; None where one has to look closer each time."""
+    if b"" in befores:  # a line of one word may be anything
+        return None
+    page = b"".join(b"%s %d\n" % (before, place) for place, before in enumerate(befores))
+    try:
+        found = reading.found(page, checks)
+        places, values, sources = _Places(), {}, {}
+        for check in checks:
+            sources[check.name], values[check.name] = _TAKES[check.kind](found, check, places)
+        requests = _counted(places, *reading.outcomes(found.series[REQUESTS]))
+    except (KeyError, ValueError):
+        return None
+    look = reading.wanted(checks).wants
+    others = [place for place, before in enumerate(befores) if look(before) and place not in places.all]
+    if len(places.all) < 2:
+        return None
+    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources)
+
+
+class _Places:
+    """Places of figures on the page, numbered as they are asked for."""
+
+    def __init__(self) -> None:
+        self.all: list[int] = []
+
+    def of(self, series: Sequence[Series]) -> slice:
+        """Where the figures of these will be among the wanted ones."""
+        first = len(self.all)
+        self.all += [int(one.value) for one in series]
+        return slice(first, len(self.all))
+
+
+def _counted(places: _Places, every: Sequence[Series], some: Sequence[Series]) -> Taken:
+    of_all, of_some = places.of(every), places.of(some)
+
+    def taken(figures: Figures) -> Counts | None:
+        n, k = sum(figures[of_all]), sum(figures[of_some])
+        return Counts(n, k) if k <= n else None
+
+    return taken
+
+
+def _histogram(places: _Places, series: Sequence[Series], unit: float = 1.0) -> Taken:
+    """A histogram's; `ValueError` where its label sets have not all the same buckets."""
+    le, sets = arranged(tuple(one.key for one in series), unit)
+    buckets = [[series[place] for _, place in one] for one, _ in sets]
+    bounds = [[bound for bound, _ in one] for one, _ in sets]
+    if not le or any(one != bounds[0] for one in bounds) or any(a == b for a, b in pairwise(bounds[0])):
+        raise ValueError("buckets that have to be looked at")
+    where = [places.of(one) for one in buckets]
+
+    def taken(figures: Figures) -> Histogram | None:
+        counts: Sequence[int] = ()
+        for one in where:
+            cumulative = figures[one]
+            here = [*map(sub, cumulative, (0, *cumulative[:-1]))]
+            if min(here) < 0:
+                return None
+            counts = [a + b for a, b in zip(counts, here, strict=True)] if counts else here
+        return Histogram(le, tuple(counts))
+
+    return taken
+
+
+def _latency(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
+    own = found.series.get(f"{INFERENCE}_bucket")
+    if own is not None:
+        return INFERENCE, _histogram(places, own)
+    return DURATION, _histogram(places, reading.received(found.series[f"{DURATION}_bucket"]), MILLI)
+
+
+def _errors(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
+    return REQUESTS, _counted(places, *reading.outcomes(found.series[REQUESTS]))
+
+
+def _predictions(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
+    return PREDICTION, _histogram(places, found.series[f"{PREDICTION}_bucket"])
+
+
+def _proportion(found: Found, check: CheckSpec, places: _Places) -> tuple[str, Taken]:
+    hits, trials = check.counters
+    return hits, _counted(places, found.series[trials], found.series[hits])
+
+
+_TAKES: Mapping[CheckKind, Callable[[Found, CheckSpec, _Places], tuple[str, Taken]]] = {
+    CheckKind.LATENCY: _latency,
+    CheckKind.ERROR_RATE: _errors,
+    CheckKind.PREDICTIONS: _predictions,
+    CheckKind.PROPORTION: _proportion,
+}

@@ -1,0 +1,122 @@
+"""A page that is laid out as one before is read as if it were parsed."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analysis.evidence import CheckKind, CheckSpec
+from controller import layouts, reading
+from scenarios.bench_pages import sidecar
+from scenarios.page import Page
+
+CHECKS = (
+    CheckSpec(name="latency", kind=CheckKind.LATENCY),
+    CheckSpec(name="errors", kind=CheckKind.ERROR_RATE),
+    CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS),
+)
+CLICKED = b"clicks_total %d\nshown_total %d\n"
+CLICKS = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, counters=("clicks_total", "shown_total"))
+
+
+def page(seconds: int, *, codes: tuple[int, ...] = (200, 503)) -> bytes:
+    """A model server's page after so many seconds."""
+    shown = Page(model="m", version="1", workload="w")
+    for second in range(seconds):
+        for code in codes:
+            took = 0.02 * (1 + second % 7)
+            shown.model.took(took)
+            shown.observe(code, took, score=0.31 if code == 200 else None)
+    return shown.text().encode()
+
+
+def of_a_sidecar(most: int) -> bytes:
+    """The part of a sidecar's page that is filtered for, with so many label sets of each."""
+    lines = [
+        line for line in sidecar().splitlines() if line.startswith((b"istio_requests", b"istio_request_d"))
+    ]
+    sets = [
+        line.partition(b"{")[2].partition(b"}")[0] for line in lines if line.startswith(b"istio_requests")
+    ]
+    kept = [line for line in lines if line.partition(b"{")[2].startswith(tuple(sets[:most]))]
+    return b"\n".join([*kept, b""])
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> layouts.Known:
+    nothing = layouts.Known()
+    monkeypatch.setattr(layouts, "_known", nothing)
+    return nothing
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "checks"),
+    [
+        (page(1), page(40), CHECKS),
+        (of_a_sidecar(2), of_a_sidecar(2).replace(b" 17\n", b" 170\n"), CHECKS[:2]),
+        (
+            page(1) + b"clicks_total 3\nshown_total 9\n",
+            page(9) + b"clicks_total 4\nshown_total 9\n",
+            (CLICKS,),
+        ),
+    ],
+)
+def test_of_a_page_like_the_one_before_nothing_is_parsed(
+    first: bytes, second: bytes, checks: tuple[CheckSpec, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = reading.read(second, checks, at=2.0)
+    assert wanted[1] == ()
+    layouts.read(first, checks, at=1.0)
+    monkeypatch.setattr(reading, "read", None)
+    monkeypatch.setattr(reading, "found", None)
+    assert layouts.read(second, checks, at=2.0) == wanted
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, known: layouts.Known) -> None:
+    monkeypatch.setattr(layouts, "REMEMBERED", 3 * len(page(1)) + 100)
+    for pod in range(10):
+        layouts.read(page(1).replace(b'"w"', f'"w{pod}"'.encode()), CHECKS, at=1.0)
+        assert 1 <= len(known.layouts) <= 3
+
+
+def outcome(read: Callable[[], object]) -> object:
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
+
+
+FIGURES = st.sampled_from(
+    [b"0", b"7", b"10", b"1e1", b"NaN", b"-1", b"1_0", b"7 99", b"9007199254740993", b"x", b""]
+)
+EDITS = st.sampled_from(["figure", "drop", "repeat", "swap", "tab", "word", "text", "eof", "torn"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(EDITS, st.integers(0, 200), FIGURES), max_size=4), codes=st.booleans())
+def test_whatever_is_on_the_page_it_is_read_as_if_parsed(
+    edits: list[tuple[str, int, bytes]], *, codes: bool
+) -> None:
+    layouts.read(page(2), CHECKS, at=1.0)
+    said = page(5, codes=(200, 500) if codes else (200, 503))
+    for edit, number, figure in edits:
+        lines = said.split(b"\n")
+        place, other = number % len(lines), (number * 7) % len(lines)
+        before, _, was = lines[place].rpartition(b" ")
+        lines[place : place + 1] = {
+            "figure": [before + b" " + figure],
+            "drop": [],
+            "repeat": [lines[place], before + b" " + figure],
+            "swap": [lines[other]],
+            "tab": [before + b"\t" + was],
+            "word": [figure],
+            "text": [lines[place].replace(b'"', b'" ', 1)],
+            "eof": [b"# EOF"],
+            "torn": [lines[place][: number % 9]],
+        }[edit]
+        said = b"\n".join(lines)
+    for _ in range(2):  # parsed once, and then remembered
+        assert outcome(lambda: layouts.read(said, CHECKS, at=3.0)) == outcome(
+            lambda: reading.read(said, CHECKS, at=3.0)
+        )
