@@ -7,6 +7,7 @@ happened between them and recognises a counter that started again from zero.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import sub
 
 from analysis.grids import shared
 
@@ -91,7 +92,10 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
         before, after = coarsened(before, le), coarsened(after, le)
     if bounds_of(before) != bounds_of(after):
         return None
-    cells = tuple(b - a for a, b in zip(before.cells, after.cells, strict=True))
+    was, now = before.cells, after.cells
+    if len(was) != len(now):
+        raise ValueError(f"{len(was)} cells before and {len(now)} after, in the same buckets")
+    cells = tuple(map(sub, now, was))
     if min(cells) < 0:
         return None
     if isinstance(after, Histogram):

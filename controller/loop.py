@@ -104,9 +104,15 @@ class Loop(Generic[Key]):
             _, since = self._waiting.get(key, (True, asyncio.get_running_loop().time()))
             self._wait(key, since, urgent=True)
 
-    def waits(self, key: Key) -> bool:
-        """Whether the key's time has come and its turn has not."""
-        return key in self._waiting
+    @property
+    def crowded(self) -> bool:
+        """Whether there are keys whose time has come and whose turn has not."""
+        return bool(self._waiting)
+
+    def overdue(self, key: Key) -> float:
+        """Seconds since the key's time has come; 0 unless its turn is still to begin."""
+        waiting = self._waiting.get(key)
+        return 0.0 if waiting is None else asyncio.get_running_loop().time() - waiting[1]
 
     async def finish(self, keys: Iterable[Key]) -> None:
         """Turns that were running are over, each of `keys` has had one more, and no key has another."""

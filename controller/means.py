@@ -29,9 +29,11 @@ class Live:
     judgement: Judgement
     saved: Run | None = None
     saved_at: float = 0.0
+    looks: int = 0  # since then
     guarded: bool = False
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
+    looked: float | None = None  # when its pages were last looked at, seconds since 1970
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
     onlookers: Onlookers = field(default_factory=Onlookers)
     onset: Onset = field(default_factory=Onset)

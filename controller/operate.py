@@ -245,10 +245,12 @@ class Operator:
 
         def read(run: str) -> None:
             lags.news(_split(run), scrape.due(run))
-            leading.runs.due(_split(run))
+            # where nobody waits the turn begins now, and looking at pages twice would make it later
+            first = leading.runs.crowded and scrape.alarming(run)
+            (leading.runs.hurry if first else leading.runs.due)(_split(run))
 
         scrape.on_news = read
-        scrape.waits = lambda run: leading.runs.waits(_split(run))
+        scrape.overdue = lambda run: leading.runs.overdue(_split(run))
         self.leading[shard] = leading
         try:
             while not let_go.is_set():

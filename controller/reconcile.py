@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from zlib import crc32
 
 import structlog
 
@@ -47,6 +46,7 @@ from controller.peering import arrived
 from controller.placebos import Placebos
 from controller.ports import Overtaken, Reading
 from controller.rounds import Rounds
+from controller.schedule import Schedule, changes
 from controller.scrape import chosen
 from controller.wire import Malformed
 from controller.workloads import TemplateLost
@@ -77,6 +77,11 @@ class Reconciler:
     lives: dict[Key, Live] = field(default_factory=dict)
     errands: set[asyncio.Task[None]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
+    schedule: Schedule = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Checkpoints are as often as the settings say."""
+        self.schedule = Schedule(self.means.checkpoint)
 
     async def turn(self, key: Key) -> float | None:
         """One pass over the run; the seconds until its next one, or None when it needs no more."""
@@ -220,6 +225,7 @@ class Reconciler:
         canary = [pod for pod in seen.canary.pods if pod.ready]
         readings = self._read(run, [*stable, *canary])
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
+        spacing, live.looked = now.timestamp() - (live.looked or now.timestamp()), now.timestamp()
         cursor, new, load = ticks.advance(
             live.gathered.cursor,
             readings,
@@ -227,7 +233,7 @@ class Reconciler:
             canary={pod.name: pod.node for pod in canary},
             now=now.timestamp(),
             since=gather.instants(run, idle=live.idle),
-            pace=self._pace(run.plan),
+            pace=self._pace(run.plan).stretched(spacing),
             paces=dict.fromkeys(run.plan.policy.queried, self.means.queried),
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
@@ -338,7 +344,11 @@ class Reconciler:
                 saved = await self._intended(live, run, actions)
         except TimeoutError:
             log.warning("save_too_slow", run=run.name)
-            return False
+            now = self.means.clock().timestamp()
+            self.schedule.took(FRESH, now=now)
+            if changes(live.saved, run, actions):
+                return False
+            live.saved_at, live.looks, saved = now, 0, True  # its next turn is time enough
         if not saved:
             return False
         live.run = run
@@ -382,10 +392,11 @@ class Reconciler:
         A weight that is repaired upwards is saved again: that is the fence against a newer leader.
         """
         now = self.means.clock().timestamp()
-        begun = [action for action in actions if isinstance(action, BeginStep)]
-        up = any(isinstance(action, SetWeight) and action.weight > 0 for action in actions)
-        if not begun and not up and _same(live.saved, run) and not self._checkpoint_due(live, now):
+        live.looks += 1
+        due = self.schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks)
+        if not due and not changes(live.saved, run, actions):
             return True
+        begun = [action for action in actions if isinstance(action, BeginStep)]
         gathered = live.gathered
         if begun:
             gathered = gather.begin_step(gathered, begun[-1].step, at=now)
@@ -395,15 +406,11 @@ class Reconciler:
             if not (isinstance(error, ApiError) and error.not_found):  # deleted: nobody reads it again
                 log.warning("save_failed", run=run.name, error=str(error))
                 return False
-        live.gathered, live.saved, live.saved_at = gathered, run, now
+        live.gathered, live.saved, live.saved_at, live.looks = gathered, run, now, 0
+        ended = self.means.clock().timestamp()
+        self.schedule.took(ended - now, now=ended)
         self.means.alerter.offer(run)
         return True
-
-    def _checkpoint_due(self, live: Live, now: float) -> bool:
-        """On a fixed schedule, staggered by name; never because the evidence moved."""
-        every = self.means.checkpoint.total_seconds()
-        phase = crc32(live.run.name.encode()) % 1000 / 1000 * every
-        return (now - phase) // every > (live.saved_at - phase) // every
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
         found = with_figures(live.judgement, run, live.gathered)
@@ -487,11 +494,3 @@ def _looked(live: Live, now: float, *, least: float) -> bool:
 def _name(run: Run) -> str:
     """The run's name for the metrics source."""
     return f"{run.plan.namespace}/{run.name}"
-
-
-def _same(saved: Run | None, run: Run) -> bool:
-    """Whether nothing has changed but what can wait for the checkpoint.
-
-    In a run without data the message's figures change in every pass, in others the time of the last data.
-    """
-    return saved is not None and replace(saved, data_since=run.data_since, message=run.message) == run

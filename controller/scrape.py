@@ -34,9 +34,12 @@ from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, unde
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
 LONGEST_PATH = 512  # characters, as a policy's path
-# Intervals for which a page that came is not read anew while its run waits for a pass. A controller that has
-# more to do than its core can spends less on pages that nobody looks at; no pass finds one too old (`ticks`).
+# Intervals for which a page that came is not read anew while its run waits for a pass, or half as long as it
+# waits. A controller that has more to do than its core can spends less on pages that nobody looks at, and the
+# less the later it is: else reading them would leave no time for passes.
 FRESH = 1.5
+# Of a pod's new requests this part, and so many, have failed: whoever looks at its run does so first.
+ALARMING, SOME = 0.25, 3
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
@@ -89,8 +92,8 @@ def _of_a_pod(ip: str) -> bool:
 class Scrape:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all tasks.
 
-    `on_news(run)` is called when every pod of a run has been tried once more, answered or not. `waits(run)`
-    says whether the run's pass is due and has not begun.
+    `on_news(run)` is called when every pod of a run has been tried once more, answered or not. `overdue(run)`
+    says since how many seconds the run's pass is due, 0 if it is not or has begun.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Scrape:
         self._timeout = timeout.total_seconds()
         self._limit = limit
         self.on_news: Callable[[str], None] = _nobody
-        self.waits: Callable[[str], bool] = _never
+        self.overdue: Callable[[str], float] = _never
         self._runs: dict[str, dict[str, _Reader]] = {}
         self._awaited: dict[str, set[str]] = {}  # pods of the round that is under way; none is, of many runs
         self._due: dict[str, float] = {}
@@ -151,6 +154,13 @@ class Scrape:
         """The loop's time from which on the pages were due that `on_news` tells of; only then."""
         return self._due[run]
 
+    def alarming(self, run: str) -> bool:
+        """Whether many of the newest requests of one of the pods have failed."""
+        readers = self._runs.get(run, {}).values()
+        for one in readers:
+            one.settle()
+        return any(one.alarming for one in readers)
+
     async def close(self) -> None:
         """No page is read any more."""
         tasks = [reader.task for run in self._runs.values() for reader in run.values()]
@@ -186,9 +196,9 @@ class Scrape:
             wanted = due + self._interval  # since when the page is due, be it that some turns were missed
             due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
             await asyncio.sleep(due - loop.time())
-            if not (
-                self.waits(run) and reader.fresh(self._clock().timestamp(), within=FRESH * self._interval)
-            ):
+            overdue = self.overdue(run)
+            within = max(FRESH * self._interval, overdue / 2)
+            if not (overdue and reader.fresh(self._clock().timestamp(), within=within)):
                 await self._try(reader)
             if len(self._runs.get(run, ())) > MANY:
                 reader.settle()
@@ -301,6 +311,7 @@ class _Reader:
         self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
+        self.alarming = False
         self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
 
@@ -340,7 +351,8 @@ class _Reader:
             readings.append(reading)
             wrong += complaints
         if readings[0] is not None:
-            self.reading = together(readings[0], readings[1:])
+            before, self.reading = self.reading, together(readings[0], readings[1:])
+            self.alarming = _alarming(before, self.reading)
         if wrong:
             self.fail("; ".join(wrong), at)
         else:
@@ -363,6 +375,14 @@ def _read(page: _Said, checks: Sequence[CheckSpec], at: float) -> _Read:
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
 
 
+def _alarming(before: Reading | None, now: Reading) -> bool:
+    """Whether many requests failed since the reading before."""
+    if before is None or before.requests is None or now.requests is None:
+        return False
+    n, k = now.requests.n - before.requests.n, now.requests.k - before.requests.k
+    return k >= SOME and k >= ALARMING * n
+
+
 def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
     """With the checks that were read from other pages."""
     for other in others:
@@ -376,8 +396,8 @@ def _nobody(_run: str) -> None:
     """Nobody waits for news."""
 
 
-def _never(_run: str) -> bool:
-    return False
+def _never(_run: str) -> float:
+    return 0.0
 
 
 def _hash(name: str) -> int:

@@ -10,10 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-PIECES = 4  # in a round: a piece takes 2 to 6 ms
-# Seconds of a round, of which eight fit four times into what a renewal of the Lease may take. On a core that
-# is shared or slow fewer pieces run in each, and one at least.
-ROUND = 0.06
+PIECES = 4  # in the first round: a piece takes 1 to 6 ms
+MOST = 16  # in a round
+# Seconds that the pieces of a round may take, half of a round: eight rounds fit four times into a renewal
+# of the Lease. On a core that is shared or slow fewer pieces run in each, and one at least. What
+# sockets take does not count: where it did, pages that came by the hundred left a round to a single piece.
+ROUND = 0.03
+PRESENT = 0.1  # of what a piece is taken to take is the last round's, if they took less than before
 
 Piece = Callable[[], None]
 
@@ -25,8 +28,8 @@ class Slices:
         self._ends: deque[Piece] = deque()
         self._begins: deque[Piece] = deque()
         self._turning = False
-        self._pieces = PIECES
-        self._last: float | None = None  # loop time of the round before, if some had to wait
+        self._each = ROUND / PIECES  # seconds that a piece takes
+        self._began = 0.0  # loop time at which the last round's tasks began to run
 
     @property
     def beginning(self) -> bool:
@@ -49,13 +52,22 @@ class Slices:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turning, now = False, asyncio.get_running_loop().time()
-        if self._last is not None:
-            slow = now - self._last > ROUND
-            self._pieces = max(1, self._pieces // 2) if slow else min(PIECES, self._pieces + 1)
-        for _ in range(self._pieces):
-            if waiting := self._ends or self._begins:
-                waiting.popleft()()
-        self._last = now if self._ends or self._begins else None
-        if self._last is not None:
+        self._turning, loop, done = False, asyncio.get_running_loop(), 0
+        if not self._ends and not self._begins:
+            return
+        most, began = min(MOST, max(1, int(ROUND / self._each))), loop.time()
+        loop.call_soon(self._begun)  # then what the pieces make ready, and then that it has ended
+        while done < most and (waiting := self._ends or self._begins):
+            waiting.popleft()()
+            done += 1
+        loop.call_soon(self._ended, done, loop.time() - began)
+        if self._ends or self._begins:
             self._ask()
+
+    def _begun(self) -> None:
+        self._began = asyncio.get_running_loop().time()
+
+    def _ended(self, pieces: int, took: float) -> None:
+        """What a piece takes is known better: at once if it is more, slowly if it is less."""
+        each = (took + asyncio.get_running_loop().time() - self._began) / pieces
+        self._each = max(each, (1 - PRESENT) * self._each + PRESENT * each, ROUND / (2 * MOST))

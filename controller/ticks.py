@@ -20,11 +20,13 @@ Who is waited for, and how long (`Pace`):
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
 from controller.ports import Json, Reading
 from controller.served import Load, Served, counted
 
+LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
 LATCHED = "istio_"  # series of the proxy; everything else is taken to be live
 
 
@@ -34,6 +36,14 @@ class Pace:
 
     interval: timedelta = timedelta(seconds=1)  # as `scrape` reads by default
     flush: timedelta = timedelta(seconds=5)  # Envoy's stats_flush_interval by default
+
+    def stretched(self, seconds: float) -> "Pace":
+        """That of who looked so long ago: with more runs than a core can look at, ticks are longer.
+
+        Pages are as old then as the look that they wait for was late, which is no trouble of theirs.
+        """
+        longer = min(timedelta(seconds=seconds), LONGEST)
+        return replace(self, interval=longer) if longer > 2 * self.interval else self
 
     @property
     def page_patience(self) -> float:
@@ -140,8 +150,7 @@ def advance(
     return Cursor(checks, served, loads), tuple(ticks), loads
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(NamedTuple):
     """The newest page of a pod for one check."""
 
     mark: Mark

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import tempfile
 import time
@@ -227,7 +228,9 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
         await bench.stepping(canaries)
         await asyncio.sleep(STEADY)
         before = await bench.usage()
+        bench.controller.send_signal(signal.SIGUSR1)  # what came before is not what is measured
         await asyncio.sleep(seconds)
+        bench.controller.send_signal(signal.SIGUSR2)
         after = await bench.usage()
         back = [await bench.rolled_back(canaries // 2 + one) for one in range(min(faults, canaries // 2))]
         bench.check()

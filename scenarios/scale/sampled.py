@@ -1,7 +1,8 @@
 """`python -m scenarios.scale.sampled FILE MODULE ARGUMENT...`: the module, and where its processor time went.
 
-Every five milliseconds of processor time the stack is looked at. FILE gets a line for each different one at
-the end, as flame graphs want it: functions from the outside in, and how often.
+Every five milliseconds of processor time the stack is looked at, from the beginning or from the last SIGUSR1
+to SIGUSR2. FILE gets a line for each different one at the end, as flame graphs want it: functions from the
+outside in, and how often.
 """
 
 import runpy
@@ -34,6 +35,8 @@ def run(file: Path, module: str) -> None:
     """The module has run, and `file` says where the time went."""
     stacks: Counter[Stack] = Counter()
     signal.signal(signal.SIGPROF, lambda _number, frame: stacks.update([_stack(frame)]))
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: stacks.clear())
+    signal.signal(signal.SIGUSR2, lambda _number, _frame: signal.setitimer(signal.ITIMER_PROF, 0))
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # unless the module has its own way
     signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
     try:

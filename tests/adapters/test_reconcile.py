@@ -335,6 +335,26 @@ async def test_a_canary_that_stays_silent_is_rolled_back(stage: Stage) -> None:
     assert stage.weight == 0
 
 
+async def test_a_checkpoint_that_is_slow_is_not_tried_again_and_again(stage: Stage) -> None:
+    await stage.at_first_step()
+    tried: list[float] = []
+    request = stage.net.request
+
+    def counted(method: str, path: str, **more: Any) -> Any:
+        if method == "PATCH" and path.endswith("/status"):
+            tried.append(virtual_loop().time())
+        return request(method, path, **more)
+
+    stage.net.request = counted  # type: ignore[method-assign]
+    stage.net.hangs = [("PATCH", "/status")]
+    began = virtual_loop().time()
+    while virtual_loop().time() < began + 100:
+        stage.serve(stable=0, canary=0)
+        await stage.turns()
+    assert 3 <= len(tried) <= 5  # after 10, 30, 70 s, each turn a little late
+    assert stage.reconciler.lives
+
+
 async def test_a_save_that_hangs_keeps_nobody_from_aborting(stage: Stage) -> None:
     await stage.at_first_step()
     stage.net.hangs = [("PATCH", "/status")]

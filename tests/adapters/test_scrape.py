@@ -552,15 +552,43 @@ def test_a_page_that_is_neither_is_a_trouble_in_both_words() -> None:
 def test_while_a_run_waits_for_its_pass_its_pages_are_read_half_as_often() -> None:
     async def story(scrape: Scrape, pods: Pods) -> None:
         scrape.watch(RUN, [pod("a1")], CHECKS)
-        scrape.waits = lambda run: run == RUN
+        scrape.overdue = lambda run: float(run == RUN)
         await asyncio.sleep(20.5)
         assert 10 <= len(pods.asked[url("a1")]) <= 11
         at = scrape.read(RUN)["a1"].at
         assert virtual_loop().now().timestamp() - at < 2  # what a pass finds still counts
-        scrape.waits = lambda _run: False
+        scrape.overdue = lambda _run: 0.0
         before = len(pods.asked[url("a1")])
         await asyncio.sleep(10)
         assert len(pods.asked[url("a1")]) == before + 10
+
+    scraping(story)
+
+
+def test_the_longer_a_pass_is_overdue_the_less_its_pages_are_read() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2.5)
+        began, before = asyncio.get_running_loop().time(), len(pods.asked[url("a1")])
+        scrape.overdue = lambda _run: asyncio.get_running_loop().time() - began
+        await asyncio.sleep(60)
+        assert 4 <= len(pods.asked[url("a1")]) - before <= 7
+        at = scrape.read(RUN)["a1"].at
+        assert virtual_loop().now().timestamp() - at < 31  # half as old as the pass is late
+
+    scraping(story)
+
+
+def test_many_failed_requests_of_one_pod_are_alarming_while_they_are_news() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        said = [(100, 40), (110, 41), (120, 43), (130, 46), (140, 46)]
+        found = []
+        for done, failed in said:
+            pods.answers[url("a2")] = answering(page(done, failed))
+            await asyncio.sleep(1)
+            found.append(scrape.alarming(RUN))
+        assert found == [False, False, False, True, False]  # the first page says nothing of how new it is
 
     scraping(story)
 

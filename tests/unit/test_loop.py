@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 
 from controller.loop import LAST_WAIT, Loop
-from controller.slices import PIECES, Slices
+from controller.slices import MOST, Slices
 from controller.telemetry import Telemetry
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
@@ -173,15 +173,15 @@ def test_only_so_many_turns_begin_before_sockets_are_seen_to() -> None:
 
     async def play() -> None:
         loop: Loop[int] = Loop(turn, random=Random(1))
-        for key in range(3 * PIECES):
+        for key in range(10 * MOST):
             loop.due(key)
-        while begun[0] < 3 * PIECES:
+        while begun[0] < 10 * MOST:
             before = begun[0]
             await asyncio.sleep(0)  # as long as the event loop takes to look at its sockets once
             rounds.append(begun[0] - before)
 
     run_virtual(play())
-    assert max(rounds) == PIECES
+    assert max(rounds) == MOST
 
 
 def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
@@ -189,7 +189,7 @@ def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
 
     async def play() -> None:
         loop = Loop(turn, random=Random(1), urgent=lambda key: key == "failing")
-        keys = [*(f"run-{number:03d}" for number in range(3 * PIECES)), "failing", "edited"]
+        keys = [*(f"run-{number:03d}" for number in range(10 * MOST)), "failing", "edited"]
         for place, key in enumerate(keys):
             loop.due(key, place / 1000)
         virtual_loop()._jump.now += 1.0  # the event loop was busy with something else
@@ -200,7 +200,7 @@ def test_the_urgent_come_first_and_then_who_was_due_first() -> None:
     keys = [key for _, key in turns]
     assert set(keys[:2]) == {"failing", "edited"}
     assert keys[2:] == sorted(keys[2:])
-    assert len(keys) == len(set(keys)) == 3 * PIECES + 2
+    assert len(keys) == len(set(keys)) == 10 * MOST + 2
 
 
 def test_a_key_in_a_hurry_that_is_busy_has_its_next_turn_right_after_this_one() -> None:

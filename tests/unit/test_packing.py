@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from analysis.packing import LARGEST, NEVER, lessened, packed, rounded, unpacked
+from analysis.packing import LARGEST, NEVER, encoded, lessened, packed, rounded, unpacked
 
 SHAPES = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 COUNTS = st.sampled_from([255, 65_535, 2**32 - 1]).flatmap(lambda most: st.integers(0, most)).map(float)
@@ -37,6 +37,11 @@ def test_the_first_can_be_had_without_knowing_the_rest(values: list[np.ndarray])
     assert (first == values[0]).all()
     with pytest.raises(ValueError, match="longer than expected"):
         unpacked(packed(values), [values[0].shape])
+
+
+@given(st.binary(max_size=50))
+def test_the_text_is_that_of_pythons_base85(whole: bytes) -> None:
+    assert encoded(whole) == b85encode(whole).decode()
 
 
 @given(FINITE)

@@ -16,7 +16,7 @@ from analysis.samples import Counts, Sample
 from controller import gather
 from controller.gather import Asked, Gathered, Scoring
 from controller.rounds import COMPANY, FEW, PATIENCE, SOME, Rounds
-from controller.slices import PIECES, Slices
+from controller.slices import MOST, PIECES, Slices
 from controller.ticks import Tick
 from scenarios.virtual.loop import run_virtual
 
@@ -90,18 +90,18 @@ async def test_company_that_is_about_to_begin_is_waited_for_but_not_for_ever() -
     for _ in range(PIECES):
         slices.begin(another)
     await rounds.scored(steps(before, 40))
-    assert PATIENCE * PIECES <= begun_ <= (PATIENCE + 4) * PIECES
+    assert PATIENCE * PIECES <= begun_ <= (PATIENCE + 4) * MOST
     assert slices.beginning
 
 
 async def test_of_those_that_were_scored_together_few_go_on_in_one_round_of_the_event_loop() -> None:
     before, rounds = begun(stepping()), Rounds()
-    tasks = [asyncio.create_task(rounds.scored(steps(before, 40))) for _ in range(3 * PIECES)]
+    tasks = [asyncio.create_task(rounds.scored(steps(before, 40))) for _ in range(10 * MOST)]
     done = [0]
     while done[-1] < len(tasks):
         await asyncio.sleep(0)
         done.append(sum(task.done() for task in tasks))
-    assert max(after - earlier for earlier, after in pairwise(done)) == PIECES
+    assert max(after - earlier for earlier, after in pairwise(done)) == MOST
 
 
 # -- among many ------------------------------------------------------------------------------------
