@@ -5,7 +5,7 @@ one arm out of it the way Kubernetes itself relates things, by owner references 
 or users' labels.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -40,6 +40,9 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
     return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
 
+OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
+
+
 class Cluster:
     """Newest known objects. Written by the followers, read by everybody else; one event loop."""
 
@@ -47,6 +50,18 @@ class Cluster:
         # by kind, namespace and name: a pass asks for its own namespace, however many others there are
         self._objects: dict[str, dict[str, dict[str, Json]]] = {kind: {} for kind in FOLLOWED}
         self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
+        self._changes: Counter[tuple[str, str]] = Counter()  # so far, by kind and namespace
+        self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
+
+    def arm(self, namespace: str, name: str) -> ArmSeen:
+        """One arm as the API server last told; worked out once until any of its kinds has changed."""
+        now = sum(self._changes[kind, namespace] for kind in OF_AN_ARM)
+        then, seen = self._arms.get((namespace, name), (-1, None))
+        if seen is None or then != now:
+            seen = arm(self, namespace, name)
+            if seen.exists:
+                self._arms[namespace, name] = now, seen
+        return seen
 
     def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
         """`items` is all there is now; the keys that changed."""
@@ -100,6 +115,7 @@ class Cluster:
             item["metadata"].pop("managedFields", None)
         self._drop(kind, _key(item))
         namespace, name = _key(item)
+        self._changes[kind, namespace] += 1
         self._objects[kind].setdefault(namespace, {})[name] = item
         owner = owner_uid(item)
         if owner is not None:
@@ -107,8 +123,11 @@ class Cluster:
 
     def _drop(self, kind: str, key: Key) -> None:
         namespace, name = key
+        self._changes[kind, namespace] += 1
         space = self._objects[kind].get(namespace, {})
         old = space.pop(name, None)
+        if kind == "deployments":
+            self._arms.pop(key, None)
         if not space:
             self._objects[kind].pop(namespace, None)
         owner = None if old is None else owner_uid(old)

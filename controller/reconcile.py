@@ -16,7 +16,7 @@ import structlog
 
 from analysis.judge import Judgement
 from controller import admission, gather, inspection, machine, resource, retraining, shadow, ticks, trigger
-from controller.cluster import Key, arm
+from controller.cluster import Key
 from controller.gather import Gathered
 from controller.istio import Unsteerable
 from controller.judging import judged, sentences, with_figures
@@ -180,8 +180,8 @@ class Reconciler:
         if replayed != before and shadow.saved(replayed) is not None:
             live.saved = None  # a decision is written down when it is first known: see decision 17
         seen = Seen(
-            stable=arm(cluster, plan.namespace, plan.stable),
-            canary=arm(cluster, plan.namespace, plan.canary),
+            stable=cluster.arm(plan.namespace, plan.stable),
+            canary=cluster.arm(plan.namespace, plan.canary),
             route=route,
             judgement=live.judgement,
             shadow=shadow.judged(plan.policy.shadow, replayed),
