@@ -141,6 +141,7 @@ class Scrape:
         readers = self._runs.get(run, {})
         for one in readers.values():
             one.settle()
+            one.unseen = None
         return {name: one.reading for name, one in readers.items() if one.reading is not None}
 
     def troubles(self, run: str) -> Mapping[str, Trouble]:
@@ -312,6 +313,7 @@ class _Reader:
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
         self.alarming = False
+        self.unseen: float | None = None  # when the page came that no pass has asked for
         self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
 
@@ -325,13 +327,13 @@ class _Reader:
         failed = any(isinstance(page, str) for page in said)
         if failed:
             self.settle()  # what came before, so that failures in a row are in a row
-        self._unread = said, at
+        self._unread, self.unseen = (said, at), at
         if failed or self.trouble is not None or self.reading is None:
             self.settle()
 
     def fresh(self, now: float, *, within: float) -> bool:
-        """Whether a page that came within so many seconds is still to be looked at."""
-        return self._unread is not None and 0 <= now - self._unread[1] <= within
+        """Whether a page that came within so many seconds is still to be looked at by a pass."""
+        return self.unseen is not None and 0 <= now - self.unseen <= within
 
     def settle(self) -> None:
         """The reading is that of all pages; without the first, on which requests are counted, there is none.

@@ -8,6 +8,7 @@ from pathlib import Path
 PARTS: Mapping[str, str] = {
     "controller/exposition.py": "parse",
     "controller/reading.py": "parse",
+    "controller/layouts.py": "parse",
     "controller/protobuf.py": "parse",
     "controller/scrape.py": "scrape",
     "controller/http.py": "scrape",
@@ -23,6 +24,7 @@ PARTS: Mapping[str, str] = {
     "controller/placebos.py": "onlookers",
     "controller/peering.py": "onlookers",
     "controller/runs.py": "save",
+    "controller/schedule.py": "save",
     "controller/kube.py": "save",
     "controller/resource.py": "save",
     "controller/follow.py": "watch",

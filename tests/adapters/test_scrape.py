@@ -571,7 +571,10 @@ def test_the_longer_a_pass_is_overdue_the_less_its_pages_are_read() -> None:
         await asyncio.sleep(2.5)
         began, before = asyncio.get_running_loop().time(), len(pods.asked[url("a1")])
         scrape.overdue = lambda _run: asyncio.get_running_loop().time() - began
+        scrape.on_news = lambda run: looked.append(scrape.alarming(run))
+        looked: list[bool] = []
         await asyncio.sleep(60)
+        assert looked
         assert 4 <= len(pods.asked[url("a1")]) - before <= 7
         at = scrape.read(RUN)["a1"].at
         assert virtual_loop().now().timestamp() - at < 31  # half as old as the pass is late
