@@ -9,7 +9,6 @@ how, and only finite numbers get in. To deflate it would take a third of that ti
 import lzma
 import zlib
 from base64 import b85decode
-from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +62,8 @@ def lessened(array: Array) -> Array:
 
 def packed(arrays: Sequence[Array]) -> str:
     """All numbers in one string; ValueError where one is not finite."""
-    parts = [_bytes(np.asarray(one, dtype=float)) for one in arrays]
+    each = [np.asarray(one, dtype=float).ravel() for one in arrays]
+    parts = [_bytes(one, width) for one, width in zip(each, _widths(each), strict=True)]
     whole = b"".join(parts)
     whole += zlib.crc32(whole).to_bytes(CHECKSUM)
     return encoded(lzma.compress(whole, lzma.FORMAT_RAW, filters=_LZMA))
@@ -114,26 +114,26 @@ def _whole(kept: bytes) -> bytes:
     return whole
 
 
-def _narrowest(array: Array) -> int:
-    """The first width that may hold all numbers; those before it cannot."""
-    if not array.size:
-        return 0
-    if array.min() < 0 or (array != np.floor(array)).any():
-        return WIDTHS.index("<f4")
-    return bisect_left(ENDS, float(array.max()))
-
-
-def _bytes(array: Array) -> bytes:
-    """One array, after a byte that says how wide its numbers are."""
-    if not np.isfinite(array).all():
+def _widths(each: Sequence[Array]) -> list[int]:
+    """For each array the first of the widths that holds all its numbers, bit by bit."""
+    some = [one for one in each if one.size]
+    if not some:
+        return [0] * len(each)
+    numbers, starts = np.concatenate(some), np.cumsum([0, *(one.size for one in some[:-1])])
+    if not np.isfinite(numbers).all():
         raise ValueError("evidence must be finite to be kept")
-    first = _narrowest(array)
-    with np.errstate(invalid="ignore", over="ignore"):  # a number that does not fit shows in the comparison
-        narrowed = (array.astype(width) for width in WIDTHS[first:])
-        code, narrow = next(
-            (code, each)
-            for code, each in enumerate(narrowed, first)
-            if each.astype(float).tobytes() == array.tobytes()
-        )
-    split = narrow.reshape(-1, 1).view(np.uint8).T
-    return bytes([code]) + split.tobytes()
+    with np.errstate(over="ignore"):  # a number that does not fit shows in the comparison
+        short = np.logical_and.reduceat(numbers.astype("<f4").astype(float) == numbers, starts)
+    counts = (numbers == np.floor(numbers)) & ~np.signbit(numbers)  # a negative zero is no count
+    whole, most = np.logical_and.reduceat(counts, starts), np.maximum.reduceat(numbers, starts)
+    fits = np.where(whole, np.searchsorted(ENDS, most), len(ENDS))
+    widths = iter(np.where(fits < len(ENDS), fits, np.where(short, len(ENDS), len(ENDS) + 1)).tolist())
+    return [next(widths) if one.size else 0 for one in each]
+
+
+def _bytes(array: Array, width: int) -> bytes:
+    """One array, after a byte that says how wide its numbers are."""
+    narrow = array.astype(WIDTHS[width])
+    if width == 0:
+        return bytes([width]) + narrow.tobytes()
+    return bytes([width]) + narrow.reshape(-1, 1).view(np.uint8).T.tobytes()
