@@ -1,11 +1,14 @@
 """`make bench-pages`: what reading one metrics page costs, beside prometheus_client's own parser, in one run.
 
+And a page of 3 kB as most are: parsed, beside taken from where the figures of one laid out alike stood.
+
 The page is that of an Istio sidecar (`:15090/stats/prometheus`, unfiltered): the standard metrics with their
 labels for a few callers and one server behind it, and what Envoy says of its clusters. Processor time of this
 process; medians, the two parsers in turns, so that a busy machine slows both.
 """
 
 import argparse
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -13,9 +16,13 @@ from statistics import median
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from analysis.evidence import CheckKind, CheckSpec
+from controller import layouts, reading
 from controller.exposition import Series, Wanted
 from controller.reading import DURATION, INFERENCE, REQUESTS
 from scenarios.page import MILLISECONDS
+from scenarios.scale.objects import address
+from scenarios.scale.pages import Pods
 
 NAMES = (
     REQUESTS,
@@ -23,6 +30,10 @@ NAMES = (
     f"{INFERENCE}_bucket",
     f"{INFERENCE}_count",
 )  # as a plan's checks want
+CHECKS = tuple(
+    CheckSpec(name=kind.value, kind=kind)
+    for kind in (CheckKind.LATENCY, CheckKind.ERROR_RATE, CheckKind.PREDICTIONS)
+)
 CALLERS = ("istio-ingressgateway", "checkout", "search")
 CODES = ("200", "404", "503")
 SIZES = (*(10.0**power for power in range(11)),)  # bytes: Istio's request and response sizes
@@ -138,6 +149,28 @@ def lines(*, times: int) -> Iterator[str]:
     yield f"{'controller.exposition':24} {mine:8.2f}   (the first page, whose labels are new: {first:.2f})"
     yield f"{'prometheus_client':24} {other:8.2f}"
     yield f"{'ratio':24} {other / mine:8.1f}"
+    yield from small(times=10 * times)
+
+
+def small(*, times: int) -> Iterator[str]:
+    """The same of one model server's filtered page, second by second: all that a plan wants of it."""
+    now, checks = 0.0, CHECKS
+    pods = Pods(io.StringIO(), clock=lambda: now)
+    took = []
+    for second in range(times):
+        now = float(second)
+        page = pods.page(address(0, "stable", 0))
+        took.append(
+            (
+                milliseconds(lambda page: reading.read(page, checks, at=0.0), page),
+                milliseconds(lambda page: layouts.read(page, checks, at=0.0), page),
+            )
+        )
+    parsed, taken = (1e3 * median(each) for each in zip(*took, strict=True))
+    yield f"{len(page) / 1024:.1f} KiB, all that a plan wants; µs of a core, medians of {times}"
+    yield f"{'controller.reading':24} {parsed:8.1f}"
+    yield f"{'controller.layouts':24} {taken:8.1f}"
+    yield f"{'ratio':24} {parsed / taken:8.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

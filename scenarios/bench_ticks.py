@@ -90,6 +90,7 @@ def lines(*, stable: int, seconds: int, times: int) -> Iterator[str]:
         evidence.append(late[0])
         yield _line(spec.name, alone, together, order) + f"  {alone / first:24.2f}"
     yield _line("all three", *total)
+    yield _line("one of them", *total / len(CHECKS))
     now = float(evidence[0].at)
 
     def judged() -> None:
