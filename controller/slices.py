@@ -16,6 +16,9 @@ MOST = 16  # in a round
 # of the Lease. On a core that is shared or slow fewer pieces run in each, and one at least. What
 # sockets take does not count: where it did, pages that came by the hundred left a round to a single piece.
 ROUND = 0.03
+# Seconds of a whole round from which on a single piece runs in the next: eight of these are what is left of the time
+# that a renewal may take, whatever they went into.
+LONG = 0.2
 PRESENT = 0.1  # of what a piece is taken to take is the last round's, if they took less than before
 
 Piece = Callable[[], None]
@@ -29,6 +32,7 @@ class Slices:
         self._begins: deque[Piece] = deque()
         self._turning = False
         self._each = ROUND / PIECES  # seconds that a piece takes
+        self._last: float | None = None  # loop time of the round before, if some had to wait
         self._began = 0.0  # loop time at which the last round's tasks began to run
 
     @property
@@ -54,14 +58,18 @@ class Slices:
     def _turn(self) -> None:
         self._turning, loop, done = False, asyncio.get_running_loop(), 0
         if not self._ends and not self._begins:
+            self._last = None
             return
         most, began = min(MOST, max(1, int(ROUND / self._each))), loop.time()
+        if self._last is not None and began - self._last > LONG:
+            most = 1
         loop.call_soon(self._begun)  # then what the pieces make ready, and then that it has ended
         while done < most and (waiting := self._ends or self._begins):
             waiting.popleft()()
             done += 1
         loop.call_soon(self._ended, done, loop.time() - began)
-        if self._ends or self._begins:
+        self._last = began if self._ends or self._begins else None
+        if self._last is not None:
             self._ask()
 
     def _begun(self) -> None:
