@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from scenarios.cluster import metadata
+from scenarios.cluster import definitions, metadata
 from scenarios.cluster.patches import same
 from scenarios.cluster.refusals import Cause
 from scenarios.cluster.selectors import selects
@@ -217,6 +217,7 @@ _CHECKS: dict[str, Check] = {
     "services": _service_ports,
     "leases": _lease,
     "events": _event,
+    "customresourcedefinitions": definitions.problems,
 }
 
 

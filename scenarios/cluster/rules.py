@@ -82,8 +82,16 @@ class _Rule:
         try:
             result = program.evaluate(values)
         except celpy.CELEvalError as error:
-            return f"{error.args[0]} evaluating rule"
+            return f"{_in_go(str(error.args[0]))} evaluating rule"
         return str(result) if isinstance(result, str) else bool(result)
+
+
+_MISSING = re.compile(r"no such member in mapping: '(\w+)'")
+
+
+def _in_go(error: str) -> str:
+    """What celpy calls an error, as the real server's library calls it."""
+    return _MISSING.sub(r"no such key: \1", error)
 
 
 _environment = celpy.Environment()
@@ -99,7 +107,7 @@ def broken(rule: Mapping[str, Any], schema: Schema, value: Json, old: Json | Non
     if verdict is True:
         return None
     said = compiled.said(value, old)
-    return said if verdict is False else f"{said}: {verdict}"
+    return said if verdict is False else f"{verdict}: {said}"
 
 
 def _compile(rule: Mapping[str, Any], schema: Schema) -> _Rule:

@@ -32,6 +32,7 @@ GROUPS = {
     "canarypolicies": "apis/serin.dev/v1alpha1",
     "widgets": "apis/conformance.serin.dev/v1",
 }
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 # A resource of the tests' own: a transition rule on an optional field, defaults, room for large objects
 WIDGETS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -91,6 +92,14 @@ class Answered:
         return f"{self.code} {json.dumps(self.value)[:600]}"
 
 
+def _read(text: bytes) -> Json:
+    """A body; what a server writes to people is text."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text.decode()
+
+
 @dataclass
 class Api:
     """A client without opinions, for one namespace."""
@@ -114,7 +123,7 @@ class Api:
             headers["Content-Type"] = media
         async with self.transport.request(method, path, query=query, headers=headers, body=payload) as answer:
             text = await answer.read()
-            return Answered(answer.status, json.loads(text) if text else None, answer.headers)
+            return Answered(answer.status, _read(text), answer.headers)
 
     async def made(self, resource: str, obj: Json) -> Json:
         """The object that the server made of `obj`."""
@@ -785,6 +794,35 @@ async def test_rules_of_the_schema_hold(api: Api) -> None:
     assert answer.code == 422, answer
     assert "steps must increase" in answer.value["message"]
     assert answer.value["details"]["causes"][0]["field"] == "spec.steps"
+
+
+async def test_a_default_that_breaks_a_rule_is_a_422_for_the_whole_definition(api: Api) -> None:
+    """It is judged without the defaults of the fields inside it: ours were refused by a real server."""
+    rule = {"rule": "self.low <= 1", "message": "too high"}
+    ranged = {"type": "object", "default": {}, "properties": {"low": {"type": "integer", "default": 1}}}
+    refused = await api.ask("POST", DEFINITIONS, gadgets({**ranged, "x-kubernetes-validations": [rule]}))
+    assert refused.code == 422, refused
+    where = "spec.validation.openAPIV3Schema.properties[spec].default"
+    words = f'{where}: Invalid value: "object": no such key: low evaluating rule: too high'
+    assert refused.value["message"].endswith(words)
+    careful = {**rule, "rule": f"!has(self.low) || {rule['rule']}"}
+    try:
+        made = await api.ask("POST", DEFINITIONS, gadgets({**ranged, "x-kubernetes-validations": [careful]}))
+        assert made.code == 201, made
+    finally:
+        await api.ask("DELETE", f"{DEFINITIONS}/gadgets.conformance.serin.dev")
+
+
+def gadgets(spec: Json) -> Json:
+    """The definition of another resource, whose spec is as given."""
+    names = {"kind": "Gadget", "listKind": "GadgetList", "plural": "gadgets", "singular": "gadget"}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    return {
+        **WIDGETS,
+        "metadata": {"name": "gadgets.conformance.serin.dev"},
+        "spec": {**WIDGETS["spec"], "names": names, "versions": [version]},
+    }
 
 
 async def test_a_plan_cannot_be_changed(api: Api) -> None:

@@ -32,8 +32,7 @@ def test_a_message_may_be_computed() -> None:
 
 def test_a_missing_field_breaks_a_rule_that_does_not_ask_for_it() -> None:
     text = said({"rule": "self.a == 1", "message": "a must be 1"}, {})
-    assert text is not None
-    assert text.startswith("a must be 1: no such member in mapping: 'a'")
+    assert text == "no such key: a evaluating rule: a must be 1"
     assert said({"rule": "!has(self.a) || self.a == 1"}, {}) is None
 
 
