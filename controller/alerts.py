@@ -15,7 +15,7 @@ from zlib import crc32
 
 import structlog
 
-from controller import letters
+from controller.cards import RENDERED
 from controller.model import Alert, Message, Run
 from controller.posting import Key, Sender, Undelivered
 
@@ -31,11 +31,25 @@ RESULTS = ("delivered", "retried", "given_up")  # of one attempt: the last two f
 QUEUE_LIMIT = 100  # letters a receiver; what is over it stays in the outbox and is offered again
 
 
-Heed = Callable[[str, str], None]
-"""Hears of each attempt: the receiver's kind, and one of `RESULTS`; `telemetry.Telemetry.alerted` is one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """How one ended; nothing in it is secret."""
+
+    kind: str  # of receiver
+    result: str  # one of `RESULTS`
+    attempts: int  # with this one
+    namespace: str
+    run: str
+    created: datetime  # the run
+    at: datetime  # when it was to be told
+    ended: datetime
 
 
-def _unheard(_kind: str, _result: str) -> None:
+Heed = Callable[[Attempt], None]
+"""Hears of each attempt; `telemetry.Telemetry.alerted` is one."""
+
+
+def _unheard(_attempt: Attempt) -> None:
     """Nobody counts."""
 
 
@@ -53,6 +67,7 @@ class Letter:
 
     id: str
     run: str
+    created: datetime  # the run
     body: bytes
     at: datetime
     attempts: int = 0
@@ -111,9 +126,9 @@ class Alerts:
         desk = self._desks.setdefault(receiver, Desk())
         if message.id in desk.letters or len(desk.letters) >= QUEUE_LIMIT:
             return
-        render = letters.slack if receiver.alert.kind == "slack" else letters.cloud_event
+        render = RENDERED[receiver.alert.kind]
         desk.letters[message.id] = Letter(
-            id=message.id, run=run.name, body=render(run, message), at=message.at
+            id=message.id, run=run.name, created=run.created, body=render(run, message), at=message.at
         )
         desk.arrived.set()
         if desk.task is None:
@@ -141,14 +156,16 @@ class Alerts:
             self._put_off(receiver, desk, letter, _reason(error))
         else:
             self._done(desk, letter)
-            self._heed(receiver.alert.kind, "delivered")
+            self._ended(receiver, letter, "delivered")
             log.info("alert_delivered", **_keys(receiver, letter))
 
     async def _send(self, receiver: Receiver, letter: Letter) -> None:
         alert, sender = receiver.alert, self._sender
         named = alert.secret is not None
         key = Key(namespace=receiver.namespace, secret=alert.secret or "", key=alert.key or "")
-        if alert.kind == "slack":
+        if alert.kind == "alertmanager":
+            status, answer = await sender.send(alert.url or "", letter.body, headers={"content-type": JSON})
+        elif alert.kind != "webhook":  # their URLs are the secret
             url = (await sender.value(key)).decode(errors="replace").strip()
             status, answer = await sender.send(url, letter.body, headers={"content-type": JSON})
         else:
@@ -160,17 +177,31 @@ class Alerts:
     def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
         """The letter is due again later, or was given up."""
         if error.final or self._clock() - letter.at >= GIVE_UP_AFTER:
-            self._heed(receiver.alert.kind, "given_up")
+            self._ended(receiver, letter, "given_up")
             log.warning("alert_given_up", why=str(error), **_keys(receiver, letter))
             self._done(desk, letter)
             return
-        self._heed(receiver.alert.kind, "retried")
+        self._ended(receiver, letter, "retried")
         if letter.attempts == 1:
             log.warning("alert_delayed", why=str(error), **_keys(receiver, letter))
         now = asyncio.get_running_loop().time()
         backoff = min(FIRST_RETRY * 2.0 ** min(letter.attempts - 1, 16), LONGEST_RETRY)
         letter.due = now + backoff * _jitter(letter)
         desk.not_before = now + error.wait
+
+    def _ended(self, receiver: Receiver, letter: Letter, result: str) -> None:
+        self._heed(
+            Attempt(
+                kind=receiver.alert.kind,
+                result=result,
+                attempts=letter.attempts,
+                namespace=receiver.namespace,
+                run=letter.run,
+                created=letter.created,
+                at=letter.at,
+                ended=self._clock(),
+            )
+        )
 
     def _done(self, desk: Desk, letter: Letter) -> None:
         desk.letters.pop(letter.id)

@@ -27,7 +27,7 @@ TITLES = {
     "Warned": "Checklist not passed",
 }
 
-KINDS = ("slack", "webhook")  # of receivers
+KINDS = ("slack", "teams", "discord", "alertmanager", "webhook")  # of receivers
 
 # Slack's own limits (characters), from its reference of layout blocks.
 HEADER_LIMIT = 150
@@ -45,20 +45,33 @@ class BadSecret(ValueError):
 
 def slack(run: Run, message: Message) -> bytes:
     """The body of one POST to a Slack incoming webhook."""
-    title = f"{title_of(message)}: {run.plan.canary} in {run.plan.namespace}"
+    title = heading(run, message)
     blocks = [
         {"type": "header", "text": {"type": "plain_text", "text": _cut(title, HEADER_LIMIT)}},
-        _section(_cut(escaped(message.sentence or message.reason.value), TEXT_LIMIT)),
-        {"type": "section", "fields": _fields(run, message)},
+        _section(_cut(escaped(sentence(message)), TEXT_LIMIT)),
+        {
+            "type": "section",
+            "fields": [_mrkdwn(f"*{name}*\n{escaped(value)}") for name, value in facts(run, message)],
+        },
         *([_section(f"*Weight*\n```\n{escaped(history(run.weights))}\n```")] if run.weights else []),
-        {"type": "context", "elements": [_mrkdwn(f"Look further: `{escaped(_look(run))}`")]},
+        {"type": "context", "elements": [_mrkdwn(f"Look further: `{escaped(look(run))}`")]},
     ]
-    return _encoded({"text": _cut(escaped(f"{title}. {message.sentence}"), TEXT_LIMIT), "blocks": blocks})
+    return encoded({"text": _cut(escaped(f"{title}. {message.sentence}"), TEXT_LIMIT), "blocks": blocks})
 
 
 def title_of(message: Message) -> str:
     """What happened, in two words."""
     return TITLES.get(message.outcome, message.outcome or message.reason.value)
+
+
+def heading(run: Run, message: Message) -> str:
+    """What happened to which canary."""
+    return f"{title_of(message)}: {run.plan.canary} in {run.plan.namespace}"
+
+
+def sentence(message: Message) -> str:
+    """What happened, or at least why."""
+    return message.sentence or message.reason.value
 
 
 def escaped(text: str) -> str:
@@ -77,18 +90,20 @@ def history(weights: Sequence[WeightChange]) -> str:
     return "\n".join(lines)
 
 
-def _fields(run: Run, message: Message) -> list[Json]:
-    fields = [
+def facts(run: Run, message: Message) -> list[tuple[str, str]]:
+    """What people look for first, by name."""
+    found = [
         ("Reason", message.reason.value),
         ("Check", run.check or ""),
         ("Run", run.name),
         ("Stable", run.plan.stable),
         ("At", f"{message.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
     ]
-    return [_mrkdwn(f"*{name}*\n{escaped(value)}") for name, value in fields if value]
+    return [(name, value) for name, value in found if value]
 
 
-def _look(run: Run) -> str:
+def look(run: Run) -> str:
+    """The command that says more."""
     return f"kubectl serin explain {run.name} -n {run.plan.namespace}"
 
 
@@ -146,7 +161,7 @@ def asked(question: Question, *, at: datetime) -> bytes:
 def _event(
     event_id: str, kind: str, namespace: str, run: str, *, at: datetime, data: Mapping[str, Json]
 ) -> bytes:
-    return _encoded(
+    return encoded(
         {
             "specversion": "1.0",
             "id": event_id,
@@ -191,5 +206,6 @@ def _time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _encoded(value: Json) -> bytes:
+def encoded(value: Json) -> bytes:
+    """JSON as it is sent."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import isfinite, log
+from typing import TYPE_CHECKING
 
 from analysis.judge import Judgement
 from controller import resource, ticks
@@ -18,6 +19,9 @@ from controller.ports import Alerter, Gatekeeper, MetricsSource, Recorder, RunSt
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
 from controller.workloads import Workloads
+
+if TYPE_CHECKING:
+    from controller.tracing import Tracing
 
 
 @dataclass(slots=True)
@@ -69,11 +73,14 @@ class Means:
     begin: Callable[[Plan], Gathered]  # what a new run begins with
     freeze: bool = False
     traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them
+    tracing: "Tracing | None" = None  # for OpenTelemetry; nothing waits for it
     unread: Callable[[], frozenset[str]] = frozenset  # kinds of objects that may not be read any more
 
-    def routed(self, live: Live, weight: int, took: timedelta) -> None:
+    def routed(self, live: Live, weight: int, began: datetime, took: timedelta) -> None:
         """Our metrics say that the API server has taken a weight, so long after what it was decided on."""
         self.telemetry.decided(took)
+        if self.tracing is not None:
+            self.tracing.routed(live, weight, began=began, now=self.clock())
         shown = live.onset.took(live.run, self.clock()) if weight == 0 else None
         if shown is not None:
             self.telemetry.gone(str(live.run.reason), shown)
@@ -81,6 +88,8 @@ class Means:
     def show(self, live: Live, before: Run, then: Judgement) -> None:
         """Our metrics say how the run stands, and what has changed since it was `before`, judged `then`."""
         run, telemetry = live.run, self.telemetry
+        if self.tracing is not None:
+            self.tracing.shown(run, before, live, now=self.clock())
         workload = (run.plan.namespace, run.plan.canary)
         telemetry.checks(one.name for one in live.judgement.checks)
         telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)

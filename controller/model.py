@@ -111,7 +111,7 @@ class Sizing(StrEnum):
 class Alert:
     """Where to tell people, and about what. `secret` is a Secret's name in the run's namespace."""
 
-    kind: str  # "slack" or "webhook"
+    kind: str  # one of `letters.KINDS`
     secret: str | None = None
     key: str | None = None  # where in the Secret
     url: str | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from controller import trigger
-from controller.alerts import Alerts
+from controller.alerts import Alerts, Attempt
 from controller.asks import Asks
 from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
 from controller.events import Events
@@ -40,6 +40,7 @@ from controller.slices import Slices
 from controller.sources import Sources
 from controller.telemetry import Telemetry
 from controller.ticks import Pace
+from controller.tracing import Tracing
 from controller.workloads import Workloads
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Operator:
     leading: dict[int, Leadership] = field(default_factory=dict)  # by shard
     denied: Mapping[str, str] = field(default_factory=dict)  # path -> why it may not be followed
     traces: Traces = field(default_factory=Traces)
+    tracing: Tracing | None = None  # for OpenTelemetry
     slices: Slices = field(default_factory=Slices)
     turned: float = 0.0  # loop time; the liveness probe asks for it
 
@@ -198,7 +200,7 @@ class Operator:
         if of > 1:
             structlog.contextvars.bind_contextvars(shard=shard)
         sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
-        alerts, gates = Alerts(sender, self.telemetry.alerted), Gates(sender)
+        alerts, gates = Alerts(sender, self._alerted), Gates(sender)
         scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
         slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
         pace = Pace(interval=self.settings.prometheus_interval)
@@ -274,6 +276,11 @@ class Operator:
             if leading.mine(_canary(run)):
                 self.telemetry.forget(*_canary(run))
 
+    def _alerted(self, attempt: Attempt) -> None:
+        self.telemetry.alerted(attempt)
+        if self.tracing is not None:
+            self.tracing.alerted(attempt)
+
     def _scrape(self, interval: timedelta) -> Scrape:
         return Scrape(
             self.outside.fetch,
@@ -333,6 +340,7 @@ class Operator:
             begin=histories.begin,
             freeze=settings.freeze,
             traces=self.traces,
+            tracing=self.tracing,
             unread=lambda: frozenset(kind for kind, may in self.lists().items() if not may),
         )
 

@@ -265,6 +265,8 @@ def _inconsistent(spec: Mapping[str, Json]) -> Iterator[str]:
         yield f"spec.minStep: {longer}; make it shorter"
     yield from _neither_or_both(spec, "alerts", "an alert goes to", "slack", "webhook")
     yield from _neither_or_both(spec, "gates", "a gate is", "manual", "webhook")
+    for index, alert in enumerate(spec.get("alerts", ())):
+        yield from _misdirected(alert.get("webhook"), where=f"spec.alerts[{index}].webhook")
     if not any(check["required"] for check in spec["checks"]):
         yield "spec.checks: none is required, so that nothing could ever pass; require one"
     replayed = sum(check["type"] == "Shadow" for check in spec["checks"])
@@ -278,6 +280,20 @@ def _neither_or_both(spec: Mapping[str, Json], field: str, what: str, one: str, 
     for index, entry in enumerate(spec.get(field, ())):
         if (one in entry) == (other in entry):
             yield f"spec.{field}[{index}]: {what} exactly one of {one} and {other}"
+
+
+def _misdirected(webhook: Mapping[str, Json] | None, *, where: str) -> Iterator[str]:
+    """A receiver whose form and address do not fit."""
+    if webhook is None:
+        return
+    from controller.policies import SECRET_URLS, URLS
+
+    form = webhook.get("format", "CloudEvent")
+    secret = form in SECRET_URLS
+    if secret == ("url" in webhook) or (secret and "secretRef" not in webhook):
+        yield f"{where}: {URLS}"
+    if form == "Alertmanager" and "secretRef" in webhook:
+        yield f"{where}: Alertmanager checks no signature: name no secret"
 
 
 def _odd(check: Mapping[str, Json], *, where: str) -> Iterator[str]:

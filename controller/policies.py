@@ -128,21 +128,35 @@ def unusable(policy: Json) -> str | None:
     return None
 
 
+FORMATS = {
+    "CloudEvent": "webhook",
+    "Alertmanager": "alertmanager",
+    "Teams": "teams",
+    "Discord": "discord",
+}
+SECRET_URLS = ("Teams", "Discord")  # whoever knows them may post
+URLS = "the URL of Teams and Discord stands in the Secret, and there is no url; others have a url"
+
+
 def _alert(alert: wire.Alert) -> Alert:
     if alert.slack is not None:
         slack = alert.slack.secret_ref
         return Alert(kind="slack", secret=slack.name, key=slack.key, on=alert.on)
     if alert.webhook is None:
         raise wire.Malformed("alerts[]: give slack or webhook")
-    secret = alert.webhook.secret_ref
+    secret, form = alert.webhook.secret_ref, alert.webhook.format
     name, key = (secret.name, secret.key) if secret else (None, None)
-    return Alert(kind="webhook", url=alert.webhook.url, secret=name, key=key, on=alert.on)
+    if form not in FORMATS:
+        raise wire.Malformed(f"alerts[].webhook.format: {form!r:.40} is none of {', '.join(FORMATS)}")
+    if (alert.webhook.url is None) != (form in SECRET_URLS) or (form in SECRET_URLS and secret is None):
+        raise wire.Malformed(f"alerts[].webhook: {URLS}")
+    return Alert(kind=FORMATS[form], url=alert.webhook.url, secret=name, key=key, on=alert.on)
 
 
 def _gate(gate: wire.Gate) -> Gate:
     if (gate.manual is None) == (gate.webhook is None):
         raise wire.Malformed("gates[]: give exactly one of manual and webhook")
-    if gate.webhook is None:
+    if gate.webhook is None or gate.webhook.url is None:
         return Gate(before=gate.before)
     secret = gate.webhook.secret_ref
     name, key = (secret.name, secret.key) if secret else (None, "")

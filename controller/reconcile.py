@@ -368,13 +368,13 @@ class Reconciler:
         return await self._save(live, run, actions)
 
     async def _route(self, live: Live, weight: int) -> bool:
-        began = self.means.clock().timestamp()
+        began = self.means.clock()
         try:
             await self.means.router.route(live.run.plan, weight)
         except (ApiError, Unsteerable, OSError) as error:
             log.warning("route_failed", run=live.run.name, weight=weight, error=str(error))
             return False
-        took = self.means.clock().timestamp() - (live.last_byte or began)
+        took = self.means.clock().timestamp() - (live.last_byte or began.timestamp())
         log.info(
             "weight_set",
             run=live.run.name,
@@ -383,7 +383,7 @@ class Reconciler:
             reason=str(live.run.reason or "") or None,
             decision_seconds=round(took, 4),
         )
-        self.means.routed(live, weight, timedelta(seconds=took))
+        self.means.routed(live, weight, began, timedelta(seconds=took))
         return True
 
     async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:

@@ -30,7 +30,7 @@ from prometheus_client import (
 
 from analysis.judge import Verdict
 from controller import letters
-from controller.alerts import RESULTS
+from controller.alerts import RESULTS, Attempt
 from controller.leaving import LEFT_FOR
 from controller.onset import FAULTS
 from controller.resource import verdict_name
@@ -46,6 +46,7 @@ DECISION_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 1
 LAG_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 # A pass takes about a millisecond; a request to the API server about ten.
 PASS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+SPANS = ("ended", "exported", "failed")  # what was put into the queue, and what became of it
 # Most rollbacks come within seconds; a fault that hardly shows takes minutes.
 FAULT_BUCKETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 # Nobody asked for these two libraries' routine: one line a request each.
@@ -121,6 +122,13 @@ class Telemetry:
         self._queues = _Queues(self.registry)
         self.queue()  # there from the beginning, at 0
         self._rest = _Rest(self.registry)
+        spans = Counter(
+            "canary_trace_spans_total",
+            "Spans of traces, by what became of them.",
+            ("result",),
+            registry=self.registry,
+        )
+        self._spans = {result: spans.labels(result) for result in SPANS}
 
     def page(self) -> tuple[bytes, str]:
         """The metrics in Prometheus' text format, and its content type."""
@@ -163,9 +171,13 @@ class Telemetry:
         """The traffic is gone, so long after the fault began to show."""
         self._runs.fault.labels(reason).observe(took.total_seconds())
 
-    def alerted(self, receiver: str, result: str) -> None:
-        """An attempt to tell a receiver of this kind ended so: one of `alerts.RESULTS`."""
-        self._runs.alerts.labels(receiver, result).inc()
+    def alerted(self, attempt: Attempt) -> None:
+        """An attempt to tell a receiver has ended."""
+        self._runs.alerts.labels(attempt.kind, attempt.result).inc()
+
+    def spans(self, result: str, count: int) -> None:
+        """So many spans of traces became this, one of `SPANS`; called from the thread that exports, too."""
+        self._spans[result].inc(count)
 
     def lagged(self, lag: timedelta) -> None:
         """From when a run's pages were due to the end of the pass that acted on them."""

@@ -126,9 +126,10 @@ class Slack(Wire, frozen=True, kw_only=True):
 
 
 class Webhook(Wire, frozen=True, kw_only=True):
-    """A receiver, and where its signing key is kept."""
+    """A receiver, and where its signing key is kept, or, of Teams' and Discord's, its URL."""
 
-    url: str
+    url: str | None = None
+    format: str = "CloudEvent"
     secret_ref: Secret | None = None
 
 

@@ -30,6 +30,12 @@ OTHERS = {
     "NAME --type merge "
     '-p \'{"spec":{"abort":{"reason":"..."}}}\'',
 }
+# Whose own URL is the secret: the receiver that a policy calls so, and its form.
+CHAT: dict[str, tuple[str, Json]] = {
+    "slack": ("slack", {}),
+    "msteams": ("webhook", {"format": "Teams"}),
+    "discord": ("webhook", {"format": "Discord"}),
+}
 SECRET_KEY = "address"  # noqa: S105 - the key under which Flagger reads the URL
 
 
@@ -86,7 +92,7 @@ def alerts(account: Account, draft: Draft, given: Given) -> None:
             account.missing(f"{at}.providerRef.name", why)
             continue
         kind = provider.get("spec.type", str) or ""
-        if kind != "slack":
+        if kind not in CHAT:
             why = (
                 f"{kind} does not read what Serin sends; let a webhook of yours translate the CloudEvent "
                 "(alerts: [{webhook: {url: ...}}], docs/alerts.md)"
@@ -94,28 +100,30 @@ def alerts(account: Account, draft: Draft, given: Given) -> None:
             account.missing(f"{at}.providerRef.name", why)
             claimed(provider, "spec.type", None, why)
             continue
-        _slack(account, draft, at, provider)
+        _chat(account, draft, at, provider, kind)
 
 
-def _slack(account: Account, draft: Draft, at: str, provider: Account) -> None:
+def _chat(account: Account, draft: Draft, at: str, provider: Account, kind: str) -> None:
     severity = account.get(f"{at}.severity", str) or "info"
     secret = provider.get("spec.secretRef.name", str)
-    name = secret or f"{provider.source.name}-slack"
+    name = secret or f"{provider.source.name}-{kind}"
     key = SECRET_KEY if secret else "url"
-    to = draft.alert({"slack": {"secretRef": {"name": name, "key": key}}, "on": ON.get(severity, ON["info"])})
+    receiver, form = CHAT[kind]
+    given = {**form, "secretRef": {"name": name, "key": key}}
+    to = draft.alert({receiver: given, "on": ON.get(severity, ON["info"])})
     account.becomes(f"{at}.severity", _of(to, "on"))
     role = "the Secret stands in the run's own namespace, with a Role for it (manifests/samples/alerts.yaml)"
-    account.becomes(f"{at}.providerRef.name", _of(to, "slack", "secretRef"), role)
-    claimed(provider, "spec.type", _of(to, "slack"), "")
+    account.becomes(f"{at}.providerRef.name", _of(to, receiver, "secretRef"), role)
+    claimed(provider, "spec.type", _of(to, receiver), "")
     if secret:
-        claimed(provider, "spec.secretRef.name", _of(to, "slack", "secretRef", "name"), role)
+        claimed(provider, "spec.secretRef.name", _of(to, receiver, "secretRef", "name"), role)
     elif provider.any("spec.address"):
         make = f"kubectl create secret generic {name} --from-literal=url=..."
         claimed(
             provider,
             "spec.address",
-            _of(to, "slack", "secretRef"),
-            f"a Slack URL is a secret; make it: {make}",
+            _of(to, receiver, "secretRef"),
+            f"a {kind} URL is a secret; make it: {make}",
         )
 
 

@@ -24,6 +24,7 @@ const h = (tag, given = {}, ...children) => fill(set(document.createElement(tag)
 const s = (tag, given = {}, ...children) => fill(set(document.createElementNS(SVG, tag), given), children);
 const mark = (tone) => s("svg", { class: `mark ${tone}`, viewBox: "0 0 18 18", "aria-hidden": "true" }, s("path", { d: MARKS[tone] || MARKS.open }));
 const percent = (part) => (part === 0 ? "0 %" : part < 0.01 ? "< 1 %" : `${Number((100 * part).toPrecision(3))} %`);
+const exact = (part) => `${Number((100 * part).toPrecision(2))} %`;
 const known = (value) => value !== null && value !== undefined;
 
 function seconds(value) {
@@ -284,7 +285,7 @@ class One {
     this.grid = h("div", { class: "plots" }, Object.values(this.plots).map((plot) => plot.figure));
     this.blocks = new Map();
     this.root = h("div", {}, h("a", { class: "back", href: "#/" }, "‹ All runs"), this.title, this.sub,
-      this.block("answer"), this.block("steps"), h("h2", { class: "unseen" }, "Curves"), this.grid, this.block("checks"), this.block("ledger"),
+      this.block("answer"), this.block("steps"), h("h2", { class: "unseen" }, "Curves"), this.grid, this.block("checks"), this.block("shadow"), this.block("ledger"),
       h("div", { class: "two" }, this.block("timeline"), this.block("type")), h("div", { class: "two" }, this.block("sure"), this.block("unseen")), this.block("peers"));
   }
 
@@ -308,6 +309,7 @@ class One {
     this.renew("steps", [run.steps, run.weight, run.live, run.tone, run.phase], () => this.steps(run));
     this.draw(run);
     this.renew("checks", run.checks, () => this.checks(run));
+    this.renew("shadow", run.shadow, () => run.shadow && this.shadow(run.shadow));
     this.renew("ledger", [run.ledger, run.alpha], () => this.ledger(run));
     this.renew("timeline", [run.weights, run.created], () => this.timeline(run));
     this.renew("type", run.commands, () => run.commands.length && h("section", { class: "panel" }, h("h2", {}, "What you can type"),
@@ -394,6 +396,21 @@ class One {
         cell({}, h("ul", {}, one.clauses.map((clause) => h("li", {}, clause)))),
         cell({}, whisker(one)));
     }), { class: "checks cards" }));
+  }
+
+  shadow(told) {
+    // what replayed requests say; which of them differ most is the worker's to show
+    const [tone, word] = VERDICTS[told.verdict] ?? ["open", told.verdict], [low, high] = told.interval ?? [told.flips, told.flips];
+    const facts = [["Requests, each answered by both versions", told.requests.toLocaleString("en").replaceAll(",", " ")],
+      known(told.flips) && ["Answers that differ", known(told.interval) ? `${exact(told.flips)}; beyond the noise floor ${exact(low)} to ${exact(high)}` : exact(told.flips)], ["That may differ", exact(told.most)]].filter(Boolean);
+    const top = 1.15 * Math.max(told.most, high ?? 0) || 1, x = (value) => 10 + (Math.max(0, value) / top) * 340;
+    return h("section", { class: "panel" }, h("h2", {}, "Requests replayed on both versions"),
+      h("p", { class: tone }, mark(tone), " ", h("span", { class: "word" }, `${told.name}: ${word}`)), h("p", {}, told.sentence),
+      known(told.flips) && s("svg", { class: "whisker flips", viewBox: "0 0 360 44", role: "img", "aria-label": facts.map((one) => one.join(": ")).join(". ") },
+        s("line", { class: "same", x1: 10, x2: 10, y1: 4, y2: 24 }), s("line", { class: "limit", x1: x(told.most), x2: x(told.most), y1: 4, y2: 24 }),
+        s("line", { class: "span", x1: x(low), x2: x(high), y1: 14, y2: 14 }), s("circle", { class: "point", cx: x(told.flips), cy: 14, r: 5 }),
+        s("text", { x: 4, y: 40 }, "as stable's own"), x(told.most) > 110 && s("text", { x: Math.min(x(told.most), 300), y: 40, "text-anchor": "middle" }, `${exact(told.most)} may`)),
+      h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
 
   ledger(run) {

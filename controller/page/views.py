@@ -182,6 +182,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "weights": [_change(one) for one in said.get("weights") or []],
         "checks": [_check(one) for one in record.findings(run)],
         "ledger": _ledger(run),
+        "shadow": _shadow(run),
         "sure": list(report.certainty(run)),
         "peers": list(report.peers(run)),
         "unseen": list(report.unseen(run, now=now)),
@@ -217,6 +218,22 @@ def _check(found: Finding) -> Json:
         "interval": found.interval,
         "same": same,
         "margin": margin,
+    }
+
+
+def _shadow(run: Json) -> Json:
+    """What requests say that were replayed on both versions; None where the policy does not ask."""
+    found = next((one for one in record.findings(run) if one.kind == "Shadow"), None)
+    if found is None:
+        return None
+    return {
+        "name": found.name,
+        "verdict": found.verdict,
+        "sentence": clauses(found)[0],
+        "requests": found.canary_requests,
+        "flips": found.estimate,
+        "interval": found.interval,
+        "most": found.max_flips,
     }
 
 

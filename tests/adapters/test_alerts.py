@@ -335,7 +335,7 @@ def test_each_attempt_is_counted_by_kind_of_receiver() -> None:
     counted: Counter[tuple[str, str]] = Counter()
 
     async def tell(post: Post) -> None:
-        post.alerts._heed = lambda *one: counted.update([one])
+        post.alerts._heed = lambda one: counted.update([(one.kind, one.result)])
         await post.until_delivered(
             rolled_back(SLACK, WEBHOOK, outbox=(message(0, alert=0), message(1, alert=1)))
         )

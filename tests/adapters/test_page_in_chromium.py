@@ -18,6 +18,8 @@ ROOM = gallery.gallery(many=194, now=datetime.now(UTC))
 LIVE = "#/ml/fraud-score-canary-6f9c7d5b84-1"
 HOSTILE = ROOM.runs[5]["metadata"]
 PLACES = ["#/", LIVE, "#/ml/ranker-canary-6f9c7d5b84-1", "#/ml/summary-canary-6f9c7d5b84-1"]
+REPLAYED = "#/ml/embedder-canary-6f9c7d5b84-1"
+PLACES.append(REPLAYED)
 PLACES += [f"#/{HOSTILE['namespace']}/{HOSTILE['name']}"]
 
 
@@ -101,6 +103,23 @@ async def plots_are_tables_too(tab: Tab, url: str) -> None:
     assert words.startswith("Evidence against the canary. Now 3 to 1")
 
 
+async def what_was_replayed_is_a_section_of_its_own(tab: Tab, url: str) -> None:
+    said = (
+        "[...document.querySelectorAll('h2')].find((one) => one.textContent.startsWith('Requests replayed'))"
+    )
+    for width, dark in ((390, False), (390, True), (1200, True)):
+        await tab.look(width=width, dark=dark)
+        await go(tab, url, REPLAYED)
+        words = await tab.ask(f"{said}.parentElement.textContent")
+        assert "shadow: no worse" in words
+        assert "At most 0.31 % of answers differ beyond the noise floor; 0.5 % may." in words
+        assert "18 240" in words
+        assert "0.16 %; beyond the noise floor 0.04 % to 0.31 %" in words
+        assert await tab.ask(AUDIT) == [], (width, dark)
+    await go(tab, url, LIVE)
+    assert await tab.ask(f"{said} === undefined")
+
+
 async def test_the_page_in_a_browser() -> None:
     answers = Answers(
         idle=lambda: timedelta(0),
@@ -115,6 +134,7 @@ async def test_the_page_in_a_browser() -> None:
         all_can_be_done_with_keys,
         a_screen_reader_hears_of_news_and_of_nothing_else,
         plots_are_tables_too,
+        what_was_replayed_is_a_section_of_its_own,
     ]
     async with serving(answers, "127.0.0.1", 0) as url, browser() as tab:
         for check in checks:

@@ -308,6 +308,18 @@ SENSELESS: list[tuple[Json, str]] = [
         "exactly one of slack and webhook",
     ),
     ({"alerts": [{"webhook": {"url": "ftp://a/"}}]}, "should match"),
+    ({"alerts": [{"webhook": {}}]}, "others have a url"),
+    ({"alerts": [{"webhook": {"format": "Discord", "url": "https://a/"}}]}, "stands in the Secret"),
+    ({"alerts": [{"webhook": {"format": "Teams"}}]}, "stands in the Secret"),
+    (
+        {
+            "alerts": [
+                {"webhook": {"format": "Alertmanager", "url": "https://a/", "secretRef": {"name": "a"}}}
+            ]
+        },
+        "Alertmanager checks no signature",
+    ),
+    ({"alerts": [{"webhook": {"format": "Pager", "url": "https://a/"}}]}, "supported values"),
     ({"alerts": [{"webhook": {"url": "https://user:word@a/"}}]}, "should match"),
     ({"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Failed"]}]}, "supported values"),
     ({"checks": []}, "at least 1"),

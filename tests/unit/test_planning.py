@@ -75,6 +75,15 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("gates: [{before: Start}]", "spec.gates[0]: a gate is exactly one of manual and webhook"),
         ("alerts: [{}]", "spec.alerts[0]: an alert goes to exactly one of slack and webhook"),
         ("alerts: [{on: [Held]}]", 'spec.alerts[0].on: write "on" in quotes'),
+        (
+            "alerts: [{webhook: {}}]",
+            "spec.alerts[0].webhook: the URL of Teams and Discord stands in the Secret",
+        ),
+        ("alerts: [{webhook: {url: 'https://a/', format: Teams}}]", "Discord stands in the Secret"),
+        (
+            "alerts: [{webhook: {url: 'https://a/', format: Alertmanager, secretRef: {name: a}}}]",
+            "spec.alerts[0].webhook: Alertmanager checks no signature",
+        ),
         ("alerts: [{webhook: {url: ftp://a}}]", 'does not have the form of "https://'),
         ("checks: [{name: a, type: Latency, maxIncrease: 20%}]", "spec.checks[0].quantile: is missing"),
         (

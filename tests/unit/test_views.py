@@ -154,3 +154,16 @@ def test_what_somebody_wrote_is_told_as_it_is() -> None:
     told = shown(gallery.hostile(BEGAN), now=NOW)
     assert told["canary"] == HOSTILE
     assert len(line(gallery.hostile(BEGAN))["sentence"]) <= 160
+
+
+def test_what_was_replayed_is_told_with_its_figures_and_absent_where_nobody_asks() -> None:
+    assert shown(gallery.replayed("model", BEGAN), now=NOW)["shadow"] == {
+        "name": "shadow",
+        "verdict": "Pass",
+        "sentence": "At most 0.31 % of answers differ beyond the noise floor; 0.5 % may.",
+        "requests": 18_240,
+        "flips": 0.0016,
+        "interval": (0.0004, 0.0031),
+        "most": 0.005,
+    }
+    assert shown(gallery.progressing("model", BEGAN), now=NOW)["shadow"] is None
