@@ -16,8 +16,8 @@ MOST = 16  # in a round
 # of the Lease. On a core that is shared or slow fewer pieces run in each, and one at least. What
 # sockets take does not count: where it did, pages that came by the hundred left a round to a single piece.
 ROUND = 0.03
-# Seconds of a whole round from which on a single piece runs in the next: eight of these are what is left of the time
-# that a renewal may take, whatever they went into.
+# Seconds of a whole round from which on a single piece runs in the next: eight of these are what is left of
+# the time that a renewal may take, whatever they went into.
 LONG = 0.2
 PRESENT = 0.1  # of what a piece is taken to take is the last round's, if they took less than before
 
