@@ -13,8 +13,7 @@ from analysis.proportions import WAY_TO_ALIKE
 from analysis.quantiles import ROUNDED
 from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
 
-EVIDENCE_VERSION = 6  # raised when what is saved, or what it means, changes
-READ = {5, EVIDENCE_VERSION}  # 5 was deflated
+EVIDENCE_VERSION = 7  # raised when what is saved, or what it means, changes
 ALIKE = -1  # bounds: the canary's are stable's
 
 
@@ -92,7 +91,7 @@ def load(
     step_timeout: float = 600.0,
 ) -> Evidence:
     """The evidence that was saved; ValueError where it is of another version or kind of check."""
-    if value.get("version") not in READ or value.get("kind") != spec.kind.value:
+    if value.get("version") != EVIDENCE_VERSION or value.get("kind") != spec.kind.value:
         raise ValueError(f"evidence of check {spec.name} was saved by another version: restart the step")
     finished, of_stable, of_canary, *lengths = value["sizes"]
     named = [(length,) for length in lengths]

@@ -163,35 +163,47 @@ def next_step(evidence: Evidence, *, at: Array | float) -> Evidence:
 
 
 def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -> Evidence:
-    """This step's evidence is thrown away and gathered anew; what was learned of stable stays.
+    """What this step's evidence gained is forgotten, what it lost and what was learned of stable stay.
 
-    For when the arms are no longer what they were (pods came or went). The promise about false
-    rollbacks then holds for each stretch between restarts. New pods fill their caches as after a
-    weight step; only a run in which nothing was compared yet has the policy's warm-up instead.
+    For when the arms are no longer what they were (pods came or went). Evidence of harm is less than before
+    and evidence for a Pass too, so that alpha and beta hold for the whole step, whatever comes and goes. New
+    pods fill their caches as after a weight step; only a run in which nothing was compared yet has the
+    policy's warm-up instead.
     """
     compared = (evidence.tally[..., 0] > 0) | (evidence.step > 0)
     warm_up = np.where(compared, tracks.WARM_UP, 0.0)
-    if same_pods:
-        return _step_forgotten(evidence, at, warm_up=warm_up)
-    fresh = _step_forgotten(replace(evidence, nodes=(), groups=()), at, warm_up=warm_up)
-    return replace(fresh, dispersion=dispersion.interrupted(evidence.dispersion))
+    known = evidence if same_pods else replace(evidence, nodes=(), groups=())
+    groups, began = _groups(known), evidence.step_began
+    elapsed = np.where(began <= NEVER, 0.0, np.maximum(np.asarray(at, dtype=float) - began, 0.0))
+    left = tracks.restarted(
+        evidence.tracks, groups, elapsed=elapsed, warm_up=warm_up, timeout=evidence.step_timeout
+    )
+    noise = evidence.dispersion if same_pods else dispersion.interrupted(evidence.dispersion)
+    return replace(
+        _step_forgotten(known, at),
+        dispersion=noise,
+        tracks=left,
+        informed=informed.restarted(evidence.informed, groups),
+        passing=np.minimum(evidence.passing, 0.0),
+    )
 
 
-def _step_forgotten(
-    evidence: Evidence, at: Array | float, *, warm_up: Array | float = tracks.WARM_UP
-) -> Evidence:
-    several = np.shape(evidence.step)
-    groups, lenses = max(min(len(evidence.groups), tracks.MOST_GROUPS), 1), len(LENSES[evidence.spec.kind])
+def _step_forgotten(evidence: Evidence, at: Array | float) -> Evidence:
+    several, lenses = np.shape(evidence.step), len(LENSES[evidence.spec.kind])
     return replace(
         evidence,
         step_began=np.broadcast_to(np.asarray(at, dtype=float), several),
         both_at=np.full(several, NEVER),
         memory=cells.step_forgotten(evidence.memory),
-        tracks=tracks.fresh(groups=groups, lenses=lenses, warm_up=warm_up, several=several),
-        informed=informed.restarted(evidence.informed, groups),
+        tracks=tracks.fresh(groups=_groups(evidence), lenses=lenses, several=several),
+        informed=informed.restarted(evidence.informed, _groups(evidence)),
         passing=np.zeros_like(evidence.passing),
         tally=np.zeros_like(evidence.tally),
     )
+
+
+def _groups(evidence: Evidence) -> int:
+    return max(min(len(evidence.groups), tracks.MOST_GROUPS), 1)
 
 
 def with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> Evidence:

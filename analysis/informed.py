@@ -86,8 +86,8 @@ def next_step(informed: Informed) -> Informed:
 
 
 def restarted(informed: Informed, groups: int) -> Informed:
-    """The step begins anew, with what there was when it began."""
-    return _from(informed.began, groups, informed.belief.shape[-1])
+    """The step begins anew, with what there was when it began less what it has lost."""
+    return _from(rounded(np.minimum(informed.worth, informed.began)), groups, informed.belief.shape[-1])
 
 
 def regrouped(informed: Informed, groups: int) -> Informed:

@@ -37,7 +37,6 @@ DIGITS = np.frombuffer(
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~", np.uint8
 )
 POWERS = 85 ** np.arange(4, -1, -1, dtype=np.uint32)
-DEFLATED = b"\x78"  # what version 5 kept begins with that; a stream of LZMA's with 0
 
 
 def rounded(array: Array) -> Array:
@@ -98,16 +97,13 @@ def unpacked(text: str, shapes: Sequence[tuple[int, ...]], *, partly: bool = Fal
 
 def _whole(kept: bytes) -> bytes:
     """What was compressed, if it is all there as it was."""
-    deflated = kept[:1] == DEFLATED
-    stream = zlib.decompressobj() if deflated else lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
     try:
         whole = stream.decompress(kept, LARGEST)
-    except (zlib.error, lzma.LZMAError) as error:
+    except lzma.LZMAError as error:
         raise ValueError("evidence cannot be unpacked: restart the step") from error
     if not stream.eof or stream.unused_data:
         raise ValueError("evidence was cut short: restart the step")
-    if deflated:  # and held to a sum of its own
-        return whole
     whole, told = whole[:-CHECKSUM], whole[-CHECKSUM:]
     if zlib.crc32(whole).to_bytes(CHECKSUM) != told:
         raise ValueError("evidence is not as it was written: restart the step")

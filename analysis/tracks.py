@@ -60,6 +60,7 @@ class Tracks:
     bursts: Bursts
     warm_up: Array
     filled: Mask
+    late_from: Array
     given: Array
     block_ends: Array
 
@@ -79,8 +80,32 @@ def fresh(
     empty = np.zeros((*several, 0, *whole.shape[-3:]))
     left = bursts.none(whole, axes=len(several))
     ends = np.full(several, BLOCK)
-    new = Tracks(whole, whole, empty, left, wait, np.zeros(several, dtype=bool), wait, ends)
+    new = Tracks(whole, whole, empty, left, wait, np.zeros(several, dtype=bool), wait, wait, ends)
     return _grouped(new, whole, groups)
+
+
+def restarted(
+    tracks: Tracks, groups: int, *, elapsed: Array, warm_up: Array | float, timeout: float
+) -> Tracks:
+    """The step begins anew after so many seconds (...): what was gained is forgotten, what was lost stays.
+
+    Capital that is thrown away can be used against nobody, and no more late capital is put in than one
+    step has: so alpha holds for all stretches of a step together, however often pods change.
+    """
+    counts = worth(_joined(tracks, ~tracks.filled))
+    most = np.zeros_like(counts)
+    put_in = late_share(tracks.given - tracks.late_from, timeout)
+    most[..., LATE, :, :] = within(np.log(np.maximum(put_in, 5e-324)))[..., None, None]
+    several = np.shape(tracks.filled)
+    anew = replace(
+        tracks,
+        warm_up=np.broadcast_to(np.asarray(warm_up, dtype=float), several),
+        filled=np.zeros(several, dtype=bool),
+        late_from=tracks.late_from - elapsed,
+        given=tracks.given - elapsed,
+        block_ends=np.full(several, BLOCK),
+    )
+    return _grouped(anew, rounded(np.minimum(counts, most)), groups)
 
 
 def regrouped(tracks: Tracks, groups: int) -> Tracks:
@@ -88,7 +113,9 @@ def regrouped(tracks: Tracks, groups: int) -> Tracks:
     if groups <= tracks.groups:
         return tracks
     if tracks.groups == 1:
-        return _grouped(tracks, worth(tracks), groups)
+        counts, filled = worth(tracks), tracks.filled[..., None, None, None]
+        # while half waits, `base` is how much that is: no more than there was
+        return _grouped(tracks, np.where(filled, counts, np.minimum(counts, tracks.base)), groups)
     new = np.repeat(tracks.whole[..., None, :, :, :], groups - tracks.groups, axis=-4)  # nothing gained yet
     return replace(tracks, without=np.concatenate([tracks.without, new], axis=-4))
 
@@ -162,7 +189,7 @@ def late_share(age: Array, timeout: float) -> Array:
 def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
     """Log of the mixture (...) over tracks, lenses (`weight`), effects; what is not put in yet counts 1."""
     share = (CAPITAL[:, None, None] * (weight[:, None] * EFFECT_WEIGHTS)).ravel()
-    spent = AT_ONCE + LATER * late_share(tracks.given - tracks.warm_up, timeout)
+    spent = AT_ONCE + LATER * late_share(tracks.given - tracks.late_from, timeout)
     value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled))
     value = value.reshape(*value.shape[:-3], len(share))
     top = np.maximum(value.max(axis=-1), 0.0)
@@ -197,12 +224,15 @@ def _grouped(tracks: Tracks, whole: Array, groups: int) -> Tracks:
 def _joined(tracks: Tracks, now: Mask) -> Tracks:
     """With the half of the first track's capital that waited beside the half that bet, where it is `now`.
 
-    From here on both bet alike, so one number is enough for them.
+    What waited is what there was to begin with: no block ends while caches fill. From here on both bet
+    alike, so one number is enough for them.
     """
+    waited = tracks.base[..., ONCE, :, :]
 
     def both(capital: Array, axes: int) -> Array:
         first = capital[..., ONCE, :, :]
-        mean = np.logaddexp(first, 0.0) - np.log(2.0)
+        beside = waited if axes == 2 else waited[..., None, :, :]
+        mean = np.logaddexp(first, beside) - np.log(2.0)
         joined = capital.copy()
         here = now.reshape((*now.shape, *[1] * axes)) & (first < LIMIT)
         joined[..., ONCE, :, :] = np.where(here, mean, first)
@@ -227,7 +257,7 @@ def _forgiven(tracks: Tracks, over: Mask, end: Array) -> Tracks:
 
 def _with_late_capital(tracks: Tracks, until: Array, timeout: float) -> Tracks:
     """With the late track's share up to this time put in, on every reckoning alike."""
-    age, given = until - tracks.warm_up, tracks.given - tracks.warm_up
+    age, given = until - tracks.late_from, tracks.given - tracks.late_from
     more = late_share(age, timeout) - late_share(given, timeout)
     added = np.log(np.maximum(more, 5e-324))[..., None, None]
     whole, base, without = (one.copy() for one in (tracks.whole, tracks.base, tracks.without))

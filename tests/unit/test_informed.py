@@ -49,6 +49,11 @@ def test_a_step_that_begins_anew_has_what_it_began_with() -> None:
     assert informed.restarted(fed(np.full(10, 1.0), start=later), 2).log_e == pytest.approx(3.0, abs=1e-5)
 
 
+def test_a_step_that_begins_anew_does_not_have_what_it_lost() -> None:
+    later = informed.next_step(fed(np.full(10, 0.3)))
+    assert informed.restarted(fed(np.full(10, -0.1), start=later), 2).log_e == pytest.approx(2.0, abs=1e-5)
+
+
 def test_of_one_node_the_best_burst_does_not_count() -> None:
     gains = np.zeros(60)
     gains[20:26] = 5.0

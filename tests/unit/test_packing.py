@@ -1,6 +1,5 @@
 """Arrays as a short text and back, whatever is in them."""
 
-import zlib
 from base64 import b64encode, b85encode
 
 import numpy as np
@@ -101,12 +100,6 @@ def test_text_that_was_cut_is_refused(left: int) -> None:
 def test_text_of_others_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 # base64's own says it in words of its own
         unpacked(text, [(9,)])
-
-
-def test_what_version_5_deflated_is_read() -> None:
-    whole = b"".join(bytes([0, *range(12)]) for _ in range(2))
-    back = unpacked(b85encode(zlib.compress(whole, 9)).decode(), [(3, 4), (12,)])
-    assert [one.tolist() for one in back] == [np.arange(12.0).reshape(3, 4).tolist(), list(range(12))]
 
 
 @pytest.mark.parametrize("place", range(len(packed(SOME))))

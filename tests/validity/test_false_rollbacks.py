@@ -10,9 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.evidence import CheckKind, begin, next_step, update
+from analysis.cells import Tick
+from analysis.evidence import CheckKind, advanced, begin, blank, next_step, restart, update
 from analysis.judge import log_term
+from analysis.proportions import Array
 from analysis.samples import Sample
+from scenarios.bench_rows import world
+from scenarios.simulate import cells_of
+from scenarios.streams import Change, World
 from tests.validity.runs import SPECS, outcomes, plausible
 from tests.validity.streams import Stream, noisy, ticks
 
@@ -44,6 +49,41 @@ def test_on_the_margin_itself_every_level_holds(margin: str) -> None:
     highest = np.array([run.highest for run in runs])
     for level in LEVELS:
         assert plausible(int((highest >= np.log(1 / level)).sum()), len(runs), level)
+
+
+def highest_with_changes(every: int, *, runs: int = 128, minutes: int = 20) -> Array:
+    """Of canaries exactly at the margin for so long, with pods that change `every` so many ticks of 2 s."""
+    slower = [Change(at=-1e9, factor=1.2)]
+    at_margin = World.begun(world(stable_pods=4, history=60.0, tick=2.0, changes=slower), runs=runs, seed=1)
+    traffic, weight = at_margin.traffic, np.full(runs, 0.1)
+    evidence = blank(
+        SPECS[LATENCY],
+        steps=1,
+        finished=1,
+        burst_tolerance=6.0,
+        step_timeout=600.0,
+        le=traffic.le,
+        canary_le=traffic.le,
+        nodes=(0, 1, 2, 3),
+        groups=(0, 1),
+        several=(runs,),
+    )
+    highest = np.full(runs, -np.inf)
+    for place in range(-30, 30 * minutes):
+        seen = at_margin.counted(2.0 * place, weight * (place >= 0))
+        if place > 0 and place % every == 0:
+            evidence = restart(evidence, at=np.full(runs, seen.start), same_pods=True)
+        cells, start, end = cells_of(seen, LATENCY), np.full(runs, seen.start), np.full(runs, seen.end)
+        arms = (cells[:, :4], cells[:, 4:] * (place >= 0))
+        evidence = advanced(evidence, Tick(start, end, *arms, np.full(runs, 4), np.full(runs, 2)))
+        highest = np.maximum(highest, log_term(evidence))
+    return highest
+
+
+def test_every_level_holds_of_the_whole_run_however_often_pods_come_and_go() -> None:
+    highest = highest_with_changes(30)
+    for level in LEVELS:
+        assert plausible(int((highest >= np.log(1 / level)).sum()), len(highest), level)
 
 
 @pytest.mark.parametrize("noise", ALIKE)
