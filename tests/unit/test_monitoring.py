@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from manifests.chart import built as composed
 from tests.unit.test_manifests import MANIFESTS, built, of
 
 Json = Any
@@ -128,3 +129,25 @@ def test_the_service_monitor_finds_the_service_its_port_and_pods_whose_page_it_m
     assert rule["ports"] == [{"port": port["targetPort"]}]
     monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
     assert {"namespaceSelector": monitoring} in rule["from"]
+
+
+def test_the_pod_monitor_finds_the_worker_s_port_which_prometheus_and_nobody_else_is_let_in_to() -> None:
+    objects = composed("shadow", "shadow-monitoring")
+    (monitor,) = of(objects, "PodMonitor")
+    (worker,) = [one for one in of(objects, "Deployment") if one["metadata"]["name"] == "serin-shadow"]
+    template = worker["spec"]["template"]
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports[endpoint["port"]] == 8081
+    named = {one["metadata"]["name"]: one["spec"] for one in of(objects, "NetworkPolicy")}
+    opened = named["serin-shadow-metrics"]
+    assert opened["podSelector"] == named["serin-shadow"]["podSelector"]
+    (rule,) = opened["ingress"]
+    assert rule["ports"] == [{"port": endpoint["port"]}]
+    (who,) = rule["from"]
+    assert set(who) == {"namespaceSelector", "podSelector"}  # both, in one entry
+    asked_for = {one["metadata"]["name"] for one in of(composed("shadow"), "NetworkPolicy")}
+    assert "serin-shadow-metrics" not in asked_for
