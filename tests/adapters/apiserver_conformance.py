@@ -1122,7 +1122,7 @@ async def test_a_finalizer_keeps_a_deleted_namespace_terminating(api: Api) -> No
     async def gone() -> bool:
         return (await api.ask("GET", f"/api/v1/namespaces/{name}")).code == 404
 
-    await eventually(gone, within=60)  # the real one looks again after half a minute
+    await eventually(gone, within=60)  # the real one took more than 20
 
 
 async def test_a_collection_is_deleted_by_selector(api: Api) -> None:
