@@ -18,7 +18,7 @@ from scenarios.cluster.kinds import Kind
 from scenarios.cluster.messages import Reply, Request, reply
 from scenarios.cluster.patches import merged
 from scenarios.cluster.rbac import Attempt, Rights, verb
-from scenarios.cluster.refusals import Refused
+from scenarios.cluster.refusals import NoSuchPage, Refused
 from scenarios.cluster.registry import Registry, Terms
 from scenarios.cluster.watching import Asked, events
 
@@ -64,6 +64,9 @@ class ApiServer:
             return self._answer(request)
         except Refused as refused:
             return reply(refused.code, refused.status())
+        except NoSuchPage:
+            headers = {"Content-Type": "text/plain; charset=utf-8"}
+            return Reply(code=404, headers=headers, body=b"404 page not found\n")
 
     def _answer(self, request: Request) -> Reply:
         text = discovery.plain(request.path, request.headers.get("accept", ""))
@@ -86,14 +89,15 @@ class ApiServer:
         elif parts[:1] == ["apis"] and len(parts) > 3:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
-            raise refusals.no_such_path()
+            raise NoSuchPage
         namespace = None
         if rest[0] == "namespaces" and len(rest) > 2 and self._registry.kinds.at(group, version, rest[2]):
             namespace, rest = rest[1], rest[2:]
         kind = self._registry.kinds.at(group, version, rest[0])
         name, part = [*rest[1:3], "", ""][:2]
         if kind is None or len(rest) > 3 or not _has(kind, part):
-            raise refusals.no_such_path()
+            built_in = any(one.group == group and not one.custom for one in self._registry.kinds)
+            raise refusals.no_such_path() if built_in else NoSuchPage
         return Target(kind=kind, version=version, namespace=namespace, name=name, part=part)
 
     def _does(self, request: Request, target: Target) -> Verb:
@@ -129,6 +133,8 @@ class ApiServer:
         asked = request.query.get("container")
         if asked and asked not in [container["name"] for container in pod["spec"]["containers"]]:
             raise refusals.bad_request(f"container {asked} is not valid for pod {target.name}")
+        if not pod["spec"].get("nodeName") and target.part == "log":
+            return Reply(code=204)
         if not pod["spec"].get("nodeName"):
             raise refusals.bad_request(f"pod {target.name} does not have a host assigned")
         raise refusals.no_kubelet(target.name, target.part)
@@ -260,12 +266,20 @@ class ApiServer:
             return self._rescale(request, target, patch)
         terms, warnings = _terms(request, target)
 
-        def change(old: Json) -> Json:
-            return views.stored(target.kind, patch(views.shown(target.kind, target.version, old)))
+        made: Json = None
 
-        new = self._registry.update(
-            target.kind, target.home, target.name, change, part=target.part, terms=terms
-        )
+        def change(old: Json) -> Json:
+            nonlocal made
+            made = patch(views.shown(target.kind, target.version, old))
+            _check_uid(target.kind, made, old)
+            return views.stored(target.kind, made)
+
+        try:
+            new = self._registry.update(
+                target.kind, target.home, target.name, change, part=target.part, terms=terms
+            )
+        except Refused as refused:
+            raise _of_patch(refused, made) from refused
         return reply(200, self._one(request, target, new), warnings)
 
     def _rescale(self, request: Request, target: Target, change: Callable[[Json], Json]) -> Reply:
@@ -395,3 +409,16 @@ def _decoded(obj: Json, target: Target) -> Json:
     if called != kind.kind:
         raise refusals.bad_request(f'{called} in version "{said}" cannot be handled as a {kind.kind}')
     return obj
+
+
+def _check_uid(kind: Kind, patched: Json, old: Json) -> None:
+    meta = patched.get("metadata")
+    uid = meta.get("uid", old["metadata"]["uid"]) if isinstance(meta, dict) else old["metadata"]["uid"]
+    if isinstance(uid, str) and uid != old["metadata"]["uid"]:
+        raise refusals.immutable_uid(kind.kind, kind.group, old["metadata"]["name"], uid)
+
+
+def _of_patch(refused: Refused, patched: Json) -> Refused:
+    """What cannot be decoded after a patch is a 422, where the same object sent whole is a 400."""
+    _, found, why = refused.message.partition("json: cannot unmarshal")
+    return refusals.unreadable_patch(patched, found + why) if refused.code == 400 and found else refused

@@ -132,7 +132,7 @@ def configuration(kind: Kind, obj: Json, part: str) -> Json:
 def applied(kind: Kind, old: Json, writer: Writer) -> Json:
     """What `old` becomes when the writer's configuration is applied; raises 409 `Refused`."""
     schema, configuration = _schema(kind), writer.applied or {}
-    known = old["metadata"].get("managedFields") or ()
+    known = old["metadata"].get("managedFields") or [_before_first(kind, old)]
     mine = [entry["fieldsV1"] for entry in known if writer.is_of(entry)]
     others = [entry for entry in known if not writer.is_of(entry)]
     wanted = configured(kind, configuration)
@@ -146,9 +146,15 @@ def applied(kind: Kind, old: Json, writer: Writer) -> Json:
         raise _conflict(conflicts)
     meta = {key: item for key, item in old["metadata"].items() if key not in _CLAIMED}
     version = (configuration.get("metadata") or {}).get("resourceVersion")
-    meta |= {"resourceVersion": version} if version else {}
+    meta |= {"managedFields": known} | ({"resourceVersion": version} if version else {})
     about = {"apiVersion": old["apiVersion"], "kind": old["kind"]}
     return {**about, **merged, "metadata": {**meta, **(merged.get("metadata") or {})}}
+
+
+def _before_first(kind: Kind, old: Json) -> Json:
+    """All that an object had before somebody applied it, if nobody is known to have set it."""
+    writer = Writer(name="before-first-apply", version=old["apiVersion"])
+    return _entry(writer, configured(kind, old), None, old["metadata"]["creationTimestamp"])
 
 
 def check_declared(kind: Kind, configuration: Json, place: str) -> None:

@@ -78,6 +78,9 @@ def tidied(meta: Json) -> Json:
 
 def problems(meta: Mapping[str, Json], *, is_label: bool) -> Iterator[Cause]:
     """Everything that a name, labels, annotations and owners break; `is_label` for stricter names."""
+    prefix = meta.get("generateName")
+    if prefix and not re.fullmatch(_LABEL if is_label else _SUBDOMAIN, re.sub("-$", "a", prefix)):
+        yield _bad("metadata.generateName", prefix, _WORDS_SUBDOMAIN)
     yield from _name(str(meta.get("name", "")), is_label=is_label)
     yield from labels(meta.get("labels") or {}, "metadata.labels")
     yield from annotations(meta.get("annotations") or {}, "metadata.annotations")

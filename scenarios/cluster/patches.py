@@ -107,11 +107,11 @@ def _remove(root: Json, tokens: Sequence[str]) -> Json:
 
 
 def _replace(root: Json, tokens: Sequence[str], value: Json) -> Json:
-    _at(root, tokens)
     parent = _at(root, tokens[:-1]) if tokens else None
     if isinstance(parent, list):
-        parent[int(tokens[-1])] = value
+        parent[_index(tokens[-1], len(parent))] = value
         return root
+    # the server's library takes a key that an object does not have for null, and replaces it
     return _add(root, tokens, value)
 
 

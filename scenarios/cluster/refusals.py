@@ -4,6 +4,7 @@ Clients match on code and reason, people read the message; both are the same as 
 that what passes here passes there.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ def not_found(plural: str, group: str, name: str) -> Refused:
     return Refused(404, "NotFound", message, details=_details(plural, group, name))
 
 
+class NoSuchPage(Exception):
+    """404 in words for people: in the path's group is no built-in resource."""
+
+
 def no_such_path() -> Refused:
     """404: there is no such resource at all."""
     return Refused(404, "NotFound", "the server could not find the requested resource", details={})
@@ -103,6 +108,20 @@ def patch_failed() -> Refused:
     """422: a JSON patch does not apply (a `test` failed, a path is missing). Real servers say no more."""
     message = "the server rejected our request due to an error in our request"
     return Refused(422, "Invalid", message, details={})
+
+
+def immutable_uid(kind: str, group: str, name: str, uid: Json) -> Refused:
+    """422 on a patch: an object keeps its uid. Real servers say so twice."""
+    sentence = f"Invalid value: {json.dumps(uid)}: field is immutable"
+    return invalid(kind, group, name, [Cause("metadata.uid", "FieldValueInvalid", sentence)] * 2)
+
+
+def unreadable_patch(patched: Json, why: str) -> Refused:
+    """422: what a patch makes of an object cannot be decoded."""
+    text = json.dumps(patched, separators=(",", ":"), ensure_ascii=False)
+    cause = Cause("patch", "FieldValueInvalid", f"Invalid value: {json.dumps(text)}: {why}")
+    details = {"causes": [{"reason": cause.reason, "message": cause.message, "field": cause.field}]}
+    return Refused(422, "Invalid", f' "" is invalid: {cause.sentence}', details=details)
 
 
 def bad_request(message: str) -> Refused:

@@ -32,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="run tests/e2e against this cluster, which needs Istio's CRDs (default: the emulated server)",
     )
+    parser.addoption(
+        "--controller-kubeconfig",
+        metavar="FILE",
+        help="whom the controllers are for the cluster of --kubeconfig (default: the same as the suite)",
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -80,9 +85,12 @@ async def cluster(rooms: Rooms) -> AsyncIterator[StandIn]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def controllers(kubeconfig: Path, cluster: StandIn, logs: Path) -> AsyncIterator[Controllers]:
+async def controllers(
+    request: pytest.FixtureRequest, kubeconfig: Path, cluster: StandIn, logs: Path
+) -> AsyncIterator[Controllers]:
     """The controller's processes for that namespace."""
-    both = Controllers(kubeconfig, cluster.namespace, logs)
+    given = request.config.getoption("controller_kubeconfig", default=None)
+    both = Controllers(Path(given or kubeconfig), cluster.namespace, logs)
     try:
         yield both
     finally:
