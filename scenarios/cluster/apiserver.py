@@ -56,7 +56,7 @@ class ApiServer:
         self._registry = registry
         self._faults = faults
         self.rights = Rights(registry.store)
-        self._pages: OrderedDict[str, tuple[Sequence[Json], int]] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, str], tuple[Sequence[Json], int]] = OrderedDict()
 
     def answer(self, request: Request) -> Reply:
         """The answer; what the server refuses is an answer too."""
@@ -79,7 +79,7 @@ class ApiServer:
         self.rights.check(request.user, _attempt(request, target))
         does = self._does(request, target)
         if request.method in _WRITES and self._faults.on(Fault.CONFLICT):
-            raise refusals.conflict(target.kind.plural, target.kind.group, target.name)
+            raise refusals.conflict(target.kind.key, target.kind.group, target.name)
         return does(request, target)
 
     def _target(self, path: str) -> Target:
@@ -148,26 +148,29 @@ class ApiServer:
         page, rest = objects[:limit], objects[limit:]
         meta: dict[str, Json] = {"resourceVersion": str(version)}
         if rest:
-            meta |= {"continue": self._keep(rest, version), "remainingItemCount": len(rest)}
+            meta |= {"continue": self._keep(target, rest, version), "remainingItemCount": len(rest)}
         return reply(200, self._shape(request, target, several=True)(page, meta))
 
     def _selected(self, request: Request, target: Target) -> tuple[Sequence[Json], int]:
         """The objects asked for and the version that they are of."""
         token = request.query.get("continue")
         if token:
-            if token not in self._pages:
+            if (target.kind.key, token) not in self._pages:
                 raise refusals.continue_expired()
-            return self._pages[token]
+            return self._pages[target.kind.key, token]
         predicate, store = _predicate(request, target), self._registry.store
         return [obj for obj in store.all(target.kind, target.namespace) if predicate(obj)], store.version
 
-    def _keep(self, rest: Sequence[Json], version: int) -> str:
-        """A token under which the rest of a list can be had, unchanged by what happens meanwhile."""
+    def _keep(self, target: Target, rest: Sequence[Json], version: int) -> str:
+        """A token under which the rest of a list can be had, unchanged by what happens meanwhile.
+
+        It says nothing of what is listed: objects of two kinds may have the same name at one version.
+        """
         meta = rest[0]["metadata"]
         start = f"{meta.get('namespace', '')}/{meta['name']}"
         token = json.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": start})
         text = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
-        self._pages[text] = (rest, version)
+        self._pages[target.kind.key, text] = (rest, version)
         while len(self._pages) > PAGES_KEPT:
             self._pages.popitem(last=False)
         return text
@@ -200,7 +203,7 @@ class ApiServer:
         initial = request.says("sendInitialEvents")
         predicate = _predicate(request, target)
         if target.name:
-            named = selectors.by_fields(f"metadata.name={target.name}", target.kind.plural)
+            named = selectors.by_fields(f"metadata.name={target.name}", target.kind.key)
             predicate = selectors.both(predicate, named)
         shape = self._shape(request, target, several=False)
         since = request.number("resourceVersion")
@@ -302,7 +305,7 @@ class ApiServer:
     def _delete(self, request: Request, target: Target) -> Reply:
         options = messages.delete_options(request)
         obj, gone = self._registry.delete(target.kind, target.home, target.name, options)
-        whole = not gone or target.kind.plural == "pods"
+        whole = not gone or target.kind.key == "pods"
         return reply(200, self._one(request, target, obj) if whole else views.success(target.kind, obj))
 
     def _delete_several(self, request: Request, target: Target) -> Reply:
@@ -344,7 +347,7 @@ def _has(kind: Kind, part: str) -> bool:
 
 def _predicate(request: Request, target: Target) -> selectors.Predicate:
     labels = selectors.by_labels(request.query.get("labelSelector", ""))
-    fields = selectors.by_fields(request.query.get("fieldSelector", ""), target.kind.plural)
+    fields = selectors.by_fields(request.query.get("fieldSelector", ""), target.kind.key)
     return selectors.both(labels, fields)
 
 

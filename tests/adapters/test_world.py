@@ -520,6 +520,30 @@ def test_initial_events_end_with_a_bookmark_that_says_so() -> None:
     run_virtual(story())
 
 
+def test_two_lists_of_other_kinds_go_on_with_their_own_objects_though_these_have_the_same_names() -> None:
+    async def story() -> None:
+        world = a_world()
+        secrets = CONFIGS.replace("configmaps", "secrets")
+        for name in ("a", "b"):
+            world.create(config(name) | {"data": {"a": "b"}})
+            secret = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": "default"},
+            }
+            world.create(secret)
+        firsts = [(await ask(world, "GET", path, limit="1"))[1] for path in (CONFIGS, secrets)]
+        tokens = [first["metadata"]["continue"] for first in firsts]
+        rests = [
+            (await ask(world, "GET", path, limit="1", **{"continue": token}))[1]
+            for path, token in zip((CONFIGS, secrets), tokens, strict=True)
+        ]
+        assert ["data" in rest["items"][0] for rest in rests] == [True, False]
+        await world.close()
+
+    run_virtual(story())
+
+
 def test_a_list_whose_pages_were_forgotten_is_a_410() -> None:
     async def story() -> None:
         world = a_world()
