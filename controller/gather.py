@@ -8,6 +8,7 @@ they were. Errors count from the first request on, whatever happens around them.
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import lgamma, log, log1p, pi
@@ -33,6 +34,9 @@ Update = Callable[[Evidence, Sample, Sample], Evidence]
 FOLLOW_LOG_E = log(1000)
 # Before that proxies may not know the weight, and one arm's pages may be a round ahead of the other's.
 SETTLED = 3.0  # s of a weight in which both arms were counted
+# Of stable's pods: where so many are others than when evidence began, it begins anew. Load per pod changes by
+# as much when stable is scaled, and beyond twice the limit of load parity little could be said anyway.
+FEW_OTHERS = 0.2
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200
 
@@ -270,13 +274,13 @@ def follows(weight: int, *, stable: int, canary: int, sampled: float) -> bool:
 
 
 def _about(gathered: Gathered, seen: Seen, *, at: float) -> Gathered:
-    """Evidence on anything but errors begins anew when either arm's ready pods changed.
+    """Evidence on anything but errors begins anew when the canary's ready pods changed, or many of stable's.
 
     Errors go on: their test compares rates within a tick, whoever served it, and a pod that drops
     out because it fails must not take the proof of it along.
     """
     pods = (_ready(seen.stable.pods), _ready(seen.canary.pods))
-    if pods == gathered.pods:
+    if pods[1] == gathered.pods[1] and not _many_others(*map(set, (gathered.pods[0], pods[0]))):
         return gathered
     if gathered.step is None or gathered.pods == ((), ()):
         return replace(gathered, pods=pods)
@@ -284,6 +288,14 @@ def _about(gathered: Gathered, seen: Seen, *, at: float) -> Gathered:
         one if one.spec.kind is CheckKind.ERROR_RATE else ev.restart(one, at=at) for one in gathered.evidence
     )
     return replace(gathered, pods=pods, evidence=evidence)
+
+
+def _many_others(before: AbstractSet[str], now: AbstractSet[str]) -> bool:
+    """Whether so many pods came or went since evidence began that it is about others.
+
+    Where stable is scaled by one of twenty now and then, a healthy canary would never come to a Pass.
+    """
+    return len(before ^ now) > FEW_OTHERS * max(len(before), len(now))
 
 
 def _ready(pods: Iterable[Any]) -> tuple[str, ...]:

@@ -139,8 +139,18 @@ def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
     after = gather.scored(gather.take(before, stepping(), sight(stable=4), [], later), update)
 
     assert log_e(before, "latency-p95") > 2
-    assert log_e(after, "latency-p95") == 0.0
+    assert log_e(after, "latency-p95") == pytest.approx(0.0, abs=1e-6)
     assert log_e(after, "errors") == log_e(before, "errors")
+
+
+def test_a_few_other_pods_of_many_begin_nothing_anew_and_they_add_up() -> None:
+    run, gathered = stepping(), taken(begun(stepping()), stepping(), sight(stable=20), seconds=range(40, 50))
+    before, later = gathered, START + timedelta(seconds=51)
+    for stable in (21, 22, 24, 25):
+        gathered = gather.scored(gather.take(gathered, run, sight(stable=stable), [], later), update)
+        assert gathered.evidence[0].tally.sum() == before.evidence[0].tally.sum() > 0
+    gathered = gather.scored(gather.take(gathered, run, sight(stable=26), [], later), update)
+    assert gathered.evidence[0].tally.sum() == 0
 
 
 def test_a_new_leader_goes_on_as_if_nothing_had_been() -> None:
