@@ -144,12 +144,17 @@ def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
 
 
 def test_a_few_other_pods_of_many_begin_nothing_anew_and_they_add_up() -> None:
-    run, gathered = stepping(), taken(begun(stepping()), stepping(), sight(stable=20), seconds=range(40, 50))
+    run, gathered = (
+        stepping(),
+        taken(begun(stepping()), stepping(), sight(stable=20, canary=4), seconds=range(40, 50)),
+    )
     before, later = gathered, START + timedelta(seconds=51)
     for stable in (21, 22, 24, 25):
-        gathered = gather.scored(gather.take(gathered, run, sight(stable=stable), [], later), update)
+        gathered = gather.scored(
+            gather.take(gathered, run, sight(stable=stable, canary=4), [], later), update
+        )
         assert gathered.evidence[0].tally.sum() == before.evidence[0].tally.sum() > 0
-    gathered = gather.scored(gather.take(gathered, run, sight(stable=26), [], later), update)
+    gathered = gather.scored(gather.take(gathered, run, sight(stable=26, canary=4), [], later), update)
     assert gathered.evidence[0].tally.sum() == 0
 
 
