@@ -50,6 +50,7 @@ class Witness:
     _weight: int = 0  # the canary's, as the VirtualService says
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
+    _stepped: float = 0.0  # when a run last had a weight that it had not had before
     _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
@@ -160,6 +161,7 @@ class Witness:
             self._agreed(run, "Raise" if step else "Start", max(step - 1, 0))
         if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
+        self._stepped = now if reached < self._weight else self._stepped
         self._reached[name] = max(reached, self._weight)
         self._raised, self._seen = (now, self.served()), 0
 
@@ -195,10 +197,10 @@ class Witness:
         spec, policy = run["spec"], run["spec"]["plan"]["policy"]
         if "promote" in spec or spec.get("approved"):
             return
-        at, served = self._raised
-        shortest = float(policy["minStep"].rstrip("s"))
-        if now - at < shortest - 0.5 and not self.fate.skews:
-            self.breaks(f"{what} after {now - at:.1f} s; minStep is {policy['minStep']}")
+        _, served = self._raised
+        shortest, lasted = float(policy["minStep"].rstrip("s")), now - self._stepped
+        if lasted < shortest - 0.5 and not self.fate.skews:
+            self.breaks(f"{what} after {lasted:.1f} s; minStep is {policy['minStep']}")
         if policy.get("onInconclusive") == "Proceed":
             return
         if (seen := self._covered - served) < (least := policy["minRequests"]):
