@@ -208,12 +208,9 @@ class Reconciler:
             return gathered, replace(seen, judgement=self._judged(run, gathered))
 
     def _route_seen(self, live: Live, obj: Any) -> RouteSeen:
-        """The VirtualService; refused while another run, that was there before, steers it.
-
-        What this leader has not given yet none of us has taken: it is an earlier run's zero.
-        """
+        """The VirtualService; refused while another run, that was there before, steers it."""
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
-        live.raising = live.raising and route.weight != live.run.weight
+        live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         route = replace(route, ours=route.ours and not live.raising)
         other = None if obj is None else trigger.rival(self.means.cluster, obj)
         if other is None:
