@@ -35,6 +35,7 @@ class Live:
     saved_at: float = 0.0
     looks: int = 0  # since then
     guarded: bool = False
+    raising: bool = False  # a raise was decided here, and as far as is known not made yet
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
     looked: float | None = None  # when its pages were last looked at, seconds since 1970

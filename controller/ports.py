@@ -166,7 +166,7 @@ class RunStore(Protocol):
     """CanaryRun objects; their resourceVersion is the fence between two leaders."""
 
     async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
-        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it."""
+        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`."""
         ...
 
     async def guard(self, run: Run) -> None:
@@ -190,6 +190,10 @@ class RunStore(Protocol):
 
 class Overtaken(Exception):
     """A leader with a newer epoch has written this run; whatever we decided, it decides now."""
+
+
+class Behind(Overtaken):
+    """An earlier leader wrote this run after what we know of it: we decided upon what is no more."""
 
 
 class Recorder(Protocol):

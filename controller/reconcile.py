@@ -44,7 +44,7 @@ from controller.model import (
 from controller.onlookers import Look
 from controller.peering import arrived
 from controller.placebos import Placebos
-from controller.ports import Overtaken, Reading
+from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import Rounds
 from controller.schedule import Schedule, changes
 from controller.scrape import chosen
@@ -91,7 +91,7 @@ class Reconciler:
         except Overtaken as newer:
             log.warning("overtaken", run=key[1], namespace=key[0], why=str(newer))
             self._forget(key)
-            return None
+            return RETRY.total_seconds() if isinstance(newer, Behind) else None
 
     async def _pass(self, key: Key) -> float | None:
         obj = self.means.cluster.get("canaryruns", *key)
@@ -174,7 +174,7 @@ class Reconciler:
         now = self.means.clock().timestamp()
         later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
         shadowing, before = self.means.shadowing, live.gathered.replayed
-        route = shadowing.route(self._route_seen(plan, obj), run, later)
+        route = shadowing.route(self._route_seen(live, obj), run, later)
         replayed = shadowing.known(run, before, route)
         live.gathered = replace(live.gathered, replayed=replayed)
         if replayed != before and shadow.saved(replayed) is not None:
@@ -207,9 +207,11 @@ class Reconciler:
                 gathered = gather.begin_step(gathered, live.gathered.step, at=now)
             return gathered, replace(seen, judgement=self._judged(run, gathered))
 
-    def _route_seen(self, plan: Plan, obj: Any) -> RouteSeen:
+    def _route_seen(self, live: Live, obj: Any) -> RouteSeen:
         """The VirtualService; refused while another run, that was there before, steers it."""
-        route = self.means.router.seen(plan)
+        plan, route = live.run.plan, self.means.router.seen(live.run.plan)
+        live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
+        route = replace(route, ours=route.ours and not live.raising)
         other = None if obj is None else trigger.rival(self.means.cluster, obj)
         if other is None:
             return route
@@ -334,7 +336,7 @@ class Reconciler:
         """Whether everything was done; what was not is found again by the next pass."""
         weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         if 0 in weights:
-            live.run = run  # decided, whether or not it can be written down
+            live.run, live.raising = run, False  # decided, whether or not it can be written down
             routed = await self._route(live, 0)
             saved = await self._save(live, run, actions)
             told = tuple(action for action in actions if isinstance(action, Tell))
@@ -351,8 +353,9 @@ class Reconciler:
             live.saved_at, live.looks, saved = now, 0, True  # its next turn is time enough
         if not saved:
             return False
-        live.run = run
+        live.run, live.raising = run, live.raising or bool(weights)
         routed = not weights or await self._route(live, weights[-1])
+        live.raising = live.raising and not (weights and routed)
         return await self._act(live, actions) and routed
 
     async def _intended(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:

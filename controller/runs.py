@@ -2,7 +2,8 @@
 
 Every write here says which version it was made from. If somebody has written since (anybody may
 annotate a run) it is made again from what is there now, in the same pass, unless a leader with a newer
-epoch has been there: then everything is dropped, because it decides now.
+epoch has been there: then everything is dropped, because it decides now. So it is if an earlier leader has
+written what we did not know when we took over, from a watch that lagged: that is read, and gone on from.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from controller import resource
 from controller.cluster import Cluster, path
 from controller.kube import MERGE_PATCH, ApiError, Kube
 from controller.model import Checkpoint, Run
-from controller.ports import Json, Overtaken
+from controller.ports import Behind, Json, Overtaken
 from controller.wire import WishedObject, stored
 from controller.workloads import merge_patch
 
@@ -39,12 +40,15 @@ class Runs:
         return max((_epoch(obj) for obj in self._cluster.all(KIND)), default=0)
 
     async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
-        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it."""
+        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`."""
+        known = self._cluster.get(KIND, run.plan.namespace, run.name)
 
         def status(obj: Json) -> Json:
-            if _epoch(obj) > epoch:
-                raise Overtaken(f"CanaryRun {run.name}: epoch {_epoch(obj)} wrote it, ours is {epoch}")
-            before = obj.get("status") or {}
+            wrote, before = _epoch(obj), obj.get("status") or {}
+            if wrote > epoch:
+                raise Overtaken(f"CanaryRun {run.name}: epoch {wrote} wrote it, ours is {epoch}")
+            if wrote < epoch and known is not None and before != (known.get("status") or {}):
+                raise Behind(f"CanaryRun {run.name}: epoch {wrote} wrote it after what epoch {epoch} knew of")
             after = resource.status(run, checkpoint, epoch, before=before, now=self._clock())
             return {"status": merge_patch(before, _without_nulls(after))}
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from controller.istio import Refusal, located, seen_weight
+from controller.operate import Operator
 from controller.ports import Outside
 from controller.settings import Settings
 from controller.shards import lease_names, shard_of
@@ -23,6 +24,8 @@ from scenarios.result import Played, Requests, Result, ended, result, said_by
 from scenarios.troubles import Happening, happenings, told
 from scenarios.virtual.loop import VirtualLoop, run_virtual, virtual_loop
 from scenarios.virtual.pods import VirtualPods
+from scenarios.virtual.prometheus import URL as PROMETHEUS
+from scenarios.virtual.prometheus import VirtualPrometheus, asking
 from scenarios.virtual.replicas import LEASES, Controllers, Wire
 from scenarios.virtual.traffic import Traffic
 from scenarios.world import World
@@ -75,6 +78,7 @@ class Theatre:
     """One story while it is played."""
 
     shards: Sequence[int] = (1,)  # how many each replica of the controller counts, in turn
+    prometheus: VirtualPrometheus | None = None  # which the replicas are told of
 
     def __init__(self, story: Story, *, report: Report) -> None:
         self.story = story
@@ -101,6 +105,8 @@ class Theatre:
             leader=self._leader,
             shadow_url=None if self.shadow is None else URL,
             shards=self.shards,
+            operator=Operator if self.prometheus is None else asking(self.prometheus),
+            prometheus_url=None if self.prometheus is None else PROMETHEUS,
         )
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
@@ -280,7 +286,7 @@ class Theatre:
 
     def _runs(self) -> list[Json]:
         """In the order in which they were asked for."""
-        runs = self.world.objects("canaryruns", NAMESPACE)
+        runs = self.world.stored("canaryruns", NAMESPACE)
         return sorted(
             runs, key=lambda run: (run["metadata"]["creationTimestamp"], int(run["metadata"]["generation"]))
         )

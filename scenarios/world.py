@@ -108,6 +108,10 @@ class World:
         """Copies of all objects of a resource (its plural), in order of their names."""
         return [clone(obj) for obj in self.registry.store.all(self.registry.kinds.named(resource), namespace)]
 
+    def stored(self, resource: str, namespace: str | None = None) -> list[Json]:
+        """The store's own objects of a resource, in order of their names: to be read, not written into."""
+        return list(self.registry.store.all(self.registry.kinds.named(resource), namespace))
+
     def get(self, resource: str, namespace: str, name: str) -> Json | None:
         """A copy of the object, or nothing."""
         return clone(self.registry.find(resource, namespace, name))

@@ -90,13 +90,17 @@ class Admission:
         return {**rest, **kept_status, "metadata": metadata.tidied(meta)}
 
     def _checked(self, kind: Kind, obj: Json, old: Json | None, warn: Callable[[str], None]) -> Json:
-        known, unknown = schema.pruned(kind.schema, obj if kind.custom else _without_nulls(obj))
+        known_spec = old is not None and "spec" in obj and obj["spec"] is old.get("spec")
+        rules = schema.settled(kind.schema) if known_spec else kind.schema
+        known, unknown = schema.pruned(
+            rules, obj if kind.custom else _without_nulls(obj, known_spec=known_spec)
+        )
         for path in unknown:
             warn(path)
-        full = schema.defaulted(kind.schema, known)
+        full = schema.defaulted(rules, known)
         causes = [*metadata.problems(full["metadata"], is_label=kind.plural in _LABELS)]
         causes += metadata.new_finalizers(full["metadata"], (old or {"metadata": {}})["metadata"])
-        found = schema.problems(kind.schema, full, old)
+        found = schema.problems(rules, full, old)
         # built-in lists may repeat a key, as an env does: there it tells only what a patch means
         causes += [cause for cause in found if kind.custom or cause.reason != "FieldValueDuplicate"]
         _refuse(kind, full, causes)
@@ -107,8 +111,10 @@ class Admission:
         return full
 
 
-def _without_nulls(value: Json) -> Json:
+def _without_nulls(value: Json, *, known_spec: bool = False) -> Json:
     """`value` as Go decodes it into a type of its own: a null is a field that is not there."""
+    if known_spec:
+        return {key: item if key == "spec" else _without_nulls(item) for key, item in value.items()}
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -21,7 +21,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._ends: dict[Fault, float] = {}
-        self._waiting: set[asyncio.Event] = set()
+        self._waiting: dict[asyncio.Event, None] = {}  # in the order in which they came
 
     def begin(self, kind: str, *, seconds: float) -> None:
         """The fault is on for so long; another one of its kind is over."""
@@ -56,11 +56,11 @@ class Faults:
 
     def join(self, event: asyncio.Event) -> None:
         """`event` is set when a fault begins or ends."""
-        self._waiting.add(event)
+        self._waiting[event] = None
 
     def leave(self, event: asyncio.Event) -> None:
         """`event` is left alone from now on."""
-        self._waiting.discard(event)
+        self._waiting.pop(event, None)
 
     async def pass_request(self) -> None:
         """Returns when a request may be heard; raises `OSError` if it never is."""

@@ -55,6 +55,12 @@ def _root(schema: Schema) -> Schema:
     return {**schema, "properties": {**schema.get("properties", {}), **open_fields}}
 
 
+@_of_schema
+def settled(schema: Schema) -> Schema:
+    """The schema for an object whose spec is the stored one: that was looked at when it was written."""
+    return {**schema, "properties": {**schema.get("properties", {}), "spec": _OPEN}}
+
+
 # --- defaults
 
 

@@ -37,7 +37,8 @@ class Shelf:
     spaces: dict[str, dict[str, Json]] = field(default_factory=dict)  # by namespace, then by name
     log: deque[Change] = field(default_factory=deque)
     forgotten: int = BEGINNING  # version of the newest change that the log no longer holds
-    waiting: set[asyncio.Event] = field(default_factory=set)
+    # in the order in which they came: who is woken first draws first, and a set's order is of no seed
+    waiting: dict[asyncio.Event, None] = field(default_factory=dict)
 
 
 def place(obj: Json) -> tuple[str, str]:
@@ -118,11 +119,11 @@ class Store:
 
     def join(self, kind: Kind, event: asyncio.Event) -> None:
         """`event` is set at every change of `kind` until it leaves."""
-        self._shelf(kind).waiting.add(event)
+        self._shelf(kind).waiting[event] = None
 
     def leave(self, kind: Kind, event: asyncio.Event) -> None:
         """`event` is left alone from now on."""
-        self._shelf(kind).waiting.discard(event)
+        self._shelf(kind).waiting.pop(event, None)
 
 
 def _newer(log: deque[Change], version: int) -> Iterator[Change]:

@@ -16,6 +16,8 @@ from scenarios.fates.mutants import MUTANTS, alive
 
 EVERY = 10.0  # seconds between lines of progress
 AT_ONCE = 8  # seeds that a process takes at a time
+SHOWN = 5  # broken promises of a history; what follows on them says little more
+AGAIN = "make simulate SEEDS={}"  # plays one alone
 
 
 def seeds(text: str) -> range:
@@ -54,11 +56,17 @@ def told(histories: Iterable[History], *, of: int) -> list[History]:
         if one.broken:
             broken.append(one)
             print(f"seed {one.fate.seed} ({one.outcome}, {one.reason}):", flush=True)
-            for promise in one.broken:
+            for promise in one.broken[:SHOWN]:
                 print(f"  {promise}", flush=True)
+            print(f"  again: {AGAIN.format(one.fate.seed)}", flush=True)
         if time.monotonic() - said > EVERY:
             said = time.monotonic()
-            print(f"{count} of {of} histories, {len(broken)} broken", file=sys.stderr, flush=True)
+            left = (said - began) / count * (of - count)
+            print(
+                f"{count} of {of} histories, {len(broken)} broken, {left:.0f} s to go",
+                file=sys.stderr,
+                flush=True,
+            )
     took = time.monotonic() - began
     print(f"{of} histories in {took:.0f} s, {len(broken)} with a broken promise")
     print("; ".join(f"{count} {what}" for what, count in endings.most_common()))
@@ -95,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("seeds", type=seeds, help="a seed, or a range such as 1-1000")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: cores)")
-    parser.add_argument("--say", action="store_true", help="print the fate and what happens as it happens")
+    parser.add_argument(
+        "--say",
+        action="store_true",
+        help="print the fate and what happens as it happens; so it is of a single seed",
+    )
     parser.add_argument(
         "--mutants",
         nargs="*",
@@ -109,17 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}; there are {', '.join(MUTANTS)}")
     if given.mutants is not None:
         return 1 if hunted(given.mutants or list(MUTANTS), given.seeds, workers=given.workers) else 0
-    if given.say:
+    if given.say or len(given.seeds) == 1:  # whoever plays one wants to see it
         for seed in given.seeds:
             fate = drawn(seed)
             print(fate.told())
             if told([history(fate, report=print)], of=1):
                 return 1
         return 0
-    broken = told(played(given.seeds, workers=given.workers), of=len(given.seeds))
-    if broken:
-        print(f"play one again: python -m scenarios.fates {broken[0].fate.seed} --say")
-    return 1 if broken else 0
+    return 1 if told(played(given.seeds, workers=given.workers), of=len(given.seeds)) else 0
 
 
 if __name__ == "__main__":

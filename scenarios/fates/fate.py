@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from scenarios.fates import policies
+from scenarios.objects import ACCOUNT, NAMESPACE, SYSTEM
 from scenarios.plot import Story
 from scenarios.story import loads
 
@@ -21,7 +23,9 @@ BUSY = 19.0  # seconds; what begins has begun by then
 DURATION = 60.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
 FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
-SHARED = 600  # the first seed whose replicas may count several shards; tests know those below by number
+# The first seed of those that know more: several shards, steps that pass by their evidence, gates,
+# Prometheus, replayed requests, rights that are taken away. Tests know those below by number.
+NEWER = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,36 @@ class Skew:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A right that the controller has not got for a time."""
+
+    at: float
+    until: float
+    role: tuple[str, str, str]  # (plural, namespace, name)
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        return f"{self.role[-1]} may not {self.verb} {self.resource} from {self.at:.1f} to {self.until:.1f} s"
+
+
+_CLUSTER = ("clusterroles", "", ACCOUNT)
+RIGHTS: Sequence[tuple[tuple[str, str, str], str, str]] = (
+    (_CLUSTER, "virtualservices", "patch"),
+    (_CLUSTER, "virtualservices", "watch"),
+    (_CLUSTER, "canaryruns", "create"),
+    (_CLUSTER, "canaryruns", "patch"),
+    (_CLUSTER, "canaryruns/status", "patch"),
+    (_CLUSTER, "deployments", "patch"),
+    (_CLUSTER, "deployments/scale", "patch"),
+    (_CLUSTER, "pods", "list"),
+    (_CLUSTER, "events", "create"),
+    (("roles", SYSTEM, "serin-controller-lease"), "leases", "update"),
+    (("roles", NAMESPACE, "serin-alerts"), "secrets", "get"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """Somebody asks something of whichever run there is then."""
 
@@ -157,17 +191,30 @@ class Fate:
     meddlings: tuple[Meddling, ...]
     skews: tuple[Skew, ...]  # by replica; the rest have right clocks
     shards: tuple[int, ...]  # how many each replica counts, in turn
+    taken: tuple[Taken, ...]
+    opens: float  # when gates answer yes
 
     def told(self) -> str:
         """All of it, for people."""
         shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
-        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, shards)
-        return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more)])
+        more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, *self.taken, shards)
+        gates = [f"# webhooks before a move say no until {self.opens:.1f} s"] if self.gated else []
+        return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more), *gates])
+
+    @property
+    def gated(self) -> bool:
+        """Whether somebody is asked before traffic moves up."""
+        return bool(self.story.policy.get("gates"))
+
+    @property
+    def queried(self) -> bool:
+        """Whether a check is read at a Prometheus."""
+        return any("source" in check for check in self.story.policy["checks"])
 
 
 def drawn(seed: int) -> Fate:
     """The fate of this seed."""
-    chance = Random(f"fate {seed}")
+    chance, newer = Random(f"fate {seed}"), Random(f"newer {seed}") if seed >= NEWER else None
     core = _core(chance)
     mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     edits = _edits(chance) if chance.random() < 0.4 else []
@@ -185,9 +232,12 @@ def drawn(seed: int) -> Fate:
         "canary": {"replicas": chance.choice(FEW)},
         "faults": [*core.bad, *([] if mild else _around(chance))],
         "edits": core.edits or edits,
-        "policy": _policy(chance),
+        "policy": policies.drawn(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
     }
+    if newer is not None:
+        policies.enrich(spec, newer)
+        policies.be_patient(spec, Random(f"patience {seed}"))
     whole = {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Scenario",
@@ -199,7 +249,7 @@ def drawn(seed: int) -> Fate:
         seed=seed,
         text=text,
         story=loads(text, file=f"fate {seed}"),
-        healthy=not core.bad,
+        healthy=not core.bad and spec["canary"].get("model") != policies.WRONG,
         effect=next((what for fault in core.bad for what in EFFECTS if what in fault), ""),
         fatal=core.fatal,
         commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
@@ -207,7 +257,9 @@ def drawn(seed: int) -> Fate:
         crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
         meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=tuple(_several(chance, REPLICAS, _skew)),
-        shards=(1,) if seed < SHARED else _shards(Random(f"shards {seed}")),
+        shards=(1,) if newer is None else _shards(Random(f"shards {seed}")),
+        taken=tuple(_several(newer, 2, _taken)) if newer and newer.random() < 0.15 else (),
+        opens=newer.uniform(0, BUSY) if newer else 0.0,
     )
 
 
@@ -220,31 +272,6 @@ def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequen
     return [draw(chance) for _ in range(chance.randint(0, most))]
 
 
-def _policy(chance: Random) -> Json:
-    return {
-        "steps": chance.choice([[20], [10, 50], [5, 25, 50]]),
-        "alpha": 1e-6,  # a healthy canary that fails a check is a fault of ours, not the alpha-th case
-        "warmUp": chance.choice(["0s", "2s"]),
-        "minStep": f"{chance.randint(2, 5)}s",
-        "minRequests": chance.choice([1, 60, 400]),
-        "stepTimeout": f"{chance.randint(8, 15)}s",
-        "progressDeadline": f"{chance.randint(8, 15)}s",
-        "noDataTimeout": f"{chance.randint(5, 10)}s",
-        "onNoData": chance.choice(["Hold", "RollBack"]),
-        "onInconclusive": chance.choice(["Hold", "Proceed", "RollBack"]),
-        "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
-        "promotion": {"mode": "Copy"},
-        "canaryReplicas": chance.choice(["Match", "Keep"]),
-        "checks": [dict(check) for check in CHECKS[: 2 if chance.random() < 0.25 else 1]],
-        "alerts": [{"slack": {"secretRef": {"name": "alerts"}}, "on": ["RolledBack", "Held", "Promoted"]}],
-    }
-
-
-ERRORS = "errors"
-CHECKS: Sequence[Mapping[str, Json]] = (
-    {"name": ERRORS, "type": "ErrorRate", "maxIncrease": "50%", "plus": "2%"},
-    {"name": "latency", "type": "Latency", "quantile": 0.9, "maxIncrease": "100%"},
-)
 EFFECTS = ("errorRate", "crash", "hang", "blackhole")
 FATAL: Sequence[Mapping[str, Json]] = (
     {"errorRate": "60%"},
@@ -402,6 +429,11 @@ EDITS: Sequence[Callable[[Random], Json]] = (
     _evicted,
     _deleted,
 )
+
+
+def _taken(chance: Random) -> Taken:
+    (role, resource, verb), (at, lasting) = chance.choice(RIGHTS), _spell(chance)
+    return Taken(at=at, until=at + lasting, role=role, resource=resource, verb=verb)
 
 
 def _command(chance: Random) -> Command:

@@ -6,7 +6,7 @@ import gc
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -17,7 +17,8 @@ import structlog
 
 from controller.ports import Outside
 from scenarios.cluster.refusals import Refused
-from scenarios.fates.fate import CALM, COMMANDS, Command, Crash, Fate
+from scenarios.fates import policies
+from scenarios.fates.fate import CALM, COMMANDS, Ail, Command, Crash, Fate, Taken
 from scenarios.fates.hindrance import AGENT, Hindered, skewed
 from scenarios.fates.witness import BOUND, Witness, held
 from scenarios.objects import CONTROLLER, NAMESPACE
@@ -25,7 +26,8 @@ from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
 from scenarios.plot import Arm, Target
 from scenarios.result import ended
-from scenarios.virtual.loop import run_virtual
+from scenarios.virtual.loop import run_virtual, virtual_loop
+from scenarios.virtual.prometheus import VirtualPrometheus
 from scenarios.virtual.replicas import Wire
 
 Json = Any
@@ -71,8 +73,16 @@ class Fated(Theatre):
         self._crashes = {(one.of, one.write): one for one in fate.crashes}
         self._writes: Counter[str] = Counter()
         self._crashed: asyncio.Queue[tuple[str, Crash, Send]] = asyncio.Queue()
+        self.prometheus = self._prometheus() if fate.queried else None
+        self._away: list[Taken] = []  # rights that are taken away now
+        self._rules: dict[tuple[str, str, str], Json] = {}  # of the roles that rights were taken from
         super().__init__(fate.story, report=report)
-        self.witness = Witness(fate, clock=lambda: self.now, served=self._served)
+        self.witness = Witness(
+            fate,
+            clock=lambda: self.now,
+            served=self._served,
+            drawn=lambda: self.traffic.truth.canary,
+        )
         server = self.world.server
         answer = server.answer
 
@@ -84,7 +94,14 @@ class Fated(Theatre):
                 self.witness.author = ""
 
         server.answer = signed  # type: ignore[method-assign]
-        self.world.on_change(self.witness.changed)
+        self.world.on_change(self._witnessed)
+
+    def _witnessed(self, kind: str, resource: str, obj: Json) -> None:
+        """A mistake of the witness is told as one, and is not the API server's."""
+        try:
+            self.witness.changed(kind, resource, obj)
+        except Exception:  # noqa: BLE001 (whatever it is)
+            self.witness.breaks(f"the witness is at a loss: {traceback.format_exc()}")
 
     def _served(self) -> int:
         self.traffic.advance()
@@ -108,14 +125,41 @@ class Fated(Theatre):
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
 
-        async def fetch(url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
-            page = await there.fetch(url, accept=accept, limit=limit)
-            host = urlsplit(url).hostname
-            if any(life.ip == host for life in self.pods.lives.values() if life.pod.arm is Arm.CANARY):
-                self.witness.read()
-            return page
+        return replace(
+            there,
+            transport=way,
+            fetch=self._fetch,
+            post=self._post,
+            clock=skewed(there.clock, since, skew),
+        )
 
-        return replace(there, transport=way, fetch=fetch, clock=skewed(there.clock, since, skew))
+    async def _fetch(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+        page = await self.pods.fetch(url, accept=accept, limit=limit)
+        host = urlsplit(url).hostname
+        if any(life.ip == host for life in self.pods.lives.values() if life.pod.arm is Arm.CANARY):
+            self.witness.read()
+        return page
+
+    async def _post(
+        self, url: str, body: bytes, *, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str]]:
+        """What receivers of alerts answer, and the webhooks before a move: no, until it is time for a yes."""
+        answer = await self.receiver(url, body, headers=headers)
+        if url != policies.GATE:
+            return answer
+        if self.now < self.fate.opens:
+            return 403, {}
+        self.witness.opened(headers["webhook-id"])
+        return answer
+
+    def _prometheus(self) -> VirtualPrometheus:
+        return VirtualPrometheus(
+            self._fetch,
+            pods=lambda: {name: life.ip for name, life in self.pods.lives.items()},
+            namespace=NAMESPACE,
+            clock=virtual_loop().now,
+            away=lambda: "hang" in self.pods.pages,
+        )
 
     def _end(self, replica: str, crash: Crash, send: Send) -> None:
         if self.controllers.freeze(replica) if crash.frozen else self.controllers.kill(replica):
@@ -138,8 +182,33 @@ class Fated(Theatre):
             group.create_task(super()._happen())
             group.create_task(self._revive())
             group.create_task(self._watch())
+            if self.prometheus is not None:
+                group.create_task(self.prometheus.scrape())
             for command in self.fate.commands:
                 group.create_task(self._commanded(command))
+            for taken in self.fate.taken:
+                group.create_task(self._denied(taken))
+
+    async def _denied(self, taken: Taken) -> None:
+        """The right is away for as long as its time is."""
+        await asyncio.sleep(max(0.0, taken.at - self.now))
+        self._away.append(taken)
+        self._granted(taken.role)
+        await asyncio.sleep(taken.until - self.now)
+        self._away.remove(taken)
+        self._granted(taken.role)
+
+    def _granted(self, role: tuple[str, str, str]) -> None:
+        """The role grants what it did, without what is taken away now."""
+        plural, namespace, name = role
+        there: Json = self.world.get(plural, namespace, name)
+        rules = self._rules.setdefault(role, there["rules"])
+        for one in self._away:
+            rules = _without(rules, one) if one.role == role else rules
+        self._say(
+            f"{name} is without {', '.join(f'{one.verb} {one.resource}' for one in self._away) or 'nothing'}"
+        )
+        self.world.patch(plural, namespace, name, {"rules": rules})
 
     async def _revive(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -165,15 +234,17 @@ class Fated(Theatre):
 
     def _hindered(self) -> bool:
         """Whether the controller hears late of something, or is not heard by those whom it tells."""
-        now = self.now
-        late = any(one.at <= now < one.until + 1 for one in self.fate.ails)
+        late = self._within(self.fate.ails) or self._within(self.fate.taken)
         return late or bool(self.pods.pages or self.receiver.faults)
+
+    def _within(self, spells: Sequence[Ail | Taken]) -> bool:
+        return any(one.at <= self.now < one.until + 1 for one in spells)
 
     def _impeded(self) -> bool:
         """Whether what the controller writes may not be done."""
         now = self.now
-        ails = (one for one in self.fate.ails if one.kind not in {"stale", "expired"})
-        if any(one.at <= now < one.until + 1 for one in ails) or not self.controllers.well:
+        ails = [one for one in self.fate.ails if one.kind not in {"stale", "expired"}]
+        if self._within(ails) or self._within(self.fate.taken) or not self.controllers.well:
             return True
         spells = [
             (one.at.total_seconds(), one.lasting)
@@ -210,6 +281,16 @@ class Fated(Theatre):
         """The story is played to its end; what is owed by then is asked for."""
         await super().through()
         self.witness.end(self.receiver.received)
+
+
+def _without(rules: Json, taken: Taken) -> Json:
+    """The rules without this right; those that held it keep the rest of theirs."""
+    return [
+        rule | {"verbs": [verb for verb in rule["verbs"] if verb != taken.verb]}
+        if taken.resource in rule["resources"]
+        else rule
+        for rule in rules
+    ]
 
 
 @contextlib.contextmanager

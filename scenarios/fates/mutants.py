@@ -14,7 +14,9 @@ from analysis.judge import Verdict, judge
 from controller import (
     alerts,
     cluster,
+    gates,
     gather,
+    gating,
     istio,
     judging,
     lease,
@@ -23,10 +25,12 @@ from controller import (
     reconcile,
     resource,
     runs,
+    shadow,
     workloads,
     writing,
 )
 from controller.model import Reason, SetWeight, Stage, Tell
+from controller.ports import Behind
 from scenarios.cluster.patches import clone, patched
 
 Json = Any
@@ -160,6 +164,19 @@ def no_fence() -> Sequence[Swap]:
             self._learn(await self._kube.call("PATCH", where, body=patch, content_type=workloads.MERGE))
 
     return [(runs.Runs, "_amend", amend), *_unmanned()]
+
+
+def overwrites_an_end() -> Sequence[Swap]:
+    """What an earlier leader wrote unseen is written over."""
+    whole = runs.Runs.save
+
+    async def save(self: Any, *given: Any, **how: Any) -> None:
+        with suppress(Behind):
+            await whole(self, *given, **how)
+            return
+        await whole(self, *given, **how)
+
+    return [(runs.Runs, "save", save)]
 
 
 def two_leaders() -> Sequence[Swap]:
@@ -392,6 +409,25 @@ def no_pause() -> Sequence[Swap]:
     return [(machine, "_blocked", blocked)]
 
 
+def opens_every_gate() -> Sequence[Swap]:
+    """Nobody is asked before traffic moves up."""
+    return [(gating, "through", lambda run, _seen: (run, None))]
+
+
+def takes_no_for_yes() -> Sequence[Swap]:
+    """Whatever a webhook answers, it approves."""
+
+    async def answer(*_: Any) -> str:
+        return gating.OPEN
+
+    return [(gates.Gates, "_answer", answer)]
+
+
+def no_replay() -> Sequence[Swap]:
+    """Traffic does not wait for what replayed requests say."""
+    return [(machine, "gate", lambda _run, _seen: None), (shadow, "joined", lambda found, *_: found)]
+
+
 MUTANTS: Mapping[str, Mutant] = {
     one.__name__.replace("_", "-"): one
     for one in (
@@ -426,5 +462,9 @@ MUTANTS: Mapping[str, Mutant] = {
         no_silence,
         no_command,
         no_pause,
+        overwrites_an_end,
+        opens_every_gate,
+        takes_no_for_yes,
+        no_replay,
     )
 }

@@ -5,12 +5,14 @@ the receiver of alerts. A promise with a time bound counts from the moment when 
 controller any more.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from scenarios.cluster.patches import clone
-from scenarios.fates.fate import ERRORS, WRITTEN, Fate
+from scenarios.fates.fate import WRITTEN, Fate
+from scenarios.fates.policies import ERRORS, WRONG
 from scenarios.objects import CANARY, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -22,6 +24,7 @@ FENCE = "serin.dev/fence"  # ours, on the VirtualService
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
+NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof.
 FATAL_BOUND = 22.0
@@ -35,6 +38,7 @@ class Witness:
     fate: Fate
     clock: Callable[[], float]  # seconds since the story's beginning
     served: Callable[[], int]  # canary requests so far
+    drawn: Callable[[], int]  # those of them that somebody has looked at already; asking changes nothing
     author: str = ""  # who is being answered now; "" the cluster itself or people
     broken: list[str] = field(default_factory=list)
     hindered: float = float("-inf")  # when anything last hindered the controller
@@ -46,11 +50,21 @@ class Witness:
     _weight: int = 0  # the canary's, as the VirtualService says
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
+    _stepped: float = 0.0  # when a run last had a weight that it had not had before
     _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
     _left: str | None = None  # the run whose failing canary had its weight taken
     _taken: set[str] = field(default_factory=set)  # runs whose canary's weight we took
+    _given_by: set[str] = field(default_factory=set)  # runs whose template stable was given
+    _opened: set[str] = field(default_factory=set)  # questions to webhooks that were answered yes
+    _approvals: dict[str, int] = field(default_factory=dict)  # how many each run has needed so far
+    _epochs: dict[tuple[str, str], int] = field(default_factory=dict)  # at which each replica wrote a run
+    _led: dict[int, float] = field(default_factory=dict)  # since when runs are written at each epoch
+    _restarts: dict[str, int] = field(default_factory=dict)  # of the canary's pods
+    _churned: float = 0.0  # when these last changed
+    _past: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_PAST))  # served by then
+    _covered: int = 0  # canary requests by the time when a page was read last
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
     _unasked: bool = False  # the canary's Deployment is gone or does not ask for a run
@@ -71,8 +85,12 @@ class Witness:
             self.broken.append(line)
 
     def read(self) -> None:
-        """A replica has read a canary's page."""
-        self._seen += 1
+        """A canary's page has been read."""
+        self._seen, self._covered = self._seen + 1, self.served()
+
+    def opened(self, question: str) -> None:
+        """A webhook has said yes to this question."""
+        self._opened.add(question)
 
     # -- what is written
 
@@ -94,6 +112,8 @@ class Witness:
                 self._asks(kind, name, obj)
             case "replicasets":
                 self._template(obj)
+            case "pods" if obj["metadata"]["labels"].get("version") == Arm.CANARY:
+                self._pod(kind, name, obj)
 
     def _route(self, before: Json, obj: Json) -> None:
         weights = _weights(obj)
@@ -136,8 +156,12 @@ class Witness:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
         if reached < self._weight:  # else it is only given back what it had
             self._unpaused(run, f"raised to {self._weight} %")
+            self._replayed(run)
+            step = steps.index(self._weight) if self._weight in steps else 0
+            self._agreed(run, "Raise" if step else "Start", max(step - 1, 0))
         if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
+        self._stepped = now if reached < self._weight else self._stepped
         self._reached[name] = max(reached, self._weight)
         self._raised, self._seen = (now, self.served()), 0
 
@@ -146,24 +170,50 @@ class Witness:
         if run["spec"].get("paused") and min(now - self._asked, now - self.hindered) > HEARD:
             self.breaks(f"{what} while it was paused")
 
+    def _agreed(self, run: Json, before: str, step: int) -> None:
+        """Whoever is to be asked before a move has said yes."""
+        spec, name = run["spec"], run["metadata"]["name"]
+        gates = [gate for gate in spec["plan"]["policy"].get("gates", ()) if gate["before"] == before]
+        if not gates or "promote" in spec:
+            return
+        question = f"{run['metadata']['namespace']}/{name}/{step}/before{before}"
+        if any("webhook" in gate for gate in gates) and question not in self._opened:
+            self.breaks(f"{name} moves on, and the webhook before {before} has not said yes")
+        if any("manual" in gate for gate in gates):
+            self._approvals[name] = self._approvals.get(name, 0) + 1
+        if self._approvals.get(name, 0) > len(spec.get("approved", ())):
+            self.breaks(f"{name} moves on, and nobody has approved what is before {before}")
+
+    def _replayed(self, run: Json) -> None:
+        """A canary that answers wrongly gets no traffic where requests are replayed before."""
+        spec = run["spec"]
+        lenient = spec["plan"]["policy"].get("onInconclusive") == "Proceed"
+        said = "promote" in spec or spec.get("approved") or lenient
+        if self.fate.story.shadowed and self.fate.story.canary.model == WRONG and not said:
+            self.breaks(f"{run['metadata']['name']} gives traffic to a canary that answers wrongly")
+
     def _analysed(self, run: Json, now: float, what: str) -> None:
         """Nothing goes on that was not looked at, unless a person or the policy says so."""
         spec, policy = run["spec"], run["spec"]["plan"]["policy"]
-        if "promote" in spec or spec.get("approved") or policy.get("onInconclusive") == "Proceed":
+        if "promote" in spec or spec.get("approved"):
             return
-        at, served = self._raised
-        if (seen := self.served() - served) < policy["minRequests"]:
-            self.breaks(f"{what} after {seen} canary requests; minRequests is {policy['minRequests']}")
+        _, served = self._raised
+        shortest, lasted = float(policy["minStep"].rstrip("s")), now - self._stepped
+        if lasted < shortest - 0.5 and not self.fate.skews:
+            self.breaks(f"{what} after {lasted:.1f} s; minStep is {policy['minStep']}")
+        if policy.get("onInconclusive") == "Proceed":
+            return
+        if (seen := self._covered - served) < (least := policy["minRequests"]):
+            self.breaks(f"{what} after {seen} canary requests that were read of; minRequests is {least}")
         if self._seen < 2:
             self.breaks(f"{what} after {self._seen} readings of the canary's pages")
-        least = float(policy["minStep"].rstrip("s"))
-        if now - at < least - 0.5 and not self.fate.skews:
-            self.breaks(f"{what} after {now - at:.1f} s; minStep is {policy['minStep']}")
 
     def _run(self, kind: str, name: str, before: Json, obj: Json) -> None:
         if kind == "DELETED":
-            for known in (self.runs, self._tallies, self._reached, self._meant, self._moved):
+            for known in (self.runs, self._tallies, self._reached, self._meant, self._moved, self._approvals):
                 known.pop(name, None)
+            self._given_by.discard(name)
+            self._epochs = {key: epoch for key, epoch in self._epochs.items() if key[1] != name}
             self._left = None if self._left == name else self._left  # whoever asks again gets a new one
             return
         if before is None or before["spec"] != obj["spec"]:
@@ -178,8 +228,8 @@ class Witness:
         if self.ours:
             self._in_order(name, before, obj)
         if self.ours and status.get("checkpoint"):
+            self._in_turn(name, before, obj)
             self._checkpoint(name, status)
-            self._in_turn(name, before, status["epoch"])
         if ended(obj) and not (before is not None and ended(before)):
             self._over(name, status)
 
@@ -202,11 +252,17 @@ class Witness:
             self.breaks(f"{name} goes back from {_allowed(before)} % to {meant} %")
         self._meant[name] = max(most, meant)
 
-    def _in_turn(self, name: str, before: Json, epoch: int) -> None:
+    def _in_turn(self, name: str, before: Json, run: Json) -> None:
         """Whoever was succeeded writes no more."""
-        newest = ((before or {}).get("status") or {}).get("epoch", 0)
+        was, status = (before or {}).get("status") or {}, run["status"]
+        newest, epoch = was.get("epoch", 0), status["epoch"]
+        self._led.setdefault(epoch, self.clock())
         if epoch < newest:
             self.breaks(f"{self.author} wrote {name} at epoch {epoch}, after {newest}")
+        if epoch != newest:
+            self._epochs[self.author, name] = epoch
+        elif was != status and self._epochs.get((self.author, name), epoch) < epoch:
+            self.breaks(f"{self.author} was succeeded at epoch {epoch} and wrote {name}")
 
     def _checkpoint(self, name: str, status: Json) -> None:
         """The errors that were counted at a step stay counted; all else begins anew when pods change."""
@@ -220,6 +276,29 @@ class Witness:
         elif any(now < was for now, was in zip(counted, before, strict=False)):
             self.breaks(f"{name} forgot evidence at step {step[0]}: {before} requests, then {counted}")
         self._tallies[name] = step, counted
+        if step == known and counted:
+            self._kept(name, status, counted[0])
+
+    def _kept(self, name: str, status: Json, counted: int) -> None:
+        """All that a good canary's pods served at this step and is no news is in the evidence."""
+        now, (raised, served) = self.clock(), self._raised
+        settled = min(now - self._led[status["epoch"]], now - self.hindered) > NEWS
+        theirs = not 0 < self._weight == status.get("weight") or not self._by_us
+        anew = self._churned > raised or any(abs(one.then - one.by) > NEWS for one in self.fate.skews)
+        if theirs or anew or not settled or not self.fate.healthy or self.fate.queried:
+            return
+        known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0) - served
+        if counted < known:
+            self.breaks(f"{name} knows of {counted} canary requests at this step; {known} were served")
+
+    def _pod(self, kind: str, name: str, obj: Json) -> None:
+        """The canary's pods count from zero when they are new or start again."""
+        restarts = sum(
+            one.get("restartCount", 0) for one in obj.get("status", {}).get("containerStatuses", ())
+        )
+        if kind != "MODIFIED" or self._restarts.get(name) != restarts:
+            self._churned = self.clock()
+        self._restarts[name] = restarts
 
     def _deployment(self, name: str, before: Json, obj: Json) -> None:
         if before["metadata"].get("annotations", {}).keys() - _BY_CLUSTER != (
@@ -254,6 +333,12 @@ class Witness:
         if run is not None and run["spec"]["plan"]["canaryHash"] in found:
             self._analysed(run, self.clock(), "promoted")
             self._unpaused(run, "promoted")
+            steps = run["spec"]["plan"]["policy"]["steps"]
+            if (run.get("status") or {}).get("phase") == "Promoting" and run["metadata"][
+                "name"
+            ] not in self._given_by:
+                self._given_by.add(run["metadata"]["name"])
+                self._agreed(run, "Promotion", len(steps) - 1)
 
     def _through(self, run: Json) -> bool:
         """Whether the run has reached its last step, or was told that it need not."""
@@ -270,12 +355,15 @@ class Witness:
     def look(self, *, hindered: bool, impeded: bool, stable_ready: int) -> None:
         """Promises about how long something may last."""
         now = self.clock()
+        self._past.append((now, self.drawn()))
         if hindered or impeded:
             self.hindered = now
         if impeded:
             self.impeded = now
         allowed = max((_allowed(run) for run in self.runs.values()), default=0)
-        over = self._weight > allowed and (self._by_us or any(not ended(run) for run in self.runs.values()))
+        # before its first weight a run leaves alone what people have given the canary
+        begun = any(not ended(run) and (run.get("status") or {}).get("weights") for run in self.runs.values())
+        over = self._weight > allowed and (self._by_us or begun)
         self._excess = (self._excess or now) if over else None
         if self._excess is not None and now - max(self._excess, self.hindered) > BOUND:
             self.breaks(
@@ -288,14 +376,19 @@ class Witness:
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
             return
         since = max(fatal, self._exposed, self.hindered)
-        if now - since > FATAL_BOUND:
+        if now - since > FATAL_BOUND + self._again:
             self.breaks(f"the canary fails since {fatal:.1f} s and still has {self._weight} %")
+
+    @property
+    def _again(self) -> float:
+        """Seconds that a clock goes over twice: what was read meanwhile is not told apart."""
+        return max((one.by - one.then for one in self.fate.skews if one.then < one.by), default=0.0)
 
     def _obeyed(self, now: float) -> None:
         """What is aborted or to be deleted ends, and what nobody asks for any more."""
         for name, run in self.runs.items():
             wanted = "abort" in run["spec"] or run["metadata"].get("deletionTimestamp") or self._unasked
-            if wanted and not ended(run) and min(now - self._asked, now - self.hindered) > BOUND:
+            if wanted and not ended(run) and now - self._asked > HEARD and now - self.hindered > BOUND:
                 self.breaks(f"{name} was aborted and goes on")
 
     @property
@@ -320,7 +413,7 @@ class Witness:
                 self._moved[name] = stands, now
             longest = max(float(policy[what].rstrip("s")) for what in _LIMITS)
             since = max(self._moved[name][1], self.hindered, self._asked)
-            if not ended(run) and not held(run) and now - since > longest + BOUND:
+            if not ended(run) and not held(run) and now - since > longest + BOUND + self._again:
                 self.breaks(f"{name} stands still at {stands} for {now - since:.0f} s and does not say why")
 
     def end(self, received: list[tuple[float, str, bytes]]) -> None:
@@ -341,6 +434,7 @@ class Witness:
                 self.breaks(f"{name} ended ({status.get('reason')}), and nobody was told")
 
 
+_PAST = 80  # looks that are remembered, four a second
 # What pages or pods tell without any traffic, and after how many seconds weight that falls falls for it.
 _SEEN = {"errorRate": HEARD, "crash": 0.0}
 _LIMITS = ("stepTimeout", "progressDeadline", "noDataTimeout")

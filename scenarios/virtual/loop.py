@@ -119,8 +119,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         task = super().create_task(coro, name=name, context=context)
         process = context.get(_process) if context is not None else _process.get()
         if process is not None:
-            process.tasks.add(task)
-            task.add_done_callback(process.tasks.discard)
+            process.tasks[task] = None
+            task.add_done_callback(lambda over: process.tasks.pop(over, None))
         return task
 
     def run_in_executor(
@@ -172,7 +172,7 @@ class Process:
         self.name = name
         self.stopped = False
         self.parked: list[_Step] = []
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were started
         self.main: asyncio.Task[Any] | None = None
 
     @property

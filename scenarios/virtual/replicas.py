@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
+from dataclasses import replace
+from datetime import timedelta
 from random import Random
 
 from controller.operate import Operator
@@ -16,6 +18,7 @@ from controller.ports import Answer, Outside, Transport
 from controller.settings import Settings
 from scenarios.plot import TargetFault
 from scenarios.virtual.loop import Process
+from scenarios.virtual.prometheus import EVERY
 
 LEASES = "serin-system"  # where the replicas' Leases are
 
@@ -40,11 +43,12 @@ class Wire:
         """The answer to one request, worked out beyond the wire."""
         asking = self._beyond.request(method, path, query=query, headers=headers, body=body)
         loop = asyncio.get_running_loop()
-        answer = await loop.create_task(_entered(asking), context=self._elsewhere.copy())
+        entering = loop.create_task(_entered(asking), context=self._elsewhere.copy())
         try:
-            yield answer
-        finally:
-            await asking.__aexit__(None, None, None)
+            yield await entering
+        finally:  # also of who is cancelled while the answer is on its way to it
+            if entering.done() and not entering.cancelled() and entering.exception() is None:
+                await asking.__aexit__(None, None, None)
 
 
 async def _entered(asking: AbstractAsyncContextManager[Answer]) -> Answer:
@@ -62,12 +66,18 @@ class Controllers:
         leader: Callable[[], str],
         shadow_url: str | None = None,
         shards: Sequence[int] = (1,),
+        operator: type[Operator] = Operator,
+        prometheus_url: str | None = None,
     ) -> None:
         """`shards`: how many the first replica counts, the second, and so on; then again from the first."""
         self._outside = outside  # of a replica, by its name
         self._chance = Random(seed)
         self._leader = leader
-        self._shadow_url = shadow_url
+        self._operator = operator
+        self._settings = Settings(lease_namespace=LEASES, shadow_url=shadow_url)
+        if prometheus_url is not None:
+            often = timedelta(seconds=EVERY)
+            self._settings = replace(self._settings, prometheus_url=prometheus_url, prometheus_interval=often)
         self._shards = shards
         self._lives: dict[str, tuple[Process, asyncio.Event]] = {}
         self._dead: list[Process] = []
@@ -79,10 +89,10 @@ class Controllers:
         self._count += 1
         name = f"serin-{self._count}"
         shards = self._shards[(self._count - 1) % len(self._shards)]
-        settings = Settings(identity=name, lease_namespace=LEASES, shadow_url=self._shadow_url, shards=shards)
+        settings = replace(self._settings, identity=name, shards=shards)
         chance = Random(self._chance.random())
         process, stop = Process(name), asyncio.Event()
-        process.start(Operator(settings, self._outside(name), chance=chance).operate(stop))
+        process.start(self._operator(settings, self._outside(name), chance=chance).operate(stop))
         self._lives[name] = process, stop
 
     def begin(self, fault: TargetFault) -> None:

@@ -47,7 +47,8 @@ _SCORE_MIDDLES = (np.array([0.0, *SCORES]) + np.array([*SCORES, 1.0])) / 2
 
 def _shares(below: Floats) -> Floats:
     """Probabilities by bucket, overflow last; exactly one in all."""
-    shares = np.clip(np.diff(below, prepend=0.0, append=1.0), 0.0, 1.0)
+    edges = np.concatenate(([0.0], below, [1.0]))
+    shares = np.clip(edges[1:] - edges[:-1], 0.0, 1.0)
     return np.asarray(shares / shares.sum())
 
 

@@ -326,6 +326,38 @@ async def test_a_weight_that_did_not_get_through_does_not_make_the_canary_look_s
     assert stage.weight == 10
 
 
+async def test_a_leader_does_not_take_an_earlier_runs_zero_for_the_loss_of_what_it_has_not_given_yet(
+    stage: Stage,
+) -> None:
+    """An earlier run wrote the routes last; somebody edits the object while a raise does not get through."""
+    router, place = stage.reconciler.means.router, resource.place(stage.run)
+    for weight in (10, 0):
+        await router.route(place, weight)
+        await asyncio.sleep(1)
+    stage.net.fails = [VIRTUAL_SERVICES]
+    await stage.turns(3)
+    assert (stage.run["status"]["weight"], stage.weight) == (10, 0)
+    stage.world.patch("virtualservices", NAMESPACE, STABLE, {"spec": {"exportTo": ["*"]}})
+    await asyncio.sleep(1)
+    await stage.turns(2)
+    assert stage.run["status"]["phase"] == "Progressing"
+
+    stage.net.fails = []
+    for second in range(4):  # it looks how the canary does before it gives again
+        stage.serve(stable=20 * second, canary=0)
+        await stage.turns()
+    assert stage.weight == 10
+
+
+async def test_what_a_leader_has_given_and_another_of_us_took_away_is_not_given_again(stage: Stage) -> None:
+    await stage.at_first_step()
+    await stage.turns(2)
+    await stage.reconciler.means.router.route(resource.place(stage.run), 0)
+    await asyncio.sleep(1)
+    await stage.turns(2)
+    assert (stage.run["status"]["reason"], stage.weight) == ("LeaderLost", 0)
+
+
 async def test_a_canary_that_stays_silent_is_rolled_back(stage: Stage) -> None:
     for second in range(12):
         stage.serve(stable=200 * second, canary=0)

@@ -13,7 +13,7 @@ from controller import resource
 from controller.cluster import Cluster
 from controller.kube import ApiError, Kube, Listed
 from controller.model import Checkpoint, Message, Reason, Run, Stage, WeightChange
-from controller.ports import Answer, Overtaken, Transport
+from controller.ports import Answer, Behind, Overtaken, Transport
 from controller.runs import Runs
 from scenarios.virtual.loop import START, virtual_loop
 from scenarios.world import World
@@ -157,11 +157,15 @@ async def test_a_newer_leader_that_is_known_already_stops_a_save_without_a_reque
     assert shelf.stored()["metadata"]["resourceVersion"] == version
 
 
-async def test_an_older_leaders_write_is_overwritten(shelf: Shelf) -> None:
+async def test_what_an_earlier_leader_wrote_unseen_is_not_overwritten_but_read(shelf: Shelf) -> None:
+    """As found by a history: an ended run was begun again by a new leader whose watch lagged."""
     run = await shelf.create()
     shelf.world.patch("canaryruns", "default", NAME, {"status": {"epoch": 1, "weight": 25}}, part="status")
-    await shelf.runs.save(run, checkpoint(), epoch=2)
-    assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (2, 0)
+    with pytest.raises(Behind, match=f"CanaryRun {NAME}: epoch 1 wrote it after what epoch 2 knew of"):
+        await shelf.runs.save(run, checkpoint(), epoch=2)
+    assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (1, 25)
+    await shelf.runs.save(replace(run, weight=25), checkpoint(), epoch=2)  # it knows by now
+    assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (2, 25)
 
 
 async def test_of_two_leaders_the_newer_one_wins_whatever_the_order(shelf: Shelf) -> None:

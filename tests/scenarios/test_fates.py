@@ -9,7 +9,8 @@ from scenarios.fates.history import History, history
 from scenarios.fates.mutants import MUTANTS, STRIPPED, alive
 
 # Seeds that once broke a promise: a fall whose reason was not saved was undone, a raise came after the end.
-MENDED = (107, 118, 180, 190)
+# In the last one a new leader, whose watch lagged, undid the end that an earlier one had written.
+MENDED = (107, 118, 180, 190, 704)
 # A seed in which a fault of ours breaks a promise, as `--mutants` found it.
 CAUGHT = {
     "acts-before-saving": 1,
@@ -34,8 +35,23 @@ CAUGHT = {
     "fails-to-fail": 27,
     "no-check": 34,
     "no-silence": 130,
-    "no-pause": 474,
+    "never-again": 41,
+    "tells-once": 16,
+    "no-fence": 3,
+    "counts-anew": 6,
+    "silence-passes": 33,
+    "too-short-steps": 686,
+    "no-command": 600,
+    "no-replay": 950,
+    "overwrites-an-end": 704,
+    "opens-every-gate": 631,
+    "takes-no-for-yes": 642,
 }
+
+
+def test_every_mutant_has_its_seed_but_two() -> None:
+    """These lost theirs when watchers were put in order, and seeds became other histories."""
+    assert MUTANTS.keys() - CAUGHT.keys() == {"no-pause", "too-few-requests"}
 
 
 def test_a_seed_is_one_history() -> None:
@@ -50,7 +66,7 @@ def test_two_seeds_are_two_histories() -> None:
     assert drawn(7).text != drawn(8).text
 
 
-@pytest.mark.parametrize("seed", [*sorted({*CAUGHT.values(), *MENDED}), 600, 602])
+@pytest.mark.parametrize("seed", [*sorted({*CAUGHT.values(), *MENDED}), 602, 662])
 def test_the_controller_keeps_its_promises_where_a_fault_would_break_one(seed: int) -> None:
     assert history(drawn(seed)).broken == ()
 

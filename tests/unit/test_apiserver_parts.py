@@ -1,12 +1,17 @@
 """The smaller parts of the emulated API server: selectors, ages, protobuf, names."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from scenarios.cluster import metadata, protobuf, selectors, tables
+from scenarios.cluster import catalogue, metadata, protobuf, selectors, tables
+from scenarios.cluster.faults import Faults
+from scenarios.cluster.kinds import Kinds
 from scenarios.cluster.refusals import Refused
+from scenarios.cluster.store import Store
+from scenarios.virtual.loop import run_virtual
 
 Json = Any
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -179,3 +184,36 @@ def test_right_metadata_is_let_through() -> None:
         "annotations": {"serin.dev/pause": "any text, of any length"},
     }
     assert list(metadata.problems(meta, is_label=False)) == []
+
+
+class Woken(asyncio.Event):
+    """A watcher that notes when it is woken."""
+
+    def __init__(self, number: int, order: list[int]) -> None:
+        super().__init__()
+        self.number, self.order = number, order
+
+    def set(self) -> None:
+        self.order.append(self.number)
+
+
+def test_watchers_are_woken_in_the_order_in_which_they_came() -> None:
+    """A set's order is that of addresses: the same seed was another history in another process."""
+    order: list[int] = []
+    watchers = [Woken(number, order) for number in range(50)]
+
+    async def woken() -> None:
+        faults, store = Faults(), Store(log_size=8)
+        pods = Kinds(catalogue.BUILT_IN).named("pods")
+        for watcher in watchers:
+            faults.join(watcher)
+            store.join(pods, watcher)
+        for gone in watchers[::7]:
+            faults.leave(gone)
+            store.leave(pods, gone)
+        faults.begin("outage", seconds=1)
+        store.put(pods, {"metadata": {"name": "a", "namespace": "b"}})
+
+    run_virtual(woken())
+    left = [watcher.number for watcher in watchers if watcher.number % 7]
+    assert order == [*left, *left]
