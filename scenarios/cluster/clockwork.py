@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
+from contextvars import copy_context
 
 
 class Chores:
     """At most one pending chore for each key; a nearer time replaces a later one."""
 
     def __init__(self) -> None:
+        # chores are the cluster's own, whoever's request made them necessary
+        self._context = copy_context()
         self._pending: dict[Hashable, asyncio.TimerHandle] = {}
         self._closed = False
 
@@ -27,7 +30,7 @@ class Chores:
             del self._pending[key]
             chore()
 
-        self._pending[key] = loop.call_at(when, run)
+        self._pending[key] = loop.call_at(when, run, context=self._context)
 
     def close(self) -> None:
         """Nothing pending is done any more."""

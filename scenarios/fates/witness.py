@@ -144,7 +144,7 @@ class Witness:
             if self._fell:
                 self.breaks(f"{self.author} set {self._weight} % after the end of every run")
             return
-        if self._left == run["metadata"]["name"]:
+        if self._left == run["metadata"]["name"] and _taken_for(run) != "Interrupted":
             self.breaks(f"{self.author} gave {self._weight} % back to a canary that it had been taken from")
         wanted = (run.get("status") or {}).get("weight", 0)
         steps = run["spec"]["plan"]["policy"]["steps"]
@@ -449,6 +449,12 @@ def held(run: Json) -> bool:
 def _of_people(template: Json) -> Json:
     """What of a pod template is somebody's choice; labels tell the arms apart."""
     return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}
+
+
+def _taken_for(run: Json) -> str | None:
+    """Why the canary last had its weight taken, as far as its run says."""
+    taken = [each for each in (run.get("status") or {}).get("weights", ()) if each["weight"] == 0]
+    return taken[-1]["reason"] if taken else None
 
 
 def _allowed(run: Json) -> int:

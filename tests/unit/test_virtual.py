@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from scenarios.cluster.clockwork import Chores
 from scenarios.virtual.loop import START, Deadlock, Process, run_virtual, virtual_loop
 
 
@@ -116,6 +117,23 @@ def test_a_killed_process_does_nothing_any_more_until_it_is_buried() -> None:
         return before, told
 
     assert run_virtual(play()) == ([1, 2], [1, 2, "finally"])
+
+
+def test_what_a_cluster_has_to_do_is_done_though_whoever_asked_for_it_is_gone() -> None:
+    async def play() -> list[str]:
+        told: list[str] = []
+        chores = Chores()
+
+        async def ask() -> None:
+            chores.at("scale", lambda: told.append("scaled"), after=1.0)
+
+        process = Process("asking")
+        await process.start(ask())
+        process.kill()
+        await asyncio.sleep(2)
+        return told
+
+    assert run_virtual(play()) == ["scaled"]
 
 
 def test_a_timer_that_is_cancelled_while_its_process_is_frozen_never_fires() -> None:
