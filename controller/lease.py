@@ -148,7 +148,9 @@ async def _lead(lease: "Lease", claim: Claim, work: Work, epoch: int) -> bool:
 async def _end(working: "asyncio.Future[None]") -> None:
     """The work has ended; raises what it raised, but for its cancellation."""
     working.cancel()
-    await asyncio.wait((working,), timeout=STOPPING)
+    for _ in range(2):  # a process that was frozen meanwhile finds the first half over as it wakes
+        if not working.done():
+            await asyncio.wait((working,), timeout=STOPPING / 2)
     if not working.done():
         raise Stuck(f"cancelled work still runs after {STOPPING:g} s: {working!r}; end this process")
     if not working.cancelled():

@@ -458,6 +458,36 @@ async def test_a_frozen_leader_that_thaws_stops_as_soon_as_it_runs_again(world: 
     await asyncio.wait((life,))
 
 
+async def test_a_leader_that_is_frozen_again_while_its_work_ends_is_not_stuck(world: World) -> None:
+    async def work(_epoch: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(9):  # as whoever closes readers and loops, one after the other
+                await asyncio.sleep(0)
+
+    frozen, process = Replica(world, "a"), Process("a")
+
+    async def life() -> None:
+        frozen.start(work)
+        await frozen.task
+
+    living = process.start(life())
+    await asyncio.sleep(10)
+    process.freeze()
+    await asyncio.sleep(30)
+    process.thaw()
+    for _ in range(6):
+        await asyncio.sleep(0)
+    process.freeze()
+    await asyncio.sleep(10)
+    process.thaw()
+    await asyncio.sleep(2)
+    assert not living.done()
+    living.cancel()
+    await asyncio.wait((living,))
+
+
 async def held(replica: Replica) -> None:
     replica.start()
     await replica.task
