@@ -52,6 +52,7 @@ __all__ = [
     "begin",
     "blank",
     "load",
+    "moved",
     "next_step",
     "normalised",
     "restart",
@@ -185,6 +186,20 @@ def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -
         tracks=left,
         informed=informed.restarted(evidence.informed, groups),
         passing=np.minimum(evidence.passing, 0.0),
+    )
+
+
+def moved(evidence: Evidence, by: float) -> Evidence:
+    """The same so many seconds later, as somebody whose clock says another time has it."""
+
+    def later(at: Array) -> Array:
+        return np.where(at > NEVER, at + by, at)
+
+    return replace(
+        evidence,
+        at=later(evidence.at),
+        step_began=later(evidence.step_began),
+        both_at=later(evidence.both_at),
     )
 
 

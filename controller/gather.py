@@ -37,6 +37,7 @@ SETTLED = 3.0  # s of a weight in which both arms were counted
 # Of stable's pods: where so many are others than when evidence began, it begins anew. Load per pod changes by
 # as much when stable is scaled, and beyond twice the limit of load parity little could be said anyway.
 FEW_OTHERS = 0.2
+LATEST = 253_402_300_800.0  # the year 10000, which no datetime holds
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200
 
@@ -51,6 +52,7 @@ class Gathered:
     pods: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ready pods, stable and canary
     replayed: Replayed | None = None  # what is known of the Shadow check
     known: float = 0.0  # seconds over which stable was read, those before the run included
+    saved: float | None = None  # when a checkpoint was made of it, by the clock of who did
 
 
 Scoring = Generator[list[Asked], list[Evidence], Gathered]
@@ -302,6 +304,17 @@ def _ready(pods: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted(pod.name for pod in pods if pod.ready))
 
 
+def saved_at(gathered: Gathered, *, otherwise: float) -> float:
+    """When the checkpoint was made, seconds since 1970; in older ones only what was counted has a time."""
+    return newest(gathered, otherwise=otherwise) if gathered.saved is None else gathered.saved
+
+
+def moved(gathered: Gathered, by: float) -> Gathered:
+    """The same so many seconds later, as somebody whose clock says another time has it."""
+    evidence = tuple(ev.moved(one, by) for one in gathered.evidence)
+    return replace(gathered, evidence=evidence, cursor=ticks.moved(gathered.cursor, by))
+
+
 def save(gathered: Gathered) -> str:
     """The body of a checkpoint."""
     body = {
@@ -310,6 +323,7 @@ def save(gathered: Gathered) -> str:
         "step": gathered.step,
         "pods": gathered.pods,
         "known": round(gathered.known, 1),
+        "saved": gathered.saved,
         "replayed": shadow.saved(gathered.replayed),
     }
     return json.dumps(body, separators=(",", ":"), allow_nan=False)
@@ -331,9 +345,15 @@ def load(plan: Plan, body: str | None) -> Gathered:
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),
             replayed=shadow.loaded(saved.get("replayed")),
             known=_sane(float(saved.get("known", 0.0))),  # older versions did not say
+            saved=_instant(saved.get("saved")),  # nor that
         )
     except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return fresh
+
+
+def _instant(said: Any) -> float | None:
+    """Seconds since 1970 at which something can have been saved; somebody's edit is none."""
+    return said if isinstance(said, float) and 0 < said < LATEST else None
 
 
 def _sane(known: float) -> float:

@@ -48,6 +48,7 @@ class _Known:
 class Histories:
     """What is known of the stables of annotated Deployments. `metrics` reads their pages every `EVERY`.
 
+    `clock` never goes back: a run's ticks would be older than what is known, and ignored.
     `queried` is the pace of what it asks a Prometheus for.
     """
 
@@ -73,8 +74,6 @@ class Histories:
         if known is None or (known.stable, known.template) != (plan.stable, plan.stable_hash):
             return gather.begin(plan.policy)
         try:
-            if _ahead(known, self.clock().timestamp()):
-                return gather.begin(plan.policy)
             return gather.begin(plan.policy, _alike(known, plan.policy))
         except Exception:  # a run begins, whatever is known
             log.exception("history_lost", namespace=plan.namespace, workload=plan.canary)
@@ -104,9 +103,6 @@ class Histories:
     def _about(self, key: Key, stable: str, template: str, policy: Policy) -> _Known:
         """What is known of exactly that; of another stable nothing yet."""
         known = self._all.get(key)
-        if known is not None and _ahead(known, self.clock().timestamp()):
-            self._forget(key)
-            known = None
         if known is None or (known.stable, known.template) != (stable, template):
             log.info("history_begins", namespace=key[0], workload=key[1], stable=stable, template=template)
             due = self.clock().timestamp() + EVERY.total_seconds()
@@ -147,11 +143,6 @@ class Histories:
         self._reads.pop(key, None)
         if self._all.pop(key, None) is not None:
             self.metrics.watch("/".join(key), [], [])
-
-
-def _ahead(known: _Known, now: float) -> bool:
-    """Whether somebody has set the clock back since: a run's ticks would be older than what is known."""
-    return any(float(one.at) > now + 1 for one in known.gathered.evidence)
 
 
 def _notes(deployment: Json | None) -> dict[str, str]:

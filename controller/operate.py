@@ -5,7 +5,7 @@ import contextlib
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import structlog
 from controller import trigger
 from controller.alerts import Alerts, Attempt
 from controller.asks import Asks
+from controller.clock import Steady
 from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
 from controller.events import Events
 from controller.gates import Gates
@@ -201,16 +202,18 @@ class Operator:
             structlog.contextvars.bind_contextvars(shard=shard)
         sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
         alerts, gates = Alerts(sender, self._alerted), Gates(sender)
-        scrape, prometheus = self._scrape(self.settings.scrape_interval), self._prometheus()
-        slow, seldom = self._scrape(EVERY), self._prometheus(rounds=1)
+        steady = Steady(self.outside.clock, asyncio.get_running_loop().time)
+        scrape, prometheus = self._scrape(steady, self.settings.scrape_interval), self._prometheus(steady)
+        slow, seldom = self._scrape(steady, EVERY), self._prometheus(steady, rounds=1)
         pace = Pace(interval=self.settings.prometheus_interval)
-        histories = Histories(self.cluster, Sources(slow, seldom), self.outside.clock, queried=pace)
+        histories = Histories(self.cluster, Sources(slow, seldom), steady, queried=pace)
         replays = self._replays()
         means = self._means(
             kube,
             runs,
             alerts,
             gates,
+            clock=steady,
             metrics=Sources(scrape, prometheus),
             histories=histories,
             replays=replays,
@@ -281,23 +284,23 @@ class Operator:
         if self.tracing is not None:
             self.tracing.alerted(attempt)
 
-    def _scrape(self, interval: timedelta) -> Scrape:
+    def _scrape(self, clock: Callable[[], datetime], interval: timedelta) -> Scrape:
         return Scrape(
             self.outside.fetch,
-            clock=self.outside.clock,
+            clock=clock,
             interval=interval,
             timeout=self.settings.scrape_timeout,
         )
 
-    def _prometheus(self, **how: int) -> "Prometheus | None":
+    def _prometheus(self, steady: Callable[[], datetime], **how: int) -> "Prometheus | None":
         """The Prometheus that the settings name, if they do; its client is a lot to import for nothing."""
         settings = self.settings
         if settings.prometheus_url is None:
             return None
         from controller.prometheus import Prometheus
 
-        interval = settings.prometheus_interval
-        return Prometheus(settings.prometheus_url, self.outside.clock, interval=interval, **how)
+        interval, clock = settings.prometheus_interval, self.outside.clock
+        return Prometheus(settings.prometheus_url, clock, steady=steady, interval=interval, **how)
 
     def _replays(self) -> Replays | None:
         """What the shadow worker knows, if the settings name one."""
@@ -311,11 +314,12 @@ class Operator:
         alerts: Alerts,
         gates: Gates,
         *,
+        clock: Callable[[], datetime],
         metrics: Sources,
         histories: Histories,
         replays: Replays | None,
     ) -> Means:
-        cluster, settings, clock = self.cluster, self.settings, self.outside.clock
+        cluster, settings = self.cluster, self.settings
         router = IstioRouter(
             lambda namespace, name: cluster.get("virtualservices", namespace, name),
             kube.call,
@@ -326,7 +330,7 @@ class Operator:
             metrics=metrics,
             router=router,
             store=runs,
-            recorder=Events(kube, identity=settings.identity, clock=clock),
+            recorder=Events(kube, identity=settings.identity, clock=self.outside.clock),
             alerter=alerts,
             workloads=Workloads(kube, cluster),
             shadowing=Shadowing(replays, router, _recorder(settings)),

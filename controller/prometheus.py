@@ -94,7 +94,8 @@ def _quoted(text: str) -> str:
 class Prometheus:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all rounds.
 
-    `interval` is how often Prometheus scrapes the pods, `rounds` how often it is asked meanwhile.
+    `interval` is how often Prometheus scrapes the pods, `rounds` how often it is asked meanwhile. It is asked
+    by the `clock`, which is to be the same as its own; readings are in times of the `steady` one, if given.
     `on_news(run)` is called after each round.
     """
 
@@ -103,12 +104,14 @@ class Prometheus:
         url: str,
         clock: Callable[[], datetime],
         *,
+        steady: Callable[[], datetime] | None = None,
         interval: timedelta = timedelta(seconds=15),
         rounds: int = ROUNDS,
         timeout: float = TIMEOUT,
     ) -> None:
         self._server = _Server(url.rstrip("/"), interval=interval.total_seconds(), timeout=timeout)
-        self._clock = clock
+        self._clock, self._steady = clock, steady or clock
+        self._ahead = 0.0  # s that the steady clock is, if more than a moment
         self._every = interval.total_seconds() / rounds
         # A round gives up by itself when its time is over; before, it may have waited for a thread.
         self._patience = 2 * timeout
@@ -175,7 +178,17 @@ class Prometheus:
         except Unanswered as error:
             watched.fail(str(error), asked.at)
         else:
-            watched.take(said, asked.at)
+            watched.take(said, asked.at, ahead=self._seen_ahead())
+
+    def _seen_ahead(self) -> float:
+        """The seconds that the steady clock is ahead: as they were, while they have hardly changed.
+
+        A page's time must not look new because the two clocks were looked at one after the other.
+        """
+        ahead = (self._steady() - self._clock()).total_seconds()
+        if abs(ahead - self._ahead) > 1:
+            self._ahead = ahead
+        return self._ahead
 
 
 class Past:
@@ -233,13 +246,14 @@ class _Watched:
     pods: tuple[str, ...] = ()
     checks: tuple[CheckSpec, ...] = ()
     readings: dict[str, Reading] = field(default_factory=dict)
+    scraped: dict[str, float] = field(default_factory=dict)  # when these were, by Prometheus' clock
     troubles: dict[str, Trouble] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
     def about(self, pods: Sequence[str], checks: Sequence[CheckSpec]) -> None:
         """It is about these now; of others nothing is known."""
         self.pods, self.checks = tuple(pods), tuple(checks)
-        for known in (self.readings, self.troubles):
+        for known in (self.readings, self.scraped, self.troubles):
             for gone in known.keys() - set(pods):
                 del known[gone]
 
@@ -249,13 +263,17 @@ class _Watched:
             self.task.cancel()
         return self.task
 
-    def take(self, said: _Said, at: float) -> None:
-        """What a round brought, as far as the pods are still there. No reading is older than the last."""
+    def take(self, said: _Said, at: float, *, ahead: float = 0.0) -> None:
+        """What a round brought, as far as the pods are still there. No reading is older than the last.
+
+        Times are `ahead` of Prometheus', or more, so that they go forward as much as its own.
+        """
         for pod in said.keys() & set(self.pods):
             reading, wrong = said[pod]
-            known = self.readings.get(pod)
-            if reading is not None and (known is None or reading.at >= known.at):
-                self.readings[pod] = reading
+            last = self.scraped.get(pod)
+            if reading is not None and (last is None or reading.at >= last):
+                by = ahead if last is None else max(ahead, self.readings[pod].at - last)
+                self.readings[pod], self.scraped[pod] = _later(reading, by), reading.at
             if wrong:
                 self._trouble(pod, "; ".join(wrong), at)
             else:
@@ -271,6 +289,11 @@ class _Watched:
     def _trouble(self, pod: str, what: str, at: float) -> None:
         before = self.troubles.get(pod) or Trouble(since=at, failures=0, what="")
         self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=what)
+
+
+def _later(reading: Reading, by: float) -> Reading:
+    times = {check: at + by for check, at in reading.times.items()}
+    return replace(reading, at=reading.at + by, times=times) if by else reading
 
 
 # -- in a thread -----------------------------------------------------------------------------------

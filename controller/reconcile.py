@@ -16,6 +16,7 @@ import structlog
 
 from analysis.judge import Judgement
 from controller import admission, gather, inspection, machine, resource, retraining, shadow, ticks, trigger
+from controller.clock import taken_over
 from controller.cluster import Key
 from controller.gather import Gathered
 from controller.istio import Unsteerable
@@ -145,8 +146,11 @@ class Reconciler:
         if machine.finished(run):
             return None
         fresh = not obj.get("status")
-        gathered = self.means.begin(run.plan) if fresh else gather.load(run.plan, resource.checkpoint(obj))
         saved, now = None if fresh else run, self.means.clock()
+        if fresh:  # its deadline begins when it is first seen: the API server's clock is another
+            run, gathered = replace(run, data_since=now), self.means.begin(run.plan)
+        else:
+            run, gathered = taken_over(run, gather.load(run.plan, resource.checkpoint(obj)), now)
         if gathered.step is None and run.stage is not Stage.WAITING:  # another version's checkpoint
             run = machine.begun_again(run, now)
             gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
@@ -418,7 +422,7 @@ class Reconciler:
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
         found = with_figures(live.judgement, run, live.gathered)
         return Checkpoint(
-            body=gather.save(gathered),
+            body=gather.save(replace(gathered, saved=self.means.clock().timestamp())),
             judgement=found,
             sentences=sentences(found, run),
             beside=live.onlookers.said() | inspection.said(live.items),

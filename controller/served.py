@@ -95,6 +95,17 @@ def counted(
     return {name: mark for name, mark in marks.items() if mark is not None}, after
 
 
+def later(load: Load, by: float) -> Load:
+    """The same so many seconds later; of an arm that was not counted nothing is known at any time."""
+    return replace(
+        load,
+        since=load.since + by,
+        silent_since=load.silent_since + by,
+        stable_until=load.stable_until + by if load.stable_until else 0.0,
+        canary_until=load.canary_until + by if load.canary_until else 0.0,
+    )
+
+
 def _since(load: Load | None, instant: float) -> Load:
     """The load as counted so far, or nothing yet if the instant is a new one."""
     return load if load and load.since == instant else Load(since=instant, silent_since=instant)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
 from controller.ports import Json, Reading
-from controller.served import Load, Served, counted
+from controller.served import Load, Served, counted, later
 
 LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
 LATCHED = "istio_"  # series of the proxy; everything else is taken to be live
@@ -263,6 +263,22 @@ def _next(tick: Open, news: set[str], view: _View) -> Open:
 
 
 # -- across a change of leader ---------------------------------------------------------------------
+
+
+def moved(cursor: Cursor, by: float) -> Cursor:
+    """The same so many seconds later, as somebody whose clock says another time has it."""
+    return Cursor(
+        {name: _moved(tick, by) for name, tick in cursor.checks.items()},
+        {name: replace(pod, at=pod.at + by) for name, pod in cursor.served.items()},
+        {name: later(load, by) for name, load in cursor.loads.items()},
+    )
+
+
+def _moved(tick: Open, by: float) -> Open:
+    marks = {name: replace(mark, at=mark.at + by) for name, mark in tick.marks.items()}
+    first = None if tick.first is None else tick.first + by
+    return replace(tick, start=tick.start + by, marks=marks, first=first)
+
 
 VERSION = 2  # of what `save` writes; a cursor of another version is not read
 

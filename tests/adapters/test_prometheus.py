@@ -87,15 +87,15 @@ async def test_the_process_s_settings_give_the_controller_its_prometheus() -> No
         transport=transport, fetch=nowhere, post=nowhere, ask=nowhere, clock=lambda: datetime.now(UTC)
     )
     said = {"prometheus_url": "http://prometheus:9090/", "prometheus_interval": "30s"}
-    source = Operator(settings.read(said, {}), outside)._prometheus()
+    source = Operator(settings.read(said, {}), outside)._prometheus(outside.clock)
     assert source is not None
     assert (str(source._server), source._every) == ("Prometheus http://prometheus:9090", 6.0)
     await source.close()
-    seldom = Operator(settings.read(said, {}), outside)._prometheus(rounds=1)
+    seldom = Operator(settings.read(said, {}), outside)._prometheus(outside.clock, rounds=1)
     assert seldom is not None
     assert seldom._every == 30.0
     await seldom.close()
-    assert Operator(settings.read({}, {}), outside)._prometheus() is None
+    assert Operator(settings.read({}, {}), outside)._prometheus(outside.clock) is None
 
 
 # -- a server with faults --------------------------------------------------------------------------
@@ -391,6 +391,37 @@ async def test_an_answer_that_cannot_be_used_leaves_everything_as_it_was(
         scraped.instead.clear()
         assert (await asked.round())["a"].at == NOW + 0.25
         assert asked.trouble == ""
+
+
+async def test_readings_keep_to_the_steady_clock_whatever_the_machine_s_says() -> None:
+    """It is asked by the machine's clock, which was an hour ahead when the leader began and is set right."""
+    scraped, steady = Scraped("a"), datetime.fromtimestamp(NOW + 3600, UTC)
+    async with asking(scraped) as asked:
+        asked.source._steady = lambda: steady
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        first = (await asked.round())["a"]
+        assert (first.at, first.times["errors"]) == (NOW + 3599.5, NOW + 3599.5)
+        asked.source._steady = lambda: steady - timedelta(seconds=600)  # it is led back, little by little
+        scraped.series["up"] = [(of("a"), NOW + 15)]
+        second = (await asked.round())["a"]
+        assert second.at - first.at == second.times["errors"] - first.times["errors"] == 15
+        assert await asked.round() == {"a": second}
+
+
+async def test_what_prometheus_knew_before_is_not_taken_for_news() -> None:
+    """The machine's clock is set back: it is asked for the past, whose counters would seem to begin anew."""
+    scraped = Scraped("a", at=NOW - 60)
+    async with asking(scraped) as asked:
+        steady = datetime.fromtimestamp(NOW + 100, UTC)
+        asked.source._steady = lambda: steady
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        before = dict(await asked.round())
+        asked.source._steady = lambda: steady + timedelta(seconds=200)
+        scraped.series["up"] = [(of("a"), NOW - 90)]
+        scraped.series["istio_requests_total"].clear()
+        scraped.requests("a", 50)
+        assert await asked.round() == before
+        assert before["a"].requests == Counts(100, 0)
 
 
 async def test_troubles_are_counted_from_their_beginning() -> None:

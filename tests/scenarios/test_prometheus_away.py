@@ -4,9 +4,9 @@ Time is virtual; what stands for Prometheus reads the pods as it would, until it
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,13 @@ def quiet() -> Iterator[None]:
 def played(monkeypatch: pytest.MonkeyPatch, *faults: Fault) -> Theatre:
     began = GOOD.history.total_seconds()
 
-    def queried(operator: Operator, **_how: int) -> Scrape:
+    def queried(operator: Operator, clock: Callable[[], datetime], **_how: int) -> Scrape:
         async def fetch(*asked: Any, **how: Any) -> Any:
             if GOES <= virtual_loop().time() - began < RETURNS:
                 raise ConnectionRefusedError("away")
             return await operator.outside.fetch(*asked, **how)
 
-        return Queried(fetch, clock=operator.outside.clock)
+        return Queried(fetch, clock=clock)
 
     monkeypatch.setattr(Operator, "_prometheus", queried)
     policy = {**GOOD.policy, "minStep": "10s", "checks": [ERRORS, QUERIED]}

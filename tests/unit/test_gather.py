@@ -169,6 +169,33 @@ def test_a_new_leader_goes_on_as_if_nothing_had_been() -> None:
     assert gather.save(one) == gather.save(two)
 
 
+def test_evidence_that_is_moved_in_time_is_the_same_evidence_then() -> None:
+    run, later = stepping(), 4000.0
+    before = taken(begun(run), run, sight(), seconds=range(40, 50), slower=1.5)
+    moved = gather.moved(before, later)
+    ticks_, at = ticks(50, slower=1.5), START + timedelta(seconds=51)
+    shifted = [replace(t, stable=_later(t.stable, later), canary=_later(t.canary, later)) for t in ticks_]
+    one = gather.scored(gather.take(before, run, sight(), ticks_, at), update)
+    since = START + timedelta(seconds=later)
+    there = replace(run, weight_since=since)
+    steps = gather.take(moved, there, sight(), shifted, at + timedelta(seconds=later))
+    assert log_e(one, "latency-p95") != log_e(before, "latency-p95")
+    assert gather.save(gather.moved(one, later)) == gather.save(gather.scored(steps, update))
+
+
+def _later(sample: Sample, by: float) -> Sample:
+    return replace(sample, start=sample.start + by, end=sample.end + by)
+
+
+@pytest.mark.parametrize("saved", ["null", "true", "-5.0", "1e300", "NaN", '"yesterday"', "1" + "0" * 400])
+def test_an_edit_of_when_a_checkpoint_was_made_harms_nothing(saved: str) -> None:
+    run = stepping()
+    body = gather.save(replace(begun(run), saved=1e9))
+    edited = gather.load(run.plan, body.replace('"saved":1000000000.0', f'"saved":{saved}'))
+    assert edited.step == 0
+    assert gather.saved_at(edited, otherwise=0.0) == gather.newest(edited, otherwise=0.0) > 0
+
+
 @pytest.mark.parametrize("known", ["1e300", "-5", "Infinity", "NaN", "1" + "0" * 400])
 def test_an_edit_of_how_long_stable_was_known_harms_nothing(known: str) -> None:
     run = stepping()

@@ -144,17 +144,6 @@ async def test_a_run_begins_with_what_was_read_of_its_stable() -> None:
     assert latency.dispersion.correlation.max() > 0.01  # pod 0 is not like the others
 
 
-async def test_what_was_read_before_the_clock_was_set_back_is_forgotten() -> None:
-    """A run's own ticks would be older than what is known, and ignored until the clock had caught up."""
-    stage = Stage()
-    await stage.passes(300)
-    stage.pods.now -= timedelta(seconds=200)
-    assert fresh(stage.begun())
-    assert await stage.passes(0) == EVERY.total_seconds()
-    await stage.passes(60)
-    assert 0 < stage.begun().known < 60
-
-
 async def test_history_is_no_evidence_about_any_canary() -> None:
     stage = Stage()
     await stage.passes(300)
