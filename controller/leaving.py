@@ -134,7 +134,7 @@ def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
 def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     limit = run.plan.policy.progress_deadline
     if run.stage is Stage.WAITING:
-        since = max(filter(None, (run.weight_since, run.data_since)), default=run.created)
+        since = max(filter(None, (run.weight_since, run.data_since)), default=now)
         late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
         message = (
             f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "

@@ -143,7 +143,8 @@ def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) ->
 
 
 def _wait(run: Run, seen: Seen, now: datetime) -> Next:
-    if 0 < seen.canary.wanted <= seen.canary.ready:  # pods that come later have the whole deadline
+    # pods that come later have the whole deadline, which the clock of whoever made the object does not begin
+    if 0 < seen.canary.wanted <= seen.canary.ready or run.data_since is None:
         run = replace(run, data_since=now)
     blocked = _blocked(run, seen)
     if blocked is not None:

@@ -145,12 +145,9 @@ class Reconciler:
         run = resource.run(obj)
         if machine.finished(run):
             return None
-        fresh = not obj.get("status")
-        saved, now = None if fresh else run, self.means.clock()
-        if fresh:  # its deadline begins when it is first seen: the API server's clock is another
-            run, gathered = replace(run, data_since=now), self.means.begin(run.plan)
-        else:
-            run, gathered = taken_over(run, gather.load(run.plan, resource.checkpoint(obj)), now)
+        saved, now = run if obj.get("status") else None, self.means.clock()
+        gathered = gather.load(run.plan, resource.checkpoint(obj)) if saved else self.means.begin(run.plan)
+        run, gathered = taken_over(run, gathered, now) if saved else (run, gathered)
         if gathered.step is None and run.stage is not Stage.WAITING:  # another version's checkpoint
             run = machine.begun_again(run, now)
             gathered = gather.begin_step(gathered, run.step, at=now.timestamp())

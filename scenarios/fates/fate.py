@@ -6,12 +6,14 @@ happens to single requests of single replicas, to their clocks, and between two 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
 import yaml
 
-from scenarios.fates import policies
+from scenarios.fates import clocks, policies
+from scenarios.fates.clocks import Skew
 from scenarios.objects import ACCOUNT, NAMESPACE, SYSTEM
 from scenarios.plot import Story
 from scenarios.story import loads
@@ -109,18 +111,6 @@ class Meddling:
     def __str__(self) -> str:
         plural, name, merge = self.merge
         return f"before write {self.write} of {self.of} {plural}/{name or 'the run'} is given {merge}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skew:
-    """A replica's clock is wrong by so many seconds, and from `at` on by `then`."""
-
-    by: float
-    at: float
-    then: float
-
-    def __str__(self) -> str:
-        return f"a clock is {self.by:+.1f} s off, from {self.at:.1f} s on {self.then:+.1f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +246,7 @@ def drawn(seed: int) -> Fate:
         ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails),
         crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
         meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
-        skews=tuple(_several(chance, REPLICAS, _skew)),
+        skews=_skews(chance, seed),
         shards=(1,) if newer is None else _shards(Random(f"shards {seed}")),
         taken=tuple(_several(newer, 2, _taken)) if newer and newer.random() < 0.15 else (),
         opens=newer.uniform(0, BUSY) if newer else 0.0,
@@ -266,6 +256,11 @@ def drawn(seed: int) -> Fate:
 def _shards(chance: Random) -> tuple[int, ...]:
     """As many for all replicas, mostly; else they are in the middle of an update to another number."""
     return tuple(chance.choice([(1,), (1,), (2,), (3,), (1, 3), (3, 2)]))
+
+
+def _skews(chance: Random, seed: int) -> tuple[Skew, ...]:
+    skews, more = _several(chance, REPLICAS, partial(clocks.drawn, until=BUSY)), Random(f"clocks {seed}")
+    return tuple(clocks.far(one, more) if seed >= NEWER else one for one in skews)
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:
@@ -487,9 +482,3 @@ def _told(chance: Random) -> tuple[str, str, Json]:
 
 
 MEDDLED: Sequence[Callable[[Random], tuple[str, str, Json]]] = (_built, _withdrawn, _relabelled, _told)
-
-
-def _skew(chance: Random) -> Skew:
-    by = chance.uniform(-3, 3)
-    then = by if chance.random() < 0.5 else chance.choice([-20.0, -1.0, 1.0, 20.0])
-    return Skew(by=by, at=chance.uniform(0, BUSY), then=then)

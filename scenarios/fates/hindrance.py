@@ -1,4 +1,4 @@
-"""What happens to a replica's requests on their way, to its watches, and to its clock."""
+"""What happens to a replica's requests on their way, and to its watches."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,11 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 
 from controller.ports import Answer, Transport
-from scenarios.fates.fate import WRITTEN, ZERO, Ail, Crash, Skew
+from scenarios.fates.fate import WRITTEN, ZERO, Ail, Crash
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 REFUSALS: Mapping[int, str] = {
@@ -182,12 +181,3 @@ class _Refusal:
 
     async def lines(self) -> AsyncIterator[bytes]:
         yield self._body
-
-
-def skewed(
-    right: Callable[[], datetime], since: Callable[[], float], skew: Skew | None
-) -> Callable[[], datetime]:
-    """The clock of a replica whose clock is wrong; `since` says the seconds since the story's beginning."""
-    if skew is None:
-        return right
-    return lambda: right() + timedelta(seconds=skew.then if since() >= skew.at else skew.by)

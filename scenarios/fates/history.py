@@ -18,8 +18,9 @@ import structlog
 from controller.ports import Outside
 from scenarios.cluster.refusals import Refused
 from scenarios.fates import policies
+from scenarios.fates.clocks import skewed
 from scenarios.fates.fate import CALM, COMMANDS, Ail, Command, Crash, Fate, Taken
-from scenarios.fates.hindrance import AGENT, Hindered, skewed
+from scenarios.fates.hindrance import AGENT, Hindered
 from scenarios.fates.witness import BOUND, Witness, held
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone

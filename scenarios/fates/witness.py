@@ -284,8 +284,7 @@ class Witness:
         now, (raised, served) = self.clock(), self._raised
         settled = min(now - self._led[status["epoch"]], now - self.hindered) > NEWS
         theirs = not 0 < self._weight == status.get("weight") or not self._by_us
-        anew = self._churned > raised or any(abs(one.then - one.by) > NEWS for one in self.fate.skews)
-        if theirs or anew or not settled or not self.fate.healthy or self.fate.queried:
+        if theirs or self._churned > raised or not settled or not self.fate.healthy or self.fate.queried:
             return
         known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0) - served
         if counted < known:
@@ -376,13 +375,8 @@ class Witness:
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
             return
         since = max(fatal, self._exposed, self.hindered)
-        if now - since > FATAL_BOUND + self._again:
+        if now - since > FATAL_BOUND:
             self.breaks(f"the canary fails since {fatal:.1f} s and still has {self._weight} %")
-
-    @property
-    def _again(self) -> float:
-        """Seconds that a clock goes over twice: what was read meanwhile is not told apart."""
-        return max((one.by - one.then for one in self.fate.skews if one.then < one.by), default=0.0)
 
     def _obeyed(self, now: float) -> None:
         """What is aborted or to be deleted ends, and what nobody asks for any more."""
@@ -413,7 +407,7 @@ class Witness:
                 self._moved[name] = stands, now
             longest = max(float(policy[what].rstrip("s")) for what in _LIMITS)
             since = max(self._moved[name][1], self.hindered, self._asked)
-            if not ended(run) and not held(run) and now - since > longest + BOUND + self._again:
+            if not ended(run) and not held(run) and now - since > longest + BOUND:
                 self.breaks(f"{name} stands still at {stands} for {now - since:.0f} s and does not say why")
 
     def end(self, received: list[tuple[float, str, bytes]]) -> None:

@@ -114,8 +114,8 @@ def asking(there: VirtualPrometheus) -> type[Operator]:
     """A controller's process whose client asks this Prometheus."""
 
     class Asking(Operator):
-        def _prometheus(self, **how: int) -> Any:
-            prometheus: Any = super()._prometheus(**how)
+        def _prometheus(self, steady: Callable[[], datetime], **how: int) -> Any:
+            prometheus: Any = super()._prometheus(steady, **how)
             prometheus._server._client = there
             return prometheus
 
