@@ -28,6 +28,7 @@ FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
 # The first seed of those that know more: several shards, steps that pass by their evidence, gates,
 # Prometheus, replayed requests, rights that are taken away. Tests know those below by number.
 NEWER = 600
+DAYS_OFF = 1000  # ... of those whose clocks may be wrong by up to a day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +261,7 @@ def _shards(chance: Random) -> tuple[int, ...]:
 
 def _skews(chance: Random, seed: int) -> tuple[Skew, ...]:
     skews, more = _several(chance, REPLICAS, partial(clocks.drawn, until=BUSY)), Random(f"clocks {seed}")
-    return tuple(clocks.far(one, more) if seed >= NEWER else one for one in skews)
+    return tuple(clocks.far(one, more) if seed >= DAYS_OFF else one for one in skews)
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:
