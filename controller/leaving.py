@@ -58,6 +58,10 @@ def _commanded(run: Run, seen: Seen, _: datetime) -> Ending | None:
 
 
 def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if seen.commands.retargeted:
+        made = f"{run.plan.stable} through VirtualService {run.plan.virtual_service}"
+        said = f"{run.plan.canary}'s annotations name another stable Deployment, VirtualService or subset"
+        return Ending(Reason.SUPERSEDED, f"{said} now; this run was a canary of {made}")
     new = seen.canary.template_hash
     if new is None or new == run.plan.canary_hash:
         return None

@@ -288,7 +288,8 @@ def _passes(run: Run, seen: Seen, now: datetime) -> bool:
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     """Why nothing may be raised or promoted now, although nothing failed."""
     if seen.commands.frozen:
-        return Reason.FROZEN, "frozen by serin.dev/freeze: nothing is raised or promoted"
+        said = 'frozen by serin.dev/freeze (any value but "false") or --freeze'
+        return Reason.FROZEN, f"{said}: nothing is raised or promoted"
     if seen.commands.paused:
         return Reason.PAUSED, "paused: the weight stays, checks go on"
     if seen.route.refusal is not None:

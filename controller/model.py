@@ -244,13 +244,10 @@ class WeightChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One alert that has not arrived yet; `alert` is its index in `Policy.alerts`.
-
-    The id is the same however often it is made, so receivers and a new leader can deduplicate.
-    """
+    """One alert that has not arrived yet; its id is that of what happened, whoever tells it: `telling`."""
 
     id: str
-    alert: int
+    alert: int  # its index in `Policy.alerts`
     outcome: str
     reason: Reason
     sentence: str
@@ -416,6 +413,7 @@ class Commands:
     approvals: int = 0
     deleted: bool = False  # the CanaryRun has a deletionTimestamp
     withdrawn: bool = False  # the annotation that asked for the run is gone
+    retargeted: bool = False  # ... or asks for another stable, VirtualService or subset now
     frozen: bool = False  # serin.dev/freeze on the namespace, or the process setting
 
 

@@ -298,12 +298,12 @@ class Reconciler:
             return Commands(deleted=True)
         deployment = cluster.get("deployments", plan.namespace, plan.canary)
         notes = {} if deployment is None else trigger.annotations(deployment)
-        namespace = cluster.get("namespaces", "", plan.namespace) or {"metadata": {}}
-        frozen = namespace["metadata"].get("annotations", {}).get(trigger.FREEZE) == "true"
+        namespace = cluster.get("namespaces", "", plan.namespace)
         said = resource.commands(
             obj,
             withdrawn=deployment is not None and trigger.CANARY_OF not in notes,
-            frozen=self.means.freeze or frozen,
+            retargeted=trigger.retargeted(notes, plan),
+            frozen=self.means.freeze or trigger.frozen(namespace),
         )
         approved = obj["spec"].get("approved", [])
         heard = trigger.rung(said, notes, obj["metadata"]["name"], approved=approved)

@@ -136,7 +136,9 @@ def guarded(obj: Json) -> bool:
     return FINALIZER in obj["metadata"].get("finalizers", ())
 
 
-def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Commands:
+def commands(
+    obj: Json, *, withdrawn: bool = False, retargeted: bool = False, frozen: bool = False
+) -> Commands:
     """What people ask of the run: its spec beside the plan, and what its surroundings say.
 
     It does not ask for a plan or a status that we can read: an abort is heard in any case.
@@ -149,6 +151,7 @@ def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Com
         approvals=len(found.spec.approved),
         deleted=found.metadata.deletion_timestamp is not None,
         withdrawn=withdrawn,
+        retargeted=retargeted,
         frozen=frozen,
     )
 
