@@ -289,6 +289,7 @@ class Run:
     reason: Reason | None = None  # why the run ended, or what it waits for
     check: str | None = None  # the check that failed
     message: str = ""
+    identity: str = ""  # its own uid: a run that was deleted and asked for again has the same name
     uid: str = ""  # of the canary's Deployment, for Events
     created: datetime
     step_since: datetime | None = None  # the step, or the promotion, began

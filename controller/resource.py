@@ -76,6 +76,7 @@ def run(obj: Json) -> Run:
     return Run(
         name=found.metadata.name,
         plan=_plan(found.spec.plan, found.metadata.namespace),
+        identity=found.metadata.uid,
         uid=next((owner.uid for owner in found.metadata.owner_references), ""),
         created=found.metadata.creation_timestamp,
         stage=state.stage,

@@ -105,6 +105,19 @@ def retargeted(notes: dict[str, str], plan: Plan) -> bool:
     return tuple(_targets(notes, notes[CANARY_OF]).values()) != made
 
 
+def commands(cluster: Cluster, plan: Plan, obj: Json, *, frozen_all: bool) -> tuple[Commands, Commands]:
+    """What people ask of the run by its object and its surroundings; the same with what doorbells add."""
+    deployment = cluster.get("deployments", plan.namespace, plan.canary)
+    notes = {} if deployment is None else annotations(deployment)
+    said = resource.commands(
+        obj,
+        withdrawn=deployment is not None and CANARY_OF not in notes,
+        retargeted=retargeted(notes, plan),
+        frozen=frozen_all or frozen(cluster.get("namespaces", "", plan.namespace)),
+    )
+    return said, rung(said, notes, obj["metadata"]["name"], approved=obj["spec"].get("approved", []))
+
+
 def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collection[str] = ()) -> Commands:
     """`said`, and what the annotations' doorbells add: they name the run, so a leftover rings for none.
 

@@ -585,6 +585,26 @@ async def test_annotations_that_say_what_is_so_without_them_change_nothing(stage
     assert stage.run["status"]["phase"] == "Progressing"
 
 
+async def test_a_run_that_was_deleted_and_asked_for_again_between_two_passes_is_another_one(
+    stage: Stage,
+) -> None:
+    """It had the name of the first, and went on with what was answered to that."""
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"paused": True}})
+    await asyncio.sleep(1)
+    await stage.turns(2)
+    first, name = stage.reconciler.lives[stage.key].run, stage.key
+    stage.world.delete("canaryruns", *stage.key)
+    await asyncio.sleep(1)
+    await stage.ask()
+    await asyncio.sleep(1)
+    assert stage.key == name
+    await stage.turns(1)
+    now = stage.reconciler.lives[stage.key].run
+    assert now.identity == stage.run["metadata"]["uid"] != first.identity
+    assert now.created > first.created
+    await stage.at_first_step()
+
+
 async def test_a_stable_that_somebody_is_just_editing_is_not_overwritten(stage: Stage) -> None:
     await stage.at_first_step()
     plan = stage.reconciler.lives[stage.key].run.plan
