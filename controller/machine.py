@@ -35,6 +35,7 @@ stateDiagram-v2
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
@@ -62,6 +63,13 @@ from controller.telling import Next, hold, say, spoken
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
+# So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
+# approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
+# is no maintenance, and each time users' requests are broken off.
+MOST_INTERRUPTIONS = 5
+# Changes of the weight that are kept, first and last: twenty steps, each raised and some of them interrupted.
+# A status that grows without end is refused one day.
+FIRST_CHANGES, LAST_CHANGES = 20, 80
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
@@ -152,6 +160,8 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
         return _unread(run, seen, now)
     if (shadow := gate(run, seen)) is not None:
         return _replaying(run, seen, now, shadow)
+    if (times := interruptions(run)) and times % MOST_INTERRUPTIONS == 0:
+        return _often(run, seen, now, times)
     (run, told), admitted = admission.through(run, seen, now)
     if not admitted:
         return run, told
@@ -176,6 +186,26 @@ def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> N
         return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
     hold_on = run.hold if run.hold in IN_DOUBT else None
     return replace(run, hold=hold_on, message=f"no traffic before {name} passes: {said}"), ()
+
+
+def _often(run: Run, seen: Seen, now: datetime, times: int) -> Next:
+    """No traffic by itself for a canary whose pods do not stay: whatever takes them, no step of it ends."""
+    if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
+        return _approved(run, seen, now)
+    message = (
+        f"its pods were evicted {times} times at step {run.step + 1}: see why (kubectl get events; requests,"
+        " limits, spot nodes), then approve or abort"
+    )
+    back = run.plan.policy.on_inconclusive is OnDoubt.ROLL_BACK
+    wish = OnDoubt.ROLL_BACK if back else OnDoubt.HOLD
+    return _doubt(run, seen, now, wish, Ending(Reason.INCONCLUSIVE, message))
+
+
+def interruptions(run: Run) -> int:
+    """How often the step that the run is at was interrupted."""
+    here = {0, run.plan.policy.steps[run.step]}
+    changes = takewhile(lambda change: change.weight in here, reversed(run.weights))
+    return sum(change.reason is Reason.INTERRUPTED for change in changes)
 
 
 def _unread(run: Run, seen: Seen, now: datetime) -> Next:
@@ -441,4 +471,7 @@ def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
     if weight == run.weight:
         return run
     change = WeightChange(at=now, weight=weight, reason=reason)
-    return replace(run, weight=weight, weight_since=now, weights=(*run.weights, change))
+    weights = (*run.weights, change)
+    if len(weights) > FIRST_CHANGES + LAST_CHANGES:
+        weights = (*weights[:FIRST_CHANGES], *weights[-LAST_CHANGES:])
+    return replace(run, weight=weight, weight_since=now, weights=weights)

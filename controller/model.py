@@ -371,6 +371,7 @@ class ArmSeen:
     pods: tuple[PodSeen, ...] = ()
     rolled_out: bool = True  # every wanted replica is of the newest template and available
     autoscaled: bool = False  # an HPA owns its size
+    overran: tuple[datetime, str] | None = None  # when the last pod went that outgrew its own limits, and why
 
     @property
     def ready(self) -> int:
