@@ -324,9 +324,17 @@ def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
         return Reason.PAUSED, "paused: the weight stays, checks go on"
     if seen.route.refusal is not None:
         return Reason.REFUSED, seen.route.refusal
-    if run.weight > 0 and overloaded(seen, run.weight):
+    return _unsound(run, seen) if run.weight > 0 else None
+
+
+def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
+    """Why what is seen at the weight that stands is no ground to raise it."""
+    if seen.stable.ready == 0:  # else the canary's share or load would be blamed
+        why = f"{run.plan.stable} has no ready pod to compare with, or to take the traffic back"
+        return Reason.STABLE_UNAVAILABLE, why
+    if overloaded(seen, run.weight):
         return Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, run.weight)
-    if run.weight > 0 and not seen.load.follows_weight:
+    if not seen.load.follows_weight:
         message = (
             f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
             "look for users stuck to an arm or another route to the pods"
@@ -419,7 +427,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     size = size_for(run, seen, weight)
     if size > seen.canary.wanted:
         return replace(run, hold=None), (Scale(size),)
-    complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1)
+    complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1) and seen.stable.ready > 0
     if not complete or seen.canary.template_hash is None:  # pods of an older template may still be there
         return _await_pods(run, seen, now)
     if overloaded(seen, weight):

@@ -218,6 +218,21 @@ def test_stable_without_a_ready_pod_is_not_promoted_onto() -> None:
     assert (run.weight, run.hold) == (50, Reason.STABLE_UNAVAILABLE)
 
 
+def test_a_run_whose_stable_has_no_pods_says_so_and_blames_no_share_of_traffic() -> None:
+    empty = arm("old", 0, wanted=3)
+    odd = sight(stable=empty, load=LoadSeen(follows_weight=False))
+    run, actions = advance(stepping(), odd, NOW + minutes(1))
+    assert (run.hold, weights(actions)) == (Reason.STABLE_UNAVAILABLE, [])
+    assert run.message == "model has no ready pod to compare with, or to take the traffic back"
+    passed, actions = advance(stepping(passed=True), sight(Verdict.PASS, stable=empty), NOW + minutes(1))
+    assert (passed.hold, weights(actions)) == (Reason.STABLE_UNAVAILABLE, [])
+
+    waiting, actions = advance(a_run(), sight(weight=0, stable=empty, canary_read=True), NOW)
+    assert (waiting.hold, weights(actions)) == (None, [])
+    _, actions = advance(waiting, sight(weight=0, canary_read=True), NOW)
+    assert weights(actions) == [5]
+
+
 def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
     new = sight(weight=0, looked=False)
     assert weights(advance(stepping(), new, NOW + minutes(1))[1]) == []
