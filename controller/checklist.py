@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller import exposure, floor, podspec, trigger
+from controller import detours, exposure, floor, podspec, trigger
 from controller.asks import unsteerable
 from controller.exposure import of_policy
 from controller.items import Grounds, Item, Patch, Result
@@ -56,11 +56,19 @@ def routes(grounds: Grounds) -> Item:
         why = (
             f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
         )
-        return Item(name=name, result=Result.PASS, why=why)
+        return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}")
     tried = (mend(grounds) for mend in (_routed, _told_apart))
     patches = tuple(one for one in tried if one is not None)
     mend = "let one route name both subsets, and let a DestinationRule tell them apart"
     return Item(name=name, result=Result.FAIL, why=refused, mend=mend, patches=patches)
+
+
+def _pinned(grounds: Grounds) -> str:
+    """In words, the routes whose callers meet the canary at weight 0, too: its owner wants it so, we hope."""
+    plan = grounds.plan
+    service = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
+    aside = detours.pinned(service, stable=plan["stableSubset"], canary=plan["canarySubset"])
+    return f"; whatever the weight, {plan['canary']} has what matches {' and '.join(aside)}" if aside else ""
 
 
 def _routed(grounds: Grounds) -> Patch | None:

@@ -214,11 +214,31 @@ def pods(cluster: Cluster, deployment: Json) -> list[Json]:
     """Live pods: Deployment -> ReplicaSets -> pods, without those that are leaving or over."""
     return [
         pod
-        for owner in cluster.owned("replicasets", deployment)
-        for pod in cluster.owned("pods", owner)
+        for pod in _pods(cluster, deployment)
         if "deletionTimestamp" not in pod["metadata"]
         and pod.get("status", {}).get("phase") not in {"Failed", "Succeeded"}
     ]
+
+
+def _pods(cluster: Cluster, deployment: Json) -> list[Json]:
+    return [pod for owner in cluster.owned("replicasets", deployment) for pod in cluster.owned("pods", owner)]
+
+
+def _overran(pod: Json) -> tuple[datetime, str] | None:
+    """When and why the kubelet evicted the pod for what it used beyond its own limits; None if it did not.
+
+    Then the message says "exceeds" or "exceeded"; that a node was low on something says nothing of the pod.
+    """
+    status = pod.get("status", {})
+    message = str(status.get("message", ""))
+    if status.get("reason") != "Evicted" or "exceed" not in message:
+        return None
+    ended = [
+        said["finishedAt"]
+        for item in status.get("containerStatuses") or ()
+        if (said := item.get("state", {}).get("terminated") or {}).get("finishedAt")
+    ]
+    return datetime.fromisoformat(max([pod["metadata"]["creationTimestamp"], *ended])), message
 
 
 def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
@@ -233,6 +253,7 @@ def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
         pods=tuple(_pod(pod) for pod in pods(cluster, deployment)),
         rolled_out=_rolled_out(deployment),
         autoscaled=bool(autoscalers(cluster, namespace, name)),
+        overran=max(filter(None, map(_overran, _pods(cluster, deployment))), default=None),
     )
 
 

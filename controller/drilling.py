@@ -216,12 +216,15 @@ def _taken_back(
 
 
 def _weight(kubectl: "Kubectl", grounds: Grounds) -> int | None:
-    """The canary's weight at the VirtualService; None where its routes disagree."""
-    found = next(
-        one
-        for one in kubectl.objects("virtualservices.networking.istio.io", namespace=grounds.namespace)
-        if one["metadata"]["name"] == grounds.plan["virtualService"]
-    )
+    """The canary's weight at the VirtualService; None where its routes disagree; raises `Trouble`."""
+    name, namespace = grounds.plan["virtualService"], grounds.namespace
+    services = kubectl.objects("virtualservices.networking.istio.io", namespace=namespace)
+    found = next((one for one in services if one["metadata"]["name"] == name), None)
+    if found is None:
+        raise Trouble(
+            f"VirtualService {name} in namespace {namespace} is gone, and no weight says who gets the"
+            " requests; create it again, with the canary's weight at 0"
+        )
     subsets = {"stable_subset": grounds.plan["stableSubset"], "canary_subset": grounds.plan["canarySubset"]}
     return seen_weight(to_zero(found, **subsets))
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from controller.model import Before, Gate, Reason, Run, Seen, Stage
+from controller.telling import visit
 
 Json = Any
 
@@ -97,7 +98,7 @@ def question(run: Run) -> Question | None:
     plan, steps = run.plan, run.plan.policy.steps
     then = {Before.START: run.step, Before.RAISE: run.step + 1}.get(before)
     return Question(
-        id=f"{plan.namespace}/{run.name}/{run.step}/before{before}",
+        id=f"{plan.namespace}/{run.name}/{run.step}/before{before}/{visit(run)}",
         namespace=plan.namespace,
         run=run.name,
         before=before,

@@ -5,8 +5,8 @@ check adds a mirror of its own, and takes it away: `mirror`); routes, matches, r
 are the user's and stay as they are, byte for byte. A route that we would have to guess about is refused
 with the field, its value and what to do.
 
-All routes that name both subsets move together. A route with a match that names the canary alone is
-left to its owner: testers are pinned to a canary on purpose.
+All routes that name both subsets move together. What leads to the canary beside them is looked at in
+`detours`: a route that picks its callers is left to its owner.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from controller import mirror, writing
+from controller import detours, mirror, writing
+from controller.detours import fqdn, subset
 from controller.kube import JSON_PATCH, ApiError
 from controller.model import Place, RouteSeen
 from controller.ports import Json
@@ -83,14 +84,14 @@ def located(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | R
     if refused:
         return refused
     splits = tuple(_splits(routes, stable_subset, canary_subset))
-    return Steering(_fqdn(splits[0].destinations[0]["host"], vs), splits)
+    return Steering(fqdn(splits[0].destinations[0]["host"], vs), splits)
 
 
 def _splits(routes: Sequence[Json], stable: str, canary: str) -> Iterator[Split]:
     """The routes that name both subsets."""
     for index, http in enumerate(routes):
         targets = http.get("route") or []
-        subsets = [_subset(target) for target in targets]
+        subsets = [subset(target) for target in targets]
         if stable in subsets and canary in subsets:
             yield _split(
                 index, targets, subsets.index(stable), [i for i, s in enumerate(subsets) if s == canary]
@@ -132,7 +133,7 @@ def _refusals(vs: Json, routes: Sequence[Json], stable: str, canary: str) -> Ite
 def _route_refusals(where: str, http: Json, vs: Json, stable: str, canary: str) -> Iterator[Refusal]:
     """What speaks against one route."""
     targets = http.get("route") or []
-    subsets = [_subset(target) for target in targets]
+    subsets = [subset(target) for target in targets]
     if http.get("delegate"):
         value = _quoted(http["delegate"].get("name"))
         yield Refusal(f"{where}.delegate", value, "move the delegate's routes into this VirtualService")
@@ -145,14 +146,14 @@ def _pair_refusals(
 ) -> Iterator[Refusal]:
     """What speaks against a route that names both subsets."""
     for place, target in enumerate(targets):
-        if _subset(target) not in {stable, canary}:
-            value = _quoted(_subset(target) or target.get("destination", {}).get("host"))
+        if subset(target) not in {stable, canary}:
+            value = _quoted(subset(target) or target.get("destination", {}).get("host"))
             remedy = f"only {stable} and {canary} may share a route; give the third one a route of its own"
             yield Refusal(f"{where}.route[{place}].destination", value, remedy)
     if len(targets) > 2:
         remedy = f"name {stable} and {canary} once each"
         yield Refusal(f"{where}.route", f"{len(targets)} destinations", remedy)
-    hosts = {_fqdn(target.get("destination", {}).get("host", ""), vs) for target in targets}
+    hosts = {fqdn(target.get("destination", {}).get("host", ""), vs) for target in targets}
     if len(hosts) > 1:
         remedy = "use one host with two subsets of its DestinationRule"
         yield Refusal(f"{where}.route", f"split over hosts {' and '.join(sorted(hosts))}", remedy)
@@ -166,7 +167,7 @@ def _unsplit(routes: Sequence[Json], stable: str, canary: str) -> Iterator[Refus
         if len(hosts) > 1:
             remedy = f"use one host with subsets {stable} and {canary} of its DestinationRule"
             yield Refusal(f"spec.http[{index}].route", f"split over hosts {' and '.join(hosts)}", remedy)
-    named = sorted({_subset(target) or "none" for http in routes for target in http.get("route") or []})
+    named = sorted({subset(target) or "none" for http in routes for target in http.get("route") or []})
     remedy = f"give one route both {stable} (weight 100) and {canary} (weight 0), or set serin.dev/*-subset"
     yield Refusal("spec.http[].route[].destination.subset", ", ".join(named) or "nowhere", remedy)
 
@@ -233,14 +234,9 @@ def to_zero(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering:
 
 
 def unavoidable(vs: Json, *, stable_subset: str, canary_subset: str) -> Refusal | None:
-    """The route, if any, that sends requests of all users to the canary whatever our weight is."""
-    for index, http in enumerate(vs.get("spec", {}).get("http") or []):
-        subsets = {_subset(target) for target in http.get("route") or []}
-        if canary_subset in subsets and stable_subset not in subsets and not http.get("match"):
-            remedy = f"add subset {stable_subset} beside it with weight 100, or give the route a match"
-            value = f"subset {canary_subset} without {stable_subset} for all requests"
-            return Refusal(f"spec.http[{index}].route", value, remedy)
-    return None
+    """The way, if any, of all users' requests to the canary whatever our weight is."""
+    found = detours.unavoidable(vs, stable=stable_subset, canary=canary_subset)
+    return None if found is None else Refusal(*found)
 
 
 # -- what else must hold ---------------------------------------------------------------------------
@@ -263,7 +259,7 @@ def subsets_told_apart(
     subsets = {
         item["name"]: item.get("labels") or {}
         for rule in rules
-        if _fqdn(rule.get("spec", {}).get("host", ""), rule) == found.host
+        if fqdn(rule.get("spec", {}).get("host", ""), rule) == found.host
         for item in rule["spec"].get("subsets") or []
     }
     return _told_apart(stable_subset, subsets, mine=stable_labels, theirs=canary_labels) or _told_apart(
@@ -452,8 +448,8 @@ def _sure(wanted: list[Json] | Refusal, plan: Place) -> list[Json]:
 def _at_zero(vs: Json, plan: Place) -> bool:
     """Whether no route beside stable's gives the canary anything: our way to zero would change nothing."""
     routes = [http.get("route") or [] for http in vs.get("spec", {}).get("http") or []]
-    split = [targets for targets in routes if plan.stable_subset in map(_subset, targets)]
-    mine = (target for targets in split for target in targets if _subset(target) == plan.canary_subset)
+    split = [targets for targets in routes if plan.stable_subset in map(subset, targets)]
+    mine = (target for targets in split for target in targets if subset(target) == plan.canary_subset)
     return not any(_number(target) for target in mine)
 
 
@@ -476,19 +472,9 @@ def _path(plan: Place) -> str:
 # -- small words -----------------------------------------------------------------------------------
 
 
-def _subset(target: Json) -> str:
-    return str(target.get("destination", {}).get("subset") or "")
-
-
 def _number(target: Json) -> int:
     weight = target.get("weight")
     return weight if isinstance(weight, int) else 0
-
-
-def _fqdn(host: str, within: Json) -> str:
-    """The host as Istio completes it: a name without dots is of the object's own namespace."""
-    namespace = within.get("metadata", {}).get("namespace", "default")
-    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
 
 
 def _quoted(value: Json) -> str:

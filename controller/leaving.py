@@ -58,6 +58,10 @@ def _commanded(run: Run, seen: Seen, _: datetime) -> Ending | None:
 
 
 def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    if seen.commands.retargeted:
+        made = f"{run.plan.stable} through VirtualService {run.plan.virtual_service}"
+        said = f"{run.plan.canary}'s annotations name another stable Deployment, VirtualService or subset"
+        return Ending(Reason.SUPERSEDED, f"{said} now; this run was a canary of {made}")
     new = seen.canary.template_hash
     if new is None or new == run.plan.canary_hash:
         return None
@@ -103,11 +107,22 @@ def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
     looping = [pod.name for pod in seen.canary.pods if pod.crash_looping]
     if looping:
         return Ending(Reason.CANARY_UNAVAILABLE, f"pod {looping[0]} crashes again and again")
+    if seen.canary.ready == 0 and (own := _outgrew(run, seen)):
+        return Ending(
+            Reason.CANARY_UNAVAILABLE, f"no pod of {run.plan.canary} is ready; one was evicted: {own}"
+        )
     if seen.canary.ready == 0 and not _evicted(run, seen):
         return Ending(
             Reason.CANARY_UNAVAILABLE, f"none of {len(seen.canary.pods)} pods of {run.plan.canary} is ready"
         )
     return None
+
+
+def _outgrew(run: Run, seen: Seen) -> str:
+    """What the kubelet says of a pod that it evicted, since it had traffic, beyond the pod's own limits."""
+    since = run.weight_since or run.created
+    overran = seen.canary.overran
+    return "" if overran is None or overran[0] < since else overran[1].strip()[:200]
 
 
 def _evicted(run: Run, seen: Seen) -> bool:

@@ -35,6 +35,7 @@ stateDiagram-v2
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
@@ -62,6 +63,13 @@ from controller.telling import Next, hold, say, spoken
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
+# So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
+# approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
+# is no maintenance, and each time users' requests are broken off.
+MOST_INTERRUPTIONS = 5
+# Changes of the weight that are kept, first and last: twenty steps, each raised and some of them interrupted.
+# A status that grows without end is refused one day.
+FIRST_CHANGES, LAST_CHANGES = 20, 80
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
@@ -153,6 +161,8 @@ def _wait(run: Run, seen: Seen, now: datetime) -> Next:
         return _unread(run, seen, now)
     if (shadow := gate(run, seen)) is not None:
         return _replaying(run, seen, now, shadow)
+    if (times := interruptions(run)) and times % MOST_INTERRUPTIONS == 0:
+        return _often(run, seen, now, times)
     (run, told), admitted = admission.through(run, seen, now)
     if not admitted:
         return run, told
@@ -177,6 +187,26 @@ def _replaying(run: Run, seen: Seen, now: datetime, shadow: CheckJudgement) -> N
         return _doubt(run, seen, now, policy.on_inconclusive, Ending(Reason.INCONCLUSIVE, message))
     hold_on = run.hold if run.hold in IN_DOUBT else None
     return replace(run, hold=hold_on, message=f"no traffic before {name} passes: {said}"), ()
+
+
+def _often(run: Run, seen: Seen, now: datetime, times: int) -> Next:
+    """No traffic by itself for a canary whose pods do not stay: whatever takes them, no step of it ends."""
+    if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
+        return _approved(run, seen, now)
+    message = (
+        f"its pods were evicted {times} times at step {run.step + 1}: see why (kubectl get events; requests,"
+        " limits, spot nodes), then approve or abort"
+    )
+    back = run.plan.policy.on_inconclusive is OnDoubt.ROLL_BACK
+    wish = OnDoubt.ROLL_BACK if back else OnDoubt.HOLD
+    return _doubt(run, seen, now, wish, Ending(Reason.INCONCLUSIVE, message))
+
+
+def interruptions(run: Run) -> int:
+    """How often the step that the run is at was interrupted."""
+    here = {0, run.plan.policy.steps[run.step]}
+    changes = takewhile(lambda change: change.weight in here, reversed(run.weights))
+    return sum(change.reason is Reason.INTERRUPTED for change in changes)
 
 
 def _unread(run: Run, seen: Seen, now: datetime) -> Next:
@@ -289,14 +319,23 @@ def _passes(run: Run, seen: Seen, now: datetime) -> bool:
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     """Why nothing may be raised or promoted now, although nothing failed."""
     if seen.commands.frozen:
-        return Reason.FROZEN, "frozen by serin.dev/freeze: nothing is raised or promoted"
+        said = 'frozen by serin.dev/freeze (any value but "false") or --freeze'
+        return Reason.FROZEN, f"{said}: nothing is raised or promoted"
     if seen.commands.paused:
         return Reason.PAUSED, "paused: the weight stays, checks go on"
     if seen.route.refusal is not None:
         return Reason.REFUSED, seen.route.refusal
-    if run.weight > 0 and overloaded(seen, run.weight):
+    return _unsound(run, seen) if run.weight > 0 else None
+
+
+def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
+    """Why what is seen at the weight that stands is no ground to raise it."""
+    if seen.stable.ready == 0:  # else the canary's share or load would be blamed
+        why = f"{run.plan.stable} has no ready pod to compare with, or to take the traffic back"
+        return Reason.STABLE_UNAVAILABLE, why
+    if overloaded(seen, run.weight):
         return Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, run.weight)
-    if run.weight > 0 and not seen.load.follows_weight:
+    if not seen.load.follows_weight:
         message = (
             f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
             "look for users stuck to an arm or another route to the pods"
@@ -389,7 +428,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     size = size_for(run, seen, weight)
     if size > seen.canary.wanted:
         return replace(run, hold=None), (Scale(size),)
-    complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1)
+    complete = seen.canary.rolled_out and seen.canary.ready >= max(size, 1) and seen.stable.ready > 0
     if not complete or seen.canary.template_hash is None:  # pods of an older template may still be there
         return _await_pods(run, seen, now)
     if overloaded(seen, weight):
@@ -441,4 +480,7 @@ def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
     if weight == run.weight:
         return run
     change = WeightChange(at=now, weight=weight, reason=reason)
-    return replace(run, weight=weight, weight_since=now, weights=(*run.weights, change))
+    weights = (*run.weights, change)
+    if len(weights) > FIRST_CHANGES + LAST_CHANGES:
+        weights = (*weights[:FIRST_CHANGES], *weights[-LAST_CHANGES:])
+    return replace(run, weight=weight, weight_since=now, weights=weights)

@@ -244,13 +244,10 @@ class WeightChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One alert that has not arrived yet; `alert` is its index in `Policy.alerts`.
-
-    The id is the same however often it is made, so receivers and a new leader can deduplicate.
-    """
+    """One alert that has not arrived yet; its id is that of what happened, whoever tells it: `telling`."""
 
     id: str
-    alert: int
+    alert: int  # its index in `Policy.alerts`
     outcome: str
     reason: Reason
     sentence: str
@@ -292,6 +289,7 @@ class Run:
     reason: Reason | None = None  # why the run ended, or what it waits for
     check: str | None = None  # the check that failed
     message: str = ""
+    identity: str = ""  # its own uid: a run that was deleted and asked for again has the same name
     uid: str = ""  # of the canary's Deployment, for Events
     created: datetime
     step_since: datetime | None = None  # the step, or the promotion, began
@@ -373,6 +371,7 @@ class ArmSeen:
     pods: tuple[PodSeen, ...] = ()
     rolled_out: bool = True  # every wanted replica is of the newest template and available
     autoscaled: bool = False  # an HPA owns its size
+    overran: tuple[datetime, str] | None = None  # when the last pod went that outgrew its own limits, and why
 
     @property
     def ready(self) -> int:
@@ -416,6 +415,7 @@ class Commands:
     approvals: int = 0
     deleted: bool = False  # the CanaryRun has a deletionTimestamp
     withdrawn: bool = False  # the annotation that asked for the run is gone
+    retargeted: bool = False  # ... or asks for another stable, VirtualService or subset now
     frozen: bool = False  # serin.dev/freeze on the namespace, or the process setting
 
 

@@ -139,9 +139,11 @@ class Reconciler:
         known = self.lives.get(key)
         if known is not None:
             owes = known.run.mirrored or (known.run.weight_since is not None and not known.run.settled)
-            return known if obj is not None or owes else None
+            if owes or (obj is not None and obj["metadata"]["uid"] == known.run.identity):
+                return known
         if obj is None:
             return None
+        self._forget(key)  # whoever had its name and owed nothing: it was deleted, and asked for again
         run = resource.run(obj)
         if machine.finished(run):
             return None
@@ -294,20 +296,9 @@ class Reconciler:
         return "" if worst is None else f"{worst} (and {len(lasting) - 1} more): {lasting[worst].what}"
 
     def _commands(self, plan: Plan, obj: Any) -> Commands:
-        cluster = self.means.cluster
         if obj is None:
             return Commands(deleted=True)
-        deployment = cluster.get("deployments", plan.namespace, plan.canary)
-        notes = {} if deployment is None else trigger.annotations(deployment)
-        namespace = cluster.get("namespaces", "", plan.namespace) or {"metadata": {}}
-        frozen = namespace["metadata"].get("annotations", {}).get(trigger.FREEZE) == "true"
-        said = resource.commands(
-            obj,
-            withdrawn=deployment is not None and trigger.CANARY_OF not in notes,
-            frozen=self.means.freeze or frozen,
-        )
-        approved = obj["spec"].get("approved", [])
-        heard = trigger.rung(said, notes, obj["metadata"]["name"], approved=approved)
+        said, heard = trigger.commands(self.means.cluster, plan, obj, frozen_all=self.means.freeze)
         if replace(heard, paused=said.paused) != said:
             self._errand(self._write_down(obj, heard, approved=heard.approvals > said.approvals))
         return heard

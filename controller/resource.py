@@ -76,6 +76,7 @@ def run(obj: Json) -> Run:
     return Run(
         name=found.metadata.name,
         plan=_plan(found.spec.plan, found.metadata.namespace),
+        identity=found.metadata.uid,
         uid=next((owner.uid for owner in found.metadata.owner_references), ""),
         created=found.metadata.creation_timestamp,
         stage=state.stage,
@@ -136,7 +137,9 @@ def guarded(obj: Json) -> bool:
     return FINALIZER in obj["metadata"].get("finalizers", ())
 
 
-def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Commands:
+def commands(
+    obj: Json, *, withdrawn: bool = False, retargeted: bool = False, frozen: bool = False
+) -> Commands:
     """What people ask of the run: its spec beside the plan, and what its surroundings say.
 
     It does not ask for a plan or a status that we can read: an abort is heard in any case.
@@ -149,6 +152,7 @@ def commands(obj: Json, *, withdrawn: bool = False, frozen: bool = False) -> Com
         approvals=len(found.spec.approved),
         deleted=found.metadata.deletion_timestamp is not None,
         withdrawn=withdrawn,
+        retargeted=retargeted,
         frozen=frozen,
     )
 

@@ -41,10 +41,10 @@ def hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
 def say(run: Run, what: Tell, now: datetime) -> Next:
     """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
     wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if what.outcome in alert.on]
-    waiting = {message.id for message in run.outbox}
+    waiting = {message.id.rpartition("/")[0] for message in run.outbox}
     messages = tuple(
         Message(
-            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}",
+            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}/{visit(run)}",
             alert=index,
             outcome=what.outcome or "",
             reason=what.reason,
@@ -53,8 +53,17 @@ def say(run: Run, what: Tell, now: datetime) -> Next:
         )
         for index in wanted
     )
-    new = (message for message in messages if message.id not in waiting)
+    new = (message for message in messages if message.id.rpartition("/")[0] not in waiting)
     return replace(run, outbox=(*run.outbox, *new)), (what,)
+
+
+def visit(run: Run) -> str:
+    """What tells two events of one name apart, whoever tells them: the run's uid, and its latest raise.
+
+    A run that was deleted and asked for again has its name again; one that was interrupted, its step again.
+    """
+    raises = (change.at for change in reversed(run.weights) if change.reason is Reason.WEIGHT_RAISED)
+    return f"{run.identity}-{(next(raises, run.created).timestamp() * 1000):.0f}"
 
 
 def spoken(value: timedelta) -> str:

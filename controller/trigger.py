@@ -12,7 +12,7 @@ from typing import Any
 
 from controller import policies, resource
 from controller.cluster import Cluster, template_hash
-from controller.model import Commands, Reason, Stage
+from controller.model import Commands, Plan, Reason, Stage
 from controller.wire import MOST_PERCENT
 
 Json = Any
@@ -87,6 +87,37 @@ def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | 
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
 
 
+def stops(value: str | None) -> bool:
+    """Whether an annotation that holds traffic back does: any value but "false", since somebody set it."""
+    return value is not None and value.strip().lower() != "false"
+
+
+def frozen(namespace: Json | None) -> bool:
+    """Whether nothing is raised or promoted in the namespace."""
+    return namespace is not None and stops((namespace["metadata"].get("annotations") or {}).get(FREEZE))
+
+
+def retargeted(notes: dict[str, str], plan: Plan) -> bool:
+    """Whether the annotations ask for another canary than the plan is of; those of nobody ask for none."""
+    if CANARY_OF not in notes:
+        return False
+    made = plan.stable, plan.virtual_service, plan.stable_subset, plan.canary_subset
+    return tuple(_targets(notes, notes[CANARY_OF]).values()) != made
+
+
+def commands(cluster: Cluster, plan: Plan, obj: Json, *, frozen_all: bool) -> tuple[Commands, Commands]:
+    """What people ask of the run by its object and its surroundings; the same with what doorbells add."""
+    deployment = cluster.get("deployments", plan.namespace, plan.canary)
+    notes = {} if deployment is None else annotations(deployment)
+    said = resource.commands(
+        obj,
+        withdrawn=deployment is not None and CANARY_OF not in notes,
+        retargeted=retargeted(notes, plan),
+        frozen=frozen_all or frozen(cluster.get("namespaces", "", plan.namespace)),
+    )
+    return said, rung(said, notes, obj["metadata"]["name"], approved=obj["spec"].get("approved", []))
+
+
 def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collection[str] = ()) -> Commands:
     """`said`, and what the annotations' doorbells add: they name the run, so a leftover rings for none.
 
@@ -96,7 +127,7 @@ def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collectio
     note = "asked for by annotation"
     return replace(
         said,
-        paused=said.paused or notes.get(f"{PREFIX}pause") == "true",
+        paused=said.paused or stops(notes.get(f"{PREFIX}pause")),
         abort=said.abort or (note if notes.get(f"{PREFIX}abort") == run else None),
         promote=said.promote or (note if notes.get(f"{PREFIX}promote") == run else None),
         approvals=said.approvals + approves,
@@ -165,7 +196,7 @@ def _misread_values(notes: dict[str, str]) -> str | None:
     pause = notes.get(f"{PREFIX}pause", "true")
     if pause not in {"true", "false"}:
         said = f'annotation {PREFIX}pause: "{_shown(pause)}"'
-        return f'{said} is neither "true" nor "false"; remove it or set "true"'
+        return f'{said} is neither "true" nor "false"; its run is paused; remove it or set "true"'
     return None
 
 
@@ -297,14 +328,18 @@ def _ended(status: Json) -> bool:
 
 def _plan(notes: dict[str, str], deployment: Json, stable: Json) -> Json:
     increase = notes.get(f"{PREFIX}max-latency-increase")
-    plan = {
-        "canary": deployment["metadata"]["name"],
-        "stable": stable["metadata"]["name"],
-        "virtualService": notes.get(f"{PREFIX}virtual-service", stable["metadata"]["name"]),
+    plan = {"canary": deployment["metadata"]["name"], **_targets(notes, stable["metadata"]["name"])}
+    return plan if increase is None else plan | {"maxLatencyIncrease": increase}
+
+
+def _targets(notes: dict[str, str], stable: str) -> dict[str, str]:
+    """What the annotations name, beside the canary itself."""
+    return {
+        "stable": stable,
+        "virtualService": notes.get(f"{PREFIX}virtual-service", stable),
         "stableSubset": notes.get(f"{PREFIX}stable-subset", "stable"),
         "canarySubset": notes.get(f"{PREFIX}canary-subset", "canary"),
     }
-    return plan if increase is None else plan | {"maxLatencyIncrease": increase}
 
 
 def _unfit(deployment: Json, stable: Json) -> str | None:

@@ -247,6 +247,7 @@ class Meta(Wire, frozen=True, kw_only=True):
 
     name: str
     namespace: str
+    uid: str = ""
     creation_timestamp: datetime
     deletion_timestamp: datetime | None = None
     owner_references: tuple[Owner, ...] = ()

@@ -176,8 +176,10 @@ class Witness:
         gates = [gate for gate in spec["plan"]["policy"].get("gates", ()) if gate["before"] == before]
         if not gates or "promote" in spec:
             return
-        question = f"{run['metadata']['namespace']}/{name}/{step}/before{before}"
-        if any("webhook" in gate for gate in gates) and question not in self._opened:
+        meta = run["metadata"]
+        question = f"{meta['namespace']}/{name}/{step}/before{before}/{meta['uid']}-"
+        opened = any(one.startswith(question) for one in self._opened)
+        if any("webhook" in gate for gate in gates) and not opened:
             self.breaks(f"{name} moves on, and the webhook before {before} has not said yes")
         if any("manual" in gate for gate in gates):
             self._approvals[name] = self._approvals.get(name, 0) + 1

@@ -540,6 +540,71 @@ async def test_a_rolled_back_run_does_not_scale_its_own_retry_to_zero(stage: Sta
     assert stage.weight == 10
 
 
+@pytest.mark.parametrize("value", ["true", "True", "yes"])
+async def test_a_namespace_is_frozen_however_it_is_spelt_and_an_event_says_what_is_understood(
+    stage: Stage, value: str
+) -> None:
+    stage.world.patch("namespaces", "", NAMESPACE, {"metadata": {"annotations": {trigger.FREEZE: value}}})
+    await asyncio.sleep(1)
+    await stage.turns(5)
+    assert stage.weight == 0
+    assert stage.run["status"]["message"].startswith('frozen by serin.dev/freeze (any value but "false")')
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"canary-of": "other"},
+        {"virtual-service": "other"},
+        {"stable-subset": "other"},
+        {"canary-subset": "other"},
+    ],
+)
+async def test_a_run_whose_annotations_name_something_else_ends_with_its_traffic_away(
+    stage: Stage, notes: dict[str, str]
+) -> None:
+    """It went on, and was promoted into a stable Deployment that nobody asked for any more."""
+    await stage.at_first_step()
+    said = {f"{trigger.PREFIX}{name}": value for name, value in notes.items()}
+    stage.world.patch("deployments", NAMESPACE, CANARY, {"metadata": {"annotations": said}})
+    await asyncio.sleep(1)
+    await stage.turns(1)
+    assert stage.weight == 0
+    assert stage.run["status"]["reason"] == "Superseded"
+    assert f"this run was a canary of {STABLE} through" in stage.run["status"]["message"]
+
+
+async def test_annotations_that_say_what_is_so_without_them_change_nothing(stage: Stage) -> None:
+    await stage.at_first_step()
+    names = {"virtual-service": STABLE, "stable-subset": "stable", "canary-subset": "canary", "policy": "p"}
+    said = {f"{trigger.PREFIX}{name}": value for name, value in names.items()}
+    stage.world.patch("deployments", NAMESPACE, CANARY, {"metadata": {"annotations": said}})
+    await asyncio.sleep(1)
+    await stage.turns(3)
+    assert stage.weight == 10
+    assert stage.run["status"]["phase"] == "Progressing"
+
+
+async def test_a_run_that_was_deleted_and_asked_for_again_between_two_passes_is_another_one(
+    stage: Stage,
+) -> None:
+    """It had the name of the first, and went on with what was answered to that."""
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"paused": True}})
+    await asyncio.sleep(1)
+    await stage.turns(2)
+    first, name = stage.reconciler.lives[stage.key].run, stage.key
+    stage.world.delete("canaryruns", *stage.key)
+    await asyncio.sleep(1)
+    await stage.ask()
+    await asyncio.sleep(1)
+    assert stage.key == name
+    await stage.turns(1)
+    now = stage.reconciler.lives[stage.key].run
+    assert now.identity == stage.run["metadata"]["uid"] != first.identity
+    assert now.created > first.created
+    await stage.at_first_step()
+
+
 async def test_a_stable_that_somebody_is_just_editing_is_not_overwritten(stage: Stage) -> None:
     await stage.at_first_step()
     plan = stage.reconciler.lives[stage.key].run.plan

@@ -176,6 +176,7 @@ def troubles(draw: st.DrawFn) -> Seen:
                 "promote": "trust me",
                 "deleted": True,
                 "withdrawn": True,
+                "retargeted": True,
                 "frozen": True,
             }.items()
         ),

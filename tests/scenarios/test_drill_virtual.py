@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -65,12 +65,19 @@ class Stage(Theatre):
         self.world.patch("canaryruns", NAMESPACE, run["metadata"]["name"], abort)
         await asyncio.sleep(3)
 
-    async def drilled(self, *, stop: int | None = None) -> drilling.Measured:
-        """As the command drives it; Ctrl-C at pause number `stop`."""
+    async def drilled(
+        self, *, stop: int | None = None, heard: Callable[[str], None] = silent
+    ) -> drilling.Measured:
+        """As the command drives it; Ctrl-C at pause number `stop`. `heard` may act on lines."""
+
+        def told(line: str) -> None:
+            self.lines.append(line)
+            heard(line)
+
         self.lines, grounds, clock = [], self.grounds(), virtual_loop().time
         run = drilling.asked(grounds, other_version=True)
         kubectl = Memory(world=self.world, says=self.page)
-        how = {"clock": clock, "told": self.lines.append, "patience": 10.0, "limit": 60.0}
+        how = {"clock": clock, "told": told, "patience": 10.0, "limit": 60.0}
         steps = drilling.drilled(kubectl, grounds, run, **how)
         pauses, pause = 0, next(steps)
         try:
@@ -150,5 +157,23 @@ def test_a_drill_can_only_end_in_a_rollback_whatever_becomes_of_the_terminal() -
         ended = theatre.world.get("canaryruns", NAMESPACE, run["metadata"]["name"])
         assert (ended["status"]["phase"], ended["status"]["reason"]) == ("Failed", "Inconclusive")
         assert theatre.weights() == [100, 0]
+
+    on_stage(act)
+
+
+def test_a_drill_whose_virtual_service_is_deleted_says_so_and_aborts_its_run() -> None:
+    """It ended in `RuntimeError: generator raised StopIteration`, and so did its clean-up."""
+
+    async def act(theatre: Stage) -> None:
+        def deletes(line: str) -> None:
+            if "aborting in 5 s" in line:
+                theatre.world.delete("virtualservices", NAMESPACE, STABLE)
+
+        with pytest.raises(Trouble, match=f"VirtualService {STABLE} in namespace {NAMESPACE} is gone"):
+            await theatre.drilled(heard=deletes)
+        assert theatre.lines[-1].startswith("broken off, and not seen to be back: VirtualService")
+        await asyncio.sleep(2)
+        run = max(theatre.world.objects("canaryruns", NAMESPACE), key=lambda run: run["metadata"]["name"])
+        assert run["status"]["reason"] == "Aborted"
 
     on_stage(act)

@@ -186,6 +186,24 @@ def test_a_stable_that_is_recreated_has_no_pods_in_a_promotion() -> None:
     in_room(replace(SOUND[0], edits=recreate), mended)
 
 
+def test_routes_that_pin_testers_are_named_and_those_that_pin_everybody_refused() -> None:
+    async def routed(room: Room) -> None:
+        canary = [{"destination": {"host": "model", "subset": "canary"}}]
+        split = room.world.get("virtualservices", "lab", "model")["spec"]["http"]
+        testers = {"match": [{"headers": {"x-tester": {"exact": "yes"}}}], "route": canary}
+        room.world.patch("virtualservices", "lab", "model", {"spec": {"http": [testers, *split]}})
+        item = room.looked_at()["routes"]
+        assert item.result is Result.PASS
+        assert item.why.endswith("; whatever the weight, model-canary has what matches spec.http[0]")
+        everybody = {**testers, "match": [{"uri": {"prefix": "/"}}]}
+        room.world.patch("virtualservices", "lab", "model", {"spec": {"http": [everybody, *split]}})
+        item = room.looked_at()["routes"]
+        assert item.result is Result.FAIL
+        assert "spec.http[0].route is subset canary alone for all requests" in item.why
+
+    in_room(SOUND[0], routed)
+
+
 def test_where_nothing_is_set_up_every_patch_makes_what_is_missing() -> None:
     async def mended(room: Room) -> None:
         for kind in ("horizontalpodautoscalers", "virtualservices", "destinationrules"):

@@ -1,5 +1,6 @@
 """What is worked out once of the index is what would be worked out now."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -61,6 +62,48 @@ def test_an_arm_is_at_any_time_what_the_index_says(changes: list[tuple[str, int,
             index.changed(kind, how, item)
         for name in NAMES:
             assert index.arm("ml", name) == arm(index, "ml", name)
+
+
+BEGUN, ENDED = "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"
+
+
+OWN_DOING = [
+    'Container m exceeded its local ephemeral storage limit "1Gi". ',
+    "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+    'Usage of EmptyDir volume "tmp" exceeds the limit "1Gi". ',
+]
+NOT_ITS_OWN = [
+    "The node was low on resource: memory. Container m was using 2Gi, request is 1Gi, ",
+    "The node had condition: [DiskPressure]. ",
+    "",
+]
+
+
+@pytest.mark.parametrize("message", OWN_DOING + NOT_ITS_OWN)
+@pytest.mark.parametrize("ended", [ENDED, None])
+def test_a_pod_that_the_kubelet_evicted_beyond_its_own_limits_is_remembered(
+    message: str, ended: str | None
+) -> None:
+    index = Cluster()
+    index.changed("deployments", "ADDED", thing("deployments", 0, 1))
+    index.changed("replicasets", "ADDED", thing("replicasets", 0, 1))
+    pod = thing("pods", 0, 1)
+    gone = {"state": {"terminated": {"finishedAt": ended} if ended else {}}}
+    pod["status"] = {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": message,
+        "containerStatuses": [gone, {"state": {"waiting": {"reason": "x"}}}, {}],
+    }
+    index.changed("pods", "ADDED", pod)
+    seen = arm(index, "ml", "model")
+    assert seen.pods == ()
+    assert seen.overran == (
+        (datetime.fromisoformat(ended or BEGUN), message) if message in OWN_DOING else None
+    )
+    pod["status"]["reason"] = "NodeLost"
+    index.changed("pods", "MODIFIED", pod)
+    assert arm(index, "ml", "model").overran is None
 
 
 def test_it_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,24 @@ VARIED: dict[str, Json] = {
             ]
         }
     ),
-    "tls": virtual_service(split(), tls=[{"match": [{"port": 443, "sniHosts": ["a"]}], "route": [to(None)]}]),
-    "tcp": virtual_service(split(), tcp=[{"match": [{"port": 9}], "route": [to("stable", 100)]}]),
+    "tls": virtual_service(
+        split(), tls=[{"match": [{"port": 443, "sniHosts": ["a"]}], "route": [to(None, host="other")]}]
+    ),
+    "tcp": virtual_service(
+        split(),
+        tcp=[
+            {"match": [{"port": 9}], "route": [to("stable", 100)]},
+            {"route": [to("stable", 100), to("canary", 0)]},
+        ],
+    ),
+    "testers by path, cookie or host": virtual_service(
+        {"match": [{"uri": {"prefix": "/canary/"}}], "route": [to("canary")]},
+        {"match": [{"uri": {"exact": "/"}, "method": {"exact": "GET"}}], "route": [to(None)]},
+        {"match": [{"headers": {"cookie": {"regex": "tester=.*"}}, "port": 80}], "route": [to("canary")]},
+        {"match": [{"authority": {"exact": "canary.example.com"}}], "route": [to("canary")]},
+        {"match": [{"sourceLabels": {"app": "probe"}}], "route": [to("canary")]},
+        split(),
+    ),
     "gateways and exports": virtual_service(split(), gateways=["mesh", "istio/public"], exportTo=["."]),
     "the long host name": virtual_service(
         {"route": [to("stable", 100, host="model.lab.svc.cluster.local"), to("canary", 0)]}
@@ -246,8 +262,52 @@ REFUSED: dict[str, tuple[Json, Refusal]] = {
         virtual_service({"route": [to("canary")]}, split()),
         Refusal(
             "spec.http[0].route",
-            "subset canary without stable for all requests",
-            "add subset stable beside it with weight 100, or give the route a match",
+            "subset canary alone for all requests",
+            "add subset stable beside it with weight 100, or give the route a match that picks callers "
+            "(a header, a path)",
+        ),
+    ),
+    "a default route without a subset: its Service selects both arms": (
+        virtual_service(split(match=[{"uri": {"prefix": "/v2"}}]), {"route": [to(None)]}),
+        Refusal(
+            "spec.http[1].route",
+            "host model without a subset for all requests",
+            "name subset stable, or give the route a match that picks callers (a header, a path)",
+        ),
+    ),
+    "a default route to the host's long name": (
+        virtual_service(
+            split(match=[{"uri": {"prefix": "/v2"}}]),
+            {"route": [to(None, host="model.lab.svc.cluster.local")]},
+        ),
+        Refusal(
+            "spec.http[1].route",
+            "host model.lab.svc.cluster.local without a subset for all requests",
+            "name subset stable, or give the route a match that picks callers (a header, a path)",
+        ),
+    ),
+    "tcp to the canary": (
+        virtual_service(split(), tcp=[{"route": [to("canary", 50), to("stable", 50)]}]),
+        Refusal(
+            "spec.tcp[0].route",
+            "subset canary, with no weight of ours",
+            "name stable alone: only http is steered",
+        ),
+    ),
+    "tls to the canary": (
+        virtual_service(split(), tls=[{"match": [{"sniHosts": ["x"]}], "route": [to("canary")]}]),
+        Refusal(
+            "spec.tls[0].route",
+            "subset canary, with no weight of ours",
+            "name stable alone: only http is steered",
+        ),
+    ),
+    "tls to both arms by their Service": (
+        virtual_service(split(), tls=[{"match": [{"sniHosts": ["x"]}], "route": [to(None)]}]),
+        Refusal(
+            "spec.tls[0].route",
+            "host model without a subset, with no weight of ours",
+            "name stable alone: only http is steered",
         ),
     ),
     "a weight of 150": (
@@ -283,6 +343,27 @@ def test_a_refusal_names_field_value_and_remedy(name: str) -> None:
     found = steering(vs, **NAMES)
     assert found == refusal
     assert str(found) == f"{refusal.field} is {refusal.value}: {refusal.remedy}"
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        [],
+        [{}],
+        [{"name": "all"}],
+        [{"headers": {"x-tester": {"exact": "yes"}}}, {}],
+        [{"uri": {"prefix": "/"}}],
+        [{"uri": {"prefix": "/"}, "ignoreUriCase": True}],
+        [{"uri": {"regex": ".*"}}],
+        [{"gateways": ["mesh"], "port": 80, "scheme": {"exact": "http"}}],
+        [{"method": {"exact": "POST"}}],
+        [{"withoutHeaders": {"x-old": {}}}],
+    ],
+)
+def test_a_match_that_picks_nobody_leads_everybody_to_the_canary(match: Json) -> None:
+    found = steering(virtual_service({"match": match, "route": [to("canary")]}, split()), **NAMES)
+    assert isinstance(found, Refusal)
+    assert found.value == "subset canary alone for all requests"
 
 
 def test_an_empty_object_is_refused_and_not_an_error() -> None:
@@ -519,7 +600,7 @@ async def test_weights_that_make_no_sense_are_set_right() -> None:
 
 async def test_zero_is_not_claimed_where_a_route_has_the_canary_alone_but_the_others_are_set() -> None:
     server = Server(virtual_service(split(90, 10), {"route": [to("canary"), to(None, 1, host="old")]}))
-    with pytest.raises(Unsteerable, match=r"spec.http\[1\].route is subset canary without stable"):
+    with pytest.raises(Unsteerable, match=r"spec.http\[1\].route is subset canary alone for all"):
         await router(server, server.vs).route(plan(), 0)
     assert server.weights == [[100, 0], [None, 1]]
 

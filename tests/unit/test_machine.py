@@ -9,7 +9,15 @@ from test_resource import NOW, canary_run
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource
-from controller.machine import advance, finished, restored
+from controller.machine import (
+    FIRST_CHANGES,
+    LAST_CHANGES,
+    MOST_INTERRUPTIONS,
+    advance,
+    finished,
+    interruptions,
+    restored,
+)
 from controller.model import (
     Action,
     ArmSeen,
@@ -210,6 +218,21 @@ def test_stable_without_a_ready_pod_is_not_promoted_onto() -> None:
     assert (run.weight, run.hold) == (50, Reason.STABLE_UNAVAILABLE)
 
 
+def test_a_run_whose_stable_has_no_pods_says_so_and_blames_no_share_of_traffic() -> None:
+    empty = arm("old", 0, wanted=3)
+    odd = sight(stable=empty, load=LoadSeen(follows_weight=False))
+    run, actions = advance(stepping(), odd, NOW + minutes(1))
+    assert (run.hold, weights(actions)) == (Reason.STABLE_UNAVAILABLE, [])
+    assert run.message == "model has no ready pod to compare with, or to take the traffic back"
+    passed, actions = advance(stepping(passed=True), sight(Verdict.PASS, stable=empty), NOW + minutes(1))
+    assert (passed.hold, weights(actions)) == (Reason.STABLE_UNAVAILABLE, [])
+
+    waiting, actions = advance(a_run(), sight(weight=0, stable=empty, canary_read=True), NOW)
+    assert (waiting.hold, weights(actions)) == (None, [])
+    _, actions = advance(waiting, sight(weight=0, canary_read=True), NOW)
+    assert weights(actions) == [5]
+
+
 def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
     new = sight(weight=0, looked=False)
     assert weights(advance(stepping(), new, NOW + minutes(1))[1]) == []
@@ -330,6 +353,90 @@ def test_a_canary_grows_with_a_stable_that_was_scaled_up_under_it() -> None:
     assert actions[0] == Scale(6)
 
 
+# -- interruptions
+
+
+GONE = sight(canary=replace(arm("new", 0), wanted=3))
+
+
+def interrupted(run: Run, *, times: int, at: float = 0) -> Run:
+    """The run whose pods were evicted so often, and were back each time but the last."""
+    for turn in range(times):
+        run, actions = advance(run, GONE, NOW + minutes(at + 2 * turn))
+        assert weights(actions) == [0]
+        if turn + 1 < times:
+            run, actions = advance(run, sight(weight=0), NOW + minutes(at + 2 * turn + 1))
+            assert weights(actions) == [5]
+    return run
+
+
+def test_a_canary_whose_pods_do_not_stay_waits_for_a_person_and_gets_no_traffic() -> None:
+    """It began its step anew for ever, and broke users' requests off each time."""
+    run = interrupted(stepping(), times=MOST_INTERRUPTIONS)
+    for minute in range(100, 200):
+        run, actions = advance(run, sight(Verdict.PASS, weight=0), NOW + minutes(minute))
+        assert weights(actions) == []
+    assert (run.hold, run.stage, run.weight) == (Reason.INCONCLUSIVE, Stage.WAITING, 0)
+    assert run.message.startswith("its pods were evicted 5 times at step 1: see why")
+
+    approved = sight(weight=0, commands=Commands(approvals=1))
+    run, actions = advance(run, approved, NOW + minutes(201))
+    assert (weights(actions), run.approved, run.hold) == ([5], 1, None)
+    run = interrupted(run, times=MOST_INTERRUPTIONS - 1, at=202)
+    run, actions = advance(run, sight(weight=0), NOW + minutes(220))
+    assert weights(actions) == [5]
+    run, _ = advance(run, GONE, NOW + minutes(221))
+    run, actions = advance(run, approved, NOW + minutes(222))
+    assert (run.hold, weights(actions)) == (Reason.INCONCLUSIVE, [])
+
+
+@pytest.mark.parametrize("wish", [OnDoubt.PROCEED, OnDoubt.HOLD, OnDoubt.ROLL_BACK])
+def test_pods_that_do_not_stay_are_rolled_back_if_the_policy_says_so_of_doubt(wish: OnDoubt) -> None:
+    run = interrupted(stepping(policy={"on_inconclusive": wish}), times=MOST_INTERRUPTIONS)
+    run, _ = advance(run, sight(weight=0), NOW + minutes(100))
+    ends = wish is OnDoubt.ROLL_BACK
+    assert (run.stage is Stage.ENDED, run.weight) == (ends, 0)
+    assert (run.reason if ends else run.hold) is Reason.INCONCLUSIVE
+
+
+def test_another_step_s_interruptions_do_not_count_for_this_one() -> None:
+    run = interrupted(stepping(), times=MOST_INTERRUPTIONS - 1)
+    run, _ = advance(run, sight(weight=0), NOW + minutes(50))
+    run, actions = advance(replace(run, passed=True), sight(Verdict.PASS), NOW + minutes(60))
+    assert weights(actions) == [50]
+    assert interruptions(run) == 0
+    run, _ = advance(run, replace(GONE, route=RouteSeen(weight=50)), NOW + minutes(61))
+    assert interruptions(run) == 1
+    run, actions = advance(run, sight(weight=0), NOW + minutes(62))
+    assert weights(actions) == [50]
+
+
+def test_a_history_of_weights_has_an_end_and_keeps_how_it_began() -> None:
+    run = stepping()
+    for turn in range(200):
+        run = interrupted(run, times=1, at=2 * turn)
+        approved = Commands(approvals=run.approved + 1)
+        for _ in range(2):  # held, and approved
+            run, _ = advance(run, sight(weight=0, commands=approved), NOW + minutes(2 * turn + 1))
+    assert run.weight == 5
+    assert len(run.weights) == FIRST_CHANGES + LAST_CHANGES
+    assert [change.at for change in run.weights[:3]] == [NOW, NOW + minutes(1), NOW + minutes(2)]
+    assert run.weights[-1].at == NOW + minutes(399)
+    assert [change.weight for change in run.weights[-4:]] == [0, 5, 0, 5]
+
+
+def test_a_pod_that_outgrew_its_own_limits_was_not_healthy() -> None:
+    why = 'Container m exceeded its local ephemeral storage limit "1Gi". '
+    gone = replace(GONE.canary, overran=(NOW + minutes(1), why))
+    run, actions = advance(stepping(), sight(canary=gone), NOW + minutes(1))
+    assert (run.reason, weights(actions)) == (Reason.CANARY_UNAVAILABLE, [0])
+    assert run.message.endswith(why.strip())
+
+    before = replace(gone, overran=(NOW - minutes(1), why))  # an earlier run's
+    run, _ = advance(stepping(), sight(canary=before), NOW + minutes(1))
+    assert run.hold is Reason.INTERRUPTED
+
+
 # -- what is said
 
 
@@ -337,11 +444,11 @@ def test_an_alert_that_has_not_arrived_is_not_queued_twice() -> None:
     alert = replace(a_run().plan.policy.alerts[0], on=("Held",))
     run = stepping(policy={"alerts": (alert,)})
     gone = sight(canary=replace(arm("new", 0), wanted=3))
-    for turn in range(5):
+    for turn in range(4):
         run, _ = advance(run, gone, NOW + minutes(2 * turn))
         run, _ = advance(run, sight(weight=0), NOW + minutes(2 * turn + 1))
 
-    assert len(run.weights) == 10
+    assert len(run.weights) == 8
     assert len(run.outbox) == 1
 
 

@@ -79,6 +79,13 @@ def far_along() -> Run:
     )
 
 
+def test_a_run_knows_its_own_uid_and_its_deployments() -> None:
+    obj = canary_run()
+    owner = {"uid": "its owner's", "controller": True, "kind": "Deployment", "name": "model-canary"}
+    obj["metadata"] |= {"uid": "its own", "ownerReferences": [owner]}
+    assert (resource.run(obj).identity, resource.run(obj).uid) == ("its own", "its owner's")
+
+
 def test_a_run_survives_the_way_to_the_wire_and_back() -> None:
     run = far_along()
 

@@ -7,7 +7,7 @@ import pytest
 from controller.cluster import Cluster
 from controller.events import note
 from controller.model import Commands
-from controller.trigger import Asked, Refused, rival, run_name, rung, successor, wanted
+from controller.trigger import Asked, Refused, frozen, rival, run_name, rung, successor, wanted
 
 Json = dict[str, Any]
 PREFIX = "serin.dev/"
@@ -158,7 +158,7 @@ def test_steps_and_margin_come_from_annotations_over_the_policy() -> None:
         ({f"{PREFIX}canary-of": "model-canary"}, "is this Deployment itself", "name the stable one"),
         ({f"{PREFIX}canary-of": "nobody"}, 'no Deployment "nobody"', "create it or correct the name"),
         ({f"{PREFIX}policy": "strict"}, 'no CanaryPolicy "strict"', "remove the annotation"),
-        ({f"{PREFIX}pause": "yes"}, 'serin.dev/pause: "yes"', 'set "true"'),
+        ({f"{PREFIX}pause": "yes"}, 'serin.dev/pause: "yes"', 'its run is paused; remove it or set "true"'),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_field_value_and_remedy(
@@ -205,6 +205,21 @@ def test_doorbells_ring_only_for_the_run_they_name() -> None:
     assert said.abort is None
     assert said.promote is not None
     assert said.approvals == 1
+
+
+@pytest.mark.parametrize("value", ["true", "True", "yes", "on", "1", "", "TRUE ", "no"])
+def test_what_somebody_set_to_hold_traffic_back_does_so_however_it_is_spelt(value: str) -> None:
+    """`serin.dev/freeze: "True"` was silently no freeze, and a canary was promoted."""
+    assert frozen({"metadata": {"annotations": {f"{PREFIX}freeze": value}}})
+    assert rung(Commands(), {f"{PREFIX}pause": value}, "run-1").paused
+
+
+@pytest.mark.parametrize("notes", [{}, {f"{PREFIX}freeze": "false"}, {f"{PREFIX}freeze": "False"}, None])
+def test_a_namespace_without_a_freeze_or_with_a_false_one_is_not_frozen(notes: Json | None) -> None:
+    assert not frozen({"metadata": {"annotations": notes}})
+    assert not frozen({"metadata": {}})
+    assert not frozen(None)
+    assert not rung(Commands(), {f"{PREFIX}pause": "false"}, "run-1").paused
 
 
 def test_a_number_is_not_used_twice_when_old_runs_were_pruned() -> None:

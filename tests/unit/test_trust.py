@@ -1,10 +1,11 @@
 """What annotations, policies, runs and pods say reaches no further than it should."""
 
+import posixpath
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import hypothesis
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ from controller.cluster import Cluster, path
 from controller.model import Page, PodSeen
 from controller.prometheus import query
 from controller.scrape import target
+from controller.surroundings import proxied
 from scenarios.cluster import schema
 from scenarios.world import manifest
 
@@ -269,6 +271,58 @@ def test_a_path_has_a_length_that_a_path_can_have() -> None:
     with pytest.raises(ValueError, match=r"prometheus\.io/path has 513 characters"):
         target(pod(path="/" + "x" * 512))
     assert target(pod(), Page(port=1, path="/x"))
+
+
+ASTRAY = [
+    "/../../../../kube-system/services/admin:80/proxy/shutdown?now=1",
+    "/../../../../kube-system/secrets",
+    "..",
+    "/a/../b",
+    "/.",
+    "/./metrics",
+    "//evil.example/metrics",
+    "/metrics//",
+    "/%2e%2E/secrets",
+    "/.%2e/secrets",
+    "/a%2f..%2Fb",
+    "/..%5csecrets",
+    "/\\..\\secrets",
+    "/.\t./secrets",
+    "/.\n./secrets",
+    "/metrics#/../..",
+    "/mètrics",
+]
+
+
+@pytest.mark.parametrize("path", ASTRAY)
+def test_no_path_of_a_pod_s_page_is_another_path_to_whoever_resolves_it(path: str) -> None:
+    with pytest.raises(ValueError, match="the path of the metrics page is"):
+        target(pod(path=path))
+    with pytest.raises(ValueError, match="the path of the metrics page is"):
+        target(pod(), Page(path=path))
+
+
+@pytest.mark.parametrize(
+    "path", ["/.well-known/metrics", "/v1...2/m", "/a.b/..c", "/m?filter=//x/../y", "/a:b@c/~d"]
+)
+def test_a_path_may_have_dots_in_a_name_and_anything_printed_in_a_query(path: str) -> None:
+    assert target(pod(path=path)).endswith(f"7:8080{path}")
+
+
+@hypothesis.given(
+    st.lists(
+        st.sampled_from([*"/.\\?#;:@a\t%", "..", "%2e", "%2F", "%252e", "%5C", "secrets"]), max_size=12
+    ).map("".join)
+)
+def test_before_the_api_server_s_proxy_a_pod_s_page_stays_behind_it(path: str) -> None:
+    try:
+        said = proxied("models", pod(path=path))
+    except ValueError:
+        return
+    asked = said.partition("?")[0]
+    for read in (asked, unquote(asked)):
+        here = posixpath.normpath(read.replace("\\", "/"))
+        assert here.startswith("/api/v1/namespaces/models/pods/a:8080/proxy")
 
 
 # -- PromQL ----------------------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""What is told once arrives once, and what happens again is told again."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from test_machine import NOW, arm, minutes, sight, stepping
+
+from controller.gating import question
+from controller.machine import advance
+from controller.model import Gate, Reason, Run, WeightChange
+from controller.telling import visit
+
+
+def raised(run: Run, after: float) -> Run:
+    change = WeightChange(at=NOW + timedelta(seconds=after), weight=5, reason=Reason.WEIGHT_RAISED)
+    return replace(run, weights=(*run.weights, change))
+
+
+def heard(run: Run) -> tuple[Run, list[str]]:
+    """The run whose messages have arrived, and their ids."""
+    return replace(run, outbox=()), [message.id for message in run.outbox]
+
+
+def listened() -> Run:
+    alert = replace(stepping().plan.policy.alerts[0], on=("Held",))
+    return raised(stepping(identity="u1", policy={"alerts": (alert,)}), 0)
+
+
+def test_the_second_interruption_of_a_step_is_another_event_than_the_first() -> None:
+    """Both had one id, and a receiver that takes each once heard of the first alone."""
+    gone = sight(canary=replace(arm("new", 0), wanted=3))
+    run, _ = advance(listened(), gone, NOW + minutes(1))
+    run, first = heard(run)
+    run, _ = advance(run, sight(weight=0), NOW + minutes(2))
+    assert run.weight == 5
+    run, _ = advance(run, gone, NOW + minutes(3))
+    run, second = heard(run)
+    assert len(first) == len(second) == 1
+    assert first != second
+
+
+def test_whoever_tells_of_an_event_gives_it_the_same_id() -> None:
+    gone = sight(canary=replace(arm("new", 0), wanted=3))
+    _, here = heard(advance(listened(), gone, NOW + minutes(1))[0])
+    _, there = heard(advance(listened(), gone, NOW + minutes(1) + timedelta(seconds=7))[0])
+    assert here == there
+    assert here[0].rpartition("/")[0].endswith("/model-canary-new-1/0/Interrupted/0")
+
+
+def test_a_run_of_the_same_name_is_another_one() -> None:
+    """A gate that remembers what it allowed opened for a run that it had never seen."""
+    assert visit(stepping(identity="u1")) != visit(stepping(identity="u2"))
+    gate = Gate(before="Raise", url="https://change.example/x")  # type: ignore[arg-type]
+    one, two, again = (
+        question(raised(stepping(identity=uid, gated=True, policy={"gates": (gate,)}), after))
+        for uid, after in (("u1", 0), ("u2", 0), ("u1", 60))
+    )
+    assert one is not None
+    assert two is not None
+    assert again is not None
+    assert len({one.id, two.id, again.id}) == 3
