@@ -26,6 +26,7 @@ import structlog
 
 from analysis.evidence import CheckSpec
 from controller import layouts
+from controller.effort import Effort
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.protobuf import Found
@@ -115,6 +116,7 @@ class Scrape:
         self._runs: dict[str, dict[str, _Reader]] = {}
         self._awaited: dict[str, set[str]] = {}  # pods of the round that is under way; none is, of many runs
         self._due: dict[str, float] = {}
+        self._alone = asyncio.Lock()
 
     def watch(
         self,
@@ -182,6 +184,7 @@ class Scrape:
         if known is not None and known.pod.ip == pod.ip:
             known.settle()
             reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
+            reader.effort = known.effort
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -199,7 +202,9 @@ class Scrape:
             await asyncio.sleep(due - loop.time())
             overdue = self.overdue(run)
             within = max(FRESH * self._interval, overdue / 2)
-            if not (overdue and reader.fresh(self._clock().timestamp(), within=within)):
+            reader.effort.shared(len(self._runs.get(run, ())))
+            fresh = overdue and reader.fresh(self._clock().timestamp(), within=within)
+            if not fresh and not reader.effort.wait():
                 await self._try(reader)
             if len(self._runs.get(run, ())) > MANY:
                 reader.settle()
@@ -211,7 +216,16 @@ class Scrape:
             said = [await self._said(reader, *reader.checks[0])]
         else:
             said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
-        reader.take(said, self._clock().timestamp())
+        at = self._clock().timestamp()
+        if not any(isinstance(page, _Text) and len(page.page) > layouts.LONGEST for page in said):
+            reader.take(said, at)
+            return
+        async with (
+            self._alone
+        ):  # one large page is parsed, then all else has its turn, the Lease's renewal too
+            reader.take(said, at)
+            reader.settle()
+            await asyncio.sleep(0)
 
     async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "_Said":
         """What the page holds, or in words why it could not be had."""
@@ -235,6 +249,7 @@ class Scrape:
         if not is_binary(said, kind=kind):
             reader.garbled[page] = 0
             return _Text(kind, said)
+        begun = reader.effort.begun()
         try:
             read = negotiated(said, checks, kind=kind)
         except ValueError as error:
@@ -242,6 +257,8 @@ class Scrape:
         else:
             reader.garbled[page] = 0
             return read
+        finally:
+            reader.effort.done(begun)
         try:
             text = await self._as_text(url)
             read = found(text.page, checks, kind=text.kind)
@@ -313,6 +330,7 @@ class _Reader:
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
         self.alarming = False
+        self.effort = Effort(asyncio.get_running_loop().time)
         self.unseen: float | None = None  # when the page came that no pass has asked for
         self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
@@ -343,6 +361,7 @@ class _Reader:
         if self._unread is None:
             return
         (said, at), self._unread = self._unread, None
+        begun = self.effort.begun()
         at = max(at, self.reading.at + 0.001) if self.reading else at
         readings: list[Reading | None] = []
         wrong: list[str] = []
@@ -355,6 +374,9 @@ class _Reader:
         if readings[0] is not None:
             before, self.reading = self.reading, together(readings[0], readings[1:])
             self.alarming = _alarming(before, self.reading)
+        self.effort.done(begun)
+        if waits := self.effort.wait():
+            wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
         if wrong:
             self.fail("; ".join(wrong), at)
         else:
