@@ -14,7 +14,7 @@ is asked for once more as text, and as text only from then on.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -25,6 +25,8 @@ from math import ceil, floor
 import structlog
 
 from analysis.evidence import CheckSpec
+from analysis.grids import shared
+from analysis.samples import Histogram
 from controller import layouts
 from controller.effort import Effort
 from controller.model import Page, PodSeen
@@ -374,6 +376,7 @@ class _Reader:
         if readings[0] is not None:
             before, self.reading = self.reading, together(readings[0], readings[1:])
             self.alarming = _alarming(before, self.reading)
+            wrong += _other_buckets(before, self.reading)
         self.effort.done(begun)
         if waits := self.effort.wait():
             wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
@@ -405,6 +408,23 @@ def _alarming(before: Reading | None, now: Reading) -> bool:
         return False
     n, k = now.requests.n - before.requests.n, now.requests.k - before.requests.k
     return k >= SOME and k >= ALARMING * n
+
+
+def _other_buckets(before: Reading | None, now: Reading) -> Iterator[str]:
+    """A sentence for each check whose histogram has not the buckets of the reading before.
+
+    But for native ones, which choose their schema as they count.
+    """
+    for name, value in now.values.items():
+        known = None if before is None else before.values.get(name)
+        if not isinstance(known, Histogram) or not isinstance(value, Histogram) or known.le == value.le:
+            continue
+        if shared((known.le, value.le)) is None:
+            both = len({*known.le} & {*value.le})
+            yield (
+                f"{name}: {now.sources[name]}: buckets change from page to page: "
+                f"of {len(known.le)} bounds and now {len(value.le)}, {both} are the same"
+            )
 
 
 def together(first: Reading, others: Iterable[Reading | None]) -> Reading:

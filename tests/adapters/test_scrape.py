@@ -673,3 +673,27 @@ def test_between_two_large_pages_all_else_on_the_loop_has_its_turn(monkeypatch: 
         assert len(happened) >= 8
 
     scraping(story)
+
+
+def test_buckets_that_change_from_page_to_page_are_named_and_what_is_read_counts() -> None:
+    check = CheckSpec(name="latency", kind=CheckKind.LATENCY)
+
+    def buckets(*bounds: str) -> Callable[[], Awaitable[bytes]]:
+        line = 'model_inference_duration_seconds_bucket{{le="{}"}} 7\n'
+        return answering(page(7) + "".join(line.format(le) for le in (*bounds, "+Inf")).encode())
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        said = []
+        scrape.watch(RUN, [pod("a1")], [check])
+        for bounds in (("0.1", "0.5"), ("0.1", "0.5"), ("0.1", "0.2"), ("0.2", "0.5"), ("0.2", "0.5")):
+            pods.answers[url("a1")] = buckets(*bounds)
+            await asyncio.sleep(1)
+            assert scrape.read(RUN)["a1"].values["latency"].cells == (7, 0, 0)
+            trouble = scrape.troubles(RUN).get("a1")
+            said.append(0 if trouble is None else trouble.failures)
+            assert (
+                trouble is None or "latency: model_inference_duration_seconds: buckets change" in trouble.what
+            )
+        assert said == [0, 0, 1, 2, 0]
+
+    scraping(story)
