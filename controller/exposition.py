@@ -40,7 +40,7 @@ _PLAIN = {"n": "\n", '"': '"', "\\": "\\"}
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+\.|[iI]nf(?:inity)?|[nN]a[nN])")
 # After the labels: the value, perhaps a timestamp, perhaps an exemplar; only the value is used.
 _REST = re.compile(rb"[ \t]+([^\s#]+)(?:[ \t]+[-+0-9.eE]+)?[ \t]*(?:#[ \t]*\{.*)?\r?")
-_EOF = re.compile(rb"# EOF[ \t]*\r?(?:\n|\Z)")
+_EOF = re.compile(rb"# EOF[ \t]*\r?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +208,16 @@ def _count(value: float) -> int:
 
 def _lines(page: bytes) -> list[bytes]:
     """Those up to OpenMetrics' end mark, if there is one; `ValueError` if the page ends within a line."""
-    if page.count(b"\n") > MOST_LINES:
+    lines = page.split(b"\n", MOST_LINES + 1)
+    if len(lines) > MOST_LINES + 1:
         raise ValueError(f"more than {MOST_LINES} lines; filter the page")
-    if page.startswith(b"# EOF") and _EOF.match(page):
-        return []
-    end = page.find(b"\n# EOF")
-    while end >= 0:
-        if _EOF.match(page, end + 1):
-            return page[:end].split(b"\n")
-        end = page.find(b"\n# EOF", end + 1)
+    if b"# EOF" in page:
+        end = next((place for place, line in enumerate(lines) if _EOF.fullmatch(line)), None)
+        if end is not None:
+            return lines[:end]
     if page and not page.endswith(b"\n"):
         raise ValueError("the page ends in the middle of a line")
-    return page.split(b"\n")
+    return lines
 
 
 def _value(rest: bytes, line: bytes) -> float:
