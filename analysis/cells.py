@@ -335,8 +335,17 @@ def _fitting(kind: CheckKind, sample: Sample, known: tuple[float, ...]) -> list[
     used = {value.le for _, value in pods}
     le = shared({known, *used}) or shared(used) if kind is CheckKind.LATENCY else None
     if le is None:
-        return [pod for pod, _ in pods]
+        return [_lacking(pod, value, known) for pod, value in pods]
     return [replace(pod, value=coarsened(value, le)) for pod, value in pods]
+
+
+def _lacking(pod: PodSample, value: Histogram, known: tuple[float, ...]) -> PodSample:
+    """The pod in the known buckets, if its own are these and some between: pages lack some now and then.
+
+    Not where the known ones follow each other, as a checkpoint's do: there the others are wanted again.
+    """
+    between = known and value.le != known and set(known) <= set(value.le) and _place(known, value.le) is None
+    return replace(pod, value=coarsened(value, known)) if between else pod
 
 
 def _coarse(nodes: Nodes, le: tuple[float, ...], common: tuple[float, ...]) -> Nodes:

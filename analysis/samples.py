@@ -82,11 +82,12 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
     """What was counted between two cumulative readings of one pod.
 
     None where the readings do not belong together: a counter that is smaller than before (the
-    process began again) or buckets that are not the same. The caller then waits for the next pair.
-    Native histograms of different schemas are compared in the buckets of the coarser one.
+    process began again) or buckets that are others. The caller then waits for the next pair. Where one
+    reading has some of the other's bounds alone they are compared in the buckets of these, which is exact: so
+    are native histograms of different schemas, and classic ones whose page lacks a bucket now and then.
     """
     if isinstance(before, Histogram) and isinstance(after, Histogram) and before.le != after.le:
-        le = shared((before.le, after.le))
+        le = shared((before.le, after.le)) or _fewer(before.le, after.le)
         if le is None:
             return None
         before, after = coarsened(before, le), coarsened(after, le)
@@ -101,6 +102,12 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
     if isinstance(after, Histogram):
         return Histogram(after.le, cells)
     return Counts(sum(cells), cells[1])
+
+
+def _fewer(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Those bounds of the two that are all among the other's, if there are any."""
+    few, many = sorted((one, other), key=len)
+    return few if few and set(few) <= set(many) else None
 
 
 def coarsened(histogram: Histogram, le: tuple[float, ...]) -> Histogram:

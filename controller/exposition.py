@@ -5,37 +5,42 @@ of other series are skipped by how they begin and never parsed. All of a line bu
 to page and from pod to pod, so it is parsed once and remembered, as is the order of a histogram's buckets.
 
 What is wanted must be right: a line of a wanted series that cannot be read raises `ValueError`, as does
-a page that ends in the middle of a line, since the last figure may have lost its last digits.
+a page that ends in the middle of a line, since the last figure may have lost its last digits. So does a page
+of a great many small parts: nothing else is done while one is read, and no timeout ends that.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from math import inf
-from typing import ClassVar
 
 from analysis.samples import Histogram
+from controller.remembered import OF_A_BUCKET, OF_A_LABEL, OF_A_LINE, OF_A_PAIR, PAGES
 
 # Wanted series on one page. Istio's duration histogram has 20 lines for each source and response code,
 # so this is 500 of them; at about 2 us a line it is a fiftieth of a second.
 MOST_SERIES = 10_000
-REMEMBERED = 65_536  # lines and label sets, about 1 KB each at worst; 20 runs of 3 000 distinct ones
-ARRANGED = 4096  # histograms whose buckets were put in order, some kB each
+MOST_LINES = 50_000  # of a page, whoever's they are: of 2 MiB, if they have 42 bytes each
+# Labels, and lines, that are read as nobody has read them before: 2 000 lines of a sidecar's, at 40 us each.
+# What was read is remembered, so a larger page is read in some seconds; one of new labels every time never.
+MOST_NEW = 50_000
+MOST_LABELS = 48  # of one series; a sidecar's have 26
+LONGEST_LINE = 4096  # bytes that are remembered; MOST_NEW is enough for as many of longer ones as a page has
+LONGEST_NUMBER = 400  # digits of a figure or a bound
 LARGEST = 2.0**53  # counters above it are no longer exact
 
 Labels = Mapping[str, str]
 # No exporter writes these into text; a sidecar's agent that glues protobuf and text together does.
 BINARY = bytes({*range(0x20)} - {*b"\t\n\r"})
 
-_PAIR = re.compile(rb'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*')
+_PAIR = re.compile(rb'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]++|\\.)*+)"\s*')
 _ESCAPE = re.compile(r"\\(.)")
 _PLAIN = {"n": "\n", '"': '"', "\\": "\\"}
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+\.|[iI]nf(?:inity)?|[nN]a[nN])")
 # After the labels: the value, perhaps a timestamp, perhaps an exemplar; only the value is used.
 _REST = re.compile(rb"[ \t]+([^\s#]+)(?:[ \t]+[-+0-9.eE]+)?[ \t]*(?:#[ \t]*\{.*)?\r?")
-_EOF = re.compile(rb"^# EOF[ \t]*\r?$", re.MULTILINE)
+_EOF = re.compile(rb"# EOF[ \t]*\r?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,16 @@ class Series:
     key: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)  # the labels, hashable
 
 
+Key = frozenset[tuple[str, str]]
+# What stands before the figure -> name, labels; what stands between braces -> labels; a label -> the same
+# one. Of pages of all plans.
+_known: dict[bytes, tuple[bytes, Labels, Key]] = PAGES.shelf()
+_labelled: dict[bytes, tuple[Key, Labels]] = PAGES.shelf()
+_pairs: dict[tuple[str, str], tuple[str, str]] = PAGES.shelf()
+
+
 class Wanted:
     """Finds the series of the given names on a page."""
-
-    # what stands before the figure -> name, labels; of pages of all plans
-    _known: ClassVar[dict[bytes, tuple[bytes, Labels, frozenset[tuple[str, str]]]]] = {}
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = frozenset(name.encode() for name in names)
@@ -65,17 +75,23 @@ class Wanted:
         """Whether the line has to be looked at, whatever comes of it."""
         return line.startswith(self._begins)
 
-    def on(self, page: bytes) -> dict[str, list[Series]]:
+    def on(self, page: bytes, *, most_new: int = MOST_NEW) -> dict[str, list[Series]]:
         """Each wanted name that the page has, with its series; of a repeated one the first counts."""
-        found: dict[bytes, dict[frozenset[tuple[str, str]], Series]] = {}
-        count = 0
-        for line in _whole(page).split(b"\n"):
+        found: dict[bytes, dict[Key, Series]] = {}
+        count = new = 0
+        for line in _lines(page):
             if not line.startswith(self._begins):
                 continue
             before, _, figure = line.rpartition(b" ")
-            known = self._known.get(before) if figure.isdigit() else None  # as nearly all lines are
+            known = _known.get(before) if figure.isdigit() else None  # as nearly all lines are
             if known is None:
-                name, one = self._read(line)
+                name, one, parts = self._read(line)
+                new += parts
+                if new > most_new:
+                    raise ValueError(
+                        f"more than {most_new} lines and labels that are new; the next reading goes on from "
+                        "there; if this stays, they change each time: filter the page"
+                    )
             else:
                 name, one = known[0], Series(known[1], float(figure), known[2])
             if one is None or name not in self._names:
@@ -86,19 +102,18 @@ class Wanted:
             found.setdefault(name, {}).setdefault(one.key, one)
         return {name.decode(): list(one.values()) for name, one in found.items()}
 
-    def _read(self, line: bytes) -> tuple[bytes, Series | None]:
-        """The line's name and series, if it is wanted."""
+    def _read(self, line: bytes) -> tuple[bytes, Series | None, int]:
+        """The line's name and series, if it is wanted, and how much there was to read for the first time."""
         match = self._line.fullmatch(line)
         if match is None:
-            return b"", None
+            return b"", None, 1
         name, text, rest = match.groups()
-        key, labels = _labels(text or b"")
+        key, labels, parts = _labels(text or b"")
         before, _, figure = line.rpartition(b" ")
-        if figure.isdigit() and rest.strip(b" ") == figure:  # no timestamp stands between
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[before] = name, labels, key
-        return name, Series(labels, _value(rest, line), key)
+        plain = figure.isdigit() and rest.strip(b" ") == figure  # no timestamp stands between
+        if plain and len(line) <= LONGEST_LINE and PAGES.make_room(len(before) + OF_A_LINE):
+            _known[before] = name, labels, key
+        return name, Series(labels, _value(rest, line), key), 1 + parts
 
 
 def declares(page: bytes, family: str) -> bool:
@@ -128,7 +143,9 @@ def histogram(series: Iterable[Series], *, unit: float = 1.0) -> Histogram:
     `ValueError` where buckets are not those of a histogram.
     """
     found = tuple(series)
-    le, sets = arranged(tuple(one.key or frozenset(one.labels.items()) for one in found), unit)
+    keys = tuple(one.key or frozenset(one.labels.items()) for one in found)
+    own = 0 if not found or found[0].key else OF_A_LINE + OF_A_LABEL * len(found[0].labels)  # new ones
+    le, sets = arranged(keys, unit, weight=own)
     sums = [0] * (len(le) + 1)
     for buckets, shared in sets:
         counts = [_count(found[place].value) for _, place in buckets]
@@ -142,14 +159,24 @@ def histogram(series: Iterable[Series], *, unit: float = 1.0) -> Histogram:
 
 
 _Bucket = tuple[float, int]  # its upper bound, and its place among the series
+# The bounds but infinity, in units; of each label set the buckets in order, and those that all have.
+Arranged = tuple[tuple[float, ...], tuple[tuple[tuple[_Bucket, ...], tuple[int, ...]], ...]]
+
+_arranged: dict[tuple[tuple[Key, ...], float], Arranged] = PAGES.shelf()
 
 
-@lru_cache(maxsize=ARRANGED)
-def arranged(
-    series: tuple[frozenset[tuple[str, str]], ...], unit: float
-) -> tuple[tuple[float, ...], tuple[tuple[tuple[_Bucket, ...], tuple[int, ...]], ...]]:
-    """The bounds but infinity, in units; of each label set the buckets in order, and those that all have."""
-    sets: dict[frozenset[tuple[str, str]], list[_Bucket]] = {}
+def arranged(series: tuple[Key, ...], unit: float, *, weight: int = 0) -> Arranged:
+    """The order of these buckets; remembered, with so many bytes for each key beside its place."""
+    known = _arranged.get((series, unit))
+    if known is None:
+        known = _order(series, unit)
+        if PAGES.make_room((OF_A_BUCKET + weight) * len(series)):
+            _arranged[series, unit] = known
+    return known
+
+
+def _order(series: tuple[Key, ...], unit: float) -> Arranged:
+    sets: dict[Key, list[_Bucket]] = {}
     for place, labels in enumerate(series):
         of = frozenset(item for item in labels if item[0] != "le")
         sets.setdefault(of, []).append((_bound(dict(labels).get("le", "")), place))
@@ -166,7 +193,6 @@ def arranged(
     )
 
 
-@lru_cache(maxsize=REMEMBERED)
 def _bound(le: str) -> float:
     bound = _number(le.encode())
     if bound != bound:  # noqa: PLR0124 only NaN is not itself
@@ -180,14 +206,18 @@ def _count(value: float) -> int:
     return round(value)
 
 
-def _whole(page: bytes) -> bytes:
-    """The page up to OpenMetrics' end mark, if it has one; `ValueError` if it ends within a line."""
-    end = _EOF.search(page) if b"# EOF" in page else None
-    if end:
-        return page[: end.start()]
+def _lines(page: bytes) -> list[bytes]:
+    """Those up to OpenMetrics' end mark, if there is one; `ValueError` if the page ends within a line."""
+    lines = page.split(b"\n", MOST_LINES + 1)
+    if len(lines) > MOST_LINES + 1:
+        raise ValueError(f"more than {MOST_LINES} lines; filter the page")
+    if b"# EOF" in page:
+        end = next((place for place, line in enumerate(lines) if _EOF.fullmatch(line)), None)
+        if end is not None:
+            return lines[:end]
     if page and not page.endswith(b"\n"):
         raise ValueError("the page ends in the middle of a line")
-    return page
+    return lines
 
 
 def _value(rest: bytes, line: bytes) -> float:
@@ -201,23 +231,39 @@ def _value(rest: bytes, line: bytes) -> float:
 
 
 def _number(text: bytes) -> float:
-    if not _NUMBER.fullmatch(text):
+    if len(text) > LONGEST_NUMBER or not _NUMBER.fullmatch(text):
         raise ValueError(f"{_excerpt(text)} is not a number")
     return float(text)
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _labels(text: bytes) -> tuple[frozenset[tuple[str, str]], Labels]:
-    """The labels between the braces, hashable and not; `ValueError` if they cannot be read."""
+def _labels(text: bytes) -> tuple[Key, Labels, int]:
+    """The labels between the braces, hashable and not, and how many were new; `ValueError` if one is none."""
+    known = _labelled.get(text)
+    if known is not None:
+        return *known, 0
+    labels = _parsed(text)
+    if len(text) > LONGEST_LINE:
+        return frozenset(labels.items()), labels, len(labels)
+    of_pairs = sum(OF_A_PAIR + len(name) + len(value) for name, value in labels.items() - _pairs.keys())
+    if PAGES.make_room(len(text) + OF_A_LINE + OF_A_LABEL * len(labels) + of_pairs):
+        labels = dict(_pairs.setdefault(pair, pair) for pair in labels.items())
+        _labelled[text] = frozenset(_pairs[pair] for pair in labels.items()), labels
+        return *_labelled[text], len(labels)
+    return frozenset(labels.items()), labels, len(labels)
+
+
+def _parsed(text: bytes) -> dict[str, str]:
     labels: dict[str, str] = {}
-    at = 0
-    while at < len(text.rstrip()):
+    at, end = 0, len(text.rstrip())
+    while at < end:
         pair = _PAIR.match(text, at)
         if not pair or text[pair.end() : pair.end() + 1] not in {b"", b","} or pair[1].decode() in labels:
             raise ValueError(f"cannot read the labels {_excerpt(text)}")
         labels[pair[1].decode()] = _unescaped(pair[2].decode())
+        if len(labels) > MOST_LABELS:
+            raise ValueError(f"a series of more than {MOST_LABELS} labels: {_excerpt(text)}")
         at = pair.end() + 1
-    return frozenset(labels.items()), labels
+    return labels
 
 
 def _unescaped(text: str) -> str:

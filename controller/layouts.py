@@ -17,11 +17,11 @@ from controller.exposition import LARGEST, Series, arranged
 from controller.ports import Reading
 from controller.protobuf import Found
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS
+from controller.remembered import MIB, Remembered
 
 LONGEST = 64 * 1024  # bytes of a page; most lines of larger ones are nobody's, and quicker skipped
-REMEMBERED = (
-    16 * 1024 * 1024
-)  # bytes of pages whose layouts are known: 5 000 of 3 kB, at twice that in memory
+REMEMBERED = 48 * MIB  # of pages whose layouts are known: 5 000 of 3 kB
+OF_A_FIGURE = 110  # bytes in memory, beside what stands before it
 MILLI = 0.001  # seconds
 
 Key = tuple[tuple[bytes, ...], tuple[CheckSpec, ...]]
@@ -43,17 +43,15 @@ class Layout:
 class Known:
     """Layouts by how a page's lines begin; None of those that have to be parsed each time."""
 
-    def __init__(self) -> None:
-        self.layouts: dict[Key, Layout | None] = {}
-        self._bytes = 0
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._room = Remembered(limit)
+        self.layouts: dict[Key, Layout | None] = self._room.shelf()
 
     def learned(self, key: Key, size: int) -> Layout | None:
         """That of one more page, of so many bytes."""
-        self._bytes += size
-        if self._bytes > REMEMBERED:
-            self.layouts.clear()
-            self._bytes = size
-        layout = self.layouts[key] = _layout(*key)
+        layout = _layout(*key)
+        if self._room.make_room(size + OF_A_FIGURE * len(key[0])):
+            self.layouts[key] = layout
         return layout
 
 
@@ -107,10 +105,16 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
     except (KeyError, ValueError):
         return None
     look = reading.wanted(checks).wants
-    others = [place for place, before in enumerate(befores) if look(before) and place not in places.all]
-    if len(places.all) < 2:
+    looked_at = [place for place, before in enumerate(befores) if look(before)]
+    if len(places.all) < 2 or any(map(_stamped, (befores[place] for place in looked_at))):
         return None
+    others = [place for place in looked_at if place not in places.all]
     return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources)
+
+
+def _stamped(before: bytes) -> bool:
+    """Whether what follows may be a timestamp, and the figure stands before it."""
+    return not before.endswith(b"}") and len(before.split()) > 1
 
 
 class _Places:

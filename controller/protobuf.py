@@ -11,13 +11,13 @@ of a great many small parts: nothing else is done while one is read, and no time
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import accumulate
 from math import inf
 from struct import unpack
 
 from analysis.buckets import Exponential, Side
-from controller.exposition import LARGEST, MOST_SERIES, REMEMBERED, Labels, Series
+from controller.exposition import LARGEST, LONGEST_LINE, MOST_LABELS, MOST_SERIES, Key, Labels, Series
+from controller.remembered import OF_A_LABEL, OF_A_LINE, OF_A_PAIR, PAGES
 
 TYPE = "application/vnd.google.protobuf"
 ACCEPT = f"{TYPE};proto=io.prometheus.client.MetricFamily;encoding=delimited"
@@ -27,7 +27,6 @@ ACCEPT = f"{TYPE};proto=io.prometheus.client.MetricFamily;encoding=delimited"
 MOST_FAMILIES = 10_000
 MOST_PARTS = 100_000
 PARTS_OF_A_COUNT = 2  # of a native bucket's: it is read, added up and put into the grid
-MOST_LABELS = 48  # of one series; each of its buckets has a copy of them
 
 # Fields of io.prometheus.client.MetricFamily and of what is in it; others are passed over.
 NAME, METRIC = 1, 4
@@ -125,7 +124,7 @@ def _added(found: Found, name: str, message: bytes, budget: Budget) -> int:
 
 def _metrics(message: bytes, budget: Budget) -> list[tuple[Labels, int, bytes]]:
     """The family's label sets with the number of the field they hold, and that; the first of equal ones."""
-    found: dict[frozenset[tuple[str, str]], tuple[Labels, int, bytes]] = {}
+    found: dict[Key, tuple[Labels, int, bytes]] = {}
     for number, metric in _fields(message, budget):
         if number != METRIC:
             continue
@@ -138,15 +137,29 @@ def _metrics(message: bytes, budget: Budget) -> list[tuple[Labels, int, bytes]]:
     return list(found.values())
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _labels(pairs: tuple[bytes, ...]) -> tuple[frozenset[tuple[str, str]], Labels, int]:
+_labelled: dict[tuple[bytes, ...], tuple[Key, Labels, int]] = PAGES.shelf()
+
+
+def _labels(pairs: tuple[bytes, ...]) -> tuple[Key, Labels, int]:
     """The labels of these messages, hashable and not, and how many parts were read for them."""
+    known = _labelled.get(pairs)
+    if known is not None:
+        return known
     if len(pairs) > MOST_LABELS:
         raise ValueError(f"a series of more than {MOST_LABELS} labels")
     budget = Budget()
     both = [_fields(pair, budget) for pair in pairs]
     labels = {_bytes(one, 1).decode(): _bytes(one, 2).decode() for one in both}
-    return frozenset(labels.items()), labels, budget.spent
+    found = frozenset(labels.items()), labels, budget.spent
+    length = sum(map(len, pairs))
+    if length <= LONGEST_LINE and PAGES.make_room(_weight(length, len(pairs))):
+        _labelled[pairs] = found
+    return found
+
+
+def _weight(length: int, labels: int) -> int:
+    """Of so many labels in memory: once as they came, and once read."""
+    return 2 * length + OF_A_LINE + labels * (OF_A_LABEL + OF_A_PAIR)
 
 
 # -- histograms ------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.grids import MILLISECONDS, SECONDS
 from analysis.samples import Counts, Histogram, Statistic
 from controller import protobuf
-from controller.exposition import Series, Wanted, declares, histogram, is_text, total
+from controller.exposition import MOST_NEW, Series, Wanted, declares, histogram, is_text, total
 from controller.ports import Reading
 from controller.protobuf import Found
+from controller.remembered import MIB, Remembered
 
 INFERENCE = "model_inference_duration_seconds"
 DURATION = "istio_request_duration_milliseconds"
@@ -32,7 +33,9 @@ GRIDS = {INFERENCE: SECONDS, DURATION: MILLISECONDS}
 # What a page is asked for in: protobuf, in which alone there are native histograms, or else text.
 PLAIN = "text/plain;version=0.0.4"
 ACCEPT = f"{protobuf.ACCEPT},{PLAIN};q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.1"
-DECODED = 1024  # native histograms that are remembered, about 10 kB each: those of 1 000 pods
+# Native histograms that are remembered, and what one weighs on its grid: those of 1 000 pods.
+DECODED = Remembered(16 * MIB)
+ON_A_GRID = 14_000  # bytes, in the finest schema, beside its message
 
 # What a check reads, and what is read whatever the checks are: how many requests there were.
 _FAMILIES: Mapping[CheckKind, tuple[str, ...]] = {
@@ -73,7 +76,9 @@ def read(
     return understood(found(page, checks, kind=kind), checks, at=at)
 
 
-def found(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/plain") -> Found:
+def found(
+    page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/plain", most_new: int = MOST_NEW
+) -> Found:
     """All on the page that these checks may want; `ValueError` if the page as a whole cannot be read.
 
     Without checks: all that any check may want, but counters that a check names.
@@ -81,7 +86,7 @@ def found(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str = "text/pl
     counters = _counters(checks)
     if is_protobuf(kind):
         return protobuf.families(page, {INFERENCE, DURATION, PREDICTION, REQUESTS, *counters})
-    series = wanted(checks).on(page)
+    series = wanted(checks).on(page, most_new=most_new)
     if declares(page, INFERENCE):
         series.setdefault(f"{INFERENCE}_bucket", [])
     for name in counters:  # one whose labels nobody has needed so far is zero
@@ -168,15 +173,21 @@ def _seconds(found: Found) -> Histogram:
 
 def _native(label_sets: Iterable[protobuf.Native], family: str) -> Histogram:
     """Native histograms, added up, in the family's grid and in seconds."""
-    return _on_grid(tuple(one.message for one in label_sets), family)
+    messages = tuple(one.message for one in label_sets)
+    found = _decoded.get((messages, family))
+    if found is None:
+        found = _on_grid(messages, family)
+        if DECODED.make_room(ON_A_GRID + sum(map(len, messages))):
+            _decoded[messages, family] = found
+    return found
 
 
-@lru_cache(maxsize=DECODED)
-def _on_grid(messages: tuple[bytes, ...], family: str) -> Histogram:
-    """The same for what stood still since it was last decoded: a proxy flushes less often than it is read.
+# What stood still since it was last decoded: a proxy flushes less often than it is read.
+_decoded: dict[tuple[tuple[bytes, ...], str], Histogram] = DECODED.shelf()
 
-    An exporter writes what is empty with a schema of its own, which says nothing.
-    """
+
+def _on_grid(messages: Iterable[bytes], family: str) -> Histogram:
+    """The same; an exporter writes what is empty with a schema of its own, which says nothing."""
     counted = [one for one in map(protobuf.exponential, messages) if one.n]
     return on_grid(together([Exponential(SCHEMAS[-1], zero_threshold=0.0), *counted]), GRIDS[family])
 

@@ -17,8 +17,14 @@ FORBIDDEN = (
     "name another, or let the controller's owner allow it with --receivers (SERIN_RECEIVERS)"
 )
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_PROTOCOLS = IPv4Network("192.0.0.0/24")  # RFC 6890; a cloud's metadata, and Python calls it global
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: its last four bytes are an IPv4 address
+# What Python calls global and is not: RFC 6890's protocols, with a cloud's metadata; the address by which
+# Azure's machines reach what steers them; IPv6 that was once local to a site (RFC 3879).
+_NEAR = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"), IPv6Network("fec0::/10"))
+# Networks of addresses whose last four bytes are an IPv4 one, which packets to them reach where somebody
+# translates: NAT64 (RFC 6052), IPv4-translated (RFC 2765) and IPv4-compatible (RFC 4291).
+_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::ffff:0:0:0/96"), IPv6Network("::/96"))
+# An operator's own NAT64 (RFC 8215): where in it the IPv4 address stands, only the operator knows.
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,11 @@ class Allowed:
     def address(self, text: str) -> bool:
         """Whether this address may be connected to."""
         try:
-            found = _plain(ip_address(text.partition("%")[0]))
+            written = ip_address(text.partition("%")[0])
         except ValueError:  # "127.1" and its like, which some take for an address
             return False
-        public = found.is_global and not found.is_multicast and found not in _PROTOCOLS
-        return public or any(found in network for network in self.networks)
+        found = _plain(written)
+        return all(map(_public, found)) or any(found[-1] in network for network in self.networks)
 
     def also(self, hosts: Collection[str]) -> "Allowed":
         """With these hosts as well."""
@@ -69,12 +75,25 @@ def literal(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
 
 
-def _plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, where packets to it would end there."""
+def _public(address: Address) -> bool:
+    """Whether this is somebody's address on the internet, as far as its number says."""
+    near = any(address in network for network in (*_NEAR, _LOCAL_NAT64))
+    return address.is_global and not address.is_multicast and not near
+
+
+def _plain(address: Address) -> tuple[Address, ...]:
+    """Where packets to it may end: the IPv4 addresses that an IPv6 one stands for, or else itself.
+
+    Of Teredo the server and last the client, which both get some.
+    """
     if isinstance(address, IPv4Address):
-        return address
+        return (address,)
+    if address.teredo:
+        return address.teredo
     within = address.ipv4_mapped or address.sixtofour
-    return IPv4Address(address.packed[-4:]) if address in _NAT64 else within or address
+    if within is None and any(address in network for network in _TRANSLATED) and int(address) > 1:
+        within = IPv4Address(address.packed[-4:])  # "::" and "::1" are themselves
+    return (within or address,)
 
 
 def _dots(name: str) -> list[int]:

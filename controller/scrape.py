@@ -15,7 +15,7 @@ is asked for once more as text, and as text only from then on.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -26,7 +26,10 @@ from math import ceil, floor
 import structlog
 
 from analysis.evidence import CheckSpec
+from analysis.grids import shared
+from analysis.samples import Histogram
 from controller import layouts
+from controller.effort import Effort
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.protobuf import Found
@@ -125,6 +128,7 @@ class Scrape:
         self._runs: dict[str, dict[str, _Reader]] = {}
         self._awaited: dict[str, set[str]] = {}  # pods of the round that is under way; none is, of many runs
         self._due: dict[str, float] = {}
+        self._alone = asyncio.Lock()
 
     def watch(
         self,
@@ -192,6 +196,7 @@ class Scrape:
         if known is not None and known.pod.ip == pod.ip:
             known.settle()
             reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
+            reader.effort = known.effort
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -209,7 +214,9 @@ class Scrape:
             await asyncio.sleep(due - loop.time())
             overdue = self.overdue(run)
             within = max(FRESH * self._interval, overdue / 2)
-            if not (overdue and reader.fresh(self._clock().timestamp(), within=within)):
+            reader.effort.shared(len(self._runs.get(run, ())))
+            fresh = overdue and reader.fresh(self._clock().timestamp(), within=within)
+            if not fresh and not reader.effort.wait():
                 await self._try(reader)
             if len(self._runs.get(run, ())) > MANY:
                 reader.settle()
@@ -221,7 +228,16 @@ class Scrape:
             said = [await self._said(reader, *reader.checks[0])]
         else:
             said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
-        reader.take(said, self._clock().timestamp())
+        at = self._clock().timestamp()
+        if not any(isinstance(page, _Text) and len(page.page) > layouts.LONGEST for page in said):
+            reader.take(said, at)
+            return
+        async with (
+            self._alone
+        ):  # one large page is parsed, then all else has its turn, the Lease's renewal too
+            reader.take(said, at)
+            reader.settle()
+            await asyncio.sleep(0)
 
     async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "_Said":
         """What the page holds, or in words why it could not be had."""
@@ -245,6 +261,7 @@ class Scrape:
         if not is_binary(said, kind=kind):
             reader.garbled[page] = 0
             return _Text(kind, said)
+        begun = reader.effort.begun()
         try:
             read = negotiated(said, checks, kind=kind)
         except ValueError as error:
@@ -252,6 +269,8 @@ class Scrape:
         else:
             reader.garbled[page] = 0
             return read
+        finally:
+            reader.effort.done(begun)
         try:
             text = await self._as_text(url)
             read = found(text.page, checks, kind=text.kind)
@@ -323,6 +342,7 @@ class _Reader:
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
         self.alarming = False
+        self.effort = Effort(asyncio.get_running_loop().time)
         self.unseen: float | None = None  # when the page came that no pass has asked for
         self._unread: tuple[Sequence[_Said], float] | None = None
         self.task: asyncio.Task[None]
@@ -353,6 +373,7 @@ class _Reader:
         if self._unread is None:
             return
         (said, at), self._unread = self._unread, None
+        begun = self.effort.begun()
         at = max(at, self.reading.at + 0.001) if self.reading else at
         readings: list[Reading | None] = []
         wrong: list[str] = []
@@ -365,6 +386,10 @@ class _Reader:
         if readings[0] is not None:
             before, self.reading = self.reading, together(readings[0], readings[1:])
             self.alarming = _alarming(before, self.reading)
+            wrong += _other_buckets(before, self.reading)
+        self.effort.done(begun)
+        if waits := self.effort.wait():
+            wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
         if wrong:
             self.fail("; ".join(wrong), at)
         else:
@@ -393,6 +418,23 @@ def _alarming(before: Reading | None, now: Reading) -> bool:
         return False
     n, k = now.requests.n - before.requests.n, now.requests.k - before.requests.k
     return k >= SOME and k >= ALARMING * n
+
+
+def _other_buckets(before: Reading | None, now: Reading) -> Iterator[str]:
+    """A sentence for each check whose histogram has not the buckets of the reading before.
+
+    But for native ones, which choose their schema as they count.
+    """
+    for name, value in now.values.items():
+        known = None if before is None else before.values.get(name)
+        if not isinstance(known, Histogram) or not isinstance(value, Histogram) or known.le == value.le:
+            continue
+        if shared((known.le, value.le)) is None:
+            both = len({*known.le} & {*value.le})
+            yield (
+                f"{name}: {now.sources[name]}: buckets change from page to page: "
+                f"of {len(known.le)} bounds and now {len(value.le)}, {both} are the same"
+            )
 
 
 def together(first: Reading, others: Iterable[Reading | None]) -> Reading:

@@ -140,7 +140,7 @@ def _page(kubectl: "Kubectl", namespace: str, pod: PodSeen, policy: Policy) -> P
     for page, checks in by_page(policy.checks, policy.pages):
         try:
             said = kubectl.page(proxied(namespace, pod, page))
-            found_ = reading.found(said.encode(), checks)
+            found_ = reading.found(said.encode(), checks, most_new=len(said))  # it is read once
         except (Trouble, ValueError) as error:
             return Paged(trouble=f"pod {pod.name}: {str(error).splitlines()[0]}")
         one, complaints = reading.understood(found_, checks, at=0.0)

@@ -67,8 +67,11 @@ class Histogram:
     def count(self) -> None:
         """All observations so far are in `counts`."""
         with self._lock:
-            while self._pending:
-                self._add(self._pending.popleft())
+            self._count()
+
+    def _count(self) -> None:
+        while self._pending:
+            self._add(self._pending.popleft())
 
     def _add(self, value: float) -> None:
         if value != value or value in {math.inf, -math.inf}:  # noqa: PLR0124 - only NaN is not itself
@@ -84,23 +87,26 @@ class Histogram:
 
     def lines(self) -> list[str]:
         """The series as the text format has it: counts of all that is not larger than the bound."""
-        self.count()
-        totals = list(accumulate(self.counts))
+        with self._lock:  # another scraper may count meanwhile
+            self._count()
+            totals, of_all = list(accumulate(self.counts)), self.sum
         return [
             *(head + str(total) for head, total in zip(self._heads, totals, strict=True)),
-            f"{self._tails[0]}{self.sum:.6f}",
+            f"{self._tails[0]}{of_all:.6f}",
             f"{self._tails[1]}{totals[-1]}",
         ]
 
     def message(self) -> bytes:
         """The series as io.prometheus.client.Histogram."""
-        self.count()
-        *totals, n = accumulate(self.counts)
+        with self._lock:  # a native bucket more than the counts say is refused by who reads it
+            self._count()
+            *totals, n = accumulate(self.counts)
+            of_all, native = self.sum, self._native() if self.native else b""
         buckets = (
             field(3, number(1, total) + double(2, bound))
             for total, bound in zip(totals, self.bounds, strict=True)
         )
-        return b"".join([number(1, n), double(2, self.sum), *buckets, self._native() if self.native else b""])
+        return b"".join([number(1, n), double(2, of_all), *buckets, native])
 
     def _native(self) -> bytes:
         """Schema, zero bucket, spans of buckets in use and the differences of their counts."""

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
-from controller import layouts, protobuf
+from controller import effort, layouts, protobuf
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
@@ -610,5 +610,90 @@ def test_the_pages_of_a_run_with_very_many_pods_are_not_all_parsed_in_its_pass(
         assert len(scrape.read(RUN)) == 100
         assert before >= 300
         assert len(parsed) == before
+
+    scraping(story)
+
+
+def test_a_pod_whose_page_is_dear_is_read_more_rarely_and_named_and_its_siblings_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parse, worked = layouts.read, [0.0]
+    monkeypatch.setattr(effort, "thread_time", lambda: worked[0])
+
+    def read(said: bytes, *rest: Any, **how: Any) -> Any:
+        if said.startswith(b"#"):  # 0.4 s of the loop and of the processor
+            worked[0] += 0.4
+            virtual_loop()._jump.now += 0.4
+        return parse(said, *rest, **how)
+
+    monkeypatch.setattr(layouts, "read", read)
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(b"# dear\n" + page(7))
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        for _ in range(120):
+            await asyncio.sleep(1)
+            assert scrape.read(RUN)
+        assert 3 <= len(pods.asked[url("a1")]) <= 6
+        assert len(pods.asked[url("a2")]) >= 115
+        assert "takes long to read" in scrape.troubles(RUN)["a1"].what
+        assert scrape.read(RUN)["a1"].requests == Counts(7, 0)  # what was read of it counts
+        assert scrape.troubles(RUN).keys() == {"a1"}
+
+    scraping(story)
+
+
+def test_between_two_large_pages_all_else_on_the_loop_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = page(7) + b"# %s\n" % (b"x" * layouts.LONGEST)
+    happened: list[str] = []
+    parse = layouts.read
+
+    def read(*said: Any, **how: Any) -> Any:
+        happened.append("page")
+        asyncio.get_running_loop().call_soon(happened.append, "turn")
+        return parse(*said, **how)
+
+    monkeypatch.setattr(layouts, "read", read)
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        gate = asyncio.Event()
+
+        async def answer() -> bytes:
+            await gate.wait()
+            return large
+
+        names = [f"a{number}" for number in range(1, 9)]
+        for name in names:
+            pods.answers[url(name)] = answer
+        scrape.watch(RUN, [pod(name) for name in names], CHECKS)
+        await asyncio.sleep(1.3)
+        gate.set()  # all of them come in one moment
+        await asyncio.sleep(0.01)
+        assert happened == ["page", "turn"] * (len(happened) // 2)
+        assert len(happened) >= 8
+
+    scraping(story)
+
+
+def test_buckets_that_change_from_page_to_page_are_named_and_what_is_read_counts() -> None:
+    check = CheckSpec(name="latency", kind=CheckKind.LATENCY)
+
+    def buckets(*bounds: str) -> Callable[[], Awaitable[bytes]]:
+        line = 'model_inference_duration_seconds_bucket{{le="{}"}} 7\n'
+        return answering(page(7) + "".join(line.format(le) for le in (*bounds, "+Inf")).encode())
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        said = []
+        scrape.watch(RUN, [pod("a1")], [check])
+        for bounds in (("0.1", "0.5"), ("0.1", "0.5"), ("0.1", "0.2"), ("0.2", "0.5"), ("0.2", "0.5")):
+            pods.answers[url("a1")] = buckets(*bounds)
+            await asyncio.sleep(1)
+            assert scrape.read(RUN)["a1"].values["latency"].cells == (7, 0, 0)
+            trouble = scrape.troubles(RUN).get("a1")
+            said.append(0 if trouble is None else trouble.failures)
+            assert (
+                trouble is None or "latency: model_inference_duration_seconds: buckets change" in trouble.what
+            )
+        assert said == [0, 0, 1, 2, 0]
 
     scraping(story)

@@ -281,6 +281,21 @@ def test_new_buckets_everywhere_begin_anew_and_are_learned() -> None:
     assert fed(CheckKind.LATENCY, range(61, 90), after, le=wide, bad=3.0).log_e > 8
 
 
+@pytest.mark.parametrize(("bad", "least", "most"), [(1.0, -30, 1), (3.0, 8, 700)])
+@pytest.mark.parametrize("kind", [CheckKind.LATENCY, CheckKind.PREDICTIONS])
+def test_a_page_that_shows_buckets_and_then_does_not_is_judged_in_those_it_always_has(
+    kind: CheckKind, bad: float, least: float, most: float
+) -> None:
+    evidence = history(kind)
+    for second in range(30, 90):
+        lacking = second % 4 > 1
+        evidence = fed(
+            kind, range(second, second + 1), evidence, bad=bad, canary_le=LE[::2] if lacking else LE
+        )
+    assert evidence.memory.canary_le == LE[::2]
+    assert least < evidence.log_e < most
+
+
 FINE, COARSE = (grid_bounds(SECONDS, schema)[1] for schema in (4, 1))  # native histograms'
 
 

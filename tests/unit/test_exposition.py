@@ -13,7 +13,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from analysis.samples import Histogram
-from controller.exposition import MOST_SERIES, Series, Wanted, declares, histogram, total
+from controller.exposition import (
+    MOST_LABELS,
+    MOST_LINES,
+    MOST_NEW,
+    MOST_SERIES,
+    Series,
+    Wanted,
+    declares,
+    histogram,
+    total,
+)
+from controller.remembered import PAGES
 from scenarios import bench_pages
 
 
@@ -69,6 +80,7 @@ def test_not_a_number_is_a_value_and_not_a_count() -> None:
         "a_total ",
         "a_total one",
         "a_total 1_000",
+        "a_total 0." + 500 * "1",
         "a_total 0x10",
         "a_total 1 2 3",
         "a_total 1 soon",
@@ -124,6 +136,44 @@ def test_a_page_with_too_many_wanted_series_is_refused() -> None:
     with pytest.raises(ValueError, match="filter the page"):
         Wanted(["a_total"]).on(page)
     assert len(Wanted(["b_total"]).on(page + b"b_total 1\n")) == 1
+
+
+@pytest.mark.parametrize("line", [b"", b" ", b"\t", b" i", b"a_totals", b"# EOF x"])
+def test_a_page_of_too_many_lines_is_refused_whatever_they_are(line: bytes) -> None:
+    assert Wanted(["a_total"]).on((line + b"\n") * (MOST_LINES // 2)) == {}
+    with pytest.raises(ValueError, match="lines; filter the page"):
+        Wanted(["a_total"]).on((line + b"\n") * (MOST_LINES + 1))
+
+
+def test_lines_that_only_seem_to_be_wanted_are_counted() -> None:
+    with pytest.raises(ValueError, match="lines and labels that are new"):
+        Wanted(["a_total"]).on(b" i\n" * 900, most_new=899)
+
+
+def test_a_series_with_too_many_labels_is_refused() -> None:
+    labels = [f'a{at}="1"' for at in range(MOST_LABELS + 1)]
+    assert len(one(f"a_total{{{','.join(labels[1:])}}} 1").labels) == MOST_LABELS
+    with pytest.raises(ValueError, match="more than 48 labels"):
+        one(f"a_total{{{','.join(labels)}}} 1")
+
+
+def test_a_page_of_which_much_is_new_is_read_in_some_turns_and_one_that_changes_never() -> None:
+    def labelled(turn: int) -> bytes:
+        some = ",".join(f'l{at}="{turn}"' for at in range(40))
+        return b"".join(b'a_total{x="%d",%s} 1\n' % (at, some.encode()) for at in range(3 * MOST_NEW // 80))
+
+    def read(page: bytes) -> int:
+        try:
+            return len(Wanted(["a_total"]).on(page)["a_total"])
+        except ValueError:
+            return 0
+
+    PAGES.forget()
+    lines = 3 * MOST_NEW // 80
+    assert [read(labelled(0)) for _ in range(3)] == [0, lines, lines]
+    assert [read(labelled(turn)) for turn in (1, 2, 3)] == [0, 0, 0]
+    assert len(Wanted(["a_total"]).on(labelled(4), most_new=10**9)["a_total"]) == lines
+    PAGES.forget()
 
 
 def test_a_sidecars_page_is_read_as_prometheus_clients_parser_reads_it() -> None:

@@ -226,6 +226,25 @@ def test_a_fault_in_recording_breaks_no_prediction_is_counted_and_told_once(
     assert samples(model)["model_instrument_faults_total"] >= 7
 
 
+class Interrupted(Histogram):
+    """Another scraper comes, with an observation more, after the counts were read."""
+
+    def _native(self) -> bytes:
+        seen = threading.Event()
+        other = threading.Thread(target=lambda: (self.observe(2.0), seen.set(), self.count()))
+        other.start()
+        seen.wait()
+        other.join(0.05)
+        return super()._native()
+
+
+def test_of_two_scrapers_neither_is_told_of_more_native_buckets_than_were_counted() -> None:
+    counted = Interrupted("h_seconds", {}, (0.5, 4.0), native=True)
+    counted.observe(1.0)
+    assert protobuf.exponential(counted.message()).n == 1
+    assert protobuf.exponential(counted.message()).n == 2
+
+
 def test_threads_lose_nothing(model: Instrumented) -> None:
     def work() -> None:
         for _ in range(3000):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from analysis.evidence import CheckKind, CheckSpec
@@ -73,8 +73,9 @@ def test_of_a_page_like_the_one_before_nothing_is_parsed(
     assert layouts.read(second, checks, at=2.0) == wanted
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, known: layouts.Known) -> None:
-    monkeypatch.setattr(layouts, "REMEMBERED", 3 * len(page(1)) + 100)
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = layouts.Known(3 * (len(page(1)) + 100 + layouts.OF_A_FIGURE * page(1).count(b"\n")))
+    monkeypatch.setattr(layouts, "_known", known)
     for pod in range(10):
         layouts.read(page(1).replace(b'"w"', f'"w{pod}"'.encode()), CHECKS, at=1.0)
         assert 1 <= len(known.layouts) <= 3
@@ -95,6 +96,7 @@ EDITS = st.sampled_from(["figure", "drop", "repeat", "swap", "tab", "word", "tex
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(EDITS, st.integers(0, 200), FIGURES), max_size=4), codes=st.booleans())
+@example(edits=[("figure", 2, b"7 99")], codes=False)  # a timestamp was taken for the figure
 def test_whatever_is_on_the_page_it_is_read_as_if_parsed(
     edits: list[tuple[str, int, bytes]], *, codes: bool
 ) -> None:

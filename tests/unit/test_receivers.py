@@ -4,7 +4,7 @@ import pytest
 
 from controller.receivers import allowed, literal
 
-PUBLIC = ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"]
+PUBLIC = ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"]
 NEAR = [
     "127.0.0.1",
     "127.255.255.254",
@@ -28,6 +28,16 @@ NEAR = [
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",  # 169.254.169.254 behind NAT64
     "2002:7f00:1::",  # 127.0.0.1 by 6to4
+    "168.63.129.16",  # what steers Azure's machines
+    "::ffff:168.63.129.16",
+    "64:ff9b::a83f:8110",
+    "64:ff9b:1::a00:1",  # 10.0.0.1 behind an operator's own NAT64
+    "64:ff9b:1:fffe::808:808",
+    "fec0::1",  # local to a site
+    "::10.0.0.1",  # IPv4-compatible
+    "::ffff:0:a00:1",  # IPv4-translated
+    "2001:0:a00:1::f7f7:f7f7",  # Teredo by 10.0.0.1 to 8.8.8.8
+    "2001:0:808:808::f5ff:fffe",  # Teredo by 8.8.8.8 to 10.0.0.1
 ]
 
 

@@ -32,6 +32,8 @@ def test_two_readings_of_a_histogram_give_what_fell_into_each_bucket() -> None:
         (Counts(100, 3), Counts(101, 5)),  # more errors than requests
         (Histogram((1.0,), (5, 1)), Histogram((1.0,), (6, 0))),
         (Histogram((1.0,), (5, 1)), Histogram((2.0,), (6, 1))),  # other buckets
+        (Histogram((1.0, 2.0), (5, 0, 1)), Histogram((2.0, 3.0), (6, 1, 1))),
+        (Histogram((), (5,)), Histogram((2.0,), (6, 1))),
         (Histogram((1.0,), (5, 1)), Counts(7, 1)),  # another kind of statistic
     ],
 )
@@ -46,6 +48,13 @@ def test_native_histograms_of_two_schemas_differ_in_the_buckets_of_the_coarser()
     assert difference(before, after) == Histogram(coarse, (5,) * (len(coarse) + 1))
     assert difference(after, before) is None  # smaller than before: it began again
     assert difference(Histogram(coarse, (0,) * (len(coarse) + 1)), before) == coarsened(before, coarse)
+
+
+def test_a_page_that_lacks_buckets_now_and_then_is_compared_in_those_that_it_always_has() -> None:
+    full, some = Histogram((1.0, 2.0, 3.0), (5, 3, 1, 1)), Histogram((1.0, 3.0), (7, 6, 1))
+    assert difference(full, some) == Histogram((1.0, 3.0), (2, 2, 0))
+    assert difference(some, Histogram((1.0, 2.0, 3.0), (9, 3, 4, 2))) == Histogram((1.0, 3.0), (2, 1, 1))
+    assert difference(some, full) is None  # it began again
 
 
 def test_histograms_add_only_in_the_same_buckets() -> None:

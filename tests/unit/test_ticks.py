@@ -193,12 +193,23 @@ def test_a_counter_that_began_again_is_left_out_of_one_tick() -> None:
 
 def test_buckets_that_changed_are_left_out_of_one_tick() -> None:
     passes = Passes(stable="s1")
-    finer, coarser = Histogram((0.1, 0.5), (1, 2, 3)), Histogram((0.1,), (9, 9))
+    finer, coarser = Histogram((0.1, 0.5), (1, 2, 3)), Histogram((0.2,), (9, 9))
     passes.at(10.0, s1=page(10.0, 6, latency=finer), c1=page(10.0, 6, latency=finer))
     (tick,) = passes.at(11.0, s1=page(11.0, 6, latency=finer), c1=page(11.0, 18, latency=coarser))
     assert set(told(tick)) == {"s1"}
     (tick,) = passes.at(12.0, s1=page(12.0, 6, latency=finer), c1=page(12.0, 18, latency=coarser))
-    assert told(tick)["c1"] == Histogram((0.1,), (0, 0))
+    assert told(tick)["c1"] == Histogram((0.2,), (0, 0))
+
+
+def test_a_page_that_lacks_buckets_every_other_time_loses_no_tick() -> None:
+    passes = Passes(stable="s1")
+    for at in range(10, 20):
+        counts = (at, 2 * at, 3 * at)
+        full = Histogram((0.1, 0.5), counts)
+        some = Histogram((0.5,), (counts[0] + counts[1], counts[2]))
+        said = page(float(at), 6 * at, latency=some if at % 2 else full)
+        ticks = passes.at(float(at), s1=page(float(at), 6 * at, latency=full), c1=said)
+        assert [told(tick)["c1"] for tick in ticks] == ([Histogram((0.5,), (3, 3))] if at > 10 else [])
 
 
 def test_a_native_histogram_that_became_coarser_loses_no_tick() -> None:

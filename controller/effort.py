@@ -1,0 +1,45 @@
+"""What a pod's pages cost in processor time, so that one that is dear to read is read more rarely.
+
+Pages are parsed on the event loop, on which all else is done: rollbacks of other runs, the Lease's renewal.
+How large a page is does not say what it costs, since most of a usual one is known or nobody's.
+"""
+
+from collections.abc import Callable
+from time import thread_time
+
+OF_A_RUN = 0.1  # of a core, for all pages of a run; a usual one of 3 kB takes 20 to 60 us
+OF_A_POD = 0.01
+# Seconds of a core beyond that: a large page is dear when it is read for the first time.
+RUN_AT_ONCE, POD_AT_ONCE = 2.0, 0.5
+
+Moment = tuple[float, float]  # of the loop, and of the processor
+
+
+class Effort:
+    """One pod's account, by the loop's clock: under a loop whose time jumps nothing costs anything."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._owed = 0.0
+        self._share, self._at_once = OF_A_POD, POD_AT_ONCE
+
+    def begun(self) -> Moment:
+        """The moment, for `done`."""
+        return self._clock(), thread_time()
+
+    def done(self, begun: Moment) -> None:
+        """What was done since then, without any wait between, is on the account."""
+        self._owed += min(self._clock() - begun[0], thread_time() - begun[1])
+
+    def shared(self, pods: int) -> None:
+        """So many pods of the run share what it has."""
+        self._share = min(OF_A_POD, OF_A_RUN / max(pods, 1))
+        self._at_once = min(POD_AT_ONCE, RUN_AT_ONCE / max(pods, 1))
+
+    def wait(self) -> float:
+        """For how many seconds no further page should be read; 0 as nearly always."""
+        now = self._clock()
+        self._owed = max(0.0, self._owed - self._share * (now - self._at))
+        self._at = now
+        return max(0.0, self._owed - self._at_once) / self._share
