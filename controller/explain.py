@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # the real modules bring numpy along; names are all that is n
     from analysis.judge import CheckJudgement
 
 
+# How a run's message begins that has no traffic because nobody can look at its pods: nothing but a page helps.
+UNREAD = "no metrics page of"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One check, question and answer: what a CheckSpec allows and what a CheckJudgement found."""

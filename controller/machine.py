@@ -39,6 +39,7 @@ from itertools import takewhile
 
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
+from controller.explain import UNREAD
 from controller.leaving import LEAVING, Ending
 from controller.model import (
     Action,
@@ -213,7 +214,7 @@ def _unread(run: Run, seen: Seen, now: datetime) -> Next:
     """No traffic for pods that nobody can look at; once that is no passing trouble, people are told."""
     if not seen.trouble:
         return replace(run, hold=None), ()
-    message = f"no metrics page of {run.plan.canary} can be read, so it gets no traffic: {seen.trouble}"
+    message = f"{UNREAD} {run.plan.canary} can be read, so it gets no traffic: {seen.trouble}"
     return hold(run, Reason.NO_DATA, message, now)
 
 

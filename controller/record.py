@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.explain import Finding
+from controller.explain import UNREAD, Finding
 
 Json = Any
 
@@ -36,6 +36,28 @@ def reason(run: Json) -> str | None:
     if found is None and said.get("phase") == "Paused":
         conditions = said.get("conditions") or []
         return next((each["reason"] for each in conditions if each["type"] == "Progressing"), None)
+    return found
+
+
+def waiting(run: Json) -> bool:
+    """Whether the run waits before a step's first request: there a promotion by hand is not begun yet."""
+    stage = (status(run).get("state") or {}).get("stage")
+    return stage == "Waiting" or status(run).get("phase") in {None, "Pending"}
+
+
+def unread(run: Json) -> bool:
+    """Whether the run gets no traffic because no page of its pods can be read; no approval helps there."""
+    return reason(run) == "NoData" and str(status(run).get("message", "")).startswith(UNREAD)
+
+
+def asked(run: Json) -> list[str]:
+    """What people asked for that the run has not done yet, in words."""
+    if ended(run):
+        return []
+    used = (status(run).get("state") or {}).get("approved", 0)
+    found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
+    if promoted := run["spec"].get("promote"):
+        found.append(f"promotion asked for ({promoted['reason']})")
     return found
 
 

@@ -107,6 +107,7 @@ def glance(run: Json, *, wide: bool = False) -> str:
     lines, message = [headline(run)], record.status(run).get("message")
     if message:
         lines.append(f"  {full_stop(message)}")
+    lines.extend(f"  {full_stop(each)}" for each in _asked(run))
     found = record.findings(run)
     width = max((len(each.name) for each in found), default=0)
     for each in found:
@@ -114,6 +115,12 @@ def glance(run: Json, *, wide: bool = False) -> str:
         tail = said(each) if wide else counted
         lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
     return "\n".join(lines)
+
+
+def _asked(run: Json) -> Iterator[str]:
+    """What people asked for that is still to come, and what it waits for."""
+    waits = "waits for a page" if record.unread(run) else "waits for its turn"
+    return (f"{each}, {waits}" for each in record.asked(run))
 
 
 def standing(run: Json) -> str:
@@ -336,6 +343,7 @@ def coming(run: Json) -> Iterator[str]:
             yield "When stable is rolled out with the new template the canary's weight becomes 0."
         case "Paused":
             yield _held(run)
+            yield from (f"{each}." for each in _asked(run))
         case None | "Pending":
             replayed = [each.name for each in record.findings(run) if each.kind == "Shadow" and each.required]
             waits = f" and {replayed[0]} has passed" if replayed else ""
@@ -380,7 +388,16 @@ WAITS = {
 }
 
 
+# What to do about pods that nobody can look at.
+MEND_PAGES = (
+    "An approval does not help while no page can be read:"
+    " mend the pods' port and path (prometheus.io annotations, docs/metrics.md)."
+)
+
+
 def _held(run: Json) -> str:
+    if record.unread(run):
+        return f"It goes on by itself when a page of its pods can be read. {MEND_PAGES}"
     waits = WAITS.get(record.reason(run) or "", "It goes on by itself when what it waits for has come.")
     return f"{waits} Checks go on meanwhile and can still roll back."
 
@@ -395,7 +412,8 @@ def _preflight(run: Json) -> Iterator[str]:
 def approvable(run: Json) -> bool:
     """Whether the run waits for a person, or for what one can stand in for: an answer from the evidence."""
     waits = {"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"}
-    return record.status(run).get("phase") == "Paused" and record.reason(run) in waits
+    held = record.status(run).get("phase") == "Paused" and record.reason(run) in waits
+    return held and not record.unread(run)
 
 
 def commands(run: Json, *, program: str) -> list[str]:
@@ -412,7 +430,7 @@ def commands(run: Json, *, program: str) -> list[str]:
     elif phase == "Progressing":
         first.append(_command(run, "pause", "stops raising; checks go on", program=program))
     first.append(_command(run, "abort", "sends all requests to stable", program=program))
-    if phase in {"Progressing", "Paused"}:
+    if phase in {"Progressing", "Paused"} and not record.unread(run):
         first.append(_command(run, "promote", "skips the remaining steps", program=program))
     return first
 

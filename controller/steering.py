@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -122,11 +123,19 @@ def _now() -> datetime:
 # -- steering --------------------------------------------------------------------------------------
 
 
-def _steer(run: str, *, flags: dict[str, str | None], output: str | None, spec: Json, done: str) -> None:
-    """Merges `spec` into a run that has not ended."""
+def _steer(
+    run: str,
+    *,
+    flags: dict[str, str | None],
+    output: str | None,
+    spec: Json,
+    done: str | Callable[[Json], str],
+) -> None:
+    """Merges `spec` into a run that has not ended; `done` says what follows, for this run."""
     kubectl = pointed_kubectl(flags)
     found = kubectl.run(run)
     _must_live(found, kubectl=kubectl)
+    done = done if isinstance(done, str) else done(found)
     changed(kubectl, kubectl.patch(found, spec), output=output, done=done)
 
 
@@ -197,7 +206,19 @@ def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -
       serin promote model-canary --reason "fixes the outage of stable"
     """
     spec = {"promote": {"reason": _said(reason)}}
-    _steer(run, flags=flags, output=output, spec=spec, done="will be promoted")
+    _steer(run, flags=flags, output=output, spec=spec, done=_to_be_promoted)
+
+
+def _to_be_promoted(run: Json) -> str:
+    """When it will be: not before the canary's first requests, which may wait for something else."""
+    from controller import record
+
+    if record.unread(run):
+        return (
+            "will be promoted, but not before a page of its pods can be read:"
+            " mend their port and path (prometheus.io annotations, docs/metrics.md)"
+        )
+    return "will be promoted, once its first step has begun" if record.waiting(run) else "will be promoted"
 
 
 def _said(reason: str) -> str:
@@ -223,12 +244,14 @@ def approve(*, run: str, output: str | None, **flags: str | None) -> None:
       serin explain model-canary
       serin approve model-canary
     """
-    from controller import report
+    from controller import record, report
     from controller.kubectl import Wrong
 
     kubectl = pointed_kubectl(flags)
     found = kubectl.run(run)
     _must_live(found, kubectl=kubectl)
+    if record.unread(found):
+        raise Wrong(f"{report.headline(found)}\nNothing was approved. {report.MEND_PAGES}")
     if not report.approvable(found):
         raise Wrong(
             f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"

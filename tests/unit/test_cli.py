@@ -278,6 +278,37 @@ def test_nothing_is_approved_where_nothing_waits_for_it(cluster: Cluster) -> Non
     assert "Nothing waits for an approval" in result.stderr
 
 
+UNREAD = {
+    "phase": "Paused",
+    "message": "no metrics page of model-canary can be read, so it gets no traffic: answered 404",
+    "conditions": [{"type": "Progressing", "status": "False", "reason": "NoData"}],
+    "state": {"stage": "Waiting"},
+}
+
+
+def test_what_an_approval_cannot_help_is_not_said_to_be_approved(cluster: Cluster) -> None:
+    cluster.holds(run(**UNREAD))
+    result = typed("approve", "model-canary")
+    assert result.exit_code == 2
+    assert "An approval does not help while no page can be read: mend" in result.stderr
+    assert "approved" not in cluster.runs()[0]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (UNREAD, "will be promoted, but not before a page of its pods can be read"),
+        ({"phase": "Pending"}, "will be promoted, once its first step has begun"),
+    ],
+)
+def test_a_promotion_that_has_to_wait_is_said_to_wait(
+    cluster: Cluster, status: dict[str, Any], said: str
+) -> None:
+    cluster.holds(run(**status))
+    result = typed("promote", "model-canary", "--reason", "test")
+    assert (result.exit_code, said in result.stdout) == (0, True)
+
+
 def test_a_retry_is_a_new_run_with_the_same_plan(cluster: Cluster) -> None:
     cluster.holds(run(1, phase="Failed"), run(2, phase="Failed"))
     result = typed("retry", "model-canary-6f9c-1")

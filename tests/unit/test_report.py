@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from test_machine import a_run, sight
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import planning, record, report, resource
+from controller.machine import advance
 from controller.model import Checkpoint, Phase, Reason, Stage
 
 NOW = datetime(2026, 11, 1, 12, 9, tzinfo=UTC)
@@ -194,6 +196,35 @@ def test_what_an_approval_cannot_help_is_not_offered_one() -> None:
     assert not report.approvable(held("CanaryUnderProvisioned"))
     assert "serin approve" not in explained(held("CanaryUnderProvisioned"))
     assert "serin resume" in explained(held("Paused"))
+
+
+def unread() -> dict[str, Any]:
+    """A run whose pods' pages answer 404, as the controller writes it."""
+    seen = sight(weight=0, canary_read=False, trouble="http://10.0.0.9:8080/metrics answered 404")
+    waits, _ = advance(a_run(), seen, NOW)
+    assert waits.hold is Reason.NO_DATA
+    said = held("NoData")
+    said["status"] |= {"weight": 0, "message": waits.message, "state": {"stage": "Waiting"}}
+    return said
+
+
+def test_no_approval_is_offered_while_no_page_can_be_read() -> None:
+    text = " ".join(explained(unread()).split())
+    assert "An approval does not help while no page can be read: mend the pods' port and path" in text
+    assert "serin approve" not in text
+    assert "serin promote" not in text
+    assert "when somebody approves" not in text
+    assert not report.approvable(unread())
+
+
+def test_what_people_asked_for_in_vain_is_shown_with_what_it_waits_for() -> None:
+    obj = unread()
+    obj["spec"] |= {"approved": ["carol at 08:39", "bob at 08:40:28"], "promote": {"reason": "test"}}
+    obj["status"]["state"]["approved"] = 1
+    for text in (report.glance(obj), " ".join(explained(obj).split())):
+        assert "approved by bob at 08:40:28, waits for a page." in text
+        assert "carol" not in text
+        assert "promotion asked for (test), waits for a page." in text
 
 
 def test_a_promoted_run_leaves_nothing_to_type() -> None:
