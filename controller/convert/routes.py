@@ -13,6 +13,7 @@ Json = Any
 CANARY = "spec.strategy.canary"
 ISTIOS = f"{CANARY}.trafficRouting.istio"
 ALL = 100  # percent
+HASH = "rollouts-pod-template-hash"
 
 
 def istio(account: Account, given: Given, written: Written, arms: Arms, label: str) -> None:
@@ -32,6 +33,8 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
         host = _rewritten(there, written, arms, (service, canary))
     else:
         written.todo.append(_give("VirtualService", arms.virtual_service, "its routes get the two subsets"))
+    if service:
+        written.todo.append(_freed(service))
     _rule(account, given, written, arms, (host, label))
     _services(account, written, host)
 
@@ -53,10 +56,7 @@ def _services(account: Account, written: Written, host: str) -> None:
     """What becomes of the two Services."""
     rule = next((obj for obj in written.objects if obj["kind"] == "DestinationRule"), None)
     if rule is not None and rule["spec"]["host"] == host:
-        note = (
-            "its selector takes in the pods of both arms; Argo Rollouts takes its hash out when the "
-            "Rollout is gone"
-        )
+        note = "its selector takes in the pods of both arms, without Argo's hash"
         to = Target("DestinationRule", rule["metadata"]["name"], ("spec", "host"))
         account.becomes(f"{CANARY}.stableService", to, note)
         account.becomes(f"{ISTIOS}.destinationRule.name", Target(to.kind, to.name, ("metadata", "name")))
@@ -138,6 +138,14 @@ def _told_apart(there: Account, written: Written, arms: Arms, label: str) -> Non
     obj["spec"]["subsets"] = [*(obj["spec"].get("subsets") or []), *ours.values()]
     written.add(obj)
     _kept(there, Target("DestinationRule", there.source.name, ()))
+
+
+def _freed(service: str) -> str:
+    """Argo's own hash in the selector leaves the new pods out: both subsets would be empty."""
+    return (
+        f"Service {service}: its selector must not hold {HASH} before this VirtualService is applied, or "
+        "neither subset has a pod; how, and how to see it: docs/migrating.md, from Argo Rollouts, step 2"
+    )
 
 
 def _give(kind: str, name: str, then: str) -> str:
