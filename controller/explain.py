@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the real modules bring numpy along; names are all that is n
     from analysis.judge import CheckJudgement
 
 
-# How a run's message begins that has no traffic because nobody can look at its pods: nothing but a page helps.
+# How the message of a run begins whose pods nobody can look at: it gets no traffic, and only a page helps.
 UNREAD = "no metrics page of"
 
 
