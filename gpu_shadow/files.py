@@ -1,5 +1,6 @@
 """Tensors from a safetensors file, which holds numbers and nothing that could run; or a sentence why not."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,11 @@ PICKLES = (
     b"\x80\x05",
 )  # torch.save's zip, pickle 2 to 5
 SAVE = "safetensors.torch.save_file({{'{}': tensor}}, path) writes one that can be read"
+
+REPLAY = (
+    "serin shadow replay REQUESTS.jsonl --stable v7.safetensors --canary v8.safetensors"
+    " makes the answers of both and compares them"
+)
 
 
 class BadFile(ValueError):
@@ -29,14 +35,21 @@ def tensors(path: Path, wanted: str, *, others: tuple[str, ...] = ()) -> dict[st
         if beginning.startswith(PICKLES):
             raise BadFile(f"{path}: is a pickle, and loading one can run any program; {SAVE.format(wanted)}")
         with safe_open(path, framework="pt", device="cpu") as file:
-            held = set(file.keys())
+            held, about = set(file.keys()), file.metadata() or {}
             found = {name: file.get_tensor(name) for name in held & {wanted, *others}}
     except (SafetensorError, OSError) as error:
         raise BadFile(f"{path}: cannot be read as safetensors ({error}); {SAVE.format(wanted)}") from None
     if wanted not in found:
+        if weights(held, about):
+            raise BadFile(f"{path}: is a model's weights, not its answers; {REPLAY}")
         instead = ", ".join(sorted(held)[:10]) or "nothing"
         raise BadFile(f"{path}: holds {instead}, but no tensor {wanted}; {SAVE.format(wanted)}")
     return found
+
+
+def weights(held: Iterable[str], about: Mapping[str, str]) -> bool:
+    """Whether these are a model's tensors, by their names or by what the file says of itself."""
+    return "architecture" in about or any(name.endswith(".weight") for name in held)
 
 
 def slices(path: Path, labels: Tensor | None, n: int) -> tuple[str, ...] | None:

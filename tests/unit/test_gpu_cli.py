@@ -147,6 +147,20 @@ def test_a_file_without_the_tensor_is_refused(stable: str, tmp_path: Path) -> No
     refused(compare(stable, str(tmp_path / "other")), "holds logits, but no tensor output", "save_file")
 
 
+@pytest.mark.parametrize(
+    ("tensors", "about"),
+    [({"0.weight": answers(3), "0.bias": answers(3)}, {}), ({"w": answers(3)}, {"architecture": "mlp"})],
+)
+def test_a_model_in_place_of_its_answers_is_told_what_makes_them(
+    stable: str, tmp_path: Path, tensors: dict[str, Tensor], about: dict[str, str]
+) -> None:
+    save_file(tensors, tmp_path / "v8.safetensors", metadata=about)
+    said = compare(stable, str(tmp_path / "v8.safetensors"))
+    refused(
+        said, "v8.safetensors: is a model's weights, not its answers", "serin shadow replay REQUESTS.jsonl"
+    )
+
+
 class Bomb:
     """A pickle that tells when it is loaded."""
 
