@@ -31,6 +31,7 @@ WORDS = {"integer": "a whole number", "number": "a number", "string": "text", "b
     "array": "a list",
     "object": "a mapping",
 }
+UNITS, SPOKEN = "(ms|s|m|h)", "(ms, s, m, h)"  # of a duration, in its pattern and in words
 SHOWN = 100  # characters of a wrong value that are repeated back
 COUNTERS = "model_clicks_total and model_impressions_total"
 # Which fields a kind of check has to say, and whose fields they are.
@@ -158,13 +159,28 @@ def _wrong(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     """What the schema does not allow in `value`; the API server's CEL rules come on top."""
     kinds = TYPES[schema["type"]]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        yield f"{where}: expected {WORDS[schema['type']]}, got {_shown(value)}"
+        yield f"{where}: expected {_expected(schema, value)}, got {_shown(value)}"
     elif isinstance(value, dict):
         yield from _wrong_fields(schema, value, where=where)
     elif isinstance(value, list):
         yield from _wrong_items(schema, value, where=where)
     else:
         yield from _wrong_scalar(schema, value, where=where)
+
+
+def _expected(schema: Json, value: Json) -> str:
+    """What belongs there, as one writes it: a duration and a percentage are text with a unit."""
+    pattern = schema.get("pattern", "")
+    if UNITS in pattern:
+        return f'a duration like "{_form(schema)}" {SPOKEN}'
+    if pattern.endswith("%$"):
+        return f'a percentage like "{_form(schema)}"'
+    share = (
+        re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\s*", value) if isinstance(value, str) else None
+    )
+    if schema["type"] == "number" and share:
+        return f"a number such as {float(share[1]) / 100:g} ({share[1]} %)"
+    return WORDS[schema["type"]]
 
 
 def _wrong_fields(schema: Json, value: Mapping[str, Json], *, where: str) -> Iterator[str]:
@@ -216,7 +232,8 @@ def _wrong_scalar(schema: Json, value: Json, *, where: str) -> Iterator[str]:
     if "enum" in schema and value not in schema["enum"]:
         yield f"{where}: {_shown(value)} is not one of {', '.join(schema['enum'])}"
     elif "pattern" in schema and not re.search(schema["pattern"], value):
-        yield f'{where}: {_shown(value)} does not have the form of "{_form(schema)}"'
+        units = f" {SPOKEN}" if UNITS in schema["pattern"] else ""
+        yield f'{where}: {_shown(value)} does not have the form of "{_form(schema)}"{units}'
     elif isinstance(value, str):
         low, high = schema.get("minLength", 0), schema.get("maxLength", len(value))
         if not low <= len(value) <= high:

@@ -57,6 +57,18 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("steps: [50, 10]", "spec.steps: [50, 10] must increase and end below 100"),
         ("steps: [50, 100]", "must increase and end below 100"),
         ("warmUp: soon", "spec.warmUp: 'soon' does not have the form of \"30s\""),
+        ("minStep: 60", 'spec.minStep: expected a duration like "60s" (ms, s, m, h), got 60'),
+        ("minStep: 1min", "spec.minStep: '1min' does not have the form of \"60s\" (ms, s, m, h)"),
+        (
+            "checks: [{name: a, type: Latency, quantile: 0.9, maxIncrease: 20}]",
+            'spec.checks[0].maxIncrease: expected a percentage like "20%", got 20',
+        ),
+        ("alpha: 1%", "spec.alpha: expected a number such as 0.01 (1 %), got '1%'"),
+        (
+            "checks: [{name: a, type: Predictions, tolerance: 5%}]",
+            "spec.checks[0].tolerance: expected a number such as 0.05 (5 %), got '5%'",
+        ),
+        ("minRequests: 5%", "spec.minRequests: expected a whole number, got '5%'"),
         ("alpha: 0", "spec.alpha: 0 is not between 0 and 0.5"),
         ("alpha: 0.9", "spec.alpha: 0.9 is not between 0 and 0.5"),
         ("onNoData: Proceed", "spec.onNoData: 'Proceed' is not one of Hold, RollBack"),
