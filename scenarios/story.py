@@ -15,7 +15,7 @@
       faults: [{at: 20s, arm: canary, latencyFactor: 2.0}]
       edits: [{at: 30s, patch: {kind: Deployment, name: model, merge: {…}}}]
       noise: {…}
-      policy: {…}                          # a CanaryPolicy's spec
+      policy: {…}                          # a CanaryPolicy's spec; preflight is Off if not said
       expect: {outcome: RolledBack, within: 6s, check: latency-p95, reason: CheckFailed}
 
 Times count from the moment the canary's pods are started. A fault without `for` lasts to the end.
@@ -44,7 +44,7 @@ both. An arm fault says one or more of latencyFactor, latencyAdd, errorRate, pre
 from datetime import timedelta
 from pathlib import Path
 
-from controller.planning import builtin
+from controller.planning import BadPolicy, builtin, checked
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
 from scenarios.fields import BadStory, Field, Table, parse, read, shown
 from scenarios.live import digits, sentences
@@ -112,8 +112,17 @@ def _story(whole: Field) -> Story:
         policy=spec.get("policy", Field.mapping, {}),
         expect=_expect(spec.need("expect")),
     )
+    _readable(story)
     _fits(story, spec)
     return story
+
+
+def _readable(story: Story) -> None:
+    """The policy is read as `serin plan` reads it, before an API server has to refuse it in its own words."""
+    try:
+        checked(dict(story.policy), file=Path(story.file))
+    except BadPolicy as bad:
+        raise BadStory(str(bad).replace(": spec", ": spec.policy", 1)) from None
 
 
 _SPEC = (

@@ -44,7 +44,10 @@ spec:
   noise:
     common: {sd: 0.15, tau: 60s, diurnal: 0.3}
     bursts: {perSecond: 0.005, factor: 2, lasting: 3s}
-  policy: {steps: [10, 50], checks: [{name: p95, type: Latency}], alerts: [{on: [Held]}]}
+  policy:
+    steps: [10, 50]
+    checks: [{name: p95, type: Latency, quantile: 0.95, maxIncrease: 20%}]
+    alerts: [{slack: {secretRef: {name: alerts}}, on: [Held]}]
   expect: {outcome: RolledBack, within: 6s, check: p95, reason: CheckFailed}
 """
 
@@ -100,7 +103,7 @@ def test_every_word_of_a_file_is_understood() -> None:
 
 
 def test_the_key_on_is_a_word_and_not_true() -> None:
-    assert loads(GOOD, file="x.yaml").policy["alerts"] == [{"on": ["Held"]}]
+    assert loads(GOOD, file="x.yaml").policy["alerts"][0]["on"] == ["Held"]
 
 
 def test_what_the_canary_does_not_say_is_as_in_stable() -> None:
@@ -170,6 +173,8 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
         (("spec", "edits", 1, "at"), "0s", "spec.edits[1]: only a patch can describe how the objects are"),
         (("spec", "edits", 0, "patch", "kind"), "Pods", "spec.edits[0].patch.kind: expected one of"),
         (("spec", "edits", 2, "delete", "kind"), "model", "spec.edits[2].delete.kind: expected one of"),
+        (("spec", "policy"), {"step": [5]}, "x.yaml: spec.policy.step: unknown field; did you mean steps?"),
+        (("spec", "policy"), {"minStep": 60}, 'spec.policy.minStep: expected a duration like "60s"'),
         (("metadata", "name"), "Not A Name", "metadata.name: expected a name like"),
         (("kind",), "CanaryRun", 'kind: expected Scenario, got "CanaryRun"'),
         (("spec", "duration"), "9h99999999m", 'spec.duration: expected a duration of at most "24h"'),
