@@ -34,6 +34,7 @@ def drawn(chance: Random) -> Json:
         "onInconclusive": chance.choice(["Hold", "Proceed", "RollBack"]),
         "scaleDownDelay": {"promoted": "1s", "rolledBack": "2s"},
         "promotion": {"mode": "Copy"},
+        "preflight": "Warn",
         "canaryReplicas": chance.choice(["Match", "Keep"]),
         "checks": [dict(check) for check in CHECKS[: 2 if chance.random() < 0.25 else 1]],
         "alerts": [{"slack": {"secretRef": {"name": "alerts"}}, "on": ["RolledBack", "Held", "Promoted"]}],
