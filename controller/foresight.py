@@ -380,7 +380,7 @@ def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
         " --page says what yours can prove"
     )
     if canary_pods > 1:
-        yield "what only one of the canary's pods does: it is put down to its node"
+        yield "what only one of the canary's pods does is seen late or not at all: it is put down to its node"
         return
     yield f"all bursts that together last up to {duration(policy.burst_tolerance)} (burstTolerance)"
     yield (
