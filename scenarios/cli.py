@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 
 import click
 import structlog
@@ -15,12 +16,13 @@ from scenarios.live import digits
 from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
-from scenarios.result import Result, wanted
+from scenarios.result import GOES_ON, Result, unmet, wanted
 from scenarios.stand import cluster
 from scenarios.story import BadStory, load
 
 BAD_INPUT = 2
 NOT_MET = 3
+INTERRUPTED, TERMINATED = 130, 143  # as a shell says of a process that SIGINT or SIGTERM ended
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,16 +52,21 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     """Play each story in FILE... and tell what happens.
 
     Exit 0 if each ends as its file expects, 3 if not, 2 if a file is malformed, 1 if the lab failed.
+    Ctrl-C ends it at once (130) and leaves nothing behind; while it is live its logs stand in .lab/ here.
     """
     if out is not None and not out.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--json")
     _hush()
+    began = monotonic()
     try:
         stories = [load(file) for file in files]
         results = [_played(story, live=live, report=_ignore if quiet else _tell) for story in stories]
     except BadStory as bad:
         click.echo(str(bad), err=True)
         sys.exit(BAD_INPUT)
+    except (KeyboardInterrupt, asyncio.CancelledError) as told:
+        click.echo(f"Ended early at {monotonic() - began:.0f} s; everything is cleaned up.", err=True)
+        sys.exit(INTERRUPTED if isinstance(told, KeyboardInterrupt) else TERMINATED)
     _table(stories, results)
     if out is not None:
         text = json.dumps([dict(result.as_json()) for result in results], indent=2) + "\n"
@@ -137,10 +144,17 @@ def simulate(file: Path, *, runs: int, seed: int | None, out: Path | None) -> No
     except BadStory as bad:
         click.echo(str(bad), err=True)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        click.echo(f"ended after 0 of {runs} runs", err=True)
+        sys.exit(INTERRUPTED)
+    if figures.runs < runs:
+        click.echo(f"ended after {figures.runs} of {runs} runs", err=True)
     click.echo("\n".join(many.said(story, figures)), err=out is not None and str(out) == "-")
     if out is not None:
         with click.open_file(str(out), "w") as written:
             written.write(json.dumps(figures.as_json(), indent=2) + "\n")
+    if figures.runs < runs:
+        sys.exit(INTERRUPTED)
 
 
 def _progress(over: int, runs: int) -> None:
@@ -156,8 +170,15 @@ def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
     """One line a story, aligned; seconds count from the fault, or from the canary's first request."""
     rows = [COLUMNS, *(map(_row, stories, results))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
+    for row, why in zip(rows, [(), *map(_why, stories, results)], strict=True):
         click.echo("  ".join(map(str.ljust, row, widths)).rstrip(), err=True)
+        for line in why:
+            click.echo(f"       {line}", err=True)
+
+
+def _why(story: Story, result: Result) -> Sequence[str]:
+    """How a story stood that did not end as it expects."""
+    return () if result.ok else list(unmet(result, duration=story.duration))
 
 
 def _row(story: Story, result: Result) -> tuple[str, ...]:
@@ -165,7 +186,7 @@ def _row(story: Story, result: Result) -> tuple[str, ...]:
         "ok" if result.ok else "NOT",
         result.name,
         result.outcome,
-        result.reason or "-",
+        result.reason or (GOES_ON if result.going_on else "-"),
         result.check or "-",
         _seconds(result.seconds_to_verdict),
         _seconds(result.seconds_to_weight_zero),

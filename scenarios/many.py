@@ -88,6 +88,7 @@ def played(story: Story, *, runs: int, seed: int, told: Callable[[int], None] = 
     found = simulated(traffic, policy, runs=runs, seed=seed, duration=duration, told=told)
     begin = [fault.at.total_seconds() for fault in story.arm_faults if fault.arm is Arm.CANARY]
     onset = max(begin) if begin else np.inf
+    runs = len(found.ended)  # fewer, if somebody has had enough
     others = compared(traffic, policy, runs=runs, seed=seed, duration=duration)
     return Figures(
         runs=runs,

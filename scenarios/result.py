@@ -1,6 +1,6 @@
 """What came of a story, and whether it is what the story expects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -56,6 +56,12 @@ class Result:
     weights: Weights
     requests: Requests
     evidence: Json
+
+    @property
+    def going_on(self) -> bool:
+        """Whether the story's time was up while its run was neither over nor held."""
+        on = self.evidence.get("phase") in {"Pending", "Progressing", "Promoting"}
+        return on and self.outcome == Outcome.HELD
 
     def as_json(self) -> Mapping[str, Json]:
         """The object with the keys of the file."""
@@ -140,6 +146,26 @@ def said_by(run: Json | None, refusal: str | None) -> tuple[Outcome, str | None,
     kept = ("phase", "verdict", "logE", "message", "checks")
     evidence = {name: status[name] for name in kept if name in status}
     return outcome, reason, state.get("check"), evidence
+
+
+GOES_ON = "(time was up)"
+
+
+def unmet(result: Result, *, duration: timedelta) -> Iterator[str]:
+    """Why a story did not end as it was to, line by line: how the run stood, and what each check said."""
+    said = result.evidence
+    if result.going_on:
+        yield (
+            f"the story ended at its duration ({duration.total_seconds():g} s); the run was still going:"
+            " give a longer duration"
+        )
+    if said:
+        yield f"phase {said.get('phase', 'Pending')}, verdict {said.get('verdict', '-')}"
+    if message := said.get("message"):
+        yield message
+    for check in said.get("checks", ()):
+        words = check.get("sentence") or check.get("note") or "nothing to compare yet"
+        yield f"{check['name']}: {check['verdict']}: {words}"
 
 
 def wanted(expect: Sequence[Ending]) -> str:

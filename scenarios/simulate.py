@@ -77,13 +77,18 @@ def simulated(
 ) -> Runs:
     """So many runs, of at most `duration` seconds each; `told` how many are over.
 
-    The same arguments bring the same runs.
+    After Ctrl-C those that are over by then, if there are any. The same arguments bring the same runs.
     """
     parts = []
     for first in range(0, runs, SIDE_BY_SIDE):
         count = min(SIDE_BY_SIDE, runs - first)
         world = World.begun(traffic, runs=count, seed=seed_of(seed, first))
-        parts.append(_Stage(world, policy, duration).played())
+        try:
+            parts.append(_Stage(world, policy, duration).played())
+        except KeyboardInterrupt:
+            if not parts:
+                raise
+            break
         told(first + count)
     return Runs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Runs.__slots__))
 

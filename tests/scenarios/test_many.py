@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from controller import planning
 from controller.cli import serin
 from scenarios import many
+from scenarios import simulate as simulation
 from scenarios.cli import simulate
 from scenarios.many import Figures, interval, played, said, traffic_of
 from scenarios.page import SECONDS
@@ -370,3 +371,29 @@ def test_the_defaults_of_a_policy_are_those_of_the_builtin_one(tmp_path: Path) -
     story = told(tmp_path, policy={})
     assert policy_of(story).steps == tuple(planning.builtin()["steps"])
     assert loads(STORY, file="x").seed == 7
+
+
+def test_a_simulation_that_is_interrupted_says_after_how_many_runs_and_what_they_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    played = simulation._Stage.played
+
+    def interrupted(stage: simulation._Stage) -> Runs:
+        begun.append(stage.world.runs)
+        if len(begun) > enough:
+            raise KeyboardInterrupt
+        return played(stage)
+
+    monkeypatch.setattr(simulation, "SIDE_BY_SIDE", 4)
+    monkeypatch.setattr(simulation._Stage, "played", interrupted)
+    enough = 2
+    some = typed(written(tmp_path), "--runs", 20)
+    assert some.exit_code == 130
+    assert "ended after 8 of 20 runs" in some.stderr
+    assert "small: 8 runs: " in some.stdout
+    begun.clear()
+    enough = 0
+    none = typed(written(tmp_path), "--runs", 20)
+    assert (none.exit_code, none.stdout) == (130, "")
+    assert "ended after 0 of 20 runs" in none.stderr
