@@ -173,10 +173,29 @@ class Kubectl:
             return Conflict(f"{about}: somebody changed it in between; type the command again")
         said = _LOGGED.sub("", said).strip() or said
         kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
+        if "localhost:8080" in said:
+            return Trouble(f"{about}: no cluster is chosen. {self._clusterless()}")
         for sign, remedy in _REMEDIES.items():
             if sign in said:
                 return kind(f"{about}: {said}\n{remedy.format(flags=self._flags())}")
         return kind(f"{about}: {said}")
+
+    def _clusterless(self) -> str:
+        """What to do where kubectl knows no cluster: a file that is gone, no context, or none that is chosen."""
+        named = [file for file in os.environ.get("KUBECONFIG", "").split(os.pathsep) if file]
+        gone = [file for file in named if not Path(file).exists()]
+        if gone and not self.kubeconfig:
+            return (
+                f"KUBECONFIG names {gone[0]}, which is not there: start serin scenario cluster again, or unset"
+                " KUBECONFIG"
+            )
+        pointed = (f"--kubeconfig={self.kubeconfig}",) if self.kubeconfig else ()
+        command = [_kubectl(), *pointed, "config", "get-contexts", "-o", "name"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as `_call`
+        contexts = done.stdout.split()
+        if not contexts:
+            return "There are no contexts; give --kubeconfig FILE, or try serin scenario cluster"
+        return f"Add --context NAME or type kubectl config use-context NAME; there are: {', '.join(contexts[:5])}"
 
     def _where(self) -> str:
         return f" in namespace {self.namespace}" if self.namespace else " in the current namespace"
@@ -197,10 +216,6 @@ _REFUSALS = (
     "no such file or directory",
 )
 _REMEDIES = {
-    "localhost:8080": (
-        "No cluster is chosen: see which there are with kubectl config get-contexts, then add --context NAME"
-        " or type: kubectl config use-context NAME"
-    ),
     'have a resource type "canaryruns"': (
         "Serin is not installed in this cluster: kubectl apply --server-side -k manifests/base"
     ),

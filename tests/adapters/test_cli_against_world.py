@@ -257,7 +257,21 @@ async def test_without_a_kubeconfig_it_says_how_to_choose_a_cluster(shell: Shell
     (tmp_path / "empty").write_text("apiVersion: v1\nkind: Config\n")
     nowhere = await shell.type("list", "--kubeconfig", str(tmp_path / "empty"))
     assert nowhere.code == 1
-    assert "kubectl config use-context NAME" in nowhere.err
+    assert "There are no contexts; give --kubeconfig FILE, or try serin scenario cluster" in nowhere.err
+    config = yaml.safe_load(shell.kubeconfig.read_text())
+    del config["current-context"]
+    (tmp_path / "unchosen").write_text(yaml.safe_dump(config))
+    nowhere = await shell.type("list", "--kubeconfig", str(tmp_path / "unchosen"))
+    assert nowhere.code == 1
+    name = config["contexts"][0]["name"]
+    assert f"kubectl config use-context NAME; there are: {name}" in nowhere.err
+
+
+async def test_a_kubeconfig_that_is_gone_is_named(shell: Shell) -> None:
+    shell.kubeconfig.unlink()
+    gone = await shell.type("list")
+    assert gone.code == 1
+    assert f"KUBECONFIG names {shell.kubeconfig}, which is not there: start serin scenario" in gone.err
 
 
 async def test_a_cluster_without_serin_says_how_to_install_it(shell: Shell) -> None:
