@@ -175,7 +175,21 @@ def resume(*, run: str, output: str | None, **flags: str | None) -> None:
 
       kubectl annotate deployment model-canary serin.dev/pause-
     """
-    _steer(run, flags=flags, output=output, spec={"paused": False}, done="resumed")
+    from controller import record, report
+    from controller.kubectl import Wrong
+
+    def resumed(found: Json) -> str:
+        """Somebody paused it, or nothing is resumed: what else holds it goes on by itself, or does not."""
+        paused, why = found["spec"].get("paused", False), record.reason(found)
+        if paused or why == "Paused":
+            return "resumed"
+        typed = f"{kubectl.program} explain {found['metadata']['name']} -n {found['metadata']['namespace']}"
+        held = record.status(found).get("phase") == "Paused"
+        but = f"it is held as {why}" if held else report.standing(found)
+        raise Wrong(f"{found['metadata']['name']} was not paused; {but}: {typed}")
+
+    kubectl = pointed_kubectl(flags)
+    _steer(run, flags=flags, output=output, spec={"paused": False}, done=resumed)
 
 
 @click.command(cls=Taught)

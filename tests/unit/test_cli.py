@@ -234,7 +234,9 @@ def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.
 def test_steering_is_a_merge_patch_of_the_spec_fenced_by_the_version_that_was_read(
     cluster: Cluster, arguments: tuple[str, ...], spec: dict[str, Any], done: str
 ) -> None:
-    cluster.holds(run())
+    begun = run()
+    begun["spec"]["paused"] = arguments == ("resume",)
+    cluster.holds(begun)
     result = typed(*arguments, "model-canary")
     assert result.stdout == f"canaryrun.serin.dev/model-canary-6f9c-1 {done}\n"
     patch = cluster.calls()[-1]
@@ -307,6 +309,20 @@ def test_a_promotion_that_has_to_wait_is_said_to_wait(
     cluster.holds(run(**status))
     result = typed("promote", "model-canary", "--reason", "test")
     assert (result.exit_code, said in result.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(UNREAD, "it is held as NoData"), ({}, "in progress at step 1/4, 5 % of requests")],
+)
+def test_what_nobody_paused_is_not_said_to_be_resumed(
+    cluster: Cluster, status: dict[str, Any], why: str
+) -> None:
+    cluster.holds(run(**status))
+    result = typed("resume", "model-canary")
+    assert result.exit_code == 2
+    assert f"was not paused; {why}: serin explain model-canary-6f9c-1 -n lab" in result.stderr
+    assert all(call[0] != "patch" for call in cluster.calls())
 
 
 def test_a_retry_is_a_new_run_with_the_same_plan(cluster: Cluster) -> None:
