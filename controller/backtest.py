@@ -26,6 +26,7 @@ from controller.wire import Wire
 
 Json = Any
 LATEST = 1e12  # seconds: thousands of years, and a tick later is still another number
+ODD = 1.0  # seconds: a histogram whose first bucket ends here or later was not meant in seconds
 FAR = 1e9  # seconds, or predictions: no bucket ends there
 
 
@@ -159,6 +160,16 @@ def _uncountable(proportions: Mapping[str, Hits], *, where: str) -> Iterator[str
         if not 0 <= one.hits <= one.trials <= LARGEST:
             counted = f"{one.hits} hits of {one.trials} trials"
             yield f"{where}.{name}: {counted}; give this tick's, 0 to all of them"
+
+
+def doubtful(lines: Iterable[Line]) -> str | None:
+    """What looks like another unit: buckets of which none tells answers below a second apart; or None."""
+    arms = (arm for line in lines for arm in (line.stable, line.canary))
+    bounds = (each.latency.le for arm in arms for each in (arm, *arm.pods) if each.latency)
+    first = next((le[0] for le in bounds if le and le[0] >= ODD), None)
+    if first is None:
+        return None
+    return f"latency.le begins at {first:g} s: bounds are in seconds; milliseconds?"
 
 
 def moments(lines: Sequence[Line], policy: Policy) -> tuple[Moment, ...]:

@@ -157,6 +157,23 @@ def test_the_command_says_what_happened_and_exits_with_3_if_the_canary_failed(tm
     assert json.loads(out.read_text())["verdict"] == "Fail"
 
 
+def test_bounds_that_were_meant_in_milliseconds_are_doubted_aloud(tmp_path: Path) -> None:
+    lines = recorded()
+    said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, lines))])
+    assert "milliseconds" not in said.stderr
+    for pod in (pod for line in lines for arm in ("stable", "canary") for pod in line[arm]["pods"]):
+        pod["latency"] = pod["latency"] | {"le": [1000 * bound for bound in LE]}
+    said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, lines))])
+    assert f"latency.le begins at {1000 * LE[0]:g} s: bounds are in seconds; milliseconds?" in said.stderr
+
+
+def test_two_recordings_at_once_are_bad_usage(tmp_path: Path) -> None:
+    both = [str(written(tmp_path, recorded())), "--prometheus", "http://localhost:9"]
+    said = CliRunner().invoke(serin, ["backtest", *both])
+    assert said.exit_code == 2
+    assert "and --prometheus are both recordings; give one of the two" in said.stderr
+
+
 def test_the_policys_burst_tolerance_counts() -> None:
     policy = policies.policy(planning.builtin() | {"burstTolerance": "25s"})
     assert {one.burst_tolerance for one in gather.begun(policy)} == {25.0}
