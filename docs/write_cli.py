@@ -11,9 +11,18 @@ from pathlib import Path
 import click
 
 from controller.cli import serin
+from gpu_shadow.cli import baseline, shadow
+from scenarios.cli import scenario, simulate
 
 PAGE = Path(__file__).parent / "cli.md"
 WIDTH = 100
+# `serin` hands these over to other packages when they are typed, and loads those only then.
+LENT: dict[str, click.Command] = {
+    "baseline": baseline,
+    "scenario": scenario,
+    "shadow": shadow,
+    "simulate": simulate,
+}
 INTRODUCTION = """\
 <!-- written by `make reference` from the commands themselves; change those instead -->
 # Every command
@@ -34,7 +43,7 @@ def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            verb = command.get_command(context, name)
+            verb = LENT.get(name) or command.get_command(context, name)
             if verb is not None and not verb.hidden:
                 yield from _sections(verb, _context(verb, name, parent=context))
 

@@ -83,6 +83,20 @@ def test_a_page_that_is_written_is_what_would_be_written_now(page: str) -> None:
     assert script["PAGE"].read_text() == script["page"](), "make reference"
 
 
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("scenario run", "--live"),
+        ("simulate", "--runs"),
+        ("shadow replay", "--stable"),
+        ("baseline capture", "--out"),
+    ],
+)
+def test_commands_that_other_packages_have_are_in_the_reference_too(verb: str, option: str) -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert option in page.partition(f"## serin {verb}\n")[2].partition("\n## ")[0]
+
+
 def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
     rows = re.findall(
         r"^\| `(serin\.dev/[a-z-]+)` \|", (ROOT / "docs" / "annotations.md").read_text(), re.MULTILINE
