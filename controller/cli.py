@@ -85,7 +85,8 @@ for _command in (
 # -- before a canary -------------------------------------------------------------------------------
 
 
-@serin.command()
+@serin.command(context_settings={"allow_extra_args": True})
+@click.pass_context
 @click.option(
     "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
 )
@@ -113,6 +114,7 @@ for _command in (
     show_default=True,
 )
 def plan(
+    context: click.Context,
     *,
     file: Path | None,
     rps: float | None,
@@ -136,6 +138,9 @@ def plan(
     """
     from controller import planning
 
+    if context.args:
+        meant = "" if file else f"; did you mean --policy {context.args[0]}?"
+        raise click.UsageError(f"{context.args[0]} is one argument too many{meant}")
     if rps is not None and math.isnan(rps):
         raise click.UsageError("--rps is not a number; give requests per second, such as 200")
     if rps is None and not print_policy:
@@ -173,7 +178,12 @@ def _proved(spec: Any, where: str) -> list[str]:
             found = _negotiated(where)
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise Misused(f"--page {where}: {why}; give a metrics page, as a file or by its URL") from None
+        url = "" if "://" in where or Path(where).exists() else "; a URL begins with http://"
+        raise Misused(f"--page {where}: {why}; give a metrics page, as a file or by its URL{url}") from None
+    if not found.series and not found.native:
+        raise Misused(
+            f"--page {where}: holds no metric that Serin reads; give a metrics page: docs/metrics.md"
+        )
     return resolution.proved(found, policies.policy(spec).checks)
 
 
@@ -238,7 +248,9 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
     from controller import backtest as tried
     from controller import planning, policies
 
-    if (ticks is None) == (recorded["prometheus"] is None):
+    if ticks is not None and recorded["prometheus"] is not None:
+        raise click.UsageError(f"{ticks} and --prometheus are both recordings; give one of the two")
+    if ticks is None and recorded["prometheus"] is None:
         raise click.UsageError("give a file of ticks, or --prometheus, --start, --stable-pods, --canary-pods")
     if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise Misused(f"--json {out}: is a folder, or in none that there is; name a file")
@@ -249,7 +261,10 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
         if ticks is None:
             policy, found = _recorded(policy, recorded)
         else:
-            found = tried.moments(tried.read(ticks), policy)
+            lines = tried.read(ticks)
+            if doubt := tried.doubtful(lines):
+                click.echo(f"{ticks}: {doubt}", err=True)
+            found = tried.moments(lines, policy)
     except (planning.BadPolicy, tried.BadTicks) as error:
         raise Misused(str(error)) from None
     result = tried.result(tried.replay(found, policy), policy, tried.compared(found, policy))

@@ -57,13 +57,25 @@ class Kubectl:
                 return json.loads(text)
         found = self._of_workload(bare)
         if not found:
-            near = get_close_matches(bare, self.names(self.runs()), n=3)
-            meant = f". Did you mean {' or '.join(near)}?" if near else ""
             raise Wrong(
                 f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
-                f"{self._where()}{meant}; see: {self.program} list{self._flags()}"
+                f"{self._where()}{self._meant(bare)}"
             )
         return max(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+
+    def _meant(self, name: str) -> str:
+        """What may have been meant, and where to look."""
+        runs = self.runs()
+        stables = sorted({plan["canary"] for run in runs if (plan := run["spec"]["plan"])["stable"] == name})
+        near = get_close_matches(name, self.names(runs), n=3)
+        said = f". Did you mean {' or '.join(near)}?" if near else ""
+        if stables:
+            said = f". It is stable; its canary is {' or '.join(stables)}"
+        if not runs:
+            return (
+                f"{said}, which has no run at all; see: {self.program} list -A{self._flags(everywhere=True)}"
+            )
+        return f"{said}; see: {self.program} list{self._flags()}"
 
     def candidates(self, kind: str) -> list[str]:
         """The names that there are: of runs, as `names`; of namespaces; of contexts."""
@@ -181,28 +193,31 @@ class Kubectl:
         return kind(f"{about}: {said}")
 
     def _clusterless(self) -> str:
-        """What to do where kubectl knows no cluster: a file that is gone, no context, or none that is chosen."""
+        """What to do where kubectl knows no cluster: a file that is gone, no context, none chosen."""
         named = [file for file in os.environ.get("KUBECONFIG", "").split(os.pathsep) if file]
         gone = [file for file in named if not Path(file).exists()]
         if gone and not self.kubeconfig:
-            return (
-                f"KUBECONFIG names {gone[0]}, which is not there: start serin scenario cluster again, or unset"
-                " KUBECONFIG"
-            )
+            again = "start serin scenario cluster again, or unset KUBECONFIG"
+            return f"KUBECONFIG names {gone[0]}, which is not there: {again}"
         pointed = (f"--kubeconfig={self.kubeconfig}",) if self.kubeconfig else ()
         command = [_kubectl(), *pointed, "config", "get-contexts", "-o", "name"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as `_call`
         contexts = done.stdout.split()
         if not contexts:
             return "There are no contexts; give --kubeconfig FILE, or try serin scenario cluster"
-        return f"Add --context NAME or type kubectl config use-context NAME; there are: {', '.join(contexts[:5])}"
+        there = ", ".join(contexts[:5])
+        return f"Add --context NAME or type kubectl config use-context NAME; there are: {there}"
 
     def _where(self) -> str:
         return f" in namespace {self.namespace}" if self.namespace else " in the current namespace"
 
-    def _flags(self) -> str:
+    def _flags(self, *, everywhere: bool = False) -> str:
         """The flags that people gave, to be repeated in what they are told to type."""
-        given = {"-n": self.namespace, "--context": self.context, "--kubeconfig": self.kubeconfig}
+        given = {
+            "-n": None if everywhere else self.namespace,
+            "--context": self.context,
+            "--kubeconfig": self.kubeconfig,
+        }
         return "".join(f" {flag} {value}" for flag, value in given.items() if value)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
 UNUSED = 30.0  # seconds after which a connection is closed: pods that are gone may never have said so
+NOT_FOUND = 404
 REMEMBERED = 16_384  # requests that are put together once
 ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, whichever it is
 SAFE = "/%?=&:;,+@!$'()*~[]-._"  # of a path and its query; anything else is escaped
@@ -245,7 +246,8 @@ class _Answer:
     def page(self) -> bytes:
         """The body, unpacked; `ValueError` if it is no page."""
         if self.status != 200:
-            raise ValueError(f"{self._url} answered {self.status}, not 200")
+            lost = "; are prometheus.io/port and path right?" if self.status == NOT_FOUND else ""
+            raise ValueError(f"{self._url} answered {self.status}, not 200{lost}")
         body = bytes(self._came[self._body :]) if self._chunks is None else b"".join(self._chunks)
         if not self._packed or not body:
             return body

@@ -476,6 +476,9 @@ def _chosen(
 
 
 def _short(said: object) -> str:
+    """What was said, in a line; of a connection that was not made its cause alone."""
+    if isinstance(said, BaseException) and "Connection refused" in str(said):
+        return "connection refused"
     return " ".join(str(said).split())[:200]
 
 

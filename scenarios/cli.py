@@ -25,7 +25,19 @@ NOT_MET = 3
 INTERRUPTED, TERMINATED = 130, 143  # as a shell says of a process that SIGINT or SIGTERM ended
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Stories(click.Group):
+    """A group that is told a story without a verb, and says which one was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As in any group."""
+        if args[0] not in self.commands and args[0].endswith((".yaml", ".yml")):
+            ctx.fail(f"{args[0]} is no command; did you mean {ctx.command_path} run {args[0]}?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Stories, context_settings={"help_option_names": ["-h", "--help"]})
 def scenario() -> None:
     """Play stories of canaries, in virtual time or on a real Envoy; or hold a cluster to try things on."""
 

@@ -74,11 +74,18 @@ async def play(story: Story, *, watch: Watch | None = None, report: Report | Non
     try:
         found = await _played(Lab(story, folder=folder, report=report), watch)
     except asyncio.CancelledError:
-        shutil.rmtree(folder, ignore_errors=True)
+        _removed(folder)
         raise
     if found.ok and not found.requests.failed:
-        shutil.rmtree(folder, ignore_errors=True)
+        _removed(folder)
     return found
+
+
+def _removed(folder: Path) -> None:
+    """The folder is gone, and the one for all, unless other stories' logs are there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 async def _played(lab: "Lab", watch: Watch | None) -> Result:

@@ -78,6 +78,7 @@ async def stand(kubeconfig: Path, *, port: int, namespace: str, bare: bool) -> N
         ours = "" if bare else " and Serin's"
         click.echo(SAID.format(url=url, version=VERSION, ours=ours, kubeconfig=kubeconfig))
         await told.wait()
+        click.echo("ending …")
     finally:
         await world.close()
 

@@ -75,8 +75,10 @@ async def test_the_limit_is_of_the_page_and_not_of_its_compressed_form() -> None
 @pytest.mark.parametrize("status", [204, 301, 302, 404, 500])
 async def test_only_200_is_a_page(status: int) -> None:
     async with serving(body(b"", status, Location="/elsewhere")) as server, Pages() as fetch:
-        with pytest.raises(ValueError, match=f"answered {status}, not 200"):
+        with pytest.raises(ValueError, match=f"answered {status}, not 200") as refused:
             await fetch(f"http://127.0.0.1:{server.port}/", accept="*/*", limit=100)
+    asked = str(refused.value).endswith("are prometheus.io/port and path right?")
+    assert asked == (status == 404)
     assert len(server.requests) == 1  # a redirect is not followed: it may lead anywhere
 
 

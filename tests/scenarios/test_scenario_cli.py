@@ -93,6 +93,12 @@ def test_a_story_that_is_interrupted_says_so_in_a_line(
     assert re.fullmatch(r"Ended early at \d+ s; everything is cleaned up\.\n", said.stderr)
 
 
+def test_a_story_without_a_verb_is_told_the_verb() -> None:
+    said = CliRunner().invoke(scenario, ["err4.yaml"], prog_name="serin scenario")
+    assert said.exit_code == 2
+    assert "did you mean serin scenario run err4.yaml?" in said.stderr
+
+
 def test_a_malformed_file_exits_with_2_before_anything_is_played(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(STORY.read_text().replace("duration: 30s", "duration: 30"))

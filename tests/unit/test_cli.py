@@ -190,10 +190,46 @@ def test_the_status_of_a_rolled_back_run_is_exit_code_3(cluster: Cluster) -> Non
 
 
 def test_an_unknown_run_is_bad_input_and_the_answer_says_what_to_type(cluster: Cluster) -> None:
+    cluster.holds(run())
     result = typed("explain", "other", "-n", "lab", program="kubectl serin")
     assert result.exit_code == 2
     assert 'called "other" in namespace lab; see: kubectl serin list -n lab' in result.stderr
     assert cluster.runs() == []
+
+
+def test_the_name_of_stable_is_answered_with_its_canary(cluster: Cluster) -> None:
+    cluster.holds(run())
+    for verb in ("status", "explain"):
+        result = typed(verb, "model")
+        assert result.exit_code == 2
+        assert "It is stable; its canary is model-canary" in result.stderr
+
+
+def test_where_there_is_no_run_at_all_other_namespaces_are_named(cluster: Cluster) -> None:
+    cluster.holds()
+    result = typed("status", "model-canary", "-n", "modles", "--context", "prod")
+    assert result.exit_code == 2
+    assert "in namespace modles, which has no run at all; see: serin list -A --context prod" in result.stderr
+
+
+def test_a_policy_without_its_flag_is_named_with_it() -> None:
+    result = typed("plan", "policy.yaml", "--rps", "10")
+    assert result.exit_code == 2
+    assert "policy.yaml is one argument too many; did you mean --policy policy.yaml?" in result.stderr
+
+
+def test_a_page_that_holds_no_metric_is_bad_input(tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    page.write_text("# nothing here\n")
+    result = typed("plan", "--rps", "10", "--page", str(page))
+    assert result.exit_code == 2
+    assert "holds no metric that Serin reads; give a metrics page" in result.stderr
+
+
+def test_a_url_without_its_scheme_is_told_that() -> None:
+    result = typed("plan", "--rps", "10", "--page", "localhost:9/metrics")
+    assert result.exit_code == 2
+    assert "a URL begins with http://" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["--all", "a b", "UPPER", "a/b/c", ""])
