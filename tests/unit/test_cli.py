@@ -194,7 +194,7 @@ def test_an_unknown_run_is_bad_input_and_the_answer_says_what_to_type(cluster: C
     result = typed("explain", "other", "-n", "lab", program="kubectl serin")
     assert result.exit_code == 2
     assert 'called "other" in namespace lab; see: kubectl serin list -n lab' in result.stderr
-    assert cluster.runs() == []
+    assert cluster.runs() == [run()]
 
 
 def test_the_name_of_stable_is_answered_with_its_canary(cluster: Cluster) -> None:
