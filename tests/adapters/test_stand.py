@@ -74,8 +74,9 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
         assert "serin.kubeconfig is there already; name another --kubeconfig" in again.stderr
         process.send_signal(signal.SIGINT)
         async with asyncio.timeout(20):
-            _, err = await process.communicate()
+            out, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
+    assert out.decode().endswith("ending …\n")
     assert not (tmp_path / "serin.kubeconfig").exists()
 
 

@@ -18,7 +18,7 @@ spec:
   traffic: {requestsPerSecond: 100}
   stable: {replicas: 3, latency: {distribution: lognormal, median: 20ms, p95: 60ms}}
   faults: [{at: 20s, arm: canary, errorRate: 20%}, {at: 90s, target: metrics, kind: outage}]
-  policy: {checks: [{name: errors, type: ErrorRate}]}
+  policy: {checks: [{name: errors, type: ErrorRate, plus: 0.1%}]}
   expect: {outcome: RolledBack, within: 6s, check: errors, reason: CheckFailed}
 """
 ROLLED_BACK = Played(
