@@ -454,7 +454,7 @@ async def test_nobody_there_is_a_trouble() -> None:
         nobody.watch(RUN, [pod("a")], [ERRORS])
         async with asyncio.timeout(SOON):
             await tried.wait()
-        assert "did not answer query up" in nobody.troubles(RUN)["a"].what
+        assert "did not answer query up: connection refused; " in nobody.troubles(RUN)["a"].what
         assert "SERIN_PROMETHEUS_URL" in nobody.troubles(RUN)["a"].what
         await nobody.close()
         assert asked.source.read(RUN) == {}
