@@ -227,18 +227,13 @@ def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if blocked is not None:
         run, told = hold(run, *blocked, now)
         return run, (*_growth(run, seen), *told)
-    if run.passed and not _unknown(run, seen):
+    if run.passed and not gating.unknown(run, seen):
         return _forward(run, seen, now)
     return _in_doubt(run, seen, now)
 
 
-def _unknown(run: Run, seen: Seen) -> bool:
-    """Whether nothing may move up, since a check, or one of the canary's pods, says nothing now."""
-    return seen.judgement.verdict is Verdict.NO_DATA or bool(silence(run, seen))
-
-
 def _informed(run: Run, seen: Seen, now: datetime) -> Run:
-    return run if _unknown(run, seen) else replace(run, data_since=now)
+    return run if gating.unknown(run, seen) else replace(run, data_since=now)
 
 
 def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
@@ -268,7 +263,7 @@ def _unpromoted(run: Run, seen: Seen, now: datetime, *, handoff: bool) -> Next |
     blocked = None if handoff else _blocked(run, seen)
     if blocked is not None:
         return hold(run, *blocked, now)
-    silent = (run.passed or handoff) and _unknown(run, seen) and seen.commands.promote is None
+    silent = (run.passed or handoff) and gating.unknown(run, seen) and seen.commands.promote is None
     if silent and not seen.stable_matches:  # that it passed may be long ago
         return _blind(run, seen, now)
     if not handoff:
@@ -325,16 +320,8 @@ STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
 
 
 def _passes(run: Run, seen: Seen, now: datetime) -> bool:
-    seen_enough = not _lacking(run, seen, now)
+    seen_enough = not gating.lacking(run, seen, now)
     return seen_enough and seen.judgement.verdict is Verdict.PASS and not silence(run, seen)
-
-
-def _lacking(run: Run, seen: Seen, now: datetime) -> str:
-    """What a step lacks before anything but a person may end it upwards; empty if nothing."""
-    policy, served = run.plan.policy, seen.load.step_canary_requests
-    if run.step_since is None or now - run.step_since < policy.min_step:
-        return f"minStep is {spoken(policy.min_step)}"
-    return f"{served} of minRequests {policy.min_requests}" if served < policy.min_requests else ""
 
 
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
@@ -398,7 +385,7 @@ def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
     policy = run.plan.policy
     if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
         return _approved(run, seen, now)
-    if _unknown(run, seen):
+    if gating.unknown(run, seen):
         return _blind(run, seen, now)
     if now - (run.step_since or now) > policy.step_timeout:
         message = f"neither passed nor failed within {spoken(policy.step_timeout)}"
@@ -435,7 +422,7 @@ def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> N
     if wish is OnDoubt.ROLL_BACK:
         return _leave(run, seen, now, why)
     if wish is OnDoubt.PROCEED and why.reason is Reason.INCONCLUSIVE:
-        lacking = _lacking(run, seen, now) if run.stage is Stage.STEPPING else ""
+        lacking = gating.lacking(run, seen, now) if run.stage is Stage.STEPPING else ""
         if not lacking:
             return _forward(run, seen, now)
         why = replace(why, message=f"{why.message}; it does not proceed yet: {lacking}")
