@@ -249,8 +249,7 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0:
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
-    handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
-    if not run.copied and (waits := _unpromoted(run, seen, now, handoff=handoff)) is not None:
+    if not run.copied and (waits := _unpromoted(run, seen, now)) is not None:
         return waits
     if seen.stable_matches or seen.stable.template_hash is None or not _looked(run, seen):
         return replace(run, hold=None), ()
@@ -258,10 +257,10 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
 
 
-def _unpromoted(run: Run, seen: Seen, now: datetime, *, handoff: bool) -> Next | None:
+def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     """Why stable is not given the template now, if so; git is not told to while nothing is known."""
-    blocked = None if handoff else _blocked(run, seen)
-    if blocked is not None:
+    handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
+    if not handoff and (blocked := _blocked(run, seen)):
         return hold(run, *blocked, now)
     silent = (run.passed or handoff) and gating.unknown(run, seen) and seen.commands.promote is None
     if silent and not seen.stable_matches:  # that it passed may be long ago
@@ -320,8 +319,8 @@ STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
 
 
 def _passes(run: Run, seen: Seen, now: datetime) -> bool:
-    seen_enough = not gating.lacking(run, seen, now)
-    return seen_enough and seen.judgement.verdict is Verdict.PASS and not silence(run, seen)
+    lacks = gating.lacking(run, seen, now) or silence(run, seen)
+    return seen.judgement.verdict is Verdict.PASS and not lacks
 
 
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
@@ -413,8 +412,7 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()
     shadow = seen.shadow.note if seen.shadow and seen.shadow.verdict is Verdict.NO_DATA else ""
     few = "the pods' pages are read, but too few requests reach both arms"
-    message = f"no check had data for {spoken(now - since)}: {seen.trouble or shadow or few}"
-    message = f"nothing is raised or promoted for {spoken(now - since)}: {missing}" if missing else message
+    message = f"no check had data for {spoken(now - since)}: {missing or seen.trouble or shadow or few}"
     return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
 
 
@@ -422,8 +420,7 @@ def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> N
     if wish is OnDoubt.ROLL_BACK:
         return _leave(run, seen, now, why)
     if wish is OnDoubt.PROCEED and why.reason is Reason.INCONCLUSIVE:
-        lacking = gating.lacking(run, seen, now) if run.stage is Stage.STEPPING else ""
-        if not lacking:
+        if not (lacking := gating.lacking(run, seen, now) if run.stage is Stage.STEPPING else ""):
             return _forward(run, seen, now)
         why = replace(why, message=f"{why.message}; it does not proceed yet: {lacking}")
     return hold(run, why.reason, why.message, now)
