@@ -7,9 +7,9 @@ they were. Errors count from the first request on, whatever happens around them.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import lgamma, log, log1p, pi
 from typing import Any
@@ -20,8 +20,9 @@ from analysis.packing import NEVER
 from analysis.questions import latency_margin
 from analysis.samples import Sample
 from controller import shadow, ticks
-from controller.model import LoadSeen, Plan, Policy, Replayed, Run, Seen
-from controller.served import Load
+from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet
+from controller.model import Plan, Policy, Replayed, Run, Seen
+from controller.served import Hush, Load
 from controller.sizing import PARITY_LIMIT, parity
 from controller.ticks import Cursor, Pace, Tick
 from controller.wire import LONGEST
@@ -51,6 +52,7 @@ class Gathered:
     step: int | None = None  # the step that evidence is gathered for; None: only history so far
     pods: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # ready pods, stable and canary
     replayed: Replayed | None = None  # what is known of the Shadow check
+    compared: Mapping[str, float] = field(default_factory=dict)  # by check: last tick with pods of both arms
     known: float = 0.0  # seconds over which stable was read, those before the run included
     saved: float | None = None  # when a checkpoint was made of it, by the clock of who did
 
@@ -147,7 +149,8 @@ def take(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: dat
     """`gathered` with the ticks that count scored, after a new beginning if pods have changed."""
     new = tuple(new)
     after = yield from scoring(gathered, run, seen, new, now)
-    return replace(after, known=_known(gathered, new))
+    both = {tick.check: now.timestamp() for tick in new if tick.stable.pods and tick.canary.pods}
+    return replace(after, known=_known(gathered, new), compared={**gathered.compared, **both})
 
 
 def scoring(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: datetime) -> Scoring:
@@ -241,23 +244,83 @@ def instants(run: Run, *, idle: float) -> dict[str, float]:
     return {name: max(at, idle) if name == "weight" else at for name, at in since.items()}
 
 
-def load_seen(run: Run, loads: Mapping[str, Load], *, sampled: float, pace: Pace = Pace()) -> LoadSeen:  # noqa: B008 - a frozen value
+def lag(gathered: Gathered, policy: Policy) -> Lag:
+    """How long stable's requests take, by what latency checks have learned; else within the warm-up."""
+    unknown = policy.warm_up.total_seconds()
+    found = [_lag(one, unknown) for one in gathered.evidence if one.spec.kind is CheckKind.LATENCY]
+    return max(found, key=lambda one: one.most, default=Lag(unknown=unknown))
+
+
+def _lag(one: Evidence, unknown: float) -> Lag:
+    cells = one.memory.recent[0]
+    if not one.memory.le or cells.sum() <= 0:
+        return Lag(unknown=unknown)
+    part = (cells.cumsum() / cells.sum())[:-1].tolist()
+    return Lag(one.memory.le, part, SLOWER * (1 + one.spec.max_increase), unknown)
+
+
+def load_seen(
+    run: Run,
+    loads: Mapping[str, Load],
+    canary: Collection[str],
+    *,
+    sampled: float,
+    now: float,
+    pace: Pace = Pace(),  # noqa: B008 - a frozen value
+    lag: Lag = AT_ONCE,
+) -> LoadSeen:
     """What breakers and the machine need of the load; `sampled` is the part of stable's pods that is read.
 
     Within three intervals of `pace` one arm may be a reading or two ahead of the other, so a silence
-    that is shorter is none.
+    that is shorter is none. `canary` are its ready pods.
     """
     step, last = loads.get("step"), loads.get("weight")
     if step is None or last is None:
         return LoadSeen()
-    silent = last.stable_until - last.silent_since
+    hushes = {pod: last.pods[pod] for pod in canary if pod in last.pods}
+    unheard = tuple(sorted(pod for pod, hush in hushes.items() if now - hush.until > pace.stale))
+    nobody = bool(unheard) and len(unheard) == len(hushes)
+    newest = max((hush.until for hush in hushes.values()), default=now)
     return LoadSeen(
         step_canary_requests=step.canary,
-        silence=round(last.silence / sampled),
-        silent_for=timedelta(seconds=silent if silent >= pace.stale else 0),
-        follows_weight=last.seconds < max(SETTLED, pace.stale)
-        or follows(run.weight, stable=last.stable, canary=last.canary, sampled=sampled),
+        silence=round(last.hush.n / sampled),
+        silent_for=_silent_for(last.hush, pace),
+        follows_weight=bool(unheard)
+        or last.seconds - lag.most < max(SETTLED, pace.stale)
+        or follows(run.weight, stable=last.shared[0], canary=last.shared[1], sampled=sampled),
+        quiet=tuple(_quiet(hushes, unheard, sampled, pace)),
+        uneven=_uneven(last, canary, pace),
+        unheard=unheard,
+        unheard_for=timedelta(seconds=now - newest if nobody else 0),
+        missed=round(min(hush.missed for hush in hushes.values()) / sampled) if nobody else 0,
     )
+
+
+def _silent_for(hush: Hush, pace: Pace) -> timedelta:
+    silent = hush.until - hush.since
+    return timedelta(seconds=silent if silent >= pace.stale else 0)
+
+
+def _quiet(
+    hushes: Mapping[str, Hush], unheard: Collection[str], sampled: float, pace: Pace
+) -> Generator[Quiet, None, None]:
+    """Canary pods whose own pages say that they completed nothing."""
+    for pod in sorted(hushes.keys() - set(unheard)):
+        if hushes[pod].n and (silent := _silent_for(hushes[pod], pace)):
+            yield Quiet(pod, round(hushes[pod].n / sampled), silent)
+
+
+def _uneven(load: Load, canary: Collection[str], pace: Pace) -> bool:
+    """Whether a pod of stable's was left out as well: then a quiet pod says nothing of the canary."""
+    stable = [hush for pod, hush in load.pods.items() if pod not in canary]
+    return any(hush.n / len(stable) >= SILENT_AFTER_DUE and _silent_for(hush, pace) for hush in stable)
+
+
+def overdue(gathered: Gathered, policy: Policy, *, at: float, pace: Pace, queried: Pace) -> tuple[str, ...]:
+    """Required checks that have not compared pods of both arms lately: `at` in seconds since 1970."""
+    names, last = [one.name for one in policy.checks if one.required], gathered.compared
+    fresh = {name: (queried if name in policy.queried else pace).fresh for name in names}
+    return tuple(name for name in names if at - last.get(name, NEVER) > fresh[name])
 
 
 def follows(weight: int, *, stable: int, canary: int, sampled: float) -> bool:

@@ -7,11 +7,14 @@ stays open until the run has moved, and not a step longer.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from analysis.judge import Verdict
+from controller.leaving import silence
 from controller.model import Before, Gate, Reason, Run, Seen, Stage
-from controller.telling import visit
+from controller.telling import spoken, visit
 
 Json = Any
 
@@ -27,6 +30,19 @@ def ahead(run: Run) -> Before | None:
     if run.stage is Stage.STEPPING:
         return Before.RAISE if run.step + 1 < len(run.plan.policy.steps) else Before.PROMOTION
     return None
+
+
+def unknown(run: Run, seen: Seen) -> bool:
+    """Whether nothing may move up, since a check, or one of the canary's pods, says nothing now."""
+    return seen.judgement.verdict is Verdict.NO_DATA or bool(silence(run, seen))
+
+
+def lacking(run: Run, seen: Seen, now: datetime) -> str:
+    """What a step lacks before anything but a person may end it upwards; empty if nothing."""
+    policy, served = run.plan.policy, seen.load.step_canary_requests
+    if run.step_since is None or now - run.step_since < policy.min_step:
+        return f"minStep is {spoken(policy.min_step)}"
+    return f"{served} of minRequests {policy.min_requests}" if served < policy.min_requests else ""
 
 
 def through(run: Run, seen: Seen) -> tuple[Run, tuple[Reason, str] | None]:

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from analysis.judge import Verdict
+from controller.hearing import SILENT_AFTER_DUE, Quiet
 from controller.model import Reason, Run, Seen, Stage
 from controller.shadow import sentence_of
 from controller.telling import spoken
 
-# A canary is called silent when stable has completed so many requests that twenty of the canary's
-# were due: with Poisson traffic, none of twenty happens to a healthy canary once in e^20 = 5e8.
-SILENT_AFTER_DUE = 20
-# ... and not before requests had the time to come back once the weight was raised.
+# A silence is none before requests had the time to come back once the weight was raised.
 SILENT_AFTER = timedelta(seconds=3)
+# One pod's silence leads away later, and with twice as many due: how a proxy spreads requests over pods is
+# not ours to know, and until then nothing is raised.
+POD_SILENT_AFTER = timedelta(seconds=10)
+# A canary none of whose pods shows a page any more may be dead, or only unreadable. The kubelet's probes, as
+# they are by default, take as long to find out: three of them, ten seconds apart.
+UNHEARD_AFTER = timedelta(seconds=30)
 
 
 # Reasons that a run may end for other than by promotion; who counts rollbacks begins at 0 for each.
@@ -135,14 +139,76 @@ def _evicted(run: Run, seen: Seen) -> bool:
 def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
     if run.weight == 0 or seen.route.weight == 0:  # nothing is sent to it, for whatever reason
         return None
-    due = seen.load.silence * run.weight / (100 - run.weight)
-    if due < SILENT_AFTER_DUE or seen.load.silent_for < SILENT_AFTER:
+    load, due = seen.load, _due(run, seen.load.silence)
+    if due >= SILENT_AFTER_DUE and load.silent_for >= SILENT_AFTER:
+        seconds = load.silent_for.total_seconds()
+        return Ending(
+            Reason.CANARY_NOT_ANSWERING,
+            f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
+            f"{load.silence}; about {due:.0f} were due",
+        )
+    if not load.uneven:
+        for one in quiet(run, seen, times=2):
+            if one.silent_for >= POD_SILENT_AFTER:
+                return Ending(Reason.CANARY_NOT_ANSWERING, _said_of(one, run, seen))
+    return None
+
+
+def _due(run: Run, silence: float) -> float:
+    """How many of the canary's requests stable's stand for."""
+    return silence * run.weight / (100 - run.weight)
+
+
+def _pods_due(one: Quiet, run: Run, seen: Seen) -> float:
+    return _due(run, one.silence) / max(seen.canary.ready, 1)
+
+
+def quiet(run: Run, seen: Seen, *, times: float = 1.0) -> list[Quiet]:
+    """Canary pods that completed none of `times` twenty requests that were due there."""
+    return [
+        one
+        for one in seen.load.quiet
+        if one.silent_for >= SILENT_AFTER and _pods_due(one, run, seen) >= times * SILENT_AFTER_DUE
+    ]
+
+
+def _said_of(one: Quiet, run: Run, seen: Seen) -> str:
+    return (
+        f"pod {one.pod} completed no request in {one.silent_for.total_seconds():.0f} s at weight "
+        f"{run.weight} %; about {_pods_due(one, run, seen):.0f} of {seen.canary.ready} pods' were due there"
+    )
+
+
+def silence(run: Run, seen: Seen) -> str:
+    """Why nothing that was known before may raise a weight now; empty if everything is heard."""
+    if run.weight == 0:
+        return ""
+    if silent := quiet(run, seen):
+        return _said_of(silent[0], run, seen)
+    if seen.load.unheard:
+        first, *more = seen.load.unheard
+        others = f" (and {len(more)} more)" if more else ""
+        return f"pod {first}{others} shows no fresh metrics page{_troubled(seen)}"
+    if seen.overdue:
+        return f"{', '.join(seen.overdue)}: no fresh figures of both arms{_troubled(seen)}"
+    return ""
+
+
+def _troubled(seen: Seen) -> str:
+    return f": {seen.trouble}" if seen.trouble else ""
+
+
+def _unheard(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """No page of the canary's comes while stable's do: whether it answers anything, nobody can tell."""
+    load = seen.load
+    if run.weight == 0 or seen.route.weight == 0 or load.unheard_for < UNHEARD_AFTER:
         return None
-    seconds = seen.load.silent_for.total_seconds()
+    if _due(run, load.missed) < SILENT_AFTER_DUE:
+        return None
     return Ending(
-        Reason.CANARY_NOT_ANSWERING,
-        f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
-        f"{seen.load.silence}; about {due:.0f} were due",
+        Reason.NO_DATA,
+        f"no metrics page of {run.plan.canary} was read for {load.unheard_for.total_seconds():.0f} s, while "
+        f"stable completed {load.missed} requests; whether it answers cannot be told{_troubled(seen)}",
     )
 
 
@@ -200,6 +266,7 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _check_failed,
     _unavailable,
     _not_answering,
+    _unheard,
     _too_late,
     _undone,
     _taken,

@@ -40,7 +40,7 @@ from itertools import takewhile
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
 from controller.explain import UNREAD
-from controller.leaving import LEAVING, Ending
+from controller.leaving import LEAVING, Ending, quiet, silence
 from controller.model import (
     Action,
     BeginStep,
@@ -228,13 +228,13 @@ def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if blocked is not None:
         run, told = hold(run, *blocked, now)
         return run, (*_growth(run, seen), *told)
-    if run.passed and seen.judgement.verdict is not Verdict.NO_DATA:
+    if run.passed and not gating.unknown(run, seen):
         return _forward(run, seen, now)
     return _in_doubt(run, seen, now)
 
 
 def _informed(run: Run, seen: Seen, now: datetime) -> Run:
-    return run if seen.judgement.verdict is Verdict.NO_DATA else replace(run, data_since=now)
+    return run if gating.unknown(run, seen) else replace(run, data_since=now)
 
 
 def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
@@ -250,18 +250,27 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0:
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
-    if run.plan.policy.promotion is PromotionMode.HANDOFF:
-        message = f"every step has passed; give {run.plan.stable} the template of {run.plan.canary}"
-        return hold(run, Reason.READY_TO_PROMOTE, message, now)
-    if not run.copied and (blocked := _blocked(run, seen)):
-        return hold(run, *blocked, now)
-    silent = seen.judgement.verdict is Verdict.NO_DATA and seen.commands.promote is None
-    if not run.copied and run.passed and silent:  # that it passed may be long ago
-        return _blind(run, seen, now)
+    if not run.copied and (waits := _unpromoted(run, seen, now)) is not None:
+        return waits
     if seen.stable_matches or seen.stable.template_hash is None or not _looked(run, seen):
         return replace(run, hold=None), ()
     since = run.step_since if run.copied else now
     return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
+
+
+def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
+    """Why stable is not given the template now, if so; git is not told to while nothing is known."""
+    handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
+    if not handoff and (blocked := _blocked(run, seen)):
+        return hold(run, *blocked, now)
+    silent = (run.passed or handoff) and gating.unknown(run, seen) and seen.commands.promote is None
+    if silent and not seen.stable_matches:  # that it passed may be long ago
+        return _blind(run, seen, now)
+    if not handoff:
+        return None
+    said = "every step has passed; " if run.passed else ""
+    message = f"{said}give {run.plan.stable} the template of {run.plan.canary}"
+    return hold(run, Reason.READY_TO_PROMOTE, message, now)
 
 
 def _chores(run: Run, seen: Seen, now: datetime) -> Next:
@@ -311,10 +320,8 @@ STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
 
 
 def _passes(run: Run, seen: Seen, now: datetime) -> bool:
-    policy = run.plan.policy
-    long_enough = run.step_since is not None and now - run.step_since >= policy.min_step
-    enough = seen.load.step_canary_requests >= policy.min_requests
-    return long_enough and enough and seen.judgement.verdict is Verdict.PASS
+    lacks = gating.lacking(run, seen, now) or silence(run, seen)
+    return seen.judgement.verdict is Verdict.PASS and not lacks
 
 
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
@@ -359,7 +366,8 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         return _raise(run, seen, now, run.step)
     if run.step + 1 < len(run.plan.policy.steps):
         return _raise(run, seen, now, run.step + 1)
-    return _begin_promotion(run, now, f"every step has passed{caveat(run, seen, run.weight)}")
+    said = "every step has passed" if run.passed else "not proven: the last step has not passed"
+    return _begin_promotion(run, now, f"{said}{caveat(run, seen, run.weight)}")
 
 
 def _looked(run: Run, seen: Seen) -> bool:
@@ -377,7 +385,7 @@ def _in_doubt(run: Run, seen: Seen, now: datetime) -> Next:
     policy = run.plan.policy
     if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
         return _approved(run, seen, now)
-    if seen.judgement.verdict is Verdict.NO_DATA:
+    if gating.unknown(run, seen):
         return _blind(run, seen, now)
     if now - (run.step_since or now) > policy.step_timeout:
         message = f"neither passed nor failed within {spoken(policy.step_timeout)}"
@@ -397,11 +405,15 @@ def _approved(run: Run, seen: Seen, now: datetime) -> Next:
 def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     """Nothing is known now: wait (evidence begins anew whenever pods change), but not for long."""
     policy, since = run.plan.policy, run.data_since or run.step_since or now
+    missing = silence(run, seen)
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
+        lasting = quiet(run, seen) or (seen.load.unheard and seen.trouble)
+        if missing and (lasting or run.hold is Reason.READY_TO_PROMOTE):
+            return hold(run, Reason.NO_DATA, f"nothing is raised or promoted: {missing}", now)
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()
     shadow = seen.shadow.note if seen.shadow and seen.shadow.verdict is Verdict.NO_DATA else ""
     few = "the pods' pages are read, but too few requests reach both arms"
-    message = f"no check had data for {spoken(now - since)}: {seen.trouble or shadow or few}"
+    message = f"no check had data for {spoken(now - since)}: {missing or seen.trouble or shadow or few}"
     return _doubt(run, seen, now, policy.on_no_data, Ending(Reason.NO_DATA, message))
 
 
@@ -409,7 +421,9 @@ def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> N
     if wish is OnDoubt.ROLL_BACK:
         return _leave(run, seen, now, why)
     if wish is OnDoubt.PROCEED and why.reason is Reason.INCONCLUSIVE:
-        return _forward(run, seen, now)
+        if not (lacking := gating.lacking(run, seen, now) if run.stage is Stage.STEPPING else ""):
+            return _forward(run, seen, now)
+        why = replace(why, message=f"{why.message}; it does not proceed yet: {lacking}")
     return hold(run, why.reason, why.message, now)
 
 

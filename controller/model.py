@@ -11,6 +11,7 @@ from typing import Any
 
 from analysis.evidence import CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
+from controller.hearing import LoadSeen
 
 
 class Phase(StrEnum):
@@ -396,16 +397,6 @@ class RouteSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadSeen:
-    """Who served how much, counted in completed requests."""
-
-    step_canary_requests: int = 0  # since the step began, for `min_requests`
-    silence: int = 0  # stable's requests since the canary last completed one, or the weight last rose
-    silent_for: timedelta = timedelta(0)  # how long that is
-    follows_weight: bool = True  # False: the canary's share is off by more than 2 x (e-value > 1000)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Commands:
     """What people ask of this run, from CanaryRun.spec (annotations are doorbells for it)."""
 
@@ -429,13 +420,14 @@ class Seen:
     judgement: Judgement
     shadow: CheckJudgement | None = None  # the Shadow check's part of the judgement, if there is one
     shadow_silent: timedelta = timedelta(0)  # for how long nothing was heard of it
-    load: LoadSeen = LoadSeen()
+    load: LoadSeen = LoadSeen()  # noqa: RUF009 - a frozen value
     commands: Commands = Commands()
     stable_known: timedelta = timedelta(0)  # how long stable has been read, before the run and in it
     stable_matches: bool = False  # stable's template.spec is the analysed one
     looked: bool = True  # this leader has had the time to see how the canary does
     successor: int | None = None  # the weight of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
+    overdue: tuple[str, ...] = ()  # required checks whose last tick with both arms' pods is too long ago
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
     gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating

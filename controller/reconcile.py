@@ -228,29 +228,30 @@ class Reconciler:
         run, now = live.run, self.means.clock()
         stable = chosen([pod for pod in seen.stable.pods if pod.ready])
         canary = [pod for pod in seen.canary.pods if pod.ready]
-        readings = self._read(run, [*stable, *canary])
+        readings, nodes = self._read(run, [*stable, *canary]), {pod.name: pod.node for pod in canary}
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
-        spacing, live.looked = now.timestamp() - (live.looked or now.timestamp()), now.timestamp()
+        at = now.timestamp()
+        spacing, live.looked = at - (live.looked or at), at
+        pace, lag = self._pace(run.plan).stretched(spacing), gather.lag(live.gathered, run.plan.policy)
         cursor, new, load = ticks.advance(
             live.gathered.cursor,
             readings,
             stable={pod.name: pod.node for pod in stable},
-            canary={pod.name: pod.node for pod in canary},
-            now=now.timestamp(),
+            canary=nodes,
+            now=at,
             since=gather.instants(run, idle=live.idle),
-            pace=self._pace(run.plan).stretched(spacing),
+            pace=pace,
             paces=dict.fromkeys(run.plan.policy.queried, self.means.queried),
+            lag=lag,
         )
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
-        seen = replace(
-            seen,
-            load=gather.load_seen(run, load, sampled=sampled, pace=self._pace(run.plan)),
-            canary_read=any(pod.name in readings for pod in canary),
-            trouble=self._trouble(run),
-        )
+        known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
+        seen = replace(seen, load=known, canary_read=not nodes.keys().isdisjoint(readings))
+        seen = replace(seen, trouble=self._trouble(run))
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         gathered = await self.rounds.scored(steps, among=0 if live.urgent else len(self.lives))
-        seen = replace(seen, judgement=self._judged(run, gathered))
+        overdue = gather.overdue(gathered, run.plan.policy, at=at, pace=pace, queried=self.means.queried)
+        seen = replace(seen, judgement=self._judged(run, gathered), overdue=overdue)
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, seen
 

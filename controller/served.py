@@ -5,9 +5,11 @@ and no other pod's page; and beside each count stands for how many pod-seconds i
 pods that come, go, or are not read at all (only some of stable's are) do not bend a rate.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from controller.hearing import AT_ONCE, Lag
 from controller.ports import Reading
 
 
@@ -19,13 +21,37 @@ class Served:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Hush:
+    """What all of stable completed since somebody last did (a canary, or a pod of either arm).
+
+    `n` until the newest page, at `until`; `missed` since then, which says nothing: the next page may tell of
+    requests. `spoke`: whether `since` is when one was completed, and not the beginning.
+    """
+
+    since: float
+    until: float
+    n: float = 0.0
+    missed: float = 0.0
+    spoke: bool = False
+
+    def after(self, *, read: float, spoke: float | None, heard: float) -> "Hush":
+        """The silence after a look, in which stable completed `heard`; its newest page is of `read`."""
+        if spoke is not None:
+            return Hush(spoke, max(read, spoke), spoke=True)
+        if read <= self.until:
+            return replace(self, missed=self.missed + heard) if heard else self
+        return replace(self, n=self.n + self.missed + heard, missed=0.0, until=read)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """Completed requests since an instant (seconds since 1970), of the pods that are read.
 
     `stable_seconds` and `canary_seconds` are the pod-seconds over which they were counted: none means
-    that nothing is known of that arm, which is not the same as no requests. `silence` counts stable's
-    requests since `silent_since`: the canary's last completed request, or the instant.
+    that nothing is known of that arm, which is not the same as no requests. `hush` is the canary's silence,
+    whose newest page is that of the pod that was read longest ago; `pods` are single pods'. `shared` are the
+    requests of stable and canary by which shares are compared: older ones would be of another weight.
     """
 
     since: float
@@ -35,8 +61,9 @@ class Load:
     canary_seconds: float = 0.0
     stable_until: float = 0.0
     canary_until: float = 0.0
-    silence: int = 0
-    silent_since: float
+    shared: tuple[int, int] = (0, 0)
+    hush: Hush
+    pods: Mapping[str, Hush] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -65,6 +92,7 @@ class Load:
 class _Window:
     """What one pod completed between its last two pages."""
 
+    pod: str
     start: float
     end: float
     n: int
@@ -78,18 +106,28 @@ def counted(
     canary: Mapping[str, Reading],
     since: Mapping[str, float],
     stale: float,
+    now: float = 0.0,
+    ready: Iterable[str] = (),
+    lag: Lag = AT_ONCE,
 ) -> tuple[dict[str, Served], dict[str, Load]]:
     """What each pod had completed, and the loads, after these readings.
 
     A window that began before a load's instant is not counted for it: some of it may lie before.
     Stable's windows longer than `stale` seconds add nothing to a silence: after pages were away,
-    stable's may be back a second before the canary's, with all its requests at once.
+    stable's may be back a second before the canary's, with all its requests at once. `ready` are the canary's
+    pods, those without a page as well; `lag` says when a request can be back.
     """
     windows = {"stable": _windows(served, stable), "canary": _windows(served, canary)}
-    after = {
-        name: _grown(_since(loads.get(name), instant), **windows, stale=stale)
-        for name, instant in since.items()
-    }
+    pages = {name: reading.at for name, reading in (*stable.items(), *canary.items())}
+    ready = frozenset(ready) | canary.keys()
+    after = {}
+    for name, instant in since.items():
+        load = _grown(_since(loads.get(name), instant), **windows, settled=instant + lag.most)
+        heard = [one for one in windows["stable"] if one.start >= instant and one.end - one.start <= stale]
+        spoken = {
+            one.pod: one.end for kind in windows.values() for one in kind if one.n and one.start >= instant
+        }
+        after[name] = _hushed(load, pages, _Heard(heard, spoken, now, lag), ready=ready)
     marks = {name: _mark(served.get(name), reading) for name, reading in stable.items()}
     marks |= {name: _mark(served.get(name) or Served(seen.at, 0), seen) for name, seen in canary.items()}
     return {name: mark for name, mark in marks.items() if mark is not None}, after
@@ -100,15 +138,20 @@ def later(load: Load, by: float) -> Load:
     return replace(
         load,
         since=load.since + by,
-        silent_since=load.silent_since + by,
+        hush=_later(load.hush, by),
+        pods={pod: _later(hush, by) for pod, hush in load.pods.items()},
         stable_until=load.stable_until + by if load.stable_until else 0.0,
         canary_until=load.canary_until + by if load.canary_until else 0.0,
     )
 
 
+def _later(hush: Hush, by: float) -> Hush:
+    return replace(hush, since=hush.since + by, until=hush.until + by)
+
+
 def _since(load: Load | None, instant: float) -> Load:
     """The load as counted so far, or nothing yet if the instant is a new one."""
-    return load if load and load.since == instant else Load(since=instant, silent_since=instant)
+    return load if load and load.since == instant else Load(since=instant, hush=Hush(instant, instant))
 
 
 def _mark(before: Served | None, reading: Reading) -> Served | None:
@@ -124,34 +167,75 @@ def _windows(served: Mapping[str, Served], readings: Mapping[str, Reading]) -> l
     """One window for each pod with a new page; a counter that began again counts from zero."""
     return [
         _Window(
-            before.at, reading.at, reading.requests.n - (before.n if reading.requests.n >= before.n else 0)
+            name,
+            before.at,
+            reading.at,
+            reading.requests.n - (before.n if reading.requests.n >= before.n else 0),
         )
         for name, reading in readings.items()
         if reading.requests is not None and (before := served.get(name)) and reading.at > before.at
     ]
 
 
-def _grown(load: Load, *, stable: Collection[_Window], canary: Collection[_Window], stale: float) -> Load:
-    """The load with these windows added, as far as they lie after its instant."""
+def _grown(load: Load, *, stable: Collection[_Window], canary: Collection[_Window], settled: float) -> Load:
+    """The load with these windows added, as far as they lie after its instant; shares after `settled`."""
     stable = [window for window in stable if window.start >= load.since]
     canary = [window for window in canary if window.start >= load.since]
-    return _hushed(
-        replace(
-            load,
-            stable=load.stable + sum(window.n for window in stable),
-            canary=load.canary + sum(window.n for window in canary),
-            stable_seconds=load.stable_seconds + sum(window.end - window.start for window in stable),
-            canary_seconds=load.canary_seconds + sum(window.end - window.start for window in canary),
-            stable_until=max((window.end for window in stable), default=load.stable_until),
-            canary_until=max((window.end for window in canary), default=load.canary_until),
+    return replace(
+        load,
+        stable=load.stable + sum(window.n for window in stable),
+        canary=load.canary + sum(window.n for window in canary),
+        stable_seconds=load.stable_seconds + sum(window.end - window.start for window in stable),
+        canary_seconds=load.canary_seconds + sum(window.end - window.start for window in canary),
+        stable_until=max((window.end for window in stable), default=load.stable_until),
+        canary_until=max((window.end for window in canary), default=load.canary_until),
+        shared=(
+            load.shared[0] + sum(window.n for window in stable if window.start >= settled),
+            load.shared[1] + sum(window.n for window in canary if window.start >= settled),
         ),
-        spoke=max((window.end for window in canary if window.n), default=None),
-        heard=sum(window.n for window in stable if window.end - window.start <= stale),
     )
 
 
-def _hushed(load: Load, *, spoke: float | None, heard: int) -> Load:
-    """The load with its silence broken by the canary, or longer by what stable completed."""
-    if spoke is not None:
-        return replace(load, silence=0, silent_since=spoke)
-    return replace(load, silence=load.silence + heard)
+class _Heard:
+    """What one look heard: stable's new requests, and which pods completed one by when."""
+
+    def __init__(
+        self, stable: Collection[_Window], spoken: Mapping[str, float], now: float, lag: Lag
+    ) -> None:
+        self.spoken, self.now = spoken, now
+        self._n, self._lag = sum(window.n for window in stable), lag
+        self._start = min((window.start for window in stable), default=0.0)
+
+    def since(self, hush: Hush) -> float:
+        """Of stable's requests, those that would be back had they been sent after the silence began."""
+        return self._n * self._lag.back(self._start - hush.since, spoke=hush.spoke) if self._n else 0.0
+
+
+def _hushed(load: Load, pages: Mapping[str, float], heard: _Heard, *, ready: Collection[str]) -> Load:
+    """The load with its silences broken, or longer by what stable completed."""
+    pods = {}
+    for pod in pages.keys() | ready:
+        hush = load.pods.get(pod) or Hush(max(load.since, heard.now), max(load.since, heard.now))
+        read, spoke = pages.get(pod, 0.0), heard.spoken.get(pod)
+        pods[pod] = hush.after(read=read, spoke=spoke, heard=heard.since(hush))
+    spoke = max((heard.spoken[pod] for pod in ready if pod in heard.spoken), default=None)
+    read = min((pages.get(pod, 0.0) for pod in ready), default=0.0)
+    arm = load.hush.after(read=read, spoke=spoke, heard=heard.since(load.hush))
+    return replace(load, pods=pods, hush=arm)
+
+
+def saved(load: Load) -> dict[str, object]:
+    """The load as JSON."""
+    found = {name: getattr(load, name) for name in load.__slots__}
+    return found | {"hush": _packed(load.hush), "pods": {pod: _packed(one) for pod, one in load.pods.items()}}
+
+
+def loaded(values: Mapping[str, Any]) -> Load:
+    """What `saved` made; raises `KeyError`, `TypeError` or `AttributeError` if this is not one."""
+    pods = {pod: Hush(*one) for pod, one in values["pods"].items()}
+    stable, canary = values["shared"]
+    return Load(**{**values, "hush": Hush(*values["hush"]), "pods": pods, "shared": (stable, canary)})
+
+
+def _packed(hush: Hush) -> list[object]:
+    return [hush.since, hush.until, round(hush.n, 1), round(hush.missed, 1), hush.spoke]

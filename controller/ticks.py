@@ -18,11 +18,13 @@ Who is waited for, and how long (`Pace`):
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
+from controller import served as load_of
+from controller.hearing import AT_ONCE, Lag
 from controller.ports import Json, Reading
 from controller.served import Load, Served, counted, later
 
@@ -57,6 +59,11 @@ class Pace:
     def flush_patience(self) -> float:
         """Seconds that a pod's flush is waited for."""
         return 2 * self.flush.total_seconds()
+
+    @property
+    def fresh(self) -> float:
+        """Seconds for which a check's last tick can stand for now: the next may wait for a flush."""
+        return max(self.stale, self.flush_patience)
 
     @property
     def stale(self) -> float:
@@ -123,12 +130,13 @@ def advance(
     since: Mapping[str, float] | None = None,
     pace: Pace = Pace(),
     paces: Mapping[str, Pace] | None = None,
+    lag: Lag = AT_ONCE,
 ) -> tuple[Cursor, tuple[Tick, ...], Mapping[str, Load]]:
     """The next cursor, the ticks that closed, and the load since each instant in `since`.
 
     `stable` and `canary` map the names of the pods that are there now to their nodes; `now` and the
     instants are seconds since 1970, as in `Reading.at`. An instant that changed starts from zero.
-    `paces` are those of checks that are read at another pace.
+    `paces` are those of checks that are read at another pace; `lag` is how long requests take.
     """
     here = {name: reading for name, reading in readings.items() if name in stable or name in canary}
     checks: dict[str, Open] = {}
@@ -146,6 +154,9 @@ def advance(
         canary={name: reading for name, reading in here.items() if name in canary},
         since=since or {},
         stale=pace.stale,
+        now=now,
+        ready=canary.keys(),
+        lag=lag,
     )
     return Cursor(checks, served, loads), tuple(ticks), loads
 
@@ -280,7 +291,7 @@ def _moved(tick: Open, by: float) -> Open:
     return replace(tick, start=tick.start + by, marks=marks, first=first)
 
 
-VERSION = 2  # of what `save` writes; a cursor of another version is not read
+VERSION = 3  # of what `save` writes; a cursor of another version is not read
 
 
 def save(cursor: Cursor) -> Json:
@@ -302,7 +313,7 @@ def save(cursor: Cursor) -> Json:
             for name, tick in cursor.checks.items()
         },
         "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
-        "loads": {name: asdict(load) for name, load in cursor.loads.items()},
+        "loads": {name: load_of.saved(load) for name, load in cursor.loads.items()},
     }
 
 
@@ -315,7 +326,7 @@ def load(saved: Json) -> Cursor:
         return Cursor(
             {name: _reopened(tick, bounds) for name, tick in saved["checks"].items()},
             {name: Served(at, n) for name, (at, n) in saved["served"].items()},
-            {name: Load(**values) for name, values in saved["loads"].items()},
+            {name: load_of.loaded(values) for name, values in saved["loads"].items()},
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error

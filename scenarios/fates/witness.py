@@ -62,7 +62,7 @@ class Witness:
     _epochs: dict[tuple[str, str], int] = field(default_factory=dict)  # at which each replica wrote a run
     _led: dict[int, float] = field(default_factory=dict)  # since when runs are written at each epoch
     _restarts: dict[str, int] = field(default_factory=dict)  # of the canary's pods
-    _churned: float = 0.0  # when these last changed
+    _churned: float = 0.0  # when these last changed, or stable's only pod went
     _past: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_PAST))  # served by then
     _covered: int = 0  # canary requests by the time when a page was read last
     _seen: int = 0  # canary pages that were read since the last raise
@@ -114,6 +114,8 @@ class Witness:
                 self._template(obj)
             case "pods" if obj["metadata"]["labels"].get("version") == Arm.CANARY:
                 self._pod(kind, name, obj)
+            case "pods" if kind == "DELETED" and self.fate.story.stable.replicas == 1:
+                self._churned = self.clock()  # what the canary serves alone is compared with nobody
 
     def _route(self, before: Json, obj: Json) -> None:
         weights = _weights(obj)
@@ -203,8 +205,6 @@ class Witness:
         shortest, lasted = float(policy["minStep"].rstrip("s")), now - self._stepped
         if lasted < shortest - 0.5 and not self.fate.skews:
             self.breaks(f"{what} after {lasted:.1f} s; minStep is {policy['minStep']}")
-        if policy.get("onInconclusive") == "Proceed":
-            return
         if (seen := self._covered - served) < (least := policy["minRequests"]):
             self.breaks(f"{what} after {seen} canary requests that were read of; minRequests is {least}")
         if self._seen < 2:

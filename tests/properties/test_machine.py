@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import machine, shadow
+from controller.hearing import LoadSeen
 from controller.machine import advance, finished
 from controller.model import (
     ArmSeen,
@@ -18,7 +19,6 @@ from controller.model import (
     CopyTemplate,
     Drifted,
     Inputs,
-    LoadSeen,
     Mirror,
     OnDoubt,
     Plan,

@@ -32,7 +32,7 @@ CAUGHT = {
     "moves-after-the-end": 8,
     "loses-its-outbox": 8,
     "mute": 8,
-    "skips-a-step": 12,
+    "skips-a-step": 41,
     "weights-in-between": 4,
     "fails-to-fail": 27,
     "no-check": 34,

@@ -36,7 +36,7 @@ def total(said: list[Telemetry], series: str, **labels: str) -> float:
     [
         ("errors-burst", "CheckFailed", 2.0),
         ("latency-doubles", "CheckFailed", 3.0),
-        ("canary-hangs", "CanaryNotAnswering", 2.0),
+        ("canary-blackholed", "CanaryNotAnswering", 2.0),
         ("crash-loop", "CanaryUnavailable", 2.0),
     ],
 )

@@ -13,8 +13,9 @@ from analysis.judge import Judgement, Verdict
 from analysis.samples import Counts, Histogram, PodSample, Sample
 from controller import gather, resource
 from controller.gather import Gathered, follows
-from controller.model import ArmSeen, LoadSeen, PodSeen, RouteSeen, Run, Seen, Stage
-from controller.served import Load
+from controller.hearing import LoadSeen
+from controller.model import ArmSeen, PodSeen, RouteSeen, Run, Seen, Stage
+from controller.served import Hush, Load
 from controller.ticks import Pace, Tick
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -239,8 +240,8 @@ def test_traffic_at_twice_the_weight_is_called_off_in_at_most_one_of_a_thousand_
 
 
 def test_silence_is_scaled_to_all_of_stables_pods() -> None:
-    load = Load(since=0, silent_since=10, silence=50, stable_until=14, canary=7)
-    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=0.25)
+    load = Load(since=0, hush=Hush(10, 14, 50), stable_until=14, canary=7)
+    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, (), sampled=0.25, now=14)
 
     assert (seen.silence, seen.silent_for, seen.step_canary_requests) == (200, timedelta(seconds=4), 7)
 
@@ -248,16 +249,21 @@ def test_silence_is_scaled_to_all_of_stables_pods() -> None:
 @pytest.mark.parametrize(("until", "silent"), [(54.0, 0), (55.0, 45)])
 def test_a_silence_shorter_than_three_readings_is_none(until: float, silent: int) -> None:
     """Stable's second scrape, half a minute after a raise, may come before the canary's first whole one."""
-    load = Load(since=10, silent_since=10, silence=3000, stable_until=until)
-    seen = gather.load_seen(
-        stepping(), {"step": load, "weight": load}, sampled=1.0, pace=Pace(interval=timedelta(seconds=15))
-    )
+    load, slow = Load(since=10, hush=Hush(10, until, 3000), stable_until=until), timedelta(seconds=15)
+    loads = {"step": load, "weight": load}
+    seen = gather.load_seen(stepping(), loads, (), sampled=1.0, now=until, pace=Pace(interval=slow))
     assert seen.silent_for == timedelta(seconds=silent)
 
 
 @pytest.mark.parametrize(("until", "follows_weight"), [(0.0, True), (1002.9, True), (1003.0, False)])
 def test_a_weight_that_is_new_is_not_said_to_be_unheeded(until: float, *, follows_weight: bool) -> None:
     """A second after a raise stable's pages may count and the canary's not yet: 200 requests to none."""
-    load = Load(since=1000.0, stable=200, stable_until=1010.0, canary_until=until, silent_since=1000.0)
-    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, sampled=1.0)
+    load = Load(
+        since=1000.0,
+        shared=(200, 0),
+        stable_until=1010.0,
+        canary_until=until,
+        hush=Hush(1000.0, 1000.0),
+    )
+    seen = gather.load_seen(stepping(), {"step": load, "weight": load}, (), sampled=1.0, now=1010.0)
     assert seen.follows_weight is follows_weight

@@ -9,6 +9,7 @@ from test_resource import canary_run
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import gating, policies, resource, wire
+from controller.hearing import LoadSeen
 from controller.machine import advance
 from controller.model import Before, Commands, Gate, OnDoubt, Reason, Run, Seen, Stage
 
@@ -147,9 +148,10 @@ def test_an_approved_doubt_waits_for_the_webhook_behind_it() -> None:
 
 def test_a_policy_that_proceeds_when_in_doubt_stops_at_a_gate() -> None:
     run = stepping(policy=gate()["policy"] | {"on_inconclusive": OnDoubt.PROCEED})
-    run, actions = advance(run, sight(), LATER + minutes(30))
+    unsure = sight(load=LoadSeen(step_canary_requests=10_000))
+    run, actions = advance(run, unsure, LATER + minutes(30))
     assert (run.hold, weights(actions)) == (Reason.AWAITING_APPROVAL, [])
-    run, actions = advance(run, sight(commands=Commands(approvals=1)), LATER + minutes(30))
+    run, actions = advance(run, sight(load=unsure.load, commands=Commands(approvals=1)), LATER + minutes(30))
     assert weights(actions) == [50]
 
 

@@ -9,6 +9,7 @@ from test_resource import NOW, canary_run
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource
+from controller.hearing import LoadSeen, Quiet
 from controller.machine import (
     FIRST_CHANGES,
     LAST_CHANGES,
@@ -24,7 +25,6 @@ from controller.model import (
     Commands,
     CopyTemplate,
     Fence,
-    LoadSeen,
     OnDoubt,
     PodSeen,
     PromotionMode,
@@ -190,6 +190,90 @@ def test_evidence_that_begins_anew_is_not_a_lack_of_it() -> None:
     assert late.reason is Reason.NO_DATA
 
 
+ENOUGH = 10_000  # canary requests
+seconds = timedelta(seconds=1).__mul__
+
+
+def quiet(silent_for: float, *, due: float, **more: Any) -> Seen:
+    """One of three pods completed nothing while so many requests were due there, at 5 %."""
+    one = Quiet("new-1", round(due * 3 * 95 / 5), seconds(silent_for))
+    return sight(Verdict.PASS, load=LoadSeen(step_canary_requests=ENOUGH, quiet=(one,), **more))
+
+
+def test_one_pod_that_answers_nothing_is_held_at_once_and_rolled_back_soon() -> None:
+    """One of two canary pods lost every request and was promoted: the other broke its silence."""
+    run, actions = advance(stepping(), quiet(3, due=20), NOW + minutes(2))
+    assert (run.passed, run.hold, weights(actions)) == (False, Reason.NO_DATA, [])
+    assert "pod new-1 completed no request in 3 s" in run.message
+
+    run, actions = advance(run, quiet(10, due=40), NOW + minutes(2))
+    assert (run.reason, weights(actions)) == (Reason.CANARY_NOT_ANSWERING, [0])
+
+
+def test_a_pod_that_stables_proxy_leaves_out_as_well_is_not_rolled_back() -> None:
+    run, actions = advance(stepping(), quiet(60, due=400, uneven=True), NOW + minutes(2))
+    assert (run.stage, run.hold, weights(actions)) == (Stage.STEPPING, Reason.NO_DATA, [])
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_no_step_is_passed_while_a_pod_is_not_heard(*, passed: bool) -> None:
+    """One of two pods failed every request, its page never came, and the canary was promoted."""
+    load = LoadSeen(step_canary_requests=ENOUGH, unheard=("new-1",))
+    deaf = sight(Verdict.PASS, load=load)
+    run, actions = advance(stepping(passed=passed), deaf, NOW + minutes(2))
+    assert (run.passed, run.step, weights(actions)) == (passed, 0, [])
+
+    run, actions = advance(run, replace(deaf, trouble="new-1: refused"), NOW + minutes(2))
+    assert (run.hold, told(actions)) == (Reason.NO_DATA, [Reason.NO_DATA])
+    assert "pod new-1 shows no fresh metrics page: new-1: refused" in run.message
+    run, actions = advance(run, sight(Verdict.PASS, load=replace(load, unheard=())), NOW + minutes(2))
+    assert weights(actions) == [50]
+
+
+def test_a_step_is_not_passed_by_figures_of_half_a_minute_ago() -> None:
+    """All pages went away at 80 s, all requests failed from 81 s on, and it passed at 93 s."""
+    old = sight(Verdict.PASS, load=LoadSeen(step_canary_requests=ENOUGH), overdue=("errors",))
+    run, actions = advance(stepping(), old, NOW + minutes(2))
+    assert (run.passed, weights(actions)) == (False, [])
+    run, actions = advance(stepping(passed=True), old, NOW + minutes(2))
+    assert (run.hold, weights(actions)) == (None, [])
+    run, actions = advance(run, old, NOW + minutes(6))
+    assert (run.hold, weights(actions)) == (Reason.NO_DATA, [])
+    assert "errors: no fresh figures of both arms" in run.message
+
+
+@pytest.mark.parametrize(("away", "missed"), [(29, 10_000), (60, 379)])
+def test_pages_that_are_away_for_a_moment_do_not_roll_back(away: float, missed: int) -> None:
+    load = LoadSeen(unheard=("new-1",), unheard_for=seconds(away), missed=missed)
+    assert advance(stepping(), sight(load=load), NOW + minutes(1))[0].stage is Stage.STEPPING
+
+
+def test_a_canary_of_which_nothing_is_heard_for_long_loses_its_traffic_and_the_event_says_what_is_known() -> (
+    None
+):
+    load = LoadSeen(unheard=("new-1",), unheard_for=seconds(30), missed=380)
+    run, actions = advance(stepping(), sight(load=load), NOW + minutes(1))
+    assert (run.reason, weights(actions)) == (Reason.NO_DATA, [0])
+    assert "no metrics page of model-canary was read for 30 s, while stable completed 380" in run.message
+
+
+# -- a policy that proceeds
+
+
+def test_proceeding_needs_the_requests_and_the_time_that_a_pass_needs() -> None:
+    """`minRequests: 1000` was promoted at 279, and said that every step has passed."""
+    run = stepping(policy={"on_inconclusive": OnDoubt.PROCEED, "min_requests": 1000}, step=1, weight=50)
+    late = NOW + run.plan.policy.step_timeout + minutes(1)
+    few = sight(weight=50, load=LoadSeen(step_canary_requests=279))
+    held, actions = advance(run, few, late)
+    assert (held.stage, held.hold) == (Stage.STEPPING, Reason.INCONCLUSIVE)
+    assert "279 of minRequests 1000" in held.message
+
+    went, actions = advance(held, sight(weight=50, load=LoadSeen(step_canary_requests=1000)), late)
+    assert (went.stage, told(actions)) == (Stage.PROMOTING, [Reason.PROMOTING])
+    assert "not proven" in went.message
+
+
 # -- silence never promotes
 
 
@@ -297,7 +381,7 @@ def test_a_new_leader_looks_before_it_goes_on_however_late_it_is() -> None:
     run = stepping(policy={"on_inconclusive": OnDoubt.PROCEED})
     late = NOW + run.plan.policy.step_timeout + minutes(1)
     for sure in (
-        sight(looked=False),
+        sight(looked=False, load=LoadSeen(step_canary_requests=999)),
         sight(Verdict.PASS, looked=False, load=LoadSeen(step_canary_requests=999)),
     ):
         after, actions = advance(run, sure, late)
@@ -469,6 +553,23 @@ def test_handing_off_waits_for_whoever_promotes() -> None:
 
     run, actions = advance(run, sight(weight=50, stable=arm("x", 3), stable_matches=True), NOW + minutes(601))
     assert (run.reason, weights(actions)) == (Reason.PROMOTED, [0])
+
+
+def test_a_hand_off_is_withdrawn_while_nothing_is_known() -> None:
+    """Pages went away, every request failed, and git was still told that all had passed."""
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
+    ready, _ = advance(run, sight(weight=50), NOW + minutes(60))
+    load = LoadSeen(unheard=("new-1",))
+    run, actions = advance(ready, sight(weight=50, load=load), NOW + minutes(61))
+    assert (run.hold, told(actions)) == (Reason.NO_DATA, [Reason.NO_DATA])
+    run, _ = advance(run, sight(weight=50), NOW + minutes(62))
+    assert run.hold is Reason.READY_TO_PROMOTE
+
+    strict = replace(ready.plan.policy, on_no_data=OnDoubt.ROLL_BACK)
+    run, _ = advance(ready, sight(weight=50, load=load), NOW + minutes(61))
+    run = replace(run, plan=replace(run.plan, policy=strict))
+    run, actions = advance(run, sight(weight=50, load=load), NOW + minutes(66))
+    assert (run.reason, weights(actions)) == (Reason.NO_DATA, [0])
 
 
 def test_a_promotion_that_somebody_undoes_is_given_up_and_not_fought_over() -> None:

@@ -10,6 +10,7 @@ from test_machine import NOW, a_run, sight, stepping, told, weights
 
 from analysis.judge import Verdict
 from controller import letters, retraining
+from controller.hearing import LoadSeen
 from controller.machine import advance
 from controller.model import (
     Alert,
@@ -17,7 +18,6 @@ from controller.model import (
     Commands,
     Drifted,
     Inputs,
-    LoadSeen,
     OnDoubt,
     Reason,
     Run,
@@ -160,7 +160,8 @@ def test_a_policy_that_proceeds_when_in_doubt_does_not_when_inputs_have_drifted(
     run = stepping()
     policy = replace(run.plan.policy, on_inconclusive=OnDoubt.PROCEED)
     run = replace(run, plan=replace(run.plan, policy=policy))
-    after, _ = advance(run, replace(sight(Verdict.INCONCLUSIVE), inputs=DRIFT), NOW + timedelta(hours=1))
+    unsure = replace(PASSED, judgement=sight(Verdict.INCONCLUSIVE).judgement, inputs=DRIFT)
+    after, _ = advance(run, unsure, NOW + timedelta(hours=1))
     assert (after.step, after.hold) == (0, Reason.INPUTS_DRIFTED)
 
 

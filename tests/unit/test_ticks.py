@@ -13,9 +13,10 @@ from analysis.evidence import CheckKind, CheckSpec, begin, update
 from analysis.grids import SECONDS, grid_bounds
 from analysis.samples import Counts, Histogram, PodSample, Statistic, coarsened
 from controller import protobuf
+from controller.hearing import AT_ONCE, Lag
 from controller.ports import Reading
 from controller.reading import read
-from controller.served import Load
+from controller.served import Hush, Load
 from controller.ticks import Cursor, Pace, Tick, advance, load, save
 from tests import wire
 
@@ -51,6 +52,7 @@ class Passes:
         self.since: dict[str, float] = {}
         self.pages: dict[str, Reading] = {}
         self.pace = Pace()
+        self.lag = AT_ONCE
 
     def at(self, now: float, **pages: Reading) -> tuple[Tick, ...]:
         """The ticks that close at `now` with these new pages beside the old ones."""
@@ -63,6 +65,7 @@ class Passes:
             now=now,
             since=self.since,
             pace=self.pace,
+            lag=self.lag,
         )
         return ticks
 
@@ -495,11 +498,39 @@ def test_a_silence_lasts_until_the_canary_completes_a_request() -> None:
     passes = loaded()
     passes.at(11.0, s1=page(11.0, 150), c1=page(11.0, 100))
     passes.at(12.0, s1=page(12.0, 200), c1=page(12.0, 100))
-    assert (passes.loads["weight"].silence, passes.loads["weight"].silent_since) == (100, 10.0)
+    assert passes.loads["weight"].hush == Hush(10.0, 12.0, 100)
     passes.at(13.0, s1=page(13.0, 250), c1=page(13.0, 101))
-    assert (passes.loads["weight"].silence, passes.loads["weight"].silent_since) == (0, 13.0)
-    passes.at(14.0, s1=page(14.0, 260))
-    assert passes.loads["weight"].silence == 10
+    assert passes.loads["weight"].hush == Hush(13.0, 13.0, spoke=True)
+
+
+def test_a_canary_whose_page_does_not_come_is_not_silent_until_one_comes_that_says_so() -> None:
+    """Three seconds without its page were taken for three seconds in which it completed nothing."""
+    passes = loaded()
+    for second in (11.0, 12.0, 13.0, 14.0):
+        passes.at(second, s1=page(second, 100 + 50 * (second - 10)))
+    assert passes.loads["weight"].hush == Hush(10.0, 10.0, 0, missed=200)
+    passes.at(15.0, s1=page(15.0, 350), c1=page(15.0, 100))
+    assert passes.loads["weight"].hush == Hush(10.0, 15.0, 250)
+
+
+def test_one_pod_s_silence_is_not_broken_by_another_s_answers() -> None:
+    passes = Passes(stable="s1", canary="c1 c2")
+    passes.since = {"weight": 10.0}
+    for second in range(10, 15):
+        n = 100 * (second - 9)
+        passes.at(second, s1=page(second, n), c1=page(second, n // 10), c2=page(second, None))
+    found = passes.loads["weight"]
+    assert (found.hush.n, found.pods["c1"].n, found.pods["c2"]) == (0, 0, Hush(10.0, 14.0, 400))
+
+
+def test_requests_are_due_once_stables_would_be_back() -> None:
+    """A model that takes 8 s was rolled back 3 s after its weight, while stable completed older requests."""
+    passes = Passes(stable="s1")
+    passes.since, passes.lag = {"weight": 10.0}, Lag((4.0, 8.0), (0.1, 1.0))
+    for second in range(10, 20):
+        passes.at(second, s1=page(second, 100 * (second - 9)), c1=page(second, None))
+    assert passes.loads["weight"].hush.n == 4 * 10 + 100  # windows that began 4 to 7 s, and 8 s after it
+    assert passes.loads["weight"].shared == (100, 0)
 
 
 def test_the_first_requests_of_a_canary_break_its_silence() -> None:
@@ -507,15 +538,15 @@ def test_the_first_requests_of_a_canary_break_its_silence() -> None:
     passes.since = {"weight": 10.0}
     passes.at(10.0, s1=page(10.0, 100), c1=page(10.0, None))
     passes.at(11.0, s1=page(11.0, 200), c1=page(11.0, None))
-    assert passes.loads["weight"].silence == 100
+    assert passes.loads["weight"].hush.n == 100
     passes.at(12.0, s1=page(12.0, 300), c1=page(12.0, 3))
-    assert (passes.loads["weight"].silence, passes.loads["weight"].canary) == (0, 3)
+    assert (passes.loads["weight"].hush.n, passes.loads["weight"].canary) == (0, 3)
 
 
 def test_pages_that_come_back_do_not_make_a_silence() -> None:
     passes = loaded()
     passes.at(40.0, s1=page(40.0, 5000), s2=page(40.0, 5000))  # the canary's page is half a second behind
-    assert passes.loads["weight"].silence == 0
+    assert passes.loads["weight"].hush == Hush(10.0, 10.0)
     assert passes.loads["weight"].stable == 9800
 
 

@@ -1,0 +1,186 @@
+"""Canaries of which little is heard: pages do not come, stand still, or tell of requests that take long."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import structlog
+
+from controller.ports import Outside
+from scenarios import story as stories
+from scenarios.play import Theatre, silent
+from scenarios.result import Result
+from scenarios.virtual.loop import run_virtual
+from scenarios.virtual.pods import Life
+
+STORY = """
+apiVersion: serin.dev/v1alpha1
+kind: Scenario
+metadata: {{name: silence}}
+spec:
+  seed: 7
+  duration: {duration}
+  traffic: {{requestsPerSecond: {rps}}}
+  history: 60s
+  stable:
+    replicas: 3
+    latency: {{distribution: lognormal, median: {median}, p95: {p95}}}
+    errorRate: 0.1%
+    predictions: {{distribution: beta, a: 2, b: 5}}
+  canary: {{replicas: 2}}
+  faults: [{faults}]
+  policy: {{steps: [{steps}], warmUp: 5s, minStep: {step}, preflight: 'Off'{policy}}}
+  expect: {{outcome: RolledBack}}
+"""
+USUAL = {
+    "duration": "150s",
+    "rps": 100,
+    "median": "20ms",
+    "p95": "60ms",
+    "faults": "",
+    "steps": "10",
+    "step": "15s",
+    "policy": "",
+}
+ONE_FAILS = "{at: 3s, arm: canary, pods: one, errorRate: 100%}"
+Page = Callable[[Theatre, Life, bytes], bytes]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
+
+
+def played(page: Page | None = None, **said: object) -> Result:
+    """How the story ends whose pods' pages are what `page` makes of them."""
+
+    class Stage(Theatre):
+        def outside(self, replica: str) -> Outside:
+            usual = super().outside(replica)
+
+            async def fetch(url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+                kind, text = await usual.fetch(url, accept=accept, limit=limit)
+                life = next(one for one in self.pods.lives.values() if f"//{one.ip}:" in url)
+                return kind, text if page is None else page(self, life, text)
+
+            return replace(usual, fetch=fetch)
+
+    async def through() -> Result:
+        stage = Stage(stories.loads(STORY.format(**{**USUAL, **said}), file="silence.yaml"), report=silent)
+        await stage.through()
+        return stage.result
+
+    return run_virtual(through())
+
+
+def struck(stage: Theatre, life: Life) -> bool:
+    """Whether it is the canary pod that a fault of one pod strikes."""
+    return life.pod.name == min(name for name, one in stage.pods.lives.items() if one.pod.arm == "canary")
+
+
+def refused(_stage: Theatre, _life: Life, _page: bytes) -> bytes:
+    raise ConnectionRefusedError("nobody listens")
+
+
+def of_the_struck(what: Page) -> Page:
+    return lambda stage, life, page: what(stage, life, page) if struck(stage, life) else page
+
+
+def test_a_pod_that_fails_and_is_never_heard_is_not_promoted() -> None:
+    found = played(of_the_struck(refused), faults=ONE_FAILS)
+    assert (found.outcome, [weight for _, weight in found.weights]) == ("Held", [0, 10])
+    assert "shows no fresh metrics page" in found.evidence["message"]
+
+
+def test_a_pod_whose_page_stands_still_is_rolled_back() -> None:
+    first: dict[str, bytes] = {}
+    frozen = of_the_struck(lambda _stage, life, page: first.setdefault(life.pod.name, page))
+    found = played(frozen, faults=ONE_FAILS)
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 15
+
+
+def test_a_pod_of_two_that_loses_every_request_is_rolled_back() -> None:
+    found = played(faults="{at: 3s, arm: canary, pods: one, blackhole: true}")
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 15
+
+
+PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
+
+
+def test_a_step_whose_pages_went_away_just_before_its_time_was_up_is_not_passed() -> None:
+    found = played(faults=PAGES_GO, step="90s")
+    assert [weight for _, weight in found.weights] == [0, 10]
+
+
+def test_a_hand_off_sees_that_nothing_is_known_and_does_what_the_policy_says() -> None:
+    policy = ", promotion: {mode: Handoff}, onNoData: RollBack, noDataTimeout: 30s"
+    found = played(faults=PAGES_GO, policy=policy)
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert found.weights[-1][0] < 120
+
+
+def away(begins: float, lasts: float) -> Page:
+    """The canary's pages are away meanwhile; its requests are answered."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        gone = life.pod.arm == "canary" and 0 <= stage.now - begins < lasts
+        return refused(stage, life, page) if gone else page
+
+    return page
+
+
+@pytest.mark.parametrize("lasts", [4.0, 6.0, 20.0])
+def test_a_healthy_canary_whose_pages_are_away_for_a_moment_is_promoted(lasts: float) -> None:
+    assert played(away(40, lasts)).outcome == "Promoted"
+
+
+def test_a_canary_whose_pages_are_gone_for_good_loses_its_traffic_as_one_of_which_nothing_is_known() -> None:
+    found = played(away(40, 1000))
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert 68 < found.weights[-1][0] < 75
+    assert "no metrics page of model-canary was read" in found.evidence["message"]
+
+
+def late(seconds: float) -> Page:
+    """Pages tell of the requests that came so long ago: the others are not answered yet."""
+    kept: dict[str, list[tuple[float, bytes]]] = {}
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        pages = kept.setdefault(life.pod.name, [])
+        pages.append((stage.now, page))
+        return next((one for at, one in reversed(pages) if at <= stage.now - seconds), pages[0][1])
+
+    return page
+
+
+@pytest.mark.parametrize(("rps", "seconds"), [(100, 2), (100, 8), (20, 30)])
+def test_a_healthy_canary_whose_requests_take_long_is_not_rolled_back(rps: int, seconds: int) -> None:
+    found = played(
+        late(seconds),
+        rps=rps,
+        median=f"{seconds}s",
+        p95=f"{1200 * seconds}ms",
+        steps="5, 50",
+        duration="300s",
+    )
+    assert found.outcome in {"Promoted", "Held"}
+
+
+def test_a_canary_that_hangs_is_found_out_although_its_requests_take_long() -> None:
+    found = played(
+        late(8),
+        median="8s",
+        p95="9600ms",
+        duration="120s",
+        faults="{at: 0s, arm: canary, blackhole: true}",
+    )
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 30
