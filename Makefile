@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
 	$(BIN)/python -m scenarios.demo
 
-test: lint audit pytest pytest-live fuzz  ## everything that has to hold
+test: lint audit pytest pytest-live simulate fuzz  ## everything that has to hold
 
 lint: setup  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -216,12 +216,11 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     limit = run.plan.policy.progress_deadline
     if run.stage is Stage.WAITING:
         since = max(filter(None, (run.weight_since, run.data_since)), default=now)
-        late = seen.canary.ready < max(seen.canary.wanted, 1) and now - since > limit
-        message = (
-            f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} "
-            f"were ready within {spoken(limit)}"
-        )
-        return Ending(Reason.CANARY_UNAVAILABLE, message) if late else None
+        late = not seen.canary.complete and now - since > limit
+        few = f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} were ready"
+        others = f"{run.plan.canary}'s new pods had not replaced those of an older template"
+        message = few if seen.canary.ready < max(seen.canary.wanted, 1) else others
+        return Ending(Reason.CANARY_UNAVAILABLE, f"{message} within {spoken(limit)}") if late else None
     late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
     message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
     return Ending(Reason.PROMOTION_FAILED, message) if late else None

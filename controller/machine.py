@@ -35,7 +35,6 @@ stateDiagram-v2
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import takewhile
 
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
@@ -56,21 +55,14 @@ from controller.model import (
     SetWeight,
     Stage,
     Tell,
-    WeightChange,
 )
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, say, spoken
+from controller.weights import MOST_INTERRUPTIONS, interruptions, weighted
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
-# So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
-# approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
-# is no maintenance, and each time users' requests are broken off.
-MOST_INTERRUPTIONS = 5
-# Changes of the weight that are kept, first and last: twenty steps, each raised and some of them interrupted.
-# A status that grows without end is refused one day.
-FIRST_CHANGES, LAST_CHANGES = 20, 80
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
@@ -142,7 +134,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
 
 
 def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) -> Next:
-    run = _weighted(run, 0, reason, now)
+    run = weighted(run, 0, reason, now)
     run = replace(run, stage=Stage.ENDED, hold=None, reason=reason, message=message, ended=now)
     run, told = say(run, Tell(reason, message, outcome), now)
     return run, (SetWeight(0), *told)
@@ -153,7 +145,7 @@ def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) ->
 
 def _wait(run: Run, seen: Seen, now: datetime) -> Next:
     # pods that come later have the whole deadline, which the clock of whoever made the object does not begin
-    if 0 < seen.canary.wanted <= seen.canary.ready or run.data_since is None:
+    if seen.canary.complete or run.data_since is None:
         run = replace(run, data_since=now)
     blocked = _blocked(run, seen)
     if blocked is not None:
@@ -201,13 +193,6 @@ def _often(run: Run, seen: Seen, now: datetime, times: int) -> Next:
     back = run.plan.policy.on_inconclusive is OnDoubt.ROLL_BACK
     wish = OnDoubt.ROLL_BACK if back else OnDoubt.HOLD
     return _doubt(run, seen, now, wish, Ending(Reason.INCONCLUSIVE, message))
-
-
-def interruptions(run: Run) -> int:
-    """How often the step that the run is at was interrupted."""
-    here = {0, run.plan.policy.steps[run.step]}
-    changes = takewhile(lambda change: change.weight in here, reversed(run.weights))
-    return sum(change.reason is Reason.INTERRUPTED for change in changes)
 
 
 def _unread(run: Run, seen: Seen, now: datetime) -> Next:
@@ -429,7 +414,7 @@ def _doubt(run: Run, seen: Seen, now: datetime, wish: OnDoubt, why: Ending) -> N
 
 def _interrupt(run: Run, now: datetime) -> Next:
     message = f"every pod of {run.plan.canary} was evicted; traffic is away until they are back"
-    run = replace(_weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.WAITING, step_since=None)
+    run = replace(weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.WAITING, step_since=None)
     run, told = hold(run, Reason.INTERRUPTED, message, now)
     return run, (SetWeight(0), *told)
 
@@ -449,7 +434,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     if overloaded(seen, weight):
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
     before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
-    run = replace(_weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
+    run = replace(weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
     run = replace(run, raised_from=seen.route.sighting if seen.route.weight == before else None)
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
@@ -489,13 +474,3 @@ def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) ->
     message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
     told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
     return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
-
-
-def _weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
-    if weight == run.weight:
-        return run
-    change = WeightChange(at=now, weight=weight, reason=reason)
-    weights = (*run.weights, change)
-    if len(weights) > FIRST_CHANGES + LAST_CHANGES:
-        weights = (*weights[:FIRST_CHANGES], *weights[-LAST_CHANGES:])
-    return replace(run, weight=weight, weight_since=now, weights=weights)

@@ -379,6 +379,11 @@ class ArmSeen:
         """How many pods can take requests."""
         return sum(pod.ready for pod in self.pods)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all pods that are wanted are there, of the newest template."""
+        return self.rolled_out and self.ready >= max(self.wanted, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSeen:

@@ -26,6 +26,7 @@ from controller import (
     resource,
     runs,
     shadow,
+    weights,
     workloads,
     writing,
 )
@@ -333,12 +334,12 @@ def skips_a_step() -> Sequence[Swap]:
 
 def weights_in_between() -> Sequence[Swap]:
     """Weights between the steps."""
-    whole = machine._weighted
+    whole = weights.weighted
 
     def weighted(run: Any, weight: int, reason: Any, now: Any) -> Any:
         return whole(run, weight + 1 if weight else 0, reason, now)
 
-    return [(machine, "_weighted", weighted)]
+    return [(machine, "weighted", weighted)]
 
 
 def fails_to_fail() -> Sequence[Swap]:

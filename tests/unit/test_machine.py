@@ -10,15 +10,7 @@ from test_resource import NOW, canary_run
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import resource
 from controller.hearing import LoadSeen, Quiet
-from controller.machine import (
-    FIRST_CHANGES,
-    LAST_CHANGES,
-    MOST_INTERRUPTIONS,
-    advance,
-    finished,
-    interruptions,
-    restored,
-)
+from controller.machine import advance, finished, restored
 from controller.model import (
     Action,
     ArmSeen,
@@ -39,6 +31,7 @@ from controller.model import (
     Stage,
     Tell,
 )
+from controller.weights import FIRST_CHANGES, LAST_CHANGES, MOST_INTERRUPTIONS, interruptions
 
 
 def minutes(value: float) -> timedelta:
@@ -435,6 +428,18 @@ def test_a_canary_grows_with_a_stable_that_was_scaled_up_under_it() -> None:
 
     assert run.hold is Reason.CANARY_UNDER_PROVISIONED
     assert actions[0] == Scale(6)
+
+
+def test_pods_of_an_older_template_that_stay_keep_no_run_waiting_for_ever() -> None:
+    """A rollout that stands still: what is ready is not the canary, and nothing said so."""
+    run = a_run(policy={"progress_deadline": minutes(10)}, data_since=NOW)
+    stuck = sight(Verdict.NO_DATA, weight=0, canary=replace(arm("new", 2), rolled_out=False))
+    for minute in (0, 5, 10):
+        run, _ = advance(run, stuck, NOW + minutes(minute))
+        assert run.stage is Stage.WAITING
+    after, _ = advance(run, stuck, NOW + minutes(10.1))
+    assert after.reason is Reason.CANARY_UNAVAILABLE
+    assert "had not replaced those of an older template within 600 s" in after.message
 
 
 # -- interruptions

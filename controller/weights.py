@@ -1,0 +1,33 @@
+"""What a run remembers of its weights: when each came, and how often its step was interrupted. Pure."""
+
+from dataclasses import replace
+from datetime import datetime
+from itertools import takewhile
+
+from controller.model import Reason, Run, WeightChange
+
+# So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
+# approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
+# is no maintenance, and each time users' requests are broken off.
+MOST_INTERRUPTIONS = 5
+# Changes of the weight that are kept, first and last: twenty steps, each raised and some of them interrupted.
+# A status that grows without end is refused one day.
+FIRST_CHANGES, LAST_CHANGES = 20, 80
+
+
+def weighted(run: Run, weight: int, reason: Reason, now: datetime) -> Run:
+    """The run with this weight, and since when and why it has it."""
+    if weight == run.weight:
+        return run
+    change = WeightChange(at=now, weight=weight, reason=reason)
+    weights = (*run.weights, change)
+    if len(weights) > FIRST_CHANGES + LAST_CHANGES:
+        weights = (*weights[:FIRST_CHANGES], *weights[-LAST_CHANGES:])
+    return replace(run, weight=weight, weight_since=now, weights=weights)
+
+
+def interruptions(run: Run) -> int:
+    """How often the step that the run is at was interrupted."""
+    here = {0, run.plan.policy.steps[run.step]}
+    changes = takewhile(lambda change: change.weight in here, reversed(run.weights))
+    return sum(change.reason is Reason.INTERRUPTED for change in changes)
