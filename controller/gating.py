@@ -42,7 +42,8 @@ def lacking(run: Run, seen: Seen, now: datetime) -> str:
     policy, served = run.plan.policy, seen.load.step_canary_requests
     if run.step_since is None or now - run.step_since < policy.min_step:
         return f"minStep is {spoken(policy.min_step)}"
-    return f"{served} of minRequests {policy.min_requests}" if served < policy.min_requests else ""
+    few = served < policy.min_requests
+    return f"{served} of minRequests {policy.min_requests}" if few else silence(run, seen)
 
 
 def through(run: Run, seen: Seen) -> tuple[Run, tuple[Reason, str] | None]:

@@ -305,8 +305,7 @@ STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
 
 
 def _passes(run: Run, seen: Seen, now: datetime) -> bool:
-    lacks = gating.lacking(run, seen, now) or silence(run, seen)
-    return seen.judgement.verdict is Verdict.PASS and not lacks
+    return seen.judgement.verdict is Verdict.PASS and not gating.lacking(run, seen, now)
 
 
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:

@@ -8,7 +8,6 @@ from controller.operate import Operator
 from controller.telemetry import Telemetry
 from scenarios import story
 from scenarios.play import play
-from scenarios.virtual import replicas
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -23,7 +22,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Telemetry]:
         kept.append(made.telemetry)
         return made
 
-    monkeypatch.setattr(replicas, "Operator", operator)
+    monkeypatch.setattr("scenarios.play.Operator", operator)
     return kept
 
 
@@ -53,5 +52,6 @@ def test_the_time_from_fault_to_rollback_is_near_the_true_one(
 
 def test_a_good_canary_has_none(said: list[Telemetry]) -> None:
     assert play(story.load(SCENARIOS / "good-canary.yaml")).ok
+    assert said
     for one in said:
         assert b'canary_fault_to_rollback_seconds_count{reason="CheckFailed"} 0.0' in one.page()[0]
