@@ -25,6 +25,7 @@ OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
 NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
+READ = 2.0  # seconds after which every pod's page was read once more, when nothing hinders
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof.
 FATAL_BOUND = 22.0
@@ -64,6 +65,8 @@ class Witness:
     _restarts: dict[str, int] = field(default_factory=dict)  # of the canary's pods
     _churned: float = 0.0  # when these last changed, or stable's only pod went
     _past: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_PAST))  # served by then
+    _gap: int | None = None  # canary requests when something began to hinder, until that is well over
+    _lost: int = 0  # of them since the last raise, how many came in such gaps
     _covered: int = 0  # canary requests by the time when a page was read last
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
@@ -165,7 +168,7 @@ class Witness:
             self._analysed(run, now, f"raised to {self._weight} %")
         self._stepped = now if reached < self._weight else self._stepped
         self._reached[name] = max(reached, self._weight)
-        self._raised, self._seen = (now, self.served()), 0
+        self._raised, self._seen, self._lost = (now, self.served()), 0, 0
 
     def _unpaused(self, run: Json, what: str) -> None:
         now = self.clock()
@@ -282,15 +285,24 @@ class Witness:
             self._kept(name, status, counted[0])
 
     def _kept(self, name: str, status: Json, counted: int) -> None:
-        """All that a good canary's pods served at this step and is no news is in the evidence."""
+        """All that a good canary's pods served at this step, unhindered and no news, is in the evidence."""
         now, (raised, served) = self.clock(), self._raised
         settled = min(now - self._led[status["epoch"]], now - self.hindered) > NEWS
         theirs = not 0 < self._weight == status.get("weight") or not self._by_us
         if theirs or self._churned > raised or not settled or not self.fate.healthy or self.fate.queried:
             return
-        known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0) - served
+        known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0)
+        known -= served + self._lost
         if counted < known:
             self.breaks(f"{name} knows of {counted} canary requests at this step; {known} were served")
+
+    def _gapped(self, now: float) -> None:
+        """What was served while something hindered, and until pages are read again, may be lost."""
+        drawn = self._past[-1][1]
+        if now - self.hindered <= READ:
+            self._gap = drawn if self._gap is None else self._gap
+        elif self._gap is not None:
+            self._lost, self._gap = self._lost + drawn - max(self._gap, self._raised[1]), None
 
     def _pod(self, kind: str, name: str, obj: Json) -> None:
         """The canary's pods count from zero when they are new or start again."""
@@ -359,6 +371,7 @@ class Witness:
         self._past.append((now, self.drawn()))
         if hindered or impeded:
             self.hindered = now
+        self._gapped(now)
         if impeded:
             self.impeded = now
         allowed = max((_allowed(run) for run in self.runs.values()), default=0)
@@ -421,7 +434,7 @@ class Witness:
                 continue
             status = run["status"]
             if status.get("outbox"):
-                if calm > BOUND:
+                if min(calm, self.clock() - self._moved.get(name, (None, 0.0))[1]) > BOUND:
                     left = [message["id"] for message in status["outbox"]]
                     self.breaks(f"{name} ended, and after {calm:.0f} s of calm its outbox holds {left}")
                 continue
