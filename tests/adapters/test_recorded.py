@@ -350,7 +350,7 @@ async def test_the_command_names_what_is_wrong(changes: dict[str, str | None], c
 def test_a_file_and_a_prometheus_are_one_too_many(tmp_path: Path) -> None:
     ran = command(str(tmp_path / "ticks.jsonl"), "--prometheus=http://localhost:9090")
     assert ran.exit_code == 2
-    assert "give a file of ticks, or --prometheus" in ran.stderr
+    assert "are both recordings; give one of the two" in ran.stderr
 
 
 # -- a real Prometheus -----------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from controller.telemetry import Telemetry
 from controller.tracing import QUEUE, Tracing, begun
 from scenarios import story
 from scenarios.play import play
-from scenarios.virtual import replicas
 from tests.adapters.letterbox import SENTENCE, SLACK, message, rolled_back
 
 STORY = Path(__file__).parents[2] / "scenarios" / "errors-burst.yaml"
@@ -95,7 +94,7 @@ def played(made: Tracing | None, monkeypatch: pytest.MonkeyPatch) -> Any:
         return Operator(*given, **named, tracing=made)
 
     with monkeypatch.context() as patched:
-        patched.setattr(replicas, "Operator", operator)
+        patched.setattr("scenarios.play.Operator", operator)
         return play(story.load(STORY))
 
 

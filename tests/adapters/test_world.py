@@ -558,8 +558,9 @@ def test_a_definition_that_is_deleted_is_served_no_longer() -> None:
     async def story() -> None:
         world = a_world()
         world.delete("customresourcedefinitions", "", "canaryruns.serin.dev")
-        code, _ = await ask(world, "GET", "/apis/serin.dev/v1alpha1/namespaces/default/canaryruns")
-        assert code == 404
+        path = "/apis/serin.dev/v1alpha1/namespaces/default/canaryruns"
+        async with world.transport().request("GET", path, query={}, headers={}, body=None) as answer:
+            assert (answer.status, await answer.read()) == (404, b"404 page not found\n")
         await world.close()
 
     run_virtual(story())
