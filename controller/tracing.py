@@ -71,6 +71,7 @@ class Tracing:
 
         self._ids = _ids()
         self._counted = counted
+        self._exporter = _counting(exporter, counted)
         named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "serin-controller")}
         self._provider = TracerProvider(
             resource=Resource.create({**named, "service.instance.id": identity}),
@@ -79,7 +80,7 @@ class Tracing:
             shutdown_on_exit=False,  # `close` does, and not for ever
         )
         self._provider.add_span_processor(
-            BatchSpanProcessor(_counting(exporter, counted), max_queue_size=QUEUE, max_export_batch_size=128)
+            BatchSpanProcessor(self._exporter, max_queue_size=QUEUE, max_export_batch_size=128)
         )
         self._tracer = self._provider.get_tracer("serin")
 
@@ -124,6 +125,8 @@ class Tracing:
         end = threading.Thread(target=self._provider.shutdown, daemon=True, name="traces leave")
         end.start()
         end.join(LEAVING)
+        if end.is_alive():  # what is still on its way is not tried again
+            self._exporter.shutdown()
 
     def _root(self, run: Run, now: datetime) -> None:
         key = _key(run.plan.namespace, run.name, run.created)

@@ -1,5 +1,6 @@
 """An ONNX model: vetted here, run by onnxruntime in a process of its own (`onnx_child`)."""
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -185,4 +186,5 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # of what was not yet written, and still closed
+                pipe.close()

@@ -73,6 +73,16 @@ def listening(collector: Collector) -> Iterator[str]:
         server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """An exporter that goes on draws random numbers behind the back of whoever has seeded them."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("Otel"):
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 @contextmanager
 def hanging() -> Iterator[str]:
     """A receiver that takes connections and never answers."""

@@ -48,9 +48,12 @@ def test_a_merge_patch_does_what_rfc_7386_shows(target: Json, patch: Json, resul
         ({"a/b": {"m~n": 1}}, [{"op": "replace", "path": "/a~1b/m~0n", "value": 2}], {"a/b": {"m~n": 2}}),
         ({"a": {"x": 1, "y": [2]}}, [{"op": "test", "path": "/a", "value": {"y": [2], "x": 1.0}}], None),
         ({"a": 1}, [{"op": "test", "path": "/absent", "value": None}], None),
+        ({"a": 1}, [{"op": "replace", "path": "/absent", "value": 2}], {"a": 1, "absent": 2}),
     ],
 )
-def test_a_json_patch_does_what_rfc_6902_says(target: Json, steps: Json, result: Json) -> None:
+def test_a_json_patch_does_what_rfc_6902_says_and_a_real_server_does(
+    target: Json, steps: Json, result: Json
+) -> None:
     before = clone(target)
     assert patched(target, steps) == (target if result is None else result)
     assert target == before
@@ -62,7 +65,7 @@ def test_a_json_patch_does_what_rfc_6902_says(target: Json, steps: Json, result:
         {"op": "test", "path": "/a/0", "value": True},
         {"op": "test", "path": "/b", "value": "1"},
         {"op": "remove", "path": "/none"},
-        {"op": "replace", "path": "/none", "value": 1},
+        {"op": "replace", "path": "/none/none", "value": 1},
         {"op": "add", "path": "/none/deeper", "value": 1},
         {"op": "add", "path": "/a/7", "value": 1},
         {"op": "add", "path": "/a/x", "value": 1},
