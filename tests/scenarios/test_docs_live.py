@@ -29,7 +29,7 @@ pytestmark = pytest.mark.live
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BLOCK = re.compile(
-    r"(?:<!-- not run by tests: (?P<why>[^>]+?) -->\n)?```(?:sh|bash|shell|console)\n(?P<commands>.*?)```",
+    r"(?:<!-- not run by tests: (?P<why>[^>]+?) -->\n *)?```(?:sh|bash|shell|console)\n(?P<commands>.*?)```",
     re.DOTALL,
 )
 IN_ORDER = {"docs/install.md": "tests/adapters/test_install.py"}  # typed from the first to the last, there
