@@ -134,6 +134,8 @@ class Witness:
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
         if self._weight > was:
             self._raise(now)
+        elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
+            self._raised, self._lost = (now, self.served()), 0
         self._fell = self._fell or self._weight == 0 < was
         if self._weight == 0 < was:
             self._taken.update(name for name, run in self.runs.items() if not ended(run))
