@@ -19,9 +19,9 @@ SILENT_AFTER = timedelta(seconds=3)
 # One pod's silence leads away later, and with twice as many due: how a proxy spreads requests over pods is
 # not ours to know, and until then nothing is raised.
 POD_SILENT_AFTER = timedelta(seconds=10)
-# A canary none of whose pods shows a page any more may be dead, or only unreadable. The kubelet's probes, as
-# they are by default, take as long to find out: three of them, ten seconds apart.
-UNHEARD_AFTER = timedelta(seconds=30)
+# A canary none of whose pods shows a page any more may be dead, or only unreadable. What keeps all of its
+# pages away for so long, and none of stable's, seldom spares its users.
+UNHEARD_AFTER = timedelta(seconds=10)
 
 
 # Reasons that a run may end for other than by promotion; who counts rollbacks begins at 0 for each.

@@ -136,7 +136,7 @@ def away(begins: float, lasts: float) -> Page:
     return page
 
 
-@pytest.mark.parametrize("lasts", [4.0, 6.0, 20.0])
+@pytest.mark.parametrize("lasts", [4.0, 6.0, 8.0])
 def test_a_healthy_canary_whose_pages_are_away_for_a_moment_is_promoted(lasts: float) -> None:
     assert played(away(40, lasts)).outcome == "Promoted"
 
@@ -144,7 +144,7 @@ def test_a_healthy_canary_whose_pages_are_away_for_a_moment_is_promoted(lasts: f
 def test_a_canary_whose_pages_are_gone_for_good_loses_its_traffic_as_one_of_which_nothing_is_known() -> None:
     found = played(away(40, 1000))
     assert (found.outcome, found.reason) == ("RolledBack", "NoData")
-    assert 68 < found.weights[-1][0] < 75
+    assert 48 < found.weights[-1][0] < 55
     assert "no metrics page of model-canary was read" in found.evidence["message"]
 
 
