@@ -44,8 +44,9 @@ pytest-live: setup  ## real Envoy, real model servers, one story after the other
 	$(BIN)/pytest -m live
 
 SECONDS ?= 90
-fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from where the last time ended
-	$(BIN)/python tests/fuzz/run.py $(SECONDS)
+SEED ?= 1
+fuzz: setup  ## what anybody may send, and does not, for SECONDS (90), from where the last time ended; another SEED (1) hunts elsewhere
+	$(BIN)/python tests/fuzz/run.py --seed $(SEED) $(SECONDS)
 
 chart: setup  ## the Helm chart, made of manifests/base and manifests/components: dist/serin-*.tgz
 	$(BIN)/python -m manifests.chart

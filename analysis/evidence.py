@@ -211,7 +211,6 @@ def _step_forgotten(evidence: Evidence, at: Array | float) -> Evidence:
         both_at=np.full(several, NEVER),
         memory=cells.step_forgotten(evidence.memory),
         tracks=tracks.fresh(groups=_groups(evidence), lenses=lenses, several=several),
-        informed=informed.restarted(evidence.informed, _groups(evidence)),
         passing=np.zeros_like(evidence.passing),
         tally=np.zeros_like(evidence.tally),
     )
@@ -222,7 +221,7 @@ def _groups(evidence: Evidence) -> int:
 
 
 def with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> Evidence:
-    """With a memory that fits the tick's buckets; other buckets than before mean a new beginning."""
+    """With a memory that fits the tick's buckets; others than before are a restart that knows nothing."""
     kind, memory = evidence.spec.kind, evidence.memory
     if (memory.le, memory.canary_le) == (stable.le, canary.le):
         return evidence
@@ -235,10 +234,9 @@ def with_buckets(evidence: Evidence, stable: Arm, canary: Arm, start: float) -> 
     fitted = cells.fitted(memory, stable.le, canary.le)
     if fitted is not None:  # as a checkpoint keeps it
         return replace(evidence, memory=fitted)
-    fresh = replace(evidence, nodes=())
     if (evidence.step_began > NEVER).any():
-        fresh = _step_forgotten(replace(fresh, groups=()), start)
-    return replace(fresh, memory=blank, dispersion=dispersion.interrupted(evidence.dispersion))
+        return replace(restart(evidence, at=start), memory=blank)
+    return replace(evidence, nodes=(), memory=blank, dispersion=dispersion.interrupted(evidence.dispersion))
 
 
 def with_nodes(evidence: Evidence, stable: Arm, canary: Arm) -> Evidence:

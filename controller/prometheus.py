@@ -451,7 +451,7 @@ UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on wha
 LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval, and its clock and ours the same"
 
 # What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.
-_STRANGE = (ValueError, KeyError, TypeError, AttributeError, requests.TooManyRedirects)
+_STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, requests.TooManyRedirects)
 
 
 def _by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
@@ -459,6 +459,8 @@ def _by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
     pods: dict[str, dict[Target, list[Series]]] = {}
     for one in result:
         labels = dict(one["metric"])
+        if not all(isinstance(said, str) for said in labels.values()):
+            raise TypeError(f"labels that are no text: {labels}")
         target = labels.pop("job", ""), labels.pop("instance", "")
         series = Series(labels, float(one["value"][1]))
         pods.setdefault(labels.pop("pod"), {}).setdefault(target, []).append(series)

@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import which
 from socket import socket
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -352,6 +352,7 @@ async def test_what_is_no_count_was_not_read(said: str) -> None:
 
 
 PARTIAL = vector() | {"warnings": ["store 10.0.0.9 is away"]}
+WITHOUT_VALUE = {"status": "success", "data": {"result": [{"metric": of("a"), "value": ["71,0"]}]}}
 
 
 @pytest.mark.parametrize(
@@ -368,6 +369,9 @@ PARTIAL = vector() | {"warnings": ["store 10.0.0.9 is away"]}
         (answering([]), "with something else", "/api/v1/query"),
         (answering(vector(({"job": "pods"}, 1.0))), "with something else", "/api/v1/query"),
         (answering(vector((of("a"), "many"))), "with something else", "/api/v1/query"),
+        (answering(vector((of("a") | {"job": cast(str, 7)}, 1.0))), "with something else", "/api/v1/query"),
+        (answering(b"[" * 100_000), "with something else", "/api/v1/query"),
+        (answering(WITHOUT_VALUE), "with something else", "/api/v1/query"),
         (answering(b"[" + b" " * LARGEST + b"]"), f"more than {LARGEST} bytes", "SERIN_PROMETHEUS_URL"),
         (answering(PARTIAL), "store 10.0.0.9 is away", "see to what it warns of"),
     ],

@@ -1,8 +1,11 @@
 """All targets for some time, two at once: `make fuzz SECONDS=90`, or `python tests/fuzz/run.py 90 door`.
 
-`python tests/fuzz/run.py runs=100000 annotations policy` tries so many inputs of each instead.
+`python tests/fuzz/run.py runs=100000 annotations policy` tries so many inputs of each instead. A new clone
+tries the same inputs each time, as far as it comes, so that a change is judged by what it changed; whoever
+hunts for what nobody has found gives another seed: `make fuzz SECONDS=3600 SEED=$RANDOM`.
 """
 
+import argparse
 import asyncio
 import os
 import sys
@@ -27,12 +30,12 @@ STARTING = 120  # seconds at most until torch is there and seeds are read
 HOURS = 7_200  # seconds that a target may take for a number of inputs
 
 
-async def fuzzed(name: str, seconds: int, runs: int, free: asyncio.Semaphore) -> bool:
+async def fuzzed(name: str, *, seconds: int, runs: int, seed: int, free: asyncio.Semaphore) -> bool:
     """Whether the target held; what it said is printed if not."""
     corpus = KEPT / name
     corpus.mkdir(parents=True, exist_ok=True)
     limit = f"-runs={runs}" if runs else f"-max_total_time={seconds}"
-    limits = [limit, f"-rss_limit_mb={MEMORY[NAMES[name]]}", f"-timeout={PATIENCE}"]
+    limits = [limit, f"-seed={seed}", f"-rss_limit_mb={MEMORY[NAMES[name]]}", f"-timeout={PATIENCE}"]
     argv = [ROOT / f"tests/fuzz/{NAMES[name]}.py", name, *limits, f"-artifact_prefix={KEPT}/{name}-", corpus]
     async with free:
         with tempfile.TemporaryDirectory(prefix="serin-fuzz-") as room:
@@ -58,17 +61,26 @@ async def fuzzed(name: str, seconds: int, runs: int, free: asyncio.Semaphore) ->
     return process.returncode == 0
 
 
-async def main(limit: str, names: list[str]) -> int:
+async def main(given: argparse.Namespace) -> int:
     """0 if all targets held, 1 if not."""
+    limit, names = given.limit, given.names or list(NAMES)
     runs = int(limit.removeprefix("runs=")) if limit.startswith("runs=") else 0
     each = 0 if runs else max(1, int(limit) * AT_ONCE // len(names))
     free = asyncio.Semaphore(1 if runs else AT_ONCE)
-    held = await asyncio.gather(*(fuzzed(name, each, runs, free) for name in names))
-    if all(held):
+    tried = (fuzzed(name, seconds=each, runs=runs, seed=given.seed, free=free) for name in names)
+    if all(await asyncio.gather(*tried)):
         return 0
     print(f"what broke them is in {KEPT}: python tests/fuzz/SCRIPT.py NAME FILE plays it again")
     return 1
 
 
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python tests/fuzz/run.py", description=__doc__)
+    parser.add_argument("limit", help="seconds for all together, or runs=N: so many inputs of each")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="targets (all)", metavar="name")
+    parser.add_argument("--seed", type=int, default=1, help="where the hunt begins (%(default)s)")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2:] or list(NAMES))))
+    sys.exit(asyncio.run(main(arguments().parse_args())))

@@ -277,8 +277,23 @@ def test_new_buckets_everywhere_begin_anew_and_are_learned() -> None:
     evidence = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY), bad=3.0)
     wide = LE[::3]
     after = fed(CheckKind.LATENCY, range(60, 61), evidence, le=wide)
-    assert after.log_e == pytest.approx(0.0)
+    assert after.log_e == pytest.approx(0.0, abs=1e-6)
     assert fed(CheckKind.LATENCY, range(61, 90), after, le=wide, bad=3.0).log_e > 8
+
+
+@pytest.mark.parametrize("bad", [1.0, 3.0])
+def test_new_buckets_forget_what_was_gained_and_nothing_that_was_lost(bad: float) -> None:
+    """As pods that come and go: or a canary earned anew with every change what one step may not."""
+    kind = CheckKind.LATENCY
+    first = next_step(fed(kind, range(30, 60), history(kind)), at=60.0)
+    before = fed(kind, range(60, 90), first, bad=bad)
+    after, restarted = fed(kind, range(90, 91), before, le=LE[::3], bad=bad), restart(before, at=90.0)
+    assert after.memory.le == LE[::3]
+    assert after.log_e_of_tracks == pytest.approx(float(restarted.log_e_of_tracks), abs=1e-6)
+    assert after.informed.worth == pytest.approx(restarted.informed.worth, abs=1e-6)
+    assert (after.passing == restarted.passing).all()
+    assert (restarted.log_e_of_tracks < -0.01) == (bad == 1.0)
+    assert (restarted.passing < 0).any() == (bad == 3.0)
 
 
 @pytest.mark.parametrize(("bad", "least", "most"), [(1.0, -30, 1), (3.0, 8, 700)])
