@@ -52,6 +52,10 @@ class Witness:
     _by_us: bool = True  # who wrote it last
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
     _stepped: float = 0.0  # when a run last had a weight that it had not had before
+    _began: int = 0  # the canary requests by when its step began, the last time
+    _meddled: bool = (
+        False  # whether it was people who last lowered the weight: no step begins when they are undone
+    )
     _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
@@ -128,6 +132,7 @@ class Witness:
         self._by_us = self.ours
         now = self.clock()
         self._exposed = None if self._weight == 0 else self._exposed or now
+        self._meddled = not self.ours if self._weight < was else self._meddled
         if not self.ours or before is None:
             return
         if _foreign(before) != _foreign(obj):
@@ -135,7 +140,8 @@ class Witness:
         if self._weight > was:
             self._raise(now)
         elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
-            self._raised, self._lost = (now, self.served()), 0
+            self._began = self.served()
+            self._raised, self._lost = (now, self._began), 0
         self._fell = self._fell or self._weight == 0 < was
         if self._weight == 0 < was:
             self._taken.update(name for name, run in self.runs.items() if not ended(run))
@@ -169,6 +175,7 @@ class Witness:
         if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
         self._stepped = now if reached < self._weight else self._stepped
+        self._began = self.served() if reached < self._weight or not self._meddled else self._began
         self._reached[name] = max(reached, self._weight)
         self._raised, self._seen, self._lost = (now, self.served()), 0, 0
 
@@ -206,11 +213,10 @@ class Witness:
         spec, policy = run["spec"], run["spec"]["plan"]["policy"]
         if "promote" in spec or spec.get("approved"):
             return
-        _, served = self._raised
         shortest, lasted = float(policy["minStep"].rstrip("s")), now - self._stepped
         if lasted < shortest - 0.5 and not self.fate.skews:
             self.breaks(f"{what} after {lasted:.1f} s; minStep is {policy['minStep']}")
-        if (seen := self._covered - served) < (least := policy["minRequests"]):
+        if (seen := self._covered - self._began) < (least := policy["minRequests"]):
             self.breaks(f"{what} after {seen} canary requests that were read of; minRequests is {least}")
         if self._seen < 2:
             self.breaks(f"{what} after {self._seen} readings of the canary's pages")
