@@ -206,16 +206,32 @@ def _unread(run: Run, seen: Seen, now: datetime) -> Next:
 def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.canary.ready == 0:  # evicted: any other cause has ended the run above
         return _interrupt(run, now)
-    run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
+    if awaited := _awaited(run, seen):
+        run = begun_again(run, now)
+    else:
+        run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
     blocked = _blocked(run, seen)
     if seen.commands.promote is not None and not seen.commands.frozen:
         return _begin_promotion(run, now, f"promoted by hand: {seen.commands.promote}")
     if blocked is not None:
         run, told = hold(run, *blocked, now)
         return run, (*_growth(run, seen), *told)
+    if awaited:
+        return replace(run, hold=None), ()
     if run.passed and not gating.unknown(run, seen):
         return _forward(run, seen, now)
     return _in_doubt(run, seen, now)
+
+
+def _awaited(run: Run, seen: Seen) -> bool:
+    """Whether the VirtualService has not had the step's weight yet: what is seen is of the one before.
+
+    The step's time and requests begin when it has. Evidence of harm is gathered meanwhile as well: whatever
+    keeps the weight from being raised, a canary that fails must not profit from it.
+    """
+    there, before = seen.route.sighting, run.raised_from
+    same = there is not None and before is not None and there.generation == before.generation
+    return same and seen.route.weight != run.weight
 
 
 def _informed(run: Run, seen: Seen, now: datetime) -> Run:

@@ -44,7 +44,7 @@ def say(run: Run, what: Tell, now: datetime) -> Next:
     waiting = {message.id.rpartition("/")[0] for message in run.outbox}
     messages = tuple(
         Message(
-            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.reason}/{index}/{visit(run)}",
+            id=f"{run.plan.namespace}/{run.name}/{run.step}/{what.outcome}/{what.reason}/{index}/{visit(run)}",
             alert=index,
             outcome=what.outcome or "",
             reason=what.reason,

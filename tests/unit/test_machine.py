@@ -14,6 +14,7 @@ from controller.machine import advance, finished, restored
 from controller.model import (
     Action,
     ArmSeen,
+    BeginStep,
     Commands,
     CopyTemplate,
     Fence,
@@ -539,6 +540,28 @@ def test_an_alert_that_has_not_arrived_is_not_queued_twice() -> None:
 
     assert len(run.weights) == 8
     assert len(run.outbox) == 1
+
+
+def test_a_step_begins_when_its_weight_is_there() -> None:
+    """Seed 1684: a leader died before its raise, and two seconds of 50 % were all there was of that step."""
+    step = {"step": 1, "weight": 50, "weight_since": NOW, "raised_from": RAISED_FROM}
+    lent = {"policy": {"on_inconclusive": OnDoubt.PROCEED}}
+    load = LoadSeen(step_canary_requests=5000)
+    run = stepping(**step, **lent)
+    for minute in range(1, 30):  # as long as it takes, be it a Pass or none
+        verdict = Verdict.PASS if minute % 2 else Verdict.INCONCLUSIVE
+        seen = sight(verdict, route=service(5, 3, version="31"), load=load)
+        run, actions = advance(run, seen, NOW + minutes(minute))
+        assert (run.stage, run.step, run.passed) == (Stage.STEPPING, 1, False)
+        assert run.step_since == NOW + minutes(minute)
+        assert weights(actions) == [50]
+        assert not any(isinstance(action, BeginStep) for action in actions)  # no harm is forgotten
+        run = replace(run, raised_from=RAISED_FROM)  # nobody has heard of the patch
+
+    there, actions = advance(run, sight(route=service(50, 4), load=load), NOW + minutes(31))
+    assert (there.step_since, weights(actions)) == (NOW + minutes(29), [])
+    others, actions = advance(there, sight(route=service(5, 5, ours=False)), NOW + minutes(32))
+    assert (others.step_since, weights(actions)) == (NOW + minutes(29), [50])  # people's doing: given back
 
 
 def test_a_repair_that_does_not_get_through_is_told_once() -> None:

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from test_machine import NOW, arm, minutes, sight, stepping
 
 from controller.gating import question
 from controller.machine import advance
-from controller.model import Gate, Reason, Run, WeightChange
-from controller.telling import visit
+from controller.model import Gate, Reason, Run, Tell, WeightChange
+from controller.telling import hold, say, visit
 
 
 def raised(run: Run, after: float) -> Run:
@@ -44,7 +45,21 @@ def test_whoever_tells_of_an_event_gives_it_the_same_id() -> None:
     _, here = heard(advance(listened(), gone, NOW + minutes(1))[0])
     _, there = heard(advance(listened(), gone, NOW + minutes(1) + timedelta(seconds=7))[0])
     assert here == there
-    assert here[0].rpartition("/")[0].endswith("/model-canary-new-1/0/Interrupted/0")
+    assert here[0].rpartition("/")[0].endswith("/model-canary-new-1/0/Held/Interrupted/0")
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_an_end_is_another_event_than_a_hold_for_the_same_reason(*, arrived: bool) -> None:
+    """Seed 2144: pages were away, which was told; that the run ended for it was told to nobody."""
+    heeded = replace(stepping().plan.policy.alerts[0], on=("Held", "RolledBack"))
+    run, _ = hold(stepping(policy={"alerts": (heeded,)}), Reason.NO_DATA, "no page", NOW)
+    first = [message.id for message in run.outbox]
+    run = replace(run, outbox=()) if arrived else run
+    run, _ = say(run, Tell(Reason.NO_DATA, "no page for 10 s", "RolledBack"), NOW + minutes(1))
+    assert [message.outcome for message in run.outbox] == (
+        ["RolledBack"] if arrived else ["Held", "RolledBack"]
+    )
+    assert run.outbox[-1].id not in first
 
 
 def test_a_run_of_the_same_name_is_another_one() -> None:
