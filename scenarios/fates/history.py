@@ -21,7 +21,8 @@ from scenarios.fates import policies
 from scenarios.fates.clocks import skewed
 from scenarios.fates.fate import CALM, COMMANDS, Ail, Command, Crash, Fate, Taken
 from scenarios.fates.hindrance import AGENT, Hindered
-from scenarios.fates.witness import BOUND, Witness, held
+from scenarios.fates.said import held
+from scenarios.fates.witness import BOUND, Witness
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent

@@ -1,0 +1,58 @@
+"""What objects say to the witness, who reads them as an outsider does: as JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scenarios.cluster.patches import clone
+from scenarios.result import ended
+
+Json = Any
+
+FENCE = "serin.dev/fence"  # ours, on the VirtualService
+
+
+def held(run: Json) -> bool:
+    """Whether the run says that it waits for somebody."""
+    return bool((run.get("status") or {}).get("phase") == "Paused")
+
+
+def of_people(template: Json) -> Json:
+    """What of a pod template is somebody's choice; labels tell the arms apart."""
+    return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}
+
+
+def taken_for(run: Json) -> str | None:
+    """Why the canary last had its weight taken, as far as its run says."""
+    taken = [each for each in (run.get("status") or {}).get("weights", ()) if each["weight"] == 0]
+    return taken[-1]["reason"] if taken else None
+
+
+def allowance(run: Json) -> int:
+    """The most weight that its status lets the canary have."""
+    return 0 if ended(run) else int((run.get("status") or {}).get("weight", 0))
+
+
+def weights_in(obj: Json) -> Mapping[str, int]:
+    """By subset."""
+    return {
+        one["destination"]["subset"]: one.get("weight", 0)
+        for http in obj["spec"]["http"]
+        for one in http["route"]
+    }
+
+
+def wishes(run: Json) -> Json:
+    """What somebody asks of it."""
+    return run["spec"], run["metadata"].get("deletionTimestamp")
+
+
+def foreign(obj: Json) -> Json:
+    """All of a VirtualService that is its owner's."""
+    left = clone({"spec": obj["spec"], "labels": obj["metadata"].get("labels")})
+    for http in left["spec"]["http"]:
+        http.pop("mirrors", None)
+        for one in http["route"]:
+            one.pop("weight", None)
+    notes = obj["metadata"].get("annotations") or {}
+    left["annotations"] = {name: value for name, value in notes.items() if name != FENCE}
+    return left
