@@ -14,7 +14,7 @@ from math import floor
 
 from controller import gather
 from controller.gather import Gathered
-from controller.model import Run
+from controller.model import Run, Stage
 
 # How much of the time that passes may be left out or added to come back to the machine's clock. Breakers and
 # patience have seconds of which a tenth does not matter; an hour is made up for in ten.
@@ -55,15 +55,17 @@ def taken_over(run: Run, gathered: Gathered, now: datetime) -> tuple[Run, Gather
     """What another leader saved, in times of the leader whose clock says `now`.
 
     The save was now if it seems to be to come, and two minutes ago if it seems to be longer ago. All times
-    are moved by as much, so that what was counted stays beside the instant since when it was.
+    are moved by as much, so that what was counted stays beside the instant since when it was. That nobody
+    looked meanwhile is no silence of the canary's, which is counted from now on.
     """
     gap = timedelta(seconds=now.timestamp() - gather.saved_at(gathered, otherwise=now.timestamp()))
     wrong = gap - min(max(gap, timedelta()), UNLOOKED)
     # whole seconds are moved exactly, as a float too, and instants are compared
     by = timedelta(seconds=floor(wrong.total_seconds()))
-    if not by:
-        return run, gathered
-    return _moved(run, by), gather.moved(gathered, by.total_seconds())
+    if by:
+        run, gathered = _moved(run, by), gather.moved(gathered, by.total_seconds())
+    exposed = run.stage is not Stage.WAITING and run.data_since is not None
+    return replace(run, data_since=now) if exposed else run, gathered
 
 
 def _moved(run: Run, by: timedelta) -> Run:

@@ -277,8 +277,9 @@ def _times(ratio: float) -> str:
 
 
 def _points(rate: float) -> str:
-    """A difference of rates as percentage points."""
-    return f"{rate * 100:.2g} points"
+    """A difference of rates as percentage points: 0.42, 4, 100."""
+    points = rate * 100
+    return f"{points:.0f} points" if points >= 9.95 else f"{points:.2g} points"
 
 
 def _percent(share: float) -> str:

@@ -144,6 +144,7 @@ class Witness:
         elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
             self._began = self.served()
             self._raised, self._lost = (now, self._began), 0
+            self._reached |= {name: self._weight for name, run in self.runs.items() if not ended(run)}
         self._fell = self._fell or self._weight == 0 < was
         if self._weight == 0 < was:
             self._taken.update(name for name, run in self.runs.items() if not ended(run))
@@ -283,8 +284,8 @@ class Witness:
         """The errors that were counted at a step stay counted; all else begins anew when pods change."""
         checks = [check for check in status.get("checks") or () if check["name"] == ERRORS]
         counted = [check.get("canaryRequests", 0) for check in checks]
-        # a step begins anew when its weight is taken away and given again
-        step = status.get("step"), len(status.get("weights", ()))
+        # a step begins anew when its weight is taken away and given again, or is tried again (seed 3168)
+        step = status.get("step"), [change["at"] for change in status.get("weights", ())]
         known, before = self._tallies.get(name, (None, []))
         if step != known:  # what is said with the raise is still about the last step
             counted = [0 for _ in counted]

@@ -112,17 +112,28 @@ def test_no_clock_of_a_successor_loses_a_request_or_counts_one_twice(ahead: floa
 def test_no_clock_of_a_successor_makes_a_run_older_than_two_minutes_more(ahead: float, away: float) -> None:
     now = START + timedelta(seconds=away + ahead)
     run, gathered = taken_over(*saved(START), now)
-    assert run.data_since is not None
     assert run.step_since is not None
-    assert timedelta() <= now - run.data_since <= UNLOOKED + timedelta(seconds=1)
-    assert run.data_since - run.step_since == timedelta(seconds=60.125)
+    before = timedelta(seconds=60.125)
+    assert before <= now - run.step_since <= before + UNLOOKED + timedelta(seconds=1)
     assert gathered.cursor.loads["step"].since == run.step_since.timestamp()
     assert float(gathered.evidence[1].step_began) <= now.timestamp()
 
 
 def test_between_clocks_that_agree_nothing_is_moved() -> None:
-    before = saved(START)
-    assert taken_over(*before, START + timedelta(seconds=20)) == before
+    now = START + timedelta(seconds=20)
+    run, gathered = saved(START)
+    assert taken_over(run, gathered, now) == (replace(run, data_since=now), gathered)
+
+
+@pytest.mark.parametrize("ahead", [0, 86_400])
+def test_that_nobody_led_is_no_silence_of_the_canary(ahead: float) -> None:
+    """Seed 3168: a successor whose clock was a day off held a healthy canary for 120 s without data."""
+    now = START + timedelta(seconds=9 + ahead)
+    run, _ = taken_over(*saved(START), now)
+    assert run.data_since == now
+    waiting, gathered = saved(START)
+    waits, _ = taken_over(replace(waiting, stage=Stage.WAITING), gathered, START + timedelta(seconds=9))
+    assert waits.data_since == START  # until when pods have to have come
 
 
 def test_what_people_read_of_the_past_is_not_moved() -> None:

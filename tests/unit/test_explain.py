@@ -62,6 +62,12 @@ def test_a_failed_error_check_speaks_of_percentage_points_and_failed_requests() 
     )
 
 
+def test_every_request_that_fails_is_a_hundred_points() -> None:
+    """It was "1e+02 points"."""
+    bad = judged("errors", Verdict.FAIL, estimate=1.0, interval=(0.65, 1.0), canary_hits=27, expected_hits=2)
+    assert "100 points above stable's (at least 65 points)" in explain.sentence(ERRORS, bad)
+
+
 def test_fewer_errors_than_stable_are_below_it() -> None:
     good = judged("errors", Verdict.PASS, estimate=-0.004, interval=(-0.01, 0.0004))
     assert explain.sentence(ERRORS, good).startswith(
