@@ -286,14 +286,13 @@ def _found(rules: list[Rule], path: Path, value: Json) -> Rule:
 
 def _meant(rules: list[Rule], path: Path, document: Json) -> str | None:
     """The known field, not given beside it, that the first unknown name of the path may be a slip of."""
-    depth = max((d for d in range(len(path)) if any(_fits(one[:d], path[:d]) for one, *_ in rules)), default=0)
+    depth = max(
+        (d for d in range(len(path)) if any(_fits(one[:d], path[:d]) for one, *_ in rules)), default=0
+    )
     beside = inside(document, path[:depth])
     given = {str(name).casefold() for name in beside} - {str(path[depth]).casefold()}
-    known = {
-        one[depth].casefold(): one[depth]
-        for one, *_ in rules
-        if len(one) > depth and _fits(one[:depth], path[:depth]) and isinstance(one[depth], str)
-    }
+    there = [one[depth] for one, *_ in rules if len(one) > depth and _fits(one[:depth], path[:depth])]
+    known = {each.casefold(): each for each in there if isinstance(each, str)}
     near = get_close_matches(str(path[depth]).casefold(), known.keys() - given - {"*", "**"}, 1, ALIKE)
     return known[near[0]] if near else None
 

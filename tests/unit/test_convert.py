@@ -182,10 +182,14 @@ def test_a_misspelt_field_is_told_with_what_was_meant(name: str, where: str, sli
     objects = documents(PEERS / f"{name}.yaml")
     holder = Account(Source("a", 1, "", ""), objects[0]).any(where)
     holder[slip] = holder.pop(meant, {"a": 1})
-    lines = [line for line in report.lines(whole.converted({"a.yaml": dumped(objects)})) if "unknown:" in line]
+    lines = [
+        line for line in report.lines(whole.converted({"a.yaml": dumped(objects)})) if "unknown:" in line
+    ]
 
     assert lines
-    assert all(f".{slip}" in line and f"unknown: did you mean {meant}? this converter" in line for line in lines)
+    assert all(
+        f".{slip}" in line and f"unknown: did you mean {meant}? this converter" in line for line in lines
+    )
 
 
 def test_a_field_that_is_given_beside_it_was_not_meant() -> None:
