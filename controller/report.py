@@ -11,7 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller import record
-from controller.explain import Finding, allowed, amount, beside, clauses, duration, noisy, said, subject
+from controller.explain import (
+    Finding,
+    allowed,
+    amount,
+    beside,
+    clauses,
+    different,
+    duration,
+    noisy,
+    said,
+    subject,
+)
 
 Json = Any
 KINDS = {
@@ -217,6 +228,8 @@ def _checks(run: Json) -> Iterator[str]:
         yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
         for clause in clauses(found):
             yield f"  {clause}"
+        if found.worst:
+            yield f"  most different: {', '.join(different(found))}"
         if found.log_e is not None:
             most = placebos.get(found.name)
             others = "" if most is None else f" (the furthest placebo: {_part(most, alpha)})"
