@@ -62,6 +62,9 @@ class CheckJudgement:
     shares: tuple[float, float] | None = None
     threshold: float | None = None  # seconds for latency
     note: str = ""  # a caveat for people: coarse buckets, one pod, load parity
+    worst: tuple[
+        tuple[str, float], ...
+    ] = ()  # single requests that differ most: id, and how much (docs/shadow.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

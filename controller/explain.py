@@ -41,8 +41,10 @@ class Finding:
     shares: tuple[float, float] | None = None
     threshold: float | None = None
     note: str = ""
+    worst: tuple[tuple[str, float], ...] = ()
 
 
+ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
 
@@ -68,7 +70,20 @@ def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
         shares=judged.shares,
         threshold=judged.threshold,
         note=judged.note,
+        worst=judged.worst,
     )
+
+
+def different(found: Finding) -> list[str]:
+    """The most different requests, by id, each with what is different."""
+    return [f"{name} ({_different(how)})" for name, how in found.worst]
+
+
+def _different(how: float) -> str:
+    """What a request's score means: docs/shadow.md."""
+    if how > ANOTHER:
+        return "no answer"
+    return "another answer" if how >= 1 else "moved"
 
 
 def sentence(spec: "CheckSpec", judged: "CheckJudgement", *, after: timedelta | None = None) -> str:

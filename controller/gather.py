@@ -388,6 +388,7 @@ def save(gathered: Gathered) -> str:
         "known": round(gathered.known, 1),
         "saved": gathered.saved,
         "replayed": shadow.saved(gathered.replayed),
+        "worst": shadow.saved_worst(gathered.replayed),
     }
     return json.dumps(body, separators=(",", ":"), allow_nan=False)
 
@@ -406,7 +407,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),
-            replayed=shadow.loaded(saved.get("replayed")),
+            replayed=shadow.loaded(saved.get("replayed"), saved.get("worst")),
             known=_sane(float(saved.get("known", 0.0))),  # older versions did not say
             saved=_instant(saved.get("saved")),  # nor that
         )

@@ -213,12 +213,18 @@ class Kubectl:
 
     def _flags(self, *, everywhere: bool = False) -> str:
         """The flags that people gave, to be repeated in what they are told to type."""
-        given = {
-            "-n": None if everywhere else self.namespace,
-            "--context": self.context,
-            "--kubeconfig": self.kubeconfig,
-        }
+        namespace = "" if everywhere or not self.namespace else f" -n {self.namespace}"
+        return f"{namespace}{self.cluster_flags}"
+
+    @property
+    def cluster_flags(self) -> str:
+        """Those of them that say which cluster is meant."""
+        given = {"--context": self.context, "--kubeconfig": self.kubeconfig}
         return "".join(f" {flag} {value}" for flag, value in given.items() if value)
+
+    def within_reach(self, run: Json) -> str:
+        """The flags by which a command finds the run, wherever kubectl points by itself."""
+        return f"-n {run['metadata']['namespace']}{self.cluster_flags}"
 
 
 _REFUSALS = (

@@ -187,8 +187,8 @@ def _often(run: Run, seen: Seen, now: datetime, times: int) -> Next:
     if run.hold in IN_DOUBT and seen.commands.approvals > run.approved:
         return _approved(run, seen, now)
     message = (
-        f"its pods were evicted {times} times at step {run.step + 1}: see why (kubectl get events; requests,"
-        " limits, spot nodes), then approve or abort"
+        f"its pods were evicted {times} times at step {run.step + 1}: see why (kubectl get events"
+        f" -n {run.plan.namespace}; requests, limits, spot nodes), then approve or abort"
     )
     back = run.plan.policy.on_inconclusive is OnDoubt.ROLL_BACK
     wish = OnDoubt.ROLL_BACK if back else OnDoubt.HOLD

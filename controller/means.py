@@ -93,7 +93,8 @@ class Means:
             self.tracing.shown(run, before, live, now=self.clock())
         workload = (run.plan.namespace, run.plan.canary)
         telemetry.checks(one.name for one in live.judgement.checks)
-        telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight)
+        held = None if run.hold is None or run.stage is Stage.ENDED else run.hold.value
+        telemetry.run(*workload, phase=resource.phase(run).value, weight=run.weight, held=held)
         telemetry.evidence(
             *workload, {one.name: one.log_e for one in live.judgement.checks if isfinite(one.log_e)}
         )

@@ -331,6 +331,7 @@ class Replayed:
     flips: float | None = None  # the part that was answered differently
     interval: tuple[float, float] | None = None  # of that part, at all times at once
     inputs: Inputs | None = None  # what is known of them
+    worst: tuple[tuple[str, float], ...] = ()  # the most different requests' ids, and how different
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 refused here, with the field and a remedy.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,20 @@ IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the chec
 SHADOW = "Shadow"  # a type of check that no page of a pod can answer
 SHADOW_SHARE = 0.20  # of alpha, before all are normalised
 
+# What clients make another path of, or the servers behind them: before the API server's proxy kubectl
+# resolves dots itself, and would carry a person's rights to where a pod says. The schema has it as a rule.
+_ASTRAY = re.compile(r"[\\#]|//|%(2[ef]|5c|00)|(?<![^/])\.\.?(?![^/])", re.IGNORECASE)
+_PRINTED = re.compile(r"[!-~]*")
+STRAIGHT = "say one of letters and digits, without . or .. or // or %2e or %2f in it"
+
 Json = Any
+
+
+def astray(path: str) -> bool:
+    """Whether the path of a metrics page may lead elsewhere than it says."""
+    return not _PRINTED.fullmatch(path) or bool(
+        _ASTRAY.search(f"/{path.removeprefix('/')}".partition("?")[0])
+    )
 
 
 def _single(checks: tuple[wire.Check, ...]) -> tuple[wire.Check, ...]:
@@ -110,6 +124,13 @@ def _page(check: wire.Check) -> Page | None:
     return None if given.scrape is None else Page(port=given.scrape.port, path=given.scrape.path)
 
 
+def _led(check: wire.Check) -> None:
+    """Raises `wire.Malformed` where the check's own page is one that is never read."""
+    page = None if check.source is None else _page(check)
+    if page is not None and astray(page.path or ""):
+        raise wire.Malformed(f"checks[{check.name}].source.scrape.path: {STRAIGHT}")
+
+
 DURATIONS = {"warmUp", "minStep", "stepTimeout", "progressDeadline", "noDataTimeout", "burstTolerance"}
 
 
@@ -119,6 +140,8 @@ def unusable(policy: Json) -> str | None:
     try:
         given = _single(msgspec.convert(policy.get("checks", []), tuple[wire.Check, ...]))
         _shadow(given, _checks(given, None))
+        for check in given:
+            _led(check)
         for field in DURATIONS & policy.keys():
             wire.duration(policy[field], field=field)
         for field, delay in delays.items():

@@ -124,6 +124,9 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         shares=(shares[0], shares[1]) if shares else None,
         threshold=seen.get("threshold"),
         note=seen.get("note", ""),
+        worst=tuple(
+            (one["id"], one["score"]) for one in seen.get("worst") or () if one.keys() >= {"id", "score"}
+        ),
     )
 
 

@@ -11,7 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controller import record
-from controller.explain import Finding, allowed, amount, beside, clauses, duration, noisy, said, subject
+from controller.explain import (
+    Finding,
+    allowed,
+    amount,
+    beside,
+    clauses,
+    different,
+    duration,
+    noisy,
+    said,
+    subject,
+)
 
 Json = Any
 KINDS = {
@@ -66,8 +77,8 @@ FACTS = frozenset(
 )
 
 
-def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> str:
-    """Everything there is to say about a run, in sections."""
+def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", flags: str = "") -> str:
+    """Everything there is to say about a run, in sections; `flags` say which cluster is typed to."""
     sections = (
         ("What", list(_compared(run))),
         ("How sure", list(certainty(run))),
@@ -77,7 +88,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin") -> 
         ("What others would have done on the same requests", list(peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
         ("What happens next", list(coming(run))),
-        ("What you can type", commands(run, program=program)),
+        ("What you can type", commands(run, program=program, flags=flags)),
     )
     shown = [_section(title, lines) for title, lines in sections if lines]
     return "\n\n".join([headline(run), *shown])
@@ -217,6 +228,8 @@ def _checks(run: Json) -> Iterator[str]:
         yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
         for clause in clauses(found):
             yield f"  {clause}"
+        if found.worst:
+            yield f"  most different: {', '.join(different(found))}"
         if found.log_e is not None:
             most = placebos.get(found.name)
             others = "" if most is None else f" (the furthest placebo: {_part(most, alpha)})"
@@ -416,29 +429,36 @@ def approvable(run: Json) -> bool:
     return held and not record.unread(run)
 
 
-def commands(run: Json, *, program: str) -> list[str]:
+def commands(run: Json, *, program: str, flags: str = "") -> list[str]:
     """What can be typed now, most likely first."""
-    phase, first = record.status(run).get("phase"), []
-    if phase == "Succeeded":
-        return []
-    if phase == "Failed":
-        return [_command(run, "retry", "tries the same version once more", program=program)]
-    if phase == "Paused" and record.reason(run) == "Paused":
-        first.append(_command(run, "resume", "goes on", program=program))
-    elif approvable(run):
-        first.append(_command(run, "approve", "goes on, once", program=program))
-    elif phase == "Progressing":
-        first.append(_command(run, "pause", "stops raising; checks go on", program=program))
-    first.append(_command(run, "abort", "sends all requests to stable", program=program))
-    if phase in {"Progressing", "Paused"} and not record.unread(run):
-        first.append(_command(run, "promote", "skips the remaining steps", program=program))
-    return first
-
-
-def _command(run: Json, verb: str, does: str, *, program: str) -> str:
     meta = run["metadata"]
-    why = " --reason '...'" if verb in {"abort", "promote"} else ""
-    return f"{program} {verb} {meta['name']} -n {meta['namespace']}{why}   # {does}"
+    where = f"{meta['name']} -n {meta['namespace']}{flags}"
+    reasoned = {"abort", "promote"}
+    return [
+        f"{program} {verb} {where}{_REASON if verb in reasoned else ''}   # {does}"
+        for verb, does in _verbs(run)
+    ]
+
+
+_REASON = " --reason '...'"
+
+
+def _verbs(run: Json) -> Iterator[tuple[str, str]]:
+    """What helps now, and what each does."""
+    phase = record.status(run).get("phase")
+    if phase == "Failed":
+        yield "retry", "tries the same version once more"
+    if phase in {"Succeeded", "Failed"}:
+        return
+    if phase == "Paused" and record.reason(run) == "Paused":
+        yield "resume", "goes on"
+    elif approvable(run):
+        yield "approve", "goes on, once"
+    elif phase == "Progressing":
+        yield "pause", "stops raising; checks go on"
+    yield "abort", "sends all requests to stable"
+    if phase in {"Progressing", "Paused"} and not record.unread(run):
+        yield "promote", "skips the remaining steps"
 
 
 def _percent(part: float) -> str:

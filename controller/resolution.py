@@ -19,9 +19,13 @@ from controller import protobuf
 from controller.explain import seconds
 from controller.exposition import is_text
 from controller.protobuf import Found
-from controller.reading import DURATION, found, understood
+from controller.reading import DURATION, INFERENCE, found, understood
 
 OF_SIDECAR = "annotate the pods with sidecar.istio.io/statsHistogramBuckets, or read its native histogram"
+NEITHER = (
+    f"neither {INFERENCE} nor {DURATION} is on the page as a histogram; serve the first"
+    " (docs/instrumenting.md), or give the page of a pod that has a sidecar and served requests"
+)
 OF_MODEL = "give the histogram more buckets there, or make it a native one"
 
 
@@ -35,11 +39,18 @@ def proved(page: Found, checks: Sequence[CheckSpec]) -> list[str]:
     latency = [check for check in checks if check.kind is CheckKind.LATENCY]
     reading, wrong = understood(page, latency, at=0.0)
     lines = [line for line in wrong if line.startswith(tuple(f"{check.name}:" for check in latency))]
+    if latency and not _latencies(page):
+        lines = [f"{check.name}: {NEITHER}" for check in latency]
     for check in latency:
         value = reading.values.get(check.name)
         if isinstance(value, Histogram):
             lines += _proved(check, value, reading.sources[check.name])
     return lines or ["The policy has no Latency check."]
+
+
+def _latencies(page: Found) -> bool:
+    """Whether the page has latencies as a histogram of either name."""
+    return any(name in page.native or page.series.get(f"{name}_bucket") for name in (INFERENCE, DURATION))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +104,19 @@ def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
     what, margin = f"p{check.quantile * 100:g}", 1 + check.max_increase
     bounds = f"between {seconds(found.low)} and {seconds(found.high)}"
     yield f"{check.name}: {family}, {what} of {of.n} requests: {seconds(found.at)}, {bounds}"
-    certain = times(found.certain)
-    yield f"  certain from {certain} on, wherever between the bounds; {times(margin)} is allowed"
-    convex, power = times(found.convex), times(found.interpolated)
-    yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"
+    certain, allowed = times(found.certain), f"{times(margin)} is allowed"
+    if not isfinite(found.certain):
+        yield f"  no increase of it is certain to show, however large; {allowed}"
+    else:
+        yield f"  certain from {certain} on, wherever between the bounds; {allowed}"
+    if isfinite(found.convex):
+        convex, power = times(found.convex), times(found.interpolated)
+        yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"
     if found.certain > margin * RESOLVED:
-        unseen = f"what lies between {times(margin)} and {certain} may stay unseen"
-        yield f"  Warning: {unseen}; {_finer(family)}"
+        upper = (
+            f"between {times(margin)} and {certain}" if isfinite(found.certain) else f"above {times(margin)}"
+        )
+        yield f"  Warning: what lies {upper} may stay unseen; {_finer(family)}"
 
 
 def times(ratio: float) -> str:

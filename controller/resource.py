@@ -193,7 +193,8 @@ def verdict_name(verdict: Verdict) -> str:
 
 def _check_status(check: CheckJudgement, sentence: str) -> Json:
     low_high = None if check.interval is None else list(check.interval)
-    return {
+    named = {"worst": [{"id": name, "score": how} for name, how in check.worst]} if check.worst else {}
+    return named | {
         "name": check.name,
         "verdict": verdict_name(check.verdict),
         "logE": round(check.log_e, 4),

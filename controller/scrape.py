@@ -13,7 +13,6 @@ is asked for once more as text, and as text only from then on.
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from analysis.samples import Histogram
 from controller import layouts
 from controller.effort import Effort
 from controller.model import Page, PodSeen
+from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.protobuf import Found
 from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, understood
@@ -38,10 +38,6 @@ from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, unde
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
 LONGEST_PATH = 512  # characters, as a policy's path
-# What clients make another path of, or the servers behind them: before the API server's proxy kubectl
-# resolves dots itself, and would carry a person's rights to where a pod says.
-_ASTRAY = re.compile(r"[\\#]|//|%(2[ef]|5c|00)|(?<![^/])\.\.?(?![^/])", re.IGNORECASE)
-_PRINTED = re.compile(r"[!-~]*")
 # Intervals for which a page that came is not read anew while its run waits for a pass, or half as long as it
 # waits. A controller that has more to do than its core can spends less on pages that nobody looks at, and the
 # less the later it is: else reading them would leave no time for passes.
@@ -79,10 +75,10 @@ def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen v
         raise ValueError(
             f"annotation prometheus.io/path has {len(path)} characters: say {LONGEST_PATH} at most"
         )
-    if not _PRINTED.fullmatch(path) or _ASTRAY.search(f"/{path.removeprefix('/')}".partition("?")[0]):
+    if astray(path):
         raise ValueError(
             f'the path of the metrics page is "{ascii(path)[1:-1]}" (prometheus.io/path, or the check\'s'
-            " source.scrape.path): say one of letters and digits, without . or .. or // or %2e or %2f in it"
+            f" source.scrape.path): {STRAIGHT}"
         )
     if not pod.ip:
         raise ValueError("the pod has no IP address yet")

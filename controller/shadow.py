@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from math import inf
 from typing import Annotated, Any
 
@@ -27,6 +28,8 @@ ARTIFACT = "serin.dev/artifact"  # an annotation of a pod template
 BASELINE = "serin.dev/baseline"  # ... of the canary's; it may be missing
 REFERENCE = re.compile(r"[a-z0-9]+://[^@\s]+@sha256:[0-9a-f]{64}")
 LONGEST = 400  # characters of a sentence that are kept: it goes into Events, alerts and status
+NAMED, LONGEST_ID = 5, 200  # requests that are named of a comparison, and characters of an id
+MOST = 3.0  # the score of a request that was not answered
 SILENT = Replayed(verdict=Verdict.NO_DATA, sentence="the worker has not answered")
 DECIDED = frozenset({Verdict.PASS, Verdict.FAIL})
 
@@ -100,6 +103,7 @@ class _Answer(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     flips: float | None = None
     interval: tuple[float, float] | None = None
     inputs: Any = None
+    worst: Any = None
 
 
 _VERDICTS = {
@@ -130,7 +134,26 @@ def understood(body: bytes, asked: Json) -> Replayed:
         flips=answer.flips,
         interval=answer.interval,
         inputs=understood_inputs(answer.inputs),
+        worst=named(answer.worst),
     )
+
+
+def named(said: Json) -> tuple[tuple[str, float], ...]:
+    """The requests that a worker or a checkpoint names; what is no id or no number is left out.
+
+    They are for people alone: whatever is wrong with them spoils no verdict. An id is a caller's own text.
+    """
+    entries = [one for one in (said if isinstance(said, list) else ()) if isinstance(one, dict)]
+    return tuple(islice(filter(None, map(_named, entries)), NAMED))
+
+
+def _named(one: Json) -> tuple[str, float] | None:
+    """One of them, whose id is written on a line of a terminal."""
+    name, how = one.get("id"), one.get("score")
+    if not isinstance(name, str) or not name or isinstance(how, bool) or not isinstance(how, int | float):
+        return None
+    shown = "".join(each if each.isprintable() else "?" for each in name[:LONGEST_ID])
+    return (shown, float(how)) if 0 <= how <= MOST else None
 
 
 def latched(before: Replayed | None, now: Replayed | None) -> Replayed | None:
@@ -145,7 +168,13 @@ def saved(said: Replayed | None) -> Json:
     return [int(said.verdict), said.sentence, said.requests, said.flips, said.interval]
 
 
-def loaded(body: Json) -> Replayed | None:
+def saved_worst(said: Replayed | None) -> Json:
+    """What a checkpoint holds of a decision's requests; beside it, where older versions look past it."""
+    worst = () if saved(said) is None or said is None else said.worst
+    return [{"id": name, "score": how} for name, how in worst]
+
+
+def loaded(body: Json, worst: Json = None) -> Replayed | None:
     """What a checkpoint held; raises `ValueError`, `TypeError` or `IndexError` for what is none of ours."""
     if body is None:
         return None
@@ -156,6 +185,7 @@ def loaded(body: Json) -> Replayed | None:
         requests=int(requests),
         flips=None if flips is None else float(flips),
         interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        worst=named(worst),
     )
 
 
@@ -174,6 +204,7 @@ def judged(check: ShadowCheck | None, said: Replayed | None) -> CheckJudgement |
         canary_requests=said.requests,
         stable_requests=said.requests,
         note=said.sentence,
+        worst=said.worst,
     )
 
 

@@ -113,7 +113,8 @@ def explain(*, run: str, output: str | None, **flags: str | None) -> None:
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
         return
-    show(coloured(report.explanation(found, now=_now(), program=kubectl.program)))
+    told = report.explanation(found, now=_now(), program=kubectl.program, flags=kubectl.cluster_flags)
+    show(coloured(told))
 
 
 def _now() -> datetime:
@@ -144,7 +145,7 @@ def _must_live(run: Json, *, kubectl: "Kubectl") -> None:
     from controller.kubectl import Wrong
 
     if record.ended(run):
-        typed = report.commands(run, program=kubectl.program)
+        typed = report.commands(run, program=kubectl.program, flags=kubectl.cluster_flags)
         next_ = f"\nYou can type: {typed[0]}" if typed else ""
         raise Wrong(f"{report.headline(run)}\nIt has ended: nothing is left to steer.{next_}")
 
@@ -173,20 +174,24 @@ def resume(*, run: str, output: str | None, **flags: str | None) -> None:
 
     A canary that was paused by the annotation serin.dev/pause is resumed by removing it:
 
-      kubectl annotate deployment model-canary serin.dev/pause-
+      kubectl annotate deployment model-canary -n shop serin.dev/pause-
     """
     from controller import record, report
     from controller.kubectl import Wrong
 
     def resumed(found: Json) -> str:
         """Somebody paused it, or nothing is resumed: what else holds it goes on by itself, or does not."""
-        paused, why = found["spec"].get("paused", False), record.reason(found)
-        if paused or why == "Paused":
+        name, why = found["metadata"]["name"], record.reason(found)
+        canary, where = found["spec"]["plan"]["canary"], kubectl.within_reach(found)
+        if found["spec"].get("paused", False):
             return "resumed"
-        typed = f"{kubectl.program} explain {found['metadata']['name']} -n {found['metadata']['namespace']}"
+        if why == "Paused":
+            typed = f"kubectl annotate deployment {canary} {where} serin.dev/pause-"
+            raise Wrong(f"{name} was paused by an annotation of its Deployment; take it away: {typed}")
+        typed = f"{kubectl.program} explain {name} {where}"
         held = record.status(found).get("phase") == "Paused"
         but = f"it is held as {why}" if held else report.standing(found)
-        raise Wrong(f"{found['metadata']['name']} was not paused; {but}: {typed}")
+        raise Wrong(f"{name} was not paused; {but}: {typed}")
 
     kubectl = pointed_kubectl(flags)
     _steer(run, flags=flags, output=output, spec={"paused": False}, done=resumed)
@@ -310,7 +315,7 @@ def retry(*, run: str, output: str | None, **flags: str | None) -> None:
     if live is not None:
         raise Wrong(
             f"{report.headline(live)}\nOne run at a time: wait for it, or type:"
-            f" {kubectl.program} abort {live['metadata']['name']} -n {meta['namespace']} --reason '...'"
+            f" {kubectl.program} abort {live['metadata']['name']} {kubectl.within_reach(live)} --reason '...'"
         )
     created = kubectl.create(record.next_attempt(found, siblings))
     changed(kubectl, created, output=output, done=f"created, after {meta['name']}")

@@ -114,11 +114,12 @@ def _canary(cluster: Cluster, name: str) -> Json:
     if len(asking) == 1:
         return asking[0]
     several = ", ".join(one["metadata"]["name"] for one in asking)
+    within = f"-n {named[0]['metadata']['namespace']}"
     raise Wrong(
         f"Deployment {name} has more than one canary; name one of {several}"
         if asking
         else f"Deployment {name} is no canary, and has none; say whose it is:"
-        f" kubectl annotate deployment {name} {trigger.CANARY_OF}=STABLE"
+        f" kubectl annotate deployment {name} {within} {trigger.CANARY_OF}=STABLE"
     )
 
 

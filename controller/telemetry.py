@@ -136,11 +136,12 @@ class Telemetry:
 
     # -- runs --------------------------------------------------------------------------------------
 
-    def run(self, namespace: str, workload: str, *, phase: str, weight: int) -> None:
-        """The workload's run is in this phase at this weight."""
+    def run(self, namespace: str, workload: str, *, phase: str, weight: int, held: str | None = None) -> None:
+        """The workload's run is in this phase at this weight, and this reason holds it there, if one does."""
         for each in PHASES:
             self._runs.phase.labels(namespace, workload, each).set(each == phase)
         self._runs.weight.labels(namespace, workload).set(weight)
+        self._runs.hold(namespace, workload, held)
 
     def evidence(self, namespace: str, workload: str, log_e: Mapping[str, float]) -> None:
         """What each check's evidence has come to (natural logarithm)."""
@@ -187,6 +188,7 @@ class Telemetry:
         """The workload has no run any more; its series end."""
         for gauge in (self._runs.phase, self._runs.weight, self._runs.log_e):
             gauge.remove_by_labels({"namespace": namespace, "workload": workload})
+        self._runs.hold(namespace, workload, None)
 
     # -- passes and their queue --------------------------------------------------------------------
 
@@ -243,6 +245,13 @@ class _Runs:
             workload,
             registry=registry,
         )
+        self.held = Gauge(
+            "canary_run_held",
+            "1 for the reason why the newest run's weight is not raised although nothing failed.",
+            (*workload, "reason"),
+            registry=registry,
+        )
+        self.holds: dict[tuple[str, str], str] = {}
         self.log_e = Gauge(
             "canary_evidence_log_e",
             "Evidence of harm, natural logarithm; all checks' together at log(1/alpha) roll back.",
@@ -294,6 +303,15 @@ class _Runs:
             self.fault.labels(reason.value)
         for kind, result in product(letters.KINDS, RESULTS):
             self.alerts.labels(kind, result)
+
+    def hold(self, namespace: str, workload: str, reason: str | None) -> None:
+        """This reason holds the workload's run, and no other: of those before none is left."""
+        before = self.holds.pop((namespace, workload), None)
+        if before not in {None, reason}:
+            self.held.remove(namespace, workload, before)
+        if reason is not None:
+            self.holds[namespace, workload] = reason
+            self.held.labels(namespace, workload, reason).set(1)
 
     def bounded(self, check: str) -> str:
         """The check's name while there are few different ones, else "other"."""

@@ -81,7 +81,7 @@ def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | 
     notes = annotations(deployment)
     if "deletionTimestamp" in deployment["metadata"] or not notes:
         return None
-    refusal = _misread(deployment, notes) or _unheard(notes, cluster, deployment["metadata"]["namespace"])
+    refusal = _misread(deployment, notes) or _unheard(notes, cluster, deployment)
     if refusal is not None:
         return Refused(refusal)
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
@@ -163,15 +163,17 @@ def _misnamed(notes: dict[str, str]) -> str | None:
     return None
 
 
-def _unheard(notes: dict[str, str], cluster: Cluster, namespace: str) -> str | None:
+def _unheard(notes: dict[str, str], cluster: Cluster, deployment: Json) -> str | None:
     """Which doorbell names what can be no run, such as "true": whoever rang believes to be heard."""
+    namespace = deployment["metadata"]["namespace"]
     for name in ("abort", "approve", "promote"):
         value = notes.get(f"{PREFIX}{name}")
         if value is None or _RUN.fullmatch(value) or cluster.get("canaryruns", namespace, value):
             continue
         return (
             f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of a run; nothing was done; '
-            f"give the name that `kubectl get canaryruns` shows, or type `kubectl serin {name}`"
+            f"give the name that `kubectl get canaryruns -n {namespace}` shows, or type"
+            f" `kubectl serin {name} {deployment['metadata']['name']} -n {namespace}`"
         )
     return None
 

@@ -75,7 +75,8 @@ def watch_run(kubectl: "Kubectl", run: Json, *, output: str | None) -> NoReturn:
         with closing(kubectl.follow(alone, where)) as events:
             for kind, obj in events:
                 if kind == "DELETED":
-                    raise Failed(f"CanaryRun {name} was deleted before it ended; see: {kubectl.program} list")
+                    typed = f"{kubectl.program} list {kubectl.within_reach(run)}"
+                    raise Failed(f"CanaryRun {name} was deleted before it ended; see: {typed}")
                 lines.tell(obj)
                 if record.ended(obj):
                     run = obj

@@ -233,7 +233,7 @@ def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
     """  # noqa: D301
     from hashlib import sha256
 
-    from gpu_shadow import sketch, table
+    from gpu_shadow import inputs, sketch, table
 
     writable("--out", out)
     try:
@@ -243,6 +243,12 @@ def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
     except sketch.BadBaseline as error:
         raise Misused(f"{rows}: {error}") from None
     body = sketch.written(found)
+    if found.tally.rows < inputs.Bounds().least:
+        click.echo(
+            f"Warning: {rows}: {found.tally.rows} rows are few, and inputs are compared with them as if they"
+            f" were all of the training; capture {inputs.Bounds().least} or more, ten thousand do",
+            err=True,
+        )
     if out is None:
         click.echo(body, nl=False)
         return

@@ -25,6 +25,11 @@ from gpu_shadow.worker import device as device_of
 
 Json = Any
 UNREADABLE = "that are no requests of the protocol"
+EXPECTED = (
+    "give segments that a worker recorded, folders of them, or .jsonl files, unpacked, with a request of the"
+    ' Open Inference Protocol a line: {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32",'
+    ' "data": [1, 2]}]}'
+)
 PROBED = 64  # requests that are read to find one that the models take
 ALPHA, BETA = Margins().alpha, Margins().beta
 
@@ -118,8 +123,15 @@ class Job:
             )
             yield progress
         if progress.parts == 1 and not progress.comparison.requests:
-            why = " ".join(_left_over(progress)) or "Stable's own answers are not finite."
-            raise BadRequests(f"none of {progress.came} requests could be compared. {why}")
+            raise BadRequests(f"none of {progress.came} {_nothing(progress)}")
+
+
+def _nothing(progress: Progress) -> str:
+    """Why nothing could be compared; of what holds no request at all, what should have been given."""
+    why = " ".join(_left_over(progress)) or "Stable's own answers are not finite."
+    if progress.left_out.get(UNREADABLE, 0) < progress.came:
+        return f"requests could be compared. {why}"
+    return f"lines in {progress.names['requests']} is a request; {EXPECTED}. {why}"
 
 
 def _left_out(replay: Replay, wrong: Sequence[str], progress: Progress) -> Mapping[str, int]:

@@ -46,7 +46,7 @@ LATER = 5.0  # seconds until a model that was not there is asked for again
 FORGOTTEN_AFTER = 60.0  # seconds without the run's asking
 MOST_RUNS = 32  # at once; models stay in memory while a run is not decided
 INPUTS_WITHIN = 30.0  # seconds that a Pass waits for the inputs to be known
-NAMED = 5  # rules of redaction in a sentence
+NAMED = 5  # rules of redaction in a sentence, and the most different requests in an answer
 LARGEST_QUESTION = 64 * 1024  # bytes
 
 
@@ -355,6 +355,7 @@ def answer(shadow: Shadow) -> Json:
         "sentence": _sentence(replay) + _of_redaction(shadow) + _of_inputs(shadow),
         "requests": found.requests,
         "modifiedInputs": bool(shadow.stream.redacted),
+        "worst": [{"id": name, "score": how} for how, name in found.worst[:NAMED]],
     }
     if found.overall is not None:
         figures = (found.overall.flips, *found.overall.interval)

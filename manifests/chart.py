@@ -30,6 +30,7 @@ ROOT = HERE.parent
 NAMESPACE = "serin-system"  # of the manifests; a release has its own
 
 COMPONENTS = ("shadow", "monitoring", "egress")  # each is there where its value `enabled` says so
+BESIDE = {("shadow", "shadow-monitoring"): "shadow.monitoring"}  # what only adds objects to another one's
 
 # Settings that the templates give themselves; all others are values.
 GIVEN = {"kubeconfig", "context", "identity", "lease_name", "lease_namespace", "shards", "bind", "port"}
@@ -78,6 +79,7 @@ PLACES: Sequence[tuple[str, str, tuple[str | int, ...], str]] = (
     ),
     ("ServiceMonitor", "serin-controller", ("metadata", "labels", MORE), "labels"),
     ("PrometheusRule", "serin-controller", ("metadata", "labels", MORE), "labels"),
+    ("PodMonitor", "serin-shadow", ("metadata", "labels", MORE), "labels"),
 )
 
 
@@ -126,6 +128,15 @@ def templates() -> Iterator[tuple[str, str]]:
         }
         added = written([obj for name, obj in more.items() if name not in base])
         yield f"{component}.yaml", f"{{{{- if .Values.{component}.enabled }}}}\n{added}{{{{- end }}}}\n"
+    for (first, component), value in BESIDE.items():
+        before, more = ({name_of(obj): obj for obj in built(*one)} for one in ((first,), (first, component)))
+        if any(more[name] != obj for name, obj in before.items()):
+            raise ValueError(
+                f"component {component} changes objects of {first}; a chart can only have added ones"
+            )
+        added = written([obj for name, obj in more.items() if name not in before])
+        switches = [f"{{{{- if .Values.{each}.enabled }}}}\n" for each in (first, value)]
+        yield f"{component}.yaml", f"{''.join(switches)}{added}{{{{- end }}}}\n{{{{- end }}}}\n"
     definitions = [obj for (kind, _), obj in done.items() if kind == "CustomResourceDefinition"]
     for (
         obj
@@ -264,6 +275,12 @@ def _values() -> Iterator[tuple[str, Json, Json, str]]:
     )
     yield "shadow.nodeSelector", {}, {"type": "object"}, "Which nodes the worker may be on."
     yield "shadow.tolerations", [], {"type": "array"}, "Which taints of them it bears."
+    yield (
+        "shadow.monitoring.enabled",
+        False,
+        flag,
+        "A PodMonitor of it, with monitoring.labels; lets in Prometheus' pods of the namespace monitoring.",
+    )
 
 
 CLOSED: Json = {"type": "object", "additionalProperties": False}

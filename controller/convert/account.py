@@ -9,6 +9,7 @@ field can be lost: to forget one is to report it.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from math import isfinite
@@ -21,6 +22,7 @@ Kind = TypeVar("Kind")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _PART = re.compile(r'\["([^"]+)"\]|([^.\[\]]+)|\[(\d*)\]')
 EACH = -1  # in a pattern: any place of a list
+ALIKE = 0.75  # of a slip and what was meant: one letter in four, so that `mean` is not told as `min`
 WORDS = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping", list: "a list"}
 
 
@@ -184,6 +186,9 @@ class Account:
         for path, (value, rule) in left.items():
             if path in self.claimed:
                 continue
+            if rule is UNKNOWN and (meant := _meant(patterns, path, self.document)):
+                self.claimed[path] = Entry(path, value, 1, Fate.UNKNOWN, f"did you mean {meant}? {rule[2]}")
+                continue
             base = path[: len(rule[0]) - 1] if "**" in rule[0] else path
             below = [leaf for leaf, _ in leaves(inside(self.document, base), base)]
             if all(leaf in left and left[leaf][1] is rule for leaf in below):
@@ -277,6 +282,19 @@ def _found(rules: list[Rule], path: Path, value: Json) -> Rule:
     within = "**" in rule[0] and len(path) >= len(rule[0])  # of whose fields we know nothing
     known = any(_fits(pattern[: len(path)], path) for pattern, *_ in rules)
     return EMPTY if value in ({}, [], None) and known and not within else rule
+
+
+def _meant(rules: list[Rule], path: Path, document: Json) -> str | None:
+    """The known field, not given beside it, that the first unknown name of the path may be a slip of."""
+    depth = max(
+        (d for d in range(len(path)) if any(_fits(one[:d], path[:d]) for one, *_ in rules)), default=0
+    )
+    beside = inside(document, path[:depth])
+    given = {str(name).casefold() for name in beside} - {str(path[depth]).casefold()}
+    there = [one[depth] for one, *_ in rules if len(one) > depth and _fits(one[:depth], path[:depth])]
+    known = {each.casefold(): each for each in there if isinstance(each, str)}
+    near = get_close_matches(str(path[depth]).casefold(), known.keys() - given - {"*", "**"}, 1, ALIKE)
+    return known[near[0]] if near else None
 
 
 def _fits(pattern: Path, path: Path) -> bool:

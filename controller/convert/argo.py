@@ -200,7 +200,7 @@ def _deployments(account: Account, given: Given, written: Written, arms: Arms) -
     if "template" not in spec:
         written.todo.append(
             f"the pod template is Deployment {arms.stable}'s: give it too (kubectl get deployment "
-            f"{arms.stable} -o yaml), "
+            f"{arms.stable}{arms.within} -o yaml), "
             "and both Deployments are written"
         )
         return None

@@ -182,8 +182,8 @@ def _deployments(account: Account, given: Given, written: Written, arms: Arms) -
             f"Deployment {arms.canary} is yours to make, beside Deployment {arms.stable}: pods of both "
             f"with the label "
             f"{common[0]}: {common[1]}, and {workload.ARM}: stable or canary in template and selector; "
-            f"or give the "
-            f"Deployment too (kubectl get deployment {arms.stable} -o yaml), and both are written"
+            f"or give the Deployment too "
+            f"(kubectl get deployment {arms.stable}{arms.within} -o yaml), and both are written"
         )
         return workload.ARM, common
     label = workload.own(written, found, arms)

@@ -32,7 +32,8 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
     elif there := given.find("VirtualService", arms.virtual_service, account.source):
         host = _rewritten(there, written, arms, (service, canary))
     else:
-        written.todo.append(_give("VirtualService", arms.virtual_service, "its routes get the two subsets"))
+        then = "its routes get the two subsets"
+        written.todo.append(_give("VirtualService", arms.virtual_service, arms, then))
     if service:
         written.todo.append(_freed(service))
     _rule(account, given, written, arms, (host, label))
@@ -47,7 +48,8 @@ def _rule(account: Account, given: Given, written: Written, arms: Arms, by: tupl
     if there:
         _told_apart(there, written, arms, label)
     elif name:
-        written.todo.append(_give("DestinationRule", name, f"its subsets tell the arms apart by {label}"))
+        then = f"its subsets tell the arms apart by {label}"
+        written.todo.append(_give("DestinationRule", name, arms, then))
     else:
         written.add(workload.destination_rule(name or host.partition(".")[0], host, arms, label))
 
@@ -148,6 +150,6 @@ def _freed(service: str) -> str:
     )
 
 
-def _give(kind: str, name: str, then: str) -> str:
-    get = f"kubectl get {kind.lower()} {name} -o yaml"
+def _give(kind: str, name: str, arms: Arms, then: str) -> str:
+    get = f"kubectl get {kind.lower()} {name}{arms.within} -o yaml"
     return f"{kind} {name} is not among the files; give it too ({get}), and {then}"

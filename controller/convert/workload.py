@@ -62,6 +62,11 @@ class Arms:
     canary_subset: str = CANARY
 
     @property
+    def within(self) -> str:
+        """The flag that says where they are, if that is known."""
+        return f" -n {self.namespace}" if self.namespace else ""
+
+    @property
     def canary(self) -> str:
         """The canary's Deployment."""
         return f"{self.stable}-canary"

@@ -399,7 +399,7 @@ class One {
   }
 
   shadow(told) {
-    // what replayed requests say; which of them differ most is the worker's to show
+    // what replayed requests say, and which of them differ most
     const [tone, word] = VERDICTS[told.verdict] ?? ["open", told.verdict], [low, high] = told.interval ?? [told.flips, told.flips];
     const facts = [["Requests, each answered by both versions", told.requests.toLocaleString("en").replaceAll(",", " ")],
       known(told.flips) && ["Answers that differ", known(told.interval) ? `${exact(told.flips)}; beyond the noise floor ${exact(low)} to ${exact(high)}` : exact(told.flips)], ["That may differ", exact(told.most)]].filter(Boolean);
@@ -410,7 +410,8 @@ class One {
         s("line", { class: "same", x1: 10, x2: 10, y1: 4, y2: 24 }), s("line", { class: "limit", x1: x(told.most), x2: x(told.most), y1: 4, y2: 24 }),
         s("line", { class: "span", x1: x(low), x2: x(high), y1: 14, y2: 14 }), s("circle", { class: "point", cx: x(told.flips), cy: 14, r: 5 }),
         s("text", { x: 4, y: 40 }, "as stable's own"), x(told.most) > 110 && s("text", { x: Math.min(x(told.most), 300), y: 40, "text-anchor": "middle" }, `${exact(told.most)} may`)),
-      h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+      h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      told.worst.length > 0 && h("h3", {}, "Most different"), told.worst.length > 0 && h("ul", { class: "worst" }, told.worst.map((one) => h("li", {}, one))));
   }
 
   ledger(run) {

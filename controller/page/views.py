@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.state import step_weights
 from controller import policies, record, report
-from controller.explain import Finding, allowed, clauses
+from controller.explain import Finding, allowed, clauses, different
 from controller.wire import Malformed
 
 Json = Any
@@ -234,6 +234,7 @@ def _shadow(run: Json) -> Json:
         "flips": found.estimate,
         "interval": found.interval,
         "most": found.max_flips,
+        "worst": different(found),
     }
 
 

@@ -824,6 +824,23 @@ async def test_rules_of_the_schema_hold(api: Api) -> None:
     assert answer.value["details"]["causes"][0]["field"] == "spec.steps"
 
 
+async def test_a_path_of_a_metrics_page_that_leads_elsewhere_is_a_422(api: Api) -> None:
+    for path in ("/a/../b", "/..", "/./m", "/a//b", "/%2e%2e/m", "/a%2Fb", "/a\\b", "/m#x", "/a/.."):
+        answer = await api.ask("POST", api.at("canarypolicies"), paged(path))
+        assert (answer.code, answer.value["reason"]) == (422, "Invalid"), path
+        assert "a path leads where it says" in answer.value["message"]
+    for place, path in enumerate(("/metrics", "/a..b/.well-known?x=/../y", "/stats/prometheus?filter=a&b=c")):
+        name = {"metadata": {"name": f"fine-{place}"}}
+        assert (await api.ask("POST", api.at("canarypolicies"), paged(path) | name)).code == 201, path
+
+
+def paged(path: str) -> Json:
+    """A policy whose latencies are on another page."""
+    source = {"scrape": {"path": path}}
+    latency = {"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "20%", "source": source}
+    return policy(checks=[latency])
+
+
 async def test_a_default_that_breaks_a_rule_is_a_422_for_the_whole_definition(api: Api) -> None:
     """It is judged without the defaults of the fields inside it: ours were refused by a real server."""
     rule = {"rule": "self.low <= 1", "message": "too high"}

@@ -220,7 +220,7 @@ async def test_a_run_that_is_deleted_ends_its_watch_with_a_sentence(shell: Shell
         shell.world.delete("canaryruns", "lab", NAME)
         _, err = await process.communicate()
         assert process.returncode == 1
-        assert "was deleted before it ended; see: kubectl serin list" in err.decode()
+        assert "was deleted before it ended; see: kubectl serin list -n lab" in err.decode()
 
 
 async def test_names_are_completed_from_the_cluster(shell: Shell) -> None:

@@ -85,7 +85,7 @@ async def test_what_is_no_canary_is_a_misuse_and_says_what_to_type(shell: Shell)
     shell.world.patch("deployments", LAB, "model-canary", {"metadata": {"annotations": None}})
     code, _, err = await shell.type("preflight", "model")
     assert code == 2
-    assert "kubectl annotate deployment model serin.dev/canary-of=STABLE" in err
+    assert "kubectl annotate deployment model -n lab serin.dev/canary-of=STABLE" in err
     code, _, err = await shell.type("preflight", "other")
     assert (code, err) == (
         2,

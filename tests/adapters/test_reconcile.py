@@ -289,6 +289,23 @@ async def test_a_run_that_cannot_be_read_gets_no_traffic(stage: Stage) -> None:
     assert stage.weight == 0
 
 
+async def test_our_metrics_say_what_holds_a_run_until_nothing_does(stage: Stage) -> None:
+    await stage.at_first_step()
+    registry = stage.reconciler.means.telemetry.registry
+
+    def held(reason: str) -> float | None:
+        where = {"namespace": NAMESPACE, "workload": CANARY, "reason": reason}
+        return registry.get_sample_value("canary_run_held", where)
+
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"paused": True}})
+    await stage.turns(2)
+    assert held("Paused") == 1
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "test"}}})
+    await stage.turns(2)
+    assert stage.weight == 0
+    assert held("Paused") is None
+
+
 async def test_an_abort_is_heard_although_the_status_was_spoilt(stage: Stage) -> None:
     await stage.at_first_step()
     stage.patch_status(reason="FromTheFuture")

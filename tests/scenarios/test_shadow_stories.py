@@ -146,6 +146,11 @@ def look_wrong_preprocessing(seen: Watched) -> None:
 
 def look_label_permuted(seen: Watched) -> None:
     assert nobody_saw_it(seen).startswith("shadow: At least ")
+    most = seen.shadow["worst"]  # through the API server's schema, which drops what it does not know
+    assert [each["score"] for each in most] == sorted((each["score"] for each in most), reverse=True)
+    assert len({each["id"] for each in most}) == 5
+    said = explanation(seen.run, now=seen.theatre.world.clock())
+    assert f"most different: {most[0]['id']} (another answer), " in " ".join(said.split())
 
 
 def look_embedding_good(seen: Watched) -> None:

@@ -40,6 +40,15 @@ def test_a_baseline_is_captured_with_the_digest_that_names_it(tmp_path: Path, kn
     assert f"sha256:{sha256(known.read_bytes()).hexdigest()}" in said.output
 
 
+def test_too_few_rows_are_captured_with_a_warning_that_says_how_many_do(tmp_path: Path) -> None:
+    few = ran("capture", rows(tmp_path, "few.csv", n=999))
+    assert few.exit_code == 0
+    assert "999 rows are few" in few.stderr
+    assert "capture 1000 or more" in few.stderr
+    assert json.loads(few.stdout)  # the warning is not in what is written
+    assert ran("capture", rows(tmp_path, "enough.csv", n=1000)).stderr == ""
+
+
 def test_without_a_file_it_is_printed(tmp_path: Path, known: Path) -> None:
     assert ran("capture", tmp_path / "training.csv").output == known.read_text()
 

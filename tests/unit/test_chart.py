@@ -132,6 +132,7 @@ def by_name(objects: list[Json]) -> dict[tuple[str, str], Json]:
 # -- what it renders ----------------------------------------------------------------------------------
 
 SHADOW, MONITORING = {"shadow": {"enabled": True}}, {"monitoring": {"enabled": True}}
+SHADOW_SEEN = {"shadow": {"enabled": True, "monitoring": {"enabled": True}}}
 
 
 @pytest.mark.parametrize(
@@ -139,22 +140,29 @@ SHADOW, MONITORING = {"shadow": {"enabled": True}}, {"monitoring": {"enabled": T
     [
         ({}, BASE),
         (SHADOW, SHADOWED),
+        (SHADOW_SEEN, making.built("shadow", "shadow-monitoring")),
         (MONITORING, MONITORED),
         ({"replicas": 3, "shards": 6}, built("overlays/shards")),
     ],
-    ids=["base", "shadow", "monitoring", "shards"],
+    ids=["base", "shadow", "shadow-monitoring", "monitoring", "shards"],
 )
 def test_the_chart_is_what_kustomize_builds(values: Json, objects: list[Json]) -> None:
     assert by_name(template(values)) == by_name(objects)
 
 
 def test_every_component_at_once_is_each_of_them() -> None:
-    values = {**SHADOW, **MONITORING, "egress": {"enabled": True}}
-    assert by_name(template(values)) == by_name(making.built("shadow", "monitoring", "egress"))
+    values = {**SHADOW_SEEN, **MONITORING, "egress": {"enabled": True}}
+    names = ("shadow", "shadow-monitoring", "monitoring", "egress")
+    assert by_name(template(values)) == by_name(making.built(*names))
+
+
+def test_the_worker_is_not_monitored_where_there_is_none() -> None:
+    values = {"shadow": {"enabled": False, "monitoring": {"enabled": True}}}
+    assert by_name(template(values)) == by_name(BASE)
 
 
 def test_in_another_namespace_nothing_is_left_of_ours() -> None:
-    values = {**SHADOW, **MONITORING, "egress": {"enabled": True}}
+    values = {**SHADOW_SEEN, **MONITORING, "egress": {"enabled": True}}
     objects = template(values, namespace="canaries")
     assert "serin-system" not in json.dumps(objects)
     (binding,) = (one for one in objects if one["kind"] == "ClusterRoleBinding")
@@ -218,9 +226,14 @@ def test_every_value_is_where_it_belongs_and_nowhere_else() -> None:
 
 
 def test_labels_that_an_operator_looks_for_are_added() -> None:
-    objects = template({"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}})
-    for kind in ("ServiceMonitor", "PrometheusRule"):
-        labels = named(objects, kind, "serin-controller")["metadata"]["labels"]
+    labelled = {"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}}
+    objects = template({**SHADOW_SEEN, **labelled})
+    for kind, name in (
+        ("ServiceMonitor", "serin-controller"),
+        ("PrometheusRule", "serin-controller"),
+        ("PodMonitor", "serin-shadow"),
+    ):
+        labels = named(objects, kind, name)["metadata"]["labels"]
         assert labels == {
             "app.kubernetes.io/name": "serin",
             "app.kubernetes.io/part-of": "serin",

@@ -4,8 +4,10 @@ A small program stands in for kubectl: it keeps runs in a file and complains in 
 real one is met in tests/adapters/test_cli_against_world.py.
 """
 
+import ast
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from click.testing import CliRunner, Result
 from controller import reading
 from controller.cli import PAGE_LIMIT, main, serin
 
+ROOT = Path(__file__).parents[2]
 KUBECTL = f"""#!{sys.executable} -I
 import json, os, sys
 here = os.path.dirname(os.path.abspath(__file__))
@@ -361,6 +364,55 @@ def test_what_nobody_paused_is_not_said_to_be_resumed(
     assert all(call[0] != "patch" for call in cluster.calls())
 
 
+def test_a_pause_by_annotation_is_answered_with_how_to_take_it_away(cluster: Cluster) -> None:
+    conditions = [{"type": "Progressing", "status": "False", "reason": "Paused"}]
+    cluster.holds(run(phase="Paused", conditions=conditions))
+    result = typed("resume", "model-canary", "--context", "prod")
+    assert result.exit_code == 2
+    typed_next = "kubectl annotate deployment model-canary -n lab --context prod serin.dev/pause-"
+    assert f"was paused by an annotation of its Deployment; take it away: {typed_next}" in result.stderr
+    assert all(call[0] != "patch" for call in cluster.calls())
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Progressing", "Paused", "Promoting", "Failed"])
+def test_what_can_be_typed_next_finds_the_run_wherever_kubectl_points_by_itself(
+    cluster: Cluster, phase: str
+) -> None:
+    cluster.holds(run(phase=phase, weight=5))
+    said = typed("explain", "model-canary", "-n", "lab", "--context", "prod", "--kubeconfig", "k").stdout
+    commands = said.partition("What you can type\n")[2].splitlines()
+    assert commands
+    assert all("model-canary-6f9c-1 -n lab --context prod --kubeconfig k" in line for line in commands)
+
+
+def strings(module: Path) -> list[str]:
+    """Every text of the module with what it fills in, in braces."""
+    nodes = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.JoinedStr)]
+    return [
+        "".join(
+            f"{{{ast.unparse(part.value)}}}"
+            if isinstance(part, ast.FormattedValue)
+            else ast.literal_eval(part)
+            for part in node.values
+        )
+        for node in nodes
+    ]
+
+
+STEERED = (
+    r"(?:serin|program\}) (?:status|explain|watch|pause|resume|approve|promote|abort|retry|drill|preflight)"
+)
+ADVICE = re.compile(rf"(?:{STEERED}|kubectl (?:get|annotate|patch|describe) [a-z]+) \{{.*")
+WITHIN = re.compile(r" -n |namespace|within|where|flag")
+
+
+def test_whatever_we_tell_people_to_type_about_an_object_names_its_namespace() -> None:
+    modules = [*(ROOT / "controller").rglob("*.py"), *(ROOT / "gpu_shadow").glob("*.py")]
+    advice = {found[0] for one in modules for text in strings(one) if (found := ADVICE.search(text))}
+    assert len(advice) >= 10
+    assert not [one for one in advice if not WITHIN.search(one)]
+
+
 def test_a_retry_is_a_new_run_with_the_same_plan(cluster: Cluster) -> None:
     cluster.holds(run(1, phase="Failed"), run(2, phase="Failed"))
     result = typed("retry", "model-canary-6f9c-1")
@@ -377,7 +429,7 @@ def test_only_what_was_rolled_back_is_tried_again(cluster: Cluster) -> None:
     cluster.holds(run(1, phase="Failed"), run(2))
     result = typed("retry", "model-canary-6f9c-1")
     assert result.exit_code == 2
-    assert "serin abort model-canary-6f9c-2" in result.stderr
+    assert "serin abort model-canary-6f9c-2 -n lab --reason" in result.stderr
     assert len(cluster.runs()) == 2
 
 

@@ -167,6 +167,40 @@ def test_a_field_of_the_peer_s_that_is_new_to_us_is_unknown_and_said_so(where: s
     assert not done.complete
 
 
+SLIPS = [
+    ("flagger-1-simple", "spec.analysis", "stepWieght", "stepWeight"),
+    ("flagger-1-simple", "spec.analysis", "StepWeight", "stepWeight"),
+    ("flagger-1-simple", "spec", "analisys", "analysis"),
+    ("flagger-1-simple", "spec.analysis.metrics[0]", "treshold", "threshold"),
+    ("argo-1-simple", "spec.strategy.canary.steps[0]", "setWieght", "setWeight"),
+    ("argo-1-simple", "spec.strategy", "canray", "canary"),
+]
+
+
+@pytest.mark.parametrize(("name", "where", "slip", "meant"), SLIPS)
+def test_a_misspelt_field_is_told_with_what_was_meant(name: str, where: str, slip: str, meant: str) -> None:
+    objects = documents(PEERS / f"{name}.yaml")
+    holder = Account(Source("a", 1, "", ""), objects[0]).any(where)
+    holder[slip] = holder.pop(meant, {"a": 1})
+    lines = [
+        line for line in report.lines(whole.converted({"a.yaml": dumped(objects)})) if "unknown:" in line
+    ]
+
+    assert lines
+    assert all(
+        f".{slip}" in line and f"unknown: did you mean {meant}? this converter" in line for line in lines
+    )
+
+
+def test_a_field_that_is_given_beside_it_was_not_meant() -> None:
+    objects = documents(PEERS / "flagger-1-simple.yaml")
+    analysis = objects[0]["spec"]["analysis"]
+    assert {"stepWeight", "maxWeight"} <= analysis.keys()
+    analysis["maxWeigth"] = 5
+    (line,) = [one for one in report.lines(whole.converted({"a.yaml": dumped(objects)})) if "unknown:" in one]
+    assert "did you mean" not in line
+
+
 @pytest.mark.parametrize("path", INPUTS, ids=named)
 def test_what_is_wrong_is_said_with_its_place_and_nothing_escapes(path: Path) -> None:
     """Fields are replaced by what does not belong there: either all are accounted for, or one is named."""

@@ -14,6 +14,8 @@ from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LON
 from controller.letters import signed, signing_secrets
 from controller.model import Reason
 from controller.telemetry import Telemetry
+from gpu_shadow import watch
+from gpu_shadow.keeping import Keeper
 from gpu_shadow.recorder import Recorder
 from scenarios import story
 from scenarios.play import play
@@ -121,17 +123,19 @@ def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
     assert named == served
 
 
-def test_the_metrics_page_names_every_series_of_the_recorder_and_every_reason() -> None:
+def test_the_metrics_page_names_every_series_of_the_worker_and_every_reason(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path)
+    pages = Recorder().page() + keeper.page()
     said = (ROOT / "docs" / "metrics.md").read_text().partition("## What the worker says")[2]
     named = set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", said, re.MULTILINE))))
     code = "".join(
         (ROOT / "gpu_shadow" / f"{each}.py").read_text()
-        for each in ("recorder", "door", "protocol", "redact", "worker")
+        for each in ("recorder", "door", "protocol", "redact", "worker", "watch")
     )
     reasons = set(re.findall(r'(?:drop|missed|end|Unreadable)\(\s*"([a-z-]+)"', code))
     assert reasons <= named
-    assert all(f'"{name}"' in code or name in Recorder().page() for name in named - {"reason"})
-    assert set(re.findall(r"TYPE (\w+)", Recorder().page())) <= named
+    assert all(f'"{name}"' in code or name in pages for name in named - {"reason"})
+    assert {*re.findall(r"TYPE (\w+)", pages), watch.DRIFT, watch.MISSING} <= named
 
 
 def test_the_receiver_that_is_shown_takes_a_message_of_ours_once_and_no_other() -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import settings as tried
+from hypothesis import strategies as st
 
-from controller import resource, settings
+from controller import policies, resource, settings
 from controller.shards import lease_names
 from gpu_shadow.cli_replay import replay
 from gpu_shadow.wording import Misused
@@ -353,6 +356,7 @@ SENSELESS: list[tuple[Json, str]] = [
     ({"checks": [{**LATENCY, "source": {"scrape": {}}}]}, "at least 1 properties"),
     ({"checks": [{**LATENCY, "source": {"scrape": {"port": 0}}}]}, "greater than or equal"),
     ({"checks": [{**LATENCY, "source": {"scrape": {"path": "metrics"}}}]}, "should match"),
+    ({"checks": [{**LATENCY, "source": {"scrape": {"path": "/a/../b"}}}]}, "a path leads where it says"),
     ({"checks": [{"name": "a", "type": "Latency", "quantile": 0.9}]}, "quantiles, such as 0.95, and max"),
     ({"checks": [{**LATENCY, "quantiles": [0.5, 0.9]}]}, "one of quantile and quantiles"),
     ({"checks": [{**EVERYWHERE, "quantiles": [0.9]}]}, "at least 2 items"),
@@ -380,6 +384,45 @@ SENSELESS: list[tuple[Json, str]] = [
 @pytest.mark.parametrize(("spec", "says"), SENSELESS)
 def test_a_policy_that_makes_no_sense_is_refused_in_words(spec: Json, says: str) -> None:
     assert any(says in text for text in refused(policy(**spec))), refused(policy(**spec))
+
+
+# Parts of paths: what leads elsewhere, what nearly does, and what does not.
+PARTS = (
+    "/",
+    "//",
+    ".",
+    "..",
+    "...",
+    "a",
+    "?",
+    "#",
+    "\\",
+    "%2e",
+    "%2F",
+    "%5c",
+    "%00",
+    "%2",
+    "%20",
+    ";",
+    "@",
+    "~",
+    "x=1",
+)
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=6).map(lambda parts: "/" + "".join(parts)))
+@tried(max_examples=400, deadline=None)
+def test_the_schema_refuses_the_paths_that_the_controller_would_not_read_and_no_other(path: str) -> None:
+    spec = {"checks": [{**LATENCY, "source": {"scrape": {"path": path}}}]}
+    assert bool(refused(policy(**spec))) == policies.astray(path), path
+    assert (policies.unusable(spec) is not None) == policies.astray(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/stats/prometheus?filter=istio_request&a=b/../c", "/.well-known/x", "/a..b", "/v1.2/m"]
+)
+def test_a_path_with_dots_that_leads_nowhere_else_is_taken(path: str) -> None:
+    assert not refused(policy(checks=[{**LATENCY, "source": {"scrape": {"path": path}}}]))
 
 
 def test_each_rule_of_a_policy_refuses_one_of_them() -> None:
@@ -633,7 +676,9 @@ def test_a_replay_s_parts_are_the_job_s_indexes_and_its_command_is_one_that_ther
     spec = replay_job()["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     assert container["command"] == ["serin", "shadow", "replay"]
-    asked = replay.make_context("replay", list(container["args"])).params
+    # as `serin shadow` has it: click keeps the first one's option of help, for every test after this one
+    helped = {"help_option_names": ["-h", "--help"]}
+    asked = replay.make_context("replay", list(container["args"]), **helped).params
     assert spec["completionMode"] == "Indexed"
     assert spec["completions"] == asked["parts"]
     assert "$(JOB_COMPLETION_INDEX)" in str(asked["state"])

@@ -102,6 +102,20 @@ def test_only_series_are_asked_for_that_the_metrics_page_lists(where: str) -> No
     assert {name for name in names if not name.startswith("process_")} <= listed
 
 
+def test_each_series_of_ours_is_on_a_panel_or_is_said_to_be_on_none() -> None:
+    page = (PAGES / "metrics.md").read_text().partition("## What Serin says")[2]
+    listed = {
+        name
+        for row in re.findall(r"^\| (`\w+_.*?) \|", page, re.MULTILINE)
+        for name in re.findall(r"\w+", row)
+    }
+    (said,) = re.findall(r"On no panel, .*?\n\n", (PAGES / "monitoring.md").read_text(), re.DOTALL)
+    left_out = {name for name in re.findall(r"`(\w+)`", said) if "_" in name}
+    shown = {name for expression in asked(DASHBOARD) for name in series(expression)}
+    assert listed >= left_out
+    assert listed - shown == left_out
+
+
 def test_the_dashboard_is_found_and_asks_whichever_prometheus_is_chosen() -> None:
     (map_,) = of(OBJECTS, "ConfigMap")
     assert map_["metadata"]["labels"]["grafana_dashboard"] == "1"

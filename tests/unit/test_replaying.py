@@ -1,5 +1,6 @@
 """A replay at a desk: in parts, gone on with, stopped; and the command that does it."""
 
+import gzip
 import json
 import os
 import signal
@@ -373,6 +374,15 @@ def test_requests_that_are_none_at_all_are_refused(folder: Path, tmp_path: Path)
     models = ("--stable", folder / "v7", "--canary", folder / "v8")
     said = serin("replay", tmp_path / "odd.jsonl", *models)
     refused(said, "none of 2 requests could be compared", "Left out: 1 without one tensor", "odd.jsonl:1:")
+
+
+@pytest.mark.parametrize("body", [b"a,b\n1,2\n", b'{\n  "a": 1\n}\n', gzip.compress(b'{"inputs": []}')])
+def test_a_file_of_another_kind_is_told_with_what_should_have_been_given(
+    folder: Path, tmp_path: Path, body: bytes
+) -> None:
+    (tmp_path / "day.csv").write_bytes(body)
+    said = serin("replay", tmp_path / "day.csv", "--stable", folder / "v7", "--canary", folder / "v8")
+    refused(said, "lines in ", "day.csv is a request; give segments", ".jsonl files", '{"inputs": [{"name"')
 
 
 def test_help_teaches() -> None:

@@ -65,7 +65,11 @@ def test_what_cannot_be_compared_at_all_is_said_so() -> None:
             text(INFERENCE, (0.01, 0.05, 1.0), unit=1.0, n=30),
             "counted 30 requests; take the page of a pod with 100",
         ),
-        (b"up 1\n", f"{DURATION} is not on the page (yet)"),
+        (b"up 1\n", f"neither {INFERENCE} nor {DURATION} is on the page as a histogram; serve the first"),
+        (
+            b"# TYPE %b summary\n%b_sum 3\n%b_count 9\n" % ((INFERENCE.encode(),) * 3),
+            "is on the page as a histogram; serve the first (docs/instrumenting.md)",
+        ),
         (wire.family(INFERENCE, wire.native({}, 12, {1: 1000})), "schema must be from -4 to 8"),
     ],
 )
@@ -85,7 +89,21 @@ def test_of_a_quantile_that_is_not_above_zero_nothing_is_proved_and_other_checks
     assert first_line.startswith(f"latency-p95: {INFERENCE}: its p95 is at or below 0, ")
     assert "give the histogram more buckets" in first_line
     assert second_line.startswith(f"latency-p99: {INFERENCE}, p99 of 1000 requests: ")
-    assert "certain from no ratio on" in certain_line  # it may be anything above 0
+    assert "no increase of it is certain to show, however large" in certain_line  # it may be anything above 0
+
+
+def test_of_buckets_that_end_at_the_quantile_no_ratio_is_said_that_there_is_not() -> None:
+    page = "".join(
+        f'{INFERENCE}_bucket{{le="{le}"}} {n}\n' for le, n in ((0.1, 600), (0.2, 1900), ("+Inf", 2000))
+    )
+    first, certain, warning = proved(of_file(page.encode()), [LATENCY])
+    assert first.startswith(
+        f"latency-p95: {INFERENCE}, p95 of 2000 requests: 200 ms, between 100 ms and 200 ms"
+    )
+    assert certain == "  no increase of it is certain to show, however large; 1.2x is allowed"
+    assert warning.startswith(
+        "  Warning: what lies above 1.2x may stay unseen; give the histogram more buckets"
+    )
 
 
 def test_without_a_latency_check_there_is_nothing_to_prove() -> None:

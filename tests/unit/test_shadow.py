@@ -9,11 +9,13 @@ import pytest
 from test_machine import NOW, a_run, arm, sight, stepping, told, weights
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
-from controller import shadow
+from controller import record, report, resource, shadow
+from controller.explain import different
 from controller.machine import advance, finished, restored
 from controller.model import (
     Action,
     Artifacts,
+    Checkpoint,
     Commands,
     Mirror,
     OnDoubt,
@@ -294,6 +296,64 @@ def test_without_a_single_request_there_is_no_data(verdict: str) -> None:
 def test_a_sentence_is_cut_where_it_would_fill_an_event() -> None:
     asked = shadow.question(WAITING)
     assert len(shadow.understood(answered(asked, sentence="x" * 5000), asked).sentence) == shadow.LONGEST
+
+
+WORST = [{"id": "r-7", "score": 3.0}, {"id": "r-2", "score": 1.5}]
+
+
+def test_the_most_different_requests_are_named_and_reach_status() -> None:
+    asked = shadow.question(WAITING)
+    found = shadow.understood(answered(asked, worst=WORST), asked)
+    assert found.worst == (("r-7", 3.0), ("r-2", 1.5))
+    judged = shadow.joined(Judgement(verdict=Verdict.PASS, log_e=0.0, checks=()), CHECK, found)
+    saved = Checkpoint(body="{}", judgement=judged)
+    (check,) = resource.status(WAITING, saved, 1, now=NOW)["checks"]
+    assert check["worst"] == WORST
+    (told,) = (one for one in record.findings(asking({"checks": [check]})) if one.kind == "Shadow")
+    assert different(told) == ["r-7 (no answer)", "r-2 (another answer)"]
+    text = report.explanation(asking({"checks": [check]}), now=NOW)
+    assert "most different: r-7 (no answer), r-2 (another answer)" in text
+
+
+def asking(status: Json) -> Json:
+    """A run's object with a Shadow check."""
+    checks = [{"name": "shadow", "type": "Shadow", "maxFlips": "0.5%"}]
+    plan = {"canary": "model-canary", "stable": "model", "policy": {"checks": checks}}
+    return {
+        "metadata": {"name": "model-canary-1", "namespace": "lab"},
+        "spec": {"plan": plan},
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize(
+    ("worst", "kept"),
+    [
+        ([{"id": f"r-{n}", "score": 1} for n in range(50)], [(f"r-{n}", 1.0) for n in range(5)]),
+        ([{"id": "a\x1b[31m\nb" + "c" * 900, "score": 2}], [("a?[31m?b" + "c" * 192, 2.0)]),
+        (
+            [{"id": "", "score": 1}, {"id": 7, "score": 1}, {"score": 1}, 3, {"id": "ok", "score": 0.25}],
+            [("ok", 0.25)],
+        ),
+        ([{"id": "a", "score": how} for how in (True, "1", None, -1, 3.5, 1e300)], []),
+        ("all of them", []),
+        (None, []),
+    ],
+)
+def test_whatever_is_said_of_single_requests_spoils_no_verdict(
+    worst: Any, kept: list[tuple[str, float]]
+) -> None:
+    found = shadow.understood(answered({}, worst=worst), {})
+    assert (found.verdict, list(found.worst)) == (Verdict.PASS, kept)
+
+
+def test_the_most_different_requests_of_a_decision_survive_a_checkpoint_also_an_older_version_s() -> None:
+    failed = replace(FAILED, worst=(("r-7", 3.0),))
+    body, worst = json.loads(json.dumps([shadow.saved(failed), shadow.saved_worst(failed)]))
+    assert shadow.loaded(body, worst) == failed
+    assert shadow.loaded(body) == FAILED  # nobody had saved them
+    assert body == shadow.saved(FAILED)  # nor would an older leader stumble over them
+    assert shadow.saved_worst(OPEN) == []
 
 
 def test_what_was_decided_is_decided() -> None:

@@ -113,6 +113,27 @@ def test_a_run_is_in_exactly_one_phase() -> None:
     assert value(telemetry, "canary_weight_percent", **where) == 10
 
 
+def test_a_run_is_held_by_one_reason_at_most_and_by_none_that_is_over() -> None:
+    telemetry, where = Telemetry(), {"namespace": "lab", "workload": "model-canary"}
+
+    def held() -> set[str]:
+        (family,) = [one for one in telemetry.registry.collect() if one.name == "canary_run_held"]
+        assert all(sample.value == 1 for sample in family.samples)
+        return {sample.labels["reason"] for sample in family.samples}
+
+    for reason, shown in (
+        ("NoData", {"NoData"}),
+        ("Paused", {"Paused"}),
+        ("Paused", {"Paused"}),
+        (None, set()),
+    ):
+        telemetry.run(**where, phase="Paused", weight=10, held=reason)
+        assert held() == shown
+    telemetry.run(**where, phase="Paused", weight=10, held="GateClosed")
+    telemetry.forget(**where)
+    assert held() == set()
+
+
 def test_series_of_a_workload_end_with_its_run_and_others_stay() -> None:
     telemetry = Telemetry()
     for workload in ("a", "b"):

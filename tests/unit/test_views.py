@@ -165,5 +165,10 @@ def test_what_was_replayed_is_told_with_its_figures_and_absent_where_nobody_asks
         "flips": 0.0016,
         "interval": (0.0004, 0.0031),
         "most": 0.005,
+        "worst": [
+            "7f1c-4be2-9d07-7a30c5 (another answer)",
+            "3f1c-4be2-9d07-3a30c5 (another answer)",
+            "9f1c-4be2-9d07-9a30c5 (moved)",
+        ],
     }
     assert shown(gallery.progressing("model", BEGAN), now=NOW)["shadow"] is None
