@@ -39,7 +39,7 @@ from datetime import datetime, timedelta
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
 from controller.explain import UNREAD
-from controller.leaving import LEAVING, Ending, quiet, silence
+from controller.leaving import Ending, quiet, silence, why
 from controller.model import (
     Action,
     BeginStep,
@@ -58,7 +58,7 @@ from controller.model import (
 )
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
-from controller.telling import Next, hold, say, spoken
+from controller.telling import Next, hold, parting, say, spoken
 from controller.weights import MOST_INTERRUPTIONS, interruptions, weighted
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
@@ -76,10 +76,17 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
 def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     if run.stage is Stage.ENDED:
         return _repair(*_chores(run, seen, now), seen, now)
-    ending = next((end for rule in LEAVING if (end := rule(run, seen, now)) is not None), None)
-    if ending is not None:
+    if (ending := why(run, seen, now)) is not None:
         return _leave(run, seen, now, ending)
     return _repair(*STAGES[run.stage](run, seen, now), seen, now)
+
+
+def left(run: Run, seen: Seen, now: datetime) -> Next | None:
+    """The way out alone, if there is a reason for it: whatever else a pass does may be in its way."""
+    if run.stage is Stage.ENDED:
+        return _repair(run, (), seen, now)
+    ending = why(run, seen, now)
+    return None if ending is None else _leave(run, seen, now, ending)
 
 
 def begun_again(run: Run, now: datetime) -> Run:
@@ -136,7 +143,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
 def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) -> Next:
     run = weighted(run, 0, reason, now)
     run = replace(run, stage=Stage.ENDED, hold=None, reason=reason, message=message, ended=now)
-    run, told = say(run, Tell(reason, message, outcome), now)
+    run, told = parting(run, Tell(reason, message, outcome), now)
     return run, (SetWeight(0), *told)
 
 
