@@ -256,7 +256,8 @@ class Reconciler:
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
         at = now.timestamp()
         spacing, live.looked = at - (live.looked or at), at
-        pace, lag = self._pace(run.plan).stretched(spacing), gather.lag(live.gathered, run.plan.policy)
+        pace = self._pace(run.plan).stretched(spacing)
+        lag = live.lag({pod.name: readings[pod.name] for pod in stable if pod.name in readings})
         cursor, new, load = ticks.advance(
             live.gathered.cursor,
             readings,

@@ -1,6 +1,7 @@
 """Canaries of which little is heard: pages do not come, stand still, or tell of requests that take long."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ spec:
     predictions: {{distribution: beta, a: 2, b: 5}}
   canary: {{replicas: 2}}
   faults: [{faults}]
-  policy: {{steps: [{steps}], warmUp: 5s, minStep: {step}, preflight: 'Off'{policy}}}
+  policy: {{steps: [{steps}], warmUp: {warm}, minStep: {step}, preflight: 'Off'{policy}}}
   expect: {{outcome: RolledBack}}
 """
 USUAL = {
@@ -41,6 +42,7 @@ USUAL = {
     "faults": "",
     "steps": "10",
     "step": "15s",
+    "warm": "5s",
     "policy": "",
 }
 ONE_FAILS = "{at: 3s, arm: canary, pods: one, errorRate: 100%}"
@@ -160,17 +162,55 @@ def late(seconds: float) -> Page:
     return page
 
 
-@pytest.mark.parametrize(("rps", "seconds"), [(100, 2), (100, 8), (20, 30)])
-def test_a_healthy_canary_whose_requests_take_long_is_not_rolled_back(rps: int, seconds: int) -> None:
+@pytest.mark.parametrize(("rps", "seconds", "lasts"), [(100, 2, 300), (100, 8, 300), (20, 30, 900)])
+def test_a_healthy_canary_whose_requests_take_long_is_promoted(rps: int, seconds: int, lasts: int) -> None:
     found = played(
         late(seconds),
         rps=rps,
         median=f"{seconds}s",
         p95=f"{1200 * seconds}ms",
         steps="5, 50",
-        duration="300s",
+        duration=f"{lasts}s",
     )
-    assert found.outcome in {"Promoted", "Held"}
+    assert found.outcome == "Promoted"
+
+
+BUCKET = re.compile(rb'(istio_request_duration_milliseconds_bucket{.*le="([^"]*)"}) (\d+)')
+
+
+def queued(seconds: float, *, shown: bool = True) -> Page:
+    """The model takes as long as it says, and its requests wait so long before; the sidecar saw that."""
+    told = late(seconds)
+
+    def waited(found: re.Match[bytes]) -> bytes:
+        before, le, count = found.groups()
+        return before + b" " + (count if float(le) >= 1250 * seconds else b"0")
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        lines = told(stage, life, page).splitlines(keepends=True)
+        lines = [line for line in lines if shown or b"istio_request_duration" not in line]
+        return b"".join(BUCKET.sub(waited, line) for line in lines)
+
+    return page
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("seconds", [2, 8, 30])
+def test_a_healthy_canary_whose_requests_wait_before_its_model_sees_them_is_promoted(
+    seconds: int, *, shown: bool
+) -> None:
+    warm = "5s" if shown else "40s"  # where nobody says how long they wait, the policy has to
+    found = played(queued(seconds, shown=shown), steps="5, 50", duration="600s", warm=warm)
+    assert found.outcome == "Promoted"
+
+
+@pytest.mark.parametrize(("shown", "within"), [(True, 40), (False, 60)])
+def test_a_canary_that_hangs_is_found_out_although_requests_wait(*, shown: bool, within: int) -> None:
+    hangs = "{at: 0s, arm: canary, blackhole: true}"
+    found = played(queued(8, shown=shown), duration="120s", faults=hangs, warm="30s")
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < within
 
 
 def test_a_canary_that_hangs_is_found_out_although_its_requests_take_long() -> None:
