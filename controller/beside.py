@@ -41,7 +41,8 @@ def trouble(metrics: MetricsSource, run: Run, name: str) -> str:
 def _worst(found: Mapping[str, Trouble]) -> str:
     lasting = {pod: one for pod, one in found.items() if one.failures >= LASTING}
     worst = min(lasting, key=lambda pod: (lasting[pod].since, pod), default=None)
-    return "" if worst is None else f"{worst} (and {len(lasting) - 1} more): {lasting[worst].what}"
+    others = f" (and {len(lasting) - 1} more)" if len(lasting) > 1 else ""
+    return "" if worst is None else f"{worst}{others}: {lasting[worst].what}"
 
 
 def checklist(means: "Means", live: "Live", seen: Seen, obj: Json, name: str) -> tuple[str | None, bool]:

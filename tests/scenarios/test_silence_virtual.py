@@ -91,10 +91,23 @@ def of_the_struck(what: Page) -> Page:
     return lambda stage, life, page: what(stage, life, page) if struck(stage, life) else page
 
 
-def test_a_pod_that_fails_and_is_never_heard_is_not_promoted() -> None:
-    found = played(of_the_struck(refused), faults=ONE_FAILS)
+@pytest.mark.parametrize("wish", ["", ", onInconclusive: Proceed, stepTimeout: 60s"])
+def test_a_pod_that_fails_and_is_never_heard_keeps_its_traffic_and_raises_nothing_where_the_policy_holds(
+    wish: str,
+) -> None:
+    found = played(of_the_struck(refused), faults=ONE_FAILS, duration="400s", policy=wish)
     assert (found.outcome, [weight for _, weight in found.weights]) == ("Held", [0, 10])
     assert "shows no fresh metrics page" in found.evidence["message"]
+    assert found.seconds_to_verdict is not None
+    assert found.seconds_to_verdict < 12  # people are told so soon
+
+
+def test_a_pod_that_fails_and_is_never_heard_loses_its_traffic_where_the_policy_rolls_back() -> None:
+    policy = ", onNoData: RollBack, noDataTimeout: 30s"
+    found = played(of_the_struck(refused), faults=ONE_FAILS, policy=policy)
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 35
 
 
 def test_a_pod_whose_page_stands_still_is_rolled_back() -> None:
