@@ -45,7 +45,8 @@ class CheckJudgement:
     the sum reaches log(1/alpha). `estimate` and `interval` are in the check's own unit: a ratio of
     quantiles or of shares, a difference of rates, a total variation distance; None while not estimable. The
     interval holds at all times at once with probability 1 - alpha, for a step that does not change.
-    A proportion's `shares` are the canary's and stable's.
+    A proportion's `shares` are the canary's and stable's. `doubtful`: a Pass of before would be none now,
+    though enough was seen: odds lean against the canary, or no longer show it within the Pass margin.
     """
 
     name: str
@@ -62,9 +63,8 @@ class CheckJudgement:
     shares: tuple[float, float] | None = None
     threshold: float | None = None  # seconds for latency
     note: str = ""  # a caveat for people: coarse buckets, one pod, load parity
-    worst: tuple[
-        tuple[str, float], ...
-    ] = ()  # single requests that differ most: id, and how much (docs/shadow.md)
+    worst: tuple[tuple[str, float], ...] = ()  # ids of the requests that differ most, and how much
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,14 @@ def _verdict(
     evidence: Evidence, known: Standing, *, term: float, failed: bool, beta: float, now: float
 ) -> CheckJudgement:
     found = Verdict.FAIL if failed else Verdict(int(_verdicts(evidence, known, beta=beta, now=now)))
-    return CheckJudgement(name=evidence.spec.name, verdict=found, log_e=term, log_e_pass=float(known.passing))
+    leans = bool(known.step >= LEANING) or bool(_seen_enough(evidence))
+    return CheckJudgement(
+        name=evidence.spec.name,
+        verdict=found,
+        log_e=term,
+        log_e_pass=float(known.passing),
+        doubtful=found is Verdict.INCONCLUSIVE and leans,
+    )
 
 
 def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from analysis import evidence as ev
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.packing import NEVER
 from analysis.questions import latency_margin
-from analysis.samples import Sample
+from analysis.samples import Histogram, Sample
 from controller import shadow, ticks
-from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet
+from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet, lag_of
 from controller.model import Plan, Policy, Replayed, Run, Seen
 from controller.served import Hush, Load
 from controller.sizing import PARITY_LIMIT, parity
@@ -244,11 +244,23 @@ def instants(run: Run, *, idle: float) -> dict[str, float]:
     return {name: max(at, idle) if name == "weight" else at for name, at in since.items()}
 
 
-def lag(gathered: Gathered, policy: Policy) -> Lag:
-    """How long stable's requests take, by what latency checks have learned; else within the warm-up."""
+def lag(gathered: Gathered, policy: Policy, took: Iterable[Histogram] = (), *, told: bool = True) -> Lag:
+    """How long stable's requests take, by what latency checks have learned; else within the warm-up.
+
+    `took` is what sidecars say beside it. Not `told`: what was learned leaves out for how long they wait, and
+    nobody says it, so that a canary has its warm-up to answer its first one.
+    """
     unknown = policy.warm_up.total_seconds()
-    found = [_lag(one, unknown) for one in gathered.evidence if one.spec.kind is CheckKind.LATENCY]
-    return max(found, key=lambda one: one.most, default=Lag(unknown=unknown))
+    latency = [one for one in gathered.evidence if one.spec.kind is CheckKind.LATENCY]
+    slower = max((_slower(one) for one in latency), default=SLOWER)
+    found = [_lag(one, unknown) for one in latency]
+    found += [lag_of(one, slower=slower, unknown=unknown) for one in took]
+    slowest = max(found, key=lambda one: one.most, default=Lag(unknown=unknown))
+    return slowest if told else replace(slowest, first=unknown)
+
+
+def _slower(one: Evidence) -> float:
+    return SLOWER * (1 + one.spec.max_increase)
 
 
 def _lag(one: Evidence, unknown: float) -> Lag:
@@ -256,7 +268,7 @@ def _lag(one: Evidence, unknown: float) -> Lag:
     if not one.memory.le or cells.sum() <= 0:
         return Lag(unknown=unknown)
     part = (cells.cumsum() / cells.sum())[:-1].tolist()
-    return Lag(one.memory.le, part, SLOWER * (1 + one.spec.max_increase), unknown)
+    return Lag(one.memory.le, part, _slower(one), unknown)
 
 
 def load_seen(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from analysis.judge import Verdict
 from controller.leaving import silence
-from controller.model import Before, Gate, Reason, Run, Seen, Stage
+from controller.model import Before, Gate, OnDoubt, Reason, Run, Seen, Stage
 from controller.telling import spoken, visit
 
 Json = Any
@@ -35,6 +35,19 @@ def ahead(run: Run) -> Before | None:
 def unknown(run: Run, seen: Seen) -> bool:
     """Whether nothing may move up, since a check, or one of the canary's pods, says nothing now."""
     return seen.judgement.verdict is Verdict.NO_DATA or bool(silence(run, seen))
+
+
+def doubted(run: Run, seen: Seen) -> str:
+    """Which required checks no longer say what let the step pass; empty if none, or if doubt is no matter.
+
+    Evidence that began anew, since pods changed, is no doubt: the step has passed by what was there before.
+    """
+    policy = run.plan.policy
+    needed = {check.name for check in policy.checks if check.required}
+    names = [one.name for one in seen.judgement.checks if one.doubtful and one.name in needed]
+    if not names or policy.on_inconclusive is OnDoubt.PROCEED or seen.commands.promote is not None:
+        return ""
+    return f"{', '.join(names)} passed earlier and would not now; nothing is raised or promoted meanwhile"
 
 
 def lacking(run: Run, seen: Seen, now: datetime) -> str:

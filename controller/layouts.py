@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter, sub
+from typing import Any
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram, Statistic
@@ -38,6 +39,7 @@ class Layout:
     requests: Taken
     values: Mapping[str, Taken]
     sources: Mapping[str, str]
+    took: Taken | None = None
 
 
 class Known:
@@ -86,9 +88,12 @@ def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | Non
     numbers = [*map(int, wanted[: layout.used])]
     requests = layout.requests(numbers)
     values = {name: take(numbers) for name, take in layout.values.items()}
-    if requests is None or None in values.values() or max(numbers) > LARGEST:
+    took = None if layout.took is None else layout.took(numbers)
+    lacks = layout.took is not None and took is None
+    if requests is None or lacks or None in values.values() or max(numbers) > LARGEST:
         return None
-    return Reading(at=at, requests=requests, values=values, sources=layout.sources)  # type: ignore[arg-type]
+    known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took}
+    return Reading(at=at, sources=layout.sources, **known)
 
 
 def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout | None:
@@ -102,6 +107,7 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
         for check in checks:
             sources[check.name], values[check.name] = _TAKES[check.kind](found, check, places)
         requests = _counted(places, *reading.outcomes(found.series[REQUESTS]))
+        took = _waited(found, places) if INFERENCE in sources.values() else None
     except (KeyError, ValueError):
         return None
     look = reading.wanted(checks).wants
@@ -109,7 +115,7 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
     if len(places.all) < 2 or any(map(_stamped, (befores[place] for place in looked_at))):
         return None
     others = [place for place in looked_at if place not in places.all]
-    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources)
+    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources, took)
 
 
 def _stamped(before: bytes) -> bool:
@@ -167,6 +173,13 @@ def _latency(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
     if own is not None:
         return INFERENCE, _histogram(places, own)
     return DURATION, _histogram(places, reading.received(found.series[f"{DURATION}_bucket"]), MILLI)
+
+
+def _waited(found: Found, places: _Places) -> Taken | None:
+    try:
+        return _histogram(places, reading.received(found.series[f"{DURATION}_bucket"]), MILLI)
+    except (KeyError, ValueError):
+        return None
 
 
 def _errors(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:

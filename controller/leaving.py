@@ -24,6 +24,9 @@ POD_SILENT_AFTER = timedelta(seconds=10)
 UNHEARD_AFTER = timedelta(seconds=10)
 
 
+WORDLESS = "the evidence against the canary is conclusive; its figures could not be put into words"
+
+
 # Reasons that a run may end for other than by promotion; who counts rollbacks begins at 0 for each.
 LEFT_FOR = frozenset(
     {
@@ -99,10 +102,16 @@ def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:
     replayed = shadow is not None and shadow.name == name  # known before anybody was exposed
     if seen.judgement.verdict is not Verdict.FAIL or (run.weight == 0 and not replayed):
         return None
-    judged = next(check for check in seen.judgement.checks if check.name == name)
-    after = now - (run.weight_since or now)
-    said = sentence_of(run.plan.policy, judged, after=after)
-    return Ending(Reason.CHECK_FAILED, f"{name}: {said}", name)
+    return Ending(Reason.CHECK_FAILED, f"{name}: {_in_words(run, seen, now)}", name)
+
+
+def _in_words(run: Run, seen: Seen, now: datetime) -> str:
+    """What failed, with figures; without them where they cannot be said: no traffic is kept for words."""
+    try:
+        judged = next(check for check in seen.judgement.checks if check.name == seen.judgement.failed)
+        return sentence_of(run.plan.policy, judged, after=now - (run.weight_since or now))
+    except Exception:  # noqa: BLE001 - whatever it is, nothing optional stands in the way
+        return WORDLESS
 
 
 def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
@@ -270,3 +279,17 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _undone,
     _taken,
 )
+
+
+def why(run: Run, seen: Seen, now: datetime) -> Ending | None:
+    """The first reason to take the traffic away; a rule that cannot be worked out hides no other."""
+    lost: Exception | None = None
+    for rule in LEAVING:
+        try:
+            if (ending := rule(run, seen, now)) is not None:
+                return ending
+        except Exception as error:  # noqa: BLE001 - raised below, if nothing else is a reason
+            lost = lost or error
+    if lost is not None:
+        raise lost
+    return None

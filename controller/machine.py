@@ -39,7 +39,7 @@ from datetime import datetime, timedelta
 from analysis.judge import CheckJudgement, Verdict
 from controller import admission, gating, retraining
 from controller.explain import UNREAD
-from controller.leaving import LEAVING, Ending, quiet, silence
+from controller.leaving import Ending, quiet, silence, why
 from controller.model import (
     Action,
     BeginStep,
@@ -58,8 +58,8 @@ from controller.model import (
 )
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
-from controller.telling import Next, hold, say, spoken
-from controller.weights import MOST_INTERRUPTIONS, interruptions, weighted
+from controller.telling import Next, hold, parting, say, spoken
+from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, weighted
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
@@ -76,10 +76,17 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
 def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     if run.stage is Stage.ENDED:
         return _repair(*_chores(run, seen, now), seen, now)
-    ending = next((end for rule in LEAVING if (end := rule(run, seen, now)) is not None), None)
-    if ending is not None:
+    if (ending := why(run, seen, now)) is not None:
         return _leave(run, seen, now, ending)
     return _repair(*STAGES[run.stage](run, seen, now), seen, now)
+
+
+def left(run: Run, seen: Seen, now: datetime) -> Next | None:
+    """The way out alone, if there is a reason for it: whatever else a pass does may be in its way."""
+    if run.stage is Stage.ENDED:
+        return _repair(run, (), seen, now)
+    ending = why(run, seen, now)
+    return None if ending is None else _leave(run, seen, now, ending)
 
 
 def begun_again(run: Run, now: datetime) -> Run:
@@ -136,7 +143,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
 def _end(run: Run, reason: Reason, message: str, outcome: str, now: datetime) -> Next:
     run = weighted(run, 0, reason, now)
     run = replace(run, stage=Stage.ENDED, hold=None, reason=reason, message=message, ended=now)
-    run, told = say(run, Tell(reason, message, outcome), now)
+    run, told = parting(run, Tell(reason, message, outcome), now)
     return run, (SetWeight(0), *told)
 
 
@@ -206,7 +213,7 @@ def _unread(run: Run, seen: Seen, now: datetime) -> Next:
 def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.canary.ready == 0:  # evicted: any other cause has ended the run above
         return _interrupt(run, now)
-    if awaited := _awaited(run, seen):
+    if coming := awaited(run, seen):
         run = begun_again(run, now)
     else:
         run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
@@ -216,22 +223,21 @@ def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if blocked is not None:
         run, told = hold(run, *blocked, now)
         return run, (*_growth(run, seen), *told)
-    if awaited:
+    if coming:
         return replace(run, hold=None), ()
     if run.passed and not gating.unknown(run, seen):
-        return _forward(run, seen, now)
+        why_not = gating.doubted(run, seen)
+        return _wavering(run, seen, now, why_not) if why_not else _forward(run, seen, now)
     return _in_doubt(run, seen, now)
 
 
-def _awaited(run: Run, seen: Seen) -> bool:
-    """Whether the VirtualService has not had the step's weight yet: what is seen is of the one before.
-
-    The step's time and requests begin when it has. Evidence of harm is gathered meanwhile as well: whatever
-    keeps the weight from being raised, a canary that fails must not profit from it.
-    """
-    there, before = seen.route.sighting, run.raised_from
-    same = there is not None and before is not None and there.generation == before.generation
-    return same and seen.route.weight != run.weight
+def _wavering(run: Run, seen: Seen, now: datetime, why_not: str) -> Next:
+    """What passed long ago would not pass now; an approval that was asked for before waits for that, too."""
+    if run.hold is Reason.INCONCLUSIVE and seen.commands.approvals > run.approved:
+        return _approved(run, seen, now)
+    if run.hold in {Reason.AWAITING_APPROVAL, Reason.GATE_CLOSED}:
+        return replace(run, message=why_not), ()
+    return hold(run, Reason.INCONCLUSIVE, why_not, now)
 
 
 def _informed(run: Run, seen: Seen, now: datetime) -> Run:
@@ -267,6 +273,8 @@ def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     silent = (run.passed or handoff) and gating.unknown(run, seen) and seen.commands.promote is None
     if silent and not seen.stable_matches:  # that it passed may be long ago
         return _blind(run, seen, now)
+    if run.passed and not seen.stable_matches and (why_not := gating.doubted(run, seen)):
+        return hold(run, Reason.INCONCLUSIVE, why_not, now)
     if not handoff:
         return None
     said = "every step has passed; " if run.passed else ""

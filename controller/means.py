@@ -1,21 +1,25 @@
 """What a pass works with: the run as it is in memory, and everything that it is done by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import isfinite, log
 from typing import TYPE_CHECKING
 
 from analysis.judge import Judgement
-from controller import resource, ticks
+from analysis.samples import Histogram
+from controller import gather, resource, ticks
+from controller.beside import spared
 from controller.cluster import Cluster
 from controller.gather import Gathered
+from controller.hearing import Lag, Waits
 from controller.items import Item
 from controller.model import Plan, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.page.traces import Traces
-from controller.ports import Alerter, Gatekeeper, MetricsSource, Recorder, RunStore, TrafficRouter
+from controller.ports import Alerter, Gatekeeper, MetricsSource, Reading, Recorder, RunStore, TrafficRouter
+from controller.reading import INFERENCE
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
 from controller.workloads import Workloads
@@ -42,7 +46,16 @@ class Live:
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
     onlookers: Onlookers = field(default_factory=Onlookers)
     onset: Onset = field(default_factory=Onset)
+    waits: Waits = field(default_factory=Waits)
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
+
+    def lag(self, stable: Mapping[str, Reading]) -> Lag:
+        """How long requests take, by what stable's pods have said and now say."""
+        own = any(INFERENCE in one.sources.values() for one in stable.values())
+        said = {pod: one.took for pod, one in stable.items()}
+        none: list[Histogram] = []
+        took = spared("waits", self.run, lambda: self.waits.took(said), none)
+        return gather.lag(self.gathered, self.run.plan.policy, took, told=bool(took) or not own)
 
     @property
     def urgent(self) -> bool:

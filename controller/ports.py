@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from analysis.evidence import CheckSpec
-from analysis.samples import Counts, Statistic
+from analysis.samples import Counts, Histogram, Statistic
 from controller.model import Checkpoint, Page, Place, PodSeen, Replayed, RouteSeen, Run, Tell
 
 ANNOTATED: Mapping[str, Page | None] = {}  # every check on the page that the pod's annotations name
@@ -58,7 +58,8 @@ class Reading:
     completed requests (k: failed ones) for breakers and load parity, whatever the checks are.
     `sources` says which series each check was read from, for `explain`; a check that has a source and
     no value was not read, one that has neither is not there. `times` are those of checks that were
-    counted at another moment than `at`.
+    counted at another moment than `at`. `took` is how long requests took with the time that they waited,
+    where the latency check reads the model's own time and the sidecar says more.
     """
 
     at: float
@@ -66,6 +67,7 @@ class Reading:
     values: Mapping[str, Statistic] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     times: Mapping[str, float] = field(default_factory=dict)
+    took: Histogram | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

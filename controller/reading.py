@@ -134,7 +134,8 @@ def understood(
             wrong.append(f"{check.name}: {family}: {error}")
         sources[check.name] = family
     requests, complaint = _completed(found, where)
-    return Reading(at=at, requests=requests, values=values, sources=sources), (*wrong, *complaint)
+    took = _took(found) if INFERENCE in sources.values() else None
+    return Reading(at=at, requests=requests, values=values, sources=sources, took=took), (*wrong, *complaint)
 
 
 Labelled = TypeVar("Labelled", Series, protobuf.Native)
@@ -169,6 +170,14 @@ def _seconds(found: Found) -> Histogram:
     if DURATION in found.native:
         return _native(received(found.native[DURATION]), DURATION)
     return histogram(received(found.series[f"{DURATION}_bucket"]), unit=0.001)
+
+
+def _took(found: Found) -> Histogram | None:
+    """The sidecar's durations, where it shows them: the model's leave out how long requests wait for it."""
+    try:
+        return _seconds(found)
+    except (KeyError, ValueError):
+        return None
 
 
 def _native(label_sets: Iterable[protobuf.Native], family: str) -> Histogram:

@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 
 from analysis.judge import Judgement
-from controller import admission, gather, inspection, machine, resource, retraining, shadow, ticks, trigger
+from controller import gather, inspection, machine, resource, retraining, shadow, ticks, trigger
+from controller.beside import checklist, spared, trouble
 from controller.clock import taken_over
 from controller.cluster import Key
 from controller.gather import Gathered
@@ -49,6 +51,7 @@ from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import Rounds
 from controller.schedule import Schedule, changes
 from controller.scrape import chosen
+from controller.telling import Next
 from controller.wire import Malformed
 from controller.workloads import TemplateLost
 
@@ -59,8 +62,6 @@ RETRY = timedelta(milliseconds=200)
 # Ticks until the next pass of a run whose pages are read, if nobody says that there are new ones: they say so
 # once a tick, and a pass that came just before would be one for nothing.
 UNHEARD = 1.25
-# Pages are read once a second; so many failures in a row are no start-up and no hiccup.
-LASTING = 10
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
 # looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
 FRESH = 2.0
@@ -105,11 +106,11 @@ class Reconciler:
             return None
         live.gathered, seen = await self._observe(live, obj)
         before, live.judgement = (live.run, live.judgement), seen.judgement
-        live.onset.look(live.run, seen, self.means.clock())
-        run, actions = machine.advance(self._answered(live.run), seen, self.means.clock())
+        spared("onset", live.run, partial(live.onset.look, live.run, seen, self.means.clock()), None)
+        run, actions = self._advanced(live.run, seen)
         done = await self._carry_out(live, run, actions)
-        self.means.gates.watch(live.run)
-        self.means.show(live, *before)
+        spared("gates", run, partial(self.means.gates.watch, live.run), None)
+        spared("figures", run, partial(self.means.show, live, *before), None)
         for what in live.onlookers.look(live.gathered):
             self._tell(live.run, what)
         if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
@@ -120,6 +121,17 @@ class Reconciler:
         if not done:
             return RETRY.total_seconds()
         return self.means.tick.total_seconds() * (UNHEARD if live.last_byte else 1.0)
+
+    def _advanced(self, run: Run, seen: Seen) -> Next:
+        """As `machine.advance`; if that cannot be worked out, the way out alone."""
+        now = self.means.clock()
+        try:
+            return machine.advance(self._answered(run), seen, now)
+        except Exception:
+            log.exception("advance_lost", run=run.name)
+            if (left := machine.left(run, seen, now)) is None:
+                raise
+            return left
 
     def urgent(self, key: Key) -> bool:
         """Whether the run comes before those whose traffic may stay."""
@@ -175,10 +187,15 @@ class Reconciler:
     async def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
         run, plan, cluster = live.run, live.run.plan, self.means.cluster
         now = self.means.clock().timestamp()
-        later = None if obj is None else trigger.successor(cluster, (plan.namespace, plan.canary), obj)
+        canary, now_there = (plan.namespace, plan.canary), self._route_seen(live, obj)
+        later = (
+            None
+            if obj is None
+            else spared("successor", run, partial(trigger.successor, cluster, canary, obj), None)
+        )
         shadowing, before = self.means.shadowing, live.gathered.replayed
-        route = shadowing.route(self._route_seen(live, obj), run, later)
-        replayed = shadowing.known(run, before, route)
+        route = spared("mirror", run, partial(shadowing.route, now_there, run, later), now_there)
+        replayed = spared("replay", run, partial(shadowing.known, run, before, route), before)
         live.gathered = replace(live.gathered, replayed=replayed)
         if replayed != before and shadow.saved(replayed) is not None:
             live.saved = None  # a decision is written down when it is first known: see decision 17
@@ -188,21 +205,28 @@ class Reconciler:
             route=route,
             judgement=live.judgement,
             shadow=shadow.judged(plan.policy.shadow, replayed),
-            shadow_silent=shadowing.silent(run, replayed, route),
+            shadow_silent=spared(
+                "replay", run, partial(shadowing.silent, run, replayed, route), timedelta(0)
+            ),
             stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
-            canary_replicas_before=trigger.replicas_before(cluster, plan.namespace, plan.canary),
-            gates=self.means.gates.read(_name(run)),
+            canary_replicas_before=spared(
+                "size", run, partial(trigger.replicas_before, cluster, *canary), None
+            ),
+            gates=spared("gates", run, partial(self.means.gates.read, _name(run)), {}),
             inputs=None if replayed is None else replayed.inputs,
-            retraining_asked=retraining.last_asked(trigger.runs_of(cluster, plan.namespace, plan.canary)),
+            retraining_asked=spared(
+                "retraining", run, lambda: retraining.last_asked(trigger.runs_of(cluster, *canary)), None
+            ),
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
             gathered, seen = await self._measure(live, seen)
-            return gathered, self._checklist(live, seen, obj)
+            failed, replanned = checklist(self.means, live, seen, obj, _name(run))
+            return gathered, replace(seen, preflight=failed, replanned=replanned)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
             gathered = replace(gather.begin(plan.policy), replayed=replayed)
@@ -232,7 +256,8 @@ class Reconciler:
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
         at = now.timestamp()
         spacing, live.looked = at - (live.looked or at), at
-        pace, lag = self._pace(run.plan).stretched(spacing), gather.lag(live.gathered, run.plan.policy)
+        pace = self._pace(run.plan).stretched(spacing)
+        lag = live.lag({pod.name: readings[pod.name] for pod in stable if pod.name in readings})
         cursor, new, load = ticks.advance(
             live.gathered.cursor,
             readings,
@@ -247,38 +272,13 @@ class Reconciler:
         sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
         known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
         seen = replace(seen, load=known, canary_read=not nodes.keys().isdisjoint(readings))
-        seen = replace(seen, trouble=self._trouble(run))
+        seen = replace(seen, trouble=trouble(self.means.metrics, run, _name(run)))
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         gathered = await self.rounds.scored(steps, among=0 if live.urgent else len(self.lives))
         overdue = gather.overdue(gathered, run.plan.policy, at=at, pace=pace, queried=self.means.queried)
         seen = replace(seen, judgement=self._judged(run, gathered), overdue=overdue)
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, seen
-
-    def _checklist(self, live: Live, seen: Seen, obj: Any) -> Seen:
-        """The same with what failed of the checklist, while the run waits for its first weight."""
-        run, cluster, metrics = live.run, self.means.cluster, self.means.metrics
-        if obj is None or not admission.due(run, seen):
-            return seen
-        readings, troubles = metrics.read(_name(run)), metrics.troubles(_name(run))
-        if seen.stable.ready and not any(pod.name in {*readings, *troubles} for pod in seen.stable.pods):
-            return seen
-        plan = obj["spec"]["plan"]
-        try:
-            live.items = inspection.looked_at(
-                run,
-                plan,
-                cluster,
-                readings=readings,
-                troubles=troubles,
-                unread=self.means.unread(),
-                now=self.means.clock(),
-            )
-            said = inspection.sentence(live.items)
-            return replace(seen, preflight=said, replanned=inspection.replanned(run, plan, cluster))
-        except Exception:  # whatever stands in people's objects
-            log.exception("checklist_lost", run=run.name)
-            return replace(seen, preflight=inspection.LOST)
 
     def _pace(self, plan: Plan) -> ticks.Pace:
         """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""
@@ -288,13 +288,6 @@ class Reconciler:
         wanted = pods if run.stage is not Stage.ENDED else []
         self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
         return self.means.metrics.read(_name(run)) if wanted else {}
-
-    def _trouble(self, run: Run) -> str:
-        """What is wrong with the page that has been unreadable longest, if it is no passing trouble."""
-        found = self.means.metrics.troubles(_name(run))
-        lasting = {pod: one for pod, one in found.items() if one.failures >= LASTING}
-        worst = min(lasting, key=lambda pod: (lasting[pod].since, pod), default=None)
-        return "" if worst is None else f"{worst} (and {len(lasting) - 1} more): {lasting[worst].what}"
 
     def _commands(self, plan: Plan, obj: Any) -> Commands:
         if obj is None:
@@ -320,7 +313,8 @@ class Reconciler:
 
     def _answered(self, run: Run) -> Run:
         """The run without the messages that have arrived."""
-        gone = self.means.alerter.delivered(run.name)
+        none: frozenset[str] = frozenset()
+        gone = spared("alerts", run, partial(self.means.alerter.delivered, run.name), none)
         return replace(run, outbox=tuple(m for m in run.outbox if m.id not in gone)) if gone else run
 
     # -- save and act ------------------------------------------------------------------------------
@@ -379,7 +373,12 @@ class Reconciler:
             reason=str(live.run.reason or "") or None,
             decision_seconds=round(took, 4),
         )
-        self.means.routed(live, weight, began, timedelta(seconds=took))
+        spared(
+            "figures",
+            live.run,
+            partial(self.means.routed, live, weight, began, timedelta(seconds=took)),
+            None,
+        )
         return True
 
     async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
@@ -405,7 +404,7 @@ class Reconciler:
         live.gathered, live.saved, live.saved_at, live.looks = gathered, run, now, 0
         ended = self.means.clock().timestamp()
         self.schedule.took(ended - now, now=ended)
-        self.means.alerter.offer(run)
+        spared("alerts", run, partial(self.means.alerter.offer, run), None)
         return True
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
@@ -413,8 +412,8 @@ class Reconciler:
         return Checkpoint(
             body=gather.save(replace(gathered, saved=self.means.clock().timestamp())),
             judgement=found,
-            sentences=sentences(found, run),
-            beside=live.onlookers.said() | inspection.said(live.items),
+            sentences=spared("sentences", run, partial(sentences, found, run), {}),
+            beside=spared("words", run, lambda: live.onlookers.said() | inspection.said(live.items), {}),
         )
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:

@@ -438,7 +438,7 @@ def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
     for other in others:
         if other is not None:
             values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
-            first = replace(first, values=values, sources=sources)
+            first = replace(first, values=values, sources=sources, took=first.took or other.took)
     return first
 
 

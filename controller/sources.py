@@ -111,6 +111,7 @@ def _together(page: Reading | None, asked: Reading | None, shares: _Shares) -> R
         values={**page.values, **asked.values},
         sources={**page.sources, **asked.sources},
         times={name: asked.times.get(name, asked.at) for name in shares.prometheus},
+        took=page.took or asked.took,
     )
 
 

@@ -57,6 +57,14 @@ def say(run: Run, what: Tell, now: datetime) -> Next:
     return replace(run, outbox=(*run.outbox, *new)), (what,)
 
 
+def parting(run: Run, what: Tell, now: datetime) -> Next:
+    """As `say`, of a run that ends; an alert that cannot be put together does not keep it from that."""
+    try:
+        return say(run, what, now)
+    except Exception:  # noqa: BLE001 - the traffic goes first; the Event is told
+        return run, (what,)
+
+
 def visit(run: Run) -> str:
     """What tells two events of one name apart, whoever tells them: the run's uid, and its latest raise.
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
-from controller.model import Reason, Run, WeightChange
+from controller.model import Reason, Run, Seen, WeightChange
 
 # So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
 # approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
@@ -31,3 +31,14 @@ def interruptions(run: Run) -> int:
     here = {0, run.plan.policy.steps[run.step]}
     changes = takewhile(lambda change: change.weight in here, reversed(run.weights))
     return sum(change.reason is Reason.INTERRUPTED for change in changes)
+
+
+def awaited(run: Run, seen: Seen) -> bool:
+    """Whether the VirtualService has not had the step's weight yet: what is seen is of the one before.
+
+    The step's time and requests begin when it has. Evidence of harm is gathered meanwhile as well: whatever
+    keeps the weight from being raised, a canary that fails must not profit from it.
+    """
+    there, before = seen.route.sighting, run.raised_from
+    same = there is not None and before is not None and there.generation == before.generation
+    return same and seen.route.weight != run.weight

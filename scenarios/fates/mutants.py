@@ -54,7 +54,7 @@ def alive(mutant: Mutant) -> Iterator[None]:
 
 def _without(rule: Callable[..., Any]) -> Sequence[Swap]:
     """No such reason to leave."""
-    return [(machine, "LEAVING", tuple(one for one in leaving.LEAVING if one is not rule))]
+    return [(leaving, "LEAVING", tuple(one for one in leaving.LEAVING if one is not rule))]
 
 
 async def _nothing(*_: Any, **__: Any) -> Any:

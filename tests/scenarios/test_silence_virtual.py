@@ -1,6 +1,7 @@
 """Canaries of which little is heard: pages do not come, stand still, or tell of requests that take long."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ spec:
     predictions: {{distribution: beta, a: 2, b: 5}}
   canary: {{replicas: 2}}
   faults: [{faults}]
-  policy: {{steps: [{steps}], warmUp: 5s, minStep: {step}, preflight: 'Off'{policy}}}
+  policy: {{steps: [{steps}], warmUp: {warm}, minStep: {step}, preflight: 'Off'{policy}}}
   expect: {{outcome: RolledBack}}
 """
 USUAL = {
@@ -41,6 +42,7 @@ USUAL = {
     "faults": "",
     "steps": "10",
     "step": "15s",
+    "warm": "5s",
     "policy": "",
 }
 ONE_FAILS = "{at: 3s, arm: canary, pods: one, errorRate: 100%}"
@@ -89,10 +91,23 @@ def of_the_struck(what: Page) -> Page:
     return lambda stage, life, page: what(stage, life, page) if struck(stage, life) else page
 
 
-def test_a_pod_that_fails_and_is_never_heard_is_not_promoted() -> None:
-    found = played(of_the_struck(refused), faults=ONE_FAILS)
+@pytest.mark.parametrize("wish", ["", ", onInconclusive: Proceed, stepTimeout: 60s"])
+def test_a_pod_that_fails_and_is_never_heard_keeps_its_traffic_and_raises_nothing_where_the_policy_holds(
+    wish: str,
+) -> None:
+    found = played(of_the_struck(refused), faults=ONE_FAILS, duration="400s", policy=wish)
     assert (found.outcome, [weight for _, weight in found.weights]) == ("Held", [0, 10])
     assert "shows no fresh metrics page" in found.evidence["message"]
+    assert found.seconds_to_verdict is not None
+    assert found.seconds_to_verdict < 12  # people are told so soon
+
+
+def test_a_pod_that_fails_and_is_never_heard_loses_its_traffic_where_the_policy_rolls_back() -> None:
+    policy = ", onNoData: RollBack, noDataTimeout: 30s"
+    found = played(of_the_struck(refused), faults=ONE_FAILS, policy=policy)
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 35
 
 
 def test_a_pod_whose_page_stands_still_is_rolled_back() -> None:
@@ -160,17 +175,55 @@ def late(seconds: float) -> Page:
     return page
 
 
-@pytest.mark.parametrize(("rps", "seconds"), [(100, 2), (100, 8), (20, 30)])
-def test_a_healthy_canary_whose_requests_take_long_is_not_rolled_back(rps: int, seconds: int) -> None:
+@pytest.mark.parametrize(("rps", "seconds", "lasts"), [(100, 2, 300), (100, 8, 300), (20, 30, 900)])
+def test_a_healthy_canary_whose_requests_take_long_is_promoted(rps: int, seconds: int, lasts: int) -> None:
     found = played(
         late(seconds),
         rps=rps,
         median=f"{seconds}s",
         p95=f"{1200 * seconds}ms",
         steps="5, 50",
-        duration="300s",
+        duration=f"{lasts}s",
     )
-    assert found.outcome in {"Promoted", "Held"}
+    assert found.outcome == "Promoted"
+
+
+BUCKET = re.compile(rb'(istio_request_duration_milliseconds_bucket{.*le="([^"]*)"}) (\d+)')
+
+
+def queued(seconds: float, *, shown: bool = True) -> Page:
+    """The model takes as long as it says, and its requests wait so long before; the sidecar saw that."""
+    told = late(seconds)
+
+    def waited(found: re.Match[bytes]) -> bytes:
+        before, le, count = found.groups()
+        return before + b" " + (count if float(le) >= 1250 * seconds else b"0")
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        lines = told(stage, life, page).splitlines(keepends=True)
+        lines = [line for line in lines if shown or b"istio_request_duration" not in line]
+        return b"".join(BUCKET.sub(waited, line) for line in lines)
+
+    return page
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("seconds", [2, 8, 30])
+def test_a_healthy_canary_whose_requests_wait_before_its_model_sees_them_is_promoted(
+    seconds: int, *, shown: bool
+) -> None:
+    warm = "5s" if shown else "40s"  # where nobody says how long they wait, the policy has to
+    found = played(queued(seconds, shown=shown), steps="5, 50", duration="600s", warm=warm)
+    assert found.outcome == "Promoted"
+
+
+@pytest.mark.parametrize(("shown", "within"), [(True, 40), (False, 60)])
+def test_a_canary_that_hangs_is_found_out_although_requests_wait(*, shown: bool, within: int) -> None:
+    hangs = "{at: 0s, arm: canary, blackhole: true}"
+    found = played(queued(8, shown=shown), duration="120s", faults=hangs, warm="30s")
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < within
 
 
 def test_a_canary_that_hangs_is_found_out_although_its_requests_take_long() -> None:

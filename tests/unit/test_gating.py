@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_machine import NOW, a_run, minutes, sight, stepping, told, weights
+from test_machine import NOW, a_run, minutes, promoting, sight, stepping, told, weights
 from test_resource import canary_run
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import gating, policies, resource, wire
 from controller.hearing import LoadSeen
 from controller.machine import advance
-from controller.model import Before, Commands, Gate, OnDoubt, Reason, Run, Seen, Stage
+from controller.model import Before, Commands, Gate, OnDoubt, PromotionMode, Reason, Run, Seen, Stage
 
 URL = "https://change.example/may-we?token=hush"
 LATER = NOW + minutes(5)
@@ -55,6 +55,46 @@ def test_checks_go_on_at_a_gate_and_roll_back() -> None:
     failing = Judgement(verdict=Verdict.FAIL, log_e=9.0, failed="errors", checks=(check,))
     run, actions = advance(at_gate(), replace(sight(), judgement=failing), LATER)
     assert (run.stage, run.reason, weights(actions)) == (Stage.ENDED, Reason.CHECK_FAILED, [0])
+
+
+def doubtful(**changes: Any) -> Seen:
+    """What passed leans against the canary now, and has not failed."""
+    seen = sight(**changes)
+    checks = tuple(replace(one, doubtful=True) for one in seen.judgement.checks)
+    return replace(seen, judgement=replace(seen.judgement, checks=checks))
+
+
+def test_an_approval_opens_no_gate_for_a_canary_that_passed_long_ago_and_would_not_now() -> None:
+    approved = Commands(approvals=1)
+    run, actions = advance(at_gate(), doubtful(commands=approved), LATER)
+    assert (weights(actions), run.hold, run.approved) == ([], Reason.AWAITING_APPROVAL, 0)
+    assert run.message == "errors passed earlier and would not now; nothing is raised or promoted meanwhile"
+    _, actions = advance(run, passing(commands=approved), LATER)
+    assert weights(actions) == [50]
+
+
+def test_evidence_that_began_anew_is_no_doubt() -> None:
+    _, actions = advance(at_gate(), sight(commands=Commands(approvals=1)), LATER)
+    assert weights(actions) == [50]
+
+
+def test_what_was_paused_and_would_not_pass_any_more_is_held_until_it_does_or_somebody_approves() -> None:
+    run, actions = advance(stepping(passed=True), doubtful(), LATER)
+    assert (run.stage, run.hold, weights(actions)) == (Stage.STEPPING, Reason.INCONCLUSIVE, [])
+    assert weights(advance(run, doubtful(), LATER + minutes(60))[1]) == []
+    assert weights(advance(run, passing(), LATER)[1]) == [50]
+    assert weights(advance(run, doubtful(commands=Commands(approvals=1)), LATER)[1]) == [50]
+
+
+@pytest.mark.parametrize("mode", list(PromotionMode))
+def test_a_template_is_not_given_for_a_pass_that_would_be_none_now(mode: PromotionMode) -> None:
+    run = promoting(passed=True, policy={"promotion": mode})
+    run, actions = advance(run, doubtful(weight=50), LATER)
+    assert (run.hold, run.copied, weights(actions)) == (Reason.INCONCLUSIVE, False, [])
+    run, _ = advance(run, passing(weight=50), LATER)
+    assert (run.copied, run.hold) == (
+        (True, None) if mode is PromotionMode.COPY else (False, Reason.READY_TO_PROMOTE)
+    )
 
 
 @pytest.mark.parametrize("reason", [Reason.PAUSED, Reason.FROZEN])

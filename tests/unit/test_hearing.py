@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from test_gather import START, sight, stepping, ticks
 
+from analysis.samples import Histogram
 from controller import gather
-from controller.hearing import AT_ONCE, BEYOND, Lag
+from controller.hearing import AT_ONCE, BEYOND, Lag, Waits, lag_of
 from controller.served import Hush, Load
 
 SLOW = Lag((1.0, 2.0, 4.0), (0.0, 0.5, 0.95), slower=1.5, unknown=30.0)
@@ -31,6 +32,24 @@ def test_shares_are_compared_once_most_requests_are_back() -> None:
 def test_where_no_check_knows_latencies_a_canary_that_never_answered_has_its_warm_up() -> None:
     nobody = Lag(unknown=30.0)
     assert [nobody.back(29.0), nobody.back(30.0), nobody.back(1.0, spoke=True)] == [0.0, 1.0, 1.0]
+
+
+def test_where_nobody_says_how_long_requests_wait_the_first_answer_has_its_warm_up() -> None:
+    quick = Lag((0.1,), (1.0,), unknown=30.0, first=30.0)
+    assert [quick.back(29.0), quick.back(30.0), quick.back(1.0, spoke=True), quick.most] == [0, 1, 1, 30]
+
+
+def test_how_long_requests_wait_is_as_the_sidecars_say_ever_or_of_late() -> None:
+    le, waits = (1.0, 10.0), Waits()
+    ever = {"a": Histogram(le, (900, 100, 0)), "b": None}
+    assert waits.took(ever) == [ever["a"]]
+    later = {"a": Histogram(le, (900, 300, 0)), "b": Histogram(le, (0, 50, 0))}
+    both, recent = waits.took(later)
+    assert (both.count, recent.count) == ((900, 350, 0), (0, 200, 0))
+    slow = lag_of(recent, slower=1.5, unknown=5.0)
+    assert [slow.back(14.9), slow.back(15.0)] == [0.0, 1.0]
+    again = {"a": Histogram(le, (5, 0, 0))}  # its process began anew
+    assert waits.took(again) == [again["a"]]
 
 
 def test_how_long_requests_take_is_known_from_stables_ticks() -> None:

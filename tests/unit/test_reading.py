@@ -55,6 +55,13 @@ def test_latency_is_the_models_own_where_the_pod_has_it() -> None:
     assert reading.values["latency-p95"] == Histogram((0.1, 0.5), (3, 1, 1))
 
 
+def test_beside_the_models_own_time_stands_what_the_sidecar_saw_with_waiting() -> None:
+    reading, _ = read((SIDECAR + INFERENCE).encode(), [LATENCY], at=0)
+    assert reading.took == Histogram((0.1, 0.5), (30, 10, 10))
+    assert read(INFERENCE.encode(), [LATENCY], at=0)[0].took is None
+    assert read(SIDECAR.encode(), [LATENCY], at=0)[0].took is None  # it is the check's own
+
+
 def test_else_it_is_the_sidecars_in_seconds() -> None:
     reading, _ = read(SIDECAR.encode(), [LATENCY, TAIL], at=0)
     assert (
