@@ -323,8 +323,10 @@ class One {
 
   steps(run) {
     const reached = Math.max(0, ...run.weights.map((one) => one.weight)), promoted = run.phase === "Succeeded";
-    const item = (word, done, now) => h("li", { class: done && !now && "done", "aria-current": now && "step" }, word, h("span", { class: "unseen" }, now ? " (now)" : done ? " (reached)" : " (to come)"));
-    return h("ol", { class: "steps", "aria-label": "Steps" }, run.steps.map((step) => item(`${step} %`, step <= reached, run.live && step === run.weight)), item("promoted", promoted, false));
+    const words = { now: "now", done: "passed", last: "ended here", "": run.live ? "to come" : "not reached" };
+    const item = (word, state) => h("li", { class: state === "last" ? `last ${run.tone}` : state, "aria-current": state === "now" && "step" }, word, h("span", { class: "unseen" }, ` (${words[state]})`));
+    const state = (step) => (step > reached ? "" : run.live && step === run.weight ? "now" : step === reached && !run.live && !promoted ? "last" : "done");
+    return h("ol", { class: "steps", "aria-label": "Steps" }, run.steps.map((step) => item(`${step} %`, state(step))), item("promoted", promoted ? "done" : ""));
   }
 
   draw(run) {
@@ -420,7 +422,7 @@ class One {
       h("p", { class: "small muted" }, `A canary within its margins is rolled back in at most ${percent(run.alpha)} of runs. Checks share that, and steps share each check's part: `,
         run.ledger.steps.map((step) => `${step.weight} % has ${percent(step.share)}`).join(", "), "."),
       table("How alpha is shared", ["Check", { name: "Share of alpha", number: true }, "Evidence, of what rolls back", { name: "Furthest placebo" }], run.ledger.checks.map((one) =>
-        row(one.name, cell({ class: "number", "data-name": "share" }, percent(one.share)), cell({ "data-name": "evidence" }, gauge(one.part, percent(one.part), one.placebo)),
+        row(one.name, cell({ class: "number", "data-name": "share" }, percent(one.share)), cell({ "data-name": "evidence", class: "inline" }, gauge(one.part, percent(one.part), one.placebo)),
           cell({ "data-name": "placebo" }, known(one.placebo) ? percent(one.placebo) : "–"))), { class: "cards" }));
   }
 

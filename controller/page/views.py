@@ -39,7 +39,11 @@ def answer(run: Json) -> Answer:
     message = report.full_stop(said["message"]) if said.get("message") else ""
     match said.get("phase"):
         case "Succeeded":
-            return Answer("good", "No worse: promoted", f"Stable runs this version. {message}".strip())
+            return Answer(
+                "good",
+                "No worse: promoted",
+                f"Stable runs this version. {message[:1].upper()}{message[1:]}".strip(),
+            )
         case "Failed":
             return _failed(run, message)
         case "Paused":

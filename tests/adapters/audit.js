@@ -3,7 +3,8 @@
 (() => {
   const wrong = [];
   const seen = (node) => node.getClientRects().length && getComputedStyle(node).visibility !== "hidden";
-  if (document.documentElement.scrollWidth > innerWidth) wrong.push("scrolls sideways");
+  // not innerWidth: on a phone the window widens to what it shows
+  if (document.documentElement.scrollWidth > document.documentElement.clientWidth) wrong.push("scrolls sideways");
   if ([...document.querySelectorAll("h1")].filter(seen).length !== 1) wrong.push("not one h1");
   let depth = 1;
   for (const title of document.querySelectorAll("main h1, main h2, main h3")) {

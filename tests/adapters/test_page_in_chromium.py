@@ -42,6 +42,16 @@ async def screens_are_sound(tab: Tab, url: str) -> None:
         assert await tab.ask(AUDIT) == [], (place, width, dark)
 
 
+async def the_step_at_which_a_canary_was_rolled_back_is_not_shown_as_passed(tab: Tab, url: str) -> None:
+    steps = "[...document.querySelectorAll('.steps li')].map((one) => one.textContent)"
+    await go(tab, url, "#/ml/ranker-canary-6f9c7d5b84-1")
+    first, second, *others = await tab.ask(steps)
+    assert (first, second) == ("5 % (passed)", "10 % (ended here)")
+    assert all(each.endswith("(not reached)") for each in others)
+    await go(tab, url, LIVE)
+    assert (await tab.ask(steps))[1:3] == ["10 % (now)", "25 % (to come)"]
+
+
 async def nothing_that_somebody_wrote_is_run(tab: Tab, url: str) -> None:
     await go(tab, url, PLACES[-1])
     assert await tab.ask("document.querySelector('h1').textContent") == gallery.HOSTILE
@@ -115,6 +125,7 @@ async def what_was_replayed_is_a_section_of_its_own(tab: Tab, url: str) -> None:
         assert "At most 0.31 % of answers differ beyond the noise floor; 0.5 % may." in words
         assert "18 240" in words
         assert "0.16 %; beyond the noise floor 0.04 % to 0.31 %" in words
+        assert "Most different7f1c-4be2-9d07-7a30c5 (another answer)3f1c" in words
         assert await tab.ask(AUDIT) == [], (width, dark)
     await go(tab, url, LIVE)
     assert await tab.ask(f"{said} === undefined")
@@ -130,6 +141,7 @@ async def test_the_page_in_a_browser() -> None:
     )
     checks: list[Callable[[Tab, str], Any]] = [
         screens_are_sound,
+        the_step_at_which_a_canary_was_rolled_back_is_not_shown_as_passed,
         nothing_that_somebody_wrote_is_run,
         all_can_be_done_with_keys,
         a_screen_reader_hears_of_news_and_of_nothing_else,
