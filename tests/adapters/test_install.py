@@ -11,9 +11,15 @@ import pytest
 
 from scenarios.stand import furnished
 from scenarios.world import World
+from tests.unit.test_manifests import built as kustomized
+from tests.unit.test_manifests import of
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "install.md").read_text()
+PAGES = {
+    "install": (ROOT / "docs" / "install.md").read_text(),
+    "quickstart": (ROOT / "docs" / "quickstart.md").read_text(),
+}
+BLOCK = re.compile(r"(<!-- not run by tests: [^>]+? -->\n)?```sh\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
@@ -36,13 +42,38 @@ async def typed(line: str, home: Path) -> str:
     return text.decode()
 
 
-def told() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+def told(page: str) -> list[str]:
+    """The page's commands, but those that it says nobody types."""
+    blocks = [block for why, block in BLOCK.findall(PAGES[page]) if not why]
     return [line for block in blocks for line in block.splitlines()]
 
 
+async def test_every_command_of_the_quick_start_works_in_its_order(cluster: World, tmp_path: Path) -> None:
+    said = {line: await typed(line, tmp_path) for line in told("quickstart")}
+    applied = said["kubectl apply --server-side -k manifests/quickstart"]
+    assert "canarypolicy.serin.dev/default serverside-applied" in applied
+    assert "Warning" not in "".join(said.values())
+    (canary,) = [
+        one for one in cluster.objects("deployments", "quickstart") if "canary" in one["metadata"]["name"]
+    ]
+    env = {one["name"]: one["value"] for one in canary["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env == {"VERSION": "2", "SLOWER": "2"}
+    assert "A canary like stable passes" in "".join(said.values())
+
+
+def test_the_quick_start_s_image_is_the_one_that_is_built_and_loaded() -> None:
+    (built,) = re.findall(r"docker build --target controller -t (\S+) \.", PAGES["quickstart"])
+    (loaded,) = re.findall(r"kind load docker-image (\S+) --name serin", PAGES["quickstart"])
+    assert built == loaded
+    for folder in ("base", "quickstart"):
+        pods = [one["spec"]["template"]["spec"] for one in of(kustomized(folder), "Deployment")]
+        assert {container["image"] for pod in pods for container in pod["containers"]} == {built}
+        policies = {container.get("imagePullPolicy") for pod in pods for container in pod["containers"]}
+        assert policies <= {None, "IfNotPresent"}  # of a tag but latest: never pulled where it is there
+
+
 async def test_every_command_of_the_page_works_in_its_order(cluster: World, tmp_path: Path) -> None:
-    said = {line: await typed(line, tmp_path) for line in told() if not line.startswith("make ")}
+    said = {line: await typed(line, tmp_path) for line in told("install") if not line.startswith("make ")}
     installed = said["kubectl apply --server-side -k manifests/base"]
     assert (
         "customresourcedefinition.apiextensions.k8s.io/canaryruns.serin.dev serverside-applied" in installed
@@ -56,7 +87,7 @@ async def test_every_command_of_the_page_works_in_its_order(cluster: World, tmp_
 
 def test_every_make_target_of_the_page_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    wanted = [line.removeprefix("make ") for line in told() if line.startswith("make ")]
+    wanted = [line.removeprefix("make ") for line in told("install") if line.startswith("make ")]
     assert wanted
     assert set(wanted) <= targets
 

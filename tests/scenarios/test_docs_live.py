@@ -32,7 +32,8 @@ BLOCK = re.compile(
     r"(?:<!-- not run by tests: (?P<why>[^>]+?) -->\n *)?```(?:sh|bash|shell|console)\n(?P<commands>.*?)```",
     re.DOTALL,
 )
-IN_ORDER = {"docs/install.md": "tests/adapters/test_install.py"}  # typed from the first to the last, there
+# Typed from the first to the last, there.
+IN_ORDER = dict.fromkeys(("docs/install.md", "docs/quickstart.md"), "tests/adapters/test_install.py")
 PROMISED = re.compile(r"# exit code (\d)")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LONGEST = 120  # seconds of a block; most take one or two

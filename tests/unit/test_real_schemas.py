@@ -26,6 +26,7 @@ OTHERS = {"monitoring.coreos.com", "networking.istio.io", "serin.dev"}  # with s
 SETS = {
     "base": BASE,
     "samples": SAMPLES,
+    "quickstart": built("quickstart"),
     "shadow": SHADOWED,
     "shadow-replay": REPLAYED,
     "shards": built("overlays/shards"),

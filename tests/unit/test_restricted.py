@@ -97,8 +97,10 @@ def templates(objects: list[Json]) -> dict[str, Json]:
     }
 
 
-KEPT = ["base", "overlays/shadow", "overlays/shadow-replay", "samples"]
-PODS = {name: template for folder in KEPT for name, template in templates(built(folder)).items()}
+KEPT = ["base", "overlays/shadow", "overlays/shadow-replay", "quickstart", "samples"]
+PODS = {
+    f"{folder}/{name}": template for folder in KEPT for name, template in templates(built(folder)).items()
+}
 CONTROLLER = templates(BASE)["Deployment/serin-controller"]
 
 
@@ -166,5 +168,6 @@ def test_every_manifest_that_makes_pods_is_looked_at() -> None:
         "base",
         "components/shadow",
         "overlays/shadow-replay",
+        "quickstart",
         "samples",
     }
