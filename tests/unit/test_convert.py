@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import random
+import re
 import sys
 from pathlib import Path
 from subprocess import run
@@ -17,7 +18,7 @@ from controller import cluster as known
 from controller.asks import Asks
 from controller.cli import serin
 from controller.convert import promql, report, whole
-from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves
+from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves, shown
 from controller.convert.report import Converted
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from scenarios.world import World
@@ -66,6 +67,53 @@ def test_what_is_written_is_what_was_looked_at(path: Path, monkeypatch: pytest.M
 
 def test_there_are_five_of_each_peer() -> None:
     assert [sum(path.stem.startswith(peer) for path in INPUTS) for peer in ("flagger", "argo")] == [5, 5]
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=named)
+def test_each_of_the_ten_has_a_report_of_all_that_has_no_equivalent_and_what_to_do_instead(
+    path: Path,
+) -> None:
+    done = converted(path)
+    left = [
+        entry
+        for account in done.accounts
+        for entry in account.entries
+        if entry.fate in {Fate.MISSING, Fate.UNKNOWN}
+    ]
+    lines = path.with_suffix(".report").read_text().splitlines()
+    told = [line for line in lines if line.startswith(("  !  ", "  ?  "))]
+    assert len(told) == len(left)
+    for entry, line in zip(left, told, strict=True):
+        assert line.startswith((f"  !  {shown(entry.path)}: ", f"  ?  {shown(entry.path)}: "))
+        assert line.endswith(f" - {entry.fate}: {entry.says}")
+        assert len(entry.says.split()) >= 4 or entry.says.startswith(
+            "as "
+        )  # what to do, or where that is said
+    fields = sum(entry.fields for entry in left)
+    counted = re.search(r"(\d+) no equivalent, (\d+) unknown", lines[-1])
+    assert counted is not None
+    assert fields == int(counted[1]) + int(counted[2])
+
+
+def test_the_ten_are_varied() -> None:
+    """Each has fields that none of the other nine has, but Flagger's simplest; all have a report."""
+    paths = {
+        path.stem: {
+            "/".join(str(part) for part in entry.path if isinstance(part, str))
+            for account in converted(path).accounts
+            for entry in account.entries
+        }
+        for path in INPUTS
+    }
+    own = {
+        name: mine - set().union(*(other for one, other in paths.items() if one != name))
+        for name, mine in paths.items()
+    }
+    assert {name for name, fields in own.items() if not fields} == {"flagger-1-simple"}
+    assert (
+        sum(any("no equivalent" in line for line in report.lines(converted(path))) for path in INPUTS) == 10
+    )
+    assert len(set().union(*paths.values())) > 150
 
 
 @pytest.mark.parametrize(("name", "workload"), WHOLE.items())
