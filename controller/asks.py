@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 
 from controller import istio, mirror, policies, shadow, trigger
-from controller.cluster import Cluster, Key, pods
+from controller.apart import told_apart
+from controller.cluster import Cluster, Key
 from controller.kube import ApiError
 from controller.shadowing import UNSET as NO_WORKER
 from controller.sources import UNSET
@@ -103,20 +104,6 @@ def unsteerable(cluster: Cluster, plan: Mapping[str, Json], canary: Json) -> str
     found = istio.steering(service, **names)
     if isinstance(found, istio.Refusal):
         return f"VirtualService {plan['virtualService']}: {found}"
-    stable = _labels(cluster, cluster.get("deployments", namespace, plan["stable"]))
-    mine = _labels(cluster, canary)
-    beyond = istio.ambient(cluster.get("namespaces", "", namespace) or {"metadata": {}}, [*stable, *mine])
-    mixed = beyond or istio.subsets_told_apart(
-        list(cluster.all("destinationrules", namespace)),
-        found,
-        **names,
-        stable_labels=stable,
-        canary_labels=mine,
-    )
+    stable = cluster.get("deployments", namespace, plan["stable"])
+    mixed = told_apart(cluster, canary, stable, found, **names)
     return None if mixed is None else str(mixed)
-
-
-def _labels(cluster: Cluster, deployment: Json) -> list[dict[str, str]]:
-    """The labels of the Deployment's template and of each of its pods."""
-    template = deployment["spec"]["template"]["metadata"].get("labels", {})
-    return [template, *(pod["metadata"].get("labels", {}) for pod in pods(cluster, deployment))]

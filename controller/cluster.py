@@ -55,13 +55,17 @@ class Cluster:
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""
-        now = sum(self._changes[kind, namespace] for kind in OF_AN_ARM)
+        now = self.changes(namespace, *OF_AN_ARM)
         then, seen = self._arms.get((namespace, name), (-1, None))
         if seen is None or then != now:
             seen = arm(self, namespace, name)
             if seen.exists:
                 self._arms[namespace, name] = now, seen
         return seen
+
+    def changes(self, namespace: str, *kinds: str) -> int:
+        """How many changes of these kinds there were in the namespace so far."""
+        return sum(self._changes[kind, namespace] for kind in kinds)
 
     def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
         """`items` is all there is now; the keys that changed."""

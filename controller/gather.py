@@ -198,8 +198,8 @@ def scored(steps: Scoring, update: Update) -> Gathered:
 
 
 def _clean(run: Run, seen: Seen, tick: Tick, now: datetime) -> bool:
-    """Whether anything but errors can be compared: pods warm, load per pod not above stable's."""
-    if run.weight == 0 or run.weight_since is None:
+    """Whether anything but errors can be compared: pods warm, load as the weight says, not above stable's."""
+    if run.weight == 0 or run.weight_since is None or seen.route.mixed:
         return False
     load = parity(run.weight, stable=seen.stable.ready, canary=seen.canary.ready)
     return (run.step > 0 or _warm(run, seen, tick, now)) and load <= PARITY_LIMIT

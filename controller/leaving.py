@@ -154,13 +154,18 @@ def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:
         return Ending(
             Reason.CANARY_NOT_ANSWERING,
             f"no request was completed in {seconds:.0f} s at weight {run.weight} %, while stable completed "
-            f"{load.silence}; about {due:.0f} were due",
+            f"{load.silence}; about {due:.0f} were due{_mixed(seen)}",
         )
     if not load.uneven:
         for one in quiet(run, seen, times=2):
             if one.silent_for >= POD_SILENT_AFTER:
                 return Ending(Reason.CANARY_NOT_ANSWERING, _said_of(one, run, seen))
     return None
+
+
+def _mixed(seen: Seen) -> str:
+    """Why requests may have gone elsewhere, if so: then it is not the canary that people have to look at."""
+    return f" ({seen.route.refusal})" if seen.route.mixed else ""
 
 
 def _due(run: Run, silence: float) -> float:

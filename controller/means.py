@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from analysis.judge import Judgement
 from analysis.samples import Histogram
 from controller import gather, resource, ticks
+from controller.apart import Apart
 from controller.beside import spared
 from controller.cluster import Cluster
 from controller.gather import Gathered
@@ -46,6 +47,7 @@ class Live:
     idle: float = 0.0  # when the VirtualService last sent nothing to the canary
     onlookers: Onlookers = field(default_factory=Onlookers)
     onset: Onset = field(default_factory=Onset)
+    apart: Apart = field(default_factory=Apart)
     waits: Waits = field(default_factory=Waits)
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 

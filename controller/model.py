@@ -396,6 +396,7 @@ class RouteSeen:
 
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
+    mixed: bool = False  # the subsets are not those of the two arms alone
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none

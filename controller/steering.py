@@ -299,6 +299,9 @@ def _who() -> str:
 def retry(*, run: str, output: str | None, **flags: str | None) -> None:
     """Try a rolled back version once more: a new run, the same plan.
 
+    Where the annotations, or stable, have changed since, that run ends at once and without traffic, and
+    the next one, by what they say now, follows by itself.
+
     Example:
       serin retry model-canary          after the cause was found outside the model
     """

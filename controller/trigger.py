@@ -263,16 +263,28 @@ def run_name(workload: str, template: str, attempt: int) -> str:
 
 
 def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
-    """The number of the run to make; None if this template has its run already."""
+    """The number of the run to make; None if this template has its run already.
+
+    The newest attempt decides: one that somebody wished for after another had been judged, and that was cut
+    short, is made up for, by what annotations and policy say now.
+    """
     past = [
         run
         for run in runs_of(cluster, deployment["metadata"]["namespace"], deployment["metadata"]["name"])
         if run["spec"]["plan"]["canaryHash"] == template
     ]
-    status = [run.get("status", {}) for run in past]
-    judged = [s for s in status if not (_ended(s) and s.get("reason") in UNJUDGED)]
-    tails = (run["metadata"]["name"].rpartition("-")[2] for run in past)
-    return None if judged else 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
+    newest = max(past, key=lambda run: (_number(run), *_order(run)), default=None)
+    if newest is None:
+        return 1
+    status = newest.get("status", {})
+    cut_short = _ended(status) and status.get("reason") in UNJUDGED
+    return 1 + _number(newest) if cut_short else None
+
+
+def _number(run: Json) -> int:
+    """Which attempt it is, by its name; 0 of one that somebody has named otherwise."""
+    tail = run["metadata"]["name"].rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else 0
 
 
 def workload(run: Json) -> str:

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from controller.convert import workload
-from controller.convert.account import Account, Target, inside, parsed
+from controller.convert.account import Account, BadObject, Target, inside, parsed
 from controller.convert.argo_fields import ISTIO
 from controller.convert.given import Given
 from controller.convert.workload import Arms, Written
@@ -74,6 +74,8 @@ def _rewritten(there: Account, written: Written, arms: Arms, services: tuple[str
         changed = [_to_subset(there, arms, services, each) for each in targets]
         hosts = {host for host, subset in changed if subset == arms.stable_subset}
         both = {arms.stable_subset, arms.canary_subset} <= {subset for _, subset in changed}
+        if both and len(changed) > 2:  # whose weight would be lost, and Serin steers two
+            raise _crowded(there, at, arms, changed)
         route = inside(obj, parsed(at)).get("route") or []
         for each, (host, subset) in zip(route, changed, strict=True):
             if subset is not None:
@@ -90,6 +92,20 @@ def _rewritten(there: Account, written: Written, arms: Arms, services: tuple[str
     written.add(obj)
     _kept(there, Target("VirtualService", arms.virtual_service, ()))
     return min(found)
+
+
+def _crowded(there: Account, at: str, arms: Arms, changed: list[tuple[str, str | None]]) -> BadObject:
+    """The error that names the destination which shares a route with both arms."""
+    ours = [arms.stable_subset, arms.canary_subset]
+    thirds = [place for place, (_, subset) in enumerate(changed) if subset not in ours]
+    place = thirds[0] if thirds else len(changed) - 1
+    host, subset = changed[place]
+    what = f"host {host}" + (f", subset {subset}" if subset else "")
+    why = (
+        f"{what} shares a route with both arms, and what goes there would be lost: Serin steers two "
+        "destinations; give it a route of its own, or take it out"
+    )
+    return there.bad((*parsed(f"{at}.route"), place), why)
 
 
 def _to_subset(

@@ -404,6 +404,25 @@ def test_what_cannot_be_converted_is_said_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("third", "said"),
+    [
+        ("{destination: {host: fraud-old}, weight: 20}", "host fraud-old shares a route with both arms"),
+        ("{destination: {host: fraud-stable, subset: eu}, weight: 0}", "host fraud-stable, subset eu shares"),
+        ("{destination: {host: fraud-canary}, weight: 0}", "host fraud-stable, subset canary shares"),
+    ],
+)
+def test_no_third_destination_of_a_steered_route_loses_its_weight_unsaid(third: str, said: str) -> None:
+    text = (PEERS / "argo-2-istio.yaml").read_text()
+    canary = "    - {destination: {host: fraud-canary}, weight: 0}\n"
+    assert canary in text
+    done = typed("-", stdin=text.replace(canary, f"{canary}    - {third}\n"))
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"spec.http[1].route[2]: {said}" in done.stderr
+    assert "give it a route of its own" in done.stderr
+
+
 def test_a_service_that_argo_keeps_to_its_own_pods_is_left_to_do_before_the_route() -> None:
     done = typed(str(PEERS / "argo-2-istio.yaml"))
 

@@ -134,6 +134,14 @@ def test_latency_under_more_load_per_pod_than_stables_is_no_evidence() -> None:
     assert log_e(gathered, "latency-p95") == 0.0
 
 
+def test_while_subsets_do_not_tell_the_arms_apart_only_errors_are_evidence() -> None:
+    mixed = replace(sight(served=5000), route=replace(sight().route, mixed=True))
+    gathered = taken(begun(stepping()), stepping(), mixed, seconds=range(40, 60), slower=4.0, errors=3)
+
+    assert log_e(gathered, "latency-p95") == 0.0
+    assert log_e(gathered, "errors") > 5
+
+
 def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
     before = taken(begun(stepping()), stepping(), sight(), seconds=range(40, 50), slower=4.0, errors=2)
     later = START + timedelta(seconds=51)

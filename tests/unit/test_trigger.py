@@ -121,6 +121,15 @@ def test_a_template_that_was_never_judged_is_tried_again(reason: str) -> None:
     assert asked.run["metadata"]["name"] == "model-canary-new-2"
 
 
+def test_a_retry_whose_plan_is_not_what_annotations_say_now_is_made_up_for_by_one_with_a_new_plan() -> None:
+    judged, tried = past_run("new"), past_run("new", attempt=2, reason="Superseded")
+    asked = ask(cluster(runs=[tried, judged], notes={"serin.dev/virtual-service": "other"}))
+    assert isinstance(asked, Asked)
+    assert asked.run["metadata"]["name"].endswith("-new-3")
+    assert asked.run["spec"]["plan"]["virtualService"] == "other"
+    assert ask(cluster(runs=[judged, tried, past_run("new", attempt=3)])) is None
+
+
 def test_a_live_run_of_an_older_template_ends_before_the_next_is_made() -> None:
     assert ask(cluster(runs=[past_run("older", stage="Stepping")])) is None
 
