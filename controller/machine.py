@@ -312,8 +312,9 @@ def _last(run: Run, seen: Seen, now: datetime) -> Next:
 def _give_back(run: Run, seen: Seen, now: datetime) -> Next:
     """Stable gets its template back, until it has it, has somebody else's, or cannot for too long."""
     there, policy = seen.stable.template_hash, run.plan.policy
-    other = there is not None and seen.canary.exists and not seen.stable_matches
-    if there == run.plan.stable_hash or other or not seen.stable.exists:
+    same = there == run.plan.stable_hash  # a copy may still be on its way to it, until it was fenced
+    other = there is not None and not same and seen.canary.exists and not seen.stable_matches
+    if (same and seen.fenced) or other or not seen.stable.exists:
         return replace(run, copied=False), ()
     if now - (run.ended or now) > policy.progress_deadline:
         message = f"{run.plan.stable} could not be given its template back; `kubectl rollout undo` may"

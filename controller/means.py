@@ -40,6 +40,7 @@ class Live:
     saved_at: float = 0.0
     looks: int = 0  # since then
     guarded: bool = False
+    fenced: bool = False  # stable has its template back, and no copy from before can be made any more
     raising: bool = False  # a raise was decided here, and as far as is known not made yet
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
     since: float = 0.0  # when this leader first saw the run, seconds since 1970

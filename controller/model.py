@@ -432,6 +432,7 @@ class Seen:
     stable_known: timedelta = timedelta(0)  # how long stable has been read, before the run and in it
     stable_matches: bool = False  # stable's template.spec is the analysed one
     looked: bool = True  # this leader has had the time to see how the canary does
+    fenced: bool = True  # stable was written since the end: no copy from before can be made any more
     successor: int | None = None  # the weight of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     overdue: tuple[str, ...] = ()  # required checks whose last tick with both arms' pods is too long ago

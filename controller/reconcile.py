@@ -211,6 +211,7 @@ class Reconciler:
             stable_known=timedelta(seconds=live.gathered.known),
             commands=self._commands(plan, obj),
             stable_matches=self.means.workloads.matches(plan),
+            fenced=live.fenced,
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
             canary_replicas_before=spared(
@@ -428,7 +429,9 @@ class Reconciler:
             elif isinstance(action, Mirror):
                 self.means.shadowing.move(live.run, on=action.on)
             elif not isinstance(action, SetWeight | BeginStep):
-                done = await self._touch(live.run.plan, action) and done
+                touched = await self._touch(live.run.plan, action)
+                live.fenced = live.fenced or (touched and isinstance(action, RestoreTemplate))
+                done = touched and done
         return done
 
     async def _fenced(self, run: Run) -> bool:

@@ -1,12 +1,14 @@
 """Deployments, as far as a run may touch them: the canary's size and, to promote, stable's template."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from controller.cluster import Cluster, path, template_of
 from controller.kube import ApiError, Kube
 from controller.model import Plan
 from controller.wire import StoredDeployment, stored
+from controller.writing import FENCE
 
 Json = Any
 MERGE = "application/merge-patch+json"
@@ -48,11 +50,25 @@ class Workloads:
         await self._give(plan, stable, analysed | {"metadata": analysed["metadata"] | {"labels": labels}})
 
     async def restore(self, plan: Plan) -> None:
-        """Stable has the template again that the canary was compared with."""
+        """Stable has the template again that the canary was compared with, and no copy from before is taken.
+
+        Where it has it still, a copy may be on its way, of a leader that was cut off while it made it: upon
+        the Deployment as it was read, so that any write after that makes it a conflict.
+        """
         before = self._template(plan, plan.stable, plan.stable_hash)
         if before is None:
             raise TemplateLost(f"Deployment {plan.stable} no longer has template {plan.stable_hash}")
-        await self._give(plan, await self._read(plan), before)
+        stable = await self._read(plan)
+        if merge_patch(stable["spec"]["template"], before):
+            await self._give(plan, stable, before)
+        else:
+            await self._fence(plan, stable["metadata"]["resourceVersion"])
+
+    async def _fence(self, plan: Plan, version: str) -> None:
+        """Stable was written: not as it was, which is not stored, but with an annotation for a moment."""
+        await self._patch(plan, {"metadata": {"resourceVersion": version, "annotations": {FENCE: version}}})
+        with suppress(ApiError):  # it has done its work: what is left of it is harmless
+            await self._patch(plan, {"metadata": {"annotations": {FENCE: None}}})
 
     def _template(self, plan: Plan, deployment: str, wanted: str) -> Json | None:
         found = self._cluster.get("deployments", plan.namespace, deployment)
@@ -76,6 +92,9 @@ class Workloads:
             "metadata": {"resourceVersion": stable["metadata"]["resourceVersion"]},
             "spec": {"template": merge_patch(stable["spec"]["template"], template)},
         }
+        await self._patch(plan, body)
+
+    async def _patch(self, plan: Plan, body: Json) -> None:
         where = path("deployments", plan.namespace, plan.stable)
         written = await self._kube.call("PATCH", where, body=body, content_type=MERGE)
         self._cluster.wrote("deployments", written)

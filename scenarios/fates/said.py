@@ -16,6 +16,12 @@ def held(run: Json) -> bool:
     return bool((run.get("status") or {}).get("phase") == "Paused")
 
 
+def notes_of_people(deployment: Json) -> set[str]:
+    """Names of its annotations but the cluster's, and our fence, which stands for a moment."""
+    notes: dict[str, str] = deployment["metadata"].get("annotations") or {}
+    return notes.keys() - {"deployment.kubernetes.io/revision", FENCE}
+
+
 def of_people(template: Json) -> Json:
     """What of a pod template is somebody's choice; labels tell the arms apart."""
     return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}

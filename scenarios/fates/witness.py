@@ -14,7 +14,16 @@ from analysis.dispersion import FEW
 from scenarios.cluster.patches import clone
 from scenarios.fates.fate import WRITTEN, Fate
 from scenarios.fates.policies import ERRORS, WRONG
-from scenarios.fates.said import allowance, foreign, held, of_people, taken_for, weights_in, wishes
+from scenarios.fates.said import (
+    allowance,
+    foreign,
+    held,
+    notes_of_people,
+    of_people,
+    taken_for,
+    weights_in,
+    wishes,
+)
 from scenarios.objects import CANARY, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -325,9 +334,7 @@ class Witness:
         self._restarts[name] = restarts
 
     def _deployment(self, name: str, before: Json, obj: Json) -> None:
-        if before["metadata"].get("annotations", {}).keys() - _BY_CLUSTER != (
-            obj["metadata"].get("annotations", {}).keys() - _BY_CLUSTER
-        ):
+        if notes_of_people(before) != notes_of_people(obj):
             self.breaks(f"{self.author} changed the annotations of {name}")
         was, now = dict(before["spec"]), dict(obj["spec"])
         if name == CANARY:
@@ -458,4 +465,3 @@ _PAST = 80  # looks that are remembered, four a second
 # What pages or pods tell without traffic, and after how many seconds weight that falls falls for it.
 _SEEN = {"errorRate": HEARD, "crash": 0.0}
 _LIMITS = ("stepTimeout", "progressDeadline", "noDataTimeout")
-_BY_CLUSTER = {"deployment.kubernetes.io/revision"}

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -633,6 +634,30 @@ async def test_a_stable_that_somebody_is_just_editing_is_not_overwritten(stage: 
         await Workloads(stage.kube, stage.cluster).promote(plan)
 
     assert told.value.conflict
+
+
+async def test_a_copy_that_was_on_its_way_is_refused_once_stable_was_given_its_template_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.at_first_step()
+    plan, workloads = stage.reconciler.lives[stage.key].run.plan, Workloads(stage.kube, stage.cluster)
+    before = deepcopy(stage.world.get("deployments", NAMESPACE, STABLE))
+    late: list[tuple[Json, Json]] = []
+
+    async def held_up(_plan: Plan, stable: Json, template: Json) -> None:
+        late.append((stable, template))
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(workloads, "_give", held_up)
+        await workloads.promote(plan)
+    await workloads.restore(plan)
+    with pytest.raises(ApiError) as told:
+        await workloads._give(plan, *late[0])
+
+    assert told.value.conflict
+    after = stage.world.get("deployments", NAMESPACE, STABLE)
+    assert after["spec"] == before["spec"]
+    assert after["metadata"].get("annotations") == before["metadata"].get("annotations")
 
 
 async def fail(stage: Stage, seconds: range, *, canary: int) -> None:

@@ -117,6 +117,16 @@ def test_stable_gets_its_template_back_although_the_canary_is_gone() -> None:
     assert restored(run)
 
 
+def test_stable_is_written_once_more_although_it_has_its_template_still() -> None:
+    """Seed 4152: the copy of a frozen leader arrived after the run had failed, and stayed."""
+    run = ended(reason=Reason.PROMOTION_FAILED, copied=True, scaled_down=True)
+    there = sight(weight=0, stable=arm("old", 3))
+    run, actions = advance(run, replace(there, fenced=False), NOW)
+    assert (actions, run.copied) == ((RestoreTemplate(),), True)
+    run, actions = advance(run, there, NOW + timedelta(seconds=1))
+    assert (actions, run.copied) == ((), False)
+
+
 def test_a_template_that_cannot_be_given_back_is_told_and_let_go() -> None:
     run = ended(reason=Reason.PROMOTION_FAILED, copied=True)
     stuck = sight(weight=0, stable=arm("analysed", 3), stable_matches=True)
