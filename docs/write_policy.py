@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+from controller.leaving import LEFT_FOR
+from controller.model import Reason
+from controller.report import REASONS, WAITS
+
 HERE = Path(__file__).parent
 SCHEMAS = HERE.parent / "manifests" / "base" / "crds.yaml"
 PAGE = HERE / "policy.md"
@@ -37,6 +41,27 @@ there is below, and `serin pause`, `resume`, `abort`, `promote` and `approve` wr
 STATUS = """
 What stands in `status`:
 """
+REASONS_ = """
+## Reasons
+
+The same words in `status.reason`, conditions, Events, alerts and metrics. What to do about each:
+[troubleshooting](troubleshooting.md).
+
+| reason | is | and then |
+|---|---|---|
+"""
+# Events that ask nothing of anybody, and of which no run is said to be in.
+NEWS = {
+    "Started": "a run was asked for",
+    "WeightRaised": "the canary's weight was set to a step's",
+    "WeightRepaired": "somebody else had changed the weights; they were put back",
+    "Promoting": "every step has passed; stable is given the template",
+}
+ALERTED = """
+[Alerts](alerts.md) are about what becomes of a run: `RolledBack`, `Held`, `Promoted`, and where a policy asks
+for it `Drifted` (inputs are not those of the training) and `Warned` (items of the checklist failed, and the
+run goes on).
+"""
 
 
 def page() -> str:
@@ -53,8 +78,21 @@ def page() -> str:
         _table(_fields({**commands, "properties": steering})),
         STATUS,
         _table(_fields(status, deep=False)),
+        REASONS_,
+        "".join(_reasons()),
+        ALERTED,
     ]
     return "".join(parts)
+
+
+def _reasons() -> Iterator[str]:
+    """A row for each, in the words of `serin explain`."""
+    for reason in Reason:
+        is_ = NEWS.get(reason.value) or REASONS[reason.value]
+        then = ["The run ends, without traffic."] * (reason in LEFT_FOR)
+        if reason.value in WAITS:
+            then.insert(0, f"{'Or, where the policy holds: ' if then else ''}{WAITS[reason.value]}")
+        yield f"| `{reason.value}` | {is_} | {' '.join(reversed(then))} |\n"
 
 
 def _properties(version: Schema) -> Schema:

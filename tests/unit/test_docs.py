@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controller import machine, trigger
+from controller import letters, machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.letters import signed, signing_secrets
 from controller.model import Reason
@@ -105,6 +105,25 @@ def test_the_annotations_page_names_those_that_are_known_and_no_other() -> None:
     )
     assert set(rows) == trigger.KNOWN
     assert len(rows) == len(trigger.KNOWN)
+
+
+def test_the_annotations_page_names_all_that_the_controller_writes_or_reads() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "controller").rglob("*.py"))
+    named = set(re.findall(r'"serin\.dev/([a-z][a-z-]+)"', code)) | set(
+        re.findall(r'\{GROUP\}/([a-z-]+)"', code)
+    )
+    assert {"fence", "drill", "restore-traffic", "workload", "artifact"} <= named
+    page = (ROOT / "docs" / "annotations.md").read_text()
+    source = {"controller"}  # of an Event, no name on an object
+    assert {name for name in named if f"serin.dev/{name}" not in page} == source
+
+
+def test_the_reference_has_every_reason_and_outcome() -> None:
+    page = (ROOT / "docs" / "policy.md").read_text().partition("## Reasons")[2]
+    assert re.findall(r"^\| `([A-Z]\w+)` \| \w", page, re.MULTILINE) == [reason.value for reason in Reason]
+    outcomes = set(letters.TITLES)
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    assert outcomes == {one for one in outcomes if f"`{one}`" in page and f"`{one}`" in glossary}
 
 
 def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:
