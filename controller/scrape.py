@@ -63,6 +63,16 @@ def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen
     return sorted(sorted(pods, key=lambda pod: (_hash(pod.name), pod.name))[:limit], key=lambda pod: pod.name)
 
 
+def addressed(pods: Sequence[PodSeen]) -> list[PodSeen]:
+    """Those whose page is their own: of several at one address the one that was made last has it."""
+    last = {_address(pod): pod for pod in sorted(pods, key=lambda pod: (pod.created, pod.name))}
+    return [pod for pod in pods if not pod.ip or last[_address(pod)] is pod]
+
+
+def _address(pod: PodSeen) -> tuple[str, str]:
+    return pod.ip, pod.annotations.get("prometheus.io/port", PORT)
+
+
 def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen value
     """The URL of the pod's metrics page; raises `ValueError` if its annotations make none."""
 
@@ -383,7 +393,9 @@ class _Reader:
             )
             readings.append(reading)
             wrong += complaints
-        if readings[0] is not None:
+        if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
+            wrong.append(why)
+        elif readings[0] is not None:
             before, self.reading = self.reading, together(readings[0], readings[1:])
             self.alarming = _alarming(before, self.reading)
             wrong += _other_buckets(before, self.reading)
@@ -410,6 +422,17 @@ def _read(page: _Said, checks: Sequence[CheckSpec], at: float) -> _Read:
     if isinstance(page, _Text):
         return page.read(checks, at)
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
+
+
+def _anothers(before: Reading | None, now: Reading) -> str:
+    """Why this is the page of another pod, which has its address now; empty if it is not, or nobody can tell.
+
+    A pod that is gone may be in our index while the API server is away, and its address in use again.
+    """
+    if before is None or not before.of or not now.of or before.of & now.of:
+        return ""
+    was, found = (", ".join(sorted(one.of)) for one in (before, now))
+    return f"its page is one of {found} now, not of {was}: another pod may have its address"
 
 
 def _alarming(before: Reading | None, now: Reading) -> bool:

@@ -126,6 +126,21 @@ def test_a_pod_of_two_that_loses_every_request_is_rolled_back() -> None:
     assert found.seconds_to_weight_zero < 15
 
 
+def anothers(stage: Theatre, life: Life, page: bytes) -> bytes:
+    """From 20 s on the canary's addresses are stable's, and nobody has told us."""
+    if life.pod.arm == "stable" or stage.now < 20:
+        return page
+    stables = (one.pod for one in stage.pods.lives.values() if one.pod.arm == "stable")
+    return next(stables).page.text().encode()
+
+
+def test_a_canary_whose_address_a_stable_pod_has_now_is_not_promoted_by_that_ones_page() -> None:
+    dead = "{at: 20s, arm: canary, blackhole: true}"
+    found = played(anothers, faults=dead, steps="40, 50")  # at 40 % pods of both arms have equal loads
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert "its page is one of model now, not of model-canary" in found.evidence["message"]
+
+
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
 
 
