@@ -30,6 +30,7 @@ from analysis.grids import shared
 from analysis.samples import Histogram
 from controller import layouts
 from controller.effort import Effort
+from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.protobuf import Found
@@ -206,7 +207,7 @@ class Scrape:
         if known is not None and known.pod.ip == pod.ip:
             known.settle()
             reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
-            reader.effort = known.effort
+            reader.effort, reader.falls = known.effort, known.falls
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -351,6 +352,7 @@ class _Reader:
         self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
+        self.falls = Falls()
         self.alarming = False
         self.effort = Effort(asyncio.get_running_loop().time)
         self.unseen: float | None = None  # when the page came that no pass has asked for
@@ -396,9 +398,7 @@ class _Reader:
         if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
             wrong.append(why)
         elif readings[0] is not None:
-            before, self.reading = self.reading, together(readings[0], readings[1:])
-            self.alarming = _alarming(before, self.reading)
-            wrong += _other_buckets(before, self.reading)
+            wrong += self._taken(together(readings[0], readings[1:]))
         self.effort.done(begun)
         if waits := self.effort.wait():
             wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
@@ -406,6 +406,15 @@ class _Reader:
             self.fail("; ".join(wrong), at)
         else:
             self.trouble = None
+
+    def _taken(self, whole: Reading) -> Iterator[str]:
+        """What is wrong with a reading that came; what can be used of it is the newest."""
+        kept, falling = self.falls.look(whole)
+        yield from falling
+        if kept is not None:
+            before, self.reading = self.reading, kept
+            self.alarming = _alarming(before, kept)
+            yield from _other_buckets(before, kept)
 
     def fail(self, what: str, at: float) -> None:
         """One more failure is remembered; the first of a row is logged."""
