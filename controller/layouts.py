@@ -40,6 +40,7 @@ class Layout:
     values: Mapping[str, Taken]
     sources: Mapping[str, str]
     took: Taken | None = None
+    of: frozenset[str] = frozenset()
 
 
 class Known:
@@ -92,7 +93,7 @@ def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | Non
     lacks = layout.took is not None and took is None
     if requests is None or lacks or None in values.values() or max(numbers) > LARGEST:
         return None
-    known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took}
+    known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took, "of": layout.of}
     return Reading(at=at, sources=layout.sources, **known)
 
 
@@ -114,8 +115,11 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
     looked_at = [place for place, before in enumerate(befores) if look(before)]
     if len(places.all) < 2 or any(map(_stamped, (befores[place] for place in looked_at))):
         return None
-    others = [place for place in looked_at if place not in places.all]
-    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources, took)
+    others, of = (
+        [place for place in looked_at if place not in places.all],
+        reading.workloads(found.series[REQUESTS]),
+    )
+    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources, took, of)
 
 
 def _stamped(before: bytes) -> bool:

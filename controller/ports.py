@@ -59,7 +59,8 @@ class Reading:
     `sources` says which series each check was read from, for `explain`; a check that has a source and
     no value was not read, one that has neither is not there. `times` are those of checks that were
     counted at another moment than `at`. `took` is how long requests took with the time that they waited,
-    where the latency check reads the model's own time and the sidecar says more.
+    where the latency check reads the model's own time and the sidecar says more. `of` are the workloads that
+    the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address.
     """
 
     at: float
@@ -68,6 +69,7 @@ class Reading:
     sources: Mapping[str, str] = field(default_factory=dict)
     times: Mapping[str, float] = field(default_factory=dict)
     took: Histogram | None = None
+    of: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

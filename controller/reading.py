@@ -8,7 +8,7 @@ two counters are named by its check.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from analysis.buckets import SCHEMAS, Exponential, on_grid, together
 from analysis.evidence import CheckKind, CheckSpec
@@ -135,7 +135,8 @@ def understood(
         sources[check.name] = family
     requests, complaint = _completed(found, where)
     took = _took(found) if INFERENCE in sources.values() else None
-    return Reading(at=at, requests=requests, values=values, sources=sources, took=took), (*wrong, *complaint)
+    known: Mapping[str, Any] = {"took": took, "of": workloads(found.series.get(REQUESTS, ()))}
+    return Reading(at=at, requests=requests, values=values, sources=sources, **known), (*wrong, *complaint)
 
 
 Labelled = TypeVar("Labelled", Series, protobuf.Native)
@@ -261,6 +262,12 @@ def received(series: Iterable[Labelled]) -> list[Labelled]:
     if not mine:
         raise KeyError("reporter")
     return mine
+
+
+def workloads(series: Iterable[Series]) -> frozenset[str]:
+    """Whose requests the sidecar counted as the receiving side; nobody's where it does not say."""
+    mine = (one.labels for one in series if one.labels.get("reporter") == "destination")
+    return frozenset(filter(None, (labels.get("destination_workload") for labels in mine)))
 
 
 def _failed(one: Series) -> bool:

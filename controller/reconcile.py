@@ -50,7 +50,7 @@ from controller.placebos import Placebos
 from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import Rounds
 from controller.schedule import Schedule, changes
-from controller.scrape import chosen
+from controller.scrape import addressed, chosen
 from controller.telling import Next
 from controller.wire import Malformed
 from controller.workloads import TemplateLost
@@ -288,7 +288,7 @@ class Reconciler:
         return self.means.queried if len(plan.policy.queried) == len(plan.policy.checks) else self.means.pace
 
     def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
-        wanted = pods if run.stage is not Stage.ENDED else []
+        wanted = addressed(pods) if run.stage is not Stage.ENDED else []
         self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
         return self.means.metrics.read(_name(run)) if wanted else {}
 

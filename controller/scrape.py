@@ -29,6 +29,7 @@ from analysis.grids import shared
 from analysis.samples import Histogram
 from controller import layouts
 from controller.effort import Effort
+from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
@@ -57,6 +58,16 @@ def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen
     A pod that comes or goes changes the choice by one at most.
     """
     return sorted(sorted(pods, key=lambda pod: (_hash(pod.name), pod.name))[:limit], key=lambda pod: pod.name)
+
+
+def addressed(pods: Sequence[PodSeen]) -> list[PodSeen]:
+    """Those whose page is their own: of several at one address the one that was made last has it."""
+    last = {_address(pod): pod for pod in sorted(pods, key=lambda pod: (pod.created, pod.name))}
+    return [pod for pod in pods if not pod.ip or last[_address(pod)] is pod]
+
+
+def _address(pod: PodSeen) -> tuple[str, str]:
+    return pod.ip, pod.annotations.get("prometheus.io/port", PORT)
 
 
 def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen value
@@ -192,7 +203,7 @@ class Scrape:
         if known is not None and known.pod.ip == pod.ip:
             known.settle()
             reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
-            reader.effort = known.effort
+            reader.effort, reader.falls = known.effort, known.falls
         reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
         readers[pod.name] = reader
 
@@ -337,6 +348,7 @@ class _Reader:
         self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
         self.reading: Reading | None = None
         self.trouble: Trouble | None = None
+        self.falls = Falls()
         self.alarming = False
         self.effort = Effort(asyncio.get_running_loop().time)
         self.unseen: float | None = None  # when the page came that no pass has asked for
@@ -379,10 +391,10 @@ class _Reader:
             )
             readings.append(reading)
             wrong += complaints
-        if readings[0] is not None:
-            before, self.reading = self.reading, together(readings[0], readings[1:])
-            self.alarming = _alarming(before, self.reading)
-            wrong += _other_buckets(before, self.reading)
+        if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
+            wrong.append(why)
+        elif readings[0] is not None:
+            wrong += self._taken(together(readings[0], readings[1:]))
         self.effort.done(begun)
         if waits := self.effort.wait():
             wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
@@ -390,6 +402,15 @@ class _Reader:
             self.fail("; ".join(wrong), at)
         else:
             self.trouble = None
+
+    def _taken(self, whole: Reading) -> Iterator[str]:
+        """What is wrong with a reading that came; what can be used of it is the newest."""
+        kept, falling = self.falls.look(whole)
+        yield from falling
+        if kept is not None:
+            before, self.reading = self.reading, kept
+            self.alarming = _alarming(before, kept)
+            yield from _other_buckets(before, kept)
 
     def fail(self, what: str, at: float) -> None:
         """One more failure is remembered; the first of a row is logged."""
@@ -406,6 +427,17 @@ def _read(page: _Said, checks: Sequence[CheckSpec], at: float) -> _Read:
     if isinstance(page, _Text):
         return page.read(checks, at)
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
+
+
+def _anothers(before: Reading | None, now: Reading) -> str:
+    """Why this is the page of another pod, which has its address now; empty if it is not, or nobody can tell.
+
+    A pod that is gone may be in our index while the API server is away, and its address in use again.
+    """
+    if before is None or not before.of or not now.of or before.of & now.of:
+        return ""
+    was, found = (", ".join(sorted(one.of)) for one in (before, now))
+    return f"its page is one of {found} now, not of {was}: another pod may have its address"
 
 
 def _alarming(before: Reading | None, now: Reading) -> bool:

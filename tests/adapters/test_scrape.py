@@ -18,7 +18,7 @@ from controller import effort, layouts, protobuf
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
-from controller.scrape import Scrape, chosen, target
+from controller.scrape import Scrape, addressed, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
 
@@ -375,6 +375,36 @@ def test_pages_are_due_from_the_first_turn_that_was_missed() -> None:
         assert waits == [1.0, 1.0, 1.0, 3.0]
 
     scraping(story)
+
+
+def of_workload(name: str, n: int) -> bytes:
+    labels = f'reporter="destination",response_code="200",destination_workload="{name}"'
+    return f"istio_requests_total{{{labels}}} {n}\n".encode()
+
+
+def test_the_page_of_another_pod_at_the_same_address_is_not_taken_for_this_ones() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("p1")] = answering(of_workload("model-canary", 7))
+        scrape.watch(RUN, [pod("p1")], CHECKS)
+        await asyncio.sleep(2)
+        pods.answers[url("p1")] = answering(of_workload("model", 9000))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["p1"].requests == Counts(7, 0)
+        assert "its page is one of model now, not of model-canary" in scrape.troubles(RUN)["p1"].what
+        scrape.watch(RUN, [replace(pod("p1"), ip="10.0.0.2")], CHECKS)  # it is told where it is
+        pods.answers[url("p2")] = answering(of_workload("model-canary", 8))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["p1"].requests == Counts(8, 0)
+        assert scrape.troubles(RUN) == {}
+
+    scraping(story)
+
+
+def test_of_two_pods_at_one_address_the_later_one_has_it() -> None:
+    later = replace(pod("p2", "10.0.0.1"), created=CREATED + timedelta(minutes=1))
+    aside = pod("p3", "10.0.0.1", port="8081")  # on the node's own network
+    assert addressed([pod("p1"), later, aside]) == [later, aside]
+    assert addressed([later, pod("p1")]) == [later]
 
 
 def test_annotations_that_make_no_target_are_a_trouble() -> None:

@@ -1,6 +1,7 @@
 """Canaries of which little is heard: pages do not come, stand still, or tell of requests that take long."""
 
 import logging
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -124,6 +125,50 @@ def test_a_pod_of_two_that_loses_every_request_is_rolled_back() -> None:
     assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
     assert found.seconds_to_weight_zero is not None
     assert found.seconds_to_weight_zero < 15
+
+
+def anothers(stage: Theatre, life: Life, page: bytes) -> bytes:
+    """From 20 s on the canary's addresses are stable's, and nobody has told us."""
+    if life.pod.arm == "stable" or stage.now < 20:
+        return page
+    stables = (one.pod for one in stage.pods.lives.values() if one.pod.arm == "stable")
+    return next(stables).page.text().encode()
+
+
+def test_a_canary_whose_address_a_stable_pod_has_now_is_not_promoted_by_that_ones_page() -> None:
+    dead = "{at: 20s, arm: canary, blackhole: true}"
+    found = played(anothers, faults=dead, steps="40, 50")  # at 40 % pods of both arms have equal loads
+    assert (found.outcome, found.reason) == ("RolledBack", "NoData")
+    assert "its page is one of model now, not of model-canary" in found.evidence["message"]
+
+
+def of_one_of(workers: int) -> Page:
+    """Each scrape is answered by another of the model server's processes, which counts for itself."""
+    chance = random.Random(workers)
+    shares = [(1 + 0.1 * worker) / workers / 1.1 for worker in range(workers)]
+
+    def page(_stage: Theatre, life: Life, page: bytes) -> bytes:
+        if life.pod.arm == "stable":
+            return page
+        share = chance.choice(shares)
+        lines = (line.rpartition(b" ") for line in page.splitlines())
+        return b"".join(
+            before + b" %d\n" % (float(n) * share)
+            if before.startswith(b"model_")
+            else before + between + n + b"\n"
+            for before, between, n in lines
+        )
+
+    return page
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_canary_whose_page_is_of_one_of_several_processes_is_held_and_it_is_said_why(workers: int) -> None:
+    found = played(of_one_of(workers))
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert "its counters fall again and again" in found.evidence["message"]
+    assert found.seconds_to_verdict is not None
+    assert found.seconds_to_verdict < 60
 
 
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
