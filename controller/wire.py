@@ -428,6 +428,7 @@ class Routes(Wire, frozen=True, kw_only=True):
 class Steered(Wire, frozen=True, kw_only=True):
     """A VirtualService: no stricter than Istio's schema is, since a rollback may have to be made in it."""
 
+    metadata: Mapping[str, Json] = {}
     spec: Routes
 
 
