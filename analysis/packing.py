@@ -77,7 +77,10 @@ def encoded(whole: bytes) -> str:
 
 
 def unpacked(text: str, shapes: Sequence[tuple[int, ...]], *, partly: bool = False) -> list[Array]:
-    """The arrays of `packed`, or `partly` the first of them; ValueError where theirs are other shapes."""
+    """The arrays of `packed`, or `partly` the first of them; ValueError where theirs are others.
+
+    That is: of other shapes, or not finite.
+    """
     whole = _whole(b85decode(text))
     out = []
     for shape in shapes:
@@ -89,7 +92,10 @@ def unpacked(text: str, shapes: Sequence[tuple[int, ...]], *, partly: bool = Fal
         if len(part) < size * width.itemsize:
             raise ValueError("evidence was cut short: restart the step")
         joined = np.frombuffer(part, dtype=np.uint8).reshape(width.itemsize, size).T.tobytes()
-        out.append(np.frombuffer(joined, dtype=width).astype(float).reshape(shape))
+        numbers = np.frombuffer(joined, dtype=width).astype(float).reshape(shape)
+        if not np.isfinite(numbers).all():
+            raise ValueError("evidence must be finite to be used: restart the step")
+        out.append(numbers)
     if whole and not partly:
         raise ValueError("evidence is longer than expected: restart the step")
     return out

@@ -19,7 +19,7 @@ from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.packing import NEVER
 from analysis.questions import latency_margin
 from analysis.samples import Histogram, Sample
-from controller import shadow, ticks
+from controller import kept, shadow, ticks
 from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet, lag_of
 from controller.model import Plan, Policy, Replayed, Run, Seen
 from controller.served import Hush, Load
@@ -411,7 +411,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
     if body is None:
         return fresh
     try:
-        saved: Mapping[str, Any] = json.loads(body)
+        saved = kept.read(body)
         pairs = zip(plan.policy.checks, saved["evidence"], strict=True)
         cursor = ticks.load(saved["cursor"])
         return Gathered(

@@ -59,7 +59,7 @@ from controller.model import (
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, parting, say, spoken
-from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, weighted
+from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, stopped, weighted
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
@@ -482,12 +482,12 @@ def _await_pods(run: Run, seen: Seen, now: datetime) -> Next:
 def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
     """The same, with the wanted weight sent again if the VirtualService says another.
 
-    Down always; up not through a refused VirtualService, and not before a new leader had the time to look.
+    Down always; up not through a refused VirtualService, before a new leader had looked, or when stopped.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more
-    if run.weight > 0 and (seen.route.refusal is not None or not _looked(run, seen)):
+    if run.weight > 0 and (seen.route.refusal is not None or not _looked(run, seen) or stopped(run, seen)):
         return run, actions
     actions, since = (*actions, SetWeight(run.weight)), run.weight_since
     if run.weight > 0:

@@ -372,7 +372,7 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
     if kind not in {"pods", "replicasets"}:
         return None
     above = "replicasets" if kind == "pods" else "deployments"
-    owners = cluster.all(above, obj["metadata"]["namespace"])
+    owners = cluster.all(above, _key(obj)[0])
     owner = next((one for one in owners if one["metadata"]["uid"] == owner_uid(obj)), None)
     return "" if owner is None else _workload(cluster, above, owner)
 

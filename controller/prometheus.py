@@ -451,7 +451,10 @@ UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on wha
 LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval, and its clock and ours the same"
 
 # What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.
-_STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, requests.TooManyRedirects)
+_STRANGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+    requests.TooManyRedirects,
+)
 
 
 def _by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:

@@ -272,7 +272,7 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
     written: Json = _finite(
         {
             "phase": phase(run).value,
-            "conditions": conditions(run, judgement, before=old.get("conditions", []), now=now),
+            "conditions": conditions(run, judgement, before=old.get("conditions"), now=now),
             "reason": run.reason or run.hold,
             "message": run.message,
             "step": f"{min(run.step + 1, len(steps))}/{len(steps)}",
@@ -298,7 +298,7 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
     return written
 
 
-def conditions(run: Run, judgement: Judgement, *, before: list[Json], now: datetime) -> list[Json]:
+def conditions(run: Run, judgement: Judgement, *, before: Json, now: datetime) -> list[Json]:
     """Progressing, Healthy and Succeeded; a transition's time changes only with its status."""
     ended = run.stage is Stage.ENDED
     promoted = run.reason is Reason.PROMOTED
@@ -306,7 +306,8 @@ def conditions(run: Run, judgement: Judgement, *, before: list[Json], now: datet
     succeeded = ("True" if promoted else "False") if ended else "Unknown"
     progressing = "False" if ended or run.hold else "True"
     healthy = {Verdict.FAIL: "False", Verdict.NO_DATA: "Unknown"}.get(judgement.verdict, "True")
-    old = {condition["type"]: condition for condition in before}
+    known = before if isinstance(before, list) else []  # somebody's edit may be anything
+    old = {condition["type"]: condition for condition in known if wire.stored(condition, wire.Condition)}
     return [
         _condition(old.get(kind), kind=kind, status=value, reason=why, message=run.message, now=now)
         for kind, value, why in (

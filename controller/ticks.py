@@ -357,7 +357,16 @@ def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic | None:
     if value is None:
         return None
     if len(value) == 2:
-        return Counts(*value)
-    index, before, count = value
+        return Counts(*map(_count, value))
+    index, before, count = _count(value[0]), _count(value[1]), tuple(map(_count, value[2]))
     le = bounds[index]
-    return Histogram(le, (*(0,) * before, *count, *(0,) * (len(le) + 1 - before - len(count))))
+    after = len(le) + 1 - before - len(count)
+    if after < 0:
+        raise ValueError("more counts than buckets; begin with an empty cursor")
+    return Histogram(le, (*(0,) * before, *count, *(0,) * after))
+
+
+def _count(value: Json) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"not a count ({value!r:.40}); begin with an empty cursor")
+    return value

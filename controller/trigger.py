@@ -289,8 +289,8 @@ def _number(run: Json) -> int:
 
 def workload(run: Json) -> str:
     """The canary's Deployment of a CanaryRun object; empty if that does not say one."""
-    plan = (run.get("spec") or {}).get("plan") or {}
-    return str(plan.get("canary", ""))
+    plan = (run.get("spec") or {}).get("plan")
+    return str(plan.get("canary", "")) if isinstance(plan, dict) else ""
 
 
 def runs_of(cluster: Cluster, namespace: str, name: str) -> list[Json]:

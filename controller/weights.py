@@ -42,3 +42,9 @@ def awaited(run: Run, seen: Seen) -> bool:
     there, before = seen.route.sighting, run.raised_from
     same = there is not None and before is not None and there.generation == before.generation
     return same and seen.route.weight != run.weight
+
+
+def stopped(run: Run, seen: Seen) -> bool:
+    """Whether a weight that is too low stays so: who paused the run, or froze it, may have taken it, too."""
+    lower = seen.route.weight is not None and seen.route.weight < run.weight
+    return lower and (seen.commands.paused or seen.commands.frozen)

@@ -354,10 +354,25 @@ class StoredMeta(Wire, frozen=True, kw_only=True):
     owner_references: tuple[StoredOwner, ...] = ()
 
 
-class StoredObject(Wire, frozen=True, kw_only=True):
-    """Any object."""
+class Stored(Wire, frozen=True, kw_only=True):
+    """What is stored under a name."""
 
     metadata: StoredMeta
+
+
+class StoredObject(Stored, frozen=True, kw_only=True):
+    """Any object."""
+
+    spec: Mapping[str, Json] | None = None
+    status: Mapping[str, Json] | None = None
+
+
+class Condition(Wire, frozen=True, kw_only=True):
+    """A condition of a status, as far as the next one depends on it."""
+
+    type: str
+    status: str
+    last_transition_time: datetime
 
 
 class TemplateMeta(Wire, frozen=True, kw_only=True):
@@ -386,7 +401,7 @@ class DeploymentSpec(Wire, frozen=True, kw_only=True):
     selector: Selector
 
 
-class StoredDeployment(StoredObject, frozen=True, kw_only=True):
+class StoredDeployment(Stored, frozen=True, kw_only=True):
     """A Deployment."""
 
     spec: DeploymentSpec
@@ -413,6 +428,7 @@ class Routes(Wire, frozen=True, kw_only=True):
 class Steered(Wire, frozen=True, kw_only=True):
     """A VirtualService: no stricter than Istio's schema is, since a rollback may have to be made in it."""
 
+    metadata: Mapping[str, Json] = {}
     spec: Routes
 
 

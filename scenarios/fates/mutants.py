@@ -26,6 +26,7 @@ from controller import (
     resource,
     runs,
     shadow,
+    trigger,
     weights,
     workloads,
     writing,
@@ -400,14 +401,29 @@ def no_command() -> Sequence[Swap]:
     return _without(leaving._commanded)
 
 
-def no_pause() -> Sequence[Swap]:
-    """A paused run goes on."""
+def _heedless(**heard: bool) -> Sequence[Swap]:
+    """What is asked does not keep a run from going on."""
     whole = machine._blocked
 
     def blocked(run: Any, seen: Any) -> Any:
-        return whole(run, replace(seen, commands=replace(seen.commands, paused=False)))
+        return whole(run, replace(seen, commands=replace(seen.commands, **heard)))
 
     return [(machine, "_blocked", blocked)]
+
+
+def no_pause() -> Sequence[Swap]:
+    """A paused run goes on."""
+    return _heedless(paused=False)
+
+
+def no_freeze() -> Sequence[Swap]:
+    """A run goes on in a frozen namespace."""
+    return _heedless(frozen=False)
+
+
+def hears_no_doorbell() -> Sequence[Swap]:
+    """What a Deployment's annotations ask of its run goes unheard."""
+    return [(trigger, "rung", lambda said, *_, **__: said)]
 
 
 def opens_every_gate() -> Sequence[Swap]:
@@ -463,6 +479,8 @@ MUTANTS: Mapping[str, Mutant] = {
         no_silence,
         no_command,
         no_pause,
+        no_freeze,
+        hears_no_doorbell,
         overwrites_an_end,
         opens_every_gate,
         takes_no_for_yes,

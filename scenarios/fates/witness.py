@@ -24,13 +24,14 @@ from scenarios.fates.said import (
     weights_in,
     wishes,
 )
-from scenarios.objects import CANARY, STABLE
+from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
 
 Json = Any
 
 CANARY_OF = "serin.dev/canary-of"
+STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
@@ -86,6 +87,7 @@ class Witness:
     _seen: int = 0  # canary pages that were read since the last raise
     _asked: float = 0.0  # when somebody last asked something of a run
     _unasked: bool = False  # the canary's Deployment is gone or does not ask for a run
+    _stopped: set[str] = field(default_factory=set)  # which kinds' annotations say that nothing moves up
     _excess: float | None = None  # since when it is more than a run may have
     _fell: bool = False  # whether we ever took weight away
     _short: float | None = None  # since when it is less than its run says
@@ -119,6 +121,8 @@ class Witness:
         self._last[resource, name] = clone(obj)
         if self.ours and resource not in WRITTEN:
             self.breaks(f"{self.author} wrote {resource}/{name}, which is none of its business")
+        if resource in STOPS and name in {CANARY, NAMESPACE}:
+            self._stops(resource, obj)
         match resource:
             case "virtualservices":
                 self._route(before, obj)
@@ -193,8 +197,11 @@ class Witness:
 
     def _unpaused(self, run: Json, what: str) -> None:
         now = self.clock()
-        if run["spec"].get("paused") and min(now - self._asked, now - self.hindered) > HEARD:
+        if self._still(run) and min(now - self._asked, now - self.hindered) > HEARD:
             self.breaks(f"{what} while it was paused")
+
+    def _still(self, run: Json) -> bool:
+        return bool(self._stopped or run["spec"].get("paused"))
 
     def _agreed(self, run: Json, before: str, step: int) -> None:
         """Whoever is to be asked before a move has said yes."""
@@ -353,6 +360,12 @@ class Witness:
             self._unasked = not self._unasked
             self._asked = self.clock()
 
+    def _stops(self, resource: str, obj: Json) -> None:
+        """An annotation says that nothing moves up, or no more."""
+        if (STOPS[resource] in obj["metadata"].get("annotations", ())) != (resource in self._stopped):
+            self._stopped ^= {resource}
+            self._asked = self.clock()
+
     def _given(self, template: Json) -> None:
         """Stable gets what was analysed, or what it had before."""
         found = [hash_ for hash_, known in self.templates.items() if known == of_people(template)]
@@ -425,7 +438,7 @@ class Witness:
 
     def _given_to(self, now: float) -> None:
         """A live run's weight is in the VirtualService."""
-        live = [run for run in self.runs.values() if not ended(run)]
+        live = [run for run in self.runs.values() if not ended(run) and not self._still(run)]
         under = any(self._weight < allowance(run) for run in live)
         self._short = (self._short or now) if under else None
         if self._short is not None and now - max(self._short, self.hindered) > BOUND:

@@ -403,6 +403,8 @@ NO_OBJECTS = [
     {"metadata": {"name": "a", "uid": "u", "resourceVersion": "new"}},
     {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1", "annotations": None}},
     {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1", "ownerReferences": [None]}},
+    {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}, "spec": "none"},
+    {"metadata": {"name": "a", "uid": "u", "resourceVersion": "1"}, "status": [1]},
 ]
 
 

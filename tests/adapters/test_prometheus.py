@@ -352,6 +352,7 @@ async def test_what_is_no_count_was_not_read(said: str) -> None:
 
 
 PARTIAL = vector() | {"warnings": ["store 10.0.0.9 is away"]}
+BEYOND = {"status": "success", "data": {"result": [{"metric": of("a"), "value": [71, 10**400]}]}}
 WITHOUT_VALUE = {"status": "success", "data": {"result": [{"metric": of("a"), "value": ["71,0"]}]}}
 
 
@@ -368,6 +369,7 @@ WITHOUT_VALUE = {"status": "success", "data": {"result": [{"metric": of("a"), "v
         (answering({"status": "success", "data": None}), "with something else", "/api/v1/query"),
         (answering([]), "with something else", "/api/v1/query"),
         (answering(vector(({"job": "pods"}, 1.0))), "with something else", "/api/v1/query"),
+        (answering(BEYOND), "with something else", "/api/v1/query"),
         (answering(vector((of("a"), "many"))), "with something else", "/api/v1/query"),
         (answering(vector((of("a") | {"job": cast(str, 7)}, 1.0))), "with something else", "/api/v1/query"),
         (answering(b"[" * 100_000), "with something else", "/api/v1/query"),

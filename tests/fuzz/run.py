@@ -21,7 +21,7 @@ NAMES = {
         ("protocol", "jsonl", "door", "segment", "model", "onnx", "baseline", "question", "answer", "reply"),
         "targets",
     ),
-    **dict.fromkeys(("annotations", "policy", "run", "ticks", "text", "delimited"), "steering"),
+    **dict.fromkeys(("annotations", "policy", "run", "checkpoint", "ticks", "text", "delimited"), "steering"),
     **dict.fromkeys(("followed", "answered", "prometheus"), "steering"),
 }
 AT_ONCE = 2

@@ -11,8 +11,8 @@ import random
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 from types import SimpleNamespace
@@ -20,26 +20,57 @@ from typing import Any
 
 import atheris
 import structlog
+import yaml
 
 with atheris.instrument_imports(include=["controller", "analysis"], enable_loader_override=False):
     import requests
     from urllib3 import HTTPResponse
 
-    from analysis.evidence import CheckKind, CheckSpec
-    from controller import backtest, events, planning, policies, protobuf, reading, resource, trigger, wire
+    from analysis.evidence import CheckKind, CheckSpec, update
+    from analysis.judge import Judgement, Verdict
+    from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic
+    from controller import (
+        backtest,
+        events,
+        gather,
+        judging,
+        machine,
+        planning,
+        policies,
+        protobuf,
+        reading,
+        resource,
+        trigger,
+        wire,
+    )
     from controller.asks import Asks
+    from controller.clock import taken_over
     from controller.cluster import Cluster
     from controller.istio import IstioRouter, Unsteerable
-    from controller.kube import ApiError, Kube
+    from controller.kube import ApiError, Kube, decoded
     from controller.lease import Claim, Lease, hold
+    from controller.model import (
+        ArmSeen,
+        Checkpoint,
+        Message,
+        PodSeen,
+        Reason,
+        RouteSeen,
+        Run,
+        Seen,
+        Stage,
+        WeightChange,
+    )
     from controller.operate import Leadership, Operator
-    from controller.ports import Outside
+    from controller.ports import Outside, Reading
     from controller.prometheus import Past, Unanswered
     from controller.runs import Runs
     from controller.settings import Settings
+    from controller.ticks import Cursor, Tick, advance
     from controller.workloads import Workloads
 
 from scenarios import bench_pages
+from scenarios.cluster import schema
 from scenarios.objects import CANARY, NAMESPACE, STABLE, objects
 from scenarios.story import load
 from scenarios.virtual.loop import VirtualLoop
@@ -155,11 +186,48 @@ def policy(given: bytes) -> None:
 
 def run(given: bytes) -> None:
     """A CanaryRun object, whatever stands in it."""
-    with suppress(ValueError, RecursionError):
-        obj = json.loads(given)
-        for read in (resource.run, resource.commands, resource.checkpoint, resource.epoch):
-            with suppress(wire.Malformed):
-                read(obj)
+    try:
+        obj = decoded(given)
+    except ValueError:
+        return
+    if not wire.stored(obj):  # it is never asked
+        return
+    for read in (resource.commands, resource.checkpoint, resource.epoch):
+        with suppress(wire.Malformed):
+            read(obj)
+    try:
+        found = resource.run(obj)
+    except wire.Malformed:
+        return
+    if admitted(obj):
+        continued(found, resource.checkpoint(obj), before=obj.get("status"))
+
+
+def admitted(obj: Json) -> bool:
+    """Whether an API server lets it in."""
+    try:
+        return not schema.problems(ADMITTED, obj, None)
+    except (ValueError, OverflowError):  # of numbers beyond 64 bits, which are none there
+        return False
+
+
+def checkpoint(given: bytes) -> None:
+    """A checkpoint's body, whatever somebody made of it."""
+    continued(STEPPING, given.decode(errors="replace"))
+
+
+def continued(found: Run, body: str | None, *, before: Json = None) -> None:
+    """A leader goes on with it: it is judged, moves, and is written down again."""
+    known, gathered = taken_over(found, gather.load(found.plan, body), NOW)
+    steps = gather.take(gathered, known, SEEN, TICKS, NOW)
+    gathered = gather.scored(steps, update)
+    seen = replace(SEEN, judgement=judging.judged(known, gathered, NOW))
+    after, _ = machine.advance(known, seen, NOW)
+    judgement = judging.judged(after, gathered, NOW)
+    saved = Checkpoint(
+        judgement=judgement, sentences=judging.sentences(judgement, after), body=gather.save(gathered)
+    )
+    json.dumps(resource.status(after, saved, 1, before=before, now=NOW), allow_nan=False)
 
 
 def ticks(given: bytes) -> None:
@@ -378,6 +446,49 @@ PAST = Past("http://prometheus.invalid")
 PAST._server._session.mount("http://prometheus.invalid", CANNED)
 PAST._server._session.trust_env = False  # looks for proxies and .netrc at each request
 PLACE = resource.place(RUN)
+NOW = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=5)
+STEPPING = replace(
+    resource.run(RUN),
+    stage=Stage.STEPPING,
+    weight=10,
+    weights=(WeightChange(at=NOW, weight=10, reason=Reason.WEIGHT_RAISED),),
+    **dict.fromkeys(("step_since", "weight_since", "data_since"), NOW - timedelta(minutes=2)),
+)
+PODS = {
+    name: PodSeen(name=name, node="n", ip="10.0.0.1", ready=True, created=NOW - timedelta(hours=1))
+    for name in (STABLE, CANARY)
+}
+SEEN = Seen(
+    stable=ArmSeen(exists=True, template_hash=STEPPING.plan.stable_hash, wanted=1, pods=(PODS[STABLE],)),
+    canary=ArmSeen(exists=True, template_hash=STEPPING.plan.canary_hash, wanted=1, pods=(PODS[CANARY],)),
+    route=RouteSeen(weight=10),
+    judgement=Judgement(verdict=Verdict.NO_DATA, log_e=0.0),
+)
+
+
+def served(check: CheckSpec, at: float) -> Tick:
+    """What both arms served in a second."""
+    pods = (PodSample(name, "n", of(check, 1)) for name in (STABLE, CANARY))
+    return Tick(check.name, *(Sample(at, at + 1, (pod,)) for pod in pods))
+
+
+def of(check: CheckSpec, seconds: int) -> Statistic:
+    """What a pod counts in so long."""
+    counted = Histogram((0.1, 0.5), (60 * seconds, 30 * seconds, seconds))
+    return Counts(90 * seconds, seconds) if check.kind is CheckKind.ERROR_RATE else counted
+
+
+TICKS = [served(check, NOW.timestamp() - 2) for check in STEPPING.plan.policy.checks]
+GATHERED = gather.scored(
+    gather.take(
+        gather.begin_step(gather.begin(STEPPING.plan.policy), 0, at=NOW.timestamp() - 60),
+        STEPPING,
+        SEEN,
+        [served(check, NOW.timestamp() - ago) for ago in (9, 8, 7) for check in STEPPING.plan.policy.checks],
+        NOW,
+    ),
+    update,
+)
 LIVES = {(NAMESPACE, RUN["metadata"]["name"]): SimpleNamespace(run=resource.run(RUN))}
 POLICY = policies.policy(planning.builtin())
 OUTSIDE = Outside(transport=Script(b""), fetch=nobody, post=nobody, ask=nobody, clock=LOOP.now)
@@ -406,6 +517,37 @@ def event(kind: bytes, obj: bytes) -> bytes:
     return b'{"type":"%s","object":%s}' % (kind, obj)
 
 
+def cursor() -> Cursor:
+    """As after three seconds in which both arms were read."""
+    found = Cursor()
+    for second in range(3):
+        at = NOW.timestamp() - 8 + second
+        values = {check.name: of(check, second) for check in STEPPING.plan.policy.checks}
+        sources = dict.fromkeys(values, "istio_requests_total")
+        page = Reading(at=at, requests=Counts(9 * second, 0), values=values, sources=sources)
+        arms = {"stable": {STABLE: "n"}, "canary": {CANARY: "n"}}
+        since = dict.fromkeys(("step", "weight"), NOW.timestamp() - 60)
+        found, _, _ = advance(found, dict.fromkeys(PODS, page), **arms, now=at, since=since)
+    return found
+
+
+BODY = gather.save(replace(GATHERED, cursor=cursor(), saved=NOW.timestamp() - 5))
+JUDGED = judging.judged(STEPPING, GATHERED, NOW)
+LETTER = Message(id="1", alert=0, outcome="Held", reason=Reason.NO_DATA, sentence="s", at=NOW)
+ADMITTED = next(
+    each["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for each in yaml.safe_load_all(planning.CRDS[0].read_text())
+    if each["spec"]["names"]["kind"] == "CanaryRun"
+)
+STATUS = resource.status(
+    replace(
+        STEPPING,
+        outbox=(LETTER,),
+    ),
+    Checkpoint(body=BODY, judgement=JUDGED, sentences=judging.sentences(JUDGED, STEPPING)),
+    3,
+    now=NOW,
+)
 RUNNING = json.dumps(RUN).encode()
 BOOKMARK = b'{"metadata":{"resourceVersion":"12"}}'
 PROMETHEUS = b'{"status":"success","data":{"resultType":"vector","result":[%s]}}'
@@ -423,6 +565,12 @@ MODEL = (
     b'model_prediction_value_bucket{le="+Inf"} 9\nclicks_total 1\nshown_total 4\n'
 )
 LABELS = {"reporter": "destination", "response_code": "200"}
+
+
+def stored(patch: Json) -> Json:
+    """What a merge patch leaves of an object that was not there."""
+    kept = {key: value for key, value in patch.items() if value is not None}
+    return {key: stored(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def family(name: bytes, *metrics: bytes) -> bytes:
@@ -447,8 +595,15 @@ TARGETS: Mapping[str, Target] = {
             b"canary-of=model\npolicy=default\nvirtual-service=model\nstable-subset=stable\nabort=run-1-1",
         ),
     ),
-    "policy": Target(policy, (b"steps: [5, 10]\nchecks:\n- {name: e, type: ErrorRate, plus: 1%}\n",)),
-    "run": Target(run, (RUNNING,)),
+    "policy": Target(
+        policy,
+        (
+            b"steps: [5, 10]\nchecks:\n- {name: e, type: ErrorRate, plus: 1%}\n",
+            json.dumps(planning.builtin()).encode(),
+        ),
+    ),
+    "run": Target(run, (RUNNING, json.dumps(RUN | {"status": stored(STATUS)}).encode())),
+    "checkpoint": Target(checkpoint, (BODY.encode(),)),
     "ticks": Target(ticks, (TICK % 1 + TICK % 2,)),
     "text": Target(text, (SMALL + b"\n" + MODEL, MODEL + b"# EOF\n")),
     "delimited": Target(delimited, (PROTOBUF,)),

@@ -710,6 +710,7 @@ async def test_without_a_virtual_service_there_is_no_mirror_and_no_error() -> No
         '{"spec": {"http": [1]}}',
         '{"spec": {"http": [{"route": [1]}]}}',
         '{"spec": {"http": [{"route": [{"destination": 1}]}]}}',
+        '{"metadata": "model", "spec": {"http": []}}',
     ],
 )
 async def test_an_answer_that_is_none_is_not_taken_for_a_virtual_service_that_is_gone(answer: str) -> None:

@@ -328,6 +328,19 @@ def test_a_new_leader_looks_before_it_repairs_a_weight_upwards() -> None:
     assert weights(advance(ended(), sight(weight=5, looked=False), NOW + minutes(1))[1]) == [0]
 
 
+@pytest.mark.parametrize("stops", [Commands(paused=True), Commands(frozen=True)])
+def test_a_weight_that_somebody_took_is_not_given_back_while_the_run_is_paused_or_frozen(
+    stops: Commands,
+) -> None:
+    """Found by a history: a leader died before its raise, and the next one raised after the pause."""
+    for there, sent in ((0, []), (None, [5]), (9, [5])):
+        route = RouteSeen(weight=there)
+        run, actions = advance(stepping(), sight(route=route, commands=stops), NOW + minutes(1))
+        assert (weights(actions), run.weight) == (sent, 5)
+    _, actions = advance(run, sight(weight=0), NOW + minutes(2))
+    assert weights(actions) == [5]
+
+
 RAISED_FROM = Sighting(generation=3, version="30")
 
 

@@ -88,3 +88,12 @@ def test_what_is_heard_is_another_shards_too_but_its_turn_is_not() -> None:
         assert each.runs
         assert {shard_of(key, SHARDS) for key in each.asks} == {shard}
         assert len(set(each.runs)) == len(each.runs)
+
+
+def test_a_pod_that_says_no_namespace_is_nobodys() -> None:
+    """Found by fuzzing: one in a watch ended the controller."""
+    (shard, *_), known = turns(heard=False), cluster()
+    before = list(shard.runs)
+    meta = {"name": "pod", "uid": "u", "ownerReferences": [{"kind": "ReplicaSet", "name": "a", "uid": "u"}]}
+    shard.leadership.heard(known, "pods", {"metadata": meta})
+    assert shard.runs == before

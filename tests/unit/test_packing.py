@@ -73,6 +73,15 @@ def test_what_is_not_finite_is_refused(number: float, place: int) -> None:
         packed(values)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_used(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as lenient:
+        lenient.setattr(np, "isfinite", np.ones_like)
+        text = packed([np.array([1.5, number])])
+    with pytest.raises(ValueError, match="finite"):
+        unpacked(text, [(2,)])
+
+
 def test_counts_cost_as_little_as_the_largest_of_them_needs() -> None:
     noise = np.random.default_rng(3)
     sizes = [len(packed([np.floor(noise.uniform(0, most, 400))])) for most in (2**8, 2**16, 2**32)]

@@ -316,6 +316,17 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "before",
+    [None, 7, {"type": "Healthy"}, ["Healthy"], [{"type": "Healthy"}], [{"type": [], "status": "True"}]],
+)
+def test_conditions_that_somebody_made_of_it_do_not_keep_a_status_from_being_written(before: object) -> None:
+    """Found by fuzzing."""
+    first = resource.status(far_along(), nothing_yet(), 1, now=NOW)
+    again = resource.status(far_along(), nothing_yet(), 1, before=first | {"conditions": before}, now=NOW)
+    assert again["conditions"] == first["conditions"]
+
+
 def test_a_checkpoint_of_another_version_is_not_read() -> None:
     status = resource.status(far_along(), replace(nothing_yet(), body="{}"), 1, now=NOW)
 
