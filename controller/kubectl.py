@@ -68,14 +68,20 @@ class Kubectl:
         runs = self.runs()
         stables = sorted({plan["canary"] for run in runs if (plan := run["spec"]["plan"])["stable"] == name})
         near = get_close_matches(name, self.names(runs), n=3)
-        said = f". Did you mean {' or '.join(near)}?" if near else ""
-        if stables:
-            said = f". It is stable; its canary is {' or '.join(stables)}"
+        see = f"{self.program} list{self._flags()}"
         if not runs:
-            return (
-                f"{said}, which has no run at all; see: {self.program} list -A{self._flags(everywhere=True)}"
-            )
-        return f"{said}; see: {self.program} list{self._flags()}"
+            everywhere = f"{self.program} list -A{self._flags(everywhere=True)}"
+            return f", which has no run at all; see: {everywhere}"
+        if stables:
+            return f". It is stable; its canary is {' or '.join(stables)}; see: {see}"
+        return f". Did you mean {' or '.join(near)}? See: {see}" if near else f"; see: {see}"
+
+    def nothing(self, *, everywhere: bool) -> str:
+        """What is said of no run: where was looked, and where else one can look."""
+        if everywhere:
+            return "No canary runs found in any namespace."
+        flags = self._flags(everywhere=True)
+        return f"No canary runs found{self._where()}; in all of them: {self.program} list -A{flags}"
 
     def candidates(self, kind: str) -> list[str]:
         """The names that there are: of runs, as `names`; of namespaces; of contexts."""

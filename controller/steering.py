@@ -53,7 +53,7 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
         return
     runs = kubectl.runs(*everywhere)
     if not runs:
-        click.echo("No canary runs found.", err=True)
+        click.echo(kubectl.nothing(everywhere=all_namespaces), err=True)
         return
     _table(runs, wide=output == "wide", namespaces=all_namespaces)
 

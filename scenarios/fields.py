@@ -6,9 +6,10 @@ key given twice is a mistake.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from controller import documents
 
 T = TypeVar("T")
 
+HERE = Path(__file__).parent
 LONGEST = timedelta(days=1)  # nothing here plays longer; keeps sums of durations far from overflow
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
@@ -42,13 +44,28 @@ _Yaml.yaml_implicit_resolvers = {
 _Yaml.add_implicit_resolver(_TAG + "bool", re.compile(r"(?:true|false)\Z"), list("tf"))
 
 
+def _instead(path: Path) -> str:
+    """What to type: one of our own stories, where it was called by its name."""
+    named = HERE / f"{path.name.removesuffix('.yaml')}.yaml"
+    if path.parent == Path() and named.exists():
+        return f"a story of ours has its path, scenarios/{named.name}"
+    return "give the path of a scenario file, such as scenarios/errors-burst.yaml"
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """The field that was meant, whatever its capitals, and all that are known."""
+    near = get_close_matches(name.casefold(), [each.casefold() for each in known], n=1, cutoff=0.75)
+    meant = [each for each in known if [each.casefold()] == near]
+    return "".join(f"did you mean {each}? " for each in meant) + f"known are {', '.join(known)}"
+
+
 def read(path: Path) -> "Field":
     """The file's top value; a file that cannot be read, or is not YAML, raises `BadStory`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as trouble:
         raise BadStory(
-            f"{path}: cannot be read: {trouble.strerror or trouble}; give the path of a scenario file"
+            f"{path}: cannot be read: {trouble.strerror or trouble}; {_instead(path)}"
         ) from trouble
     except ValueError as trouble:
         raise BadStory(f"{path}: is not UTF-8 text; save it as UTF-8") from trouble
@@ -110,7 +127,7 @@ class Field:
             raise self.bad(f"a mapping with {', '.join(names)}")
         for name in self.value:
             if name not in names:
-                raise self.under(str(name)).wrong(f"is unknown here; known are {', '.join(names)}")
+                raise self.under(str(name)).wrong(f"is unknown here; {_meant(str(name), names)}")
         inside = {name: self.under(name, value) for name, value in self.value.items()}
         return Table(whole=self, inside=inside)
 

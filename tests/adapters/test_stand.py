@@ -61,7 +61,8 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
         )
         async with asyncio.timeout(60):
             out, err = await typed.communicate()
-        assert (typed.returncode, err) == (0, b"No canary runs found.\n"), out + err
+        none = b"No canary runs found in namespace models; in all of them: serin list -A\n"
+        assert (typed.returncode, err) == (0, none), out + err
         for wanted in (
             "deployment.apps/model serverside-applied",
             "deployment.apps/model condition met",

@@ -169,8 +169,13 @@ def test_runs_of_all_namespaces_say_theirs(cluster: Cluster) -> None:
 def test_no_runs_is_said_beside_the_output(cluster: Cluster) -> None:
     result = typed("list")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "No canary runs found" in result.stderr
+    assert result.stderr == "No canary runs found in the current namespace; in all of them: serin list -A\n"
     assert len(cluster.calls()) == 1
+    named = typed("list", "-n", "lab", "--context", "prod", program="kubectl serin").stderr
+    assert named == (
+        "No canary runs found in namespace lab; in all of them: kubectl serin list -A --context prod\n"
+    )
+    assert typed("list", "-A").stderr == "No canary runs found in any namespace.\n"
 
 
 def test_kubectls_own_flags_are_passed_on(cluster: Cluster) -> None:
@@ -198,6 +203,12 @@ def test_an_unknown_run_is_bad_input_and_the_answer_says_what_to_type(cluster: C
     assert result.exit_code == 2
     assert 'called "other" in namespace lab; see: kubectl serin list -n lab' in result.stderr
     assert cluster.runs() == [run()]
+
+
+def test_a_misspelt_run_is_answered_with_those_that_may_be_meant(cluster: Cluster) -> None:
+    cluster.holds(run())
+    said = typed("status", "model-canry", "-n", "lab").stderr
+    assert "Did you mean model-canary or model-canary-6f9c-1? See: serin list -n lab" in said
 
 
 def test_the_name_of_stable_is_answered_with_its_canary(cluster: Cluster) -> None:

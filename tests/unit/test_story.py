@@ -151,7 +151,11 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
     [
         (("spec", "faults", 0, "at"), 20, 'spec.faults[0].at: expected a duration like "20s", got 20'),
         (("spec", "faults", 0, "at"), "3m", "spec.faults[0].at: expected a time before"),
-        (("spec", "faults", 0, "arms"), "canary", "spec.faults[0].arms: is unknown here; known are at, for"),
+        (
+            ("spec", "faults", 0, "arms"),
+            "canary",
+            "spec.faults[0].arms: is unknown here; did you mean arm? known are at, for",
+        ),
         (("spec", "faults", 0, "target"), "metrics", "spec.faults[0]: needs either arm"),
         (("spec", "faults", 0), {"at": "1s", "arm": "canary"}, "spec.faults[0]: does nothing; say one of"),
         (("spec", "faults", 0, "latencyFactor"), -1, "latencyFactor: expected a number above 0 to 1000"),
@@ -162,6 +166,11 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
         (("spec", "stable", "errorRate"), "101%", "expected a percentage from 0% to 100% like"),
         (("spec", "stable", "replicas"), 1.5, "spec.stable.replicas: expected a whole number from 1"),
         (("spec", "stable", "latency", "p95"), "20ms", "latency.p95: expected more than the median"),
+        (
+            ("spec", "faults", 0, "errorrate"),
+            "5%",
+            "spec.faults[0].errorrate: is unknown here; did you mean errorRate?",
+        ),
         (("spec", "stable", "latency", "shape"), 2, "spec.stable.latency.shape: is unknown here"),
         (("spec", "seed"), "seven", "spec.seed: expected a whole number"),
         (("spec", "expect", "outcome"), "Fine", "expected one of RolledBack, Promoted, Held, got"),
@@ -212,6 +221,12 @@ def test_a_missing_field_is_named() -> None:
 )
 def test_what_is_no_file_of_ours_is_refused_in_one_line(text: str, said: str) -> None:
     assert said in complaint(text)
+
+
+def test_a_story_of_ours_that_is_called_by_its_name_is_answered_with_its_path() -> None:
+    for name in ("errors-burst", "errors-burst.yaml"):
+        with pytest.raises(BadStory, match=r"a story of ours has its path, scenarios/errors-burst\.yaml$"):
+            load(name)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
