@@ -59,7 +59,7 @@ from controller.model import (
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, parting, say, spoken
-from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, stopped, weighted
+from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, looked, stopped, weighted
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
@@ -259,7 +259,7 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
     if not run.copied and (waits := _unpromoted(run, seen, now)) is not None:
         return waits
-    if seen.stable_matches or seen.stable.template_hash is None or not _looked(run, seen):
+    if seen.stable_matches or seen.stable.template_hash is None or not looked(run, seen):
         return replace(run, hold=None), ()
     since = run.step_since if run.copied else now
     return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
@@ -288,8 +288,8 @@ def _chores(run: Run, seen: Seen, now: datetime) -> Next:
     As long as the VirtualService is as it was when the weight was last raised, that raise may be on its way.
     """
     away = seen.route.weight == 0 or bool(seen.successor)  # what a later run sends there is its own
-    awaited = run.raised_from is not None and run.raised_from == seen.route.sighting
-    run = replace(run, settled=run.settled or (away and not awaited))
+    coming = run.raised_from is not None and run.raised_from == seen.route.sighting
+    run = replace(run, settled=run.settled or (away and not coming))
     run, actions = _last(run, seen, now)
     return run, (*actions, *((Fence(),) if away and not run.settled else ()))
 
@@ -362,7 +362,7 @@ def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
 
 
 def _forward(run: Run, seen: Seen, now: datetime) -> Next:
-    if not _looked(run, seen):
+    if not looked(run, seen):
         return run, ()
     if run.inputs is not None and not run.drift_approved:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
@@ -377,11 +377,6 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         return _raise(run, seen, now, run.step + 1)
     said = "every step has passed" if run.passed else "not proven: the last step has not passed"
     return _begin_promotion(run, now, f"{said}{caveat(run, seen, run.weight)}")
-
-
-def _looked(run: Run, seen: Seen) -> bool:
-    """Whether this leader may go on: what the last one took away, it may not have been able to write down."""
-    return seen.looked or run.weight_since is None
 
 
 def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
@@ -487,7 +482,7 @@ def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) ->
     sent = any(isinstance(action, SetWeight) for action in actions)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more
-    if run.weight > 0 and (seen.route.refusal is not None or not _looked(run, seen) or stopped(run, seen)):
+    if run.weight > 0 and (seen.route.refusal is not None or not looked(run, seen) or stopped(run, seen)):
         return run, actions
     actions, since = (*actions, SetWeight(run.weight)), run.weight_since
     if run.weight > 0:

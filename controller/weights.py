@@ -1,10 +1,10 @@
-"""What a run remembers of its weights: when each came, and how often its step was interrupted. Pure."""
+"""What a run knows of its weights: when each came, how often its step was interrupted, what may rise."""
 
 from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
-from controller.model import Reason, Run, Seen, WeightChange
+from controller.model import Reason, Run, Seen, Stage, WeightChange
 
 # So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
 # approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
@@ -48,3 +48,12 @@ def stopped(run: Run, seen: Seen) -> bool:
     """Whether a weight that is too low stays so: who paused the run, or froze it, may have taken it, too."""
     lower = seen.route.weight is not None and seen.route.weight < run.weight
     return lower and (seen.commands.paused or seen.commands.frozen)
+
+
+def looked(run: Run, seen: Seen) -> bool:
+    """Whether this leader may go on: what the last one took away, it may not have been able to write down.
+
+    Who promotes by hand does not wait for pages that may never come.
+    """
+    by_hand = run.stage is Stage.PROMOTING and seen.commands.promote is not None
+    return seen.looked or run.weight_since is None or by_hand

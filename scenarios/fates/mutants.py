@@ -112,7 +112,7 @@ def repairs_at_once() -> Sequence[Swap]:
 
 def goes_on_at_once() -> Sequence[Swap]:
     """A new leader raises, repairs and promotes before it has looked."""
-    return [STRIPPED, (machine, "_looked", lambda _run, _seen: True)]
+    return [STRIPPED, (machine, "looked", lambda _run, _seen: True)]
 
 
 def counts_anew() -> Sequence[Swap]:

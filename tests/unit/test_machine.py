@@ -341,6 +341,15 @@ def test_a_weight_that_somebody_took_is_not_given_back_while_the_run_is_paused_o
     assert weights(actions) == [5]
 
 
+def test_who_promotes_by_hand_waits_for_no_page() -> None:
+    """Seed 5064: a Prometheus whose clock was a day off kept the run in Promoting, without a word."""
+    blind = sight(weight=50, looked=False, commands=Commands(promote="by hand"))
+    run, actions = advance(promoting(), blind, NOW + minutes(1))
+    assert (run.copied, actions) == (True, (CopyTemplate(),))
+    run, actions = advance(promoting(passed=True), replace(blind, commands=Commands()), NOW + minutes(1))
+    assert not run.copied
+
+
 RAISED_FROM = Sighting(generation=3, version="30")
 
 
