@@ -20,15 +20,21 @@ TOLD = 60.0  # seconds from one line in the log to the next, while ticks are lat
 
 
 class Lags:
-    """Measures the turns of a `controller.loop.Loop`; `heed` hears each tick's lag."""
+    """Measures the turns of a `controller.loop.Loop`; `heed` hears each tick's lag.
+
+    `began` hears how much of it had passed before the turn began.
+    """
 
     def __init__(
         self,
         turn: Callable[[Key], Awaitable[float | None]],
         heed: Callable[[timedelta], None],
+        *,
+        began: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._turn = turn
         self._heed = heed
+        self._began = began
         self._owed: dict[Key, float] = {}
         self._late: list[float] = []
         self._told: float | None = None
@@ -40,6 +46,8 @@ class Lags:
     async def turn(self, key: Key) -> float | None:
         """One turn; what had come when it began has been acted on when it ends."""
         due = self._owed.pop(key, None)
+        if due is not None:
+            self._began(asyncio.get_running_loop().time() - due)
         after = await self._turn(key)
         if due is not None:
             self._took(asyncio.get_running_loop().time() - due)

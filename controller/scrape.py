@@ -112,8 +112,8 @@ class Scrape:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all that is under way.
 
     `on_news(run)` is called when every pod of a run has been tried once more, answered or not. `overdue(run)`
-    says since how many seconds the run's pass is due, 0 if it is not or has begun. `stretch()` says how many
-    times the interval it is to be from one round to the next.
+    says since how many seconds the run's pass is due, 0 if it is not or has begun. `stretch(run)` says how
+    many times the interval it is to be from one round to the next.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Scrape:
         self._limit = limit
         self.on_news: Callable[[str], None] = _nobody
         self.overdue: Callable[[str], float] = _never
-        self.stretch: Callable[[], float] = _as_ever
+        self.stretch: Callable[[str], float] = _as_ever
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._alone = asyncio.Lock()
@@ -215,7 +215,7 @@ class Scrape:
 
     def _round(self, run: "_Run") -> None:
         """Every pod's page is asked for once more; one that nobody has looked at yet may do: see `FRESH`."""
-        now, step = asyncio.get_running_loop().time(), self._interval * self.stretch()
+        now, step = asyncio.get_running_loop().time(), self._interval * self.stretch(run.name)
         wanted, run.wanted = run.wanted, run.due + step  # since when, be it that some turns were missed
         run.due += step * max(1, ceil((now - run.due) / step))
         self._later(run)
@@ -414,7 +414,7 @@ def _never(_run: str) -> float:
     return 0.0
 
 
-def _as_ever() -> float:
+def _as_ever(_run: str) -> float:
     return 1.0
 
 
