@@ -6,11 +6,12 @@ none of it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from analysis.values import replace
 from controller import retraining, trigger
 from controller.beside import spared
 from controller.model import ArmSeen, Commands, PodSeen, Run

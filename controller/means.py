@@ -16,6 +16,7 @@ from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.hearing import Lag, Waits
 from controller.items import Item
+from controller.judging import Figures
 from controller.model import Plan, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
@@ -51,6 +52,7 @@ class Live:
     onset: Onset = field(default_factory=Onset)
     apart: Apart = field(default_factory=Apart)
     waits: Waits = field(default_factory=Waits)
+    figures: Figures = field(default_factory=Figures)
     around: Around | None = None  # what stood around it when that last changed
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 

@@ -255,7 +255,7 @@ class Operator:
             reader.on_news = lambda run: leading.runs.due(_split(run))
 
         def read(run: str) -> None:
-            lags.news(_split(run), scrape.due(run))
+            lags.news(_split(run), scrape.due(run), late=scrape.late(run))
             # where nobody waits the turn begins now, and looking at pages twice would make it later
             first = leading.runs.crowded and scrape.alarming(run)
             (leading.runs.hurry if first else leading.runs.due)(_split(run))

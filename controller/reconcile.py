@@ -8,7 +8,7 @@ made up by the next pass, which finds the VirtualService and the run in disagree
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from analysis.judge import Judgement
+from analysis.values import replace
 from controller import gather, inspection, machine, resource, shadow, ticks, trigger
 from controller.around import Around, around
 from controller.beside import checklist, spared, trouble
@@ -23,7 +24,7 @@ from controller.clock import taken_over
 from controller.cluster import Key
 from controller.gather import Gathered
 from controller.istio import Unsteerable
-from controller.judging import judged, sentences, with_figures
+from controller.judging import FIGURES, judged, sentences
 from controller.kube import ApiError
 from controller.means import Live, Means
 from controller.model import (
@@ -46,10 +47,10 @@ from controller.model import (
     Tell,
 )
 from controller.onlookers import Look
-from controller.peering import arrived
+from controller.peering import Company, arrived
 from controller.placebos import Placebos
 from controller.ports import Behind, Overtaken, Reading
-from controller.rounds import Rounds
+from controller.rounds import FEW, Rounds
 from controller.schedule import Schedule, changes
 from controller.telling import Next
 from controller.wire import Malformed
@@ -79,6 +80,7 @@ class Reconciler:
     lives: dict[Key, Live] = field(default_factory=dict)
     errands: set[asyncio.Task[None]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
+    company: Company = field(default_factory=Company)
     schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,7 +171,8 @@ class Reconciler:
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
         placebos = Placebos(run.plan.policy, others=len(self.lives))
         traces = self.means.traces.begin(run, placebos)
-        live.onlookers.watching = [*arrived(run, obj, now), placebos, *traces]
+        company = self.company if len(self.lives) >= FEW else None
+        live.onlookers.watching = [*arrived(run, obj, now, company=company), placebos, *traces]
         self.lives[key] = live
         return live
 
@@ -377,8 +380,11 @@ class Reconciler:
         now = self.means.clock().timestamp()
         live.looks += 1
         due = self.schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks)
-        if not due and not changes(live.saved, run, actions):
+        told = changes(live.saved, run, actions)
+        if not due and not told:
             return True
+        if told:
+            live.figures.known = None  # people look at what has changed
         begun = [action for action in actions if isinstance(action, BeginStep)]
         gathered = live.gathered
         if begun:
@@ -396,9 +402,11 @@ class Reconciler:
         return True
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
-        found = with_figures(live.judgement, run, live.gathered)
+        now = self.means.clock().timestamp()
+        many = len(self.lives) > FEW
+        found = live.figures.of(live.judgement, run, live.gathered, now=now, lasting=FIGURES if many else 0.0)
         return Checkpoint(
-            body=gather.save(replace(gathered, saved=self.means.clock().timestamp())),
+            body=gather.save(replace(gathered, saved=now)),
             judgement=found,
             sentences=spared("sentences", run, partial(sentences, found, run), {}),
             beside=spared("words", run, lambda: live.onlookers.said() | inspection.said(live.items), {}),

@@ -181,6 +181,10 @@ class Scrape:
         """The loop's time from which on the pages were due that `on_news` tells of; only then."""
         return self._runs[run].since
 
+    def late(self, run: str) -> float:
+        """How many seconds too late that round began."""
+        return self._runs[run].late
+
     def alarming(self, run: str) -> bool:
         """Whether many of the newest requests of one of the pods have failed."""
         readers = self._readers(run).values()
@@ -216,6 +220,7 @@ class Scrape:
     def _round(self, run: "_Run") -> None:
         """Every pod's page is asked for once more; one that nobody has looked at yet may do: see `FRESH`."""
         now, step = asyncio.get_running_loop().time(), self._interval * self.stretch(run.name)
+        late = now - run.due
         wanted, run.wanted = run.wanted, run.due + step  # since when, be it that some turns were missed
         run.due += step * max(1, ceil((now - run.due) / step))
         self._later(run)
@@ -227,7 +232,7 @@ class Scrape:
             if one.trying is None and not (overdue and one.fresh(at, within=within)) and not one.effort.wait()
         ]
         if not run.awaited:
-            run.since = wanted
+            run.since, run.late = wanted, late
         well = {one.pod.name for one in tried if one.trouble is None}  # others may be late
         run.awaited |= well or {one.pod.name for one in tried}
         self._ask_all(run, tried, SPREAD * step * TOGETHER / max(len(tried), 1))
@@ -372,12 +377,13 @@ class _Run:
     """The pods that are read for one run, and its round: `awaited` are those without which it is not over.
 
     `due`: the loop's time of its next round; `wanted`: since when that one is, be it that turns were missed;
-    `since`: the same of the round that is under way.
+    `since`: the same of the round that is under way, which began so many seconds too `late`.
     """
 
     def __init__(self, name: str, due: float) -> None:
         self.name = name
         self.due = self.wanted = self.since = due
+        self.late = 0.0
         self.told: Told | None = None
         self.readers: dict[str, Reader] = {}
         self.awaited: set[str] = set()

@@ -14,8 +14,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# From when pages were due to the turn, as a part of the interval as it is. Where a core has time left that is what
-# pages take, 0.02 to 0.05 s.
+# What a turn waited for the core, as a part of the interval as it is. Where there is time left it is a few
+# milliseconds.
 FAR, LATE, EARLY, AT_ONCE = 1.0, 0.25, 0.12, 0.06
 LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.15, 0.95, 0.85
 MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
@@ -26,8 +26,8 @@ TOLD = 60.0  # seconds from one line in the log to the next, while the interval 
 class Tempo:
     """`stretch` says how many intervals it is from one look at a run to the next; `heed` hears the interval.
 
-    What a turn waited for is the core: how long it takes itself, the API server's answers among it, is not
-    asked. The median of an interval's turns counts: what single ones waited for may be their own last turn.
+    What a turn waited for is the core: how long pods take for their pages, or the API server for its answers,
+    is not asked. The median of an interval's turns counts: single ones may have waited for their last turn.
     """
 
     def __init__(self, interval: timedelta, heed: Callable[[timedelta], None] = lambda _: None) -> None:
@@ -44,7 +44,7 @@ class Tempo:
         return self._factor
 
     def began(self, waited: float) -> None:
-        """A turn has begun so many seconds after its pages were due."""
+        """A turn has begun that has waited so many seconds: to ask for its pages, and since they came."""
         now = asyncio.get_running_loop().time()
         self._waited.append(waited)
         if self._until is None:

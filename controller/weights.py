@@ -1,9 +1,9 @@
 """What a run remembers of its weights: when each came, and how often its step was interrupted. Pure."""
 
-from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
+from analysis.values import replace
 from controller.model import Reason, Run, Seen, WeightChange
 
 # So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has

@@ -37,13 +37,13 @@ def test_ticks_become_longer_until_turns_begin_when_they_are_due_and_then_shorte
             enough = tempo.stretch() >= needed
             await turns(tempo, waited=0.05 if enough else 0.5, seconds=1)
             most = max(most, tempo.stretch())
-        assert 0.9 * needed <= tempo.stretch() <= most <= 1.4 * needed
+        assert 0.8 * needed <= tempo.stretch() <= most <= 1.4 * needed
         await turns(tempo, waited=0.05, seconds=120)
         assert tempo.stretch() == 1.0
 
     run_virtual(story())
     assert heard[0] == heard[-1] == 1.0
-    assert max(heard) > 2.4
+    assert max(heard) >= 2.0
 
 
 @pytest.mark.parametrize("waited", [0.0, LATE])
