@@ -5,7 +5,6 @@ were scored together the last time are one value already, as long as nothing hap
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 
@@ -14,6 +13,7 @@ from analysis.cells import Packed, unpacked
 from analysis.evidence import CheckSpec, Evidence, advanced, prepared
 from analysis.samples import Sample
 from analysis.state import Standing, standing
+from analysis.values import replace
 
 MOST = 256  # side by side; beyond, their arrays leave the processor's cache
 
@@ -71,7 +71,7 @@ def _shape(evidence: Evidence, tick: Packed) -> Hashable:
     """All that canaries must have in common to be scored as one value."""
     memory = evidence.memory
     return (
-        _asked(evidence.spec),
+        question_of(evidence.spec),
         evidence.burst_tolerance,
         evidence.step_timeout,
         memory.le,
@@ -83,6 +83,6 @@ def _shape(evidence: Evidence, tick: Packed) -> Hashable:
 
 
 @lru_cache(maxsize=1024)  # checks of the plans that are under way
-def _asked(spec: CheckSpec) -> CheckSpec:
+def question_of(spec: CheckSpec) -> CheckSpec:
     """What the check asks, whatever it is called."""
     return replace(spec, name="", required=True, share=1.0, counters=())

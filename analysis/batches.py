@@ -5,7 +5,7 @@ one canary and has none; a simulation judges hundreds side by side, with the sam
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import Field, fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from analysis.proportions import Array, Mask
+from analysis.values import replace
 
 T = TypeVar("T")
 _NAMES: dict[type, tuple[str, ...]] = {}  # by kind; looking them up anew takes longer than stacking
@@ -107,22 +108,23 @@ def _names(of: type) -> tuple[str, ...]:
 
 def arrays(value: Any) -> list[Array]:
     """All arrays in the value, in the order of its fields."""
-    found: list[Array] = []
-    for name in _names(type(value)):
-        part = getattr(value, name)
-        if isinstance(part, np.ndarray | np.generic):
-            found.append(np.asarray(part))
-        elif is_dataclass(part):
-            found += arrays(part)
-    return found
+    return [*map(np.asarray, _arrays(value))]
 
 
 def shapes(value: Any) -> tuple[tuple[int, ...], ...]:
-    """The shapes of all arrays in the value; the same fields are arrays in every value of its kind."""
+    """The shapes of all arrays in the value."""
+    return tuple(array.shape for array in _arrays(value))
+
+
+def _arrays(value: Any) -> tuple[Array, ...]:
+    """All of them; the same fields are arrays in every value of its kind."""
     of = type(value)
     if of not in _LEAVES:
-        _LEAVES[of] = attrgetter(*_leaves(value))
-    return tuple(array.shape for array in _LEAVES[of](value))
+        names = tuple(_leaves(value))
+        reads = [attrgetter(name) for name in names]
+        several: Callable[[Any], tuple[Array, ...]] = attrgetter(*names) if len(names) > 1 else tuple
+        _LEAVES[of] = several if len(names) > 1 else lambda one: tuple(read(one) for read in reads)
+    return _LEAVES[of](value)
 
 
 def _leaves(value: Any, above: str = "") -> Iterator[str]:
@@ -154,4 +156,4 @@ def _mapped(function: Callable[..., Any], first: T, *others: T) -> T:
             changed[name] = function(*map(np.asarray, values))
         elif is_dataclass(values[0]):
             changed[name] = _mapped(function, *values)
-    return replace(first, **changed)  # type: ignore[type-var]
+    return replace(first, **changed)

@@ -1,7 +1,7 @@
 """Samples as cells by node, and the memory of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from struct import Struct, error
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from analysis.samples import (
 )
 from analysis.state import LEAST, MEMORIES, OF_CANARY, CheckKind, Memory
 from analysis.tracks import MOST_GROUPS
+from analysis.values import replace
 
 Nodes = Mapping[int, bytes]  # each K counts of 64 bits
 COUNT = np.uint64

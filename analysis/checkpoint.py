@@ -1,7 +1,7 @@
 """Evidence as a JSON value and back: what a new leader needs to go on as if nothing had been."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from analysis.packing import NEVER, Array, packed, unpacked
 from analysis.proportions import WAY_TO_ALIKE
 from analysis.quantiles import ROUNDED
 from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
+from analysis.values import replace
 
 EVIDENCE_VERSION = 7  # raised when what is saved, or what it means, changes
 ALIKE = -1  # bounds: the canary's are stable's
@@ -112,6 +113,7 @@ def load(
     return filled(empty, unpacked(value["state"], shapes)[len(named) :])
 
 
+@lru_cache(maxsize=1024)  # buckets of the checks that are under way
 def _ends(le: tuple[float, ...]) -> tuple[float, ...]:
     """The bounds, or only the first and the last where all lie evenly between, by ratio or by difference."""
     for ends in ((le[:1] + le[-1:]), (*le[:1], *le[-1:], 0.0)):

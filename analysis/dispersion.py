@@ -6,7 +6,7 @@ result tempers the evidence (log e / phi^power): asymptotically calibrated, not 
 therefore validated by simulation (tests/validity).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.special import gammaincc, stdtrit
 
 from analysis.packing import rounded
 from analysis.proportions import Array, Integers, Mask
+from analysis.values import replace
 
 SPANS = np.array([10.0, 40.0, 160.0])  # s; the first two for phi, the last for lasting differences
 PRIOR_CORRELATION, PRIOR_DF = 0.02 * 10.0 / SPANS[:2], 6.0  # of a pod's requests, and how sure we are

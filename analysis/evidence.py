@@ -15,8 +15,6 @@ canaries side by side (leading axes, written ...): a simulation of 500 runs is t
 a tick.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from analysis import (
@@ -41,6 +39,7 @@ from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
 from analysis.questions import latency_margin, pass_question, question, tail_odds
 from analysis.samples import Sample
 from analysis.state import LENSES, SHARES, CheckKind, CheckSpec, Evidence, normalised
+from analysis.values import replace
 
 __all__ = [
     "EVIDENCE_VERSION",

@@ -8,7 +8,7 @@ feel cost it (record 11).
 Symbols: N groups of canary nodes, J factors, L lenses; leading axes (...) are canaries side by side.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import NEVER, rounded
 from analysis.proportions import Array, Mask
 from analysis.tracks import BLOCK, held
+from analysis.values import replace
 
 SHARE = 0.5  # of a latency check's capital; the tracks keep half for what changes the tail alone
 CLEARLY = 1.02  # the rate expected is bet on where it is above the margin's by this factor

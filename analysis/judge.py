@@ -7,7 +7,7 @@ other; when it reaches 1 / alpha the run fails (Ville's inequality).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from math import log
 from typing import Any
@@ -20,6 +20,7 @@ from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.proportions import Array, Integers, Mask, Question
 from analysis.questions import PASS_PLUS, PASS_TOLERANCE, question, tail_odds
 from analysis.state import Standing, standing
+from analysis.values import replace
 
 SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no data
 LEAST_REQUESTS = 300.0  # canary requests before a Pass

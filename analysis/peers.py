@@ -8,7 +8,7 @@ Symbols: K buckets, P points, W windows still remembered; arms are (stable, cana
 Leading axes (...) are canaries side by side. Times are seconds of the caller's clock.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from analysis import readings
 from analysis.proportions import Array, Integers, Mask
 from analysis.state import CheckKind, CheckSpec
+from analysis.values import replace
 
 PSI = 0.2  # above it a distribution is commonly said to have changed
 CONFIDENCE = 0.98  # Kayenta's, two-sided; in its code, not in its configuration

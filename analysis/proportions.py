@@ -10,12 +10,14 @@ groups of canary nodes. Leading axes (...) are canaries, judged side by side.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, expit, logit
+
+from analysis.values import replace
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

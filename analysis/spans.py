@@ -8,13 +8,13 @@ Symbols: K cells, of K - 1 bounds; leading axes (...) are canaries side by side,
 """
 
 from bisect import bisect_left
-from dataclasses import replace
 
 import numpy as np
 
 from analysis.cells import Tick
 from analysis.proportions import Array, Mask
 from analysis.state import Memory
+from analysis.values import replace
 
 ROOM = 8  # a span begins and ends at multiples of so many cells: few are met, and each is worked out once
 

@@ -1,7 +1,7 @@
 """The words of evidence: a check, what was learned, what its ticks have said. Values only."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from analysis.dispersion import Dispersion
 from analysis.informed import Informed
 from analysis.proportions import Array, Integers, log_sum
 from analysis.tracks import Tracks
+from analysis.values import replace
 
 MEMORIES = np.array([60.0, 15.0])  # s; fading with these weighs like windows of 120 s and 30 s
 LEAST = np.array([150.0, 50.0])  # of stable's requests in each, however long ago they were

@@ -16,7 +16,7 @@ Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes; leading a
 side by side. Times are seconds of the step.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from analysis.batches import chosen
 from analysis.bursts import LIMIT, Bursts, within
 from analysis.packing import rounded
 from analysis.proportions import EFFECT_WEIGHTS, EFFECTS, Array, Mask
+from analysis.values import replace
 
 ONCE, LATE = 0, 1
 # Capital of the first track, and what the late one puts in over the step's timeout: half

@@ -19,6 +19,7 @@ from controller.model import Run, Stage
 # How much of the time that passes may be left out or added to come back to the machine's clock. Breakers and
 # patience have seconds of which a tenth does not matter; an hour is made up for in ten.
 GIVES = 0.1
+MOMENT = 1e-6  # seconds that two clocks may differ by because one of them is cut off there
 # Checkpoints are ten seconds apart, eighty with a slow API server, and another leads nine seconds after a
 # leader's death. Beyond this nobody looked, or two clocks differ; neither is time that a step or a deadline
 # should have used up.
@@ -44,11 +45,14 @@ class Steady:
 
     def __call__(self) -> datetime:
         """Aware UTC."""
-        looked = self.monotonic()
-        passed = timedelta(seconds=max(0.0, looked - self._looked))
-        least, most = self._now + passed * (1 - GIVES), self._now + passed * (1 + GIVES)
-        self._now, self._looked = min(max(self.wall(), least), most), looked
-        return self._now
+        looked, wall = self.monotonic(), self.wall()
+        seconds, says = max(0.0, looked - self._looked), (wall - self._now).total_seconds()
+        self._looked = looked
+        if says < 0.0 or abs(says - seconds) > GIVES * seconds + MOMENT:  # nearly never
+            passed = timedelta(seconds=seconds)
+            wall = min(max(wall, self._now + passed * (1 - GIVES)), self._now + passed * (1 + GIVES))
+        self._now = wall
+        return wall
 
 
 def taken_over(run: Run, gathered: Gathered, now: datetime) -> tuple[Run, Gathered]:

@@ -40,6 +40,7 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
     return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
 
+CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
 
 
@@ -51,6 +52,9 @@ class Cluster:
         self._objects: dict[str, dict[str, dict[str, Json]]] = {kind: {} for kind in FOLLOWED}
         self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
         self._changes: Counter[tuple[str, str]] = Counter()  # so far, by kind and namespace
+        self._news: Counter[str] = (
+            Counter()
+        )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
@@ -66,6 +70,13 @@ class Cluster:
     def changes(self, namespace: str, *kinds: str) -> int:
         """How many changes of these kinds there were in the namespace so far."""
         return sum(self._changes[kind, namespace] for kind in kinds)
+
+    def news(self, namespace: str) -> int:
+        """A number that is another one as soon as anything has changed that passes look at.
+
+        What a run's checkpoint writes into its status is nothing that another run, or itself, is told by it.
+        """
+        return self._news[namespace] + self._news[""]
 
     def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
         """`items` is all there is now; the keys that changed."""
@@ -117,9 +128,12 @@ class Cluster:
     def _put(self, kind: str, item: Json) -> None:
         if kind != "virtualservices":  # half of an object's bytes; but who set the weights is our business
             item["metadata"].pop("managedFields", None)
-        self._drop(kind, _key(item))
         namespace, name = _key(item)
+        quiet = kind == "canaryruns" and _told(self.get(kind, namespace, name)) == _told(item)
+        news = self._news[namespace]
+        self._drop(kind, _key(item))
         self._changes[kind, namespace] += 1
+        self._news[namespace] = news + (not quiet)
         self._objects[kind].setdefault(namespace, {})[name] = item
         owner = owner_uid(item)
         if owner is not None:
@@ -128,6 +142,7 @@ class Cluster:
     def _drop(self, kind: str, key: Key) -> None:
         namespace, name = key
         self._changes[kind, namespace] += 1
+        self._news[namespace] += 1
         space = self._objects[kind].get(namespace, {})
         old = space.pop(name, None)
         if kind == "deployments":
@@ -139,6 +154,22 @@ class Cluster:
             self._owned[kind][owner].discard(key)
             if not self._owned[kind][owner]:
                 del self._owned[kind][owner]
+
+
+def _told(run: Json | None) -> Json:
+    """What a CanaryRun object tells passes, its own and other runs': all but what checkpoints write."""
+    if run is None:
+        return None
+    status = run.get("status")
+    state = status.get("state") if isinstance(status, dict) else None
+    if not isinstance(status, dict) or not isinstance(state, dict):
+        return run  # somebody's edit of it, or nobody has looked at it yet
+    return (
+        {name: value for name, value in run["metadata"].items() if name not in CHECKPOINTED},
+        run.get("spec"),
+        [status.get(name) for name in ("canaryReplicas", "weight")],
+        [state.get(name) for name in ("stage", "retrainingAsked")],
+    )
 
 
 def owner_uid(item: Json) -> str | None:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import lgamma, log, log1p, pi
 from typing import Any
@@ -19,6 +19,7 @@ from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.packing import NEVER
 from analysis.questions import latency_margin
 from analysis.samples import Histogram, Sample
+from analysis.values import replace
 from controller import kept, shadow, ticks
 from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet, lag_of
 from controller.model import Plan, Policy, Replayed, Run, Seen

@@ -58,6 +58,7 @@ class Histories:
     queried: ticks.Pace
     _all: dict[Key, _Known] = field(default_factory=dict)
     _reads: dict[Key, int] = field(default_factory=dict)  # how many pods, for each
+    _read_now: int = 0  # of all of them
 
     async def turn(self, key: Key) -> float | None:
         """One more look at the Deployment's stable; seconds to the next, None once it asks for none."""
@@ -117,10 +118,13 @@ class Histories:
         policy, now = known.policy, self.clock().timestamp()
         # while it is not rolled out, some of its pods are of another template
         ready = [pod for pod in stable.pods if pod.ready] if stable.rolled_out else []
-        others = sum(count for other, count in self._reads.items() if other != key)
+        others = self._read_now - self._reads.get(key, 0)
         pods = chosen(ready, limit=min(MOST_STABLE, MOST - others))
-        self._reads[key] = len(pods)
+        self._reads_so_many(key, len(pods))
         self.metrics.watch("/".join(key), pods, policy.checks, policy.pages)
+        if not pods and not known.gathered.cursor.checks:  # there are too many, or none, and nobody was read
+            self._all[key] = replace(known, due=now + EVERY.total_seconds())
+            return EVERY.total_seconds()
         if now < known.due - 0.5:  # something near it has changed
             return known.due - now
         at = known.due if now < known.due + 1 else now  # all ticks are of one length, their turns are not
@@ -139,8 +143,12 @@ class Histories:
         self._all[key] = replace(known, gathered=gathered, due=due)
         return due - now
 
+    def _reads_so_many(self, key: Key, pods: int) -> None:
+        self._read_now += pods - self._reads.get(key, 0)
+        self._reads[key] = pods
+
     def _forget(self, key: Key) -> None:
-        self._reads.pop(key, None)
+        self._read_now -= self._reads.pop(key, 0)
         if self._all.pop(key, None) is not None:
             self.metrics.watch("/".join(key), [], [])
 

@@ -23,6 +23,7 @@ from controller.ports import Json
 from controller.wire import Steered, stored
 
 ATTEMPTS = 4  # the first and three more, each on the object as it is by then
+REMEMBERED = 10_000  # VirtualServices whose reading is kept
 STALE = {409, 422}  # somebody wrote in between; a `test` of ours found another destination
 
 _log = structlog.get_logger(__name__)
@@ -326,13 +327,22 @@ class IstioRouter:
         self._newest = newest
         self._call = call
         self._wrote = wrote
+        # what was seen of each, the object that it was seen of, and for whom
+        self._looked: dict[tuple[str, str], tuple[Json, tuple[object, ...], RouteSeen]] = {}
 
     def seen(self, plan: Place) -> RouteSeen:
         """The canary's weight as last told, or why it cannot be steered."""
         vs = self._newest(plan.namespace, plan.virtual_service)
         if vs is None:
             return RouteSeen(weight=0, refusal=str(_missing(plan)))
-        return replace(self._read(vs, plan), sighting=writing.sighting(vs), ours=writing.ours(vs))
+        asked = plan.stable_subset, plan.canary_subset, plan.recording
+        known, as_asked, seen = self._looked.get((plan.namespace, plan.virtual_service), (None, None, None))
+        if seen is None or known is not vs or as_asked != asked:  # the same object says the same
+            seen = replace(self._read(vs, plan), sighting=writing.sighting(vs), ours=writing.ours(vs))
+            if len(self._looked) >= REMEMBERED:
+                self._looked.clear()
+            self._looked[plan.namespace, plan.virtual_service] = vs, asked, seen
+        return seen
 
     def _read(self, vs: Json, plan: Place) -> RouteSeen:
         mirrored = plan.recording is not None and mirror.stands(vs, plan.recording)

@@ -1,16 +1,21 @@
 """What a run's evidence and its replayed requests say together: the judgement, its figures, its sentences."""
 
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
 from analysis.judge import Judgement, Verdict, explained, judge
+from analysis.values import replace
 from controller import shadow
 from controller.gather import Gathered
 from controller.model import Run
 
 log = structlog.get_logger(__name__)
+
+# Seconds for which a check's estimate, its bounds and counts stand in the status of one of many runs: to work
+# them out takes as long as fifteen ticks' evidence.
+FIGURES = 25.0
 
 
 def judged(run: Run, gathered: Gathered, now: datetime) -> Judgement:
@@ -31,6 +36,31 @@ def with_figures(found: Judgement, run: Run, gathered: Gathered) -> Judgement:
         log.exception("figures_lost", run=run.name)
         return found
     return replace(read, checks=(*read.checks, *found.checks[count:]))
+
+
+@dataclass(slots=True)
+class Figures:
+    """Those that were worked out last, of one run: with the same verdicts they may stand for a while."""
+
+    known: Judgement | None = None
+    at: float = 0.0
+
+    def of(self, found: Judgement, run: Run, gathered: Gathered, *, now: float, lasting: float) -> Judgement:
+        """The judgement with figures that are no older than so many seconds."""
+        if now - self.at >= lasting or (again := _with(found, self.known)) is None:
+            again = self.known = with_figures(found, run, gathered)
+            self.at = now
+        return again
+
+
+def _with(found: Judgement, known: Judgement | None) -> Judgement | None:
+    """With what is known; None if a verdict is another one by now."""
+    said = [(one.name, one.verdict) for one in found.checks]
+    if known is None or said != [(one.name, one.verdict) for one in known.checks]:
+        return None
+    pairs = zip(found.checks, known.checks, strict=True)
+    checks = (replace(old, log_e=new.log_e, log_e_pass=new.log_e_pass) for new, old in pairs)
+    return replace(found, checks=tuple(checks))
 
 
 def sentences(found: Judgement, run: Run) -> dict[str, str]:

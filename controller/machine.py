@@ -33,10 +33,10 @@ stateDiagram-v2
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from analysis.judge import CheckJudgement, Verdict
+from analysis.values import replace
 from controller import admission, gating, retraining
 from controller.explain import UNREAD
 from controller.leaving import Ending, quiet, silence, why

@@ -10,11 +10,13 @@ from analysis.judge import Judgement
 from analysis.samples import Histogram
 from controller import gather, resource, ticks
 from controller.apart import Apart
+from controller.around import Around
 from controller.beside import spared
 from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.hearing import Lag, Waits
 from controller.items import Item
+from controller.judging import Figures
 from controller.model import Plan, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
@@ -50,6 +52,8 @@ class Live:
     onset: Onset = field(default_factory=Onset)
     apart: Apart = field(default_factory=Apart)
     waits: Waits = field(default_factory=Waits)
+    figures: Figures = field(default_factory=Figures)
+    around: Around | None = None  # what stood around it when that last changed
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 
     def lag(self, stable: Mapping[str, Reading]) -> Lag:
@@ -88,6 +92,7 @@ class Means:
     tick: timedelta
     checkpoint: timedelta
     begin: Callable[[Plan], Gathered]  # what a new run begins with
+    stretch: Callable[[], float] = lambda: 1.0  # ticks from one look to the next: more where a core is full
     freeze: bool = False
     traces: Traces = field(default_factory=Traces)  # for the page; nothing waits for them
     tracing: "Tracing | None" = None  # for OpenTelemetry; nothing waits for it

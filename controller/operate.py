@@ -40,6 +40,7 @@ from controller.shards import Shards, shard_of
 from controller.slices import Slices
 from controller.sources import Sources
 from controller.telemetry import Telemetry
+from controller.tempo import Tempo
 from controller.ticks import Pace
 from controller.tracing import Tracing
 from controller.workloads import Workloads
@@ -128,7 +129,12 @@ class Operator:
     traces: Traces = field(default_factory=Traces)
     tracing: Tracing | None = None  # for OpenTelemetry
     slices: Slices = field(default_factory=Slices)
+    tempo: Tempo = field(init=False)
     turned: float = 0.0  # loop time; the liveness probe asks for it
+
+    def __post_init__(self) -> None:
+        """All shards that are worked on here share a core."""
+        self.tempo = Tempo(self.settings.scrape_interval, self.telemetry.looks)
 
     async def operate(self, stop: asyncio.Event) -> None:
         """Canaries are looked after until `stop` is set; then the Lease is released."""
@@ -227,7 +233,7 @@ class Operator:
             prometheus=prometheus is not None,
             recorder=self.settings.recorder,
         )
-        lags = Lags(reconciler.turn, self.telemetry.lagged)
+        lags = Lags(reconciler.turn, self.telemetry.lagged, began=self.tempo.began)
         leading = Leadership(
             lambda workload: shard_of(workload, of) == shard,
             reconciler,
@@ -249,13 +255,14 @@ class Operator:
             reader.on_news = lambda run: leading.runs.due(_split(run))
 
         def read(run: str) -> None:
-            lags.news(_split(run), scrape.due(run))
+            lags.news(_split(run), scrape.due(run), late=scrape.late(run))
             # where nobody waits the turn begins now, and looking at pages twice would make it later
             first = leading.runs.crowded and scrape.alarming(run)
             (leading.runs.hurry if first else leading.runs.due)(_split(run))
 
         scrape.on_news = read
         scrape.overdue = lambda run: leading.runs.overdue(_split(run))
+        scrape.stretch = lambda run: 1.0 if reconciler.urgent(_split(run)) else self.tempo.stretch()
         self.leading[shard] = leading
         try:
             while not let_go.is_set():
@@ -343,6 +350,7 @@ class Operator:
             checkpoint=settings.checkpoint,
             begin=histories.begin,
             freeze=settings.freeze,
+            stretch=self.tempo.stretch,
             traces=self.traces,
             tracing=self.tracing,
             unread=lambda: frozenset(kind for kind, may in self.lists().items() if not may),

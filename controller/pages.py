@@ -10,9 +10,9 @@ import asyncio
 import re
 import ssl
 import zlib
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import ClassVar, Self, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import lru_cache, partial
+from typing import Any, ClassVar, Self, cast
 from urllib.parse import quote, urlsplit
 
 HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
@@ -34,25 +34,26 @@ class Pages:
         self._unused: dict[_Connection, float] = {}  # since when, the longest unused first
         self._by_origin: dict[Origin, list[_Connection]] = {}
 
-    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
-        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large."""
+    def __call__(self, url: str, *, accept: str, limit: int) -> Awaitable[tuple[str, bytes]]:
+        """Its content type and itself; raises `OSError`, or `ValueError` if it is not a 200 or too large.
+
+        On a connection that is kept it is asked for at once, and no task is needed to wait for it.
+        """
         origin, request = _request(url, accept)
+        connection = self._kept(origin)
+        if connection is None:
+            return self._anew(origin, request, url, limit)
+        asked = connection.ask(request, url, limit)
+        asked.again = partial(self._anew, origin, request, url, limit)
+        return asked
+
+    async def _anew(self, origin: Origin, request: bytes, url: str, limit: int) -> tuple[str, bytes]:
+        """The same on a new connection."""
         try:
-            while True:
-                connection = self._kept(origin)
-                again = connection is not None
-                connection = connection or await _connected(origin)
-                try:
-                    kind, page = await connection.ask(request, url, limit)
-                except _Stale:
-                    if again:  # it was closed while nobody looked; a new one says more
-                        continue
-                    raise
-                break
+            connection = await _connected(origin, self._keep)
         except OSError as error:
-            raise ConnectionError(f"{url}: {type(error).__name__}: {error}") from error
-        self._keep(origin, connection)
-        return kind, page
+            raise _lost(url, error) from error
+        return await connection.ask(request, url, limit)
 
     async def __aenter__(self) -> Self:
         """Itself."""
@@ -76,12 +77,10 @@ class Pages:
         self._by_origin.pop(origin, None)
         return None
 
-    def _keep(self, origin: Origin, connection: "_Connection") -> None:
+    def _keep(self, connection: "_Connection") -> None:
         now = asyncio.get_running_loop().time()
-        if connection.usable:
-            connection.origin = origin
-            self._unused[connection] = now
-            self._by_origin.setdefault(origin, []).append(connection)
+        self._unused[connection] = now
+        self._by_origin.setdefault(connection.origin, []).append(connection)
         for oldest, since in self._unused.items():
             if now - since > UNUSED:
                 self._drop(oldest)
@@ -96,8 +95,43 @@ class Pages:
             del self._by_origin[connection.origin]
 
 
-class _Stale(ConnectionError):
-    """The other side closed before it said anything."""
+class _Asked(asyncio.Future[tuple[str, bytes]]):
+    """A page that was asked for. Who cancels it closes its connection: what comes would be another's page."""
+
+    connection: "_Connection"
+    again: Callable[[], Coroutine[Any, Any, tuple[str, bytes]]] | None = None  # on a new connection
+    _second: asyncio.Task[tuple[str, bytes]] | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Nobody waits for it."""
+        if not self.done():
+            self.connection.close()
+            if self._second is not None:
+                self._second.cancel()
+        return super().cancel(msg)
+
+    def stale(self, error: Exception) -> None:
+        """The other side closed before it said anything: while nobody looked, if it was a kept connection."""
+        if self.again is None:
+            self.set_exception(error)
+            return
+        self._second = self.get_loop().create_task(self.again())
+        self._second.add_done_callback(self._answered)
+
+    def _answered(self, second: asyncio.Task[tuple[str, bytes]]) -> None:
+        if self.done():
+            if not second.cancelled():
+                second.exception()  # has been heard
+        elif second.cancelled():
+            super().cancel()
+        elif (error := second.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(second.result())
+
+
+def _lost(url: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f"{url}: {type(error).__name__}: {error}")
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -121,10 +155,11 @@ def _request(url: str, accept: str) -> tuple[Origin, bytes]:
     return (secure, parts.hostname, parts.port or (443 if secure else 80)), "\r\n".join(lines).encode()
 
 
-async def _connected(origin: Origin) -> "_Connection":
+async def _connected(origin: Origin, keep: "Callable[[_Connection], None]") -> "_Connection":
     secure, host, port = origin
     context = _trust() if secure else None
-    _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port, ssl=context)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(partial(_Connection, origin, keep), host, port, ssl=context)
     return connection
 
 
@@ -134,37 +169,24 @@ def _trust() -> ssl.SSLContext:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """One connection, on which one page after the other is asked for."""
+    """One connection, on which one page after the other is asked for; between them it is kept."""
 
-    origin: Origin
     _buffer: ClassVar[bytearray] = bytearray(64 * 1024)  # of all connections: what comes is taken out at once
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin, keep: "Callable[[_Connection], None]") -> None:
+        self.origin = origin
+        self._keep = keep
         self._transport: asyncio.Transport
-        self._answer: asyncio.Future[_Answer] | None = None
-        self._reader: _Answer | None = None
+        self._asked: _Asked | None = None
+        self._answer: _Answer | None = None
         self.usable = True
 
-    async def ask(self, request: bytes, url: str, limit: int) -> tuple[str, bytes]:
-        """Content type and page; the connection is closed unless all went well."""
-        if not self.usable:
-            raise _Stale("it was closed")
-        self._reader = _Answer(url, limit)
-        self._answer = asyncio.get_running_loop().create_future()
+    def ask(self, request: bytes, url: str, limit: int) -> _Asked:
+        """Content type and page; the connection is closed unless all goes well."""
+        self._answer, self._asked = _Answer(url, limit), _Asked()
+        self._asked.connection = self
         self._transport.write(request)
-        try:
-            answer = await self._answer
-            page = answer.page()
-        except BaseException:  # cancelled as well: what comes later would be taken for the next page
-            self.close()
-            if self._answer.done() and not self._answer.cancelled():
-                self._answer.exception()  # has been heard
-            raise
-        finally:
-            self._answer = self._reader = None
-        if not answer.lasting:
-            self.close()
-        return answer.kind, page
+        return self._asked
 
     def close(self) -> None:
         """The connection is over."""
@@ -182,33 +204,58 @@ class _Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Asyncio's."""
-        if self._reader is None or self._answer is None or self._answer.done():
+        if self._answer is None:
             self.close()  # nobody asked
             return
         try:
-            if self._reader.feed(self._buffer[:nbytes]):
-                self._answer.set_result(self._reader)
+            if self._answer.feed(self._buffer[:nbytes]):
+                self._whole(self._answer)
         except ValueError as error:
-            self._answer.set_exception(error)
+            self._failed(error)
+
+    def _whole(self, answer: "_Answer") -> None:
+        """The page is there; `ValueError` if it is none."""
+        page, asked = answer.page(), self._over()
+        if answer.lasting and self.usable:
+            self._keep(self)
+        else:
+            self.close()
+        if asked is not None:
+            asked.set_result((answer.kind, page))
+
+    def _failed(self, error: Exception) -> None:
+        self.close()
+        if (asked := self._over()) is not None:
+            asked.set_exception(error)
+
+    def _over(self) -> _Asked | None:
+        """Who still waits; nobody does any more."""
+        asked, self._asked, self._answer = self._asked, None, None
+        return None if asked is None or asked.done() else asked
 
     def connection_lost(self, error: Exception | None) -> None:
         """Asyncio's."""
         self.usable = False
-        if self._answer is None or self._reader is None or self._answer.done():
+        answer = self._answer
+        if answer is None:
             return
-        if self._reader.ends_with_the_connection():
-            self._answer.set_result(self._reader)
-        elif self._reader.begun:
-            self._answer.set_exception(error or ConnectionError("Disconnected in the middle of the page"))
-        else:
-            self._answer.set_exception(_Stale(str(error or "Disconnected without an answer")))
+        if answer.ends_with_the_connection():
+            try:
+                self._whole(answer)
+            except ValueError as wrong:
+                self._failed(wrong)
+        elif answer.begun:
+            lost = error or ConnectionError("Disconnected in the middle of the page")
+            self._failed(_lost(answer.url, lost))
+        elif (asked := self._over()) is not None:
+            asked.stale(_lost(answer.url, error or ConnectionError("Disconnected without an answer")))
 
 
 class _Answer:
     """An answer as it comes: its head, then its body."""
 
     def __init__(self, url: str, limit: int) -> None:
-        self._url = url
+        self.url = url
         self._limit = limit
         self._came = bytearray()
         self._body = -1  # where the body begins
@@ -234,9 +281,9 @@ class _Answer:
             return self._chunked(self._chunks)
         size = len(self._came) - self._body
         if size > self._limit or (self._length or 0) > self._limit:
-            raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+            raise ValueError(f"{self.url} is larger than {self._limit} bytes")
         if self._length is not None and size > self._length:
-            raise ValueError(f"{self._url} answered more than it said")
+            raise ValueError(f"{self.url} answered more than it said")
         return size == self._length
 
     def ends_with_the_connection(self) -> bool:
@@ -247,7 +294,7 @@ class _Answer:
         """The body, unpacked; `ValueError` if it is no page."""
         if self.status != 200:
             lost = "; are prometheus.io/port and path right?" if self.status == NOT_FOUND else ""
-            raise ValueError(f"{self._url} answered {self.status}, not 200{lost}")
+            raise ValueError(f"{self.url} answered {self.status}, not 200{lost}")
         body = bytes(self._came[self._body :]) if self._chunks is None else b"".join(self._chunks)
         if not self._packed or not body:
             return body
@@ -255,11 +302,11 @@ class _Answer:
         try:
             page = unpacking.decompress(body, self._limit + 1)
         except zlib.error as error:
-            raise ValueError(f"{self._url} cannot be unpacked: {error}") from error
+            raise ValueError(f"{self.url} cannot be unpacked: {error}") from error
         if len(page) > self._limit:
-            raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+            raise ValueError(f"{self.url} is larger than {self._limit} bytes")
         if not unpacking.eof:
-            raise ValueError(f"{self._url} cannot be unpacked: it is not whole")
+            raise ValueError(f"{self.url} cannot be unpacked: it is not whole")
         return page
 
     def _headed(self) -> bool:
@@ -268,12 +315,12 @@ class _Answer:
         if end < 0 and len(self._came) <= HEAD:
             return False
         if not 0 <= end <= HEAD:
-            raise ValueError(f"{self._url} answered with a head of more than {HEAD} bytes")
+            raise ValueError(f"{self.url} answered with a head of more than {HEAD} bytes")
         first, *rest = bytes(self._came[:end]).split(b"\r\n")
         self._body = end + 4
         version, _, said = first.partition(b" ")
         if not version.startswith(b"HTTP/1.") or not said[:3].isdigit():
-            raise ValueError(f"{self._url} did not answer in HTTP/1.1")
+            raise ValueError(f"{self.url} did not answer in HTTP/1.1")
         self.status = int(said[:3])
         self._heed(dict(map(_header, rest)), old=version == b"HTTP/1.0")
         return True
@@ -283,15 +330,15 @@ class _Answer:
         self.kind = headers.get(b"content-type", "")
         encoding = headers.get(b"content-encoding", "identity").lower()
         if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
-            raise ValueError(f"{self._url} is packed as {encoding[:80]!r}, which nobody asked for")
+            raise ValueError(f"{self.url} is packed as {encoding[:80]!r}, which nobody asked for")
         self._packed = encoding != "identity"
         if b"transfer-encoding" in headers:
             if headers[b"transfer-encoding"].lower() != "chunked":
-                raise ValueError(f"{self._url} comes in a transfer encoding that nobody asked for")
+                raise ValueError(f"{self.url} comes in a transfer encoding that nobody asked for")
             self._chunks = []
         elif (length := headers.get(b"content-length")) is not None:
             if not (length.isascii() and length.isdecimal()):
-                raise ValueError(f"{self._url} has the length {length[:80]!r}, which is no number")
+                raise ValueError(f"{self.url} has the length {length[:80]!r}, which is no number")
             self._length = int(length)
         if self.status in {204, 304} or 100 <= self.status < 200:
             self._length = 0
@@ -301,27 +348,27 @@ class _Answer:
     def _chunked(self, chunks: list[bytes]) -> bool:
         """Whether the last chunk has come; each that is whole is taken."""
         while (end := self._came.find(b"\r\n", self._body)) >= 0:
-            size = _size(bytes(self._came[self._body : end]), self._url)
+            size = _size(bytes(self._came[self._body : end]), self.url)
             if self._size + size > self._limit:
-                raise ValueError(f"{self._url} is larger than {self._limit} bytes")
+                raise ValueError(f"{self.url} is larger than {self._limit} bytes")
             if size == 0:
                 return self._trailed(end)
             if len(self._came) < end + 2 + size + 2:
                 return False
             if self._came[end + 2 + size : end + 4 + size] != b"\r\n":
-                raise ValueError(f"{self._url} comes in chunks that cannot be read")
+                raise ValueError(f"{self.url} comes in chunks that cannot be read")
             chunks.append(bytes(self._came[end + 2 : end + 2 + size]))
             self._size += size
             del self._came[: end + 2 + size + 2]
             self._body = 0
         if len(self._came) - self._body > HEAD:
-            raise ValueError(f"{self._url} comes in chunks that cannot be read")
+            raise ValueError(f"{self.url} comes in chunks that cannot be read")
         return False
 
     def _trailed(self, end: int) -> bool:
         """Whether what may follow the last chunk, an empty line at least, has come."""
         if len(self._came) > end + HEAD:
-            raise ValueError(f"{self._url} says too much after its end")
+            raise ValueError(f"{self.url} says too much after its end")
         return self._came.endswith(b"\r\n\r\n")
 
 

@@ -4,17 +4,23 @@ They look on when the evidence has decided and its decision is carried out, at e
 sums it keeps of a step. What these have grown by is told to a rule when a window of it is full, so that each
 window holds what it would have held tick by tick. Where nothing was compared, their time stands still. They
 decide nothing (`controller.onlookers`).
+
+A window is told in numpy's calls, and those cost the same for one canary and for sixty: among many runs
+windows wait for others (`Company`).
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite, isinf
 from typing import Any
 
 import numpy as np
 import structlog
 
 from analysis import peers
+from analysis.abreast import question_of
+from analysis.batches import apart, stacked
 from analysis.evidence import Evidence
 from analysis.peers import ROUNDING, Watched
 from analysis.proportions import Array
@@ -25,6 +31,7 @@ from controller.onlookers import Look
 
 Json = Any
 WINDOWS = sorted({rule.step for rule in peers.RULES})  # s
+ENOUGH = 64  # windows of checks that wait for each other; in a run there are three every ten seconds
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +59,7 @@ class Watching:
         if evidence.step_began != before.step_began:
             self.waiting = self.waiting + _sums(before) - self.sums
             self.sums = np.zeros_like(self.sums)
-        if np.isinf(self.began):
+        if isinf(self.began):
             if not evidence.memory.step_canary.any():
                 return False
             self.began = max(float(before.at), float(evidence.step_began))  # the tick's beginning
@@ -61,16 +68,78 @@ class Watching:
             self.rules = tuple(peers.begin(rule, spec, le=le, at=self.began) for rule in mine)
         return int((float(evidence.at) - self.began) / self.every + ROUNDING) > self.told
 
-    def tell(self, decided: Container[str]) -> None:
-        """What nobody was told yet is seen by every rule that has not decided."""
+    def take(self, decided: Container[str]) -> "Window | None":
+        """What nobody was told yet, for every rule that has not decided; None if nothing was compared."""
         sums, end = _sums(self.latest), float(self.latest.at)
         stable, canary = self.waiting + sums - self.sums
         if not stable.any():
-            return
-        left = (one for one in self.rules if str(one.rule) not in decided)
-        self.rules = tuple(peers.seen(one, stable, canary, end=end) for one in left)
+            return None
+        self.rules = tuple(one for one in self.rules if str(one.rule) not in decided)
         self.sums, self.waiting = sums, np.zeros_like(sums)
         self.told = int((end - self.began) / self.every + ROUNDING)
+        return Window(self, stable, canary, end)
+
+
+@dataclass(slots=True)
+class Window:
+    """What is to be told: both arms' cells (K,) of a window that ended at `end`."""
+
+    of: Watching
+    stable: Array
+    canary: Array
+    end: float
+
+    def alike(self, one: Watched) -> Hashable:
+        """All that windows must have in common to be told side by side to a rule."""
+        return one.rule, question_of(one.spec), one.le, self.stable.shape
+
+
+def seen(windows: Iterable[Window]) -> None:
+    """Each is seen by its rules, those that are alike side by side."""
+    alike: dict[Hashable, list[tuple[Window, int]]] = {}
+    for window in windows:
+        for place, one in enumerate(window.of.rules):
+            alike.setdefault(window.alike(one), []).append((window, place))
+    for group in alike.values():
+        each = [window.of.rules[place] for window, place in group]
+        for (window, place), after in zip(group, _seen(each, [window for window, _ in group]), strict=True):
+            rules = window.of.rules
+            window.of.rules = (*rules[:place], after, *rules[place + 1 :])
+
+
+def _seen(each: list[Watched], windows: list[Window]) -> list[Watched]:
+    if len(each) == 1:
+        one = windows[0]
+        return [peers.seen(each[0], one.stable, one.canary, end=one.end)]
+    stable, canary = (np.stack([getattr(one, arm) for one in windows]) for arm in ("stable", "canary"))
+    return apart(peers.seen(stacked(each), stable, canary, end=np.array([one.end for one in windows])), each)
+
+
+class Company:
+    """Windows of many runs that are told in one go, when they are enough or somebody wants to know."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Peers, Window]] = []
+
+    def add(self, peer: "Peers", window: Window) -> None:
+        """It is told with others; one of the same rules, and all that wait, before it."""
+        if any(window.of is other.of for _, other in self._waiting):
+            self.tell()
+        self._waiting.append((peer, window))
+        peer.owed = True
+        if len(self._waiting) >= ENOUGH:
+            self.tell()
+
+    def tell(self) -> None:
+        """All that wait are told; whosever cannot be costs nobody else's."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            seen(window for _, window in waiting)
+        except Exception:  # as in `controller.onlookers`
+            log.exception("windows_lost", count=len(waiting))
+        for peer, window in waiting:
+            peer.owed = False
+            peer.note(window.of)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -85,6 +154,8 @@ class Peers:
     words: Json = None
     decided: dict[str, Json] = field(default_factory=dict)  # by rule: when, and by which check
     watching: dict[tuple[str, float], Watching] = field(default_factory=dict)  # by check and window
+    company: Company | None = None  # None: each window is told alone, at once
+    owed: bool = False  # something waits there
     field = "peers"
 
     def look(self, look: Look, _gathered: Gathered) -> tuple[Tell, ...]:
@@ -94,6 +165,8 @@ class Peers:
 
     def said(self) -> Json:
         """What each rule would have done."""
+        if self.owed and self.company is not None:
+            self.company.tell()
         return self.words
 
     def watch(self, run: Run, evidence: Iterable[Evidence]) -> None:
@@ -115,12 +188,19 @@ class Peers:
                     every=every, latest=evidence, sums=sums, waiting=waiting
                 )
             elif known.look(evidence):
-                known.tell(self.decided)
-                self._note(known)
-            elif self.words is None and np.isfinite(known.began):
+                self._tell(known)
+            elif self.words is None and isfinite(known.began):
                 self.words = self._say()
 
-    def _note(self, known: Watching) -> None:
+    def _tell(self, known: Watching) -> None:
+        window = known.take(self.decided)
+        if window is not None and self.company is not None:
+            self.company.add(self, window)
+            return
+        seen([] if window is None else [window])
+        self.note(known)
+
+    def note(self, known: Watching) -> None:
         """Which rules have decided by now."""
         for one in known.rules:
             if np.isfinite(one.failed_at):
@@ -135,13 +215,13 @@ class Peers:
         return {"since": wire.time(self.since), "rules": rules}
 
 
-def arrived(run: Run, obj: Json, now: datetime) -> list[Peers]:
+def arrived(run: Run, obj: Json, now: datetime, *, company: Company | None = None) -> list[Peers]:
     """Those of a run that this leader takes up, `obj` is its CanaryRun; none where its status was spoilt.
 
     Rules that had decided have; the others see only what is still to come.
     """
     if not run.weights:
-        return [Peers()]
+        return [Peers(company=company)]
     try:
         said = obj["status"].get("peers") or {"rules": ()}
         decided = {
@@ -152,7 +232,7 @@ def arrived(run: Run, obj: Json, now: datetime) -> list[Peers]:
     except Exception:  # somebody's edit of a status; as above
         log.exception("peers_lost", run=run.name)
         return []
-    return [Peers(since=now, decided=decided)]
+    return [Peers(since=now, decided=decided, company=company)]
 
 
 def _sums(evidence: Evidence) -> Array:

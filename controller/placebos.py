@@ -6,7 +6,6 @@ came since the canary, or this leader, began.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from math import inf, isfinite, log, nan
@@ -16,6 +15,7 @@ from analysis import placebo
 from analysis.dispersion import FEW
 from analysis.evidence import Evidence
 from analysis.judge import log_term, log_total
+from analysis.values import replace
 from controller import gather, wire
 from controller.explain import noisy
 from controller.gather import Gathered

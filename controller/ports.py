@@ -4,7 +4,7 @@ The real adapters stand beside this file; `scenarios` ships others that live in 
 here imports an adapter, and adapters never import each other.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -223,7 +223,7 @@ class Alerter(Protocol):
 class Fetch(Protocol):
     """One GET of a pod's metrics page."""
 
-    async def __call__(self, url: str, *, accept: str, limit: int) -> tuple[str, bytes]:
+    def __call__(self, url: str, *, accept: str, limit: int) -> Awaitable[tuple[str, bytes]]:
         """Its type and the page; raises `OSError` or `ValueError` (too large, not 200). Callers time it."""
         ...
 

@@ -7,8 +7,8 @@ made up by the next pass, which finds the VirtualService and the run in disagree
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import structlog
 
 from analysis.judge import Judgement
-from controller import gather, inspection, machine, resource, retraining, shadow, ticks, trigger
+from analysis.values import replace
+from controller import gather, inspection, machine, resource, shadow, ticks, trigger
+from controller.around import Around, around
 from controller.beside import checklist, spared, trouble
 from controller.clock import taken_over
 from controller.cluster import Key
 from controller.gather import Gathered
 from controller.istio import Unsteerable
-from controller.judging import judged, sentences, with_figures
+from controller.judging import FIGURES, judged, sentences
 from controller.kube import ApiError
 from controller.means import Live, Means
 from controller.model import (
@@ -45,12 +47,11 @@ from controller.model import (
     Tell,
 )
 from controller.onlookers import Look
-from controller.peering import arrived
+from controller.peering import Company, arrived
 from controller.placebos import Placebos
 from controller.ports import Behind, Overtaken, Reading
-from controller.rounds import Rounds
+from controller.rounds import FEW, Rounds
 from controller.schedule import Schedule, changes
-from controller.scrape import addressed, chosen
 from controller.telling import Next
 from controller.wire import Malformed
 from controller.workloads import TemplateLost
@@ -79,6 +80,7 @@ class Reconciler:
     lives: dict[Key, Live] = field(default_factory=dict)
     errands: set[asyncio.Task[None]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
+    company: Company = field(default_factory=Company)
     schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +122,8 @@ class Reconciler:
             return None
         if not done:
             return RETRY.total_seconds()
-        return self.means.tick.total_seconds() * (UNHEARD if live.last_byte else 1.0)
+        tick = self.means.tick.total_seconds()
+        return tick * max(UNHEARD * self.means.stretch(), 1.0) if live.last_byte else tick
 
     def _advanced(self, run: Run, seen: Seen) -> Next:
         """As `machine.advance`; if that cannot be worked out, the way out alone."""
@@ -168,7 +171,8 @@ class Reconciler:
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
         placebos = Placebos(run.plan.policy, others=len(self.lives))
         traces = self.means.traces.begin(run, placebos)
-        live.onlookers.watching = [*arrived(run, obj, now), placebos, *traces]
+        company = self.company if len(self.lives) >= FEW else None
+        live.onlookers.watching = [*arrived(run, obj, now, company=company), placebos, *traces]
         self.lives[key] = live
         return live
 
@@ -185,23 +189,21 @@ class Reconciler:
         return self.means.tick.total_seconds()
 
     async def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:
-        run, plan, cluster = live.run, live.run.plan, self.means.cluster
-        now = self.means.clock().timestamp()
-        canary, now_there = (plan.namespace, plan.canary), self._route_seen(live, obj)
-        later = (
-            None
-            if obj is None
-            else spared("successor", run, partial(trigger.successor, cluster, canary, obj), None)
-        )
-        shadowing, before = self.means.shadowing, live.gathered.replayed
+        run, plan, means = live.run, live.run.plan, self.means
+        now = means.clock().timestamp()
+        there = live.around = around(live.around, means, run, obj)
+        if there.rings:
+            self._errand(self._write_down(obj, there.commands, approved=there.approved))
+        now_there, later = self._route_seen(live, there), there.later
+        shadowing, before = means.shadowing, live.gathered.replayed
         route = spared("mirror", run, partial(shadowing.route, now_there, run, later), now_there)
         replayed = spared("replay", run, partial(shadowing.known, run, before, route), before)
         live.gathered = replace(live.gathered, replayed=replayed)
         if replayed != before and shadow.saved(replayed) is not None:
             live.saved = None  # a decision is written down when it is first known: see decision 17
         seen = Seen(
-            stable=cluster.arm(plan.namespace, plan.stable),
-            canary=cluster.arm(plan.namespace, plan.canary),
+            stable=there.stable,
+            canary=there.canary,
             route=route,
             judgement=live.judgement,
             shadow=shadow.judged(plan.policy.shadow, replayed),
@@ -209,24 +211,20 @@ class Reconciler:
                 "replay", run, partial(shadowing.silent, run, replayed, route), timedelta(0)
             ),
             stable_known=timedelta(seconds=live.gathered.known),
-            commands=self._commands(plan, obj),
-            stable_matches=self.means.workloads.matches(plan),
+            commands=there.commands,
+            stable_matches=there.stable_matches,
             fenced=live.fenced,
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
             successor=None if later is None else later.get("status", {}).get("weight", 0),
-            canary_replicas_before=spared(
-                "size", run, partial(trigger.replicas_before, cluster, *canary), None
-            ),
-            gates=spared("gates", run, partial(self.means.gates.read, _name(run)), {}),
+            canary_replicas_before=there.replicas_before,
+            gates=spared("gates", run, partial(means.gates.read, _name(run)), {}),
             inputs=None if replayed is None else replayed.inputs,
-            retraining_asked=spared(
-                "retraining", run, lambda: retraining.last_asked(trigger.runs_of(cluster, *canary)), None
-            ),
+            retraining_asked=there.retraining_asked,
         )
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
-            gathered, seen = await self._measure(live, seen)
-            failed, replanned = checklist(self.means, live, seen, obj, _name(run))
+            gathered, seen = await self._measure(live, seen, there)
+            failed, replanned = checklist(means, live, seen, obj, _name(run))
             return gathered, replace(seen, preflight=failed, replanned=replanned)
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
@@ -235,14 +233,14 @@ class Reconciler:
                 gathered = gather.begin_step(gathered, live.gathered.step, at=now)
             return gathered, replace(seen, judgement=self._judged(run, gathered))
 
-    def _route_seen(self, live: Live, obj: Any) -> RouteSeen:
+    def _route_seen(self, live: Live, there: Around) -> RouteSeen:
         """The VirtualService; refused while another run, that was there before, steers it."""
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         route = replace(route, ours=route.ours and not live.raising)
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
         route = replace(route, refusal=route.refusal or mixed or None, mixed=bool(mixed))
-        other = None if obj is None else trigger.rival(self.means.cluster, obj)
+        other = there.rival
         if other is None:
             return route
         name = other["metadata"]["name"]
@@ -250,21 +248,19 @@ class Reconciler:
         said = f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}"
         return replace(route, refusal=said, mirrored=mine)
 
-    async def _measure(self, live: Live, seen: Seen) -> tuple[Gathered, Seen]:
+    async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""
         run, now = live.run, self.means.clock()
-        stable = chosen([pod for pod in seen.stable.pods if pod.ready])
-        canary = [pod for pod in seen.canary.pods if pod.ready]
-        readings, nodes = self._read(run, [*stable, *canary]), {pod.name: pod.node for pod in canary}
+        readings, nodes = self._read(run, there.read), there.canary_nodes
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
         at = now.timestamp()
         spacing, live.looked = at - (live.looked or at), at
         pace = self._pace(run.plan).stretched(spacing)
-        lag = live.lag({pod.name: readings[pod.name] for pod in stable if pod.name in readings})
+        lag = live.lag({name: readings[name] for name in there.stable_nodes if name in readings})
         cursor, new, load = ticks.advance(
             live.gathered.cursor,
             readings,
-            stable={pod.name: pod.node for pod in stable},
+            stable=there.stable_nodes,
             canary=nodes,
             now=at,
             since=gather.instants(run, idle=live.idle),
@@ -272,7 +268,7 @@ class Reconciler:
             paces=dict.fromkeys(run.plan.policy.queried, self.means.queried),
             lag=lag,
         )
-        sampled = max(len(stable), 1) / max(seen.stable.ready, 1)
+        sampled = max(len(there.stable_nodes), 1) / max(seen.stable.ready, 1)
         known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
         seen = replace(seen, load=known, canary_read=not nodes.keys().isdisjoint(readings))
         seen = replace(seen, trouble=trouble(self.means.metrics, run, _name(run)))
@@ -287,18 +283,10 @@ class Reconciler:
         """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""
         return self.means.queried if len(plan.policy.queried) == len(plan.policy.checks) else self.means.pace
 
-    def _read(self, run: Run, pods: list[PodSeen]) -> Mapping[str, Reading]:
-        wanted = addressed(pods) if run.stage is not Stage.ENDED else []
+    def _read(self, run: Run, pods: Sequence[PodSeen]) -> Mapping[str, Reading]:
+        wanted = pods if run.stage is not Stage.ENDED else []
         self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
         return self.means.metrics.read(_name(run)) if wanted else {}
-
-    def _commands(self, plan: Plan, obj: Any) -> Commands:
-        if obj is None:
-            return Commands(deleted=True)
-        said, heard = trigger.commands(self.means.cluster, plan, obj, frozen_all=self.means.freeze)
-        if replace(heard, paused=said.paused) != said:
-            self._errand(self._write_down(obj, heard, approved=heard.approvals > said.approvals))
-        return heard
 
     async def _write_down(self, obj: Any, heard: Commands, *, approved: bool) -> None:
         """The run's spec says what a doorbell rang for, so that it is there when the annotation is not."""
@@ -392,8 +380,11 @@ class Reconciler:
         now = self.means.clock().timestamp()
         live.looks += 1
         due = self.schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks)
-        if not due and not changes(live.saved, run, actions):
+        told = changes(live.saved, run, actions)
+        if not due and not told:
             return True
+        if told:
+            live.figures.known = None  # people look at what has changed
         begun = [action for action in actions if isinstance(action, BeginStep)]
         gathered = live.gathered
         if begun:
@@ -411,9 +402,11 @@ class Reconciler:
         return True
 
     def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
-        found = with_figures(live.judgement, run, live.gathered)
+        now = self.means.clock().timestamp()
+        many = len(self.lives) > FEW
+        found = live.figures.of(live.judgement, run, live.gathered, now=now, lasting=FIGURES if many else 0.0)
         return Checkpoint(
-            body=gather.save(replace(gathered, saved=self.means.clock().timestamp())),
+            body=gather.save(replace(gathered, saved=now)),
             judgement=found,
             sentences=spared("sentences", run, partial(sentences, found, run), {}),
             beside=spared("words", run, lambda: live.onlookers.said() | inspection.said(live.items), {}),

@@ -8,13 +8,13 @@ and canary a message goes out for whoever trains models, with what has drifted; 
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
 import msgspec
 
+from analysis.values import replace
 from controller.model import Drifted, Inputs, Reason, Run, Seen, Stage, Tell
 from controller.telling import Next, say
 

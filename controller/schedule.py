@@ -5,16 +5,17 @@ runs' turns come less often, since nothing but a change of the leader asks for w
 server that is asked again and again answers nobody.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 from zlib import crc32
 
+from analysis.values import replace
 from controller.model import Action, BeginStep, Run, SetWeight
 
 SLOW = 0.5  # seconds of a save: ten times what a loaded API server's median takes
 SELDOM = 8  # times as long between checkpoints, at most: a new leader scores that as one tick
-# Looks at a run from one to the next: a controller that is late has better to do than to write at each.
-FEWEST = 5
+# Looks at a run from one to the next, of the ten that there are: where ticks are longer there is better to do
+# than to write at each. Ticks are ten seconds at most, so this is what `SELDOM` comes to.
+FEWEST = 8
 EASES = 0.97  # with each save that was quick, so that some seventy of them bring the first schedule back
 
 
@@ -23,6 +24,7 @@ class Schedule:
 
     def __init__(self, every: timedelta) -> None:
         self._every = every.total_seconds()
+        self._fewest = min(FEWEST, max(1, int(FEWEST / 10 * self._every)))
         self._factor = 1.0
         self._changed = 0.0
 
@@ -36,7 +38,7 @@ class Schedule:
 
         Runs are spread by their names.
         """
-        if looks < FEWEST:
+        if looks < self._fewest:
             return False
         every = self.seconds
         phase = crc32(run.encode()) % 1000 / 1000 * every

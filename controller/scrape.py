@@ -1,7 +1,11 @@
-"""Reads pods' metrics pages, each in a task of its own, and keeps the newest reading of each.
+"""Reads pods' metrics pages, all of a run's at one moment, and keeps the newest reading of each.
 
-A pass never waits for a page: it takes what is in memory. A pod that hangs costs its own task half a
-second a time and delays nobody. What fails is counted and remembered for `explain`, never raised.
+A pass never waits for a page: it takes what is in memory. A pod that hangs is given up after half a second
+and delays nobody. What fails is counted and remembered for `explain`, never raised.
+
+A run's pages are asked for together, since the arms are compared over the same time and a failing canary is
+seen with the last of them. One timer begins the round, one ends it: a task for each page costs as much as
+the page.
 
 The target is what the pod's annotations `prometheus.io/{scheme,port,path}` say, by default
 `http://POD-IP:8080/metrics`. Istio's injector points them at the sidecar's merged page on port 15020,
@@ -13,28 +17,23 @@ is asked for once more as text, and as text only from then on.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from ipaddress import ip_address
 from math import ceil, floor
+from typing import Any
 
 import structlog
 
 from analysis.evidence import CheckSpec
-from analysis.grids import shared
-from analysis.samples import Histogram
 from controller import layouts
-from controller.effort import Effort
-from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
-from controller.protobuf import Found
-from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated, understood
+from controller.readers import Batch, ByPage, Reader, Said, Text, Try, by_page
+from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
@@ -43,10 +42,10 @@ LONGEST_PATH = 512  # characters, as a policy's path
 # waits. A controller that has more to do than its core can spends less on pages that nobody looks at, and the
 # less the later it is: else reading them would leave no time for passes.
 FRESH = 1.5
-# Of a pod's new requests this part, and so many, have failed: whoever looks at its run does so first.
-ALARMING, SOME = 0.25, 3
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
+TOGETHER = 32  # pods that are asked in one turn of the loop, which takes it 2 ms
+SPREAD = 0.1  # of an interval, over which those of a run with more are asked
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
@@ -110,10 +109,11 @@ def _of_a_pod(ip: str) -> bool:
 
 
 class Scrape:
-    """`ports.MetricsSource`. Needs a running event loop; `close` ends all tasks.
+    """`ports.MetricsSource`. Needs a running event loop; `close` ends all that is under way.
 
     `on_news(run)` is called when every pod of a run has been tried once more, answered or not. `overdue(run)`
-    says since how many seconds the run's pass is due, 0 if it is not or has begun.
+    says since how many seconds the run's pass is due, 0 if it is not or has begun. `stretch(run)` says how
+    many times the interval it is to be from one round to the next.
     """
 
     def __init__(
@@ -132,9 +132,9 @@ class Scrape:
         self._limit = limit
         self.on_news: Callable[[str], None] = _nobody
         self.overdue: Callable[[str], float] = _never
-        self._runs: dict[str, dict[str, _Reader]] = {}
-        self._awaited: dict[str, set[str]] = {}  # pods of the round that is under way; none is, of many runs
-        self._due: dict[str, float] = {}
+        self.stretch: Callable[[str], float] = _as_ever
+        self._runs: dict[str, _Run] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._alone = asyncio.Lock()
 
     def watch(
@@ -145,21 +145,26 @@ class Scrape:
         pages: Mapping[str, Page | None] = ANNOTATED,
     ) -> None:
         """From now on exactly these pods are read for this run; no pods ends it."""
-        readers = self._runs.setdefault(run, {})
-        gone = readers.keys() - {pod.name for pod in pods}
-        for name in gone:
-            readers.pop(name).task.cancel()
-        self._awaited.get(run, set()).difference_update(gone)
+        told = list(pods), tuple(checks), pages
+        known = self._runs.get(run)
+        if known is not None and known.told == told:
+            return
+        if known is None:
+            known = self._runs[run] = _Run(run, self._first(run))
+            self._later(known)
+        known.told = told
+        for name in known.readers.keys() - {pod.name for pod in pods}:
+            known.forget(name)
+        where = by_page(checks, pages)
         for pod in pods:
-            self._look(run, readers, pod, by_page(checks, pages))
-        if not readers:
+            known.look(pod, where)
+        if not pods:
+            known.timer.cancel()
             del self._runs[run]
-            self._awaited.pop(run, None)
-            self._due.pop(run, None)
 
     def read(self, run: str) -> Mapping[str, Reading]:
         """Newest reading by pod name; pods that never answered are absent."""
-        readers = self._runs.get(run, {})
+        readers = self._readers(run)
         for one in readers.values():
             one.settle()
             one.unseen = None
@@ -167,311 +172,244 @@ class Scrape:
 
     def troubles(self, run: str) -> Mapping[str, Trouble]:
         """By pod name, what is wrong with its page now."""
-        readers = self._runs.get(run, {})
+        readers = self._readers(run)
         for one in readers.values():
             one.settle()
         return {name: one.trouble for name, one in readers.items() if one.trouble is not None}
 
     def due(self, run: str) -> float:
         """The loop's time from which on the pages were due that `on_news` tells of; only then."""
-        return self._due[run]
+        return self._runs[run].since
+
+    def late(self, run: str) -> float:
+        """How many seconds too late that round began."""
+        return self._runs[run].late
 
     def alarming(self, run: str) -> bool:
         """Whether many of the newest requests of one of the pods have failed."""
-        readers = self._runs.get(run, {}).values()
+        readers = self._readers(run).values()
         for one in readers:
             one.settle()
         return any(one.alarming for one in readers)
 
     async def close(self) -> None:
         """No page is read any more."""
-        tasks = [reader.task for run in self._runs.values() for reader in run.values()]
+        for run in self._runs.values():
+            run.timer.cancel()
+            for name in list(run.readers):
+                run.forget(name)
         self._runs.clear()
-        self._awaited.clear()
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _look(self, run: str, readers: dict[str, "_Reader"], pod: PodSeen, checks: "ByPage") -> None:
-        """A task reads the pod, as it is now; what a replaced one had read is not lost."""
-        known = readers.get(pod.name)
-        if known is not None:
-            if known.reads(pod, checks):
-                return
-            known.task.cancel()
-        reader = _Reader(pod, checks)
-        if known is not None and known.pod.ip == pod.ip:
-            known.settle()
-            reader.reading, reader.plain, reader.garbled = known.reading, known.plain, known.garbled
-            reader.effort, reader.falls = known.effort, known.falls
-        reader.task = asyncio.create_task(self._follow(run, reader), name=f"scrape {run} {pod.name}")
-        readers[pod.name] = reader
+    def _readers(self, run: str) -> Mapping[str, Reader]:
+        known = self._runs.get(run)
+        return {} if known is None else known.readers
 
-    async def _follow(self, run: str, reader: "_Reader") -> None:
-        """The pod's page is read once an interval, for ever, at the run's and the pod's own moment.
+    # -- rounds
 
-        One that nobody has looked at yet may do: see `FRESH`.
-        """
-        loop = asyncio.get_running_loop()
-        phase = _phase(run, reader.pod.name) * self._interval
-        due = phase + floor((loop.time() - phase) / self._interval) * self._interval
-        while True:
-            wanted = due + self._interval  # since when the page is due, be it that some turns were missed
-            due += self._interval * max(1, ceil((loop.time() - due) / self._interval))
-            await asyncio.sleep(due - loop.time())
-            overdue = self.overdue(run)
-            within = max(FRESH * self._interval, overdue / 2)
-            reader.effort.shared(len(self._runs.get(run, ())))
-            fresh = overdue and reader.fresh(self._clock().timestamp(), within=within)
-            if not fresh and not reader.effort.wait():
-                await self._try(reader)
-            if len(self._runs.get(run, ())) > MANY:
-                reader.settle()
-            self._told(run, reader.pod.name, due=wanted)
+    def _first(self, run: str) -> float:
+        """When the run's first round is due: each has a moment of its own in an interval."""
+        now, phase = asyncio.get_running_loop().time(), _hash(run) / 2**32 * self._interval
+        return phase + (floor((now - phase) / self._interval) + 1) * self._interval
 
-    async def _try(self, reader: "_Reader") -> None:
-        """One more reading, or one more trouble."""
-        if len(reader.checks) == 1:  # as nearly always, and a task less
-            said = [await self._said(reader, *reader.checks[0])]
-        else:
-            said = await asyncio.gather(*(self._said(reader, page, checks) for page, checks in reader.checks))
-        at = self._clock().timestamp()
-        if not any(isinstance(page, _Text) and len(page.page) > layouts.LONGEST for page in said):
-            reader.take(said, at)
-            return
-        async with (
-            self._alone
-        ):  # one large page is parsed, then all else has its turn, the Lease's renewal too
-            reader.take(said, at)
-            reader.settle()
-            await asyncio.sleep(0)
+    def _later(self, run: "_Run") -> None:
+        run.timer = asyncio.get_running_loop().call_at(run.due, self._round, run)
 
-    async def _said(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "_Said":
-        """What the page holds, or in words why it could not be had."""
+    def _round(self, run: "_Run") -> None:
+        """Every pod's page is asked for once more; one that nobody has looked at yet may do: see `FRESH`."""
+        now, step = asyncio.get_running_loop().time(), self._interval * self.stretch(run.name)
+        late = now - run.due
+        wanted, run.wanted = run.wanted, run.due + step  # since when, be it that some turns were missed
+        run.due += step * max(1, ceil((now - run.due) / step))
+        self._later(run)
+        overdue = self.overdue(run.name)
+        at, within = self._clock().timestamp() if overdue else 0.0, max(FRESH * step, overdue / 2)
+        tried = [
+            one
+            for one in run.readers.values()
+            if one.trying is None and not (overdue and one.fresh(at, within=within)) and not one.effort.wait()
+        ]
+        if not run.awaited:
+            run.since, run.late = wanted, late
+        well = {one.pod.name for one in tried if one.trouble is None}  # others may be late
+        run.awaited |= well or {one.pod.name for one in tried}
+        self._ask_all(run, tried, SPREAD * step * TOGETHER / max(len(tried), 1))
+
+    def _ask_all(self, run: "_Run", readers: Sequence[Reader], wait: float) -> None:
+        """The first of them are asked now, and those after them so many seconds later."""
+        loop, batch = asyncio.get_running_loop(), Batch()
+        for reader in readers[:TOGETHER]:
+            if run.readers.get(reader.pod.name) is reader:
+                self._ask(run, reader, batch)
+        if batch.tries:
+            batch.timer = loop.call_later(self._timeout, batch.cancel)
+        if len(readers) > TOGETHER:
+            loop.call_later(wait, self._ask_all, run, readers[TOGETHER:], wait)
+
+    # -- one page
+
+    def _ask(self, run: "_Run", reader: Reader, batch: Batch) -> None:
+        """One more reading of the pod has begun."""
+        one = reader.trying = Try(run.name, reader, batch)
+        for place in range(len(reader.checks)):
+            self._fetched(one, place, self._came, plain=reader.asks_for_text(place))
+
+    def _fetched(
+        self, one: Try, place: int, came: "Callable[[Try, int, asyncio.Future[Any]], None]", *, plain: bool
+    ) -> None:
+        """The page is asked for, and `came` hears of it."""
+        reader = one.reader
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._found(reader, page, checks)
-        except TimeoutError:
-            return f"no answer within {self._timeout:g} s"
+            url = reader.urls.get(place) or target(reader.pod, reader.checks[place][0])
+            reader.urls[place] = url
+            asked = self._fetch(url, accept=PLAIN if plain else ACCEPT, limit=self._limit)
         except (OSError, ValueError) as error:
-            return str(error) or repr(error)
+            self._said(one, place, _words(error))
+            return
+        future = asyncio.ensure_future(asked)
+        if future is not asked:
+            self._tasks.add(future)
+            future.add_done_callback(self._tasks.discard)
+        one.asked[place] = future
+        future.add_done_callback(partial(came, one, place))
 
-    async def _found(self, reader: "_Reader", page: Page, checks: Sequence[CheckSpec]) -> "Found | _Text":
-        """What the page holds, in protobuf if it can be read so.
+    def _came(self, one: Try, place: int, asked: "asyncio.Future[tuple[str, bytes]]") -> None:
+        """A page is there, or why it could not be had.
 
         In text it has no native histograms, so one that was torn once is asked for in protobuf again.
         """
-        url = target(reader.pod, page)
-        if page in reader.plain:
-            return await self._as_text(url)
-        kind, said = await self._fetch(url, accept=ACCEPT, limit=self._limit)
-        if not is_binary(said, kind=kind):
-            reader.garbled[page] = 0
-            return _Text(kind, said)
-        begun = reader.effort.begun()
-        try:
-            read = negotiated(said, checks, kind=kind)
-        except ValueError as error:
-            why = str(error)
-        else:
-            reader.garbled[page] = 0
-            return read
-        finally:
-            reader.effort.done(begun)
-        try:
-            text = await self._as_text(url)
-            read = found(text.page, checks, kind=text.kind)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{why}; asked for as text: {error}") from error
-        reader.garbled[page] += 1
-        if reader.garbled[page] == GARBLED:
-            _log.debug("page_read_as_text", pod=reader.pod.name, url=url, why=why)
-            reader.plain.add(page)
-        return read
+        if (said := self._trouble(one, asked)) is not None:
+            self._said(one, place, said)
+        elif not one.over:
+            kind, page = asked.result()
+            reader, (which, checks) = one.reader, one.reader.checks[place]
+            if reader.asks_for_text(place) or not is_binary(page, kind=kind):
+                reader.garbled.pop(which, None)
+                self._said(one, place, Text(kind, page))
+                return
+            begun = reader.effort.begun()
+            try:
+                read = negotiated(page, checks, kind=kind)
+            except ValueError as error:
+                self._fetched(one, place, partial(self._came_as_text, str(error)), plain=True)
+            else:
+                reader.garbled.pop(which, None)
+                self._said(one, place, read)
+            finally:
+                reader.effort.done(begun)
 
-    async def _as_text(self, url: str) -> "_Text":
-        return _Text(*await self._fetch(url, accept=PLAIN, limit=self._limit))
-
-    def _told(self, run: str, pod: str, *, due: float) -> None:
-        """`on_news` has been called if this was the last pod of the round; those in trouble may be late."""
-        awaited = self._awaited.get(run)
-        if awaited is None:
-            readers = self._runs.get(run, {})
-            awaited = {name for name, one in readers.items() if one.trouble is None} or set(readers)
-            self._awaited[run], self._due[run] = awaited, due
-        awaited.discard(pod)
-        if not awaited:
-            del self._awaited[run]
-            self.on_news(run)
-
-
-# The checks to be read from each page. Breakers count requests on the first one.
-ByPage = tuple[tuple[Page, tuple[CheckSpec, ...]], ...]
-
-
-def by_page(checks: Sequence[CheckSpec], pages: Mapping[str, Page | None]) -> ByPage:
-    """Checks by page: that of the annotations first, unless each check names another."""
-    found: dict[Page, tuple[CheckSpec, ...]] = {}
-    if not checks or any(pages.get(check.name) is None for check in checks):
-        found[Page()] = ()
-    for check in checks:
-        page = pages.get(check.name) or Page()
-        found[page] = (*found.get(page, ()), check)
-    return tuple(found.items())
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A page that came, and is read when somebody wants to know: a pass, of which a page may see none."""
-
-    kind: str
-    page: bytes
-
-    def read(self, checks: Sequence[CheckSpec], at: float) -> "_Read":
-        """Its reading, and what is wrong with it."""
-        try:
-            return layouts.read(self.page, checks, at=at, kind=self.kind)
-        except ValueError as error:
-            return None, (str(error) or repr(error),)
-
-
-_Said = Found | _Text | str  # of a page: what it holds, itself, or in words why it could not be had
-
-
-class _Reader:
-    """One pod as it is read for one run."""
-
-    def __init__(self, pod: PodSeen, checks: ByPage) -> None:
-        self.pod = pod
-        self.checks = checks
-        self.plain: set[Page] = set()  # pages that are asked for as text
-        self.garbled: Counter[Page] = Counter()  # how often in a row each made no sense otherwise
-        self.reading: Reading | None = None
-        self.trouble: Trouble | None = None
-        self.falls = Falls()
-        self.alarming = False
-        self.effort = Effort(asyncio.get_running_loop().time)
-        self.unseen: float | None = None  # when the page came that no pass has asked for
-        self._unread: tuple[Sequence[_Said], float] | None = None
-        self.task: asyncio.Task[None]
-
-    def reads(self, pod: PodSeen, checks: ByPage) -> bool:
-        """Whether this still is the pod, at the same address, read for the same checks."""
-        same = (self.pod.ip, self.pod.annotations) == (pod.ip, pod.annotations)
-        return same and self.checks == checks and not self.task.done()
-
-    def take(self, said: Sequence[_Said], at: float) -> None:
-        """This is what came. While all is well, pages wait for `settle`; trouble is counted at once."""
-        failed = any(isinstance(page, str) for page in said)
-        if failed:
-            self.settle()  # what came before, so that failures in a row are in a row
-        self._unread, self.unseen = (said, at), at
-        if failed or self.trouble is not None or self.reading is None:
-            self.settle()
-
-    def fresh(self, now: float, *, within: float) -> bool:
-        """Whether a page that came within so many seconds is still to be looked at by a pass."""
-        return self.unseen is not None and 0 <= now - self.unseen <= within
-
-    def settle(self) -> None:
-        """The reading is that of all pages; without the first, on which requests are counted, there is none.
-
-        Time goes forward from page to page even if somebody sets the clock back.
-        """
-        if self._unread is None:
+    def _came_as_text(
+        self, why: str, one: Try, place: int, asked: "asyncio.Future[tuple[str, bytes]]"
+    ) -> None:
+        """The same of a page that made no sense in protobuf."""
+        said: Said | None = self._trouble(one, asked)
+        if one.over:
             return
-        (said, at), self._unread = self._unread, None
-        begun = self.effort.begun()
-        at = max(at, self.reading.at + 0.001) if self.reading else at
-        readings: list[Reading | None] = []
-        wrong: list[str] = []
-        for page, (_, checks) in zip(said, self.checks, strict=True):
-            reading, complaints = (
-                page.read(checks, at) if isinstance(page, _Text) else _read(page, checks, at)
-            )
-            readings.append(reading)
-            wrong += complaints
-        if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
-            wrong.append(why)
-        elif readings[0] is not None:
-            wrong += self._taken(together(readings[0], readings[1:]))
-        self.effort.done(begun)
-        if waits := self.effort.wait():
-            wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
-        if wrong:
-            self.fail("; ".join(wrong), at)
-        else:
-            self.trouble = None
+        reader, (page, checks) = one.reader, one.reader.checks[place]
+        if said is None:
+            try:
+                kind, text = asked.result()
+                said = found(text, checks, kind=kind)
+                reader.garbled[page] += 1
+                if reader.garbled[page] == GARBLED:
+                    _log.debug("page_read_as_text", pod=reader.pod.name, why=why)
+                    reader.plain.add(page)
+            except ValueError as error:
+                said = _words(error)
+        if isinstance(said, str) and not asked.cancelled():
+            said = f"{why}; asked for as text: {said}"
+        self._said(one, place, said)
 
-    def _taken(self, whole: Reading) -> Iterator[str]:
-        """What is wrong with a reading that came; what can be used of it is the newest."""
-        kept, falling = self.falls.look(whole)
-        yield from falling
-        if kept is not None:
-            before, self.reading = self.reading, kept
-            self.alarming = _alarming(before, kept)
-            yield from _other_buckets(before, kept)
+    def _trouble(self, one: Try, asked: "asyncio.Future[tuple[str, bytes]]") -> str | None:
+        """In words why the page could not be had; None if it could, or nobody wants it any more."""
+        if asked.cancelled():
+            return None if one.over else f"no answer within {self._timeout:g} s"
+        error = asked.exception()
+        if error is None or one.over:
+            return None
+        return f"no answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else _words(error)
 
-    def fail(self, what: str, at: float) -> None:
-        """One more failure is remembered; the first of a row is logged."""
-        if self.trouble is None:
-            _log.debug("page_not_read", pod=self.pod.name, ip=self.pod.ip, why=what)
-        before = self.trouble or Trouble(since=at, failures=0, what="")
-        self.trouble = Trouble(since=before.since, failures=before.failures + 1, what=what)
+    def _said(self, one: Try, place: int, said: Said) -> None:
+        """One of the pod's pages has said this; with the last of them it has been read."""
+        one.said[place] = said
+        one.left -= 1
+        if one.left:
+            return
+        at = self._clock().timestamp()
+        if any(isinstance(page, Text) and len(page.page) > layouts.LONGEST for page in one.said):
+            task = asyncio.get_running_loop().create_task(self._alone_taken(one, at))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        one.reader.take(one.said, at)
+        self._over(one)
+
+    async def _alone_taken(self, one: Try, at: float) -> None:
+        """One large page is parsed, then all else has its turn, the Lease's renewal too."""
+        async with self._alone:
+            if not one.over:
+                one.reader.take(one.said, at)
+                one.reader.settle()
+                await asyncio.sleep(0)
+        self._over(one)
+
+    def _over(self, one: Try) -> None:
+        """The pod has been tried; `on_news` is called if it was the last of its round."""
+        run, reader = self._runs.get(one.run), one.reader
+        if one.over or run is None:
+            return
+        one.over, reader.trying = True, None
+        one.batch.ended(one)
+        if len(run.readers) > MANY:
+            reader.settle()
+        if reader.pod.name in run.awaited:
+            run.awaited.discard(reader.pod.name)
+            if not run.awaited:
+                self.on_news(run.name)
 
 
-_Read = tuple[Reading | None, Sequence[str]]  # a reading if there is a page, and what is wrong with it
+Told = tuple[list[PodSeen], tuple[CheckSpec, ...], Mapping[str, Page | None]]
 
 
-def _read(page: _Said, checks: Sequence[CheckSpec], at: float) -> _Read:
-    if isinstance(page, _Text):
-        return page.read(checks, at)
-    return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
+class _Run:
+    """The pods that are read for one run, and its round: `awaited` are those without which it is not over.
 
-
-def _anothers(before: Reading | None, now: Reading) -> str:
-    """Why this is the page of another pod, which has its address now; empty if it is not, or nobody can tell.
-
-    A pod that is gone may be in our index while the API server is away, and its address in use again.
+    `due`: the loop's time of its next round; `wanted`: since when that one is, be it that turns were missed;
+    `since`: the same of the round that is under way, which began so many seconds too `late`.
     """
-    if before is None or not before.of or not now.of or before.of & now.of:
-        return ""
-    was, found = (", ".join(sorted(one.of)) for one in (before, now))
-    return f"its page is one of {found} now, not of {was}: another pod may have its address"
 
+    def __init__(self, name: str, due: float) -> None:
+        self.name = name
+        self.due = self.wanted = self.since = due
+        self.late = 0.0
+        self.told: Told | None = None
+        self.readers: dict[str, Reader] = {}
+        self.awaited: set[str] = set()
+        self.timer: asyncio.TimerHandle
 
-def _alarming(before: Reading | None, now: Reading) -> bool:
-    """Whether many requests failed since the reading before."""
-    if before is None or before.requests is None or now.requests is None:
-        return False
-    n, k = now.requests.n - before.requests.n, now.requests.k - before.requests.k
-    return k >= SOME and k >= ALARMING * n
+    def look(self, pod: PodSeen, checks: ByPage) -> None:
+        """The pod is read as it is now; what was read of it before is not lost."""
+        known = self.readers.get(pod.name)
+        if known is not None and known.reads(pod, checks):
+            return
+        reader = Reader(pod, checks)
+        if known is not None:
+            self.forget(pod.name)
+            if known.pod.ip == pod.ip:
+                reader.knows(known)
+        self.readers[pod.name] = reader
+        for one in self.readers.values():
+            one.effort.shared(len(self.readers))
 
-
-def _other_buckets(before: Reading | None, now: Reading) -> Iterator[str]:
-    """A sentence for each check whose histogram has not the buckets of the reading before.
-
-    But for native ones, which choose their schema as they count.
-    """
-    for name, value in now.values.items():
-        known = None if before is None else before.values.get(name)
-        if not isinstance(known, Histogram) or not isinstance(value, Histogram) or known.le == value.le:
-            continue
-        if shared((known.le, value.le)) is None:
-            both = len({*known.le} & {*value.le})
-            yield (
-                f"{name}: {now.sources[name]}: buckets change from page to page: "
-                f"of {len(known.le)} bounds and now {len(value.le)}, {both} are the same"
-            )
-
-
-def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
-    """With the checks that were read from other pages."""
-    for other in others:
-        if other is not None:
-            values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
-            first = replace(first, values=values, sources=sources, took=first.took or other.took)
-    return first
+    def forget(self, name: str) -> None:
+        """It is read no more."""
+        reader = self.readers.pop(name)
+        self.awaited.discard(name)
+        if reader.trying is not None:
+            reader.trying.over = True
+            reader.trying.cancel()
 
 
 def _nobody(_run: str) -> None:
@@ -482,14 +420,14 @@ def _never(_run: str) -> float:
     return 0.0
 
 
+def _as_ever(_run: str) -> float:
+    return 1.0
+
+
+def _words(error: Exception | BaseException) -> str:
+    return str(error) or repr(error)
+
+
 def _hash(name: str) -> int:
     """32 bits that look like chance even for pod-1, pod-2, ... (a CRC's do not)."""
     return int.from_bytes(blake2b(name.encode(), digest_size=4).digest())
-
-
-def _phase(run: str, pod: str) -> float:
-    """When in an interval (0..1) the pod is read: runs are spread over it, pods over a tenth of it.
-
-    A run's pages are meant to be of one moment, since the arms are compared over the same time.
-    """
-    return (_hash(run) + 0.1 * _hash(pod)) / 2**32 % 1.0

@@ -6,9 +6,10 @@ pods that come, go, or are not read at all (only some of stable's are) do not be
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from analysis.values import replace
 from controller.hearing import AT_ONCE, Lag
 from controller.ports import Reading
 

@@ -8,7 +8,6 @@ depend on each other. What was decided is decided: a Pass or a Fail is about two
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from math import inf
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
+from analysis.values import replace
 from controller.explain import sentence
 from controller.model import Action, Mirror, Policy, Recording, Replayed, Run, Seen, ShadowCheck, Stage
 from controller.retraining import understood as understood_inputs

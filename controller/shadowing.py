@@ -5,13 +5,14 @@ that is over the mirror is taken to stand, so that no run is called done while o
 """
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from analysis.judge import Verdict
+from analysis.values import replace
 from controller.kube import ApiError
 from controller.model import Replayed, RouteSeen, Run, Stage
 from controller.ports import ShadowSource, TrafficRouter

@@ -16,7 +16,8 @@ from controller.items import Grounds, Paged
 from controller.kubectl import Trouble, Wrong
 from controller.model import Page, PodSeen, Policy
 from controller.ports import Reading
-from controller.scrape import by_page, chosen, target, together
+from controller.readers import by_page, together
+from controller.scrape import chosen, target
 
 if TYPE_CHECKING:
     from controller.kubectl import Kubectl

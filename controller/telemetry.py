@@ -138,10 +138,13 @@ class Telemetry:
 
     def run(self, namespace: str, workload: str, *, phase: str, weight: int, held: str | None = None) -> None:
         """The workload's run is in this phase at this weight, and this reason holds it there, if one does."""
+        if self._runs.shown.get((namespace, workload)) == (phase, weight, held):
+            return
+        self._runs.shown[namespace, workload] = phase, weight, held
+        self._runs.hold(namespace, workload, held)
         for each in PHASES:
             self._runs.phase.labels(namespace, workload, each).set(each == phase)
         self._runs.weight.labels(namespace, workload).set(weight)
-        self._runs.hold(namespace, workload, held)
 
     def evidence(self, namespace: str, workload: str, log_e: Mapping[str, float]) -> None:
         """What each check's evidence has come to (natural logarithm)."""
@@ -184,8 +187,13 @@ class Telemetry:
         """From when a run's pages were due to the end of the pass that acted on them."""
         self._runs.lag.observe(lag.total_seconds())
 
+    def looks(self, interval: timedelta) -> None:
+        """From one look at a run to the next it is so long now."""
+        self._runs.interval.set(interval.total_seconds())
+
     def forget(self, namespace: str, workload: str) -> None:
         """The workload has no run any more; its series end."""
+        self._runs.shown.pop((namespace, workload), None)
         for gauge in (self._runs.phase, self._runs.weight, self._runs.log_e):
             gauge.remove_by_labels({"namespace": namespace, "workload": workload})
         self._runs.hold(namespace, workload, None)
@@ -293,7 +301,15 @@ class _Runs:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
+        self.interval = Gauge(
+            "canary_tick_interval_seconds",
+            "From one look at a run's pages to the next; longer than it is set where a core is full.",
+            registry=registry,
+        )
         self.known: set[str] = set()
+        self.shown: dict[
+            tuple[str, str], tuple[str, int, str | None]
+        ] = {}  # each workload's phase and weight
 
     def _from_zero(self) -> None:
         """What can be known beforehand is there at 0: no `rate()` sees a series' first value."""

@@ -3,9 +3,9 @@
 Pure. What is said goes out as an action; an alert also stays in the run's outbox until it has arrived.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
+from analysis.values import replace
 from controller.model import Action, Message, Reason, Run, Tell
 
 # Not people's own doing, so people are told.

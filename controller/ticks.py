@@ -18,11 +18,12 @@ Who is waited for, and how long (`Pace`):
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
+from analysis.values import replace
 from controller import served as load_of
 from controller.hearing import AT_ONCE, Lag
 from controller.ports import Json, Reading

@@ -1,9 +1,9 @@
 """What a run knows of its weights: when each came, how often its step was interrupted, what may rise."""
 
-from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
+from analysis.values import replace
 from controller.model import Reason, Run, Seen, Stage, WeightChange
 
 # So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has

@@ -28,6 +28,8 @@ MOST = 1_000  # traces in memory; with all their rows they take about 12 MB
 ROWS = 240  # a curve of so many points has one for every third pixel of a wide screen
 FADING = 15.0  # s; fading with this weighs like a window of 30 s
 TAILS = (0.5, 0.95, 0.99)
+FEW = 20  # traces of which each has a row for each tick
+SELDOM = 4.9  # s between rows of more: they would take a tenth of what evidence does
 LEAST = 20  # requests; of fewer there is no 95th percentile, of 2 / (1 - q) no other
 BARS = 40  # of a distribution as it is shown; what is finer is joined
 
@@ -150,6 +152,7 @@ class Traces:
         if len(self.by_run) >= MOST:
             return []
         trace = blank(run.plan.policy, placebos)
+        trace.every = trace.every if len(self.by_run) < FEW else SELDOM
         self.by_run[run.plan.namespace, run.name] = trace
         return [trace]
 

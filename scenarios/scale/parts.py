@@ -11,6 +11,7 @@ PARTS: Mapping[str, str] = {
     "controller/layouts.py": "parse",
     "controller/protobuf.py": "parse",
     "controller/scrape.py": "scrape",
+    "controller/readers.py": "scrape",
     "controller/http.py": "scrape",
     "controller/pages.py": "scrape",
     "controller/judging.py": "judge",
@@ -29,6 +30,7 @@ PARTS: Mapping[str, str] = {
     "controller/resource.py": "save",
     "controller/follow.py": "watch",
     "controller/cluster.py": "look",
+    "controller/around.py": "look",
     "controller/trigger.py": "look",
     "controller/istio.py": "look",
     "controller/machine.py": "advance",
@@ -36,11 +38,12 @@ PARTS: Mapping[str, str] = {
     "controller/operate.py": "heard",
     "controller/slices.py": "loop",
     "controller/lag.py": "loop",
+    "controller/tempo.py": "loop",
     "controller/loop.py": "loop",
     "controller/lane.py": "save",
     "controller/": "pass",
 }
-AROUND = ("controller/cli.py", "controller/__main__.py")  # of all there is
+AROUND = ("controller/cli.py", "controller/__main__.py", "analysis/values.py")  # of all there is
 OTHERS = {"aiohttp/": "HTTP", "kubernetes_asyncio/": "HTTP", "asyncio/": "event loop"}
 
 

@@ -18,7 +18,7 @@ from controller import effort, layouts, protobuf
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
-from controller.scrape import Scrape, addressed, chosen, target
+from controller.scrape import TOGETHER, Scrape, addressed, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
 
@@ -727,3 +727,89 @@ def test_buckets_that_change_from_page_to_page_are_named_and_what_is_read_counts
         assert said == [0, 0, 1, 2, 0]
 
     scraping(story)
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+
+def test_all_pods_of_a_run_are_asked_at_one_moment_and_very_many_over_a_tenth_of_an_interval() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        scrape.watch("lab/few", [pod(f"a{number}") for number in range(1, 6)], CHECKS)
+        scrape.watch("lab/many", [pod(f"a{number}") for number in range(20, 220)], CHECKS)
+        await asyncio.sleep(3)
+
+    asked = scraping(story).asked
+    few = {asked[url(f"a{number}")][1] for number in range(1, 6)}
+    many = [asked[url(f"a{number}")][1] for number in range(20, 220)]
+    assert len(few) == 1
+    assert 0.05 <= max(many) - min(many) <= 0.1
+    assert max(many.count(at) for at in many) == TOGETHER
+
+
+def test_where_a_core_is_full_the_rounds_of_a_run_are_further_apart_and_then_as_before() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        news: list[float] = []
+        scrape.on_news = lambda _run: news.append(virtual_loop().time())
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        await asyncio.sleep(3)
+        scrape.stretch = lambda run: 2.5 if run == RUN else 1.0
+        await asyncio.sleep(10)
+        scrape.stretch = lambda _run: 1.0
+        await asyncio.sleep(5)
+        gaps = [round(after - before, 6) for before, after in pairwise(news)]
+        assert gaps == [1.0] * 3 + [2.5] * 4 + [1.0] * (len(gaps) - 7)
+        assert len(gaps) >= 10
+        assert len(pods.asked[url("a1")]) == len(pods.asked[url("a2")]) == len(news)
+
+    scraping(story)
+
+
+def test_what_nobody_expected_of_a_fetch_is_a_trouble_and_the_pod_is_asked_again() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(RuntimeError("torn"))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(3)
+        assert scrape.troubles(RUN)["a1"].what == "torn"
+        pods.answers[url("a1")] = answering(page(8))
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+
+    scraping(story)
+
+
+async def test_pages_of_kept_connections_need_no_task_and_one_that_hangs_is_given_up() -> None:
+    hanging = asyncio.Event()
+
+    async def metrics(_: web.Request) -> web.Response:
+        if hanging.is_set():
+            await asyncio.sleep(30)
+        return web.Response(body=page(7))
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = str(runner.addresses[0][1])
+    rounds, tasks = asyncio.Semaphore(0), []
+
+    def news(_run: str) -> None:
+        tasks.append([task for task in asyncio.all_tasks() if "Pages" in repr(task.get_coro())])
+        rounds.release()
+
+    async with Pages() as pages, asyncio.timeout(30):
+        options = {"interval": timedelta(seconds=0.2), "timeout": timedelta(seconds=0.15)}
+        scrape = Scrape(pages, lambda: datetime.now(UTC), **options)
+        scrape.on_news = news
+        scrape.watch(RUN, [pod(f"a{number}", ip="127.0.0.1", port=port) for number in range(3)], CHECKS)
+        for _ in range(4):
+            await rounds.acquire()
+        assert not any(tasks)
+        assert scrape.troubles(RUN) == {}
+        hanging.set()
+        await rounds.acquire()
+        await rounds.acquire()
+        assert {one.what for one in scrape.troubles(RUN).values()} == {"no answer within 0.15 s"}
+        await scrape.close()
+    await runner.cleanup()

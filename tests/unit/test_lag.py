@@ -77,3 +77,24 @@ def test_late_ticks_are_told_once_a_minute() -> None:
     lines = played(story())
     assert [line["count"] for line in lines] == [1, TOLD]
     assert len(heard) == 90
+
+
+def test_what_pods_take_for_their_pages_and_a_turn_for_itself_is_not_what_the_core_took() -> None:
+    waited: list[float] = []
+
+    async def turn(_: object) -> float | None:
+        await asyncio.sleep(0.5)
+        return 1.0
+
+    async def story() -> None:
+        found = Lags(turn, lambda _: None, began=lambda seconds: waited.append(round(seconds, 6)))
+        now = asyncio.get_running_loop().time
+        found.news(KEY, now() - 0.4)  # a page took so long
+        await found.turn(KEY)
+        found.news(KEY, now() - 0.4, late=0.25)  # it was asked for too late
+        await asyncio.sleep(0.125)  # in the queue
+        await found.turn(KEY)
+        await found.turn(KEY)  # nothing new
+
+    run_virtual(story())
+    assert waited == [0.0, 0.375]

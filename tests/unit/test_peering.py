@@ -164,3 +164,50 @@ def test_a_run_without_traffic_yet_is_seen_whole() -> None:
 def test_a_status_that_somebody_spoilt_costs_the_comparison_and_nothing_else() -> None:
     spoilt = {"status": {"peers": {"rules": [{"rolledBackAt": 1}]}}}
     assert peering.arrived(run(weights=STARTED), spoilt, NOW) == []
+
+
+# -- many runs -------------------------------------------------------------------------------------
+
+
+def test_windows_that_are_told_together_are_seen_as_if_each_were_told_alone() -> None:
+    company, alone = peering.Company(), []
+    shares = [(9, 1), (6, 4), (10, 0), (8, 2), (9, 1)]
+    together = [Peers(company=company) for _ in range(2 * len(shares))]
+    for place, canary in enumerate(shares):
+        for spec, cells, offset in ((ERRORS, canary, 0), (SLOW, (*canary, 1, 0), len(shares))):
+            alone.append((offset + place, Peers()))
+            evidence = begun(spec)
+            told(evidence, alone[-1][1], seconds=130, canary=cells)
+    state = {}
+    for place in range(len(shares)):
+        state[place] = begun(replace(ERRORS, name=f"errors-{place}")), shares[place]
+        state[len(shares) + place] = begun(SLOW), (*shares[place], 1, 0)
+    for one, (evidence, _) in state.items():
+        together[one].watch(run(), [evidence])
+    for _second in range(130):  # all runs side by side
+        for one, (evidence, canary) in state.items():
+            state[one] = told_once(evidence, together[one], canary), canary
+    for one, peer in alone:
+        said, expected = together[one].said(), peer.said()
+        assert [rule.get("rolledBackAt") for rule in said["rules"]] == [
+            rule.get("rolledBackAt") for rule in expected["rules"]
+        ]
+    assert any("rolledBackAt" in rule for _, peer in alone for rule in peer.said()["rules"])
+    assert not any(one.owed for one in together)
+
+
+def told_once(evidence: Evidence, there: Peers, canary: tuple[int, ...]) -> Evidence:
+    """One more tick, looked at."""
+    start = max(float(evidence.at), BEGAN)
+    stable = (90, 1) if len(canary) == 2 else (80, 10, 4, 1)
+    after = ev.update(evidence, sample(start, start + 1, *stable), sample(start, start + 1, *canary, of="b"))
+    there.watch(run(), [after])
+    return after
+
+
+def test_what_waits_for_company_is_told_as_soon_as_somebody_wants_to_know() -> None:
+    there = Peers(company=peering.Company())
+    told(begun(ERRORS), there, seconds=35, canary=(5, 5))
+    assert there.owed
+    assert "rolledBackAt" in of(there, peers.FLAGGER_FAST)
+    assert not there.owed

@@ -58,9 +58,9 @@ def test_when_it_is_quick_again_the_first_schedule_comes_back_step_by_step() -> 
     assert seconds[-1] == pytest.approx(EVERY.total_seconds())
 
 
-def test_a_controller_that_is_late_writes_at_each_fifth_of_its_looks_at_most() -> None:
+def test_a_controller_that_is_late_writes_at_each_eighth_of_its_looks_at_most() -> None:
     schedule = Schedule(EVERY)
-    assert [schedule.due("a-1", last=0.0, now=100.0, looks=looks) for looks in (1, 4, 5, 9)] == [
+    assert [schedule.due("a-1", last=0.0, now=100.0, looks=looks) for looks in (1, 7, 8, 9)] == [
         False,
         False,
         True,

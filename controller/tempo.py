@@ -1,0 +1,71 @@
+"""How often runs are looked at: once an interval, and all of them less often alike where a core is full.
+
+A controller that reads more pages than it can look at has queues, and what it looks at is old. So its
+interval grows until turns begin when they are due, and shrinks again where there is time left. Counters are
+cumulative: a longer tick holds all that was counted, and no evidence is lost.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from statistics import median
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# What a turn waited for the core, as a part of the interval as it is. Where there is time left it is a few
+# milliseconds.
+FAR, LATE, EARLY, AT_ONCE = 1.0, 0.25, 0.12, 0.06
+LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.15, 0.95, 0.85
+MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
+LEAST = 5  # turns that say anything
+TOLD = 60.0  # seconds from one line in the log to the next, while the interval is longer than it should be
+
+
+class Tempo:
+    """`stretch` says how many intervals it is from one look at a run to the next; `heed` hears the interval.
+
+    What a turn waited for is the core: how long pods take for their pages, or the API server for its answers,
+    is not asked. The median of an interval's turns counts: single ones may have waited for their last turn.
+    """
+
+    def __init__(self, interval: timedelta, heed: Callable[[timedelta], None] = lambda _: None) -> None:
+        self._interval = interval
+        self._heed = heed
+        self._waited: list[float] = []
+        self._until: float | None = None
+        self._told: float | None = None
+        self._factor = 1.0
+        heed(interval)
+
+    def stretch(self) -> float:
+        """1 while all is well."""
+        return self._factor
+
+    def began(self, waited: float) -> None:
+        """A turn has begun that has waited so many seconds: to ask for its pages, and since they came."""
+        now = asyncio.get_running_loop().time()
+        self._waited.append(waited)
+        if self._until is None:
+            self._until = now + self._interval.total_seconds()
+        if now < self._until or len(self._waited) < LEAST:
+            return
+        usual, self._waited = median(self._waited) / (self._interval.total_seconds() * self._factor), []
+        if usual > LATE:
+            self._factor = min(MOST, self._factor * (LEAPS if usual > FAR else GROWS))
+        elif usual < EARLY:
+            self._factor = max(1.0, self._factor * (FALLS if usual < AT_ONCE else SHRINKS))
+        seconds = self._interval * self._factor
+        self._until = now + seconds.total_seconds()
+        self._heed(seconds)
+        self._tell(now, seconds)
+
+    def _tell(self, now: float, seconds: timedelta) -> None:
+        longer = self._factor > GROWS
+        if longer and (self._told is None or now - self._told >= TOLD):
+            log.warning("ticks_longer", seconds=round(seconds.total_seconds(), 2))
+            self._told = now
+        elif self._factor == 1.0 and self._told is not None:
+            log.info("ticks_as_set", seconds=round(seconds.total_seconds(), 2))
+            self._told = None

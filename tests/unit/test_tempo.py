@@ -1,0 +1,83 @@
+"""How often runs are looked at, in virtual time."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from controller.tempo import LATE, MOST, TOLD, Tempo
+from scenarios.virtual.loop import run_virtual
+
+SECOND = timedelta(seconds=1)
+
+
+async def turns(tempo: Tempo, *, waited: float, seconds: float, every: float = 0.05) -> None:
+    """So long turns begin that have waited so long."""
+    for _ in range(round(seconds / every)):
+        tempo.began(waited)
+        await asyncio.sleep(every)
+
+
+def told(story: Coroutine[Any, Any, None]) -> list[str]:
+    with capture_logs() as lines:
+        run_virtual(story)
+    return [line["event"] for line in lines]
+
+
+def test_ticks_become_longer_until_turns_begin_when_they_are_due_and_then_shorter_again() -> None:
+    heard: list[float] = []
+
+    async def story() -> None:
+        tempo = Tempo(SECOND, lambda interval: heard.append(interval.total_seconds()))
+        needed, most = 2.4, 0.0  # intervals that the core takes for all runs
+        for _ in range(90):
+            enough = tempo.stretch() >= needed
+            await turns(tempo, waited=0.05 if enough else 0.5, seconds=1)
+            most = max(most, tempo.stretch())
+        assert 0.8 * needed <= tempo.stretch() <= most <= 1.4 * needed
+        await turns(tempo, waited=0.05, seconds=120)
+        assert tempo.stretch() == 1.0
+
+    run_virtual(story())
+    assert heard[0] == heard[-1] == 1.0
+    assert max(heard) >= 2.0
+
+
+@pytest.mark.parametrize("waited", [0.0, LATE])
+def test_what_pages_and_company_take_makes_no_tick_longer(waited: float) -> None:
+    async def story() -> None:
+        tempo = Tempo(SECOND)
+        await turns(tempo, waited=waited, seconds=30)
+        assert tempo.stretch() == 1.0
+
+    assert told(story()) == []
+
+
+def test_single_turns_that_waited_for_something_else_make_none_longer() -> None:
+    """A tenth of all passes saves, and an API server may take seconds for that."""
+
+    async def story() -> None:
+        tempo = Tempo(SECOND)
+        for turn in range(600):
+            tempo.began(5.0 if turn % 10 == 0 else 0.05)
+            await asyncio.sleep(0.05)
+        assert tempo.stretch() == 1.0
+
+    run_virtual(story())
+
+
+def test_ticks_are_never_longer_than_ten_intervals_and_people_are_told() -> None:
+    async def story() -> None:
+        tempo = Tempo(SECOND)
+        await turns(tempo, waited=30.0, seconds=2 * TOLD)
+        assert tempo.stretch() == MOST
+        await turns(tempo, waited=0.0, seconds=600)
+        assert tempo.stretch() == 1.0
+
+    lines = told(story())
+    assert 2 <= lines.count("ticks_longer") <= 2 + 600 / TOLD
+    assert lines[-1] == "ticks_as_set"
+    assert lines.count("ticks_as_set") == 1
