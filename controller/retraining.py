@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,10 +30,13 @@ LIVE = frozenset({Stage.WAITING, Stage.STEPPING})
 # -- what the worker says --------------------------------------------------------------------------
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # status has 64 bits for it
+
+
 class _Inputs(msgspec.Struct, frozen=True):
-    features: int = 0
-    requests: int = 0
-    count: int = 0
+    features: _Count = 0
+    requests: _Count = 0
+    count: _Count = 0
     drifted: tuple[Drifted, ...] = ()
     trouble: str = ""
 

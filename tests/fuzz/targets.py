@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -184,7 +185,11 @@ def answer(given: bytes) -> None:
     """A worker's answer, as the controller understands it and keeps it."""
     with suppress(ValueError):
         found = shadow.understood(given, ASKED)
-        assert shadow.loaded(json.loads(json.dumps(shadow.saved(found), allow_nan=False))) in {None, found}
+        held = [shadow.saved(found), shadow.saved_worst(found)]
+        kept = shadow.loaded(*json.loads(json.dumps(held, allow_nan=False)))
+        if found.inputs is not None:
+            assert 0 <= found.inputs.features <= 2**53
+        assert kept in {None, replace(found, inputs=None)}  # a run's inputs stand in its own state
 
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -210,7 +215,17 @@ ASKED = {
     "canary": "file:///models/b.safetensors@sha256:" + "0" * 64,
     "margins": {"maxFlips": 0.01, "alpha": 0.01, "beta": 0.05},
 }
-SAID = {"asked": ASKED, "verdict": "Pass", "sentence": "s", "requests": 9, "flips": 0.1, "interval": [0, 1]}
+DRIFTED = {"features": 9, "requests": 50, "count": 1, "drifted": [{"name": "age", "by": "psi", "value": 0.5}]}
+SAID = {
+    "asked": ASKED,
+    "verdict": "Pass",
+    "sentence": "s",
+    "requests": 9,
+    "flips": 0.1,
+    "interval": [0, 1],
+    "inputs": DRIFTED,
+    "worst": [{"id": "r", "score": 0.5}],
+}
 
 TARGETS: Mapping[str, Target] = {
     "protocol": Target(

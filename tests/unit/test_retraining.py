@@ -68,6 +68,8 @@ def test_what_the_worker_says_is_understood() -> None:
         SAID | {"drifted": [{"name": 3}]},
         SAID | {"drifted": "age"},
         SAID | {"count": "many"},
+        SAID | {"features": 10**30},
+        SAID | {"count": -1},
     ],
 )
 def test_what_cannot_be_understood_is_nothing_and_breaks_nothing(said: Json) -> None:
