@@ -59,7 +59,7 @@ from controller.model import (
 from controller.shadow import gate, mirrored
 from controller.sizing import caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, parting, say, spoken
-from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, stopped, weighted
+from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, stopped, weighted, youngest
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
@@ -460,7 +460,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
-    run = replace(run, raised_from=seen.route.sighting if seen.route.weight == before else None)
+    there = seen.route.sighting if seen.route.weight == before else None
+    run = replace(run, raised_from=there, pods_known=youngest(seen))
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
     what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
     run, told = say(replace(run, message=what.message), what, now)

@@ -301,6 +301,7 @@ class Run:
     weights: tuple[WeightChange, ...] = ()
     # what the weight was last raised from, or repaired upwards; None: not yet, or what was seen was not so
     raised_from: Sighting | None = None
+    pods_known: datetime | None = None  # when its youngest pod was made, at that time: by the API server
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
     opened: tuple[int, ...] = ()  # gates before the next move that have opened, by their places in the policy

@@ -1,7 +1,7 @@
 """Single turns of a run that once went wrong, or would be easy to get wrong."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -536,6 +536,29 @@ def test_a_history_of_weights_has_an_end_and_keeps_how_it_began() -> None:
     assert [change.at for change in run.weights[:3]] == [NOW, NOW + minutes(1), NOW + minutes(2)]
     assert run.weights[-1].at == NOW + minutes(399)
     assert [change.weight for change in run.weights[-4:]] == [0, 5, 0, 5]
+
+
+@pytest.mark.parametrize("ahead", [-60, 0, 60])  # minutes that our clock is, compared with the API server's
+def test_an_evicted_pods_successor_is_known_whatever_our_clock_says(ahead: float) -> None:
+    then = NOW - minutes(ahead)  # what the API server calls our NOW
+    served = replace(arm("new", 3), pods=tuple(replace(pod, created=then) for pod in arm("new", 3).pods))
+    waiting = a_run(data_since=NOW, weights=(), stable_known=timedelta(0))
+    ready = sight(Verdict.PASS, weight=0, canary=served, canary_read=True)
+    run, actions = advance(waiting, ready, NOW)
+    assert weights(actions) == [5]
+
+    def unready(created: datetime) -> Seen:
+        pods = tuple(replace(pod, ready=False, created=created) for pod in served.pods)
+        return sight(canary=replace(served, pods=pods))
+
+    now = NOW + minutes(1)
+    after, _ = advance(run, unready(then + timedelta(seconds=59)), now)
+    assert (after.hold, after.reason) == (Reason.INTERRUPTED, None)
+    after, _ = advance(run, unready(then), now)  # they are there still, and failed
+    assert after.reason is Reason.CANARY_UNAVAILABLE
+    outgrew = replace(served, pods=(), overran=(then + minutes(1), "exceeds its limit"))
+    after, _ = advance(run, sight(canary=outgrew), now)
+    assert after.reason is Reason.CANARY_UNAVAILABLE
 
 
 def test_a_pod_that_outgrew_its_own_limits_was_not_healthy() -> None:
