@@ -398,6 +398,7 @@ class RouteSeen:
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
     mixed: bool = False  # the subsets are not those of the two arms alone
+    pinned: str = ""  # routes by which some callers are led to the canary whatever the weight
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none

@@ -241,7 +241,9 @@ class Reconciler:
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         route = replace(route, ours=route.ours and not live.raising)
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
-        route = replace(route, refusal=route.refusal or mixed or None, mixed=bool(mixed))
+        route = replace(
+            route, refusal=route.refusal or mixed or None, mixed=bool(mixed), pinned=live.apart.pinned
+        )
         other = None if obj is None else trigger.rival(self.means.cluster, obj)
         if other is None:
             return route

@@ -685,6 +685,20 @@ def test_a_weight_that_tries_the_canary_at_less_load_than_stable_says_so(
     assert advance(a_run(), seen, NOW)[0].message == said
 
 
+def test_testers_who_are_led_to_the_canary_by_a_route_are_told_with_the_raise() -> None:
+    seen = sight(Verdict.PASS, route=RouteSeen(weight=5, pinned="spec.http[0]"))
+    _, actions = advance(stepping(passed=True), seen, NOW + minutes(2))
+    (raised,) = [action for action in actions if isinstance(action, Tell)]
+    assert "testers' requests count as the canary's (spec.http[0] leads whom it matches" in raised.message
+
+    strays = replace(seen, load=replace(seen.load, follows_weight=False))
+    run, _ = advance(stepping(), strays, NOW + minutes(2))
+    assert run.hold is Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT
+    assert run.message.endswith(
+        "another route to the pods (spec.http[0] leads whom it matches there at any weight)"
+    )
+
+
 def test_a_stable_that_is_short_of_pods_is_told_with_the_raise() -> None:
     seen = sight(weight=0, stable=arm("old", 2, wanted=3), canary=arm("new", 1))
 
