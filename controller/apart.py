@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controller import istio
+from controller import detours, istio
 from controller.cluster import Cluster, pods
 from controller.istio import Refusal, Steering
 from controller.model import Plan
@@ -49,6 +49,7 @@ class Apart:
 
     seen: tuple[int, str] = (-1, "")
     said: str = ""
+    pinned: str = ""  # routes that lead those whom they pick to the canary, whatever the weight
 
     def look(self, cluster: Cluster, plan: Plan) -> str:
         """Why the arms are not told apart now; empty if they are, or where the VirtualService says more."""
@@ -57,7 +58,7 @@ class Apart:
             return ""
         now = cluster.changes(plan.namespace, *KINDS), str(service["metadata"].get("resourceVersion"))
         if now != self.seen:
-            self.said, self.seen = _mixed(cluster, plan, service), now
+            self.said, self.pinned, self.seen = _mixed(cluster, plan, service), _pinned(service, plan), now
         return self.said
 
 
@@ -69,3 +70,8 @@ def _mixed(cluster: Cluster, plan: Plan, service: Json) -> str:
         return ""
     refused = told_apart(cluster, canary, stable, found, **names)
     return "" if refused is None else str(refused)
+
+
+def _pinned(service: Json, plan: Plan) -> str:
+    aside = detours.pinned(service, stable=plan.stable_subset, canary=plan.canary_subset)
+    return " and ".join(aside)

@@ -133,16 +133,19 @@ def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
 
 def _outgrew(run: Run, seen: Seen) -> str:
     """What the kubelet says of a pod that it evicted, since it had traffic, beyond the pod's own limits."""
-    since = run.weight_since or run.created
     overran = seen.canary.overran
-    return "" if overran is None or overran[0] < since else overran[1].strip()[:200]
+    return "" if overran is None or overran[0] < _known(run) else overran[1].strip()[:200]
 
 
 def _evicted(run: Run, seen: Seen) -> bool:
     """Whether the pods that had the traffic were taken away, rather than having failed in place."""
-    since = run.weight_since or run.created
-    fresh = all(pod.restarts == 0 and pod.created > since for pod in seen.canary.pods)
+    fresh = all(pod.restarts == 0 and pod.created > _known(run) for pod in seen.canary.pods)
     return run.stage is Stage.STEPPING and seen.canary.wanted > 0 and fresh
+
+
+def _known(run: Run) -> datetime:
+    """What is younger was made after the weight was given: by the API server's clock, if that is known."""
+    return run.pods_known or run.weight_since or run.created
 
 
 def _not_answering(run: Run, seen: Seen, _: datetime) -> Ending | None:

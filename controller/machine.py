@@ -38,13 +38,13 @@ from datetime import datetime, timedelta
 from analysis.judge import CheckJudgement, Verdict
 from analysis.values import replace
 from controller import admission, gating, retraining
+from controller.chores import chores, owes_template
 from controller.explain import UNREAD
 from controller.leaving import Ending, quiet, silence, why
 from controller.model import (
     Action,
     BeginStep,
     CopyTemplate,
-    Fence,
     OnDoubt,
     PromotionMode,
     Reason,
@@ -57,9 +57,17 @@ from controller.model import (
     Tell,
 )
 from controller.shadow import gate, mirrored
-from controller.sizing import caveat, overloaded, size_for, too_few
+from controller.sizing import caveat, overloaded, pinned_by, size_for, too_few
 from controller.telling import Next, hold, parting, say, spoken
-from controller.weights import MOST_INTERRUPTIONS, awaited, interruptions, looked, stopped, weighted
+from controller.weights import (
+    MOST_INTERRUPTIONS,
+    awaited,
+    interruptions,
+    looked,
+    stopped,
+    weighted,
+    youngest,
+)
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
@@ -75,7 +83,7 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     if run.stage is Stage.ENDED:
-        return _repair(*_chores(run, seen, now), seen, now)
+        return _repair(*chores(run, seen, now), seen, now)
     if (ending := why(run, seen, now)) is not None:
         return _leave(run, seen, now, ending)
     return _repair(*STAGES[run.stage](run, seen, now), seen, now)
@@ -97,16 +105,12 @@ def begun_again(run: Run, now: datetime) -> Run:
 
 def restored(run: Run) -> bool:
     """Whether the run has ended and all is as it was: traffic at stable, stable's template, no mirror."""
-    return run.stage is Stage.ENDED and run.settled and not run.mirrored and not _owes_template(run)
+    return run.stage is Stage.ENDED and run.settled and not run.mirrored and not owes_template(run)
 
 
 def finished(run: Run) -> bool:
     """Whether nothing is left to do for the run: it ended, and so did its chores."""
     return restored(run) and run.scaled_down and not run.outbox
-
-
-def _owes_template(run: Run) -> bool:
-    return run.copied and run.reason is not Reason.PROMOTED
 
 
 # -- 1. leave --------------------------------------------------------------------------------------
@@ -282,46 +286,6 @@ def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     return hold(run, Reason.READY_TO_PROMOTE, message, now)
 
 
-def _chores(run: Run, seen: Seen, now: datetime) -> Next:
-    """What is owed after the end: weight 0 seen to stand, stable's template, the canary's size.
-
-    As long as the VirtualService is as it was when the weight was last raised, that raise may be on its way.
-    """
-    away = seen.route.weight == 0 or bool(seen.successor)  # what a later run sends there is its own
-    coming = run.raised_from is not None and run.raised_from == seen.route.sighting
-    run = replace(run, settled=run.settled or (away and not coming))
-    run, actions = _last(run, seen, now)
-    return run, (*actions, *((Fence(),) if away and not run.settled else ()))
-
-
-def _last(run: Run, seen: Seen, now: datetime) -> Next:
-    if _owes_template(run):
-        return _give_back(run, seen, now)
-    policy = run.plan.policy
-    promoted = run.reason is Reason.PROMOTED
-    delay = policy.scale_down_promoted if promoted else policy.scale_down_rolled_back
-    if run.scaled_down or run.ended is None or now - run.ended < delay:
-        return run, ()
-    run = replace(run, scaled_down=True)
-    ours = seen.canary.template_hash == run.plan.canary_hash and seen.successor is None
-    if not ours or seen.canary.autoscaled or seen.canary.wanted == 0:
-        return run, ()
-    return replace(run, canary_replicas=seen.canary.wanted), (Scale(0),)
-
-
-def _give_back(run: Run, seen: Seen, now: datetime) -> Next:
-    """Stable gets its template back, until it has it, has somebody else's, or cannot for too long."""
-    there, policy = seen.stable.template_hash, run.plan.policy
-    same = there == run.plan.stable_hash  # a copy may still be on its way to it, until it was fenced
-    other = there is not None and not same and seen.canary.exists and not seen.stable_matches
-    if (same and seen.fenced) or other or not seen.stable.exists:
-        return replace(run, copied=False), ()
-    if now - (run.ended or now) > policy.progress_deadline:
-        message = f"{run.plan.stable} could not be given its template back; `kubectl rollout undo` may"
-        return replace(run, copied=False), (Tell(Reason.PROMOTION_FAILED, message),)
-    return run, (RestoreTemplate(),) if there or seen.stable_matches else ()
-
-
 STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
     Stage.WAITING: _wait,
     Stage.STEPPING: _step,
@@ -355,7 +319,7 @@ def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     if not seen.load.follows_weight:
         message = (
             f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
-            "look for users stuck to an arm or another route to the pods"
+            f"look for users stuck to an arm or another route to the pods{pinned_by(seen)}"
         )
         return Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT, message
     return None
@@ -455,7 +419,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
-    run = replace(run, raised_from=seen.route.sighting if seen.route.weight == before else None)
+    there = seen.route.sighting if seen.route.weight == before else None
+    run = replace(run, raised_from=there, pods_known=youngest(seen))
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
     what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
     run, told = say(replace(run, message=what.message), what, now)

@@ -276,10 +276,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The state of one run: everything a new leader needs to go on as if nothing had been.
-
-    Evidence is beside it (`reconcile.Live`); the machine only sees what it says.
-    """
+    """The state of one run: all that a new leader needs to go on; its evidence is beside it (`means.Live`)."""
 
     name: str
     plan: Plan
@@ -301,6 +298,7 @@ class Run:
     weights: tuple[WeightChange, ...] = ()
     # what the weight was last raised from, or repaired upwards; None: not yet, or what was seen was not so
     raised_from: Sighting | None = None
+    pods_known: datetime | None = None  # when its youngest pod was made, at that time: by the API server
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
     opened: tuple[int, ...] = ()  # gates before the next move that have opened, by their places in the policy
@@ -390,13 +388,13 @@ class ArmSeen:
 class RouteSeen:
     """The VirtualService, read: the canary's weight there, and why it cannot be raised, if so.
 
-    One that is refused says 0 if nothing goes to the canary by its weights, else None: the way to
-    zero is open in both.
+    One that is refused says 0 if nothing goes to the canary by its weights, else None: zero is open to both.
     """
 
     weight: int | None  # None: the routes disagree, or it cannot be read
     refusal: str | None = None
     mixed: bool = False  # the subsets are not those of the two arms alone
+    pinned: str = ""  # routes by which some callers are led to the canary whatever the weight
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none

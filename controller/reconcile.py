@@ -239,7 +239,8 @@ class Reconciler:
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         route = replace(route, ours=route.ours and not live.raising)
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
-        route = replace(route, refusal=route.refusal or mixed or None, mixed=bool(mixed))
+        apart = {"refusal": route.refusal or mixed or None, "mixed": bool(mixed), "pinned": live.apart.pinned}
+        route = replace(route, **apart)
         other = there.rival
         if other is None:
             return route

@@ -48,7 +48,12 @@ def caveat(run: Run, seen: Seen, weight: int) -> str:
     said = f", at {100 * load:.0f} % of stable's load per pod" if load < PARITY_LOW else ""
     if seen.stable.ready < FEW_STABLE * seen.stable.wanted:
         said += f"; only {seen.stable.ready} of {seen.stable.wanted} pods of {run.plan.stable} are ready"
-    return said
+    return f"{said}; testers' requests count as the canary's{pinned_by(seen)}" if seen.route.pinned else said
+
+
+def pinned_by(seen: Seen) -> str:
+    """Which routes lead those whom they pick to the canary, whatever the weight, as the end of a sentence."""
+    return f" ({seen.route.pinned} leads whom it matches there at any weight)" if seen.route.pinned else ""
 
 
 def too_few(run: Run, seen: Seen, weight: int) -> str:

@@ -33,6 +33,11 @@ def interruptions(run: Run) -> int:
     return sum(change.reason is Reason.INTERRUPTED for change in changes)
 
 
+def youngest(seen: Seen) -> datetime | None:
+    """When the canary's youngest pod was made, as the API server says, whose clock it is compared with."""
+    return max((pod.created for pod in seen.canary.pods), default=None)
+
+
 def awaited(run: Run, seen: Seen) -> bool:
     """Whether the VirtualService has not had the step's weight yet: what is seen is of the one before.
 

@@ -284,6 +284,7 @@ class State(Wire, frozen=True, kw_only=True):
     data_since: datetime | None = None
     ended: datetime | None = None
     raised_from: Sighting | None = None
+    pods_known: datetime | None = None
     passed: bool = False
     approved: int = 0
     opened: tuple[int, ...] = ()

@@ -31,6 +31,7 @@ from controller import (
     workloads,
     writing,
 )
+from controller import chores as after_the_end
 from controller.model import Reason, SetWeight, Stage, Tell
 from controller.ports import Behind
 from scenarios.cluster.patches import clone, patched
@@ -294,14 +295,14 @@ def raises_blindly() -> Sequence[Swap]:
 
 def moves_after_the_end() -> Sequence[Swap]:
     """A run that has ended may still be written about."""
-    whole = machine._chores
+    whole = after_the_end.chores
 
     def chores(run: Any, seen: Any, now: Any) -> Any:
         run, actions = whole(run, seen, now)
         changed = run.settled and run.reason is not Reason.PROMOTED
         return (replace(run, reason=Reason.ABORTED) if changed else run), actions
 
-    return [(machine, "_chores", chores)]
+    return [(machine, "chores", chores)]
 
 
 def tells_once() -> Sequence[Swap]:

@@ -71,6 +71,22 @@ def test_nothing_is_raised_while_the_subsets_do_not_tell_the_arms_apart(subsets:
     assert said in run["status"]["message"]
 
 
+def test_a_route_for_testers_is_told_with_the_raise() -> None:
+    headers = 'match: [{headers: {x-tester: {exact: "yes"}}}]'
+    tester = f"{{{headers}, route: [{{destination: {{host: model, subset: canary}}}}]}}"
+    split = ", ".join(
+        f"{{destination: {{host: model, subset: {arm}}}, weight: {n}}}"
+        for arm, n in (("stable", 100), ("canary", 0))
+    )
+    merge = f"{{spec: {{http: [{tester}, {{route: [{split}]}}]}}}}"
+    stage = played(f"{{at: 0s, patch: {{kind: VirtualService, name: model, merge: {merge}}}}}")
+    told = [
+        event.get("note") or event.get("message", "") for event in stage.world.objects("events", NAMESPACE)
+    ]
+    assert any("step 1 of 2" in note and "(spec.http[0] leads whom it matches" in note for note in told)
+    assert stage.result.outcome == "Promoted"
+
+
 def test_once_they_do_again_the_run_goes_on() -> None:
     stage = played(rule(15, STABLE), rule(60, f"{STABLE}, {CANARY}"))
     assert stage.result.outcome == "Promoted"

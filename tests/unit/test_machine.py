@@ -1,7 +1,7 @@
 """Single turns of a run that once went wrong, or would be easy to get wrong."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -547,6 +547,29 @@ def test_a_history_of_weights_has_an_end_and_keeps_how_it_began() -> None:
     assert [change.weight for change in run.weights[-4:]] == [0, 5, 0, 5]
 
 
+@pytest.mark.parametrize("ahead", [-60, 0, 60])  # minutes that our clock is, compared with the API server's
+def test_an_evicted_pods_successor_is_known_whatever_our_clock_says(ahead: float) -> None:
+    then = NOW - minutes(ahead)  # what the API server calls our NOW
+    served = replace(arm("new", 3), pods=tuple(replace(pod, created=then) for pod in arm("new", 3).pods))
+    waiting = a_run(data_since=NOW, weights=(), stable_known=timedelta(0))
+    ready = sight(Verdict.PASS, weight=0, canary=served, canary_read=True)
+    run, actions = advance(waiting, ready, NOW)
+    assert weights(actions) == [5]
+
+    def unready(created: datetime) -> Seen:
+        pods = tuple(replace(pod, ready=False, created=created) for pod in served.pods)
+        return sight(canary=replace(served, pods=pods))
+
+    now = NOW + minutes(1)
+    after, _ = advance(run, unready(then + timedelta(seconds=59)), now)
+    assert (after.hold, after.reason) == (Reason.INTERRUPTED, None)
+    after, _ = advance(run, unready(then), now)  # they are there still, and failed
+    assert after.reason is Reason.CANARY_UNAVAILABLE
+    outgrew = replace(served, pods=(), overran=(then + minutes(1), "exceeds its limit"))
+    after, _ = advance(run, sight(canary=outgrew), now)
+    assert after.reason is Reason.CANARY_UNAVAILABLE
+
+
 def test_a_pod_that_outgrew_its_own_limits_was_not_healthy() -> None:
     why = 'Container m exceeded its local ephemeral storage limit "1Gi". '
     gone = replace(GONE.canary, overran=(NOW + minutes(1), why))
@@ -669,6 +692,20 @@ def test_a_weight_that_tries_the_canary_at_less_load_than_stable_says_so(
     seen = sight(weight=0, stable=arm("old", ready), canary=arm("new", canary))
 
     assert advance(a_run(), seen, NOW)[0].message == said
+
+
+def test_testers_who_are_led_to_the_canary_by_a_route_are_told_with_the_raise() -> None:
+    seen = sight(Verdict.PASS, route=RouteSeen(weight=5, pinned="spec.http[0]"))
+    _, actions = advance(stepping(passed=True), seen, NOW + minutes(2))
+    (raised,) = [action for action in actions if isinstance(action, Tell)]
+    assert "testers' requests count as the canary's (spec.http[0] leads whom it matches" in raised.message
+
+    strays = replace(seen, load=replace(seen.load, follows_weight=False))
+    run, _ = advance(stepping(), strays, NOW + minutes(2))
+    assert run.hold is Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT
+    assert run.message.endswith(
+        "another route to the pods (spec.http[0] leads whom it matches there at any weight)"
+    )
 
 
 def test_a_stable_that_is_short_of_pods_is_told_with_the_raise() -> None:
