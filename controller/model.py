@@ -276,7 +276,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The state of one run: all that a new leader needs to go on; its evidence is beside it (`means.Live`)."""
+    """The state of one run, all that a new leader goes on from; its evidence is beside it (`means.Live`)."""
 
     name: str
     plan: Plan
