@@ -25,6 +25,7 @@ if [ "$target" = gpu-shadow ]; then
     exit
 fi
 "$prefix/bin/serin" plan --print-policy >/dev/null
+"$prefix/bin/python" -I -c 'from controller.instrument import Instrumented'   # the quick start's model runs on this image
 "$prefix/bin/python" -I -c 'from controller.prometheus import query; query("up", "namespace", ["pod"])'
 if "$prefix/bin/python" -c 'import torch' 2>/dev/null; then
     echo 'install.sh: the controller must not carry torch' >&2
