@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".lab" / "fuzz"  # what was found in other runs, and inputs that broke something
 # The worker's inputs and the controller's, each with the MiB that a target may take: torch has hundreds.
 MEMORY = {"targets": 2_048, "steering": 512}
+# Atheris keeps what comparisons of numpy return, 11 kB for each checkpoint; without it nothing grows.
+HOARDED = {"checkpoint": 2_048}
 NAMES = {
     **dict.fromkeys(
         ("protocol", "jsonl", "door", "segment", "model", "onnx", "baseline", "question", "answer", "reply"),
@@ -35,7 +37,12 @@ async def fuzzed(name: str, *, seconds: int, runs: int, seed: int, free: asyncio
     corpus = KEPT / name
     corpus.mkdir(parents=True, exist_ok=True)
     limit = f"-runs={runs}" if runs else f"-max_total_time={seconds}"
-    limits = [limit, f"-seed={seed}", f"-rss_limit_mb={MEMORY[NAMES[name]]}", f"-timeout={PATIENCE}"]
+    limits = [
+        limit,
+        f"-seed={seed}",
+        f"-rss_limit_mb={HOARDED.get(name, MEMORY[NAMES[name]])}",
+        f"-timeout={PATIENCE}",
+    ]
     argv = [ROOT / f"tests/fuzz/{NAMES[name]}.py", name, *limits, f"-artifact_prefix={KEPT}/{name}-", corpus]
     async with free:
         with tempfile.TemporaryDirectory(prefix="serin-fuzz-") as room:
