@@ -57,7 +57,7 @@ from controller.model import (
     Tell,
 )
 from controller.shadow import gate, mirrored
-from controller.sizing import caveat, overloaded, pinned_by, size_for, too_few
+from controller.sizing import astray, caveat, overloaded, size_for, too_few
 from controller.telling import Next, hold, parting, say, spoken
 from controller.weights import (
     MOST_INTERRUPTIONS,
@@ -317,11 +317,7 @@ def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     if overloaded(seen, run.weight):
         return Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, run.weight)
     if not seen.load.follows_weight:
-        message = (
-            f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
-            f"look for users stuck to an arm or another route to the pods{pinned_by(seen)}"
-        )
-        return Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT, message
+        return Reason.TRAFFIC_DOES_NOT_FOLLOW_WEIGHT, astray(run, seen)
     return None
 
 

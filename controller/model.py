@@ -54,8 +54,7 @@ class Reason(StrEnum):
     INTERRUPTED = "Interrupted"
     LEADER_LOST = "LeaderLost"  # it took the traffic away, and nobody knows why
     PAUSED = "Paused"
-    # what happened, where nothing is wrong
-    STARTED = "Started"
+    STARTED = "Started"  # this and the next: what happened, where nothing is wrong
     WEIGHT_RAISED = "WeightRaised"
     WEIGHT_REPAIRED = "WeightRepaired"
     PROMOTING = "Promoting"
@@ -65,8 +64,7 @@ class Reason(StrEnum):
     INPUTS_DRIFTED = "InputsDrifted"
     RETRAINING_WANTED = "RetrainingWanted"
     PREFLIGHT_FAILED = "PreflightFailed"
-    # a gate is shut
-    AWAITING_APPROVAL = "AwaitingApproval"
+    AWAITING_APPROVAL = "AwaitingApproval"  # a gate is shut
     GATE_CLOSED = "GateClosed"
 
 

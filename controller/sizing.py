@@ -48,10 +48,18 @@ def caveat(run: Run, seen: Seen, weight: int) -> str:
     said = f", at {100 * load:.0f} % of stable's load per pod" if load < PARITY_LOW else ""
     if seen.stable.ready < FEW_STABLE * seen.stable.wanted:
         said += f"; only {seen.stable.ready} of {seen.stable.wanted} pods of {run.plan.stable} are ready"
-    return f"{said}; testers' requests count as the canary's{pinned_by(seen)}" if seen.route.pinned else said
+    return f"{said}; testers' requests count as the canary's{_pinned(seen)}" if seen.route.pinned else said
 
 
-def pinned_by(seen: Seen) -> str:
+def astray(run: Run, seen: Seen) -> str:
+    """What is wrong where the canary's share of the requests is not its weight."""
+    return (
+        f"the canary's share of requests is not within a factor of 2 of {run.weight} %; "
+        f"look for users stuck to an arm or another route to the pods{_pinned(seen)}"
+    )
+
+
+def _pinned(seen: Seen) -> str:
     """Which routes lead those whom they pick to the canary, whatever the weight, as the end of a sentence."""
     return f" ({seen.route.pinned} leads whom it matches there at any weight)" if seen.route.pinned else ""
 
