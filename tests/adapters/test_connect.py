@@ -166,7 +166,7 @@ async def test_a_connection_that_breaks_in_the_body_is_an_api_error(tmp_path: Pa
 
 async def test_an_event_larger_than_the_librarys_buffer_arrives(tmp_path: Path) -> None:
     """More than 4 MiB on a line was a `LineTooLong`."""
-    large = pod("large", "11") | {"spec": "x" * (6 * 1024 * 1024)}
+    large = pod("large", "11") | {"spec": {"nodeName": "x" * (6 * 1024 * 1024)}}
     answer = watching(event("ADDED", large) + b"\n" + event("ADDED", pod("b", "12")))
     async with serving(answer) as server, kube(tmp_path, server.port) as api:
         told = await first(api, 3)
