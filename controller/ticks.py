@@ -159,7 +159,9 @@ def advance(
         ready=canary.keys(),
         lag=lag,
     )
-    return Cursor(checks, served, loads), tuple(ticks), loads
+    # who shows no page for a while is not new when it does again: what it had completed counts once
+    known = {name: mark for name, mark in cursor.served.items() if name in stable or name in canary}
+    return Cursor(checks, known | served, loads), tuple(ticks), loads
 
 
 class _Page(NamedTuple):

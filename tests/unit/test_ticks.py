@@ -565,6 +565,17 @@ def test_a_page_without_a_count_keeps_the_last_one() -> None:
     assert passes.loads["weight"].canary == 30
 
 
+def test_requests_count_once_although_a_pod_was_not_read_for_a_while() -> None:
+    """Seed 5232: pages were away, a Prometheus answered first, and a step had its requests twice."""
+    passes = loaded()
+    passes.at(11.0, c1=page(11.0, 130))
+    passes.pages.clear()
+    passes.at(12.0)
+    passes.at(13.0, c1=replace(page(13.0, None), values={}))
+    passes.at(14.0, c1=page(14.0, 140))
+    assert passes.loads["weight"].canary == 40
+
+
 # -- checks that a Prometheus is asked for ---------------------------------------------------------
 
 
