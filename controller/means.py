@@ -21,7 +21,16 @@ from controller.model import Plan, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.page.traces import Traces
-from controller.ports import Alerter, Gatekeeper, MetricsSource, Reading, Recorder, RunStore, TrafficRouter
+from controller.ports import (
+    Alerter,
+    Gatekeeper,
+    Json,
+    MetricsSource,
+    Reading,
+    Recorder,
+    RunStore,
+    TrafficRouter,
+)
 from controller.reading import INFERENCE
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
@@ -39,6 +48,7 @@ class Live:
     gathered: Gathered
     judgement: Judgement
     saved: Run | None = None
+    upon: Json | None = None  # the object that it was read from, until this leader has saved it
     saved_at: float = 0.0
     looks: int = 0  # since then
     guarded: bool = False

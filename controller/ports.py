@@ -169,8 +169,11 @@ class Gatekeeper(Protocol):
 class RunStore(Protocol):
     """CanaryRun objects; their resourceVersion is the fence between two leaders."""
 
-    async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
-        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`."""
+    async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int, upon: Json | None = None) -> None:
+        """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`.
+
+        `upon` is the object that another leader wrote and the run was read from; by default as last told.
+        """
         ...
 
     async def guard(self, run: Run) -> None:

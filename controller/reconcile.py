@@ -168,7 +168,7 @@ class Reconciler:
         if gathered.step is None and run.stage is not Stage.WAITING:  # another version's checkpoint
             run = machine.begun_again(run, now)
             gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
-        live = Live(run, gathered, self._judged(run, gathered), saved=saved, since=now.timestamp())
+        live = Live(run, gathered, self._judged(run, gathered), saved=saved, upon=obj, since=now.timestamp())
         placebos = Placebos(run.plan.policy, others=len(self.lives))
         traces = self.means.traces.begin(run, placebos)
         company = self.company if len(self.lives) >= FEW else None
@@ -391,12 +391,13 @@ class Reconciler:
         if begun:
             gathered = gather.begin_step(gathered, begun[-1].step, at=now)
         try:
-            await self.means.store.save(run, self._checkpoint(live, run, gathered), epoch=self.epoch)
+            held = self._checkpoint(live, run, gathered)
+            await self.means.store.save(run, held, epoch=self.epoch, upon=live.upon)
         except (ApiError, OSError) as error:
             if not (isinstance(error, ApiError) and error.not_found):  # deleted: nobody reads it again
                 log.warning("save_failed", run=run.name, error=str(error))
                 return False
-        live.gathered, live.saved, live.saved_at, live.looks = gathered, run, now, 0
+        live.gathered, live.saved, live.saved_at, live.looks, live.upon = gathered, run, now, 0, None
         ended = self.means.clock().timestamp()
         self.schedule.took(ended - now, now=ended)
         spared("alerts", run, partial(self.means.alerter.offer, run), None)

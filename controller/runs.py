@@ -39,9 +39,9 @@ class Runs:
         """The newest leader's epoch that any run remembers."""
         return max((_epoch(obj) for obj in self._cluster.all(KIND)), default=0)
 
-    async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int) -> None:
+    async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int, upon: Json | None = None) -> None:
         """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`."""
-        known = self._cluster.get(KIND, run.plan.namespace, run.name)
+        known = upon or self._cluster.get(KIND, run.plan.namespace, run.name)
 
         def status(obj: Json) -> Json:
             wrote, before = _epoch(obj), obj.get("status") or {}

@@ -164,7 +164,10 @@ async def test_what_an_earlier_leader_wrote_unseen_is_not_overwritten_but_read(s
     with pytest.raises(Behind, match=f"CanaryRun {NAME}: epoch 1 wrote it after what epoch 2 knew of"):
         await shelf.runs.save(run, checkpoint(), epoch=2)
     assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (1, 25)
-    await shelf.runs.save(replace(run, weight=25), checkpoint(), epoch=2)  # it knows by now
+    old = {"status": {"epoch": 1, "weight": 5}}  # what it knows by now is not what it decided upon
+    with pytest.raises(Behind):
+        await shelf.runs.save(run, checkpoint(), epoch=2, upon=old)
+    await shelf.runs.save(replace(run, weight=25), checkpoint(), epoch=2)
     assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (2, 25)
 
 
