@@ -177,7 +177,7 @@ def overwrites_an_end() -> Sequence[Swap]:
         with suppress(Behind):
             await whole(self, *given, **how)
             return
-        await whole(self, *given, **how)
+        await whole(self, *given, **how | {"upon": None})  # by now it is known, and so no hindrance
 
     return [(runs.Runs, "save", save)]
 
