@@ -34,13 +34,18 @@ def spared(what: str, run: Run, ask: Callable[[], Said], otherwise: Said) -> Sai
 
 
 def trouble(metrics: MetricsSource, run: Run, name: str) -> str:
-    """What is wrong with the page that has been unreadable longest, if it is no passing trouble."""
-    return spared("troubles", run, lambda: _worst(metrics.troubles(name)), "")
+    """What is wrong with the page that has been unreadable longest, if it is no passing trouble.
+
+    Of the canary's pods, if one of theirs is: it is they of whom nothing is known.
+    """
+    canary = f"{run.plan.canary}-{run.plan.canary_hash}-"
+    return spared("troubles", run, lambda: _worst(metrics.troubles(name), first=canary), "")
 
 
-def _worst(found: Mapping[str, Trouble]) -> str:
+def _worst(found: Mapping[str, Trouble], *, first: str) -> str:
     lasting = {pod: one for pod, one in found.items() if one.failures >= LASTING}
-    worst = min(lasting, key=lambda pod: (lasting[pod].since, pod), default=None)
+    key = lambda pod: (not pod.startswith(first), lasting[pod].since, pod)  # noqa: E731
+    worst = min(lasting, key=key, default=None)
     others = f" (and {len(lasting) - 1} more)" if len(lasting) > 1 else ""
     return "" if worst is None else f"{worst}{others}: {lasting[worst].what}"
 

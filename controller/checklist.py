@@ -177,6 +177,10 @@ def baseline(grounds: Grounds) -> Item:
     return Item(name=name, result=Result.PASS, why=f"recorded requests are compared with {notes[BASELINE]}")
 
 
+def _none_of(alerts: int) -> str:
+    return f"none of the policy's {alerts} alerts" if alerts > 1 else "no alert of the policy"
+
+
 def retraining(grounds: Grounds) -> Item:
     """Whoever trains models is told when inputs have drifted."""
     name, alerts = "retraining-hook", grounds.policy.alerts
@@ -190,7 +194,7 @@ def retraining(grounds: Grounds) -> Item:
     return Item(
         name=name,
         result=Result.FAIL,
-        why=f"none of the policy's {len(alerts)} alerts is on Drifted: nobody hears of inputs that changed",
+        why=f"{_none_of(len(alerts))} is on Drifted: nobody hears of inputs that changed",
         mend="name who trains: an alert with on: [Drifted] (docs/drift.md)",
         patches=(of_policy(grounds, {"alerts": [*given, hook]}, note),),
     )

@@ -124,8 +124,9 @@ def _compared(found: Finding) -> str:
 
 
 def _sized(found: Finding, estimate: float) -> str:
-    """The estimate, and what is certain about it."""
-    certain = _certainty(found)
+    """The estimate, and what is certain about it; of a fault in mid-step both are of the whole step."""
+    late = found.verdict == "Fail" and not found.max_decrease and not _beyond_margin(found, estimate)
+    certain = f"{', over the whole step, its good part included' if late else ''}{_certainty(found)}"
     if found.kind == "Latency":
         return f"{subject(found)} at the canary is {_times(estimate)} stable's{certain}"
     if found.kind == "ErrorRate":
@@ -150,6 +151,8 @@ def _certainty(found: Finding) -> str:
         return f" (at least {low})" if _beyond_margin(found, found.interval[0]) else f" ({allowed(found)})"
     if found.verdict == "Pass":
         return f" (at most {high}, {allowed(found)})"
+    if found.interval[1] == math.inf:
+        return f" (at least {low}, not certain yet, {allowed(found)})"
     return f" (between {low} and {high}, not certain yet, {allowed(found)})"
 
 

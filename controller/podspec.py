@@ -241,7 +241,8 @@ def _liveness(grounds: Grounds, deployment: Json) -> Iterator[Finding]:
     container = server(deployment)
     probe, readiness = container.get("livenessProbe"), container.get("readinessProbe")
     if probe is None:
-        yield Finding(Result.PASS, f"{WHO} has no livenessProbe: what hangs gets no requests, by readiness")
+        kept = ": what hangs gets no requests, by readiness" if readiness else ", so nothing restarts it"
+        yield Finding(Result.PASS, f"{WHO} has no livenessProbe{kept}")
         return
     same = readiness is not None and _what(probe) == _what(readiness)
     asks = "httpGet" in probe and READY.search(probe["httpGet"].get("path", "/")) is not None

@@ -5,6 +5,7 @@ Nothing is taken for granted: a run that was just created has no status yet.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from controller.explain import UNREAD, Finding
@@ -98,6 +99,12 @@ def _single(check: Json) -> Sequence[Json]:
     return [check | {"name": at_quantile(check["name"], level), "quantile": level} for level in levels]
 
 
+def _ends(interval: Json) -> tuple[float, float]:
+    """An interval's; an end that there is none of, which JSON has no number for, is null."""
+    low, high = interval
+    return -inf if low is None else low, inf if high is None else high
+
+
 def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
     increase = spec.get("maxIncrease", "0%")
     if spec["type"] == "Latency":
@@ -116,7 +123,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         required=spec.get("required", True),
         log_e=seen.get("logE"),
         estimate=seen.get("estimate"),
-        interval=(interval[0], interval[1]) if interval else None,
+        interval=_ends(interval) if interval else None,
         canary_requests=seen.get("canaryRequests", 0),
         stable_requests=seen.get("stableRequests", 0),
         canary_hits=seen.get("canaryHits", 0),

@@ -329,7 +329,8 @@ def _below_notice(found: Finding) -> Iterator[str]:
         yield f"{name}: whether answers are right, and how fast; only whether they are stable's"
     if found.interval and found.verdict != "Fail":
         worst = found.interval[0 if found.max_decrease else 1]
-        yield f"{name}: {amount(found, worst)} cannot be ruled out with the requests so far"
+        most = amount(found, worst) if math.isfinite(worst) else "anything worse than that"
+        yield f"{name}: {most} cannot be ruled out with the requests so far"
     tail = (1 - found.quantile) * found.canary_requests
     if found.kind == "Latency" and 0 < tail < FEW:
         yield (

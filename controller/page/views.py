@@ -219,10 +219,15 @@ def _check(found: Finding) -> Json:
         "clauses": clauses(found),
         "allowed": allowed(found),
         "estimate": found.estimate,
-        "interval": found.interval,
+        "interval": _drawn(found),
         "same": same,
         "margin": margin,
     }
+
+
+def _drawn(found: Finding) -> tuple[float, float] | None:
+    """The interval, if it has two ends."""
+    return found.interval if found.interval and all(map(math.isfinite, found.interval)) else None
 
 
 def _shadow(run: Json) -> Json:

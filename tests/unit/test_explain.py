@@ -1,14 +1,16 @@
 """Sentences about checks and runs."""
 
-from datetime import timedelta
+import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Verdict
-from controller import explain
+from controller import explain, record, report
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCY = CheckSpec(name="latency-p95", kind=CheckKind.LATENCY, quantile=0.95, max_increase=0.2)
 ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
 PREDICTIONS = CheckSpec(name="predictions", kind=CheckKind.PREDICTIONS, tolerance=0.05)
@@ -60,6 +62,27 @@ def test_a_failed_error_check_speaks_of_percentage_points_and_failed_requests() 
         "the error rate at the canary is 20 points above stable's (at least 12 points);"
         " 48 of 240 canary requests failed, at most 0.7 were expected"
     )
+
+
+def test_a_fault_in_mid_step_is_said_to_be_diluted_by_what_came_before() -> None:
+    """It read as if a canary within its margin had been rolled back."""
+    late = judged("latency-p95", Verdict.FAIL, estimate=1.15, interval=(1.02, 1.3))
+    assert explain.sentence(LATENCY, late).startswith(
+        "p95 at the canary is 1.15x stable's, over the whole step, its good part included (1.2x is allowed)"
+    )
+
+
+def test_an_interval_without_an_upper_end_says_so_and_is_read_back() -> None:
+    """In a status that end is null, and `serin explain` ended in a TypeError."""
+    few = judged("latency-p95", Verdict.INCONCLUSIVE, estimate=1.9, interval=(1.1, math.inf))
+    said = "1.9x stable's (at least 1.1x, not certain yet, 1.2x is allowed)"
+    assert said in explain.sentence(LATENCY, few)
+    seen = {"name": "latency-p95", "interval": [1.1, None]}
+    spec = {"name": "latency-p95", "type": "Latency", "maxIncrease": "20%"}
+    run = {"spec": {"plan": {"policy": {"checks": [spec]}}}, "status": {"checks": [seen], "step": "1/1"}}
+    (found,) = record.findings(run)
+    assert found.interval == (1.1, math.inf)
+    assert any("anything worse than that cannot be ruled out" in line for line in report.unseen(run, now=NOW))
 
 
 def test_every_request_that_fails_is_a_hundred_points() -> None:
