@@ -42,7 +42,8 @@ class SimpleKubelet:
         """The pod is ready half a second later."""
         self._addresses += 1
         number = self._addresses
-        ip = f"10.{number // 62_500 % 256}.{number // 250 % 250}.{number % 250 + 1}"
+        # RFC 2544's, which nobody routes: what is read there must not be somebody's machine
+        ip = f"198.{18 + number // 62_500 % 2}.{number // 250 % 250}.{number % 250 + 1}"
         asyncio.get_running_loop().call_later(self.READY, self._ready, pod, ip)
 
     def stopping(self, pod: Json) -> None:
