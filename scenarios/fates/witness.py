@@ -182,7 +182,8 @@ class Witness:
         if self._weight not in steps:
             self.breaks(f"{self.author} set a weight of {self._weight} %, which is no step of {steps}")
         # an earlier run's may arrive as long as nobody had weight to take, and so to fence (seed 5166)
-        late = not self._fell and any(ended(one) for one in self.runs.values())
+        before = (self._meant.get(one, 0) for one, known in self.runs.items() if ended(known))
+        late = not self._fell and self._weight in before
         if self._weight > wanted and not late:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
         if reached < self._weight:  # else it is only given back what it had
