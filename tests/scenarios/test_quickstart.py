@@ -1,6 +1,5 @@
 """The quick start: its model says what checks need, its canary is asked for, and it ends as the page says."""
 
-import asyncio
 import os
 import socket
 import subprocess
@@ -16,13 +15,11 @@ import pytest
 import yaml
 
 from analysis.samples import Histogram
-from controller import cluster as known
 from controller import planning, policies, reading
-from controller.asks import Asks
 from scenarios.play import Theatre
 from scenarios.story import loads
-from scenarios.virtual.loop import run_virtual, virtual_loop
-from scenarios.world import World
+from scenarios.virtual.loop import run_virtual
+from tests.asking import asked
 from tests.unit.test_manifests import built
 
 Json = Any
@@ -85,30 +82,10 @@ def test_its_callers_are_answered_and_its_pages_say_what_the_checks_need() -> No
 
 
 def test_what_is_applied_asks_for_a_run() -> None:
-    async def story() -> tuple[list[Json], list[str]]:
-        world = World(clock=virtual_loop().now)
-        for obj in built("quickstart"):
-            world.create(obj)
-        await asyncio.sleep(30)
-        there = known.Cluster()
-        for kind in known.FOLLOWED:
-            there.listed(kind, world.objects(kind))
-        made: list[Json] = []
-        refused: list[str] = []
-
-        async def create(obj: Json) -> None:
-            made.append(world.create(obj))
-
-        async def refuse(_: Json, why: str) -> None:
-            refused.append(why)
-
-        await Asks(there, create=create, refuse=refuse).turn(("quickstart", "model-canary"))
-        return made, refused
-
-    made, refused = run_virtual(story())
+    made, refused = asked(built("quickstart"), ("quickstart", "model-canary"))
     assert refused == []
-    (asked,) = made
-    assert asked["spec"]["plan"]["policy"]["steps"] == [20, 50]
+    (run,) = made
+    assert run["spec"]["plan"]["policy"]["steps"] == [20, 50]
 
 
 def played(*faults: Json) -> Theatre:

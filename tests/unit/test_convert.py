@@ -1,6 +1,5 @@
 """What becomes of Flagger's and Argo Rollouts' objects, and that no field of theirs is lost."""
 
-import asyncio
 import copy
 import json
 import random
@@ -14,14 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from controller import cluster as known
-from controller.asks import Asks
 from controller.cli import serin
 from controller.convert import promql, report, whole
 from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves, shown
 from controller.convert.report import Converted
-from scenarios.virtual.loop import run_virtual, virtual_loop
-from scenarios.world import World
+from tests.asking import asked
 
 Json = Any
 PEERS = Path(__file__).parent / "peers"
@@ -121,32 +117,13 @@ def test_what_is_written_starts_a_run(name: str, workload: str) -> None:
     """The API server takes it by its schemas and rules, and the controller's own trigger asks for a run."""
     namespace, deployment = workload.split("/")
 
-    async def story() -> tuple[list[Json], list[str]]:
-        world = World(clock=virtual_loop().now)
-        world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        for obj in converted(PEERS / f"{name}.yaml").objects:
-            world.create(obj)
-        await asyncio.sleep(30)
-        there = known.Cluster()
-        for kind in known.FOLLOWED:
-            there.listed(kind, world.objects(kind))
-        made: list[Json] = []
-        refused: list[str] = []
-
-        async def create(obj: Json) -> None:
-            made.append(world.create(obj))
-
-        async def refuse(_: Json, why: str) -> None:
-            refused.append(why)
-
-        await Asks(there, create=create, refuse=refuse).turn((namespace, deployment))
-        return made, refused
-
-    made, refused = run_virtual(story())
+    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    objects = [place, *converted(PEERS / f"{name}.yaml").objects]
+    made, refused = asked(objects, (namespace, deployment))
     assert refused == []
-    (asked,) = made
-    assert asked["metadata"]["name"].startswith(f"{deployment}-")
-    assert "ErrorRate" in {check["type"] for check in asked["spec"]["plan"]["policy"]["checks"]}
+    (one,) = made
+    assert one["metadata"]["name"].startswith(f"{deployment}-")
+    assert "ErrorRate" in {check["type"] for check in one["spec"]["plan"]["policy"]["checks"]}
 
 
 # -- nothing is lost -------------------------------------------------------------------------------
