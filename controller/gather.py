@@ -39,6 +39,7 @@ SETTLED = 3.0  # s of a weight in which both arms were counted
 # Of stable's pods: where so many are others than when evidence began, it begins anew. Load per pod changes by
 # as much when stable is scaled, and beyond twice the limit of load parity little could be said anyway.
 FEW_OTHERS = 0.2
+EARLIER = 0.1  # of a tick at most may be from before the step that it is evidence of
 LATEST = 253_402_300_800.0  # the year 10000, which no datetime holds
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200
@@ -168,11 +169,29 @@ def scoring(gathered: Gathered, run: Run, seen: Seen, new: Iterable[Tick], now: 
             counts = run.weight > 0 and (
                 one.spec.kind is CheckKind.ERROR_RATE or _clean(run, seen, tick, now)
             )
-            # what does not count is still history: how stable is, and how its pods differ
-            asked.append((one, tick.stable, tick.canary if counts else _nothing(tick.canary)))
+            stable, canary = tick.stable, tick.canary
+            if not counts:  # it is still history: how stable is, and how its pods differ
+                canary = _nothing(canary)
+            elif run.step > 0 or one.spec.kind is CheckKind.ERROR_RATE:  # the first step warms up
+                stable, canary = _of_step(one, tick)
+            asked.append((one, stable, canary))
         after = yield asked
         by_name |= {one.spec.name: one for one in after}
     return replace(gathered, evidence=tuple(by_name[one.spec.name] for one in gathered.evidence))
+
+
+def _of_step(one: Evidence, tick: Tick) -> tuple[Sample, Sample]:
+    """Both arms' samples, in the step if nearly all of the tick is: what began before it is no evidence.
+
+    Ticks of a second lose nothing by that. But a new leader's first one begins at the last checkpoint, which
+    may be the raise's own, and holds whatever happened while nobody led. A tenth of stable's requests, which
+    may be from before, changes its rate by less than 12 %, if there were no errors among them.
+    """
+    step, arms = float(one.step_began), (tick.stable, tick.canary)
+    if not 0.0 < step - tick.began <= EARLIER * (tick.canary.end - tick.began):
+        return arms
+    stable, canary = (replace(arm, start=max(arm.start, step)) for arm in arms)
+    return stable, canary
 
 
 def _rounds(new: Iterable[Tick]) -> list[list[Tick]]:

@@ -101,6 +101,39 @@ def test_while_pods_warm_up_errors_count_and_latency_does_not() -> None:
     assert log_e(gathered, "errors") > 5
 
 
+def gap(seconds: int, *, before: float) -> list[Tick]:
+    """The first ticks of a new leader: everything since a checkpoint of `before` the step."""
+    return [
+        replace(
+            tick,
+            stable=replace(tick.stable, start=START.timestamp() - before, end=START.timestamp() + seconds),
+            canary=replace(tick.canary, start=START.timestamp() - before, end=START.timestamp() + seconds),
+            began=START.timestamp() - before - 0.3,
+        )
+        for tick in ticks(0, slower=4.0, errors=8)
+    ]
+
+
+@pytest.mark.parametrize(("before", "least"), [(0.5, 5.0), (2.0, 0.0)])
+def test_what_happened_while_nobody_led_counts_although_the_checkpoint_is_the_raise_s(
+    before: float, least: float
+) -> None:
+    run = stepping()
+    steps = gather.take(begun(run), run, sight(), gap(9, before=before), START + timedelta(seconds=9))
+    gathered = gather.scored(steps, update)
+
+    assert (log_e(gathered, "errors") > 0) == (least > 0)
+    assert log_e(gathered, "errors") >= least
+    assert log_e(gathered, "latency-p95") == 0.0  # half of it is the first step's warm-up
+
+
+def test_a_tick_of_a_second_that_began_before_its_step_is_not_the_step_s() -> None:
+    run = stepping()
+    steps = gather.take(begun(run), run, sight(), gap(1, before=0.2), START + timedelta(seconds=1))
+
+    assert log_e(gather.scored(steps, update), "errors") == 0.0
+
+
 @pytest.mark.parametrize("served", [0, 500])
 def test_latency_counts_once_pods_are_warm_by_time_or_by_requests(served: int) -> None:
     first = 40 if served == 0 else 5
