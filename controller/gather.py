@@ -187,7 +187,7 @@ def _of_step(one: Evidence, tick: Tick) -> tuple[Sample, Sample]:
     may be the raise's own, and holds whatever happened while nobody led. A tenth of stable's requests, which
     may be from before, changes its rate by less than 12 %, if there were no errors among them.
     """
-    step, arms = float(one.step_began), (tick.stable, tick.canary)
+    step, arms = float(one.step_began.max()), (tick.stable, tick.canary)  # placebos are several, of one step
     if not 0.0 < step - tick.began <= EARLIER * (tick.canary.end - tick.began):
         return arms
     stable, canary = (replace(arm, start=max(arm.start, step)) for arm in arms)
