@@ -20,9 +20,9 @@ def question(evidence: Evidence, odds: Array | None, *, widened: float = 1.0) ->
     spec, memory = evidence.spec, evidence.memory
     stable = memory.recent[..., 0, :]
     ready = stable.sum(axis=-1) >= ENOUGH
-    if spec.kind is CheckKind.ERROR_RATE:
+    if spec.kind is CheckKind.ERROR_RATE:  # of which a rate is guessed from the first request on
         rho, delta = 1 + spec.max_increase * widened, spec.plus * widened
-        return proportions.error_question(stable, rho=rho, delta=delta, ready=ready)
+        return proportions.error_question(stable, rho=rho, delta=delta, ready=np.ones_like(ready))
     if spec.kind is CheckKind.PROPORTION:
         return proportions.share_question(
             stable,

@@ -100,6 +100,11 @@ def test_a_bad_canary_raises_the_evidence_and_a_like_one_does_not(kind: CheckKin
     assert like.log_e_pass > bad.log_e_pass
 
 
+def test_errors_are_judged_from_the_first_tick_and_the_rest_once_stable_is_known() -> None:
+    first = {kind: fed(kind, range(1), bad=6.0) for kind in CheckKind}
+    assert {kind for kind, one in first.items() if one.log_e > 0.5} == {CheckKind.ERROR_RATE}
+
+
 @pytest.mark.parametrize("kind", CheckKind)
 def test_update_leaves_the_old_evidence_alone(kind: CheckKind) -> None:
     evidence = fed(kind, range(30, 40), history(kind))
