@@ -447,9 +447,9 @@ def test_nothing_is_bet_on_cold_caches_where_no_bucket_is_twice_the_margin_away(
 
 
 @pytest.mark.parametrize("kind", CheckKind)
-def test_nothing_is_asked_before_enough_of_stable_is_known(kind: CheckKind) -> None:
+def test_nothing_is_asked_but_of_errors_before_enough_of_stable_is_known(kind: CheckKind) -> None:
     fresh, first = begin(SPECS[kind], steps=4), fed(kind, range(1), canary_pods=0)
-    for evidence, ready in ((fresh, False), (first, True)):
+    for evidence, ready in ((fresh, kind is CheckKind.ERROR_RATE), (first, True)):
         asked = question(evidence, tail_odds(evidence))
         assert (asked is not None and bool(asked.ready)) == ready
 
