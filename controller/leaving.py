@@ -243,17 +243,22 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
 
 
-def _taken(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    """Traffic was taken away after it had been given, by one of us, who could not write down why.
+def taken(run: Run, seen: Seen) -> bool:
+    """Whether traffic was taken away after it had been given, by one of us, who could not write down why.
 
     A raise that was never made leaves the VirtualService's spec as it was looked at; other people's
-    weights are theirs. A promotion that is through has its weight taken, too.
+    weights are theirs.
     """
-    there, through = seen.route.sighting, run.stage is Stage.PROMOTING and seen.stable_matches
+    there = seen.route.sighting
     given = (
         there is not None and run.raised_from is not None and there.generation != run.raised_from.generation
     )
-    if run.weight == 0 or seen.route.weight != 0 or not given or not seen.route.ours or through:
+    return run.weight > 0 and seen.route.weight == 0 and given and seen.route.ours
+
+
+def _taken(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """It was; but a promotion whose template is there may be through, and has its weight taken, too."""
+    if not taken(run, seen) or (run.stage is Stage.PROMOTING and seen.stable_matches):
         return None
     return Ending(
         Reason.LEADER_LOST,

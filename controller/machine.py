@@ -40,7 +40,7 @@ from analysis.values import replace
 from controller import admission, gating, retraining
 from controller.chores import chores, owes_template
 from controller.explain import UNREAD
-from controller.leaving import Ending, quiet, silence, why
+from controller.leaving import Ending, quiet, silence, taken, why
 from controller.model import (
     Action,
     BeginStep,
@@ -438,12 +438,14 @@ def _await_pods(run: Run, seen: Seen, now: datetime) -> Next:
 def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
     """The same, with the wanted weight sent again if the VirtualService says another.
 
-    Down always; up not through a refused VirtualService, before a new leader had looked, or when stopped.
+    Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
+    where one of us had taken it.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more
-    if run.weight > 0 and (seen.route.refusal is not None or not looked(run, seen) or stopped(run, seen)):
+    refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
+    if run.weight > 0 and (refused or not looked(run, seen)):
         return run, actions
     actions, since = (*actions, SetWeight(run.weight)), run.weight_since
     if run.weight > 0:

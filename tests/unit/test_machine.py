@@ -386,6 +386,18 @@ def test_a_promotion_that_is_through_is_one_although_its_end_was_never_written_d
     assert run.reason is Reason.PROMOTED
 
 
+def test_what_was_taken_while_stable_is_rolled_out_is_not_given_back() -> None:
+    """Seed 7580: a frozen leader had seen the canary fail, while the next one promoted it, as approved."""
+    rolling = arm("new", 1, wanted=3)
+    done = sight(route=service(0, 9), stable=rolling, stable_matches=True)
+    run, actions = advance(promoting(copied=True, raised_from=RAISED_FROM), done, NOW + minutes(1))
+    assert (run.stage, weights(actions), run.told) == (Stage.PROMOTING, [], ())
+
+    anybodys = replace(done, route=service(0, 9, ours=False))
+    _, actions = advance(promoting(copied=True, raised_from=RAISED_FROM), anybodys, NOW + minutes(1))
+    assert weights(actions) == [50]
+
+
 def test_a_raise_that_may_be_on_its_way_is_fenced_off_before_a_run_is_done() -> None:
     run = ended(scaled_down=True, raised_from=RAISED_FROM)
     run, actions = advance(run, sight(route=service(0, 3, version="30")), NOW + minutes(1))
