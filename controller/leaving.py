@@ -238,9 +238,15 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
         others = f"{run.plan.canary}'s new pods had not replaced those of an older template"
         message = few if seen.canary.ready < max(seen.canary.wanted, 1) else others
         return Ending(Reason.CANARY_UNAVAILABLE, f"{message} within {spoken(limit)}") if late else None
-    late = run.stage is Stage.PROMOTING and run.copied and now - (run.step_since or now) > limit
+    rolling = run.stage is Stage.PROMOTING and run.copied and not through(seen)
+    late = rolling and now - (run.step_since or now) > limit
     message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
+
+
+def through(seen: Seen) -> bool:
+    """Whether all that stable has is of the template that was analysed."""
+    return seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0
 
 
 def taken(run: Run, seen: Seen) -> bool:

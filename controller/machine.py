@@ -40,7 +40,7 @@ from analysis.values import replace
 from controller import admission, gating, retraining
 from controller.chores import chores, owes_template
 from controller.explain import UNREAD
-from controller.leaving import Ending, quiet, silence, taken, why
+from controller.leaving import Ending, quiet, silence, taken, through, why
 from controller.model import (
     Action,
     BeginStep,
@@ -258,7 +258,10 @@ def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
 def _promote(run: Run, seen: Seen, now: datetime) -> Next:
     run = _informed(run, seen, now)
     run = replace(run, landed=run.landed or (run.copied and seen.stable_matches))
-    if seen.stable_matches and seen.stable.rolled_out and seen.stable.ready > 0:
+    if through(seen):
+        late = now - (run.step_since or now) > run.plan.policy.progress_deadline
+        if seen.route.weight != 0 and not looked(run, seen) and not late:
+            return replace(run, hold=None), ()  # it may have failed while nobody led
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
     if not run.copied and (waits := _unpromoted(run, seen, now)) is not None:

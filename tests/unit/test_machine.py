@@ -386,6 +386,17 @@ def test_a_promotion_that_is_through_is_one_although_its_end_was_never_written_d
     assert run.reason is Reason.PROMOTED
 
 
+def test_a_new_leader_looks_before_it_calls_a_canary_with_traffic_promoted() -> None:
+    run = promoting(copied=True, step_since=NOW)
+    there = sight(weight=50, stable=arm("new", 3), stable_matches=True, looked=False)
+    after, actions = advance(run, there, NOW + minutes(1))
+    assert (after.stage, actions) == (Stage.PROMOTING, ())
+    assert advance(run, replace(there, looked=True), NOW + minutes(1))[0].reason is Reason.PROMOTED
+
+    deadline = NOW + run.plan.policy.progress_deadline + minutes(1)  # no page of it comes, ever
+    assert advance(run, there, deadline)[0].reason is Reason.PROMOTED
+
+
 def test_what_was_taken_while_stable_is_rolled_out_is_not_given_back() -> None:
     """Seed 7580: a frozen leader had seen the canary fail, while the next one promoted it, as approved."""
     rolling = arm("new", 1, wanted=3)
