@@ -174,7 +174,7 @@ class _Patience:
         self._pause = FIRST_PAUSE
         self._began: float | None = None
         self._troubled = False
-        self._away = False
+        self._refused = False
 
     @property
     def lasted(self) -> bool:
@@ -204,7 +204,9 @@ class _Patience:
         if not self._troubled:
             _log.warning("follow_interrupted", path=self._path, error=str(error))
         self._troubled = True
-        self._away = error.unreachable or error.status >= 500
+        self._refused = error.unreachable or error.status >= 500 or error.status == 429
+        if self._refused:
+            self._kube.away = True
         self._began = None
 
     async def wait(self) -> None:
@@ -217,9 +219,11 @@ class _Patience:
         await self._sleep(pause * self._kube.chance.uniform(0.5, 1.5))
 
     async def _sleep(self, pause: float) -> None:
-        """A long pause ends when somebody else (the lease asks every second) finds the server back."""
-        least = min(pause, self._kube.chance.uniform(0.5, 1.5)) if self._away else pause
+        """A long pause ends when somebody else (the lease asks each second) finds that the server answers."""
+        least = min(pause, self._kube.chance.uniform(0.5, 1.5)) if self._refused else pause
         await asyncio.sleep(least)
+        if self._refused and not self._kube.away:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(pause - least):
                 await self._kube.back()

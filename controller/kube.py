@@ -167,7 +167,7 @@ class Kube:
         self.denied: dict[str, str] = {}
         self._on_answer = on_answer
         self._lane = Lane()
-        self._away = False
+        self.away = False  # whatever was asked last was not answered, or with "not now"
         self._back = asyncio.Event()
 
     async def call(
@@ -214,11 +214,11 @@ class Kube:
         await self._back.wait()
 
     def _observe(self, method: str, code: str, took: float) -> None:
-        away = code == "<error>" or code.startswith("5")
-        if self._away and not away:
+        away = code in {"<error>", "429"} or code.startswith("5")
+        if self.away and not away:
             self._back.set()  # for those who wait now; who comes later waits for the next time
             self._back = asyncio.Event()
-        self._away = away
+        self.away = away
         self._on_answer(method, code, took=timedelta(seconds=took))
 
     async def _persist(self, request: _Request, ends: float) -> Json:

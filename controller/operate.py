@@ -179,9 +179,12 @@ class Operator:
                     leading.everything(self.cluster)
                 continue
             known = self.cluster.get(kind, *_key(news.object))
+            same, told = _same(known, news), self.cluster.news(_key(news.object)[0])
             self.cluster.changed(kind, news.type, news.object)
+            # a checkpoint's event may come before its answer, and a pass for each would save another one
+            same = same or told == self.cluster.news(_key(news.object)[0])
             for leading in self.leading.values():
-                leading.heard(self.cluster, kind, news.object, known=_same(known, news))
+                leading.heard(self.cluster, kind, news.object, known=same)
 
     def _delivered(self, kind: str) -> None:
         self.listed.add(kind)

@@ -194,9 +194,10 @@ class Witness:
         if self._weight > steps[0] and reached < self._weight:
             self._analysed(run, now, f"raised to {self._weight} %")
         self._stepped = now if reached < self._weight else self._stepped
-        self._began = self.served() if reached < self._weight or not self._meddled else self._began
+        if reached < self._weight or not self._meddled:  # else the step goes on that people interrupted
+            self._began, self._seen = self.served(), 0
         self._reached[name] = max(reached, self._weight)
-        self._raised, self._seen, self._lost = (now, self.served()), 0, 0
+        self._raised, self._lost = (now, self.served()), 0
 
     def _unpaused(self, run: Json, what: str) -> None:
         now = self.clock()

@@ -378,6 +378,31 @@ async def test_a_follower_is_back_within_seconds_where_another_call_finds_the_se
     assert await back_after(600, lease=True) <= 2.6
 
 
+@pytest.mark.parametrize("refused", [page(503), refuses(429, "TooManyRequests"), OSError("refused")])
+async def test_a_watch_is_back_within_seconds_after_a_server_that_refused_it_answers_anything(
+    refused: Answer,
+) -> None:
+    """Seed 8594: a leader heard nothing of its runs for 40 s: its Lease was answered before its watch."""
+    well, loop = 100.0, asyncio.get_running_loop()
+
+    def answer(asked: Asked) -> Answer:
+        return listed() if not asked.watch else refused if loop.time() < well else QUIET
+
+    followed = Followed(answer)
+
+    async def ask() -> None:
+        await asyncio.sleep(well + 0.1 - loop.time())
+        while True:
+            await followed.kube.once("GET", PATH)
+            await asyncio.sleep(1)
+
+    asking = asyncio.create_task(ask())
+    await followed.live(well + 10)
+    asking.cancel()
+    await asyncio.wait((asking,))
+    assert 0 < followed.transport.watches[-1].at - well < 3
+
+
 async def test_a_server_that_answers_calls_but_drops_watches_is_not_flooded() -> None:
     calls = in_turn(*[page(503), listed()] * 4000)
     followed = Followed(lambda asked: page(503) if asked.watch else calls(asked))

@@ -703,7 +703,8 @@ async def test_onlookers_are_shown_a_failed_check_when_the_traffic_is_away_alrea
     await stage.at_first_step()
     watcher = Watcher(stage)
     stage.reconciler.lives[stage.key].onlookers.watching = [watcher]
-    await fail(stage, range(1, 20), canary=15)
+    await fail(stage, range(1, 4), canary=0)
+    await fail(stage, range(4, 20), canary=15)
 
     assert stage.run["status"]["reason"] == "CheckFailed"
     assert watcher.seen[0] == (10, 10)

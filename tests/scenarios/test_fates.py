@@ -12,7 +12,28 @@ from scenarios.fates.mutants import MUTANTS, STRIPPED, alive
 # In 704 a new leader, whose watch lagged, undid the end that an earlier one had written; in 1125 people took
 # the weight, it was given back, and the witness did not count the requests before that; in 6896 a leader gave
 # the weight that its predecessor had only meant to give, while the run was paused.
-MENDED = (107, 118, 180, 190, 704, 1125, 1684, 2144, 2948, 3168, 3457, 4152, 5064, 5166, 5232, 5746, 6896)
+MENDED = (
+    107,
+    118,
+    180,
+    190,
+    704,
+    1125,
+    1684,
+    2144,
+    2948,
+    3168,
+    3457,
+    4152,
+    5064,
+    5166,
+    5232,
+    5746,
+    6896,
+    7580,
+    8594,
+    8661,
+)
 # A failing canary, and a clock that is set by minutes.
 FAR_CLOCKS = (1001, 1008, 1019)
 # A seed in which a fault of ours breaks a promise, as `--mutants` found it.
