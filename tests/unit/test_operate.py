@@ -111,7 +111,10 @@ def checkpoint(version: int, *, weight: int = 10) -> Any:
 def test_a_checkpoint_that_the_watch_tells_before_its_answer_is_no_news() -> None:
     """A pass for each, where every pass saved something, was 200 saves a second."""
     heard = []
-    leading = SimpleNamespace(heard=lambda _cluster, _kind, obj, known: heard.append((obj["status"], known)))
+    leading = SimpleNamespace(
+        heard=lambda _cluster, _kind, obj, known: heard.append((obj["status"], known)),
+        everything=lambda _cluster: None,
+    )
 
     async def follow(_path: str) -> AsyncIterator[Listed | Changed]:
         yield Listed((checkpoint(1),))
