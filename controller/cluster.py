@@ -78,16 +78,13 @@ class Cluster:
         """
         return self._news[namespace] + self._news[""]
 
-    def listed(self, kind: str, items: Iterable[Json]) -> set[Key]:
-        """`items` is all there is now; the keys that changed."""
+    def listed(self, kind: str, items: Iterable[Json]) -> None:
+        """`items` is all there is now."""
         now = {_key(item): item for item in items}
-        gone = {_key(item) for item in self.all(kind)} - now.keys()
-        changed = {key for key, item in now.items() if _version(self.get(kind, *key)) != _version(item)}
-        for key in gone:
+        for key in {_key(item) for item in self.all(kind)} - now.keys():
             self._drop(kind, key)
         for item in now.values():
             self._put(kind, item)
-        return gone | changed
 
     def changed(self, kind: str, event: str, item: Json) -> Key:
         """One watch event is taken in; the key it is about."""

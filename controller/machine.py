@@ -218,8 +218,9 @@ def _step(run: Run, seen: Seen, now: datetime) -> Next:
     if seen.canary.ready == 0:  # evicted: any other cause has ended the run above
         return _interrupt(run, now)
     if coming := awaited(run, seen):
-        run = begun_again(run, now)
+        run = replace(run, passed=False, step_since=None, data_since=now)
     else:
+        run = run if run.step_since else begun_again(run, now)
         run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
     blocked = _blocked(run, seen)
     if seen.commands.promote is not None and not seen.commands.frozen:
@@ -417,7 +418,7 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, too_few(run, seen, weight), now)
     before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
-    run = replace(run, step_since=now, data_since=now, hold=None, passed=False, told=(), opened=())
+    run = replace(run, step_since=None, data_since=now, hold=None, passed=False, told=(), opened=())
     there = seen.route.sighting if seen.route.weight == before else None
     run = replace(run, raised_from=there, pods_known=youngest(seen))
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"

@@ -173,9 +173,9 @@ class Operator:
         """The index holds what the API server says of `kind`, for ever."""
         async for news in kube.follow(path(kind, self.settings.namespace)):
             if isinstance(news, Listed):
-                changed = self.cluster.listed(kind, news.items)
+                self.cluster.listed(kind, news.items)
                 self._delivered(kind)
-                for leading in self.leading.values() if changed else ():
+                for leading in self.leading.values():  # a run of our own making may be known, and had no turn
                     leading.everything(self.cluster)
                 continue
             known = self.cluster.get(kind, *_key(news.object))

@@ -66,8 +66,6 @@ UNHEARD = 1.25
 # Seconds that a save may take before something is done on the strength of it: while it waits nothing is
 # looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
 FRESH = 2.0
-# Seconds after a save for which another one of nothing but a step's beginning can wait.
-LATELY = 1.0
 # Seconds a new leader looks before it raises or repairs a weight upwards, at least: pages come each second (a
 # Prometheus' more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
@@ -122,7 +120,7 @@ class Reconciler:
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
             return None
-        if not done:
+        if not done or (live.run.weight > 0 and live.run.step_since is None):  # or a step is about to begin
             return RETRY.total_seconds()
         tick = self.means.tick.total_seconds()
         return tick * max(UNHEARD * self.means.stretch(), 1.0) if live.last_byte else tick
@@ -383,7 +381,7 @@ class Reconciler:
         now = self.means.clock().timestamp()
         live.looks += 1
         due = self.schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks)
-        told = changes(live.saved, run, actions, lately=0 <= now - live.saved_at < LATELY)
+        told = changes(live.saved, run, actions)
         if not due and not told:
             return True
         if told:

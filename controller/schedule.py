@@ -52,23 +52,15 @@ class Schedule:
             self._factor, self._changed = min(2 * self._factor, SELDOM), now
 
 
-def changes(saved: Run | None, run: Run, actions: tuple[Action, ...], *, lately: bool = False) -> bool:
-    """Whether anything but the evidence has to be written down: the run, or what is done next.
-
-    Saved `lately`: since when the step lasts can wait; until its weight is there that moves on in every pass.
-    """
+def changes(saved: Run | None, run: Run, actions: tuple[Action, ...]) -> bool:
+    """Whether anything but the evidence has to be written down: the run, or what is done next."""
     up = any(isinstance(action, SetWeight) and action.weight > 0 for action in actions)
-    return (
-        up or any(isinstance(action, BeginStep) for action in actions) or not _same(saved, run, lately=lately)
-    )
+    return up or any(isinstance(action, BeginStep) for action in actions) or not _same(saved, run)
 
 
-def _same(saved: Run | None, run: Run, *, lately: bool) -> bool:
+def _same(saved: Run | None, run: Run) -> bool:
     """Whether nothing has changed but what can wait for the checkpoint.
 
     In a run without data the message's figures change in every pass, in others the time of the last data.
     """
-    if saved is None:
-        return False
-    since = run.step_since if lately and run.step == saved.step else saved.step_since
-    return replace(saved, data_since=run.data_since, message=run.message, step_since=since) == run
+    return saved is not None and replace(saved, data_since=run.data_since, message=run.message) == run

@@ -108,26 +108,46 @@ def checkpoint(version: int, *, weight: int = 10) -> Any:
     return made | {"status": {"weight": weight, "state": {"stage": "Stepping"}, "message": f"at {version}"}}
 
 
+class Follower:
+    """What a leader is told of these events, by what it knows already."""
+
+    def __init__(self, *events: Listed | Changed) -> None:
+        self.cluster, self.news, self.turns = Cluster(), list[tuple[str, bool]](), 0
+        self.leading = {0: self}
+        self.settings = SimpleNamespace(namespace="")
+        self.events = events
+
+    def told(self) -> list[tuple[str, bool]]:
+        operator: Any = self
+        asyncio.run(Operator._follow(operator, operator, "canaryruns"))
+        return self.news
+
+    async def follow(self, _path: str) -> AsyncIterator[Listed | Changed]:
+        for event in self.events:
+            yield event
+
+    def _delivered(self, _kind: str) -> None:
+        pass
+
+    def heard(self, _cluster: Cluster, _kind: str, obj: Any, *, known: bool) -> None:
+        self.news.append((obj["status"]["message"], known))
+
+    def everything(self, _cluster: Cluster) -> None:
+        self.turns += 1
+
+
 def test_a_checkpoint_that_the_watch_tells_before_its_answer_is_no_news() -> None:
-    """A pass for each, where every pass saved something, was 200 saves a second."""
-    heard = []
-    leading = SimpleNamespace(
-        heard=lambda _cluster, _kind, obj, known: heard.append((obj["status"], known)),
-        everything=lambda _cluster: None,
+    """Seed 8594: a pass for each, where every pass saved something, was 200 saves a second."""
+    follower = Follower(
+        Listed((checkpoint(1),)),
+        Changed("MODIFIED", checkpoint(2)),
+        Changed("MODIFIED", checkpoint(3, weight=0)),
     )
+    assert follower.told() == [("at 2", True), ("at 3", False)]
 
-    async def follow(_path: str) -> AsyncIterator[Listed | Changed]:
-        yield Listed((checkpoint(1),))
-        yield Changed("MODIFIED", checkpoint(2))
-        yield Changed("MODIFIED", checkpoint(3, weight=0))
 
-    operator: Any = SimpleNamespace(
-        cluster=Cluster(),
-        leading={0: leading},
-        settings=SimpleNamespace(namespace=""),
-        _delivered=lambda _: None,
-    )
-    kube: Any = SimpleNamespace(follow=follow)
-    operator.leading[0].everything = lambda _: None
-    asyncio.run(Operator._follow(operator, kube, "canaryruns"))
-    assert [(status["message"], known) for status, known in heard] == [("at 2", True), ("at 3", False)]
+def test_a_run_that_is_only_known_from_our_own_write_has_its_turn_when_all_are_listed() -> None:
+    """Seed 9265: the watch had expired when it was made, and the list had nothing new to tell of it."""
+    follower = Follower(Listed((checkpoint(1),)))
+    follower.cluster.wrote("canaryruns", checkpoint(1))
+    assert (follower.told(), follower.turns) == ([], 1)

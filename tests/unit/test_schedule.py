@@ -1,14 +1,11 @@
 """Checkpoints are written on a schedule of their own, less often while the API server is slow."""
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from test_resource import canary_run
 
-from controller import resource
-from controller.schedule import SELDOM, SLOW, Schedule, changes
+from controller.schedule import SELDOM, SLOW, Schedule
 
 EVERY = timedelta(seconds=10)
 QUICK = SLOW / 10
@@ -69,14 +66,3 @@ def test_a_controller_that_is_late_writes_at_each_eighth_of_its_looks_at_most() 
         True,
         True,
     ]
-
-
-def test_a_step_that_has_not_begun_is_not_written_down_in_every_pass() -> None:
-    """Seed 8594: each such save was an event, each event a pass, and each pass such a save."""
-    saved = resource.run(canary_run())
-    later = replace(saved, step_since=saved.created + timedelta(minutes=1))
-    assert changes(saved, later, ())
-    assert not changes(saved, later, (), lately=True)
-    assert changes(saved, replace(later, step=saved.step + 1), (), lately=True)
-    assert changes(saved, replace(later, passed=True), (), lately=True)
-    assert changes(None, later, (), lately=True)
