@@ -82,7 +82,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", fla
     sections = (
         ("What", list(_compared(run))),
         ("How sure", list(certainty(run))),
-        ("Checks", list(_checks(run))),
+        ("Checks", list(_checks(run, now=now))),
         ("Checklist", list(_preflight(run))),
         ("Weights", list(_weights(run))),
         ("What others would have done on the same requests", list(peers(run))),
@@ -113,17 +113,17 @@ def headline(run: Json) -> str:
     return f"{meta['name']} in {meta['namespace']}: {standing(run)}{_because(run)}"
 
 
-def glance(run: Json, *, wide: bool = False) -> str:
+def glance(run: Json, *, now: datetime, wide: bool = False) -> str:
     """The headline, what was last said, and a line for each check; with its sentence if `wide`."""
     lines, message = [headline(run)], record.status(run).get("message")
     if message:
         lines.append(f"  {full_stop(message)}")
     lines.extend(f"  {full_stop(each)}" for each in _asked(run))
-    found = record.findings(run)
+    found = record.findings(run, now=now)
     width = max((len(each.name) for each in found), default=0)
     for each in found:
         counted = f"{each.canary_requests} canary and {each.stable_requests} stable requests"
-        tail = said(each) if wide else counted
+        tail = said(each) if wide or (each.warming and each.verdict == "NoData") else counted
         lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
     return "\n".join(lines)
 
@@ -220,11 +220,11 @@ def odds(log_e: float) -> str:
     return f"{value:,.0f} to 1" if value >= 1.5 else "nothing"
 
 
-def _checks(run: Json) -> Iterator[str]:
+def _checks(run: Json, *, now: datetime) -> Iterator[str]:
     """Each check: its verdict, then its sentence clause by clause."""
     alpha = record.policy(run).get("alpha", 0.01)
     placebos = {one["name"]: one.get("logE") for one in record.placebos(run).get("checks", [])}
-    for found in record.findings(run):
+    for found in record.findings(run, now=now):
         yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
         for clause in clauses(found):
             yield f"  {clause}"

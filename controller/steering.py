@@ -89,7 +89,7 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
-        show(coloured(report.glance(found, wide=output == "wide")))
+        show(coloured(report.glance(found, now=_now(), wide=output == "wide")))
     if record.status(found).get("phase") == "Failed":
         sys.exit(3)
 

@@ -122,7 +122,9 @@ def _readable(story: Story) -> None:
     try:
         checked(dict(story.policy), file=Path(story.file))
     except BadPolicy as bad:
-        raise BadStory(str(bad).replace(": spec", ": spec.policy", 1)) from None
+        wrong = [line.removeprefix(f"{story.file}: ") for line in str(bad).splitlines()]
+        placed = (line.replace("spec", "spec.policy", 1) if line[:4] == "spec" else line for line in wrong)
+        raise BadStory(f"{story.file}: {'; '.join(placed)}") from None
 
 
 _SPEC = (

@@ -184,7 +184,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "odds": None if said.get("logE") is None else report.odds(said["logE"]),
         "placebo": record.placebos(run).get("logE"),
         "weights": [_change(one) for one in said.get("weights") or []],
-        "checks": [_check(one) for one in record.findings(run)],
+        "checks": [_check(one) for one in record.findings(run, now=now)],
         "ledger": _ledger(run),
         "shadow": _shadow(run),
         "sure": list(report.certainty(run)),

@@ -162,6 +162,30 @@ def test_a_bad_policy_is_refused_with_file_field_and_remedy(file: Path, text: st
     assert complaint in str(refused.value)
 
 
+def test_all_mistakes_that_do_not_depend_on_each_other_are_named_at_once(file: Path) -> None:
+    """Whoever had five had to run it five times."""
+    file.write_text(
+        "steps: [50, 10]\nminStp: 1m\nalpha: 7\nminStep: 20m\n"
+        "checks: [{name: a, type: Latency}, {name: B, type: Predictions, tolerance: 0.1}]"
+    )
+    with pytest.raises(planning.BadPolicy) as refused:
+        planning.read(file)
+    said = str(refused.value).splitlines()
+    assert [line.removeprefix(f"{file}: ").partition(":")[0] for line in said] == [
+        "spec.minStp",
+        "spec.alpha",
+        "spec.checks[1].name",
+        "spec.steps",
+        "spec.minStep",
+    ]
+    file.write_text(
+        "minStep: 20m\nstepTimeout: soon"
+    )  # that it is longer than nobody knows what is no mistake
+    with pytest.raises(planning.BadPolicy) as refused:
+        planning.read(file)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_a_missing_file_is_refused(file: Path) -> None:
     with pytest.raises(planning.BadPolicy, match="No such file"):
         planning.read(file)
