@@ -189,7 +189,7 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
 
 
 def _lately(evidence: Evidence) -> float | None:
-    """The estimate by what both arms remember that forgets soonest: a fault in mid-step is not diluted in it."""
+    """The estimate by what both arms remember for the shortest time, where a late fault is not diluted."""
     memory, kind = evidence.memory, evidence.spec.kind
     stable, canary = memory.recent[-1], memory.recent_canary[-1]
     if min(stable.sum(), canary.sum()) < LATELY or kind not in {CheckKind.LATENCY, CheckKind.ERROR_RATE}:

@@ -63,6 +63,12 @@ REASONS = {
     "AwaitingApproval": "the policy asks a person before traffic moves up",
     "GateClosed": "the policy asks a webhook before traffic moves up, and it has not said yes",
 }
+# How a run is held, where that is a wish of people's: the phase is Paused whatever holds it.
+HELD = {
+    "AwaitingApproval": "waiting for approval",
+    "GateClosed": "waiting for a webhook",
+    "Paused": "paused",
+}
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
     {
@@ -130,7 +136,9 @@ def glance(run: Json, *, now: datetime, wide: bool = False) -> str:
 
 def _asked(run: Json) -> Iterator[str]:
     """What people asked for that is still to come, and what it waits for."""
-    waits = "waits for a page" if record.unread(run) else "waits for its turn"
+    held = {"Paused": "waits until somebody resumes it", "Frozen": "waits until the freeze is lifted"}
+    waits = held.get(record.reason(run) or "", "waits for its turn")
+    waits = "waits for a page" if record.unread(run) else waits
     return (f"{each}, {waits}" for each in record.asked(run))
 
 
@@ -145,7 +153,8 @@ def standing(run: Json) -> str:
         case "Failed":
             return "rolled back"
     where = f"step {status.get('step', '?')}, {status.get('weight', 0)} % of requests"
-    return f"{ {'Paused': 'held', 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
+    held = HELD.get(record.reason(run) or "", "held")
+    return f"{ {'Paused': held, 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
 
 
 def _because(run: Json) -> str:
@@ -390,7 +399,7 @@ WAITS = {
     "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
     "InputsDrifted": "It goes on when somebody approves, or recorded inputs are as in the training again.",
-    "AwaitingApproval": "It goes on when somebody approves.",
+    "AwaitingApproval": "A gate of the policy, and no pause: it goes on when somebody approves.",
     "PreflightFailed": "It goes on by itself when what failed is mended, or when somebody approves.",
     "GateClosed": "It goes on by itself when the webhook answers 2xx; it is asked every ten seconds.",
     "Paused": "It stays as it is until somebody resumes it.",

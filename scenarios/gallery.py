@@ -164,7 +164,7 @@ def held(name: str, at: datetime) -> Json:
         "phase": "Paused",
         "reason": "AwaitingApproval",
         "conditions": conditions,
-        "message": "somebody has to approve 25 %: serin approve",
+        "message": "waiting for approval of step 3 of 4 (25 %): kubectl serin approve model-canary-6f7-1",
         "verdict": "Pass",
     }
     for check in run["status"]["checks"]:

@@ -49,7 +49,8 @@ def answer(run: Json) -> Answer:
         case "Paused":
             why = record.reason(run) or ""
             because = report.REASONS.get(why, why)
-            return Answer("held", "Held", message or f"{because[:1].upper()}{because[1:]}.")
+            held = report.HELD.get(why, "held").capitalize()
+            return Answer("held", held, message or f"{because[:1].upper()}{because[1:]}.")
         case "Promoting":
             return Answer("good", "No worse: promoting", "Every step has passed.")
         case None | "Pending":

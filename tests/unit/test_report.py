@@ -198,6 +198,22 @@ def test_what_an_approval_cannot_help_is_not_offered_one() -> None:
     assert "serin resume" in explained(held("Paused"))
 
 
+@pytest.mark.parametrize(
+    ("reason", "standing", "verb"),
+    [
+        ("AwaitingApproval", "waiting for approval at step 2/4", "approve"),
+        ("GateClosed", "waiting for a webhook at step 2/4", "abort"),
+        ("Paused", "paused at step 2/4", "resume"),
+        ("Inconclusive", "held at step 2/4", "approve"),
+    ],
+)
+def test_a_pause_a_gate_and_doubt_are_told_apart_though_the_phase_is_one(
+    reason: str, standing: str, verb: str
+) -> None:
+    assert report.headline(held(reason)).partition(": ")[2].startswith(standing)
+    assert report.commands(held(reason), program="serin")[0].startswith(f"serin {verb} ")
+
+
 def unread() -> dict[str, Any]:
     """A run whose pods' pages answer 404, as the controller writes it."""
     seen = sight(weight=0, canary_read=False, trouble="http://10.0.0.9:8080/metrics answered 404")
@@ -225,6 +241,13 @@ def test_what_people_asked_for_in_vain_is_shown_with_what_it_waits_for() -> None
         assert "approved by bob at 08:40:28, waits for a page." in text
         assert "carol" not in text
         assert "promotion asked for (test), waits for a page." in text
+
+
+def test_a_promotion_that_was_asked_for_says_what_holds_it() -> None:
+    for reason, waits in (("Paused", "until somebody resumes it"), ("Frozen", "until the freeze is lifted")):
+        obj = held(reason)
+        obj["spec"]["promote"] = {"reason": "test"}
+        assert f"promotion asked for (test), waits {waits}." in report.glance(obj, now=NOW)
 
 
 def test_a_promoted_run_leaves_nothing_to_type() -> None:
