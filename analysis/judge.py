@@ -27,6 +27,7 @@ LEAST_REQUESTS = 300.0  # canary requests before a Pass
 LEAST_TAIL = 15.0  # expected canary requests in the tail before a latency Pass: 5 % of those 300
 LEANING = float(np.log(2.0))  # no Pass while the odds against the canary have doubled in this step
 LATELY = 20.0  # requests of each arm that are remembered for it; of fewer there is no 95th percentile
+BY_MARGIN = "while a rollback asks by the margin"  # docs/statistics.md#what-a-pass-proves
 RESOLVED = 1.25  # buckets that prove a ratio this near to the margin need no caveat: two of x1.1 do
 
 
@@ -300,7 +301,7 @@ def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
 def _pass_notes(spec: CheckSpec) -> list[str]:
     """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
-        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point"]
+        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point, {BY_MARGIN}"]
     if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
-        return [f"a Pass proves a shift below {PASS_TOLERANCE:g}"]
+        return [f"a Pass proves a shift below {PASS_TOLERANCE:g}, {BY_MARGIN}"]
     return []

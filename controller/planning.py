@@ -151,7 +151,8 @@ def _spec(document: Json, *, file: Path) -> Json:
         return document
     kind, version = document.get("kind"), document.get("apiVersion", API_VERSION)
     if kind != "CanaryPolicy":
-        raise BadPolicy(f'{file}: kind is "{kind}"; expected CanaryPolicy')
+        said = "is missing" if kind is None else f'is "{kind}"'
+        raise BadPolicy(f"{file}: kind {said}; expected CanaryPolicy")
     if version != API_VERSION:
         raise BadPolicy(f'{file}: apiVersion is "{version}"; expected {API_VERSION}')
     unknown = next((name for name in document if name not in WHOLE), None)

@@ -38,7 +38,7 @@ With a `clickRate` pods count their answers (`model_impressions_total`), and tho
 `minilm-bf16` or `minilm-first-token` (another pooling); a Shadow check in the policy replays the requests on
 both. An arm fault says one or more of latencyFactor, latencyAdd, errorRate, predictions, clickRate,
 `crash: true`, `hang: true`, `blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says
-`target` and `kind`. What a field may hold, the complaint about a wrong value says.
+`target` and `kind`. docs/stories.md has every field with its values, read out of this code.
 """
 
 from datetime import timedelta

@@ -48,6 +48,7 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("apiVersion: serin.dev/v1alpha1\nspec: {}", "kind is missing; expected CanaryPolicy"),
         ("kind: Deployment\nspec: {}", 'kind is "Deployment"; expected CanaryPolicy'),
         ("- a\n- b", 'expected a CanaryPolicy; begin with "kind: CanaryPolicy"'),
         ("steps: [", "is not YAML"),
