@@ -44,7 +44,7 @@ MEANINGS = {
     "metadata.name": "Small letters, digits and dashes, as in `latency-doubles`.",
     "seed": "Of all chance in it: the same seed plays the same story.",
     "duration": "When to give up.",
-    "traffic.requestsPerSecond": "Of all callers, to both arms; nobody waits for an answer before asking again.",
+    "traffic.requestsPerSecond": "Of all callers, to both arms; nobody waits for an answer to ask again.",
     "propagation": "From a changed weight to the proxy.",
     "history": "For how long stable is read before the canary comes; not with `--live`.",
     "controllers": "Replicas of the controller.",

@@ -37,8 +37,8 @@ INTRODUCED = {
 # What the lines leave open, and where a person goes from here.
 LEGEND = (
     '"at 38 % of stable\'s load per pod": the canary has more pods than its share of the requests takes, so',
-    "that each has less to do than one of stable's. That makes no version look slow; how it does at full load",
-    "a later step shows. The line: evidence of 1/alpha (100 to 1) against the canary, which rolls it back.",
+    "that each has less to do than one of stable's. That makes no version look slow; how it does at full",
+    "load a later step shows. The line: evidence of 1/alpha (100 to 1) against the canary rolls it back.",
 )
 NEXT = (
     "Next:",
