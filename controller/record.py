@@ -13,6 +13,7 @@ from typing import Any
 from controller.explain import UNREAD, Finding
 
 Json = Any
+WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -98,7 +99,8 @@ def findings(run: Json, *, now: datetime | None = None) -> list[Finding]:
     """Each check of the plan with what its status says; without status it has no data."""
     found = _findings(run)
     left = None if now is None else warming(run, now=now)
-    return [replace(one, warming=left) for one in found] if left else found
+    waits = (one.verdict == "NoData" and not one.canary_requests and one.kind in WARM for one in found)
+    return [replace(one, warming=left if cold else None) for one, cold in zip(found, waits, strict=True)]
 
 
 def _findings(run: Json) -> list[Finding]:

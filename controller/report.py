@@ -5,6 +5,7 @@ was just created has no status yet.
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -129,7 +130,7 @@ def glance(run: Json, *, now: datetime, wide: bool = False) -> str:
     width = max((len(each.name) for each in found), default=0)
     for each in found:
         counted = f"{each.canary_requests} canary and {each.stable_requests} stable requests"
-        tail = said(each) if wide or (each.warming and each.verdict == "NoData") else counted
+        tail = said(each) if wide or each.warming else counted
         lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
     return "\n".join(lines)
 
@@ -476,5 +477,6 @@ def _percent(part: float) -> str:
 
 
 def full_stop(text: str) -> str:
-    """A sentence, as it came or with its end."""
-    return text if text.endswith((".", "!", "?")) else text + "."
+    """A sentence, as it came or with its end; none after what can be typed, which would be copied with it."""
+    typed = re.search(r"(^|: )kubectl [^;.]*$", text)
+    return text if typed or text.endswith((".", "!", "?")) else text + "."

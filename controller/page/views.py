@@ -42,7 +42,7 @@ def answer(run: Json) -> Answer:
             return Answer(
                 "good",
                 "No worse: promoted",
-                f"Stable runs this version. {message[:1].upper()}{message[1:]}".strip(),
+                f"Stable runs this version. {_begun(message)}".strip(),
             )
         case "Failed":
             return _failed(run, message)
@@ -50,12 +50,18 @@ def answer(run: Json) -> Answer:
             why = record.reason(run) or ""
             because = report.REASONS.get(why, why)
             held = report.HELD.get(why, "held").capitalize()
-            return Answer("held", held, message or f"{because[:1].upper()}{because[1:]}.")
+            plain = message if held == "Held" else _begun(message)
+            return Answer("held", held, plain or _begun(f"{because}."))
         case "Promoting":
             return Answer("good", "No worse: promoting", "Every step has passed.")
         case None | "Pending":
             return Answer("open", "Not known yet", "No request has reached the canary.")
     return _judged(run)
+
+
+def _begun(sentence: str) -> str:
+    """With a capital; not for those that begin with the name of a check."""
+    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def _failed(run: Json, message: str) -> Answer:
@@ -216,6 +222,7 @@ def _check(found: Finding) -> Json:
         "name": found.name,
         "kind": found.kind,
         "verdict": found.verdict,
+        "warming": found.warming is not None,
         "required": found.required,
         "clauses": clauses(found),
         "allowed": allowed(found),

@@ -243,6 +243,19 @@ def test_what_people_asked_for_in_vain_is_shown_with_what_it_waits_for() -> None
         assert "promotion asked for (test), waits for a page." in text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it waits", "it waits."),
+        ("waiting for approval: kubectl serin approve a-b-1 -n lab", None),
+        ("kubectl serin drill model-canary -n lab", None),
+        ("see: kubectl get hpa; then go on", "see: kubectl get hpa; then go on."),
+    ],
+)
+def test_no_full_stop_is_copied_with_a_command(text: str, shown: str | None) -> None:
+    assert report.full_stop(text) == (shown or text)
+
+
 def test_a_promotion_that_was_asked_for_says_what_holds_it() -> None:
     for reason, waits in (("Paused", "until somebody resumes it"), ("Frozen", "until the freeze is lifted")):
         obj = held(reason)
