@@ -89,9 +89,10 @@ picture: setup  ## docs/rollback.svg and docs/page.png, of stories as they play 
 	$(BIN)/python docs/draw_rollback.py
 	$(BIN)/python docs/draw_shadow.py
 
-reference: setup  ## docs/policy.md from the schemas, docs/cli.md from the commands, docs/measured from the measurements
+reference: setup  ## docs/policy.md from the schemas, docs/cli.md from the commands, docs/stories.md from their reader, docs/measured from the measurements
 	$(BIN)/python docs/write_policy.py
 	$(BIN)/python docs/write_cli.py
+	$(BIN)/python docs/write_stories.py
 	$(BIN)/python docs/write_measured.py
 
 clean:  ## away with what was made here

@@ -26,6 +26,8 @@ SILENCE = 30.0  # s without a tick with traffic in both arms, and a check has no
 LEAST_REQUESTS = 300.0  # canary requests before a Pass
 LEAST_TAIL = 15.0  # expected canary requests in the tail before a latency Pass: 5 % of those 300
 LEANING = float(np.log(2.0))  # no Pass while the odds against the canary have doubled in this step
+LATELY = 20.0  # requests of each arm that are remembered for it; of fewer there is no 95th percentile
+BY_MARGIN = "while a rollback asks by the margin"  # docs/statistics.md#what-a-pass-proves
 RESOLVED = 1.25  # buckets that prove a ratio this near to the margin need no caveat: two of x1.1 do
 
 
@@ -66,6 +68,7 @@ class CheckJudgement:
     note: str = ""  # a caveat for people: coarse buckets, one pod, load parity
     worst: tuple[tuple[str, float], ...] = ()  # ids of the requests that differ most, and how much
     doubtful: bool = False
+    lately: float | None = None  # the estimate over about the last ten seconds, of what failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +185,22 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
         "shares": _shares(evidence),
         "threshold": _threshold(evidence),
         "note": "; ".join([*_notes(evidence, asked), *of_a_pass]),
+        "lately": _lately(evidence) if verdict is Verdict.FAIL else None,
     }
+
+
+def _lately(evidence: Evidence) -> float | None:
+    """The estimate by what both arms remember for the shortest time, where a late fault is not diluted."""
+    memory, kind = evidence.memory, evidence.spec.kind
+    stable, canary = memory.recent[-1], memory.recent_canary[-1]
+    if min(stable.sum(), canary.sum()) < LATELY or kind not in {CheckKind.LATENCY, CheckKind.ERROR_RATE}:
+        return None
+    if kind is CheckKind.ERROR_RATE:
+        return float(canary[1] / canary.sum() - stable[1] / stable.sum())
+    level = 1 - evidence.spec.quantile
+    of_stable = quantiles.quantile(stable, memory.le, level)
+    of_canary = quantiles.quantile(canary, memory.canary_le, level)
+    return of_canary / of_stable if of_stable and of_canary else None
 
 
 def _seen_enough(evidence: Evidence) -> Mask:
@@ -283,7 +301,7 @@ def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
 def _pass_notes(spec: CheckSpec) -> list[str]:
     """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
-        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point"]
+        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point, {BY_MARGIN}"]
     if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
-        return [f"a Pass proves a shift below {PASS_TOLERANCE:g}"]
+        return [f"a Pass proves a shift below {PASS_TOLERANCE:g}, {BY_MARGIN}"]
     return []

@@ -242,8 +242,7 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
 
     Examples:
       serin backtest last-week.jsonl --policy policy.yaml --json result.json
-      serin backtest --prometheus http://localhost:9090 --start 2026-11-27T14:00:00Z
-          -n shop --stable-pods 'model-[0-9a-f]+-.*' --canary-pods 'model-canary-.*'
+      serin backtest --prometheus http://prom:9090 --start 1795788000 --stable-pods a,b --canary-pods c
     """
     from controller import backtest as tried
     from controller import planning, policies

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller.command import Failed, Misused, show
+from controller.command import Failed, Misused, Taught, show
 
 if TYPE_CHECKING:
     from controller.convert.report import Converted
@@ -16,7 +16,7 @@ Json = Any
 STDIN = "-"
 
 
-@click.command()
+@click.command(cls=Taught)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a file for each object here."

@@ -96,7 +96,7 @@ def as_json(measured: "Measured") -> Json:
 
 def _said(measured: "Measured", *, slow: bool) -> str:
     last = (
-        f"the last request was not told ({measured.why})"
+        f"when its last request was answered is not known ({measured.why})"
         if measured.last is None
         else f"the last request within {measured.last + 1:.0f} s"  # pages are read once a second
     )

@@ -4,7 +4,7 @@ Pure, and light on purpose: `serin explain` runs this without loading numpy.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class Finding:
     threshold: float | None = None
     note: str = ""
     worst: tuple[tuple[str, float], ...] = ()
+    lately: float | None = None  # the estimate over about the last ten seconds, of what failed
+    warming: timedelta | None = None  # for how much longer pods warm up; nothing is measured before
 
 
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
@@ -71,6 +73,7 @@ def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
         threshold=judged.threshold,
         note=judged.note,
         worst=judged.worst,
+        lately=judged.lately,
     )
 
 
@@ -86,12 +89,19 @@ def _different(how: float) -> str:
     return "another answer" if how >= 1 else "moved"
 
 
-def sentence(spec: "CheckSpec", judged: "CheckJudgement", *, after: timedelta | None = None) -> str:
+def sentence(
+    spec: "CheckSpec",
+    judged: "CheckJudgement",
+    *,
+    after: timedelta | None = None,
+    warming: timedelta | None = None,
+) -> str:
     """One sentence with numbers, for Events, alerts and status; no full stop, so it can go on.
 
-    `after` is how long the step's weight had been set when this was decided.
+    `after` is how long the step's weight had been set when this was decided; `warming`, for how much longer
+    the canary's pods warm up.
     """
-    return said(finding(spec, judged), after=after)
+    return said(replace(finding(spec, judged), warming=warming), after=after)
 
 
 def said(found: Finding, *, after: timedelta | None = None) -> str:
@@ -112,6 +122,11 @@ def clauses(found: Finding, *, after: timedelta | None = None) -> list[str]:
 
 def _compared(found: Finding) -> str:
     """Canary against stable, in the check's own unit, with the side of the interval that decided."""
+    if found.warming and not found.canary_requests and found.kind != "ErrorRate":
+        left = duration(timedelta(seconds=math.ceil(found.warming.total_seconds())))
+        return (
+            f"warming up for another {left}, or until its pods have answered 200 requests each: counted then"
+        )
     if found.verdict == "NoData" or not found.canary_requests or not found.stable_requests:
         canary, stable = (
             _requests(found, found.canary_requests),
@@ -126,7 +141,11 @@ def _compared(found: Finding) -> str:
 def _sized(found: Finding, estimate: float) -> str:
     """The estimate, and what is certain about it; of a fault in mid-step both are of the whole step."""
     late = found.verdict == "Fail" and not found.max_decrease and not _beyond_margin(found, estimate)
-    certain = f"{', over the whole step, its good part included' if late else ''}{_certainty(found)}"
+    lately = _lately(found, estimate, late=late)
+    whole = (
+        ", over the whole step, its good part included" if late else " over the whole step" if lately else ""
+    )
+    certain = f"{whole}{lately}{_certainty(found)}"
     if found.kind == "Latency":
         return f"{subject(found)} at the canary is {_times(estimate)} stable's{certain}"
     if found.kind == "ErrorRate":
@@ -136,6 +155,15 @@ def _sized(found: Finding, estimate: float) -> str:
         of_both = "{} on the canary, {} on stable".format(*map(_percent, found.shares))
         return f"the {subject(found)} is {of_both}: {_times(estimate)}{certain}"
     return f"predictions at the canary are {estimate:.2g} away from stable's{certain}"
+
+
+def _lately(found: Finding, estimate: float, *, late: bool) -> str:
+    """What a fault that came in mid-step has done of late, if that is clearly more than over the step."""
+    if found.lately is None:
+        return ""
+    same = 1.0 if found.kind == "Latency" else 0.0
+    more = found.lately - same >= 1.25 * (estimate - same) and _beyond_margin(found, found.lately)
+    return f", and {amount(found, found.lately)} in about its last 10 s" if more or late else ""
 
 
 def _certainty(found: Finding) -> str:

@@ -135,6 +135,9 @@ def _of_stable(grounds: Grounds) -> Finding:
         return Finding(Result.PASS, f"HPA {name} never takes pods away from {stable}")
     last = grounds.policy.steps[-1]
     left = max(least, ceil(now * (100 - last) / 100))
+    if now < least:
+        why = f"HPA {name} leaves {stable} {least} pods at least; it has not acted yet, {now} are asked for"
+        return Finding(Result.PASS, why)
     if left >= now:
         return Finding(
             Result.PASS, f"HPA {name} leaves {stable} {least} pods at least, and all its requests take {now}"

@@ -91,7 +91,7 @@ def _shut(run: Run, said: Mapping[int, str]) -> tuple[Reason, str] | None:
             return Reason.GATE_CLOSED, f"gate before {_move(run)}: {host(gate.url)} {why}"
     if standing:
         how = f"kubectl serin approve {run.name} -n {run.plan.namespace}"
-        return Reason.AWAITING_APPROVAL, f"somebody has to approve {_move(run)}: {how}"
+        return Reason.AWAITING_APPROVAL, f"waiting for approval of {_move(run)}: {how}"
     return None
 
 

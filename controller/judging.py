@@ -1,7 +1,7 @@
 """What a run's evidence and its replayed requests say together: the judgement, its figures, its sentences."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -9,7 +9,7 @@ from analysis.judge import Judgement, Verdict, explained, judge
 from analysis.values import replace
 from controller import shadow
 from controller.gather import Gathered
-from controller.model import Run
+from controller.model import Run, Stage
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,14 @@ def _with(found: Judgement, known: Judgement | None) -> Judgement | None:
     return replace(found, checks=tuple(checks))
 
 
-def sentences(found: Judgement, run: Run) -> dict[str, str]:
+def sentences(found: Judgement, run: Run, now: datetime) -> dict[str, str]:
     """A sentence for each check, by its name."""
-    return {one.name: shadow.sentence_of(run.plan.policy, one) for one in found.checks}
+    policy, left = run.plan.policy, warming(run, now)
+    return {one.name: shadow.sentence_of(policy, one, warming=left) for one in found.checks}
+
+
+def warming(run: Run, now: datetime) -> timedelta | None:
+    """For how much longer the canary's pods warm up in the first step; None where they do not."""
+    if run.stage is not Stage.STEPPING or run.step or run.weight_since is None:
+        return None
+    return max(run.weight_since + run.plan.policy.warm_up - now, timedelta(0)) or None

@@ -105,16 +105,34 @@ def read(file: Path) -> Json:
 
 
 def checked(spec: Json, *, file: Path) -> Json:
-    """A policy's spec, completed; raises `BadPolicy` that names `file`."""
-    wrong = next(_wrong(_schema(), spec, where="spec"), None)
-    if wrong is not None:
-        raise BadPolicy(f"{file}: {wrong}")
-    completed = _completed(_schema(), spec)
-    _converted(completed, file=file)
-    wrong = next(_inconsistent(completed), None)
-    if wrong is not None:
-        raise BadPolicy(f"{file}: {wrong}")
-    return completed
+    """A policy's spec, completed; raises `BadPolicy` that names `file`, with a line for all that is wrong."""
+    wrong = list(_wrong(_schema(), spec, where="spec"))
+    if not wrong or isinstance(spec, dict):
+        wrong += _at_odds(_completed(_schema(), _sound(spec) if wrong else spec))
+    if wrong:
+        raise BadPolicy("\n".join(f"{file}: {each}" for each in dict.fromkeys(wrong)))
+    return _completed(_schema(), spec)
+
+
+TOGETHER = ("minStep", "stepTimeout")  # what is wrong with one says nothing of the other
+
+
+def _sound(spec: Mapping[str, Json]) -> Json:
+    """What the schema has nothing against, field by field, so that the rest is looked at all the same."""
+    fields = _schema()["properties"]
+    bad = {
+        name for name, each in spec.items() if name not in fields or any(_wrong(fields[name], each, where=""))
+    }
+    bad |= set(TOGETHER) if bad & set(TOGETHER) else set()
+    return {name: each for name, each in spec.items() if name not in bad}
+
+
+def _at_odds(completed: Json) -> list[str]:
+    """What the controller itself would refuse, else where fields do not fit to each other."""
+    from controller import policies
+
+    unusable = policies.unusable(completed)
+    return list(_inconsistent(completed)) if unusable is None else [unusable]
 
 
 def _unreadable(error: Any) -> str:
@@ -133,7 +151,8 @@ def _spec(document: Json, *, file: Path) -> Json:
         return document
     kind, version = document.get("kind"), document.get("apiVersion", API_VERSION)
     if kind != "CanaryPolicy":
-        raise BadPolicy(f'{file}: kind is "{kind}"; expected CanaryPolicy')
+        said = "is missing" if kind is None else f'is "{kind}"'
+        raise BadPolicy(f"{file}: kind {said}; expected CanaryPolicy")
     if version != API_VERSION:
         raise BadPolicy(f'{file}: apiVersion is "{version}"; expected {API_VERSION}')
     unknown = next((name for name in document if name not in WHOLE), None)
@@ -220,11 +239,11 @@ def _wrong_items(schema: Json, value: Sequence[Json], *, where: str) -> Iterator
     for index, each in enumerate(value):
         yield from _wrong(schema["items"], each, where=f"{where}[{index}]")
     for key in schema.get("x-kubernetes-list-map-keys", ()):
-        keys = [each[key] for each in value]
+        keys = [each[key] for each in value if isinstance(each, Mapping) and key in each]
         twice = next((each for each in keys if keys.count(each) > 1), None)
         if twice is not None:
             yield f'{where}: "{twice}" is there twice; give each entry a {key} of its own'
-    if schema.get("x-kubernetes-list-type") == "set" and len(set(value)) < len(value):
+    if schema.get("x-kubernetes-list-type") == "set" and any(value.count(each) > 1 for each in value):
         yield f"{where}: {value} has an entry twice; say each once"
 
 
@@ -347,15 +366,6 @@ def _proportion(check: Mapping[str, Json], *, where: str) -> Iterator[str]:
                 yield f"{where}.{name}: belongs to direction: {direction}; leave it out, or say that"
     if "counters" in check and check["counters"]["hits"] == check["counters"]["trials"]:
         yield f"{where}.counters: hits and trials are one counter; name two, such as {COUNTERS}"
-
-
-def _converted(spec: Json, *, file: Path) -> None:
-    """Refuses what the controller itself would refuse."""
-    from controller import policies
-
-    wrong = policies.unusable(spec)
-    if wrong is not None:
-        raise BadPolicy(f"{file}: {wrong}")
 
 
 def as_yaml(spec: Json) -> str:

@@ -410,7 +410,7 @@ class Reconciler:
         return Checkpoint(
             body=gather.save(replace(gathered, saved=now)),
             judgement=found,
-            sentences=spared("sentences", run, partial(sentences, found, run), {}),
+            sentences=spared("sentences", run, partial(sentences, found, run, self.means.clock()), {}),
             beside=spared("words", run, lambda: live.onlookers.said() | inspection.said(live.items), {}),
         )
 

@@ -3,7 +3,9 @@
 Nothing is taken for granted: a run that was just created has no status yet.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from controller.explain import UNREAD, Finding
 
 Json = Any
+WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def status(run: Json) -> Mapping[str, Json]:
@@ -79,8 +83,27 @@ def stable_known(run: Json) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def findings(run: Json) -> list[Finding]:
+def warming(run: Json, *, now: datetime) -> timedelta | None:
+    """For how much longer the canary's pods warm up in the first step; None where they do not."""
+    state = status(run).get("state") or {}
+    since, live = state.get("weightSince"), status(run).get("phase") in {"Progressing", "Paused"}
+    if not live or since is None or state.get("step", 0) or not status(run).get("weight"):
+        return None
+    parts = re.findall(r"([0-9]+)(ms|s|m|h)", policy(run).get("warmUp", ""))
+    whole = timedelta(seconds=sum(float(count) * _SECONDS[unit] for count, unit in parts))
+    left = time(since) + whole - now
+    return left if left > timedelta(0) else None
+
+
+def findings(run: Json, *, now: datetime | None = None) -> list[Finding]:
     """Each check of the plan with what its status says; without status it has no data."""
+    found = _findings(run)
+    left = None if now is None else warming(run, now=now)
+    waits = (one.verdict == "NoData" and not one.canary_requests and one.kind in WARM for one in found)
+    return [replace(one, warming=left if cold else None) for one, cold in zip(found, waits, strict=True)]
+
+
+def _findings(run: Json) -> list[Finding]:
     plan = run["spec"]["plan"]
     seen = {check["name"]: check for check in status(run).get("checks") or []}
     single = (one for check in policy(run).get("checks", []) for one in _single(check))
@@ -131,6 +154,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         shares=(shares[0], shares[1]) if shares else None,
         threshold=seen.get("threshold"),
         note=seen.get("note", ""),
+        lately=seen.get("lately"),
         worst=tuple(
             (one["id"], one["score"]) for one in seen.get("worst") or () if one.keys() >= {"id", "score"}
         ),

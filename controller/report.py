@@ -5,6 +5,7 @@ was just created has no status yet.
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -63,6 +64,12 @@ REASONS = {
     "AwaitingApproval": "the policy asks a person before traffic moves up",
     "GateClosed": "the policy asks a webhook before traffic moves up, and it has not said yes",
 }
+# How a run is held, where that is a wish of people's: the phase is Paused whatever holds it.
+HELD = {
+    "AwaitingApproval": "waiting for approval",
+    "GateClosed": "waiting for a webhook",
+    "Paused": "paused",
+}
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
     {
@@ -82,7 +89,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", fla
     sections = (
         ("What", list(_compared(run))),
         ("How sure", list(certainty(run))),
-        ("Checks", list(_checks(run))),
+        ("Checks", list(_checks(run, now=now))),
         ("Checklist", list(_preflight(run))),
         ("Weights", list(_weights(run))),
         ("What others would have done on the same requests", list(peers(run))),
@@ -113,24 +120,26 @@ def headline(run: Json) -> str:
     return f"{meta['name']} in {meta['namespace']}: {standing(run)}{_because(run)}"
 
 
-def glance(run: Json, *, wide: bool = False) -> str:
+def glance(run: Json, *, now: datetime, wide: bool = False) -> str:
     """The headline, what was last said, and a line for each check; with its sentence if `wide`."""
     lines, message = [headline(run)], record.status(run).get("message")
     if message:
         lines.append(f"  {full_stop(message)}")
     lines.extend(f"  {full_stop(each)}" for each in _asked(run))
-    found = record.findings(run)
+    found = record.findings(run, now=now)
     width = max((len(each.name) for each in found), default=0)
     for each in found:
         counted = f"{each.canary_requests} canary and {each.stable_requests} stable requests"
-        tail = said(each) if wide else counted
+        tail = said(each) if wide or each.warming else counted
         lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
     return "\n".join(lines)
 
 
 def _asked(run: Json) -> Iterator[str]:
     """What people asked for that is still to come, and what it waits for."""
-    waits = "waits for a page" if record.unread(run) else "waits for its turn"
+    held = {"Paused": "waits until somebody resumes it", "Frozen": "waits until the freeze is lifted"}
+    waits = held.get(record.reason(run) or "", "waits for its turn")
+    waits = "waits for a page" if record.unread(run) else waits
     return (f"{each}, {waits}" for each in record.asked(run))
 
 
@@ -145,7 +154,8 @@ def standing(run: Json) -> str:
         case "Failed":
             return "rolled back"
     where = f"step {status.get('step', '?')}, {status.get('weight', 0)} % of requests"
-    return f"{ {'Paused': 'held', 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
+    held = HELD.get(record.reason(run) or "", "held")
+    return f"{ {'Paused': held, 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
 
 
 def _because(run: Json) -> str:
@@ -220,11 +230,11 @@ def odds(log_e: float) -> str:
     return f"{value:,.0f} to 1" if value >= 1.5 else "nothing"
 
 
-def _checks(run: Json) -> Iterator[str]:
+def _checks(run: Json, *, now: datetime) -> Iterator[str]:
     """Each check: its verdict, then its sentence clause by clause."""
     alpha = record.policy(run).get("alpha", 0.01)
     placebos = {one["name"]: one.get("logE") for one in record.placebos(run).get("checks", [])}
-    for found in record.findings(run):
+    for found in record.findings(run, now=now):
         yield f"{found.name}: {found.verdict}{'' if found.required else ' (not required)'}"
         for clause in clauses(found):
             yield f"  {clause}"
@@ -390,7 +400,7 @@ WAITS = {
     "Inconclusive": "It goes on when every required check passes, or when somebody approves.",
     "NoData": "It goes on when metrics are back and every required check passes, or when somebody approves.",
     "InputsDrifted": "It goes on when somebody approves, or recorded inputs are as in the training again.",
-    "AwaitingApproval": "It goes on when somebody approves.",
+    "AwaitingApproval": "A gate of the policy, and no pause: it goes on when somebody approves.",
     "PreflightFailed": "It goes on by itself when what failed is mended, or when somebody approves.",
     "GateClosed": "It goes on by itself when the webhook answers 2xx; it is asked every ten seconds.",
     "Paused": "It stays as it is until somebody resumes it.",
@@ -467,5 +477,6 @@ def _percent(part: float) -> str:
 
 
 def full_stop(text: str) -> str:
-    """A sentence, as it came or with its end."""
-    return text if text.endswith((".", "!", "?")) else text + "."
+    """A sentence, as it came or with its end; none after what can be typed, which would be copied with it."""
+    typed = re.search(r"(^|: )kubectl [^;.]*$", text)
+    return text if typed or text.endswith((".", "!", "?")) else text + "."

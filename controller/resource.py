@@ -33,6 +33,8 @@ DRILL = f"{GROUP}/drill"  # an annotation of a run: how many seconds its measure
 WORKLOAD_LABEL = f"{GROUP}/workload"
 EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step, never passes it
 
+EVIDENCE = ("verdict", "logE", "checks")  # of status
+
 Json = Any
 _VERDICT_NAMES = {
     Verdict.PASS: "Pass",
@@ -208,6 +210,7 @@ def _check_status(check: CheckJudgement, sentence: str) -> Json:
         "expectedHits": round(check.expected_hits, 2),
         "shares": None if check.shares is None else list(check.shares),
         "threshold": check.threshold,
+        "lately": check.lately,
         "note": check.note,
         "sentence": sentence,
     }
@@ -266,25 +269,46 @@ def _outbox(run: Run) -> Json:
     ]
 
 
+def _judged(checkpoint: Checkpoint) -> Json:
+    judgement, sentences = checkpoint.judgement, checkpoint.sentences
+    return {
+        "verdict": verdict_name(judgement.verdict),
+        "logE": round(judgement.log_e, 4),
+        "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
+    }
+
+
+def _decided(run: Run, judgement: Judgement, before: Json) -> Json:
+    """What `before` says of the evidence, where that decided: what came after it is about other pods.
+
+    A promotion gives stable new pods, with which evidence begins anew; an end is read for long after.
+    """
+    if run.stage in {Stage.WAITING, Stage.STEPPING} or not wire.stored(before, wire.Decided):
+        return None
+    stage, counted = before["state"]["stage"], sum(one.get("canaryRequests", 0) for one in before["checks"])
+    anew = run.copied or run.reason is Reason.PROMOTED
+    anew |= sum(check.canary_requests for check in judgement.checks) < counted
+    promoting = stage == Stage.PROMOTING and judgement.verdict is not Verdict.FAIL and anew
+    return {name: before.get(name) for name in EVIDENCE} if promoting or stage == Stage.ENDED else None
+
+
 def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None, now: datetime) -> Json:
     """The whole status as a merge patch holds it: what is None removes its field."""
     steps = run.plan.policy.steps
-    judgement = checkpoint.judgement
-    sentences, old = checkpoint.sentences, before or {}
+    old = before or {}
+    said = _decided(run, checkpoint.judgement, old) or _judged(checkpoint)
     written: Json = _finite(
         {
             "phase": phase(run).value,
-            "conditions": conditions(run, judgement, before=old.get("conditions"), now=now),
+            "conditions": conditions(run, said["verdict"], before=old.get("conditions"), now=now),
             "reason": run.reason or run.hold,
             "message": run.message,
             "step": f"{min(run.step + 1, len(steps))}/{len(steps)}",
             "weight": run.weight,
-            "verdict": verdict_name(judgement.verdict),
-            "logE": round(judgement.log_e, 4),
             "weights": [
                 {"at": wire.time(w.at), "weight": w.weight, "reason": w.reason.value} for w in run.weights
             ],
-            "checks": [_check_status(check, sentences.get(check.name, "")) for check in judgement.checks],
+            **said,
             # until this leader's onlookers have something to say, what the last one's said is not lost
             "peers": checkpoint.beside.get("peers", old.get("peers")),
             "placebos": checkpoint.beside.get("placebos", old.get("placebos")),
@@ -300,21 +324,21 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
     return written
 
 
-def conditions(run: Run, judgement: Judgement, *, before: Json, now: datetime) -> list[Json]:
+def conditions(run: Run, verdict: str, *, before: Json, now: datetime) -> list[Json]:
     """Progressing, Healthy and Succeeded; a transition's time changes only with its status."""
     ended = run.stage is Stage.ENDED
     promoted = run.reason is Reason.PROMOTED
     reason = (run.reason or run.hold or Reason.STARTED).value
     succeeded = ("True" if promoted else "False") if ended else "Unknown"
     progressing = "False" if ended or run.hold else "True"
-    healthy = {Verdict.FAIL: "False", Verdict.NO_DATA: "Unknown"}.get(judgement.verdict, "True")
+    healthy = {"Fail": "False", "NoData": "Unknown"}.get(verdict, "True")
     known = before if isinstance(before, list) else []  # somebody's edit may be anything
     old = {condition["type"]: condition for condition in known if wire.stored(condition, wire.Condition)}
     return [
         _condition(old.get(kind), kind=kind, status=value, reason=why, message=run.message, now=now)
         for kind, value, why in (
             ("Progressing", progressing, reason),
-            ("Healthy", healthy, verdict_name(judgement.verdict)),
+            ("Healthy", healthy, verdict),
             ("Succeeded", succeeded, reason),
         )
     ]

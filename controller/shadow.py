@@ -223,10 +223,16 @@ def joined(judgement: Judgement, check: ShadowCheck | None, said: Replayed | Non
     )
 
 
-def sentence_of(policy: Policy, one: CheckJudgement, *, after: timedelta | None = None) -> str:
+def sentence_of(
+    policy: Policy,
+    one: CheckJudgement,
+    *,
+    after: timedelta | None = None,
+    warming: timedelta | None = None,
+) -> str:
     """One sentence about a check of the policy, whichever kind it is."""
     spec = next((check for check in policy.checks if check.name == one.name), None)
-    return one.note if spec is None else sentence(spec, one, after=after)
+    return one.note if spec is None else sentence(spec, one, after=after, warming=warming)
 
 
 # -- in the machine --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +90,7 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
-        show(coloured(report.glance(found, wide=output == "wide")))
+        show(coloured(report.glance(found, now=_now(), wide=output == "wide")))
     if record.status(found).get("phase") == "Failed":
         sys.exit(3)
 
@@ -221,21 +222,32 @@ def abort(*, run: str, reason: str, output: str | None, **flags: str | None) -> 
 def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -> None:
     """Promote without waiting for the remaining steps. A failed check still rolls back.
 
+    A pause or a freeze is waited for, and so is a first metrics page: the answer says what to type then.
+
     Example:
       serin promote model-canary --reason "fixes the outage of stable"
     """
     spec = {"promote": {"reason": _said(reason)}}
-    _steer(run, flags=flags, output=output, spec=spec, done=_to_be_promoted)
+    kubectl = pointed_kubectl(flags)
+    _steer(run, flags=flags, output=output, spec=spec, done=partial(_to_be_promoted, kubectl=kubectl))
 
 
-def _to_be_promoted(run: Json) -> str:
-    """When it will be: not before the canary's first requests, which may wait for something else."""
+def _to_be_promoted(run: Json, *, kubectl: "Kubectl") -> str:
+    """When it will be, what it waits for before that, and what to type about it."""
     from controller import record
 
+    why, where = record.reason(run), kubectl.within_reach(run)
+    name, canary = run["metadata"]["name"], run["spec"]["plan"]["canary"]
+    if record.status(run).get("phase") == "Paused" and why in {"Paused", "Frozen"}:
+        resume = f"{kubectl.program} resume {name} {where}"
+        lift = f"kubectl annotate namespace {run['metadata']['namespace']} serin.dev/freeze-"
+        typed = {"Paused": resume, "Frozen": f"{lift} (or without --freeze)"}[why]
+        return f"will be promoted, but not while it is {why.lower()}; type: {typed}"
     if record.unread(run):
         return (
             "will be promoted, but not before a page of its pods can be read:"
-            " mend their port and path (prometheus.io annotations, docs/metrics.md)"
+            " mend their port and path (prometheus.io annotations, docs/metrics.md);"
+            f" what is wrong there: {kubectl.program} preflight {canary} {where}"
         )
     return "will be promoted, once its first step has begun" if record.waiting(run) else "will be promoted"
 

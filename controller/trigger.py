@@ -5,7 +5,7 @@ leaders at once compute the same name and find the run there. Nothing is written
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -46,6 +46,7 @@ NAMING = {
 }
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
+TOLD = 800  # characters of an Event that say what is wrong with annotations; it has 1 024 in all
 SHOWN = 100  # characters of a wrong value that are repeated back
 # A run that ended so says nothing about its template: the same template may be asked for again.
 UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
@@ -81,9 +82,9 @@ def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | 
     notes = annotations(deployment)
     if "deletionTimestamp" in deployment["metadata"] or not notes:
         return None
-    refusal = _misread(deployment, notes) or _unheard(notes, cluster, deployment)
-    if refusal is not None:
-        return Refused(refusal)
+    refusals = _misread(deployment, notes) or _unheard(notes, cluster, deployment)
+    if refusals:
+        return Refused(_fitted(refusals))
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
 
 
@@ -134,48 +135,63 @@ def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collectio
     )
 
 
-def _misread(deployment: Json, notes: dict[str, str]) -> str | None:
-    """What is wrong with the annotations as such."""
+def _fitted(refusals: Sequence[str]) -> str:
+    """All of them, as far as they fit into an Event beside what may stand in it anyway."""
+    fitting = [
+        each
+        for place, each in enumerate(refusals)
+        if not place or len("; ".join(refusals[: place + 1])) <= TOLD
+    ]
+    left = len(refusals) - len(fitting)
+    return "; ".join(fitting) + (f"; and {left} more: serin preflight names all" if left else "")
+
+
+def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
+    """All that is wrong with the annotations as such."""
     unknown = sorted(notes.keys() - KNOWN)
-    if unknown:
-        there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
-        return f"annotation {_shown(unknown[0])} is unknown; remove it or use one of {PREFIX}: {there}"
+    there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
     stable = notes.get(CANARY_OF)
+    found = []
+    if unknown:
+        several = (
+            f"{_shown(unknown[0])} is" if len(unknown) == 1 else f"{', '.join(map(_shown, unknown))} are"
+        )
+        found.append(f"annotation {several} unknown; remove it or use one of {PREFIX}: {there}")
     if stable is not None and not _NAME.fullmatch(stable):
-        return (
+        found.append(
             f'annotation {CANARY_OF}: "{_shown(stable)}" is not the name of a Deployment in this namespace; '
             "give the name alone (a canary and its stable Deployment share a namespace)"
         )
     if stable == deployment["metadata"]["name"]:
-        return f'annotation {CANARY_OF}: "{stable}" is this Deployment itself; name the stable one'
-    return _misnamed(notes) or _misread_values(notes)
+        found.append(f'annotation {CANARY_OF}: "{stable}" is this Deployment itself; name the stable one')
+    return [*found, *_misnamed(notes), *_misread_values(notes)]
 
 
-def _misnamed(notes: dict[str, str]) -> str | None:
-    """Which annotation names something and does not hold a name."""
+def _misnamed(notes: dict[str, str]) -> Iterator[str]:
+    """Which annotations name something and do not hold a name."""
     for name, what in NAMING.items():
         value = notes.get(f"{PREFIX}{name}")
         if value is not None and not _NAME.fullmatch(value):
-            return (
+            yield (
                 f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of {what}; '
                 "correct it, or remove the annotation"
             )
-    return None
 
 
-def _unheard(notes: dict[str, str], cluster: Cluster, deployment: Json) -> str | None:
-    """Which doorbell names what can be no run, such as "true": whoever rang believes to be heard."""
+def _unheard(notes: dict[str, str], cluster: Cluster, deployment: Json) -> list[str]:
+    """Which doorbells name what can be no run, such as "true": whoever rang believes to be heard."""
     namespace = deployment["metadata"]["namespace"]
+    found = []
     for name in ("abort", "approve", "promote"):
         value = notes.get(f"{PREFIX}{name}")
         if value is None or _RUN.fullmatch(value) or cluster.get("canaryruns", namespace, value):
             continue
-        return (
+        found.append(
             f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of a run; nothing was done; '
             f"give the name that `kubectl get canaryruns -n {namespace}` shows, or type"
             f" `kubectl serin {name} {deployment['metadata']['name']} -n {namespace}`"
         )
-    return None
+    return found
 
 
 def _shown(text: str) -> str:
@@ -183,23 +199,22 @@ def _shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _misread_values(notes: dict[str, str]) -> str | None:
+def _misread_values(notes: dict[str, str]) -> Iterator[str]:
     steps, increase = notes.get(f"{PREFIX}steps"), notes.get(f"{PREFIX}max-latency-increase")
     if steps is not None and _steps(steps) is None:
-        return (
+        yield (
             f'annotation {PREFIX}steps: "{_shown(steps)}" is not a list of 1 to 20 rising percentages '
             'from 1 to 99; write for example "5,10,25,50" (promotion is what follows the last step)'
         )
     if increase is not None and not _margin(increase):
-        return (
+        yield (
             f'annotation {PREFIX}max-latency-increase: "{_shown(increase)}" is not a percentage above 0% '
             f'and up to {MOST_PERCENT}%; write for example "20%"'
         )
     pause = notes.get(f"{PREFIX}pause", "true")
     if pause not in {"true", "false"}:
         said = f'annotation {PREFIX}pause: "{_shown(pause)}"'
-        return f'{said} is neither "true" nor "false"; its run is paused; remove it or set "true"'
-    return None
+        yield f'{said} is neither "true" nor "false"; its run is paused; remove it or set "true"'
 
 
 def _margin(text: str) -> bool:
@@ -249,9 +264,8 @@ def _asked(
 def plan_of(deployment: Json, stable: Json, cluster: Cluster) -> Json | str:
     """The plan that the Deployment's annotations ask for, hashes left out; or why there is none."""
     notes = annotations(deployment)
-    refusal = _misread(deployment, notes)
-    if refusal is not None:
-        return refusal
+    if refusals := _misread(deployment, notes):
+        return "\n".join(refusals)
     plan = _plan(notes, deployment, stable)
     return _policy(cluster, notes, plan, deployment["metadata"]["namespace"]) or plan
 

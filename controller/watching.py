@@ -84,7 +84,7 @@ def watch_run(kubectl: "Kubectl", run: Json, *, output: str | None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     if output in {None, "wide"}:
-        show(coloured(report.glance(run, wide=output == "wide")))
+        show(coloured(report.glance(run, now=datetime.now(UTC), wide=output == "wide")))
     sys.exit(0 if record.status(run).get("phase") == "Succeeded" else 3)
 
 

@@ -317,6 +317,26 @@ class RunStatus(Wire, frozen=True, kw_only=True):
     checkpoint: str = ""
 
 
+class Counted(Wire, frozen=True, kw_only=True):
+    """One entry of `status.checks[]`, as far as we read it back."""
+
+    canary_requests: int = 0
+
+
+class Staged(Wire, frozen=True, kw_only=True):
+    """`status.state`, of a run that has one."""
+
+    stage: Stage
+
+
+class Decided(Wire, frozen=True, kw_only=True):
+    """`CanaryRun.status` that holds evidence, as far as we read that back."""
+
+    state: Staged
+    verdict: str
+    checks: tuple[Counted, ...]
+
+
 class RunObject(Wire, frozen=True, kw_only=True):
     """A CanaryRun."""
 

@@ -34,6 +34,19 @@ INTRODUCED = {
     "good-canary": "A version as good as the one that serves: 20 % of requests, then 50 %, then all.",
     "latency-doubles": "A version that turns slow: 20 s after its start every answer takes twice as long.",
 }
+# What the lines leave open, and where a person goes from here.
+LEGEND = (
+    '"at 38 % of stable\'s load per pod": the canary has more pods than its share of the requests takes, so',
+    "that each has less to do than one of stable's. That makes no version look slow; how it does at full",
+    "load a later step shows. The line: evidence of 1/alpha (100 to 1) against the canary rolls it back.",
+)
+NEXT = (
+    "Next:",
+    "  your own model, on a cluster of kind's     docs/quickstart.md, then manifests/samples",
+    "  your own traffic and faults, no cluster    docs/testing.md#a-story-of-your-own",
+    "  kubectl and serin, on an emulated cluster  serin scenario cluster (docs/testing.md)",
+    "  how long a policy takes at your traffic    serin plan --policy FILE --rps 200",
+)
 EVERY = 5.0  # seconds between lines while nothing happens
 WINDOW = 10.0  # seconds over which the shown p95 is taken
 BAR = 20  # characters that are 100 %
@@ -254,6 +267,9 @@ def main(play: Callable[[str, int], Any] = _tell) -> int:
     say("Serin's demo: a real Envoy, real model servers, 100 requests a second, the controller as it is.")
     say("Only the Kubernetes API server is emulated. Ctrl-C ends it and cleans up.")
     say()
+    for line in LEGEND:
+        say(line)
+    say()
     found = checks()
     for check in found:
         say(f"  {check.what:8} {check.found}" + ("" if check.fine else f"   <- {check.remedy}"))
@@ -270,7 +286,7 @@ def main(play: Callable[[str, int], Any] = _tell) -> int:
         say(f"\nThe lab did not work: {trouble}")
         return FAILED
     say()
-    for line in summary(told, seconds=time.monotonic() - began):
+    for line in (*summary(told, seconds=time.monotonic() - began), "", *NEXT):
         say(line)
     return 0 if kept(told) else NOT_AS_PROMISED
 

@@ -160,11 +160,12 @@ def held(name: str, at: datetime) -> Json:
     """A run that waits for a person."""
     run = progressing(name, at)
     conditions = [{"type": "Progressing", "status": "False", "reason": "AwaitingApproval"}]
+    typed = f"kubectl serin approve {run['metadata']['name']} -n {run['metadata']['namespace']}"
     run["status"] |= {
         "phase": "Paused",
         "reason": "AwaitingApproval",
         "conditions": conditions,
-        "message": "somebody has to approve 25 %: serin approve",
+        "message": f"waiting for approval of step 3 of 4 (25 %): {typed}",
         "verdict": "Pass",
     }
     for check in run["status"]["checks"]:

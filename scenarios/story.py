@@ -38,7 +38,7 @@ With a `clickRate` pods count their answers (`model_impressions_total`), and tho
 `minilm-bf16` or `minilm-first-token` (another pooling); a Shadow check in the policy replays the requests on
 both. An arm fault says one or more of latencyFactor, latencyAdd, errorRate, predictions, clickRate,
 `crash: true`, `hang: true`, `blackhole: true` and `coldStart: {factor: 3, decay: 60s}`; a target fault says
-`target` and `kind`. What a field may hold, the complaint about a wrong value says.
+`target` and `kind`. docs/stories.md has every field with its values, read out of this code.
 """
 
 from datetime import timedelta
@@ -122,7 +122,9 @@ def _readable(story: Story) -> None:
     try:
         checked(dict(story.policy), file=Path(story.file))
     except BadPolicy as bad:
-        raise BadStory(str(bad).replace(": spec", ": spec.policy", 1)) from None
+        wrong = [line.removeprefix(f"{story.file}: ") for line in str(bad).splitlines()]
+        placed = (line.replace("spec", "spec.policy", 1) if line[:4] == "spec" else line for line in wrong)
+        raise BadStory(f"{story.file}: {'; '.join(placed)}") from None
 
 
 _SPEC = (

@@ -2,7 +2,7 @@
 
 from controller.convert import fields
 from controller.convert.account import Rules
-from controller.convert.fields import IS, NONE, OBJECT
+from controller.convert.fields import IS, LIMIT, NONE, OBJECT
 
 _ISTIO = (
     "Serin steers Istio's VirtualServices and nothing else; bring the service into the mesh, or "
@@ -206,14 +206,8 @@ TEMPLATE: Rules = (
             IS,
             "undecided after stepTimeout: onInconclusive, which holds if nothing is said",
         ),
-        f"{METRIC}.successCondition": (
-            IS,
-            "an absolute limit decides nothing: the canary is compared with stable",
-        ),
-        f"{METRIC}.failureCondition": (
-            IS,
-            "an absolute limit decides nothing: the canary is compared with stable",
-        ),
+        f"{METRIC}.successCondition": (NONE, LIMIT),
+        f"{METRIC}.failureCondition": (NONE, LIMIT),
         f"{PROVIDER}.prometheus.query": (NONE, "no Rollout here uses the template; give the Rollout with it"),
         f"{PROVIDER}.prometheus.address": (IS, _PROMETHEUS),
         f"{PROVIDER}.prometheus.timeout": (IS, "five seconds; nothing waits for it"),

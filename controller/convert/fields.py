@@ -4,6 +4,12 @@ from controller.convert.account import Fate, Rules
 
 IS, NONE = Fate.BUILT_IN, Fate.MISSING
 
+# Of a number that nothing is compared with any more.
+LIMIT = (
+    "an absolute limit decides nothing: the canary is compared with stable; where the number is a "
+    "promise to users, watch it with an alert of Prometheus on both arms"
+)
+
 # What every Kubernetes object has, and the server writes itself.
 OBJECT: Rules = {
     "apiVersion": (IS, "said which objects these are"),

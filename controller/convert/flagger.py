@@ -1,6 +1,7 @@
 """A Canary of Flagger, with its templates, its receivers and its Deployment, as a canary of Serin's."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 from controller.convert import policy, promql, receivers, workload
@@ -76,14 +77,18 @@ def _steps(account: Account, draft: Draft) -> None:
     weights = [account.number(each) or 0 for each in account.each(listed)]
     highest = account.number(most) or ALL
     step = account.number(by)
+    beyond = ""
     if weights:
         fields = [listed]
     elif step and step >= 1:
-        weights = [step * place for place in range(1, int(highest // step) + 1)]
+        weights = [min(step * place, ALL) for place in range(1, ceil(highest / step) + 1)]
         fields = [by, most]
+        if weights and ALL > weights[-1] > highest:
+            beyond = f"as Flagger, which stops only when maxWeight is reached or passed: {weights[-1]:g}"
     else:
         return
     steps, note = policy.rising([weight for weight in weights if weight != ALL])
+    note = "; ".join(each for each in (note, beyond) if each)
     if not steps:
         account.missing(fields[0], "no weight from 1 to 99 is in it: the default steps 5, 10, 25, 50 hold")
         return

@@ -1,7 +1,7 @@
 """What is said of Flagger's fields that no code converts: v1beta1, as of Flagger 1.44."""
 
 from controller.convert.account import Rules
-from controller.convert.fields import IS, NONE, OBJECT, TEMPLATE
+from controller.convert.fields import IS, LIMIT, NONE, OBJECT, TEMPLATE
 
 ISTIO = (
     "Serin steers Istio's VirtualServices and nothing else; bring the service into the mesh, or "
@@ -13,11 +13,6 @@ _COOKIES = (
     "a trafficPolicy with consistentHash pins a user to a pod of the arm that was drawn"
 )
 _WINDOW = "no windows: every request since the step began is evidence, read from the pods every second"
-_LIMIT = (
-    "an absolute limit decides nothing: the canary is compared with stable; where the number is a "
-    "promise to users, watch it "
-    "with an alert of Prometheus on both arms"
-)
 _ALPHA = (
     "no failed looks are counted: a check fails when its evidence reaches 1/alpha, and alpha (1 %) is "
     "the probability that a "
@@ -155,9 +150,9 @@ CANARY: Rules = OBJECT | {
     ),
     "spec.analysis.sessionAffinity.**": (NONE, _COOKIES),
     "spec.analysis.metrics[].interval": (IS, _WINDOW),
-    "spec.analysis.metrics[].threshold": (IS, _LIMIT),
-    "spec.analysis.metrics[].thresholdRange.min": (IS, _LIMIT),
-    "spec.analysis.metrics[].thresholdRange.max": (IS, _LIMIT),
+    "spec.analysis.metrics[].threshold": (NONE, LIMIT),
+    "spec.analysis.metrics[].thresholdRange.min": (NONE, LIMIT),
+    "spec.analysis.metrics[].thresholdRange.max": (NONE, LIMIT),
     "spec.analysis.metrics[].templateRef.namespace": (IS, "which template"),
     "spec.analysis.metrics[].templateVariables.**": (IS, "which pods are meant Serin knows by itself"),
     "spec.analysis.alerts[].name": (IS, "an alert is known by its receiver"),

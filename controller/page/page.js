@@ -392,7 +392,7 @@ class One {
 
   checks(run) {
     return h("section", { class: "panel" }, h("h2", {}, "Checks"), table("Checks", ["Check", "Canary", "What was seen", "Canary against stable"], run.checks.map((one) => {
-      const [tone, word] = VERDICTS[one.verdict] ?? ["open", one.verdict];
+      const [tone, word] = one.warming ? ["open", "warming up"] : VERDICTS[one.verdict] ?? ["open", one.verdict];
       return row([one.name, !one.required && h("span", { class: "small muted" }, " (not required)")],
         cell({ class: tone }, mark(tone), " ", h("span", { class: "word" }, word)),
         cell({}, h("ul", {}, one.clauses.map((clause) => h("li", {}, clause)))),

@@ -42,19 +42,26 @@ def answer(run: Json) -> Answer:
             return Answer(
                 "good",
                 "No worse: promoted",
-                f"Stable runs this version. {message[:1].upper()}{message[1:]}".strip(),
+                f"Stable runs this version. {_begun(message)}".strip(),
             )
         case "Failed":
             return _failed(run, message)
         case "Paused":
             why = record.reason(run) or ""
             because = report.REASONS.get(why, why)
-            return Answer("held", "Held", message or f"{because[:1].upper()}{because[1:]}.")
+            held = report.HELD.get(why, "held").capitalize()
+            plain = message if held == "Held" else _begun(message)
+            return Answer("held", held, plain or _begun(f"{because}."))
         case "Promoting":
             return Answer("good", "No worse: promoting", "Every step has passed.")
         case None | "Pending":
             return Answer("open", "Not known yet", "No request has reached the canary.")
     return _judged(run)
+
+
+def _begun(sentence: str) -> str:
+    """With a capital; not for those that begin with the name of a check."""
+    return f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def _failed(run: Json, message: str) -> Answer:
@@ -184,7 +191,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "odds": None if said.get("logE") is None else report.odds(said["logE"]),
         "placebo": record.placebos(run).get("logE"),
         "weights": [_change(one) for one in said.get("weights") or []],
-        "checks": [_check(one) for one in record.findings(run)],
+        "checks": [_check(one) for one in record.findings(run, now=now)],
         "ledger": _ledger(run),
         "shadow": _shadow(run),
         "sure": list(report.certainty(run)),
@@ -215,6 +222,7 @@ def _check(found: Finding) -> Json:
         "name": found.name,
         "kind": found.kind,
         "verdict": found.verdict,
+        "warming": found.warming is not None,
         "required": found.required,
         "clauses": clauses(found),
         "allowed": allowed(found),

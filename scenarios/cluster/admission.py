@@ -44,7 +44,7 @@ class Admission:
         digits = f"{self.draw(128):032x}"
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
-    def created(self, kind: Kind, obj: Json, warn: Callable[[str], None]) -> Json:
+    def created(self, kind: Kind, obj: Json, warn: Callable[[list[str]], None]) -> Json:
         """The object as it is stored first; raises `Refused`."""
         meta = {k: v for k, v in (obj.get("metadata") or {}).items() if k not in _SERVER_OWNED}
         if not meta.get("name") and meta.get("generateName"):
@@ -61,7 +61,9 @@ class Admission:
             fresh["status"] = {"phase": "Pending", "qosClass": "Burstable"}
         return self._checked(kind, fresh, None, warn)
 
-    def updated(self, kind: Kind, obj: Json, old: Json, *, part: str, warn: Callable[[str], None]) -> Json:
+    def updated(
+        self, kind: Kind, obj: Json, old: Json, *, part: str, warn: Callable[[list[str]], None]
+    ) -> Json:
         """What `old` becomes when `obj` is written to it, or to its `part`; raises `Refused`."""
         merged = self._merged(kind, obj, old, part)
         done = self._checked(kind, merged, old, warn)
@@ -89,14 +91,13 @@ class Admission:
         kept_status = {"status": old["status"]} if kind.status and "status" in old else {}
         return {**rest, **kept_status, "metadata": metadata.tidied(meta)}
 
-    def _checked(self, kind: Kind, obj: Json, old: Json | None, warn: Callable[[str], None]) -> Json:
+    def _checked(self, kind: Kind, obj: Json, old: Json | None, warn: Callable[[list[str]], None]) -> Json:
         known_spec = old is not None and "spec" in obj and obj["spec"] is old.get("spec")
         rules = schema.settled(kind.schema) if known_spec else kind.schema
         known, unknown = schema.pruned(
             rules, obj if kind.custom else _without_nulls(obj, known_spec=known_spec)
         )
-        for path in unknown:
-            warn(path)
+        warn(unknown)
         full = schema.defaulted(rules, known)
         causes = [*metadata.problems(full["metadata"], is_label=kind.plural in _LABELS)]
         causes += metadata.new_finalizers(full["metadata"], (old or {"metadata": {}})["metadata"])

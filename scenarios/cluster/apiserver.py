@@ -63,7 +63,7 @@ class ApiServer:
         try:
             return self._answer(request)
         except Refused as refused:
-            return reply(refused.code, refused.status())
+            return reply(refused.code, refused.status(), request.warnings)
         except NoSuchPage:
             headers = {"Content-Type": "text/plain; charset=utf-8"}
             return Reply(code=404, headers=headers, body=b"404 page not found\n")
@@ -353,7 +353,7 @@ def _predicate(request: Request, target: Target) -> selectors.Predicate:
 
 def _terms(request: Request, target: Target, applied: Json = None) -> tuple[Terms, list[str]]:
     """How the client wants its write, and the list that collects warnings for it."""
-    warnings: list[str] = []
+    warnings = request.warnings
     strictness = request.query.get("fieldValidation") or "Warn"
     dry = request.query.get("dryRun") == "All"
     called = request.query.get("fieldManager") or request.headers.get("user-agent", "").partition("/")[0]

@@ -30,6 +30,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: bytes | None = None
     user: str = "admin"  # who asks; `rbac` says what that one may do
+    warnings: list[str] = field(default_factory=list)  # of its answer, whatever that is
 
     @property
     def media(self) -> str:

@@ -6,6 +6,7 @@ Everything that writes goes through here: requests, the emulated controllers, an
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from scenarios.cluster import claims, metadata, refusals
@@ -59,9 +60,7 @@ class Registry:
         """The object as it is stored; raises `Refused`."""
         metadata.check_types(kind.kind, kind.versions[0], obj.get("metadata") or {})
         obj = self._placed(kind, obj, namespace)
-        unknown: list[str] = []
-        fresh = self.admission.created(kind, obj, unknown.append)
-        _complain(kind, unknown, terms)
+        fresh = self.admission.created(kind, obj, partial(_complain, kind, terms))
         place = fresh["metadata"].get("namespace", ""), fresh["metadata"]["name"]
         if self.store.get(kind, *place) is not None:
             raise refusals.already_exists(kind.plural, kind.group, place[1])
@@ -106,9 +105,7 @@ class Registry:
         wanted = change(old)
         metadata.check_types(kind.kind, kind.versions[0], wanted.get("metadata"))
         _check_identity(kind, wanted, old)
-        unknown: list[str] = []
-        new = self.admission.updated(kind, wanted, old, part=part, warn=unknown.append)
-        _complain(kind, unknown, terms)
+        new = self.admission.updated(kind, wanted, old, part=part, warn=partial(_complain, kind, terms))
         if terms.writer:
             new = claims.claimed(kind, old, new, terms.writer, self.clock())
         if terms.dry or same(new, old):
@@ -227,7 +224,8 @@ class Registry:
             self.store.put(kind, {**obj, "metadata": {**meta, "ownerReferences": left}})
 
 
-def _complain(kind: Kind, unknown: Sequence[str], terms: Terms) -> None:
+def _complain(kind: Kind, terms: Terms, unknown: Sequence[str]) -> None:
+    """Fields that nobody knows are refused before the rest is looked at, or warned of."""
     if unknown and terms.strictness == "Strict":
         raise strict_error(kind, kind.versions[0], list(unknown))
     if terms.strictness == "Warn":

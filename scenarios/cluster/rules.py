@@ -76,12 +76,12 @@ class _Rule:
         return str(self.source.get("message", f"failed rule: {text}"))
 
     def _run(self, program: Any, value: Json, old: Json | None) -> bool | str:
-        values = {"self": _cel(self.schema, value)}
-        if old is not None:
-            values["oldSelf"] = _cel(self.schema, old)
         try:
+            values = {"self": _cel(self.schema, value)}
+            if old is not None:
+                values["oldSelf"] = _cel(self.schema, old)
             result = program.evaluate(values)
-        except celpy.CELEvalError as error:
+        except (celpy.CELEvalError, ValueError) as error:  # a number has 64 bits, there as here
             return f"{_in_go(str(error.args[0]))} evaluating rule"
         return str(result) if isinstance(result, str) else bool(result)
 

@@ -122,11 +122,27 @@ def _pruned(schema: Schema, value: Json, path: str, dropped: list[str]) -> Json:
 def problems(schema: Schema, obj: Json, old: Json | None) -> list[Cause]:
     """Everything in `obj` that breaks `schema`; transition rules compare it with `old`.
 
-    CEL runs only if the rest is right, since its rules may rely on types and bounds.
+    CEL does not run on what has a wrong type or length, or lacks something, since its rules may rely on that.
     """
     root = _root(schema)
     found = list(_problems(root, obj, ""))
-    return found or list(_broken_rules(root, obj, old, ""))
+    if not any(map(_blocks, found)):
+        return [*found, *_broken_rules(root, obj, old, "")]
+    return [*found, UNCHECKED] if _ruled(root) else found
+
+
+_BLOCKING = {f"FieldValue{what}" for what in ("NotSupported", "Required", "TooLong", "TooMany")}
+UNCHECKED = Cause(
+    "<nil>",
+    "FieldValueInvalid",
+    'Invalid value: "null": some validation rules were not checked because the object was invalid;'
+    " correct the existing errors to complete validation",
+)
+
+
+def _blocks(cause: Cause) -> bool:
+    """Whether the real server asks no rules of an object with this."""
+    return cause.reason in _BLOCKING or "must be of type" in cause.message
 
 
 def _shown(value: Json) -> str:

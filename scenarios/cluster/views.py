@@ -18,6 +18,15 @@ _EVENT = {
     "deprecatedLastTimestamp": "lastTimestamp",
     "deprecatedSource": "source",
 }
+# what Go writes of any Event: it never leaves out a struct, and a time that is not set is null
+_ALWAYS: dict[str, Json] = {
+    "source": {},
+    "firstTimestamp": None,
+    "lastTimestamp": None,
+    "eventTime": None,
+    "reportingComponent": "",
+    "reportingInstance": "",
+}
 _EVENT_BACK = {old: new for new, old in _EVENT.items()}
 
 
@@ -31,6 +40,8 @@ def stored(kind: Kind, obj: Json) -> Json:
 
 def shown(kind: Kind, version: str, obj: Json) -> Json:
     """A stored object as `version` of `kind`."""
+    if kind.plural == "events":
+        obj = _ALWAYS | obj
     if kind.stored_as == "events":
         obj = {_EVENT_BACK.get(key, key): value for key, value in obj.items()}
     return {**obj, "apiVersion": kind.api_version(version), "kind": kind.kind}

@@ -791,6 +791,30 @@ async def test_unknown_fields_are_a_400_for_those_who_want_to_know(api: Api) -> 
     assert 'strict decoding error: unknown field "spec.colour"' in answer.value["message"]
 
 
+async def test_a_slip_is_named_before_a_rule_that_is_broken_or_beside_it(api: Api) -> None:
+    """Only the rule was: the slip came up when that had been mended."""
+    both = policy(steps=[50, 10], warmup="30s")
+    strict = await api.ask("POST", api.at("canarypolicies"), both, fieldValidation="Strict")
+    assert strict.code == 400, strict
+    assert 'unknown field "spec.warmup"' in strict.value["message"]
+    warned = await api.ask("POST", api.at("canarypolicies"), both, fieldValidation="Warn")
+    assert warned.code == 422, warned
+    assert "steps must increase" in warned.value["message"]
+    assert 'unknown field \\"spec.warmup\\"' in warned.headers["Warning"]
+
+
+async def test_rules_are_asked_beside_a_wrong_form_and_not_beside_a_wrong_type(api: Api) -> None:
+    form = await api.ask("POST", api.at("canarypolicies"), policy(steps=[50, 10], warmUp="30sec"))
+    assert form.code == 422, form
+    assert "spec.warmUp in body should match" in form.value["message"]
+    assert "steps must increase" in form.value["message"]
+    for wrong in ({"minRequests": "300"}, {"onInconclusive": "Hol"}):
+        other = await api.ask("POST", api.at("canarypolicies"), policy(steps=[50, 10], **wrong))
+        assert other.code == 422, other
+        assert "steps must increase" not in other.value["message"]
+        assert "some validation rules were not checked" in other.value["message"]
+
+
 async def test_a_mistyped_field_of_a_container_is_found(api: Api) -> None:
     obj = deployment()
     obj["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
@@ -1446,6 +1470,8 @@ async def test_an_event_is_one_object_in_both_of_its_groups(api: Api) -> None:
     (found,) = listed.value["items"]
     assert found["metadata"]["uid"] == made.value["metadata"]["uid"]
     assert (found["message"], found["reportingComponent"]) == (made.value["note"], "serin.dev/controller")
+    assert (found["firstTimestamp"], found["lastTimestamp"], found["source"]) == (None, None, {})
+    assert (made.value["deprecatedFirstTimestamp"], made.value["deprecatedSource"]) == (None, {})
 
 
 async def test_an_event_without_what_it_must_say_is_a_422(api: Api) -> None:

@@ -26,7 +26,7 @@ TOLD = {
     "RolledBack": (Reason.CHECK_FAILED, None),
     "Held": (
         Reason.AWAITING_APPROVAL,
-        "somebody has to approve step 2: kubectl serin approve model-canary-6f7-1",
+        "waiting for approval of step 2: kubectl serin approve model-canary-6f7-1",
     ),
     "Promoted": (Reason.PROMOTED, "model runs the template that was analysed (6f7)"),
     "Drifted": (Reason.RETRAINING_WANTED, "inputs are not those of the training any more: age by 0.31 (PSI)"),

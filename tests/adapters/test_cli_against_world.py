@@ -146,6 +146,23 @@ async def test_a_run_is_paused_resumed_promoted_and_aborted(shell: Shell) -> Non
     assert shell.run()["spec"]["plan"] == canary_run()["spec"]["plan"]
 
 
+async def test_a_promotion_says_what_it_waits_for_and_what_to_type(shell: Shell) -> None:
+    """It said "will be promoted" of a paused run, and nothing was."""
+    reasons = {
+        "Paused": f"kubectl serin resume {NAME} -n lab",
+        "Frozen": "kubectl annotate namespace lab serin.dev/freeze-",
+    }
+    for reason, typed in reasons.items():
+        shell.says(phase="Paused", reason=reason, step="1/4", weight=5, conditions=[])
+        told = (await shell.type("promote", "model-canary", "--reason", "x")).out
+        assert f"will be promoted, but not while it is {reason.lower()}; type: {typed}" in told
+    shell.says(
+        phase="Paused", reason="NoData", message="no metrics page of model-canary can be read", weight=0
+    )
+    told = (await shell.type("promote", "model-canary", "--reason", "x")).out
+    assert told.rstrip().endswith("what is wrong there: kubectl serin preflight model-canary -n lab")
+
+
 async def test_a_run_that_holds_is_approved(shell: Shell) -> None:
     shell.says(phase="Paused", step="1/4", weight=5, conditions=[HELD])
     assert (await shell.type("approve", "model-canary")).code == 0

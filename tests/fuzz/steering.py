@@ -225,7 +225,7 @@ def continued(found: Run, body: str | None, *, before: Json = None) -> None:
     after, _ = machine.advance(known, seen, NOW)
     judgement = judging.judged(after, gathered, NOW)
     saved = Checkpoint(
-        judgement=judgement, sentences=judging.sentences(judgement, after), body=gather.save(gathered)
+        judgement=judgement, sentences=judging.sentences(judgement, after, NOW), body=gather.save(gathered)
     )
     json.dumps(resource.status(after, saved, 1, before=before, now=NOW), allow_nan=False)
 
@@ -544,7 +544,7 @@ STATUS = resource.status(
         STEPPING,
         outbox=(LETTER,),
     ),
-    Checkpoint(body=BODY, judgement=JUDGED, sentences=judging.sentences(JUDGED, STEPPING)),
+    Checkpoint(body=BODY, judgement=JUDGED, sentences=judging.sentences(JUDGED, STEPPING, NOW)),
     3,
     now=NOW,
 )

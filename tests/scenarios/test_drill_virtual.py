@@ -13,7 +13,7 @@ import structlog
 from prepared import Memory
 
 from controller import checklist, drilling
-from controller.drill import as_json
+from controller.drill import _said, as_json
 from controller.items import Grounds, Result
 from controller.kubectl import Trouble, Wrong
 from controller.surroundings import found
@@ -140,6 +140,13 @@ def test_a_drill_is_measured_recorded_and_known_to_the_checklist_and_one_broken_
             await theatre.drilled()
 
     on_stage(act)
+
+
+def test_what_a_drill_could_not_measure_is_said_with_why() -> None:
+    """It was "the last request was not told"."""
+    done = drilling.Measured(run="r", weight=5, zero=0.4, last=None, why="no canary pod is there to be asked")
+    said = _said(done, slow=False)
+    assert "when its last request was answered is not known (no canary pod is there to be asked)" in said
 
 
 def test_a_drill_can_only_end_in_a_rollback_whatever_becomes_of_the_terminal() -> None:

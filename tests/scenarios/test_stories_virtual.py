@@ -116,6 +116,8 @@ def look_good_canary(theatre: Theatre) -> None:
     assert "3 placebos (1 node of stable each, judged as if it were the canary) since 00:01:0" in said
     assert "Warning" not in said
     assert said.count("(the furthest placebo: ") == len(run["status"]["checks"])
+    assert {one["verdict"] for one in run["status"]["checks"]} == {run["status"]["verdict"]} == {"Pass"}
+    assert "latency-p95: Pass p95 at the canary is" in said
 
 
 def look_clicks_drop(theatre: Theatre) -> None:

@@ -174,6 +174,18 @@ def test_a_canary_that_keeps_its_size_has_to_carry_the_last_step() -> None:
     in_room(replace(SOUND[0], edits=keeps), mended)
 
 
+def test_an_autoscaler_that_has_not_acted_yet_is_said_to() -> None:
+    """On an emulated cluster none ever does: "leaves 6 pods at least, and all its requests take 1"."""
+    few = {("Deployment", "model"): {"spec": {"replicas": 1}}}
+
+    async def looked(room: Room) -> None:
+        floor = room.looked_at()["floor"]
+        assert floor.result is Result.PASS
+        assert "leaves model 6 pods at least; it has not acted yet, 1 are asked for" in floor.why
+
+    in_room(replace(SOUND[0], edits=few), looked)
+
+
 def test_a_stable_that_is_recreated_has_no_pods_in_a_promotion() -> None:
     recreate = {("Deployment", "model"): {"spec": {"strategy": {"type": "Recreate"}}}}
 

@@ -58,7 +58,40 @@ def test_what_is_written_is_what_was_looked_at(path: Path, monkeypatch: pytest.M
 
     assert done.stdout == path.with_suffix(".out").read_text()
     assert done.stderr == path.with_suffix(".report").read_text()
-    assert done.exit_code == (0 if path.stem == "flagger-1-simple" else 1)
+    assert done.exit_code == 1
+
+
+def _flagger(tmp_path: Path, analysis: str) -> Converted:
+    given = yaml.safe_load_all((PEERS / "flagger-1-simple.yaml").read_text())
+    objects = [*given]
+    objects[0]["spec"]["analysis"] = yaml.safe_load(analysis)
+    file = tmp_path / "canary.yaml"
+    file.write_text(yaml.safe_dump_all(objects))
+    return converted(file)
+
+
+def test_an_absolute_limit_that_nothing_is_compared_with_is_told_as_lost(tmp_path: Path) -> None:
+    """A `max: 500` of request-duration was counted among what needs nothing."""
+    metric = "metrics: [{name: request-duration, thresholdRange: {max: 500}}]"
+    done = _flagger(tmp_path, metric)
+    (line,) = (one for one in report.lines(done) if "thresholdRange.max" in one)
+    assert line.startswith(
+        "  !  spec.analysis.metrics[0].thresholdRange.max: 500 - no equivalent: an absolute"
+    )
+    assert not done.complete
+    assert _flagger(tmp_path, "metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]").complete
+
+
+@pytest.mark.parametrize(
+    ("by", "most", "steps"),
+    [(20, 50, [20, 40, 60]), (10, 50, [10, 20, 30, 40, 50]), (60, 50, [60]), (30, 100, [30, 60, 90])],
+)
+def test_the_last_step_is_where_flagger_stops(tmp_path: Path, by: int, most: int, steps: list[int]) -> None:
+    """It raises while the weight is below maxWeight, so that the last one may be above it."""
+    done = _flagger(tmp_path, f"{{stepWeight: {by}, maxWeight: {most}}}")
+    assert done.objects[0]["spec"]["steps"] == steps
+    told = [one for one in report.lines(done) if "reached or passed" in one]
+    assert len(told) == (2 if steps[-1] > most else 0)
 
 
 def test_there_are_five_of_each_peer() -> None:

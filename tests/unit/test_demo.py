@@ -56,6 +56,20 @@ def test_it_succeeds_only_if_one_version_was_promoted_and_the_other_rolled_back(
     assert not kept([told(Outcome.PROMOTED)])
 
 
+def test_it_says_what_its_lines_leave_open_and_where_to_go_from_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    demo.main(played(Outcome.PROMOTED, Outcome.ROLLED_BACK))
+    said = capsys.readouterr().out
+    assert said.index("of stable's load per pod") < said.index("Summary") < said.index("your own model")
+    assert max(map(len, (*demo.LEGEND, *demo.NEXT))) <= 110
+    root = Path(__file__).parents[2]
+    for page in ("docs/quickstart.md", "docs/testing.md", "manifests/samples"):
+        assert page in said
+        assert (root / page).exists()
+    assert "## A story of your own" in (root / "docs" / "testing.md").read_text()
+
+
 def test_a_machine_that_cannot_play_it_is_told_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

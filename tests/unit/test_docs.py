@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from controller import letters, machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
@@ -79,7 +80,36 @@ def test_the_log_lines_that_pages_name_are_written_somewhere() -> None:
     assert not {line for line in lines if f'"{line}"' not in code}
 
 
-@pytest.mark.parametrize("page", ["policy", "cli", "measured"])
+def said_in(value: Any, path: str = "") -> set[str]:
+    """The paths of a story's fields, as docs/stories.md writes them."""
+    if isinstance(value, list):
+        return {one for each in value for one in said_in(each, f"{path}[]")} | {f"{path}[]"}
+    if not isinstance(value, dict) or path in {"policy", "edits[].patch.merge"}:
+        return {path}
+    return {one for name, each in value.items() for one in said_in(each, f"{path}.{name}" if path else name)}
+
+
+def test_every_field_that_a_story_says_is_in_the_table_of_them() -> None:
+    meanings = runpy.run_path(str(ROOT / "docs" / "write_stories.py"))["MEANINGS"]
+    files = sorted((ROOT / "scenarios").glob("*.yaml"))
+    said = {one for file in files for one in said_in(yaml.safe_load(file.read_text())["spec"])}
+    arms = {re.sub("^(stable|canary)[.]", "ARM.", path) for path in said}
+    alike = {re.sub(r"^expect\.oneOf\[\]\.|^faults\[\]\.(?=predictions\.)", "", path) for path in arms}
+    known = meanings.keys() | {f"expect.{name}" for name in ("outcome", "within", "check", "reason")}
+    known |= {
+        "predictions.distribution",
+        "predictions.a",
+        "predictions.b",
+        "outcome",
+        "within",
+        "check",
+        "reason",
+    }
+    assert len(files) > 20
+    assert not alike - known
+
+
+@pytest.mark.parametrize("page", ["policy", "cli", "stories", "measured"])
 def test_a_page_that_is_written_is_what_would_be_written_now(page: str) -> None:
     script = runpy.run_path(str(ROOT / "docs" / f"write_{page}.py"))
     assert script["PAGE"].read_text() == script["page"](), "make reference"

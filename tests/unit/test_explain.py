@@ -72,6 +72,34 @@ def test_a_fault_in_mid_step_is_said_to_be_diluted_by_what_came_before() -> None
     )
 
 
+def test_what_a_fault_in_mid_step_did_of_late_stands_beside_the_diluted_figure() -> None:
+    late = judged("latency-p95", Verdict.FAIL, estimate=1.15, interval=(1.02, 1.3), lately=2.1)
+    assert explain.sentence(LATENCY, late).startswith(
+        "p95 at the canary is 1.15x stable's, over the whole step, its good part included,"
+        " and 2.1x in about its last 10 s (1.2x is allowed)"
+    )
+    partly = judged("latency-p95", Verdict.FAIL, estimate=1.48, interval=(1.1, 1.9), lately=2.1)
+    assert "is 1.48x stable's over the whole step, and 2.1x in about its last 10 s (" in explain.sentence(
+        LATENCY, partly
+    )
+    steady = judged("latency-p95", Verdict.FAIL, estimate=2.03, interval=(1.37, 2.9), lately=2.1)
+    assert explain.sentence(LATENCY, steady).startswith(
+        "p95 at the canary is 2.03x stable's (at least 1.37x)"
+    )
+    bad = judged("errors", Verdict.FAIL, estimate=0.04, interval=(0.01, 0.1), lately=0.2)
+    assert "4 points above stable's over the whole step, and 20 points in about" in explain.sentence(
+        ERRORS, bad
+    )
+
+
+def test_a_check_that_warms_up_says_for_how_much_longer_and_errors_count_from_the_first_request() -> None:
+    """It said "no p95 to compare: 0 canary requests and 0 stable requests were measured"."""
+    nothing = judged("latency-p95", Verdict.NO_DATA, canary_requests=0, stable_requests=0)
+    said = explain.sentence(LATENCY, nothing, warming=timedelta(seconds=11.2))
+    assert said.startswith("warming up for another 12 s, or until its pods have answered 200 requests each")
+    assert explain.sentence(ERRORS, nothing, warming=timedelta(seconds=11.2)).startswith("no error rate")
+
+
 def test_an_interval_without_an_upper_end_says_so_and_is_read_back() -> None:
     """In a status that end is null, and `serin explain` ended in a TypeError."""
     few = judged("latency-p95", Verdict.INCONCLUSIVE, estimate=1.9, interval=(1.1, math.inf))

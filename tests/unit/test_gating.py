@@ -36,7 +36,7 @@ def at_gate(**how: Any) -> Run:
 def test_a_manual_gate_holds_a_run_that_has_passed_until_somebody_approves() -> None:
     run = at_gate()
     assert run.hold is Reason.AWAITING_APPROVAL
-    assert "approve step 2 of 2 (50 %): kubectl serin approve model-canary" in run.message
+    assert "waiting for approval of step 2 of 2 (50 %): kubectl serin approve model-canary" in run.message
 
     run, actions = advance(run, passing(), LATER)
     assert (weights(actions), told(actions)) == ([], [])

@@ -98,6 +98,22 @@ def test_a_hiccup_does_not_keep_a_check_from_passing_for_long() -> None:
     assert judged(later, now=120.0).verdict is Verdict.PASS
 
 
+def test_a_check_that_failed_says_what_it_was_of_late() -> None:
+    spec = replace(LATENCY, share=1.0)
+    turned = fed(spec, seconds=12, bad=2.0, n=60, before=fed(spec, seconds=60, n=60))
+    (found,) = judged(turned, now=72.0).checks
+    assert found.verdict is Verdict.FAIL
+    assert found.estimate is not None
+    assert found.lately is not None
+    assert found.estimate < 1.8 < found.lately < 2.3
+    failing = replace(ERRORS, share=1.0)
+    (found,) = judged(fed(failing, seconds=12, bad=3.0, before=fed(failing)), now=72.0).checks
+    assert found.lately is not None
+    assert found.lately == pytest.approx(0.12, abs=0.04)
+    (passing,) = judged(fed(spec)).checks
+    assert passing.lately is None
+
+
 def test_step_weights_fall_as_one_over_the_step() -> None:
     assert step_weights(3) == pytest.approx((6 / 11, 3 / 11, 2 / 11))
 

@@ -48,6 +48,7 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("apiVersion: serin.dev/v1alpha1\nspec: {}", "kind is missing; expected CanaryPolicy"),
         ("kind: Deployment\nspec: {}", 'kind is "Deployment"; expected CanaryPolicy'),
         ("- a\n- b", 'expected a CanaryPolicy; begin with "kind: CanaryPolicy"'),
         ("steps: [", "is not YAML"),
@@ -160,6 +161,30 @@ def test_a_bad_policy_is_refused_with_file_field_and_remedy(file: Path, text: st
         planning.read(file)
     assert str(refused.value).startswith(f"{file}: ")
     assert complaint in str(refused.value)
+
+
+def test_all_mistakes_that_do_not_depend_on_each_other_are_named_at_once(file: Path) -> None:
+    """Whoever had five had to run it five times."""
+    file.write_text(
+        "steps: [50, 10]\nminStp: 1m\nalpha: 7\nminStep: 20m\n"
+        "checks: [{name: a, type: Latency}, {name: B, type: Predictions, tolerance: 0.1}]"
+    )
+    with pytest.raises(planning.BadPolicy) as refused:
+        planning.read(file)
+    said = str(refused.value).splitlines()
+    assert [line.removeprefix(f"{file}: ").partition(":")[0] for line in said] == [
+        "spec.minStp",
+        "spec.alpha",
+        "spec.checks[1].name",
+        "spec.steps",
+        "spec.minStep",
+    ]
+    file.write_text(
+        "minStep: 20m\nstepTimeout: soon"
+    )  # that it is longer than nobody knows what is no mistake
+    with pytest.raises(planning.BadPolicy) as refused:
+        planning.read(file)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_missing_file_is_refused(file: Path) -> None:

@@ -198,6 +198,22 @@ def test_what_an_approval_cannot_help_is_not_offered_one() -> None:
     assert "serin resume" in explained(held("Paused"))
 
 
+@pytest.mark.parametrize(
+    ("reason", "standing", "verb"),
+    [
+        ("AwaitingApproval", "waiting for approval at step 2/4", "approve"),
+        ("GateClosed", "waiting for a webhook at step 2/4", "abort"),
+        ("Paused", "paused at step 2/4", "resume"),
+        ("Inconclusive", "held at step 2/4", "approve"),
+    ],
+)
+def test_a_pause_a_gate_and_doubt_are_told_apart_though_the_phase_is_one(
+    reason: str, standing: str, verb: str
+) -> None:
+    assert report.headline(held(reason)).partition(": ")[2].startswith(standing)
+    assert report.commands(held(reason), program="serin")[0].startswith(f"serin {verb} ")
+
+
 def unread() -> dict[str, Any]:
     """A run whose pods' pages answer 404, as the controller writes it."""
     seen = sight(weight=0, canary_read=False, trouble="http://10.0.0.9:8080/metrics answered 404")
@@ -221,10 +237,30 @@ def test_what_people_asked_for_in_vain_is_shown_with_what_it_waits_for() -> None
     obj = unread()
     obj["spec"] |= {"approved": ["carol at 08:39", "bob at 08:40:28"], "promote": {"reason": "test"}}
     obj["status"]["state"]["approved"] = 1
-    for text in (report.glance(obj), " ".join(explained(obj).split())):
+    for text in (report.glance(obj, now=NOW), " ".join(explained(obj).split())):
         assert "approved by bob at 08:40:28, waits for a page." in text
         assert "carol" not in text
         assert "promotion asked for (test), waits for a page." in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("it waits", "it waits."),
+        ("waiting for approval: kubectl serin approve a-b-1 -n lab", None),
+        ("kubectl serin drill model-canary -n lab", None),
+        ("see: kubectl get hpa; then go on", "see: kubectl get hpa; then go on."),
+    ],
+)
+def test_no_full_stop_is_copied_with_a_command(text: str, shown: str | None) -> None:
+    assert report.full_stop(text) == (shown or text)
+
+
+def test_a_promotion_that_was_asked_for_says_what_holds_it() -> None:
+    for reason, waits in (("Paused", "until somebody resumes it"), ("Frozen", "until the freeze is lifted")):
+        obj = held(reason)
+        obj["spec"]["promote"] = {"reason": "test"}
+        assert f"promotion asked for (test), waits {waits}." in report.glance(obj, now=NOW)
 
 
 def test_a_promoted_run_leaves_nothing_to_type() -> None:
@@ -287,12 +323,25 @@ def test_why_there_are_no_placebos_is_said() -> None:
     assert "No placebos to compare that with: stable has fewer than 3 nodes." in text
 
 
+def test_a_run_that_warms_up_says_for_how_much_longer_where_it_is_read() -> None:
+    state = {"step": 0, "weightSince": "2026-11-01T12:08:45Z"}
+    obj = run(phase="Progressing", weight=5, step="1/4", state=state, checks=[])
+    said = "warming up for another 15 s, or until its pods have answered 200 requests each"
+    for text in (report.glance(obj, now=NOW), " ".join(explained(obj).split())):
+        assert text.count(said) == 2  # latency and predictions; errors count from the first request
+    warm = report.explanation(obj, now=NOW + timedelta(seconds=16))
+    assert "no p95 to compare" in warm
+    assert "warming" not in warm
+    later = run(phase="Progressing", weight=10, step="2/4", state=state | {"step": 1}, checks=[])
+    assert "warming" not in explained(later)
+
+
 def test_a_glance_has_a_line_for_each_check() -> None:
-    lines = report.glance(rolled_back()).splitlines()
+    lines = report.glance(rolled_back(), now=NOW).splitlines()
     assert lines[0].startswith("model-canary-6f9c-1 in lab: rolled back")
     assert lines[2] == "  latency-p95   Fail           240 canary and 2160 stable requests"
     assert len(lines) == 5
-    assert "2.03x" in report.glance(rolled_back(), wide=True).splitlines()[2]
+    assert "2.03x" in report.glance(rolled_back(), now=NOW, wide=True).splitlines()[2]
 
 
 def test_a_table_is_aligned_and_has_no_trailing_blanks() -> None:

@@ -302,6 +302,65 @@ def test_what_is_not_finite_never_reaches_the_status() -> None:
     assert written["interval"] == [None, 2.0]
 
 
+def measured(verdict: Verdict, requests: int) -> Checkpoint:
+    check = CheckJudgement(
+        name="errors", verdict=verdict, log_e=-1.0, log_e_pass=4.0, estimate=0.1, canary_requests=requests
+    )
+    return Checkpoint(
+        judgement=Judgement(verdict=verdict, log_e=-1.0, checks=(check,)), sentences={"errors": verdict.name}
+    )
+
+
+def read_after(run: Run, now: Checkpoint, *, decided: Checkpoint) -> tuple[str, str, str]:
+    """What is read of a run that promotes, on some later save: both verdicts, and the sentence."""
+    promoting = replace(far_along(), stage=Stage.PROMOTING, hold=None)
+    first = resource.status(promoting, decided, 1, now=NOW)
+    later = resource.status(run, now, 1, before=first, now=NOW)
+    (check,) = later["checks"]
+    (healthy,) = (one for one in later["conditions"] if one["type"] == "Healthy")
+    assert (healthy["reason"], check["verdict"]) == (later["verdict"], later["verdict"])
+    return later["verdict"], check["sentence"], later["phase"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.INCONCLUSIVE])
+def test_what_decided_a_promotion_is_read_afterwards(verdict: Verdict) -> None:
+    """A promoted run's checks said NoData: its stable's new pods had begun their evidence anew."""
+    promoting = replace(far_along(), stage=Stage.PROMOTING, hold=None, copied=True)
+    promoted = replace(promoting, stage=Stage.ENDED, reason=Reason.PROMOTED, ended=NOW)
+    for run in (promoting, promoted, replace(promoting, copied=False, hold=Reason.READY_TO_PROMOTE)):
+        said = read_after(run, measured(Verdict.NO_DATA, 3), decided=measured(verdict, 900))
+        assert said[:2] == (resource.verdict_name(verdict), verdict.name)
+
+
+def test_a_failure_in_the_promotion_is_read_and_so_is_evidence_that_only_went_on() -> None:
+    decided = measured(Verdict.PASS, 900)
+    promoting = replace(far_along(), stage=Stage.PROMOTING, hold=None, copied=True)
+    failed = replace(promoting, stage=Stage.ENDED, reason=Reason.PROMOTION_FAILED, ended=NOW)
+    assert read_after(failed, measured(Verdict.FAIL, 40), decided=decided) == ("Fail", "FAIL", "Failed")
+    waiting = replace(promoting, copied=False, hold=Reason.READY_TO_PROMOTE)  # git has not come yet
+    doubted = read_after(waiting, measured(Verdict.INCONCLUSIVE, 950), decided=decided)
+    assert doubted == ("Inconclusive", "INCONCLUSIVE", "Paused")
+
+
+def test_a_finished_run_s_evidence_is_that_of_its_end() -> None:
+    ended = replace(far_along(), stage=Stage.ENDED, hold=None, reason=Reason.CHECK_FAILED, ended=NOW)
+    first = resource.status(ended, measured(Verdict.FAIL, 900), 1, now=NOW)
+    chores = replace(ended, scaled_down=True)
+    later = resource.status(chores, measured(Verdict.NO_DATA, 0), 1, before=first, now=NOW)
+    assert [later[name] for name in resource.EVIDENCE] == [first[name] for name in resource.EVIDENCE]
+    assert later["state"]["scaledDown"]
+
+
+@pytest.mark.parametrize(
+    "edit", [{"checks": 7}, {"state": []}, {"verdict": None}, {"checks": [{"canaryRequests": "x"}]}]
+)
+def test_what_somebody_made_of_the_evidence_does_not_keep_a_status_from_being_written(edit: Any) -> None:
+    ended = replace(far_along(), stage=Stage.ENDED, hold=None, reason=Reason.CHECK_FAILED, ended=NOW)
+    first = resource.status(ended, measured(Verdict.FAIL, 900), 1, now=NOW)
+    later = resource.status(ended, measured(Verdict.FAIL, 900), 1, before=first | edit, now=NOW)
+    assert later == first
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     first = resource.status(far_along(), nothing_yet(), 1, now=NOW)
     later = resource.status(

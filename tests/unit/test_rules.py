@@ -102,5 +102,6 @@ def test_rules_on_items_of_a_map_list_know_what_each_item_was() -> None:
 def test_rules_wait_until_types_and_bounds_are_right() -> None:
     rule = {"rule": "self > 0", "message": "must be positive"}
     full = {"type": "object", "properties": {"spec": {"type": "integer", "x-kubernetes-validations": [rule]}}}
-    (cause,) = schema.problems(full, {"spec": "a"}, None)
+    cause, rest = schema.problems(full, {"spec": "a"}, None)
     assert "must be of type integer" in cause.message
+    assert rest == schema.UNCHECKED

@@ -7,7 +7,18 @@ import pytest
 from controller.cluster import Cluster
 from controller.events import note
 from controller.model import Commands
-from controller.trigger import Asked, Refused, frozen, rival, run_name, rung, successor, wanted
+from controller.trigger import (
+    NAMING,
+    Asked,
+    Refused,
+    frozen,
+    plan_of,
+    rival,
+    run_name,
+    rung,
+    successor,
+    wanted,
+)
 
 Json = dict[str, Any]
 PREFIX = "serin.dev/"
@@ -178,6 +189,25 @@ def test_what_cannot_be_meant_is_refused_with_field_value_and_remedy(
     assert isinstance(refused, Refused)
     assert field in refused.message
     assert remedy in refused.message
+
+
+def test_all_that_is_wrong_with_the_annotations_is_said_at_once_as_far_as_it_fits() -> None:
+    """Whoever had three mistakes was told of one, three times."""
+    wrong = {f"{PREFIX}stepz": "5", f"{PREFIX}stopz": "5", f"{PREFIX}steps": "5,5", f"{PREFIX}pause": "yes"}
+    said = ask(cluster(notes=wrong))
+    assert isinstance(said, Refused)
+    for each in ("stepz, serin.dev/stopz are unknown", 'serin.dev/steps: "5,5"', 'serin.dev/pause: "yes"'):
+        assert each in said.message
+    many = {PREFIX + name: "X" * 90 for name in (*NAMING, "steps", "max-latency-increase", "pause")}
+    said = ask(cluster(notes=many))
+    assert isinstance(said, Refused)
+    assert note(said.message) == said.message
+    assert said.message.endswith("more: serin preflight names all")
+    both = cluster(notes=many).get("deployments", "shop", "model-canary")
+    stable = cluster().get("deployments", "shop", "model")
+    plan = plan_of(both, stable, cluster())
+    assert isinstance(plan, str)
+    assert len(plan.splitlines()) == len(many)
 
 
 def test_a_stable_deployment_without_history_is_refused() -> None:

@@ -37,6 +37,28 @@ def test_an_undecided_run_says_how_far_the_evidence_is_and_what_is_missing() -> 
     )
 
 
+def test_a_gate_a_pause_and_doubt_have_words_of_their_own() -> None:
+    run = gallery.held("model", BEGAN)
+    found = answer(run)
+    assert found.word == "Waiting for approval"
+    assert found.sentence.startswith("Waiting for approval of step 3 of 4 (25 %): kubectl serin approve")
+    run["status"] |= {"reason": "Paused", "message": "paused: the weight stays, checks go on"}
+    assert answer(run).word == "Paused"
+    run["status"] |= {"reason": "Inconclusive", "message": "errors passed earlier and would not now"}
+    assert (answer(run).word, answer(run).sentence) == ("Held", "errors passed earlier and would not now.")
+
+
+def test_a_check_that_warms_up_is_not_called_one_without_data() -> None:
+    run = judged(
+        "NoData", "Pass", "NoData", weight=5, state={"step": 0, "weightSince": "2026-11-01T12:08:45Z"}
+    )
+    for check in run["status"]["checks"]:
+        check["canaryRequests"] = 0 if check["verdict"] == "NoData" else 40
+    assert [check["warming"] for check in shown(run, now=NOW)["checks"]] == [True, False, True]
+    run["status"]["state"]["weightSince"] = "2026-11-01T12:08:00Z"
+    assert not any(check["warming"] for check in shown(run, now=NOW)["checks"])
+
+
 def test_a_run_against_which_nothing_speaks_says_so_and_is_not_called_fine() -> None:
     found = answer(judged("Inconclusive", "Pass", "Pass", logE=-1.0))
     assert found.tone == "open"
