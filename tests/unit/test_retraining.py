@@ -112,7 +112,9 @@ def test_an_approval_is_used_up_and_the_run_goes_on_whatever_the_inputs_are() ->
     seen = replace(BEFORE, inputs=DRIFT, commands=Commands(approvals=1))
     run, actions = advance(held, seen, NOW)
     assert (run.stage, weights(actions), run.approved, run.drift_approved) == (Stage.STEPPING, [5], 1, True)
-    later, actions = advance(run, replace(PASSED, inputs=DRIFT, commands=Commands(approvals=1)), LATER)
+    there = replace(PASSED, inputs=DRIFT, commands=Commands(approvals=1))
+    run, _ = advance(run, there, NOW)  # its weight is seen, and the step begins
+    later, actions = advance(run, there, LATER)
     assert (later.step, later.hold) == (1, None)
 
 
