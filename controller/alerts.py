@@ -70,8 +70,9 @@ class Letter:
     created: datetime  # the run
     body: bytes
     at: datetime
+    taken: float  # the loop's clock, as it is for the next one: others may be set
     attempts: int = 0
-    due: float = 0.0  # the loop's clock
+    due: float = 0.0
 
 
 @dataclass(slots=True)
@@ -128,7 +129,12 @@ class Alerts:
             return
         render = RENDERED[receiver.alert.kind]
         desk.letters[message.id] = Letter(
-            id=message.id, run=run.name, created=run.created, body=render(run, message), at=message.at
+            id=message.id,
+            run=run.name,
+            created=run.created,
+            body=render(run, message),
+            at=message.at,
+            taken=asyncio.get_running_loop().time(),
         )
         desk.arrived.set()
         if desk.task is None:
@@ -176,7 +182,8 @@ class Alerts:
 
     def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
         """The letter is due again later, or was given up."""
-        if error.final or self._clock() - letter.at >= GIVE_UP_AFTER:
+        now = asyncio.get_running_loop().time()
+        if error.final or now - letter.taken >= GIVE_UP_AFTER.total_seconds():
             self._ended(receiver, letter, "given_up")
             log.warning("alert_given_up", why=str(error), **_keys(receiver, letter))
             self._done(desk, letter)
@@ -184,7 +191,6 @@ class Alerts:
         self._ended(receiver, letter, "retried")
         if letter.attempts == 1:
             log.warning("alert_delayed", why=str(error), **_keys(receiver, letter))
-        now = asyncio.get_running_loop().time()
         backoff = min(FIRST_RETRY * 2.0 ** min(letter.attempts - 1, 16), LONGEST_RETRY)
         letter.due = now + backoff * _jitter(letter)
         desk.not_before = now + error.wait
