@@ -64,7 +64,7 @@ CAUGHT = {
     "tells-once": 16,
     "no-fence": 3,
     "counts-anew": 38,
-    "silence-passes": 9,
+    "silence-passes": 38,
     "too-short-steps": 686,
     "no-command": 602,
     "no-replay": 950,
