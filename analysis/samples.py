@@ -86,22 +86,22 @@ def difference(before: Statistic, after: Statistic) -> Statistic | None:
     reading has some of the other's bounds alone they are compared in the buckets of these, which is exact: so
     are native histograms of different schemas, and classic ones whose page lacks a bucket now and then.
     """
-    if isinstance(before, Histogram) and isinstance(after, Histogram) and before.le != after.le:
+    if isinstance(before, Counts) and isinstance(after, Counts):
+        n, k = after.n - before.n, after.k - before.k
+        return Counts(n, k) if 0 <= k <= n else None
+    if not isinstance(before, Histogram) or not isinstance(after, Histogram):
+        return None
+    if before.le is not after.le and before.le != after.le:
         le = shared((before.le, after.le)) or _fewer(before.le, after.le)
         if le is None:
             return None
         before, after = coarsened(before, le), coarsened(after, le)
-    if bounds_of(before) != bounds_of(after):
-        return None
-    was, now = before.cells, after.cells
-    if len(was) != len(now):
-        raise ValueError(f"{len(was)} cells before and {len(now)} after, in the same buckets")
-    cells = tuple(map(sub, now, was))
-    if min(cells) < 0:
-        return None
-    if isinstance(after, Histogram):
-        return Histogram(after.le, cells)
-    return Counts(sum(cells), cells[1])
+    if len(before.count) != len(after.count):
+        raise ValueError(
+            f"{len(before.count)} buckets before and {len(after.count)} after, of the same bounds"
+        )
+    cells = tuple(map(sub, after.count, before.count))
+    return None if min(cells) < 0 else Histogram(after.le, cells)
 
 
 def _fewer(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Write = Callable[[Any, Any], None]
 _PLANS: dict[type, "_Plan | None"] = {}
+_NOTHING = object()
 
 
 class _Plan:
@@ -23,7 +24,7 @@ class _Plan:
 
 
 def replace(value: T, /, **changes: Any) -> T:
-    """As `dataclasses.replace`: a new value, whose other fields are the old one's."""
+    """As `dataclasses.replace`: a value whose other fields are the old one's; itself where nothing changes."""
     of = type(value)
     try:
         plan = _PLANS[of]
@@ -31,6 +32,8 @@ def replace(value: T, /, **changes: Any) -> T:
         plan = _PLANS[of] = _Plan(of) if _plain(of) else None
     if plan is None:
         return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+    if all([getattr(value, name, _NOTHING) is part for name, part in changes.items()]):
+        return value
     new = object.__new__(of)
     for write, part in zip(plan.writes, plan.read(value), strict=True):
         write(new, part)

@@ -374,7 +374,7 @@ class ArmSeen:
     @property
     def ready(self) -> int:
         """How many pods can take requests."""
-        return sum(pod.ready for pod in self.pods)
+        return sum([pod.ready for pod in self.pods])
 
     @property
     def complete(self) -> bool:

@@ -115,7 +115,7 @@ class Reconciler:
         spared("figures", run, partial(self.means.show, live, *before), None)
         for what in live.onlookers.look(live.gathered):
             self._tell(live.run, what)
-        if obj is not None and resource.guarded(obj) and live.saved and machine.restored(live.saved):
+        if obj is not None and live.saved and machine.restored(live.saved) and resource.guarded(obj):
             await self.means.store.release(live.run)
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
@@ -237,10 +237,9 @@ class Reconciler:
         """The VirtualService; refused while another run, that was there before, steers it."""
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
-        route = replace(route, ours=route.ours and not live.raising)
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
         apart = {"refusal": route.refusal or mixed or None, "mixed": bool(mixed), "pinned": live.apart.pinned}
-        route = replace(route, **apart)
+        route = replace(route, ours=route.ours and not live.raising, **apart)
         other = there.rival
         if other is None:
             return route
@@ -271,8 +270,8 @@ class Reconciler:
         )
         sampled = max(len(there.stable_nodes), 1) / max(seen.stable.ready, 1)
         known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
-        seen = replace(seen, load=known, canary_read=not nodes.keys().isdisjoint(readings))
-        seen = replace(seen, trouble=trouble(self.means.metrics, run, _name(run)))
+        found, read = trouble(self.means.metrics, run, _name(run)), not nodes.keys().isdisjoint(readings)
+        seen = replace(seen, load=known, canary_read=read, trouble=found)
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         gathered = await self.rounds.scored(steps, among=0 if live.urgent else len(self.lives))
         overdue = gather.overdue(gathered, run.plan.policy, at=at, pace=pace, queried=self.means.queried)

@@ -7,7 +7,7 @@ pods that come, go, or are not read at all (only some of stable's are) do not be
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis.values import replace
 from controller.hearing import AT_ONCE, Lag
@@ -36,10 +36,14 @@ class Hush:
     missed: float = 0.0
     spoke: bool = False
 
-    def after(self, *, read: float, spoke: float | None, heard: float) -> "Hush":
-        """The silence after a look, in which stable completed `heard`; its newest page is of `read`."""
+    def after(self, *, read: float, spoke: float | None, heard: "_Heard") -> "Hush":
+        """The silence after a look at what stable completed; its newest page is of `read`."""
         if spoke is not None:
             return Hush(spoke, max(read, spoke), spoke=True)
+        return self._longer(read, heard.since(self))
+
+    def _longer(self, read: float, heard: float) -> "Hush":
+        """The silence after a look in which nobody spoke, and stable completed `heard`."""
         if read <= self.until:
             return replace(self, missed=self.missed + heard) if heard else self
         return replace(self, n=self.n + self.missed + heard, missed=0.0, until=read)
@@ -89,8 +93,7 @@ class Load:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(NamedTuple):
     """What one pod completed between its last two pages."""
 
     pod: str
@@ -184,15 +187,15 @@ def _grown(load: Load, *, stable: Collection[_Window], canary: Collection[_Windo
     canary = [window for window in canary if window.start >= load.since]
     return replace(
         load,
-        stable=load.stable + sum(window.n for window in stable),
-        canary=load.canary + sum(window.n for window in canary),
-        stable_seconds=load.stable_seconds + sum(window.end - window.start for window in stable),
-        canary_seconds=load.canary_seconds + sum(window.end - window.start for window in canary),
-        stable_until=max((window.end for window in stable), default=load.stable_until),
-        canary_until=max((window.end for window in canary), default=load.canary_until),
+        stable=load.stable + sum([window.n for window in stable]),
+        canary=load.canary + sum([window.n for window in canary]),
+        stable_seconds=load.stable_seconds + sum([window.end - window.start for window in stable]),
+        canary_seconds=load.canary_seconds + sum([window.end - window.start for window in canary]),
+        stable_until=max([window.end for window in stable], default=load.stable_until),
+        canary_until=max([window.end for window in canary], default=load.canary_until),
         shared=(
-            load.shared[0] + sum(window.n for window in stable if window.start >= settled),
-            load.shared[1] + sum(window.n for window in canary if window.start >= settled),
+            load.shared[0] + sum([window.n for window in stable if window.start >= settled]),
+            load.shared[1] + sum([window.n for window in canary if window.start >= settled]),
         ),
     )
 
@@ -218,10 +221,10 @@ def _hushed(load: Load, pages: Mapping[str, float], heard: _Heard, *, ready: Col
     for pod in pages.keys() | ready:
         hush = load.pods.get(pod) or Hush(max(load.since, heard.now), max(load.since, heard.now))
         read, spoke = pages.get(pod, 0.0), heard.spoken.get(pod)
-        pods[pod] = hush.after(read=read, spoke=spoke, heard=heard.since(hush))
+        pods[pod] = hush.after(read=read, spoke=spoke, heard=heard)
     spoke = max((heard.spoken[pod] for pod in ready if pod in heard.spoken), default=None)
     read = min((pages.get(pod, 0.0) for pod in ready), default=0.0)
-    arm = load.hush.after(read=read, spoke=spoke, heard=heard.since(load.hush))
+    arm = load.hush.after(read=read, spoke=spoke, heard=heard)
     return replace(load, pods=pods, hush=arm)
 
 

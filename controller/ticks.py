@@ -18,6 +18,7 @@ Who is waited for, and how long (`Pace`):
 """
 
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -139,13 +140,14 @@ def advance(
     instants are seconds since 1970, as in `Reading.at`. An instant that changed starts from zero.
     `paces` are those of checks that are read at another pace; `lag` is how long requests take.
     """
-    here = {name: reading for name, reading in readings.items() if name in stable or name in canary}
+    there = stable.keys() | canary.keys()
+    here = {name: reading for name, reading in readings.items() if name in there}
     checks: dict[str, Open] = {}
     ticks = []
-    for check in sorted({name for reading in here.values() for name in reading.values} | set(cursor.checks)):
+    for check in sorted(set(cursor.checks).union(*(reading.values for reading in here.values()))):
         before = cursor.checks.get(check)
         pages = _pages(check, here, _unborn(before, canary))
-        view = _View(pages, stable, canary, now, (paces or {}).get(check, pace))
+        view = _View(pages, stable, canary, there, now, (paces or {}).get(check, pace))
         checks[check], tick = _follow(check, before, view)
         ticks += [tick] if tick and tick.stable.pods else []  # a canary alone proves nothing
     served, loads = counted(
@@ -160,7 +162,7 @@ def advance(
         lag=lag,
     )
     # who shows no page for a while is not new when it does again: what it had completed counts once
-    known = {name: mark for name, mark in cursor.served.items() if name in stable or name in canary}
+    known = {name: mark for name, mark in cursor.served.items() if name in there}
     return Cursor(checks, known | served, loads), tuple(ticks), loads
 
 
@@ -171,13 +173,13 @@ class _Page(NamedTuple):
     latched: bool  # stands still between the proxy's flushes
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What one pass sees of one check."""
+class _View(NamedTuple):
+    """What one pass sees of one check; `there` are the pods of both arms."""
 
     pages: Mapping[str, _Page]
     stable: Mapping[str, str]
     canary: Mapping[str, str]
+    there: AbstractSet[str]
     now: float
     pace: Pace
 
@@ -207,56 +209,56 @@ def _unborn(tick: Open | None, canary: Mapping[str, str]) -> Collection[str]:
 def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | None]:
     """The check's open tick after this pass, and the one that closed in it."""
     tick = _present(tick or Open(view.now, {}), view)
-    marks = tick.marks
-    if not view.stable.keys() & marks.keys():  # nobody to compare with: begin here
+    marks, pages = tick.marks, view.pages
+    if view.stable.keys().isdisjoint(marks):  # nobody to compare with: begin here
         return _next(replace(tick, marks={}), set(), view), None
-    news = {name for name in marks if name in view.pages and view.pages[name].mark.at > marks[name].at}
-    if news and tick.first is None:
-        tick = replace(tick, first=view.now)
-    if tick.first is None or _waits(marks, news, tick.first, view):
-        return tick, None
-    return _next(tick, news, view), _closed(check, tick, news, view)
+    news = {name for name, mark in marks.items() if name in pages and pages[name].mark.at > mark.at}
+    first = view.now if tick.first is None and news else tick.first
+    whole = {name for name in news if _flushed(marks[name], pages[name])}
+    if first is None or _waits(marks, news, first, view, flushed=len(whole) == len(news)):
+        return tick if first == tick.first else replace(tick, first=first), None
+    return _next(tick, news, view), _closed(check, tick, news, whole, view)
 
 
 def _present(tick: Open, view: _View) -> Open:
     """The open tick without the pods that are gone."""
-    here = view.stable.keys() | view.canary.keys()
-    marks = {name: mark for name, mark in tick.marks.items() if name in here}
-    return replace(tick, marks=marks, born=tick.born & here)
+    if tick.marks.keys() <= view.there and tick.born <= view.there:  # nearly always
+        return tick
+    marks = {name: mark for name, mark in tick.marks.items() if name in view.there}
+    return replace(tick, marks=marks, born=tick.born & view.there)
 
 
-def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View) -> bool:
+def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View, *, flushed: bool) -> bool:
     """Whether the tick stays open: an arm has said nothing, or a pod may still come."""
-    if any(arm.keys() & marks.keys() and not arm.keys() & news for arm in (view.stable, view.canary)):
-        return True
-    unread = marks.keys() - news
-    if unread and view.now - first < view.pace.page_patience:
-        return True
-    unflushed = any(not _flushed(marks[name], view.pages[name]) for name in news)
-    return unflushed and view.now - first < view.pace.flush_patience
+    if len(news) < len(marks):
+        if any(arm.keys() & marks.keys() and not arm.keys() & news for arm in (view.stable, view.canary)):
+            return True
+        if view.now - first < view.pace.page_patience:
+            return True
+    return not flushed and view.now - first < view.pace.flush_patience
 
 
 def _flushed(mark: Mark, page: _Page) -> bool:
     """Whether the page holds all of what happened since the mark, as far as can be told."""
-    match mark.value, page.mark.value:
-        case Counts(n, k), Counts(more, hits) if hits - k > more - n >= 0:
-            return False
-    return not page.latched or page.mark.value != mark.value or page.mark.requests == mark.requests
+    before, now = mark.value, page.mark.value
+    if isinstance(before, Counts) and isinstance(now, Counts):
+        return not now.k - before.k > now.n - before.n >= 0
+    return not page.latched or now != before or page.mark.requests == mark.requests
 
 
-def _closed(check: str, tick: Open, news: set[str], view: _View) -> Tick:
+def _closed(check: str, tick: Open, news: set[str], whole: set[str], view: _View) -> Tick:
+    """What those with `news` say, of whom the pages of `whole` are flushed."""
+    marks, pages = tick.marks, view.pages
+
     def sample(arm: Mapping[str, str]) -> Sample:
-        names = sorted(name for name in news & arm.keys() if _flushed(tick.marks[name], view.pages[name]))
-        parts = ((name, _gained(tick.marks[name].value, view.pages[name].mark.value)) for name in names)
-        pods = tuple(PodSample(name, arm[name], value) for name, value in parts if value is not None)
+        parts = [
+            (name, _gained(marks[name].value, pages[name].mark.value)) for name in sorted(whole & arm.keys())
+        ]
+        pods = tuple([PodSample(name, arm[name], value) for name, value in parts if value is not None])
         return Sample(tick.start, view.now, pods)
 
-    return Tick(
-        check,
-        sample(view.stable),
-        sample(view.canary),
-        began=min((tick.marks[name].at for name in news), default=tick.start),
-    )
+    began = min([marks[name].at for name in news], default=tick.start)
+    return Tick(check, sample(view.stable), sample(view.canary), began=began)
 
 
 def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | None:
@@ -267,12 +269,9 @@ def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | No
 def _next(tick: Open, news: set[str], view: _View) -> Open:
     """The tick that begins now; pods that are too far behind, or unread, are not in it."""
     seen = {name: page.mark for name, page in view.pages.items() if name in news or name not in tick.marks}
-    born = tick.born | {name for name, mark in seen.items() if mark.value is not None}
-    marks = {
-        name: mark
-        for name, mark in (dict(tick.marks) | seen).items()
-        if view.now - mark.at <= view.pace.stale
-    }
+    born = tick.born.union([name for name, mark in seen.items() if mark.value is not None])
+    now, stale = view.now, view.pace.stale
+    marks = {name: mark for name, mark in {**tick.marks, **seen}.items() if now - mark.at <= stale}
     return Open(view.now, marks, born)
 
 
