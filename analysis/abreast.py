@@ -32,6 +32,7 @@ def updated(ticks: Sequence[tuple[Evidence, Sample, Sample]]) -> list[Evidence]:
             known.setdefault(~place if beside is None else id(beside[0]), []).append((place, *ready))
     alike: dict[Hashable, list[Ready]] = {}
     for group in known.values():
+        group.sort(key=_beside)  # all that were one value are it again
         _, evidence, tick = group[0]
         alike.setdefault(_shape(evidence, tick), []).extend(group)
     for group in alike.values():
@@ -65,6 +66,12 @@ def _together(each: Sequence[Evidence]) -> Evidence:
         all_of_it = places == list(range(len(several.step)))
         parts.append(several if all_of_it else taken(several, places))
     return joined(parts)
+
+
+def _beside(ready: Ready) -> int:
+    """Its place in the value that it was scored in."""
+    beside = ready[1].beside
+    return 0 if beside is None else beside[1]
 
 
 def _shape(evidence: Evidence, tick: Packed) -> Hashable:

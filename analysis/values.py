@@ -24,7 +24,7 @@ class _Plan:
 
 
 def replace(value: T, /, **changes: Any) -> T:
-    """As `dataclasses.replace`: a value whose other fields are the old one's; itself where nothing changes."""
+    """As `dataclasses.replace`: the other fields are the old one's, and all of it where nothing changes."""
     of = type(value)
     try:
         plan = _PLANS[of]
@@ -32,7 +32,10 @@ def replace(value: T, /, **changes: Any) -> T:
         plan = _PLANS[of] = _Plan(of) if _plain(of) else None
     if plan is None:
         return dataclasses.replace(value, **changes)  # type: ignore[type-var]
-    if all([getattr(value, name, _NOTHING) is part for name, part in changes.items()]):
+    for name, part in changes.items():
+        if getattr(value, name, _NOTHING) is not part:
+            break
+    else:
         return value
     new = object.__new__(of)
     for write, part in zip(plan.writes, plan.read(value), strict=True):

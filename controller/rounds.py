@@ -21,7 +21,7 @@ from controller.slices import Slices
 PATIENCE = 16
 FEW = 20  # runs: each scored alone, they take a thirtieth of a core
 COMPANY = 0.1  # seconds that a pass among more waits for others: a tenth of a tick
-ENOUGH = 64  # waiting passes; more side by side are hardly cheaper
+ENOUGH = 128  # waiting passes; more side by side are no cheaper
 SOME = 3  # failed requests in a tick: fewer happen to healthy canaries all day
 
 Waiting = tuple[Sequence[Asked], asyncio.Future[list[Evidence]]]
