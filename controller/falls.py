@@ -7,10 +7,10 @@ until it has not fallen in twenty.
 """
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import ge
 
-from analysis.samples import Counts, Histogram, Statistic
+from analysis.samples import Counts, Histogram
 from controller.ports import Reading
 
 REMEMBERED = 20  # readings of a page
@@ -34,7 +34,13 @@ class Falls:
 
         None where requests do, by which it is known whether the pod answers at all.
         """
-        often = [name for name, value in _counters(now).items() if self._falls(name, value.n)]
+        counts = {name: one.n for name, one in now.values.items() if isinstance(one, Counts | Histogram)}
+        if now.requests is not None:
+            counts[""] = now.requests.n
+        if not self._fallen and all(map(ge, counts.values(), map(self._last.get, counts, counts.values()))):
+            self._last |= counts  # nearly always
+            return now, []
+        often = [name for name, n in counts.items() if self._falls(name, n)]
         if not often:
             return now, []
         said = [f"{', '.join(name or 'requests' for name in often)}: {REMEDY}"]
@@ -56,8 +62,3 @@ class Falls:
             del self._fallen[name]
             self._often.discard(name)
         return name in self._often
-
-
-def _counters(now: Reading) -> Mapping[str, Counts | Histogram]:
-    found: dict[str, Statistic | None] = {**now.values, "": now.requests}
-    return {name: one for name, one in found.items() if isinstance(one, Counts | Histogram)}

@@ -7,7 +7,7 @@ they were. Errors count from the first request on, whatever happens around them.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -137,13 +137,12 @@ def _nothing(during: Sample) -> Sample:
     return Sample(during.start, during.end)
 
 
-def _known(gathered: Gathered, new: Iterable[Tick]) -> float:
+def _known(gathered: Gathered, new: Sequence[Tick]) -> float:
     """The seconds of stable that were read, with these ticks; what two checks read counts once."""
-    spans = [(tick.stable.start, tick.stable.end) for tick in new]
-    if not spans:
+    if not new:
         return gathered.known
-    until = max((float(one.at) for one in gathered.evidence), default=0.0)
-    begins, ends = min(start for start, _ in spans), max(end for _, end in spans)
+    until = max([float(one.at) for one in gathered.evidence], default=0.0)
+    begins, ends = min([tick.stable.start for tick in new]), max([tick.stable.end for tick in new])
     return gathered.known + max(0.0, ends - max(begins, until))
 
 
@@ -284,11 +283,10 @@ def _slower(one: Evidence) -> float:
 
 
 def _lag(one: Evidence, unknown: float) -> Lag:
-    cells = one.memory.recent[0]
-    if not one.memory.le or cells.sum() <= 0:
+    sums = one.memory.recent[0].cumsum()
+    if not one.memory.le or sums[-1] <= 0:
         return Lag(unknown=unknown)
-    part = (cells.cumsum() / cells.sum())[:-1].tolist()
-    return Lag(one.memory.le, part, _slower(one), unknown)
+    return Lag(one.memory.le, (sums[:-1] / sums[-1]).tolist(), _slower(one), unknown)
 
 
 def load_seen(

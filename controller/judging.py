@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds for which a check's estimate, its bounds and counts stand in the status of one of many runs: to work
 # them out takes as long as fifteen ticks' evidence.
-FIGURES = 25.0
+FIGURES = 60.0
 
 
 def judged(run: Run, gathered: Gathered, now: datetime) -> Judgement:

@@ -3,12 +3,16 @@
 A pod's page differs from that of a second ago, and from those of its siblings, in figures alone. What comes
 of it is what `reading.read` makes of it, which is asked whenever anything is unusual: a page that lacks
 something, a figure that is no plain number, a histogram that goes down.
+
+A figure seldom has a digit more than a second ago. Until then those of a pod stand where they stood, and its
+page is cut there (`Cut`) in a fifth of the time that it takes to look for its lines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter, sub
+from struct import Struct
 from typing import Any
 
 from analysis.evidence import CheckKind, CheckSpec
@@ -22,7 +26,7 @@ from controller.remembered import MIB, Remembered
 
 LONGEST = 64 * 1024  # bytes of a page; most lines of larger ones are nobody's, and quicker skipped
 REMEMBERED = 48 * MIB  # of pages whose layouts are known: 5 000 of 3 kB
-OF_A_FIGURE = 110  # bytes in memory, beside what stands before it
+OF_A_FIGURE = 150  # bytes in memory, beside what stands before it, which is there twice
 MILLI = 0.001  # seconds
 
 Key = tuple[tuple[bytes, ...], tuple[CheckSpec, ...]]
@@ -32,8 +36,12 @@ Taken = Callable[[Figures], Statistic | None]  # None: not what it should be
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`wanted` takes the figures out of a page's that have to be numbers; the first `used` are counted."""
+    """`wanted` takes the figures out of a page's that have to be numbers; the first `used` are counted.
 
+    `between` is all else on the page: what stands before each figure.
+    """
+
+    between: tuple[bytes, ...]
     wanted: Callable[[Sequence[bytes]], tuple[bytes, ...]]
     used: int
     requests: Taken
@@ -53,7 +61,7 @@ class Known:
     def learned(self, key: Key, size: int) -> Layout | None:
         """That of one more page, of so many bytes."""
         layout = _layout(*key)
-        if self._room.make_room(size + OF_A_FIGURE * len(key[0])):
+        if self._room.make_room(2 * size + OF_A_FIGURE * len(key[0])):
             self.layouts[key] = layout
         return layout
 
@@ -61,25 +69,60 @@ class Known:
 _known = Known()  # pages of all runs: siblings' are alike
 
 
+class Cut:
+    """Where one pod's page has its figures, as it was the last time; always for the same checks."""
+
+    __slots__ = ("_layout", "_parts", "_size")
+
+    def __init__(self) -> None:
+        self._size = 0  # of the last page, in bytes
+        self._parts: Struct | None = None  # what stands before each figure, and the figure
+        self._layout: Layout
+
+    def of(self, page: bytes) -> tuple[Layout, Sequence[bytes]] | None:
+        """The page's layout and its figures, if they stand where they stood."""
+        if len(page) != self._size or self._parts is None:
+            return None
+        parts = self._parts.unpack(page)
+        figures: Sequence[bytes] = parts[1::2]
+        if parts[::2] != self._layout.between or len(b"".join(figures).split()) != 1:
+            return None  # a line is another one, or where a figure was there is more than that
+        return self._layout, figures
+
+    def learn(self, page: bytes, layout: Layout, figures: Sequence[bytes]) -> None:
+        """The next page is cut as this one is, if it is the second of its length."""
+        if len(page) != self._size:
+            self._size, self._parts = len(page), None
+            return
+        lengths = zip(map(len, layout.between), map(len, figures), strict=True)
+        self._layout, self._parts = layout, Struct("".join([f"{a}s{b}s" for a, b in lengths]) + "x")
+
+
 def read(
-    page: bytes, checks: Sequence[CheckSpec], *, at: float, kind: str = "text/plain"
+    page: bytes, checks: Sequence[CheckSpec], *, at: float, kind: str = "text/plain", cut: Cut | None = None
 ) -> tuple[Reading, tuple[str, ...]]:
-    """As `reading.read`, in a third of its time."""
-    found = None if reading.is_protobuf(kind) else taken(page, checks, at=at)
+    """As `reading.read`, in a third of its time, or with the pod's `cut` in a sixth."""
+    found = None if reading.is_protobuf(kind) else taken(page, checks, at=at, cut=cut)
     return reading.read(page, checks, at=at, kind=kind) if found is None else (found, ())
 
 
-def taken(page: bytes, checks: Sequence[CheckSpec], *, at: float) -> Reading | None:
+def taken(page: bytes, checks: Sequence[CheckSpec], *, at: float, cut: Cut | None = None) -> Reading | None:
     """The reading of a page in text; None where it has to be parsed for that."""
     if len(page) > LONGEST or not page.endswith(b"\n") or b"# EOF" in page:
         return None
+    if cut is not None and (known := cut.of(page)) is not None:
+        return _taken(*known, at)
     befores, _, figures = zip(*[line.rpartition(b" ") for line in page[:-1].split(b"\n")], strict=True)
     key = befores, tuple(checks)
     try:
         layout = _known.layouts[key]
     except KeyError:
         layout = _known.learned(key, len(page))
-    return None if layout is None else _taken(layout, figures, at)
+    if layout is None:
+        return None
+    if cut is not None:
+        cut.learn(page, layout, figures)
+    return _taken(layout, figures, at)
 
 
 def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | None:
@@ -119,7 +162,9 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
         [place for place in looked_at if place not in places.all],
         reading.workloads(found.series[REQUESTS]),
     )
-    return Layout(itemgetter(*places.all, *others), len(places.all), requests, values, sources, took, of)
+    between = b"%s " % befores[0], *(b"\n%s " % before for before in befores[1:])
+    taking = itemgetter(*places.all, *others)
+    return Layout(between, taking, len(places.all), requests, values, sources, took, of)
 
 
 def _stamped(before: bytes) -> bool:

@@ -316,13 +316,13 @@ class _Answer:
             return False
         if not 0 <= end <= HEAD:
             raise ValueError(f"{self.url} answered with a head of more than {HEAD} bytes")
-        first, *rest = bytes(self._came[:end]).split(b"\r\n")
+        first, headers = _read(bytes(self._came[:end]))
         self._body = end + 4
         version, _, said = first.partition(b" ")
         if not version.startswith(b"HTTP/1.") or not said[:3].isdigit():
             raise ValueError(f"{self.url} did not answer in HTTP/1.1")
         self.status = int(said[:3])
-        self._heed(dict(map(_header, rest)), old=version == b"HTTP/1.0")
+        self._heed(headers, old=version == b"HTTP/1.0")
         return True
 
     def _heed(self, headers: Mapping[bytes, str], *, old: bool) -> None:
@@ -370,6 +370,13 @@ class _Answer:
         if len(self._came) > end + HEAD:
             raise ValueError(f"{self.url} says too much after its end")
         return self._came.endswith(b"\r\n\r\n")
+
+
+@lru_cache(maxsize=256)  # a pod's head is that of a second ago, or of its siblings: time and length change
+def _read(head: bytes) -> tuple[bytes, Mapping[bytes, str]]:
+    """The status line and the headers."""
+    first, *rest = head.split(b"\r\n")
+    return first, dict(map(_header, rest))
 
 
 def _header(line: bytes) -> tuple[bytes, str]:

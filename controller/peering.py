@@ -56,7 +56,7 @@ class Watching:
     def look(self, evidence: Evidence) -> bool:
         """Whether a window is full of something that nobody was told yet."""
         before, self.latest = self.latest, evidence
-        if evidence.step_began != before.step_began:
+        if evidence.step_began is not before.step_began and evidence.step_began != before.step_began:
             self.waiting = self.waiting + _sums(before) - self.sums
             self.sums = np.zeros_like(self.sums)
         if isinf(self.began):

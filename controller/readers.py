@@ -45,10 +45,10 @@ class Text:
     kind: str
     page: bytes
 
-    def read(self, checks: Sequence[CheckSpec], at: float) -> "Read":
+    def read(self, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> "Read":
         """Its reading, and what is wrong with it."""
         try:
-            return layouts.read(self.page, checks, at=at, kind=self.kind)
+            return layouts.read(self.page, checks, at=at, kind=self.kind, cut=cut)
         except ValueError as error:
             return None, (str(error) or repr(error),)
 
@@ -73,6 +73,7 @@ class Reader:
         self.urls: dict[int, str] = {}  # of its pages, by their places
         self.trying: Try | None = None  # what is under way
         self._unread: tuple[Sequence[Said], float] | None = None
+        self._cuts = [layouts.Cut() for _ in checks]
 
     def reads(self, pod: PodSeen, checks: ByPage) -> bool:
         """Whether this still is the pod, at the same address, read for the same checks."""
@@ -113,8 +114,8 @@ class Reader:
         at = max(at, self.reading.at + 0.001) if self.reading else at
         readings: list[Reading | None] = []
         wrong: list[str] = []
-        for page, (_, checks) in zip(said, self.checks, strict=True):
-            reading, complaints = page.read(checks, at) if isinstance(page, Text) else _read(page, checks, at)
+        for page, (_, checks), cut in zip(said, self.checks, self._cuts, strict=True):
+            reading, complaints = _read(page, checks, at, cut)
             readings.append(reading)
             wrong += complaints
         if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
@@ -149,9 +150,9 @@ class Reader:
 Read = tuple[Reading | None, Sequence[str]]  # a reading if there is a page, and what is wrong with it
 
 
-def _read(page: Said, checks: Sequence[CheckSpec], at: float) -> Read:
+def _read(page: Said, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> Read:
     if isinstance(page, Text):
-        return page.read(checks, at)
+        return page.read(checks, at, cut)
     return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
 
 

@@ -94,14 +94,32 @@ FIGURES = st.sampled_from(
 EDITS = st.sampled_from(["figure", "drop", "repeat", "swap", "tab", "word", "text", "eof", "torn"])
 
 
+def test_where_the_figures_stood_they_are_taken_without_looking_at_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, longer = page(40), page(41), page(900)
+    assert len(first) == len(second) < len(longer)
+    cut = layouts.Cut()
+    for _ in range(2):
+        layouts.read(first, CHECKS, at=1.0, cut=cut)
+    monkeypatch.setattr(layouts, "_known", None)
+    assert layouts.read(second, CHECKS, at=2.0, cut=cut) == reading.read(second, CHECKS, at=2.0)
+    monkeypatch.undo()
+    for _ in range(3):
+        assert layouts.read(longer, CHECKS, at=3.0, cut=cut) == reading.read(longer, CHECKS, at=3.0)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(EDITS, st.integers(0, 200), FIGURES), max_size=4), codes=st.booleans())
 @example(edits=[("figure", 2, b"7 99")], codes=False)  # a timestamp was taken for the figure
+@example(edits=[("tab", 2, b"")], codes=False)
 def test_whatever_is_on_the_page_it_is_read_as_if_parsed(
     edits: list[tuple[str, int, bytes]], *, codes: bool
 ) -> None:
     layouts.read(page(2), CHECKS, at=1.0)
-    said = page(5, codes=(200, 500) if codes else (200, 503))
+    said, cut = page(5, codes=(200, 500) if codes else (200, 503)), layouts.Cut()
+    for _ in range(2):
+        layouts.read(said, CHECKS, at=1.0, cut=cut)
     for edit, number, figure in edits:
         lines = said.split(b"\n")
         place, other = number % len(lines), (number * 7) % len(lines)
@@ -118,7 +136,7 @@ def test_whatever_is_on_the_page_it_is_read_as_if_parsed(
             "torn": [lines[place][: number % 9]],
         }[edit]
         said = b"\n".join(lines)
-    for _ in range(2):  # parsed once, and then remembered
-        assert outcome(lambda: layouts.read(said, CHECKS, at=3.0)) == outcome(
+    for known in (cut, None, None, cut, cut):  # as cut before, parsed, remembered, and cut anew
+        assert outcome(lambda: layouts.read(said, CHECKS, at=3.0, cut=known)) == outcome(
             lambda: reading.read(said, CHECKS, at=3.0)
         )
