@@ -12,7 +12,7 @@ from analysis.batches import apart, joined, shapes, stacked, taken
 from analysis.cells import Packed, unpacked
 from analysis.evidence import CheckSpec, Evidence, advanced, prepared
 from analysis.samples import Sample
-from analysis.state import Standing, standing
+from analysis.state import LATER, Standing, standing
 from analysis.values import replace
 
 MOST = 256  # side by side; beyond, their arrays leave the processor's cache
@@ -47,7 +47,7 @@ def _advanced(each: Sequence[Evidence], ticks: Sequence[Packed]) -> list[Evidenc
     if len(each) == 1:
         return [advanced(each[0], unpacked(ticks, ()))]
     after = advanced(_together(each), unpacked(ticks, (len(ticks),)))
-    parts, known = apart(after, each), (array.tolist() for array in standing(after))
+    parts, known = apart(after, each, later=LATER), (array.tolist() for array in standing(after))
     for place, (one, *numbers) in enumerate(zip(parts, *known, strict=True)):
         object.__setattr__(one, "standing", Standing(*numbers))  # new and nobody's yet
         object.__setattr__(one, "beside", (after, place))

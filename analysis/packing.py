@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 WIDTHS = ("<u1", "<u2", "<u4", "<f4", "<f8")  # the first that holds all numbers of an array is used
+SIZES = {width: np.dtype(width).itemsize for width in WIDTHS}  # bytes
 ENDS = (2.0**8 - 1, 2.0**16 - 1, 2.0**32 - 1)  # the largest counts of so many bytes
 NOTHING = 2.0**-8  # of a request
 NEVER = -(2.0**39)  # s: a time before all others, finite so that it can be kept, and that in four bytes
@@ -62,8 +63,11 @@ def lessened(array: Array) -> Array:
 def packed(arrays: Sequence[Array]) -> str:
     """All numbers in one string; ValueError where one is not finite."""
     each = [np.asarray(one, dtype=float).ravel() for one in arrays]
-    parts = [_bytes(one, width) for one, width in zip(each, _widths(each), strict=True)]
-    whole = b"".join(parts)
+    numbers, ends = np.concatenate([*each, np.zeros(0)]), np.cumsum([one.size for one in each]).tolist()
+    with np.errstate(invalid="ignore", over="ignore"):  # where a width does not fit it is not used
+        narrow = [numbers.astype(width).view(np.uint8).reshape(-1, size) for width, size in SIZES.items()]
+    places = zip(_widths(each, numbers), [0, *ends], ends, strict=False)
+    whole = b"".join([bytes([width]) + narrow[width][start:end].T.tobytes() for width, start, end in places])
     whole += zlib.crc32(whole).to_bytes(CHECKSUM)
     return encoded(lzma.compress(whole, lzma.FORMAT_RAW, filters=_LZMA))
 
@@ -116,12 +120,12 @@ def _whole(kept: bytes) -> bytes:
     return whole
 
 
-def _widths(each: Sequence[Array]) -> list[int]:
-    """For each array the first of the widths that holds all its numbers, bit by bit."""
+def _widths(each: Sequence[Array], numbers: Array) -> list[int]:
+    """For each array the first of the widths that holds all its `numbers`, bit by bit."""
     some = [one for one in each if one.size]
     if not some:
         return [0] * len(each)
-    numbers, starts = np.concatenate(some), np.cumsum([0, *(one.size for one in some[:-1])])
+    starts = np.cumsum([0, *(one.size for one in some[:-1])])
     if not np.isfinite(numbers).all():
         raise ValueError("evidence must be finite to be kept")
     with np.errstate(over="ignore"):  # a number that does not fit shows in the comparison
@@ -131,11 +135,3 @@ def _widths(each: Sequence[Array]) -> list[int]:
     fits = np.where(whole, np.searchsorted(ENDS, most), len(ENDS))
     widths = iter(np.where(fits < len(ENDS), fits, np.where(short, len(ENDS), len(ENDS) + 1)).tolist())
     return [next(widths) if one.size else 0 for one in each]
-
-
-def _bytes(array: Array, width: int) -> bytes:
-    """One array, after a byte that says how wide its numbers are."""
-    narrow = array.astype(WIDTHS[width])
-    if width == 0:
-        return bytes([width]) + narrow.tobytes()
-    return bytes([width]) + narrow.reshape(-1, 1).view(np.uint8).T.tobytes()

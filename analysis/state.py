@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from analysis import distributions, drift, informed, shifts, tracks
+from analysis.batches import taken
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
 from analysis.proportions import Array, Integers, log_sum
@@ -118,6 +119,10 @@ class Memory:
     step_canary: Array
 
 
+# Fields that the next tick needs of all that are scored side by side, and hardly anybody of one of them.
+LATER = frozenset({"dispersion", "tracks", "informed"})
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Evidence:
     """All that one check's ticks have said so far.
@@ -158,6 +163,17 @@ class Evidence:
     standing: "Standing | None" = field(init=False, default=None)
     # the value of all that were scored side by side with it, and its place among them; none, once changed
     beside: "tuple[Evidence, int] | None" = field(init=False, default=None)
+
+    if not TYPE_CHECKING:  # to whom all fields are there
+
+        def __getattr__(self, name: str) -> Any:
+            """One of `LATER`, which nobody has asked for since it was scored beside others."""
+            if name not in LATER or self.beside is None:
+                raise AttributeError(f"evidence has no {name}")
+            several, place = self.beside
+            part = taken(getattr(several, name), place)
+            object.__setattr__(self, name, part)
+            return part
 
     @property
     def informed_share(self) -> float:

@@ -47,6 +47,8 @@ class Watching:
 
     every: float
     latest: Evidence
+    step_began: float  # as the latest says, and its buckets
+    le: tuple[float, ...]
     sums: Array
     waiting: Array
     rules: tuple[Watched, ...] = ()
@@ -55,8 +57,9 @@ class Watching:
 
     def look(self, evidence: Evidence) -> bool:
         """Whether a window is full of something that nobody was told yet."""
-        before, self.latest = self.latest, evidence
-        if evidence.step_began is not before.step_began and evidence.step_began != before.step_began:
+        before, self.latest, step_began = self.latest, evidence, float(evidence.step_began)
+        if step_began != self.step_began:
+            self.step_began = step_began
             self.waiting = self.waiting + _sums(before) - self.sums
             self.sums = np.zeros_like(self.sums)
         if isinf(self.began):
@@ -181,11 +184,16 @@ class Peers:
         name = evidence.spec.name
         for every in WINDOWS:
             known = self.watching.get((name, every))
-            if known is None or known.latest.memory.le != evidence.memory.le:
+            if known is None or known.le != evidence.memory.le:
                 sums = _sums(evidence)  # what is there already was before
                 waiting = np.zeros_like(sums)
                 self.watching[name, every] = Watching(
-                    every=every, latest=evidence, sums=sums, waiting=waiting
+                    every=every,
+                    latest=evidence,
+                    step_began=float(evidence.step_began),
+                    le=evidence.memory.le,
+                    sums=sums,
+                    waiting=waiting,
                 )
             elif known.look(evidence):
                 self._tell(known)
