@@ -9,13 +9,14 @@ other; when it reaches 1 / alpha the run fails (Ville's inequality).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from math import log
 from typing import Any
 
 import numpy as np
 
 from analysis import distributions, proportions, quantiles
-from analysis.bursts import within
+from analysis.bursts import LIMIT, within
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.proportions import Array, Integers, Mask, Question
 from analysis.questions import PASS_PLUS, PASS_TOLERANCE, question, tail_odds
@@ -93,7 +94,7 @@ def judge(evidence: Sequence[Evidence], *, alpha: float, beta: float, now: float
     passes a step with probability at most `beta`.
     """
     known = [standing(one) for one in evidence]
-    terms = [float(_term(*each)) for each in zip(evidence, known, strict=True)]
+    terms = [_term(one, float(found.run)) for one, found in zip(evidence, known, strict=True)]
     total = float(log_total(terms))
     failed = int(np.argmax(terms)) if terms and total >= log(1 / alpha) else None
     checks = tuple(
@@ -124,7 +125,7 @@ def explained(judged: Judgement, evidence: Sequence[Evidence], *, alpha: float) 
 
 def log_term(evidence: Evidence) -> Array:
     """The check's term of the run's sum: log(share x E) (...)."""
-    return _term(evidence, standing(evidence))
+    return within(standing(evidence).run + _log_share(evidence.spec.share))
 
 
 def log_total(terms: Sequence[Array | float]) -> Array:
@@ -145,8 +146,14 @@ def _verdicts(evidence: Evidence, found: Standing, *, beta: float, now: Array | 
     return np.where(now - evidence.both_at > SILENCE, int(Verdict.NO_DATA), said)
 
 
-def _term(evidence: Evidence, found: Standing) -> Array:
-    return within(found.run + np.log(max(evidence.spec.share, 1e-300)))
+def _term(evidence: Evidence, of_run: float) -> float:
+    """As `log_term`, of one canary whose evidence over all steps is known."""
+    return min(max(of_run + _log_share(evidence.spec.share), -LIMIT), LIMIT)
+
+
+@lru_cache(maxsize=256)  # checks of the plans that are under way
+def _log_share(share: float) -> float:
+    return float(np.log(max(share, 1e-300)))
 
 
 def _verdict(
