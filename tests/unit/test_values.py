@@ -52,6 +52,13 @@ def test_what_a_value_knows_of_itself_is_not_known_of_the_changed_one() -> None:
     assert replace(value, one=2).known is None
 
 
+def test_where_nothing_changes_the_value_is_the_same_one() -> None:
+    value = Kept(1, (2,))
+    object.__setattr__(value, "known", 5)
+    assert replace(value, one=1) is value
+    assert replace(value, one=1, two=(3,)) == Kept(1, (3,))
+
+
 def test_what_is_checked_when_a_value_is_made_is_checked_when_it_is_changed() -> None:
     assert replace(Checked(1), two=3) == Checked(1, 3)
     with pytest.raises(ValueError, match="below 0"):
