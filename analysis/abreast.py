@@ -84,9 +84,16 @@ def _shape(evidence: Evidence, tick: Packed) -> Hashable:
         memory.le,
         memory.canary_le,
         len(evidence.groups),
-        shapes(evidence),
+        _shapes(evidence),
         tick.shape,
     )
+
+
+def _shapes(evidence: Evidence) -> tuple[tuple[int, ...], ...]:
+    """Those of its arrays; of one that was scored beside others nothing has to be made for that."""
+    if evidence.beside is None:
+        return shapes(evidence)
+    return tuple(shape[1:] for shape in shapes(evidence.beside[0]))
 
 
 @lru_cache(maxsize=1024)  # checks of the plans that are under way

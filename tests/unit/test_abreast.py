@@ -92,6 +92,29 @@ def test_canaries_that_were_together_go_on_as_they_are(kind: CheckKind, monkeypa
 
 
 @pytest.mark.parametrize("kind", CheckKind)
+def test_in_whatever_order_they_come_again_nothing_is_copied_or_made_of_single_ones(
+    kind: CheckKind, monkeypatch: Any
+) -> None:
+    several = [canary(seed, SPECS[kind]) for seed in range(4)]
+    evidence = updated([ticks[8] for ticks in several])
+    ticks = as_next([ticks[9] for ticks in several], evidence)[::-1]
+    for name in ("stacked", "taken"):
+        monkeypatch.setattr(f"analysis.abreast.{name}", None)
+    monkeypatch.setattr("analysis.state.taken", None)
+    found = updated(ticks)
+    monkeypatch.undo()
+    assert [one.at for one in found] == [10.0] * 4
+    assert_as_alone(ticks)
+
+
+def test_what_nobody_has_asked_for_is_made_once_and_other_fields_are_missed() -> None:
+    found = updated([canary(seed, SPECS[CheckKind.LATENCY])[8] for seed in range(2)])[0]
+    assert found.tracks is found.tracks
+    with pytest.raises(AttributeError, match=r"evidence has no track$"):
+        _ = found.track  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", CheckKind)
 def test_canaries_that_come_and_go_and_raise_their_weight_are_scored_as_alone(kind: CheckKind) -> None:
     several = [canary(seed, SPECS[kind]) for seed in range(6)]
     at = [[ticks[place] for ticks in several] for place in range(8, 13)]
