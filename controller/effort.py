@@ -11,8 +11,11 @@ OF_A_RUN = 0.1  # of a core, for all pages of a run; a usual one of 3 kB takes 2
 OF_A_POD = 0.01
 # Seconds of a core beyond that: a large page is dear when it is read for the first time.
 RUN_AT_ONCE, POD_AT_ONCE = 2.0, 0.5
+# Seconds by the loop's clock, a tenth of a pod's share, that count as they are: to ask for the processor's time
+# takes half as long as a page on many machines. Once a page took longer it is asked for at so many more.
+LITTLE, WATCHED = 0.001, 20
 
-Moment = tuple[float, float]  # of the loop, and of the processor
+Moment = tuple[float, float | None]  # of the loop, and of the processor if that may matter
 
 
 class Effort:
@@ -22,15 +25,18 @@ class Effort:
         self._clock = clock
         self._at = clock()
         self._owed = 0.0
+        self._watched = WATCHED  # pages of which the processor's time is asked for
         self._share, self._at_once = OF_A_POD, POD_AT_ONCE
 
     def begun(self) -> Moment:
         """The moment, for `done`."""
-        return self._clock(), thread_time()
+        return self._clock(), thread_time() if self._watched else None
 
     def done(self, begun: Moment) -> None:
         """What was done since then, without any wait between, is on the account."""
-        self._owed += min(self._clock() - begun[0], thread_time() - begun[1])
+        took, since = self._clock() - begun[0], begun[1]
+        self._owed += min(took, LITTLE if since is None else thread_time() - since)
+        self._watched = WATCHED if took > LITTLE else max(0, self._watched - 1)
 
     def shared(self, pods: int) -> None:
         """So many pods of the run share what it has."""

@@ -11,7 +11,7 @@ page is cut there (`Cut`) in a fifth of the time that it takes to look for its l
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import itemgetter, sub
+from operator import add, itemgetter, sub
 from struct import Struct
 from typing import Any
 
@@ -205,14 +205,14 @@ def _histogram(places: _Places, series: Sequence[Series], unit: float = 1.0) -> 
     where = [places.of(one) for one in buckets]
 
     def taken(figures: Figures) -> Histogram | None:
-        counts: Sequence[int] = ()
+        counts: tuple[int, ...] = ()
         for one in where:
             cumulative = figures[one]
-            here = [*map(sub, cumulative, (0, *cumulative[:-1]))]
+            here = tuple(map(sub, cumulative, (0, *cumulative)))  # as far as the shorter of them goes
             if min(here) < 0:
                 return None
-            counts = [a + b for a, b in zip(counts, here, strict=True)] if counts else here
-        return Histogram(le, tuple(counts))
+            counts = tuple(map(add, counts, here)) if counts else here
+        return Histogram(le, counts)
 
     return taken
 

@@ -1,6 +1,6 @@
 """What a pass works with: the run as it is in memory, and everything that it is done by."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import isfinite, log
@@ -17,7 +17,7 @@ from controller.gather import Gathered
 from controller.hearing import Lag, Waits
 from controller.items import Item
 from controller.judging import Figures
-from controller.model import Plan, Reason, Run, Stage
+from controller.model import Plan, PodSeen, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.page.traces import Traces
@@ -64,15 +64,17 @@ class Live:
     waits: Waits = field(default_factory=Waits)
     figures: Figures = field(default_factory=Figures)
     around: Around | None = None  # what stood around it when that last changed
+    watched: Sequence[PodSeen] | None = None  # the pods whose pages are read
     items: tuple[Item, ...] = ()  # of the checklist, as last looked at
 
     def lag(self, stable: Mapping[str, Reading]) -> Lag:
         """How long requests take, by what stable's pods have said and now say."""
-        own = any(INFERENCE in one.sources.values() for one in stable.values())
-        said = {pod: one.took for pod, one in stable.items()}
-        none: list[Histogram] = []
-        took = spared("waits", self.run, lambda: self.waits.took(said), none)
-        return gather.lag(self.gathered, self.run.plan.policy, took, told=bool(took) or not own)
+        said: dict[str, Histogram | None] = {pod: one.took for pod, one in stable.items() if one.took}
+        took: list[Histogram] = []
+        if said:
+            took = spared("waits", self.run, lambda: self.waits.took(said), took)
+        told = bool(took) or not any(INFERENCE in one.sources.values() for one in stable.values())
+        return gather.lag(self.gathered, self.run.plan.policy, took, told=told)
 
     @property
     def urgent(self) -> bool:

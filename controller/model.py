@@ -179,7 +179,7 @@ class Policy:
     @property
     def queried(self) -> frozenset[str]:
         """The checks whose numbers a Prometheus is asked for."""
-        return frozenset(name for name, page in self.pages.items() if page is None)
+        return frozenset([name for name, page in self.pages.items() if page is None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

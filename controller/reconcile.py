@@ -69,6 +69,7 @@ FRESH = 2.0
 # Seconds a new leader looks before it raises or repairs a weight upwards, at least: pages come each second (a
 # Prometheus' more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
+NOBODY: Sequence[PodSeen] = ()
 
 
 @dataclass(slots=True)
@@ -251,7 +252,7 @@ class Reconciler:
     async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""
         run, now = live.run, self.means.clock()
-        readings, nodes = self._read(run, there.read), there.canary_nodes
+        readings, nodes = self._read(live, there.read), there.canary_nodes
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
         at = now.timestamp()
         spacing, live.looked = at - (live.looked or at), at
@@ -283,9 +284,12 @@ class Reconciler:
         """How often the pods' requests are counted: as slowly as Prometheus if nothing else is read."""
         return self.means.queried if len(plan.policy.queried) == len(plan.policy.checks) else self.means.pace
 
-    def _read(self, run: Run, pods: Sequence[PodSeen]) -> Mapping[str, Reading]:
-        wanted = pods if run.stage is not Stage.ENDED else []
-        self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
+    def _read(self, live: Live, pods: Sequence[PodSeen]) -> Mapping[str, Reading]:
+        run = live.run
+        wanted = pods if run.stage is not Stage.ENDED else NOBODY
+        if wanted is not live.watched:  # else they are read already: a plan's checks and pages stay
+            self.means.metrics.watch(_name(run), wanted, run.plan.policy.checks, run.plan.policy.pages)
+            live.watched = wanted
         return self.means.metrics.read(_name(run)) if wanted else {}
 
     async def _write_down(self, obj: Any, heard: Commands, *, approved: bool) -> None:

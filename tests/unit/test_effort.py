@@ -3,7 +3,7 @@
 import pytest
 
 from controller import effort
-from controller.effort import OF_A_POD, OF_A_RUN, POD_AT_ONCE, RUN_AT_ONCE, Effort
+from controller.effort import OF_A_POD, OF_A_RUN, POD_AT_ONCE, RUN_AT_ONCE, WATCHED, Effort
 
 
 class Clocks:
@@ -39,6 +39,23 @@ def test_what_is_owed_is_waited_for_and_no_longer(clocks: Clocks) -> None:
     assert account.wait() == pytest.approx(0.2 / OF_A_POD - 0.9)
     clocks.loop += 0.2 / OF_A_POD - 0.8
     assert account.wait() == 0
+
+
+def test_the_processor_is_asked_for_its_time_only_after_pages_that_took_long(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, asked = Effort(lambda: clocks.loop), list[float]()
+    monkeypatch.setattr(effort, "thread_time", lambda: asked.append(clocks.processor) or clocks.processor)
+    for _ in range(WATCHED):
+        clocks.worked(account, 0.0001, 0.0001)
+    asked.clear()
+    clocks.worked(account, 0.0001, 0.0001)
+    clocks.worked(account, 9.0, 0.0)  # the machine stood still: that costs next to nothing
+    assert account.wait() == 0
+    assert asked == []
+    clocks.worked(account, POD_AT_ONCE + 0.2, POD_AT_ONCE + 0.2)
+    assert account.wait() == pytest.approx(0.2 / OF_A_POD, rel=0.05)
+    assert len(asked) == 2
 
 
 def test_pods_of_a_run_share_what_it_has(clocks: Clocks) -> None:
