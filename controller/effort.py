@@ -11,8 +11,8 @@ OF_A_RUN = 0.1  # of a core, for all pages of a run; a usual one of 3 kB takes 2
 OF_A_POD = 0.01
 # Seconds of a core beyond that: a large page is dear when it is read for the first time.
 RUN_AT_ONCE, POD_AT_ONCE = 2.0, 0.5
-# Seconds by the loop's clock, a tenth of a pod's share, that count as they are: to ask for the processor's time
-# takes half as long as a page on many machines. Once a page took longer it is asked for at so many more.
+# Seconds by the loop's clock, a tenth of a pod's share, that count as they are: asking for the processor's
+# takes half as long as a page on many machines. Once a page took longer it is asked at so many more.
 LITTLE, WATCHED = 0.001, 20
 
 Moment = tuple[float, float | None]  # of the loop, and of the processor if that may matter

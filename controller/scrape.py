@@ -44,9 +44,9 @@ LONGEST_PATH = 512  # characters, as a policy's path
 FRESH = 1.5
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
-# In an interval, at which the rounds of all runs begin. Those of one moment are looked at together and scored
-# side by side, every second the same ones, which costs the less the more they are (`controller.rounds`).
-MOMENTS = 10
+# In an interval, at which the rounds begin of more than a few runs. Those of one moment are looked at together
+# and scored side by side, every second the same ones: the more they are the cheaper (`controller.rounds`).
+MOMENTS, FEW = 10, 20
 TOGETHER = 32  # pods that are asked in one turn of the loop, which takes it 2 ms
 SPREAD = 0.1  # of an interval, over which those of a run with more are asked
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
@@ -213,9 +213,11 @@ class Scrape:
     # -- rounds
 
     def _first(self, run: str) -> float:
-        """When the run's first round is due, at one of its interval's moments: see `MOMENTS`."""
-        now, moment = asyncio.get_running_loop().time(), _hash(run) * MOMENTS >> 32
-        phase = (moment + 0.5) / MOMENTS * self._interval
+        """When the run's first round is due: at its own time in an interval, or one that it shares."""
+        now, part = asyncio.get_running_loop().time(), _hash(run) / 2**32
+        if len(self._runs) >= FEW:
+            part = (floor(part * MOMENTS) + 0.5) / MOMENTS
+        phase = part * self._interval
         return phase + (floor((now - phase) / self._interval) + 1) * self._interval
 
     def _later(self, run: "_Run") -> None:

@@ -18,7 +18,7 @@ from controller import effort, layouts, protobuf
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT
-from controller.scrape import TOGETHER, Scrape, addressed, chosen, target
+from controller.scrape import FEW, MOMENTS, TOGETHER, Scrape, addressed, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
 
@@ -229,6 +229,17 @@ def test_runs_are_read_at_moments_of_their_own_and_the_pods_of_a_run_together() 
         assert max(one[0] for one in times) - min(one[0] for one in times) <= 0.1
         begins.append(min(one[0] for one in times) % 1)
     assert len({int(10 * begin) for begin in begins}) >= 7
+
+
+def test_many_runs_are_read_at_few_moments_that_they_share() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        for run in range(200):
+            scrape.watch(f"lab/run-{run}", [pod(f"a{run}")], CHECKS)
+        await asyncio.sleep(2)
+
+    asked = scraping(story).asked
+    moments = {round(asked[url(f"a{run}")][0] % 1, 6) for run in range(FEW, 200)}
+    assert moments == {round((place + 0.5) / MOMENTS, 6) for place in range(MOMENTS)}
 
 
 def test_watching_again_changes_nothing() -> None:
