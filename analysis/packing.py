@@ -3,7 +3,7 @@
 Evidence lives in a Kubernetes status, where a number costs a dozen characters and a NaN a refused
 write. Counts take as few bytes as the largest needs, everything else the four of `rounded`, split so that
 the bytes that are alike lie together; the whole is compressed by LZMA, without the headers that would say
-how, and only finite numbers get in. To deflate it would take a third of that time, and a tenth more room.
+how, and only finite numbers get in. To deflate it would take half of that time, and a tenth more room.
 """
 
 import lzma
@@ -21,7 +21,7 @@ ENDS = (2.0**8 - 1, 2.0**16 - 1, 2.0**32 - 1)  # the largest counts of so many b
 NOTHING = 2.0**-8  # of a request
 NEVER = -(2.0**39)  # s: a time before all others, finite so that it can be kept, and that in four bytes
 LARGEST = 1 << 20  # bytes of evidence, unpacked: a page that says more is no checkpoint of ours
-# As short as its best preset, in a fifth of the time.
+# As short as its best preset, in a quarter of the time.
 _LZMA = (
     {
         "id": lzma.FILTER_LZMA1,

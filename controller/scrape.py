@@ -44,8 +44,8 @@ LONGEST_PATH = 512  # characters, as a policy's path
 FRESH = 1.5
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
-# In an interval, at which the rounds begin of more than a few runs. Those of one moment are looked at together
-# and scored side by side, every second the same ones: the more they are the cheaper (`controller.rounds`).
+# In an interval, at which the rounds of more than a few runs begin. Those of one moment are looked at
+# together and scored side by side, each time the same ones: the more the cheaper (`controller.rounds`).
 MOMENTS, FEW = 10, 20
 TOGETHER = 32  # pods that are asked in one turn of the loop, which takes it 2 ms
 SPREAD = 0.1  # of an interval, over which those of a run with more are asked
