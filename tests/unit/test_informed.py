@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis import belief, informed
+from analysis.bursts import ALLOWED
 from analysis.informed import AHEAD, FADE, LEAD, Informed
 from analysis.tracks import BLOCK
 
@@ -74,6 +75,19 @@ def test_where_stables_nodes_are_few_a_burst_in_each_block_does_not_count(blocks
     assert fed(bursts(blocks), groups=1, few=True).log_e == pytest.approx(0.0)
     assert fed(bursts(blocks), groups=1).log_e == pytest.approx(15.0 * (blocks - 1))
     assert fed(bursts(blocks), groups=2, few=True).log_e == pytest.approx(15.0 * blocks)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 10])
+def test_what_quiet_pods_allow_of_a_burst_counts_once_and_not_in_each_block_or_step(blocks: int) -> None:
+    quiet, state = np.array(1.0), fed(bursts(blocks), groups=1, few=True)
+    assert state.judged(quiet) == pytest.approx(0.0)  # the last block has ended
+    assert fed(bursts(1)[:20], groups=1, start=state).judged(quiet) == pytest.approx(ALLOWED, abs=1e-5)
+    assert informed.next_step(state).judged(quiet) == pytest.approx(0.0)
+
+
+def test_noisy_pods_allow_next_to_nothing_of_a_burst_and_several_nodes_need_nothing_allowed() -> None:
+    assert fed(bursts(1), groups=1).judged(np.array(2.0)) == pytest.approx(ALLOWED / 8)
+    assert fed(bursts(1), groups=2).judged(np.array(1.0)) == pytest.approx(15.0)
 
 
 def test_a_block_ends_also_where_nothing_is_seen_at_its_end() -> None:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.bursts import MARKS, SLOTS
+from analysis.bursts import ALLOWED, MARKS, POWER, SLOTS
 from analysis.proportions import EFFECTS
 from analysis.tracks import (
     AHEAD,
@@ -92,6 +92,18 @@ def test_with_one_node_the_best_window_within_the_tolerance_is_left_out(seed: in
     windows = [gains[a:b].sum() for a, b in itertools.combinations(range(41), 2) if b - a <= 6]
     expected = gains.sum() - max(0.0, *windows)
     assert worth(fed(gains[:, None]))[ONCE, 0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("phi", [1.0, 2.0])
+def test_of_one_nodes_burst_a_few_nats_count_where_stable_is_quiet(phi: float) -> None:
+    """And never more than there is; most of that is gone where stable's own pods are noisy."""
+    gains = np.zeros((30, 1))
+    gains[12:15] = 5.0
+    allowed = ALLOWED * phi**-POWER
+    assert worth(fed(gains), np.array(phi))[ONCE] == pytest.approx(np.full((1, E), allowed))
+    small = fed(gains / 50.0)
+    assert worth(small, np.array(phi))[ONCE] == pytest.approx(small.whole[ONCE])
+    assert worth(fed(gains))[ONCE] == pytest.approx(0.0)  # it is none to go on with
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5, 40])
