@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis import distributions, drift, informed, shifts, tracks
+from analysis import distributions, drift, shifts, tracks
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
 from analysis.proportions import Array, Integers, log_sum
