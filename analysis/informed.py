@@ -20,7 +20,6 @@ from analysis.proportions import Array, Mask
 from analysis.tracks import BLOCK, held
 from analysis.values import replace
 
-SHARE = 0.5  # of a latency check's capital; the tracks keep half for what changes the tail alone
 CLEARLY = 1.02  # the rate expected is bet on where it is above the margin's by this factor
 # s; what a step has gained fades while nothing is bet. Tracks lose between two hiccups what one brought;
 # without this, 8 of 12 runs of one stable and one canary pod, each x3 for 3 s every half minute, crossed.
@@ -50,6 +49,13 @@ class Informed:
     def log_e(self) -> Array:
         """Log e of the run so far (...): the mean over lenses."""
         return _mean(self.worth)
+
+    def judged(self, phi: Array) -> Array:
+        """The same for a verdict: with what noise `phi` (...) allows of one node's worst burst.
+
+        That is no capital to go on with: it counts once, and not again in every block or step.
+        """
+        return _mean(self.bursts.left(self.whole, phi)) if self.gained.shape[-2] == 1 else self.log_e
 
     @property
     def log_e_before(self) -> Array:

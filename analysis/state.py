@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis import distributions, drift, informed, shifts, tracks
+from analysis import distributions, drift, shifts, tracks
 from analysis.batches import taken
 from analysis.dispersion import Dispersion
 from analysis.informed import Informed
@@ -49,6 +49,9 @@ INFORMED: Mapping[CheckKind, tuple[int, int]] = {
     CheckKind.PREDICTIONS: (1, drift.WAYS),
     CheckKind.PROPORTION: (1, 1),
 }
+# Of the capital; the tracks keep half of latency's for what changes the tail alone, and of predictions' less:
+# one of the ways is "as the canary was", so that any change that lasts shows in whole distributions.
+INFORMED_SHARES: Mapping[CheckKind, float] = {CheckKind.LATENCY: 0.5, CheckKind.PREDICTIONS: 0.75}
 # How many a Pass needs an answer to.
 PROOFS: Mapping[CheckKind, int] = {
     CheckKind.LATENCY: len(MEMORIES),
@@ -178,7 +181,7 @@ class Evidence:
     @property
     def informed_share(self) -> float:
         """How much of the capital is bet as whole distributions advise; of counts there is none."""
-        return 0.0 if self.spec.kind.counted else informed.SHARE
+        return INFORMED_SHARES.get(self.spec.kind, 0.0)
 
     @property
     def log_e(self) -> Array:
@@ -188,7 +191,7 @@ class Evidence:
     @property
     def log_e_of_tracks(self) -> Array:
         """The tracks' part of it."""
-        return tracks.log_mixture(self.tracks, LENSES[self.spec.kind], self.step_timeout)
+        return tracks.log_mixture(self.tracks, LENSES[self.spec.kind], self.step_timeout, self.phi)
 
     def mixed(self, of_tracks: Array, of_informed: Array) -> Array:
         """Log of both parts' capital together, from the logs of what one unit of each has become."""
@@ -237,7 +240,7 @@ def _worked_out(evidence: Evidence) -> Standing:
     of_steps = log_sum(np.where(here, np.asarray(of_tracks)[..., None], finished), weights)
     if evidence.informed_share == 0:
         return Standing(of_steps, of_tracks, evidence.log_e_pass)
-    of_run, before = evidence.informed.log_e, evidence.informed.log_e_before
+    of_run, before = evidence.informed.judged(evidence.phi), evidence.informed.log_e_before
     return Standing(
         evidence.mixed(of_steps, of_run), evidence.mixed(of_tracks, of_run - before), evidence.log_e_pass
     )

@@ -8,8 +8,8 @@ Against bursts of single nodes, what counts is less than the whole:
 * with two canary nodes or more, no node counts more than `LEAD` times what all the others together
   brought, plus `AHEAD`, within each block of half a minute: a fault of the version shows on all nodes
   at the same time;
-* with one, everything except its best burst (`bursts`), or, where stable's nodes are too few to know how
-  frequent those are, except the best of each block.
+* with one, everything except its best burst (`bursts`), of which a few nats count where stable is quiet, or,
+  where stable's nodes are too few to know how frequent those are, except the best of each block.
 Both only throw capital away, so they are as valid as the plain e-process is.
 
 Symbols: C tracks, N groups of canary nodes, L lenses, E effect sizes; leading axes (...) are canaries
@@ -158,10 +158,13 @@ def advanced(
     return _forgiven(later, over, end) if over.any() else later
 
 
-def worth(tracks: Tracks) -> Array:
-    """The capital that counts (..., C, L, E): never more than `whole`."""
+def worth(tracks: Tracks, phi: Array | None = None) -> Array:
+    """The capital that counts (..., C, L, E): never more than `whole`.
+
+    With `phi` (...) what that allows of one node's worst burst: for a verdict, not to go on with.
+    """
     if tracks.groups == 1:
-        return tracks.bursts.left(tracks.whole)
+        return tracks.bursts.left(tracks.whole, phi)
     others = tracks.without - tracks.base[..., None, :, :, :]
     return within(tracks.base + held(tracks.whole - tracks.base, others, axis=-4))
 
@@ -187,11 +190,11 @@ def late_share(age: Array, timeout: float) -> Array:
     return np.asarray(0.5 * np.minimum(age / MINUTE, 1.0) + 0.5 * later)
 
 
-def log_mixture(tracks: Tracks, weight: Array, timeout: float) -> Array:
+def log_mixture(tracks: Tracks, weight: Array, timeout: float, phi: Array | None = None) -> Array:
     """Log of the mixture (...) over tracks, lenses (`weight`), effects; what is not put in yet counts 1."""
     share = (CAPITAL[:, None, None] * (weight[:, None] * EFFECT_WEIGHTS)).ravel()
     spent = AT_ONCE + LATER * late_share(tracks.given - tracks.late_from, timeout)
-    value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled))
+    value = worth(tracks if tracks.filled.all() else _joined(tracks, ~tracks.filled), phi)
     value = value.reshape(*value.shape[:-3], len(share))
     top = np.maximum(value.max(axis=-1), 0.0)
     # not as a product of matrices, whose rounding depends on how many canaries there are

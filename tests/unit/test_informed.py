@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis import belief, informed
+from analysis.bursts import ALLOWED
 from analysis.informed import AHEAD, FADE, LEAD, Informed
 from analysis.tracks import BLOCK
 
@@ -74,6 +75,21 @@ def test_where_stables_nodes_are_few_a_burst_in_each_block_does_not_count(blocks
     assert fed(bursts(blocks), groups=1, few=True).log_e == pytest.approx(0.0)
     assert fed(bursts(blocks), groups=1).log_e == pytest.approx(15.0 * (blocks - 1))
     assert fed(bursts(blocks), groups=2, few=True).log_e == pytest.approx(15.0 * blocks)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 10])
+def test_no_burst_counts_by_itself_however_quiet_stable_is(blocks: int) -> None:
+    assert fed(bursts(blocks), groups=1, few=True).judged(np.array(1.0)) == pytest.approx(0.0)
+    assert fed(bursts(1), groups=1).judged(np.array(1.0)) == pytest.approx(0.0)
+
+
+def test_beside_the_rest_some_of_a_burst_counts_for_a_verdict_and_is_none_to_go_on_with() -> None:
+    state = fed(np.full(16, 1.0), groups=1)
+    assert state.log_e == pytest.approx(10.0)
+    assert state.judged(np.array(1.0)) == pytest.approx(10.0 + ALLOWED)
+    assert state.judged(np.array(2.0)) == pytest.approx(10.0 + ALLOWED / 8)
+    assert informed.next_step(state).judged(np.array(1.0)) == pytest.approx(10.0)
+    assert fed(np.full(16, 1.0), groups=2).judged(np.array(1.0)) == pytest.approx(16.0)
 
 
 def test_a_block_ends_also_where_nothing_is_seen_at_its_end() -> None:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
-from analysis.informed import SHARE
 from analysis.judge import Judgement, Verdict, explained, judge, log_term
 from analysis.samples import Counts, Histogram, PodSample, Sample
-from analysis.state import step_weights
+from analysis.state import INFORMED_SHARES, step_weights
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
 ISTIO = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -81,7 +80,8 @@ def test_the_run_is_the_weighted_sum_of_checks_and_steps() -> None:
     of_tracks = weights[0] * np.exp(evidence.finished[0]) + weights[1] + weights[2]
     of_informed = np.exp(evidence.informed.log_e)
     assert of_informed != pytest.approx(of_tracks, rel=0.01)
-    expected = 0.4 * ((1 - SHARE) * of_tracks + SHARE * of_informed)
+    share = INFORMED_SHARES[CheckKind.LATENCY]
+    expected = 0.4 * ((1 - share) * of_tracks + share * of_informed)
     assert np.exp(log_term(evidence)) == pytest.approx(expected)
     other = fed(replace(ERRORS, share=0.6), steps=3)
     total = np.exp(log_term(evidence)) + np.exp(log_term(other))

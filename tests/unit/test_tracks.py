@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.bursts import MARKS, SLOTS
+from analysis.bursts import ALLOWED, MARKS, POWER, SLOTS
+from analysis.bursts import LEAD as LEAD_OF_BURSTS
 from analysis.proportions import EFFECTS
 from analysis.tracks import (
     AHEAD,
@@ -92,6 +93,22 @@ def test_with_one_node_the_best_window_within_the_tolerance_is_left_out(seed: in
     windows = [gains[a:b].sum() for a, b in itertools.combinations(range(41), 2) if b - a <= 6]
     expected = gains.sum() - max(0.0, *windows)
     assert worth(fed(gains[:, None]))[ONCE, 0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("phi", "rest"), [(1.0, 9.0), (2.0, 9.0), (1.0, 0.9), (1.0, 0.0), (1.0, -0.9)])
+def test_of_one_nodes_burst_a_few_nats_count_beside_the_rest_where_stable_is_quiet(
+    phi: float, rest: float
+) -> None:
+    """None where the rest brought none, and never more than there is."""
+    gains, noise = np.full((33, 1), rest / 30), np.array(phi)
+    gains[12:15] = 50.0
+    within_six_seconds = 3 * max(rest, 0.0) / 30
+    left = rest - within_six_seconds
+    allowed = min(ALLOWED * phi**-POWER, LEAD_OF_BURSTS * max(left, 0.0))
+    assert worth(fed(gains), noise)[ONCE] == pytest.approx(np.full((1, E), left + allowed))
+    assert worth(fed(gains))[ONCE] == pytest.approx(np.full((1, E), left))  # what there is to go on with
+    even = fed(np.full((12, 1), 0.5))
+    assert worth(even, noise)[ONCE] == pytest.approx(np.full((1, E), 3.0 + min(3.0, ALLOWED * phi**-POWER)))
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5, 40])
