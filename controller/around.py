@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from analysis.values import replace
-from controller import retraining, trigger
+from controller import inspection, retraining, trigger
 from controller.beside import spared
 from controller.model import ArmSeen, Commands, PodSeen, Run
 from controller.scrape import addressed, chosen
@@ -46,6 +46,7 @@ class Around:
     stable_matches: bool
     replicas_before: int | None
     retraining_asked: datetime | None
+    replanned: bool
 
 
 def around(known: Around | None, means: "Means", run: Run, obj: Json) -> Around:
@@ -59,10 +60,14 @@ def around(known: Around | None, means: "Means", run: Run, obj: Json) -> Around:
     of_stable = chosen([pod for pod in stable.pods if pod.ready])
     of_canary = [pod for pod in canary.pods if pod.ready]
     said, heard, later, rival = Commands(deleted=True), Commands(deleted=True), None, None
+    replanned = False
     if obj is not None:
         said, heard = trigger.commands(cluster, plan, obj, frozen_all=means.freeze)
         later = spared("successor", run, partial(trigger.successor, cluster, workload, obj), None)
         rival = trigger.rival(cluster, obj)
+        if not run.weights:
+            asked = partial(inspection.replanned, run, obj["spec"]["plan"], cluster)
+            replanned = spared("policy", run, asked, False)
     return Around(
         news=news,
         deleted=obj is None,
@@ -81,4 +86,5 @@ def around(known: Around | None, means: "Means", run: Run, obj: Json) -> Around:
         retraining_asked=spared(
             "retraining", run, lambda: retraining.last_asked(trigger.runs_of(cluster, *workload)), None
         ),
+        replanned=replanned,
     )

@@ -50,21 +50,21 @@ def _worst(found: Mapping[str, Trouble], *, first: str) -> str:
     return "" if worst is None else f"{worst}{others}: {lasting[worst].what}"
 
 
-def checklist(means: "Means", live: "Live", seen: Seen, obj: Json, name: str) -> tuple[str | None, bool]:
-    """What failed of the checklist and whether its policy has changed, while a first weight waits for it."""
+def checklist(means: "Means", live: "Live", seen: Seen, obj: Json, name: str) -> str | None:
+    """What failed of the checklist, while a first weight waits for it."""
     if obj is None or not spared("checklist", live.run, lambda: admission.due(live.run, seen), False):
-        return seen.preflight, seen.replanned
+        return seen.preflight
     try:
         return _gone_through(means, live, seen, obj["spec"]["plan"], name)
     except Exception:  # whatever stands in people's objects
         log.exception("checklist_lost", run=live.run.name)
-        return inspection.LOST, seen.replanned
+        return inspection.LOST
 
 
-def _gone_through(means: "Means", live: "Live", seen: Seen, plan: Json, name: str) -> tuple[str | None, bool]:
+def _gone_through(means: "Means", live: "Live", seen: Seen, plan: Json, name: str) -> str | None:
     readings, troubles = means.metrics.read(name), means.metrics.troubles(name)
     if seen.stable.ready and not any(pod.name in {*readings, *troubles} for pod in seen.stable.pods):
-        return seen.preflight, seen.replanned
+        return seen.preflight
     live.items = inspection.looked_at(
         live.run,
         plan,
@@ -74,4 +74,4 @@ def _gone_through(means: "Means", live: "Live", seen: Seen, plan: Json, name: st
         unread=means.unread(),
         now=means.clock(),
     )
-    return inspection.sentence(live.items), inspection.replanned(live.run, plan, means.cluster)
+    return inspection.sentence(live.items)

@@ -74,6 +74,7 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
     if None in hashes:
         raise Wrong(f"the Deployments of {name} are being changed; try again when they have settled")
     plan = {**grounds.plan, "canaryHash": hashes[0], "stableHash": hashes[1], "policy": _policy(grounds)}
+    del plan["policyGeneration"]  # no change of it plans a drill anew
     runs = trigger.runs_of(cluster, grounds.namespace, name)
     tails = [run["metadata"]["name"].rpartition("-")[2] for run in runs]
     attempt = 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)

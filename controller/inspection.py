@@ -60,13 +60,16 @@ def sentence(items: Sequence[Item]) -> str:
 
 
 def replanned(run: Run, plan: Mapping[str, Json], cluster: Cluster) -> bool:
-    """Whether a policy is there that says other than what the run, whose `plan` this is, began with."""
+    """Whether a policy is there that says other than what the run, whose `plan` this is, was planned by.
+
+    The very policy that it was planned by is none, whatever the API server has made of either: else a new
+    run would follow the new one for ever.
+    """
     namespace = run.plan.namespace
     canary = cluster.get("deployments", namespace, run.plan.canary)
     notes = {} if canary is None else trigger.annotations(canary)
-    name = notes.get(f"{trigger.PREFIX}policy", "default")
-    policy = cluster.get("canarypolicies", namespace, name)
-    if policy is None:
+    policy = trigger.policy_object(cluster, notes, namespace)
+    if policy is None or trigger.origin(policy).items() <= plan.items():
         return False
     own = {"steps"} if f"{trigger.PREFIX}steps" in notes else set()  # the annotation's, not the policy's
     before, now = ({k: v for k, v in one.items() if k not in own} for one in (plan["policy"], policy["spec"]))

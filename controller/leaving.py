@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from analysis.judge import Verdict
 from controller.hearing import SILENT_AFTER_DUE, Quiet
-from controller.model import Reason, Run, Seen, Stage
+from controller.model import Plan, Reason, Run, Seen, Stage
 from controller.shadow import sentence_of
 from controller.telling import spoken
 
@@ -89,12 +89,24 @@ def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
 
 
 def _replanned(run: Run, seen: Seen, _: datetime) -> Ending | None:
-    """A run that the checklist holds cannot be mended by its policy: it keeps the one that it began with."""
-    if run.hold is not Reason.PREFLIGHT_FAILED or not seen.replanned:
+    """A run keeps the policy that it began with, from its first traffic on; until then it is planned anew.
+
+    What people asked of the run itself, a pause or a promotion, is not lost to one that knows nothing of it.
+    """
+    waits = run.stage is Stage.WAITING and not run.weights
+    mends = run.plan.follows or run.hold is Reason.PREFLIGHT_FAILED
+    if not (seen.replanned and waits and mends) or seen.commands.paused or seen.commands.promote:
         return None
     return Ending(
-        Reason.SUPERSEDED, "its policy was changed while the checklist held it; a new run has the new one"
+        Reason.SUPERSEDED,
+        f"its policy, {by(run.plan)}, was changed or replaced before it had traffic;"
+        " a new run has the new one",
     )
+
+
+def by(plan: Plan) -> str:
+    """Which policy the plan is by."""
+    return "the built-in one" if plan.policy_name == "" else plan.policy_name or "of its plan"
 
 
 def _check_failed(run: Run, seen: Seen, now: datetime) -> Ending | None:

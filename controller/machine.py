@@ -71,6 +71,7 @@ from controller.weights import (
 
 # A weight that differs is somebody else's doing once our own patch must have come back to us.
 DRIFT_AFTER = timedelta(seconds=3)
+BUILT_IN = "; by the built-in policy, for there is no CanaryPolicy/default"
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
@@ -422,7 +423,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     there = seen.route.sighting if seen.route.weight == before else None
     run = replace(run, raised_from=there, pods_known=youngest(seen))
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
-    what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}")
+    unasked = BUILT_IN if step == 0 and run.plan.policy_name == "" else ""
+    what = Tell(Reason.WEIGHT_RAISED, f"{number}: {weight} %{caveat(run, seen, weight)}{unasked}")
     run, told = say(replace(run, message=what.message), what, now)
     return run, (BeginStep(step), SetWeight(weight), *told)
 

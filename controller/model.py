@@ -222,6 +222,8 @@ class Plan(Place):
     stable_hash: str
     policy: Policy
     artifacts: Artifacts | None = None  # with a Shadow check
+    policy_name: str | None = None  # empty: the built-in one; None: the plan does not say
+    follows: bool = False  # a changed policy plans it anew, until it has had traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -436,7 +438,7 @@ class Seen:
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
     gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating
     preflight: str | None = None  # what failed of the checklist; None: nobody could look yet
-    replanned: bool = False  # the policy is another than the plan's
+    replanned: bool = False  # the policy that would plan it now is another than the plan's
     inputs: Inputs | None = None  # what is known of them
     retraining_asked: datetime | None = None  # by an earlier run of the canary's
 

@@ -213,6 +213,7 @@ class Reconciler:
             ),
             stable_known=timedelta(seconds=live.gathered.known),
             commands=there.commands,
+            replanned=there.replanned,
             stable_matches=there.stable_matches,
             fenced=live.fenced,
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
@@ -225,8 +226,7 @@ class Reconciler:
         live.idle = now if seen.route.weight == 0 else live.idle
         try:
             gathered, seen = await self._measure(live, seen, there)
-            failed, replanned = checklist(means, live, seen, obj, _name(run))
-            return gathered, replace(seen, preflight=failed, replanned=replanned)
+            return gathered, replace(seen, preflight=checklist(means, live, seen, obj, _name(run)))
         except Exception:  # whatever the pages hold, commands and pods are heeded
             log.exception("evidence_lost", run=run.name)
             gathered = replace(gather.begin(plan.policy), replayed=replayed)

@@ -4,7 +4,7 @@ Nothing is taken for granted: a run that was just created has no status yet.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -27,6 +27,17 @@ def policy(run: Json) -> Mapping[str, Json]:
     """The policy that the run was planned with."""
     found: Mapping[str, Json] = run["spec"]["plan"].get("policy") or {}
     return found
+
+
+def planned_by(run: Json) -> Iterator[str]:
+    """By which policy the run was planned, if its plan says so."""
+    match run["spec"]["plan"].get("policyName"):
+        case None:
+            return
+        case "":
+            yield "Planned by the built-in policy: there was no CanaryPolicy/default when it was asked for."
+        case name:
+            yield f"Planned by CanaryPolicy {name}, as it was when the run was asked for."
 
 
 def ended(run: Json) -> bool:
@@ -178,11 +189,12 @@ def _fraction(percent: str) -> float:
 # -- tables ----------------------------------------------------------------------------------------
 
 COLUMNS = ("NAME", "PHASE", "WEIGHT", "STEP", "VERDICT", "WORKLOAD", "AGE")
+WIDE = ("POLICY", "REASON")
 
 
 def row(run: Json, *, now: datetime) -> dict[str, str]:
     """A run as cells by column, those of the wide table included."""
-    said, meta = status(run), run["metadata"]
+    said, meta, plan = status(run), run["metadata"], run["spec"]["plan"]
     created = meta.get("creationTimestamp")
     cells = {
         "NAMESPACE": meta["namespace"],
@@ -191,9 +203,10 @@ def row(run: Json, *, now: datetime) -> dict[str, str]:
         "WEIGHT": said.get("weight"),
         "STEP": said.get("step"),
         "VERDICT": said.get("verdict"),
-        "WORKLOAD": run["spec"]["plan"]["canary"],
+        "WORKLOAD": plan["canary"],
         "AGE": age(now - time(created)) if created else None,
         "REASON": reason(run),
+        "POLICY": "built-in" if plan.get("policyName") == "" else plan.get("policyName"),
     }
     return {name: "" if cell is None else str(cell) for name, cell in cells.items()}
 
@@ -235,7 +248,8 @@ def next_attempt(run: Json, siblings: Sequence[Json]) -> Json:
             "labels": meta.get("labels", {}),
             "ownerReferences": meta.get("ownerReferences", []),
         },
-        "spec": {"plan": run["spec"]["plan"]},
+        # it keeps the plan whatever becomes of the policy, which is what was asked for
+        "spec": {"plan": {k: v for k, v in run["spec"]["plan"].items() if k != "policyGeneration"}},
     }
 
 

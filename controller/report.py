@@ -171,6 +171,7 @@ def _compared(run: Json) -> Iterator[str]:
         f" ({plan.get('stableHash', '?')}) behind VirtualService"
         f" {plan.get('virtualService', plan['stable'])}."
     )
+    yield from record.planned_by(run)
     if status.get("message"):
         yield full_stop(status["message"])
     known = record.stable_known(run)

@@ -58,6 +58,8 @@ def _plan(given: wire.Plan, namespace: str) -> Plan:
         stable_subset=given.stable_subset,
         canary_subset=given.canary_subset,
         policy=policies.read(given.policy, max_latency_increase=given.max_latency_increase),
+        policy_name=given.policy_name,
+        follows=given.policy_generation is not None,
         artifacts=None if given.shadow is None else _artifacts(given.shadow),
         recording=None if given.shadow is None else _recording(given.shadow),
     )

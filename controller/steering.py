@@ -42,7 +42,7 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
 
     Examples:
       serin list -n shop
-      serin list -A -o wide             with the reason
+      serin list -A -o wide             with the reason and the policy
       serin list --watch                and a line for each change, until Ctrl-C
     """
     kubectl = pointed_kubectl(flags)
@@ -62,7 +62,7 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
 def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
     from controller import record
 
-    columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(["REASON"] if wide else [])]
+    columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(record.WIDE if wide else [])]
     runs.sort(key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
     rows = [record.row(run, now=_now()) for run in runs]
     show("\n".join(map(coloured, record.table(rows, columns))))

@@ -397,14 +397,27 @@ def _policy(cluster: Cluster, notes: dict[str, str], plan: Json, namespace: str)
         )
     steps = notes.get(f"{PREFIX}steps")
     plan["policy"] = policy if steps is None else policy | {"steps": _steps(steps)}
+    plan |= origin(policy_object(cluster, notes, namespace))
     return policies.unusable(plan["policy"])
 
 
 def policy_of(cluster: Cluster, notes: dict[str, str], namespace: str) -> Json | None:
     """The spec of the policy that is named, empty if nobody wrote one; None if it is not there."""
-    named = notes.get(f"{PREFIX}policy")
-    found = cluster.get("canarypolicies", namespace, named or "default")
-    return dict(found["spec"]) if found is not None else {} if named is None else None
+    found, named = policy_object(cluster, notes, namespace), f"{PREFIX}policy" in notes
+    return dict(found["spec"]) if found is not None else None if named else {}
+
+
+def policy_object(cluster: Cluster, notes: dict[str, str], namespace: str) -> Json | None:
+    """The CanaryPolicy by which annotations would be planned now; None if nobody wrote it."""
+    return cluster.get("canarypolicies", namespace, notes.get(f"{PREFIX}policy", "default"))
+
+
+def origin(policy: Json | None) -> Json:
+    """Which policy a plan is by, and as of when, as the plan says it."""
+    if policy is None:
+        return {"policyName": "", "policyGeneration": 0}
+    meta = policy["metadata"]
+    return {"policyName": meta["name"], "policyGeneration": meta.get("generation", 1)}
 
 
 def _taken(cluster: Cluster, plan: Json, namespace: str) -> str | None:

@@ -94,7 +94,7 @@ class _Lines:
     def __init__(self, output: str | None, *, namespaces: bool) -> None:
         from controller import record
 
-        first, last = ["NAMESPACE"] if namespaces else [], ["REASON"] if output == "wide" else []
+        first, last = ["NAMESPACE"] if namespaces else [], record.WIDE if output == "wide" else []
         self._columns = [*first, *record.COLUMNS, *last]
         self._output = output
         self._widths: list[int] = []

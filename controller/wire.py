@@ -211,6 +211,8 @@ class Plan(Wire, frozen=True, kw_only=True):
     canary_subset: str
     max_latency_increase: str | None = None
     policy: Policy
+    policy_name: str | None = None
+    policy_generation: int | None = None
     shadow: Shadow | None = None
 
 

@@ -303,7 +303,7 @@ class One {
     this.told = run;
     document.title = `${run.word} – ${run.canary} – Serin`;
     if (this.title.textContent !== run.canary) this.title.textContent = run.canary;
-    this.sub.replaceChildren(`compared with ${run.stable} in namespace ${run.namespace}, behind VirtualService ${run.virtualService}. Run ${run.name}, asked for `, time(run.created), ".");
+    this.sub.replaceChildren(`compared with ${run.stable} in namespace ${run.namespace}, behind VirtualService ${run.virtualService}. Run ${run.name}, asked for `, time(run.created), `. ${run.policy}`);
     this.renew("answer", [run.tone, run.word, run.sentence, run.next], () => h("section", { class: `answer ${run.tone}`, "aria-label": "The answer" },
       h("h2", { class: "word" }, mark(run.tone), run.word), h("p", {}, run.sentence), run.next.map((one) => h("p", { class: "next" }, h("b", {}, "Next: "), one))));
     this.renew("steps", [run.steps, run.weight, run.live, run.tone, run.phase], () => this.steps(run));

@@ -178,6 +178,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "stable": plan["stable"],
         "hashes": [plan.get("stableHash"), plan.get("canaryHash")],
         "virtualService": plan.get("virtualService", plan["stable"]),
+        "policy": " ".join(record.planned_by(run)),
         **asdict(found),
         "next": list(report.coming(run)),
         "live": not record.ended(run),

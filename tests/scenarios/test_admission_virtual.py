@@ -41,13 +41,13 @@ def story(preflight: str) -> Story:
     return replace(found, policy=policy, history=timedelta(seconds=5), duration=timedelta(seconds=25))
 
 
-def played(preflight: str, act: Act) -> Theatre:
+def played(preflight: str, act: Act, *, after: float = 8.0) -> Theatre:
     """The theatre in which `act` went on from the time when the first run was there."""
 
     async def play() -> Theatre:
         theatre = Theatre(story(preflight), report=silent)
         going = asyncio.get_running_loop().create_task(theatre.through())
-        await asyncio.sleep(theatre.begins + 8)  # the canary is asked for, and its pods are ready
+        await asyncio.sleep(theatre.begins + after)  # 8 s: it is asked for, and its pods are ready
         await act(theatre)
         await going
         return theatre
@@ -108,6 +108,27 @@ def test_a_policy_that_is_changed_meanwhile_is_that_of_a_new_run() -> None:
     theatre = played("Enforce", relax)
     first, second = sorted(runs(theatre), key=lambda run: run["metadata"]["name"])
     assert (first["status"]["reason"], weights(first)) == ("Superseded", [])
+    assert weights(second)[:1] == [50]
+
+
+def test_a_policy_that_comes_after_its_deployment_plans_the_run_all_the_same() -> None:
+    """kubectl sends a CanaryPolicy after the Deployments: the run had the built-in one's steps for good."""
+    policy: list[Json] = []
+
+    async def late(theatre: Theatre) -> None:
+        while not runs(theatre):
+            if (found := theatre.world.get("canarypolicies", NAMESPACE, "default")) is not None:
+                policy.append({name: found[name] for name in ("apiVersion", "kind", "spec")})
+                theatre.world.delete("canarypolicies", NAMESPACE, "default")
+            await asyncio.sleep(0.02)
+        meta = {"name": "default", "namespace": NAMESPACE}
+        theatre.world.create({**policy[0], "metadata": meta})
+
+    theatre = played("Off", late, after=-5.0)  # from the beginning
+    first, second = sorted(runs(theatre), key=lambda run: run["metadata"]["name"])
+    assert first["spec"]["plan"]["policyName"] == ""
+    assert (first["status"]["reason"], weights(first)) == ("Superseded", [])
+    assert second["spec"]["plan"]["policyName"] == "default"
     assert weights(second)[:1] == [50]
 
 

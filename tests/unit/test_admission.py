@@ -1,6 +1,7 @@
 """The checklist before a run's first weight: Warn tells and goes on, Enforce holds, Off says nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from test_machine import NOW, a_run, minutes, sight, stepping, told, weights
@@ -8,7 +9,7 @@ from test_machine import NOW, a_run, minutes, sight, stepping, told, weights
 from analysis.judge import Verdict
 from controller.admission import due
 from controller.machine import advance
-from controller.model import Alert, Commands, Preflight, Reason, Run, Stage
+from controller.model import Alert, Commands, Preflight, Reason, Run, Stage, Tell
 
 FAILS = "preflight: 1 item of the checklist failed: floor: too few"
 BEFORE = sight(Verdict.NO_DATA, weight=0, preflight=FAILS)  # pods are ready, no traffic yet
@@ -91,3 +92,38 @@ def test_a_changed_policy_supersedes_a_run_that_the_checklist_holds_and_no_other
     assert (after.stage, after.reason) == (Stage.ENDED, Reason.SUPERSEDED)
     going, _ = advance(stepping(), replace(sight(), replanned=True), NOW)
     assert going.stage is Stage.STEPPING
+
+
+def following(run: Run) -> Run:
+    return replace(run, plan=replace(run.plan, policy_name="", follows=True))
+
+
+def test_a_run_that_follows_its_policy_is_planned_anew_until_it_has_had_traffic() -> None:
+    """A one-shot apply sends the policy last; the run went by the built-in one, and nothing said so."""
+    changed = replace(BEFORE, replanned=True)
+    after, actions = advance(following(a_run_that(Preflight.OFF)), changed, NOW)
+    assert (after.stage, after.reason, weights(actions)) == (Stage.ENDED, Reason.SUPERSEDED, [0])
+    assert "the built-in one" in after.message
+    kept, actions = advance(a_run_that(Preflight.OFF), changed, NOW)  # a drill's, a retry's
+    assert (kept.stage, weights(actions)) == (Stage.STEPPING, [5])
+    going, _ = advance(following(stepping()), replace(sight(), replanned=True), NOW)
+    assert going.stage is Stage.STEPPING
+    interrupted = following(replace(stepping(), stage=Stage.WAITING, weights=kept.weights))
+    assert advance(interrupted, changed, NOW)[0].stage is not Stage.ENDED
+
+
+@pytest.mark.parametrize("asked", [{"paused": True}, {"promote": "ann"}])
+def test_what_people_asked_of_a_run_is_not_lost_to_a_new_policy(asked: dict[str, Any]) -> None:
+    changed = replace(BEFORE, replanned=True, commands=Commands(**asked))
+    after, _ = advance(following(a_run_that(Preflight.OFF)), changed, NOW)
+    assert after.reason is not Reason.SUPERSEDED
+
+
+def test_the_first_weight_says_so_if_the_built_in_policy_gave_it() -> None:
+    asking = following(a_run_that(Preflight.OFF))
+    _, actions = advance(asking, BEFORE, NOW)
+    (first,) = [a.message for a in actions if isinstance(a, Tell)]
+    assert first.endswith("; by the built-in policy, for there is no CanaryPolicy/default")
+    named = replace(asking, plan=replace(asking.plan, policy_name="default"))
+    _, actions = advance(named, BEFORE, NOW)
+    assert "policy" not in str([a.message for a in actions if isinstance(a, Tell)])

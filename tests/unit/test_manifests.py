@@ -188,7 +188,7 @@ def test_the_columns_of_a_run_are_phase_weight_step_verdict_and_workload() -> No
     columns = CRDS["CanaryRun"]["spec"]["versions"][0]["additionalPrinterColumns"]
     shown = [column["name"] for column in columns if not column.get("priority")]
     assert shown == ["Phase", "Weight", "Step", "Verdict", "Workload", "Age"]
-    assert [column["name"] for column in columns if column.get("priority") == 1] == ["Reason"]
+    assert [column["name"] for column in columns if column.get("priority") == 1] == ["Reason", "Policy"]
 
 
 def test_every_column_shows_a_field_that_exists() -> None:

@@ -1,9 +1,12 @@
 """Which run an annotated Deployment asks for, and why not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from test_resource import canary_run
 
+from controller import inspection, resource
 from controller.cluster import Cluster
 from controller.events import note
 from controller.model import Commands
@@ -162,6 +165,27 @@ def test_steps_and_margin_come_from_annotations_over_the_policy() -> None:
     assert isinstance(asked, Asked)
     assert asked.run["spec"]["plan"]["policy"] == {"steps": [10, 40]}
     assert asked.run["spec"]["plan"]["maxLatencyIncrease"] == "35%"
+
+
+def test_a_plan_says_by_which_policy_it_is_and_is_made_anew_for_another_and_never_for_its_own() -> None:
+    """Its own, however the API server's copies differ: else run would follow run for ever."""
+    there = cluster()
+    asked = ask(there)
+    assert isinstance(asked, Asked)
+    plan = asked.run["spec"]["plan"]
+    assert (plan["policyName"], plan["policyGeneration"]) == ("", 0)
+    run = resource.run(canary_run())
+    run = replace(run, plan=replace(run.plan, namespace="shop", canary="model-canary"))
+    assert not inspection.replanned(run, plan, there)
+    meta = {"name": "default", "namespace": "shop", "generation": 3}
+    there.changed("canarypolicies", "ADDED", {"metadata": meta, "spec": {"steps": [20, 50]}})
+    assert inspection.replanned(run, plan, there)
+    again = ask(there)
+    assert isinstance(again, Asked)
+    plan = again.run["spec"]["plan"]
+    assert (plan["policyName"], plan["policyGeneration"]) == ("default", 3)
+    assert not inspection.replanned(run, plan, there)
+    assert not inspection.replanned(run, plan | {"policy": {"steps": [20, 50], "pruned": 1}}, there)
 
 
 @pytest.mark.parametrize(
