@@ -172,3 +172,13 @@ def test_the_commands_do_what_they_promise(block: Block, terminal: Terminal) -> 
     run = terminal.types("kubectl get canaryruns -o name | head -1 | cut -d/ -f2").strip()
     commands = re.sub(r"\bcrun NAME\b", f"crun {run}", block.commands)
     terminal.types(commands, code=int(promised[1]) if promised else 0)
+
+
+def test_the_command_for_frozen_namespaces_shows_which_are(terminal: Terminal) -> None:
+    """The shell took its backslash, and every namespace seemed to be free."""
+    (typed,) = re.findall(r"`(kubectl get ns [^`]+)`", (ROOT / "docs" / "troubleshooting.md").read_text())
+    terminal.types("kubectl annotate namespace models serin.dev/freeze=true")
+    try:
+        assert re.search(r"^models +true$", terminal.types(typed), re.MULTILINE)
+    finally:
+        terminal.types("kubectl annotate namespace models serin.dev/freeze-")
