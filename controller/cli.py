@@ -1,7 +1,7 @@
 """The `serin` command, which is also the kubectl plugin `kubectl serin`.
 
 Reading arguments imports nothing heavy: every command imports what it needs when it runs.
-Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 no: the canary failed, say.
 """
 
 import importlib
@@ -59,7 +59,8 @@ def serin() -> None:
 
     RUN is the name of a CanaryRun, or of the canary's Deployment for its newest run.
 
-    Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+    Exit codes: 0 done, or yes; 1 the tool failed; 2 bad usage or input; 3 the tool did its work, and the
+    answer is no: the canary failed, an item of preflight failed, convert left something to you.
     """
 
 
