@@ -126,9 +126,10 @@ def plan(
 ) -> None:
     """Work out how long a policy takes, what it lets pass, what it sees when, and what it cannot see.
 
-    Without --policy it is the built-in one, which holds where nobody wrote another. The times are those
-    by which about half of such faults are found, worked out by the evidence that judges real canaries
-    from the counts to be expected; the output says for what traffic, and within what factor. --page names
+    Without --policy it is the built-in one, which holds where nobody wrote another. Of each fault it says
+    whether it would be rolled back, held, or promoted unseen. The times are those by which about half of
+    such faults are found, worked out by the evidence that judges real canaries from the counts to be
+    expected; the output says for what traffic, and within what factor. --page names
     a page that was saved, or where one is: then it is asked for as the controller asks, so native
     histograms are seen; it says what stable's own buckets can prove.
 
@@ -164,7 +165,8 @@ def _foreseen(spec: Any, *, rps: float, stable_pods: int, canary_pods: int) -> l
 
     policy = policies.policy(spec)
     found = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
-    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods)
+    longer = foresight.patient(policy, found, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
+    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods, longer=longer)
 
 
 def _proved(spec: Any, where: str) -> list[str]:
