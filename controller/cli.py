@@ -1,7 +1,7 @@
 """The `serin` command, which is also the kubectl plugin `kubectl serin`.
 
 Reading arguments imports nothing heavy: every command imports what it needs when it runs.
-Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 no: the canary failed, say.
 """
 
 import importlib
@@ -59,7 +59,8 @@ def serin() -> None:
 
     RUN is the name of a CanaryRun, or of the canary's Deployment for its newest run.
 
-    Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 the canary failed.
+    Exit codes: 0 done, or yes; 1 the tool failed; 2 bad usage or input; 3 the tool did its work, and the
+    answer is no: the canary failed, an item of preflight failed, convert left something to you.
     """
 
 
@@ -125,9 +126,10 @@ def plan(
 ) -> None:
     """Work out how long a policy takes, what it lets pass, what it sees when, and what it cannot see.
 
-    Without --policy it is the built-in one, which holds where nobody wrote another. The times are those
-    by which about half of such faults are found, worked out by the evidence that judges real canaries
-    from the counts to be expected; the output says for what traffic, and within what factor. --page names
+    Without --policy it is the built-in one, which holds where nobody wrote another. Of each fault it says
+    whether it would be rolled back, held, or promoted unseen. The times are those by which about half of
+    such faults are found, worked out by the evidence that judges real canaries from the counts to be
+    expected; the output says for what traffic, and within what factor. --page names
     a page that was saved, or where one is: then it is asked for as the controller asks, so native
     histograms are seen; it says what stable's own buckets can prove.
 
@@ -163,7 +165,8 @@ def _foreseen(spec: Any, *, rps: float, stable_pods: int, canary_pods: int) -> l
 
     policy = policies.policy(spec)
     found = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
-    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods)
+    longer = foresight.patient(policy, found, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
+    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods, longer=longer)
 
 
 def _proved(spec: Any, where: str) -> list[str]:

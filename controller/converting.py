@@ -36,7 +36,7 @@ def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None) ->
       !   has no equivalent, and what to do instead
       ?   is not known to this converter
 
-    Exit code 0 if every field has an equivalent, 1 if something is left to you (or the tool failed), 2 if a
+    Exit code 0 if every field has an equivalent, 3 if it was written and something is left to you, 2 if a
     file cannot be converted: then nothing is written.
 
     Examples:
@@ -55,7 +55,7 @@ def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None) ->
     if report is not None:
         _save(report, json.dumps(told.as_json(done), indent=2, default=str) + "\n")
     click.echo("\n".join(told.lines(done)), err=True)
-    sys.exit(0 if done.complete else 1)
+    sys.exit(0 if done.complete else 3)
 
 
 def _named(file: str) -> str:

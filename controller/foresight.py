@@ -13,7 +13,7 @@ traffic.
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -49,7 +49,9 @@ TICK = 1.0  # s between two readings of a pod
 ALWAYS = 0.99  # of the seconds have a request: take it for all
 FINE = 60.0  # ticks are about this fine a part of the time so far, a second at least
 MOST_TICKS = 100.0  # late ticks are at least this fine a part of the plan; a Prometheus' are as long
+LONGER = (4, 16, 64, 256)  # times the policy's stepTimeout: what might be enough
 LATER = 1.05  # than the plan's end: every timeout is met a tick late
+SLOWEST_PASS = 2.0  # times what is worked out: of simulated runs nine in ten passed within
 WIDTH = 100  # of a terminal
 
 
@@ -82,6 +84,19 @@ def foreseen(policy: Policy, *, rps: float, stable_pods: int, canary_pods: int) 
     effects = [effect for spec in policy.checks for effect in effects_on(spec)]
     stage = _Stage(policy, effects, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
     return stage.played()
+
+
+def patient(
+    policy: Policy, found: Sequence[Foreseen], *, rps: float, stable_pods: int, canary_pods: int
+) -> Foreseen | None:
+    """What would become of a canary like stable that is not promoted, had every step longer: if any helps."""
+    for times in () if np.isfinite(found[0].promoted) else LONGER:
+        longer = replace(policy, step_timeout=times * policy.step_timeout)
+        stage = _Stage(longer, [], rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
+        like = stage.played()[0]
+        if np.isfinite(like.promoted):
+            return like
+    return None
 
 
 def longest(policy: Policy) -> float:
@@ -250,7 +265,11 @@ class _Stage:
         passed = (age >= policy.min_step.total_seconds()) & (self.served >= policy.min_requests)
         if (passed & self.going).any():
             required = [
-                verdicts(one, beta=policy.beta, now=now) for one in self.evidence if one.spec.required
+                verdicts(
+                    one, beta=policy.beta, now=np.minimum(now, one.both_at)
+                )  # in a second with a request
+                for one in self.evidence
+                if one.spec.required
             ]
             passed &= np.all([each == Verdict.PASS for each in required], axis=0)
         if policy.on_inconclusive is OnDoubt.PROCEED:
@@ -287,13 +306,23 @@ class _Stage:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def told(policy: Policy, found: Sequence[Foreseen], *, stable_pods: int, canary_pods: int) -> list[str]:
-    """What the plan sees, when, how sure that is, and what it cannot see."""
+def told(
+    policy: Policy,
+    found: Sequence[Foreseen],
+    *,
+    stable_pods: int,
+    canary_pods: int,
+    longer: Foreseen | None = None,
+) -> list[str]:
+    """What becomes of canaries, when, how sure that is, and what is not seen; `longer`: of `patient`."""
     pods = f"{stable_pods} stable and {canary_pods} canary pod{'' if canary_pods == 1 else 's'}"
     return [
-        "Seen after, from the canary's first request; about half of such faults are found by then",
+        "What becomes of a bad canary, from its first request on; about half of such are found by then",
         *_table(policy, found),
-        *textwrap.wrap(_like_stable(policy, found[0]), WIDTH),
+        *_folded(_slips(policy, found)),
+        "",
+        "What becomes of a canary like stable",
+        *_folded(_like_stable(policy, found[0], longer)),
         "",
         "What these times are",
         *_points(_premises(pods, alone=canary_pods == 1)),
@@ -301,6 +330,11 @@ def told(policy: Policy, found: Sequence[Foreseen], *, stable_pods: int, canary_
         "Not seen",
         *_points(_unseen(policy, canary_pods)),
     ]
+
+
+def _folded(sentences: Iterable[str]) -> list[str]:
+    """The sentences as one paragraph."""
+    return textwrap.wrap(" ".join(sentences), WIDTH)
 
 
 def _points(lines: Iterable[str]) -> list[str]:
@@ -322,7 +356,7 @@ def _premises(pods: str, *, alone: bool) -> Iterator[str]:
     factor = 1.5 if alone else 1.3  # without its best few seconds chance costs more than the mean shows
     yield (
         "worked out from the counts to be expected: medians of simulated runs are within a factor of"
-        f" {factor} of them, nine runs in ten within 2.5 times as long, a Pass up to 1.4 times; noisy pods"
+        f" {factor} of them, nine runs in ten within 2.5 times as long, a Pass up to 1.6 times; noisy pods"
         " may triple them"
     )
 
@@ -338,26 +372,78 @@ def _table(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:
 
 
 def _when(policy: Policy, one: Foreseen) -> str:
-    at = "" if one.weight == policy.steps[0] else f" at {one.weight} %"
+    at, past = f"at {one.weight} %", ", ".join(f"{each} %" for each in policy.steps[: len(one.passed)])
+    on_the_way = f"after it passed {past}" if past else "before any step was passed"
     if np.isfinite(one.seen):
-        return f"{_about(one.seen)}{at}"
+        return f"rolled back after {_about(one.seen)} {at}, {on_the_way}"
     if np.isfinite(one.promoted):
-        return f"not seen: promoted after {_about(one.promoted)}"
+        return f"NOT SEEN: promoted after {_about(one.promoted)}"
     if np.isfinite(one.given_up):
-        return f"not seen: rolled back undecided after {_about(one.given_up)}{at}"
-    return f"not within this plan's {_about(longest(policy))}"
+        return f"not seen: rolled back undecided after {_about(one.given_up)} {at}"
+    return f"held {at}: neither found nor passed within {_about(longest(policy))}"
 
 
-def _like_stable(policy: Policy, one: Foreseen) -> str:
-    """When a canary that is like stable gets on."""
+def _slips(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:
+    """Whether a bad canary gets through, as far as it was worked out, and what is promised of all others."""
+    bad = [(f"{one.effect.check} {one.effect.words}", one) for one in found if one.effect]
+    through = [name for name, one in bad if np.isfinite(one.promoted)]
+    kept = [name for name, one in bad if _undecided(one)]
     proceeds = policy.on_inconclusive is OnDoubt.PROCEED
-    line = f"A canary like stable passes{' (proven, or at stepTimeout)' if proceeds else ''} "
+    if through:
+        why = "onInconclusive: Proceed goes on undecided" if proceeds else "no required check looks at it"
+        yield f"Promoted before it is seen: {', '.join(through)} ({why})."
+    elif bad:
+        yield "Worked out so, none of these is promoted before it is seen."
+    if kept:
+        yield (
+            f"Not found in {_about(longest(policy))}, and not promoted either, but by a person:"
+            f" {', '.join(kept)}."
+        )
+    until = ", or at stepTimeout without proof" if proceeds else "; until then its weight stays"
+    yield (
+        f"A step is passed once every required check has proved its margin{until}. So what takes long to find"
+        f" waits, while a canary like stable goes on. By chance a canary that is worse than a required margin"
+        f" proves it all the same with probability at most beta ({policy.beta * 100:g} %)."
+    )
+
+
+def _undecided(one: Foreseen) -> bool:
+    return bool(np.isinf(min(one.seen, one.promoted, one.given_up)))
+
+
+def _like_stable(policy: Policy, one: Foreseen, longer: Foreseen | None) -> Iterator[str]:
+    """When a canary that is like stable gets on, and what to change if it does not."""
+    proceeds = policy.on_inconclusive is OnDoubt.PROCEED
+    line = f"It passes{' (proven, or at stepTimeout)' if proceeds else ''} "
     line += ", ".join(_passes(policy, one)) or "no step"
     if np.isfinite(one.promoted):
-        return f"{line}, and is promoted."
+        yield f"{line}, and is promoted."
+        return
     if np.isfinite(one.given_up):
-        return f"{line}, and is rolled back undecided after {_about(one.given_up)}."
-    return f"{line}; it is still held at {one.weight} % after this plan's {_about(longest(policy))}."
+        yield f"{line}, and is rolled back undecided after {_about(one.given_up)}."
+    else:
+        count, each = len(policy.steps), duration(policy.step_timeout)
+        yield f"{line}; it is still held at {one.weight} % after {_about(longest(policy))}. That is as far"
+        yield f"as this looks: stepTimeout of all steps, {count} times {each}."
+    yield from _remedy(policy, longer)
+
+
+def _remedy(policy: Policy, longer: Foreseen | None) -> Iterator[str]:
+    """What to change so that a canary like stable is promoted in time."""
+    others = f"larger steps than {policy.steps[0]} %, fewer minRequests, wider margins or more traffic"
+    if longer is None:
+        most = _about(LONGER[-1] * policy.step_timeout.total_seconds())
+        yield f"Not even a stepTimeout of {most} is enough; it takes {others}."
+        return
+    slowest = max(np.diff([0.0, *longer.passed]))
+    hours = int(np.ceil(SLOWEST_PASS * slowest / 3600))
+    enough = f"{hours}h" if hours > 1 else f"{int(np.ceil(SLOWEST_PASS * slowest / 60))}m"
+    passes = ", ".join(
+        f"{weight} % after {_about(at)}" for weight, at in zip(policy.steps, longer.passed, strict=True)
+    )
+    wait = "Held until then" if policy.on_inconclusive is OnDoubt.HOLD else "With longer steps"
+    yield f"{wait} it would pass {passes}, and be promoted. So that it need not be held, say stepTimeout:"
+    yield f"{enough}; to be quicker, {others}."
 
 
 def _passes(policy: Policy, one: Foreseen) -> Iterator[str]:

@@ -397,12 +397,20 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
         rate = requests_per_second * weight / 100
         needed = max(least, timedelta(seconds=ceil(min(spec["minRequests"] / rate, LONGEST.total_seconds()))))
         total += needed
-        late = "" if needed <= timeout else f"; longer than stepTimeout: {spec['onInconclusive']}"
+        late = (
+            ""
+            if needed <= timeout
+            else f"; longer than stepTimeout ({spec['stepTimeout']}): {spec['onInconclusive']}"
+        )
         lines.append(
             f"{weight:3d} %  {rate:8.4g} canary requests/s  at least {duration(needed)}"
             f" ({max(spec['minRequests'], int(rate * needed.total_seconds()))} requests){late}"
         )
-    return [*lines, f"Promotion after at least {duration(total)}, if every required check passes at once."]
+    waits = " and stepTimeout allows it" if any("longer" in line for line in lines) else ""
+    return [
+        *lines,
+        f"Promotion after at least {duration(total)}, if every required check passes at once{waits}.",
+    ]
 
 
 def permitted(spec: Json) -> list[str]:

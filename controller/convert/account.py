@@ -187,7 +187,7 @@ class Account:
             if path in self.claimed:
                 continue
             if rule is UNKNOWN and (meant := _meant(patterns, path, self.document)):
-                self.claimed[path] = Entry(path, value, 1, Fate.UNKNOWN, f"did you mean {meant}? {rule[2]}")
+                self.claimed[path] = Entry(path, value, 1, Fate.UNKNOWN, f"{meant} {rule[2]}")
                 continue
             base = path[: len(rule[0]) - 1] if "**" in rule[0] else path
             below = [leaf for leaf, _ in leaves(inside(self.document, base), base)]
@@ -285,7 +285,7 @@ def _found(rules: list[Rule], path: Path, value: Json) -> Rule:
 
 
 def _meant(rules: list[Rule], path: Path, document: Json) -> str | None:
-    """The known field, not given beside it, that the first unknown name of the path may be a slip of."""
+    """Of which known field the first unknown name of the path may be a slip, as a sentence; None: of none."""
     depth = max(
         (d for d in range(len(path)) if any(_fits(one[:d], path[:d]) for one, *_ in rules)), default=0
     )
@@ -293,8 +293,13 @@ def _meant(rules: list[Rule], path: Path, document: Json) -> str | None:
     given = {str(name).casefold() for name in beside} - {str(path[depth]).casefold()}
     there = [one[depth] for one, *_ in rules if len(one) > depth and _fits(one[:depth], path[:depth])]
     known = {each.casefold(): each for each in there if isinstance(each, str)}
-    near = get_close_matches(str(path[depth]).casefold(), known.keys() - given - {"*", "**"}, 1, ALIKE)
-    return known[near[0]] if near else None
+    slip, names = str(path[depth]).casefold(), known.keys() - {"*", "**"}
+    if near := get_close_matches(slip, names - given, 1, ALIKE):
+        return f"did you mean {known[near[0]]}?"
+    beside_it = get_close_matches(slip, names & given, 1, ALIKE)
+    return (
+        f"it is like {known[beside_it[0]]}, which is given beside it: leave one out." if beside_it else None
+    )
 
 
 def _fits(pattern: Path, path: Path) -> bool:

@@ -12,6 +12,7 @@ from controller.convert.policy import Draft
 
 Json = Any
 CANARY, BLUE_GREEN = "spec.strategy.canary", "spec.strategy.blueGreen"
+LOOKS = ("interval", "initialDelay", "count", "failureLimit", "inconclusiveLimit", "consecutiveErrorLimit")
 _BOUND = re.compile(r"(?:result(?:\[0\])?|default\(result(?:\[0\])?,.*\))(<=|>=|<|>)([0-9.]+)")
 
 
@@ -92,7 +93,7 @@ def _metric(template: Account, draft: Draft, at: str, dry: set[str]) -> Target |
     if isinstance(found, str):
         claimed(template, f"{at}.name", None, found)
         claimed(template, query_path, None, "as its name says")
-        for part in ("successCondition", "failureCondition"):
+        for part in ("successCondition", "failureCondition", *LOOKS):
             claimed(template, f"{at}.{part}", None, "as its name says")
         return None
     check, note = found

@@ -27,6 +27,7 @@ def convert(account: Account, given: Given) -> Written:
     _steps(account, draft)
     _times(account, draft)
     analyses.checks(account, draft, given)
+    written.todo += draft.unchecked()
     label = _deployments(account, given, written, arms)
     if label is not None:
         _size(account, written, arms)

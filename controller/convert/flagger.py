@@ -28,6 +28,7 @@ def convert(account: Account, given: Given) -> Written:
     draft = Draft(account.source.name, account.source.namespace)
     _ramp(account, draft)
     _metrics(account, draft, given)
+    written.todo += draft.unchecked()
     receivers.hooks(account, draft)
     receivers.alerts(account, draft, given)
     label, selector = _deployments(account, given, written, arms)
@@ -119,7 +120,13 @@ def _metrics(account: Account, draft: Draft, given: Given) -> None:
                 "is neither built in nor a template's: Flagger itself would have nothing to ask; add a check"
             )
             account.missing(f"{at}.name", f"{name}: {why}")
-            account.missing(f"{at}.thresholdRange", f"as {at}.name says")
+            _lost(account, at)
+
+
+def _lost(account: Account, at: str) -> None:
+    """What goes with a metric that became no check is lost with it."""
+    for part in ("threshold", "thresholdRange", "interval"):
+        account.missing(f"{at}.{part}", f"as {at}.name says")
 
 
 def _add(account: Account, draft: Draft, at: str, made: tuple[Json, str]) -> Target:
@@ -158,7 +165,7 @@ def _template(account: Account, draft: Draft, given: Given, at: str) -> None:
         account.missing(f"{at}.name", found)
         claimed(holder, path, None, found)
         account.missing(f"{at}.templateRef", f"as {at}.name says")
-        account.missing(f"{at}.thresholdRange", f"as {at}.name says")
+        _lost(account, at)
         return
     to = _add(account, draft, at, found)
     claimed(holder, path, to, "which pods are meant Serin knows by itself")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from math import isfinite
 from typing import Any
 
-from controller import wire
+from controller import planning, wire
 from controller.convert import promql
 from controller.convert.account import Account, Target, parsed
 
@@ -76,6 +76,18 @@ class Draft:
         if least > DEFAULT_TIMEOUT:
             self.put("stepTimeout", written(min(2 * least, wire.LONGEST)))
         return self.put("minStep", written(least))
+
+    def unchecked(self) -> list[str]:
+        """What is left to do where nothing became a check: other checks hold than people wrote."""
+        if "checks" in self.spec:
+            return []
+        names = [each["name"] for each in planning.builtin()["checks"]]
+        said = (
+            f"nothing became a check, so that CanaryPolicy {self.name} has none and the built-in ones judge: "
+            f"{', '.join(names)} (serin plan --print-policy); a metric that the pods do not show holds the "
+            "canary (docs/metrics.md): write the checks that you want"
+        )
+        return [said]
 
     def labelled(self, account: Account) -> None:
         """The policy has the labels and annotations that people gave what it replaces."""

@@ -1,9 +1,10 @@
 """Flagger's webhooks and alerts, as gates and alerts of a policy."""
 
+from datetime import timedelta
 from typing import Any
 
 from controller.convert import policy
-from controller.convert.account import Account, Target, claimed
+from controller.convert.account import Account, Target, claimed, shown
 from controller.convert.flagger_fields import ALERT_PROVIDER
 from controller.convert.given import Given
 from controller.convert.policy import Draft
@@ -22,10 +23,20 @@ ON = {
     "error": ["RolledBack"],
 }
 ALLOW = "an address within the cluster has to be allowed in SERIN_RECEIVERS (docs/alerts.md)"
+ATTEMPT = timedelta(seconds=10)  # a receiver has to answer within: gates.PATIENCE, alerts.ATTEMPT_TIMEOUT
+TOO_LONG = (
+    "an attempt is given up after ten seconds, so that a slower answer never counts: answer at once, and "
+    "of a gate with no 2xx until the work is done; it is asked again every ten seconds"
+)
+UNTOLD = (
+    "and its metadata is not sent: a receiver that does what metadata says, as flagger-loadtester does "
+    "cmd, has nothing to do, refuses, and the gate may NEVER open. Let something answer 2xx without it, "
+    "or ask people: manual: {}"
+)
 OTHERS = {
-    "rollout": "Serin makes no load: it needs requests of users, and has it none it holds "
-    "(docs/operations.md); let a load "
-    "generator call the host of the VirtualService, as a Deployment of its own",
+    "rollout": "Serin makes no load: it judges requests of users, and while there are none the canary "
+    "is held (docs/operations.md); let a load generator call the host of the VirtualService, as a "
+    "Deployment of its own",
     "rollback": "Serin does not ask whether to roll back; let that system say it: kubectl patch crun "
     "NAME --type merge "
     '-p \'{"spec":{"abort":{"reason":"..."}}}\'',
@@ -49,7 +60,8 @@ def hooks(account: Account, draft: Draft) -> None:
             says = OTHERS.get(kind, f'"{kind}" is no type of webhook that Flagger has; correct it')
             for part in ("type", "url"):
                 account.missing(f"{at}.{part}", says if part == "url" else f"{kind}: as its url says")
-            account.missing(f"{at}.metadata", "as its url says")
+            for part in ("metadata", "timeout", "retries"):
+                account.missing(f"{at}.{part}", "as its url says")
         elif kind in GATES and "/gate/" in url:
             to = draft.gate({"before": GATES[kind], "manual": {}})
             account.becomes(f"{at}.url", to, "a gate that people open: serin approve RUN")
@@ -67,15 +79,27 @@ def hooks(account: Account, draft: Draft) -> None:
 
 def _hook(account: Account, draft: Draft, at: str, kind: str, url: str) -> None:
     """The webhook is a gate, or an alert."""
+    _patience(account, at)
     if kind in GATES:
         to = draft.gate({"before": GATES[kind], "webhook": {"url": url}})
         said = "a 2xx opens, as before; what it gets is a CloudEvent dev.serin.gate.*"
         account.becomes(f"{at}.type", _of(to, "before"))
+        if account.any(f"{at}.metadata"):
+            account.missing(f"{at}.url", f"{shown(to.path)} asks it, {UNTOLD}; {ALLOW}")
+            return
     else:
         to = draft.alert({"webhook": {"url": url}, "on": TELLS[kind]})
         said = "what it gets is a CloudEvent dev.serin.run.*, after traffic has moved"
         account.becomes(f"{at}.type", _of(to, "on"))
     account.becomes(f"{at}.url", _of(to, "webhook", "url"), f"{said}; {ALLOW}")
+
+
+def _patience(account: Account, at: str) -> None:
+    """A receiver that had longer to answer than it has here is told as lost."""
+    given = account.any(f"{at}.timeout")
+    time = None if given is None else policy.lasting(given)
+    if time is not None and time > ATTEMPT:
+        account.missing(f"{at}.timeout", TOO_LONG)
 
 
 def _of(to: Target, *path: str) -> Target:

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from controller import gates, planning
+from controller.alerts import ATTEMPT_TIMEOUT
 from controller.cli import serin
-from controller.convert import promql, report, whole
+from controller.convert import promql, receivers, report, whole
 from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves, shown
 from controller.convert.report import Converted
 from tests.asking import asked
@@ -58,7 +61,7 @@ def test_what_is_written_is_what_was_looked_at(path: Path, monkeypatch: pytest.M
 
     assert done.stdout == path.with_suffix(".out").read_text()
     assert done.stderr == path.with_suffix(".report").read_text()
-    assert done.exit_code == 1
+    assert done.exit_code == 3
 
 
 def _flagger(tmp_path: Path, analysis: str) -> Converted:
@@ -80,6 +83,57 @@ def test_an_absolute_limit_that_nothing_is_compared_with_is_told_as_lost(tmp_pat
     )
     assert not done.complete
     assert _flagger(tmp_path, "metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]").complete
+
+
+def _line(done: Converted, field: str) -> str:
+    (line,) = (one for one in report.lines(done) if f" {field}: " in one)
+    return line
+
+
+@pytest.mark.parametrize(("timeout", "sign"), [("10s", "="), ("15s", "!"), ("1m", "!"), ("9500ms", "=")])
+@pytest.mark.parametrize("kind", ["confirm-rollout", "event"])
+def test_a_hook_that_had_longer_than_an_attempt_has_is_told_as_lost(
+    tmp_path: Path, kind: str, timeout: str, sign: str
+) -> None:
+    hook = f"{{name: a, type: {kind}, url: 'https://ci.example/x', timeout: {timeout}}}"
+    done = _flagger(tmp_path, f"{{webhooks: [{hook}]}}")
+    line = _line(done, "spec.analysis.webhooks[0].timeout")
+    assert line.startswith(f"  {sign} ")
+    assert ("ten seconds an attempt" in line) == (sign == "=")
+    assert timedelta(seconds=gates.PATIENCE) == receivers.ATTEMPT == timedelta(seconds=ATTEMPT_TIMEOUT)
+
+
+def test_a_gate_whose_receiver_is_told_nothing_to_do_is_told_as_one_that_may_never_open(
+    tmp_path: Path,
+) -> None:
+    hook = "{name: a, type: pre-rollout, url: 'https://load.example/', metadata: {type: bash, cmd: x}}"
+    done = _flagger(tmp_path, f"{{webhooks: [{hook}]}}")
+    line = _line(done, "spec.analysis.webhooks[0].url")
+    assert line.startswith("  !  ")
+    assert "no equivalent: spec.gates[0] asks it, and its metadata is not sent" in line
+    assert "may NEVER open" in line
+    assert done.objects[0]["spec"]["gates"] == [
+        {"before": "Start", "webhook": {"url": "https://load.example/"}}
+    ]
+    plain = _flagger(tmp_path, f"{{webhooks: [{hook.replace('metadata: {type: bash, cmd: x}', '')}]}}")
+    assert _line(plain, "spec.analysis.webhooks[0].url").startswith("  -> ")
+
+
+def test_a_policy_without_checks_says_which_judge_then(tmp_path: Path) -> None:
+    done = _flagger(tmp_path, "{interval: 1m}")
+    assert "checks" not in done.objects[0]["spec"]
+    (said,) = (one for one in done.todo if "nothing became a check" in one)
+    assert all(each["name"] in said for each in planning.builtin()["checks"])
+    checked = _flagger(tmp_path, "metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]")
+    assert not any("nothing became" in one for one in checked.todo)
+
+
+def test_nothing_of_a_metric_that_became_no_check_is_called_built_in(tmp_path: Path) -> None:
+    metric = "{name: cost, interval: 1m, thresholdRange: {max: 5}, query: 'sum(dollars_total)'}"
+    done = _flagger(tmp_path, f"{{metrics: [{metric}]}}")
+    lines = [line for line in report.lines(done) if "spec.analysis.metrics[0]" in line]
+    assert len(lines) == 4
+    assert all(line.startswith("  !  ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +311,7 @@ def test_a_field_that_is_given_beside_it_was_not_meant() -> None:
     analysis["maxWeigth"] = 5
     (line,) = [one for one in report.lines(whole.converted({"a.yaml": dumped(objects)})) if "unknown:" in one]
     assert "did you mean" not in line
+    assert "it is like maxWeight, which is given beside it: leave one out. this converter" in line
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=named)
@@ -436,7 +491,7 @@ def test_no_third_destination_of_a_steered_route_loses_its_weight_unsaid(third: 
 def test_a_service_that_argo_keeps_to_its_own_pods_is_left_to_do_before_the_route() -> None:
     done = typed(str(PEERS / "argo-2-istio.yaml"))
 
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "to do: Service fraud-stable: its selector must not hold rollouts-pod-template-hash" in done.stderr
     steps = (PEERS.parents[2] / "docs" / "migrating.md").read_text().partition("### From Argo Rollouts")[2]
     freed, listed, routed = (
@@ -450,7 +505,7 @@ def test_each_object_gets_a_file_of_its_own_and_the_report_one_as_json(tmp_path:
         str(PEERS / "argo-2-istio.yaml"), "-o", str(tmp_path / "serin"), "--report", str(tmp_path / "r.json")
     )
 
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (3, "")
     names = sorted(path.name for path in (tmp_path / "serin").iterdir())
     assert names == [
         "canarypolicy-fraud.yaml",

@@ -1,5 +1,6 @@
 """What a policy sees, and when, before there is a canary."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -77,13 +78,68 @@ def test_shares_are_what_the_words_say() -> None:
     assert abs(moved - like).sum() / 2 == pytest.approx(foresight.distance(1.0), abs=0.005)
 
 
-def test_what_is_not_seen_in_time_is_said_to_be_held_passed_on_or_given_up() -> None:
-    assert "errors       1 % failing      not within this plan's 10 min" in text(10)
-    assert "it is still held at 10 % after this plan's 10 min" in text(4)
-    assert "not seen: promoted after 10 min" in text(4, onInconclusive="Proceed")
+def test_of_each_fault_is_said_what_becomes_of_it() -> None:
+    said = text(10)
+    assert "errors       1 % failing      held at 10 %: neither found nor passed within 10 min" in said
+    assert "none of these is promoted before it is seen" in said
+    assert "not promoted either, but by a person:" in " ".join(said.split())
+    assert "until then its weight stays" in " ".join(said.split())
+    found = at(400)
+    slow = found["x1.3"]
+    assert slow.passed == ()
+    assert slow.seen > found[""].passed[0]  # later than one like stable goes on, and still it waits
+    assert "latency-p95  x1.3             rolled back after" in text(400)
+    assert "at 10 %, before any step was passed" in text(400)
+
+
+def test_what_an_undecided_policy_lets_through_is_said_to_get_through() -> None:
+    said = text(4, onInconclusive="Proceed")
+    assert "NOT SEEN: promoted after 10 min" in said
+    promoted = [one.effect for one in at(4, onInconclusive="Proceed").values() if np.isfinite(one.promoted)]
+    names = [f"{effect.check} {effect.words}" for effect in promoted if effect]
+    assert names
+    assert f"Promoted before it is seen: {', '.join(names)} (onInconclusive: Proceed" in " ".join(
+        said.split()
+    )
+    assert "none of these is promoted" not in said
     given_up = text(4, onInconclusive="RollBack")
     assert "not seen: rolled back undecided after 5 min" in given_up
     assert "and is rolled back undecided after 5 min" in given_up
+
+
+def test_a_fault_that_no_required_check_looks_at_is_said_to_get_through() -> None:
+    checks = planning.builtin()["checks"]
+    policy = policies.policy(spec(checks=[each | {"required": each["type"] != "Latency"} for each in checks]))
+    found = foresight.foreseen(policy, rps=40, stable_pods=9, canary_pods=2)
+    said = " ".join(" ".join(foresight.told(policy, found, stable_pods=9, canary_pods=2)).split())
+    assert "Promoted before it is seen: latency-p95 x1.3 (no required check looks at it)" in said
+
+
+def test_a_canary_held_for_want_of_requests_is_told_with_what_to_change() -> None:
+    policy, pods = policies.policy(spec()), {"stable_pods": 9, "canary_pods": 2}
+    found = foresight.foreseen(policy, rps=4, **pods)
+    longer = foresight.patient(policy, found, rps=4, **pods)
+    assert longer is not None
+    said = " ".join(" ".join(foresight.told(policy, found, **pods, longer=longer)).split())
+    assert "it is still held at 10 % after 10 min. That is as far as this looks: stepTimeout of all" in said
+    assert "steps, 2 times 5 min. Held until then it would pass 10 % after" in said
+    ((hours, minutes),) = re.findall(r"stepTimeout: (?:(\d+)h|(\d+)m); to be quicker, larger steps", said)
+    enough = policies.policy(spec(stepTimeout=f"{hours}h" if hours else f"{minutes}m"))
+    assert foresight.foreseen(enough, rps=4, **pods)[0].promoted < np.inf
+    assert foresight.patient(enough, foresight.foreseen(enough, rps=4, **pods), rps=4, **pods) is None
+
+
+def test_a_second_without_a_request_of_the_canary_s_is_no_silence_of_a_pass() -> None:
+    """At a request each half minute nothing ever passed: what was judged was the second without one."""
+    assert at(1, stepTimeout="4h")[""].promoted < np.inf
+
+
+def test_where_no_time_is_enough_that_is_said() -> None:
+    policy = policies.policy(spec())
+    found = foresight.foreseen(policy, rps=0.001, stable_pods=9, canary_pods=2)
+    assert "Not even a stepTimeout of" in " ".join(
+        foresight.told(policy, found, stable_pods=9, canary_pods=2)
+    )
 
 
 def test_one_canary_pod_is_warned_of() -> None:
@@ -94,7 +150,7 @@ def test_one_canary_pod_is_warned_of() -> None:
 def test_the_terms_of_the_figures_are_said() -> None:
     said = text(400)
     assert "for 9 stable and 2 canary pods (--stable-pods, --canary-pods)" in said
-    assert "about half of such faults are found by then" in said
+    assert "about half of such are found by then" in said
     assert "first 30 s (warmUp)" in said
     assert max(map(len, said.splitlines())) <= 110
 

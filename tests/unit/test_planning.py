@@ -202,7 +202,7 @@ def test_a_step_lasts_until_it_has_its_requests() -> None:
 
 def test_a_step_that_cannot_get_its_requests_in_time_is_said_to_hold() -> None:
     lines = planning.schedule(planning.builtin(), 1)
-    assert lines[0].endswith("longer than stepTimeout: Hold")
+    assert lines[0].endswith("longer than stepTimeout (10m): Hold")
 
 
 def test_a_step_that_would_take_for_ever_takes_a_year_on_paper() -> None:

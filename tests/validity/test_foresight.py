@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from controller import foresight, planning, policies
 from scenarios.distributions import Lognormal
@@ -22,6 +23,7 @@ WITHIN = 1.3  # what the command says; a median of 64 runs is known to about a t
 @pytest.mark.parametrize(
     ("words", "rps", "canary_pods", "fault"),
     [
+        ("x1.3", 100.0, 2, {"factor": 1.3}),  # later than one like stable is promoted
         ("x1.5", 100.0, 2, {"factor": 1.5}),
         ("x2", 20.0, 2, {"factor": 2.0}),
         ("x2", 100.0, 1, {"factor": 2.0}),
@@ -40,3 +42,5 @@ def test_half_of_simulated_runs_are_rolled_back_by_then(
     half = float(np.quantile(took, 0.5, method="inverted_cdf"))
     assert seen / WITHIN <= half <= seen * WITHIN
     assert np.quantile(took, 0.9, method="inverted_cdf") <= 2.5 * seen
+    # and none slips through: promoted by chance are at most beta of them, as the command says
+    assert (runs.ended == Ended.PROMOTED).sum() <= binom.ppf(0.999, RUNS, POLICY.beta)
