@@ -312,7 +312,7 @@ class Witness:
         elif any(now < was for now, was in zip(counted, before, strict=False)):
             self.breaks(f"{name} forgot evidence at step {step[0]}: {before} requests, then {counted}")
         self._tallies[name] = step, counted
-        if step == known and counted:
+        if step == known and counted and status.get("phase") != "Promoting":  # then it is what decided that
             self._kept(name, status, counted[0])
 
     def _kept(self, name: str, status: Json, counted: int) -> None:
