@@ -174,7 +174,7 @@ def _certainty(found: Finding) -> str:
     if found.max_decrease:
         return _certainly_fewer(found, low, high)
     if found.kind == "ErrorRate" and found.verdict in {"Inconclusive", "NoData"}:
-        low = low.removesuffix(" points")
+        low = low.removesuffix("s").removesuffix(" point")
     if found.verdict == "Fail":
         return f" (at least {low})" if _beyond_margin(found, found.interval[0]) else f" ({allowed(found)})"
     if found.verdict == "Pass":
@@ -325,7 +325,8 @@ def _times(ratio: float) -> str:
 def _points(rate: float) -> str:
     """A difference of rates as percentage points: 0.42, 4, 100."""
     points = rate * 100
-    return f"{points:.0f} points" if points >= 9.95 else f"{points:.2g} points"
+    number = f"{points:.0f}" if points >= 9.95 else f"{points:.2g}"
+    return f"{number} point{'' if number == '1' else 's'}"
 
 
 def _percent(share: float) -> str:

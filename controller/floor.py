@@ -136,7 +136,8 @@ def _of_stable(grounds: Grounds) -> Finding:
     last = grounds.policy.steps[-1]
     left = max(least, ceil(now * (100 - last) / 100))
     if now < least:
-        why = f"HPA {name} leaves {stable} {least} pods at least; it has not acted yet, {now} are asked for"
+        asked = f"{now} {'is' if now == 1 else 'are'} asked for"
+        why = f"HPA {name} leaves {stable} {least} pods at least; it has not acted yet, {asked}"
         return Finding(Result.PASS, why)
     if left >= now:
         return Finding(

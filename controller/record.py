@@ -188,8 +188,8 @@ def _fraction(percent: str) -> float:
 
 # -- tables ----------------------------------------------------------------------------------------
 
-COLUMNS = ("NAME", "PHASE", "WEIGHT", "STEP", "VERDICT", "WORKLOAD", "AGE")
-WIDE = ("POLICY", "REASON")
+COLUMNS = ("NAME", "PHASE", "WEIGHT", "STEP", "VERDICT", "WORKLOAD", "AGE", "REASON")
+WIDE = ("POLICY",)
 
 
 def row(run: Json, *, now: datetime) -> dict[str, str]:

@@ -70,6 +70,8 @@ HELD = {
     "GateClosed": "waiting for a webhook",
     "Paused": "paused",
 }
+# What ends a run and says nothing about its version; one word for it, here and on the page.
+ENDINGS = {"Aborted": "aborted", "Superseded": "superseded", "StableChanged": "superseded"}
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
     {
@@ -90,7 +92,7 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", fla
         ("What", list(_compared(run))),
         ("How sure", list(certainty(run))),
         ("Checks", list(_checks(run, now=now))),
-        ("Checklist", list(_preflight(run))),
+        ("Checklist", list(preflight(run))),
         ("Weights", list(_weights(run))),
         ("What others would have done on the same requests", list(peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
@@ -144,7 +146,7 @@ def _asked(run: Json) -> Iterator[str]:
 
 
 def standing(run: Json) -> str:
-    """Promoted, rolled back, or where it is."""
+    """Promoted, rolled back, aborted, superseded, or where it is."""
     status = record.status(run)
     match phase := status.get("phase"):
         case None | "Pending":
@@ -152,7 +154,7 @@ def standing(run: Json) -> str:
         case "Succeeded":
             return "promoted"
         case "Failed":
-            return "rolled back"
+            return ENDINGS.get(record.reason(run) or "", "rolled back")
     where = f"step {status.get('step', '?')}, {status.get('weight', 0)} % of requests"
     held = HELD.get(record.reason(run) or "", "held")
     return f"{ {'Paused': held, 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"
@@ -227,8 +229,12 @@ def odds(log_e: float) -> str:
     """Evidence as a bet that paid: 240 to 1."""
     if log_e > math.log(1e6):
         return "more than a million to 1"
-    value = math.exp(log_e)
-    return f"{value:,.0f} to 1" if value >= 1.5 else "nothing"
+    return "nothing" if none_yet(log_e) else f"{math.exp(log_e):,.0f} to 1"
+
+
+def none_yet(log_e: float | None) -> bool:
+    """Whether nothing speaks against the canary: without a request the odds are 1 to 1."""
+    return log_e is None or math.exp(log_e) < 1.5
 
 
 def _checks(run: Json, *, now: datetime) -> Iterator[str]:
@@ -251,6 +257,8 @@ def _of_the_line(log_e: float, alpha: float) -> str:
     """How far one check alone has come towards a rollback; its share of alpha is in it."""
     if log_e + math.log(alpha) >= 0:
         return "enough to roll back by itself"
+    if none_yet(log_e):
+        return "none yet"
     return f"{_part(log_e, alpha)} of what rolls back"
 
 
@@ -427,7 +435,7 @@ def _held(run: Json) -> str:
     return f"{waits} Checks go on meanwhile and can still roll back."
 
 
-def _preflight(run: Json) -> Iterator[str]:
+def preflight(run: Json) -> Iterator[str]:
     """What failed of the checklist before the first weight."""
     for one in record.status(run).get("preflight") or ():
         if one.get("result") == "Fail":

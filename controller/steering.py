@@ -42,7 +42,7 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
 
     Examples:
       serin list -n shop
-      serin list -A -o wide             with the reason and the policy
+      serin list -A -o wide             with the policy
       serin list --watch                and a line for each change, until Ctrl-C
     """
     kubectl = pointed_kubectl(flags)

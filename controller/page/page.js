@@ -7,7 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const MARKS = {
   good: "M3 9l4 4 8-9", bad: "M4 4l10 10M14 4L4 14", held: "M6 4v10M12 4v10", open: "M9 4v6l4 2M9 1a8 8 0 1 0 .01 0", ended: "M3 9h12",
 };
-const WORDS = { open: "not known yet", held: "held", good: "no worse", bad: "worse", ended: "ended otherwise" };
+const WORDS = { open: "not known yet", held: "held", good: "no worse", bad: "worse", ended: "aborted or superseded" };
 const VERDICTS = { Pass: ["good", "no worse"], Fail: ["bad", "worse"], Inconclusive: ["open", "not known yet"], NoData: ["held", "no data"] };
 
 // -- small things ---------------------------------------------------------------------------------
@@ -24,6 +24,7 @@ const h = (tag, given = {}, ...children) => fill(set(document.createElement(tag)
 const s = (tag, given = {}, ...children) => fill(set(document.createElementNS(SVG, tag), given), children);
 const mark = (tone) => s("svg", { class: `mark ${tone}`, viewBox: "0 0 18 18", "aria-hidden": "true" }, s("path", { d: MARKS[tone] || MARKS.open }));
 const percent = (part) => (part === 0 ? "0 %" : part < 0.01 ? "< 1 %" : `${Number((100 * part).toPrecision(3))} %`);
+const against = (part) => (part === 0 ? "none yet" : percent(part));
 const exact = (part) => `${Number((100 * part).toPrecision(2))} %`;
 const known = (value) => value !== null && value !== undefined;
 
@@ -109,7 +110,7 @@ class Plot {
     if (low === high) high = low + 1;
     const ticks = what.ticks ?? (log ? decades(low, high) : nice(low, high));
     const words = ticks.map(what.format);
-    const left = 8 + 7 * Math.max(...words.map((word) => word.length)), right = 10, top = 16, bottom = 22;
+    const left = 8 + 7 * Math.max(width > 500 ? what.letters ?? 0 : 0, ...words.map((word) => word.length)), right = 10, top = 16, bottom = 22;
     const [from, to] = what.span;
     const x = (value) => left + ((what.xlog ? Math.log(value / from) / Math.log(to / from) : (value - from) / (to - from || 1))) * (width - left - right);
     const y = (value) => height - bottom - ((f(Math.min(high, Math.max(low, value))) - f(low)) / (f(high) - f(low))) * (height - top - bottom);
@@ -260,11 +261,11 @@ class List {
   row(run) {
     const key = `${run.namespace}/${run.name}`, version = JSON.stringify(run), old = this.made.get(key);
     if (old && old.version === version) { old.since.replaceChildren(time(run.at)); return old.node; }
-    const since = cell({ "data-name": run.live ? "begun" : "ended", class: "inline small muted" }, time(run.at));
+    const since = cell({ "data-name": "Since", class: "inline small muted" }, time(run.at));
     const node = row([h("a", { href: `#/${encodeURIComponent(run.namespace)}/${encodeURIComponent(run.name)}` }, run.name), h("span", { class: "small muted" }, run.namespace)],
       cell({}, h("span", { class: run.tone }, mark(run.tone), " ", h("span", { class: "word" }, run.word)), h("div", { class: "said" }, run.sentence)),
-      cell({ "data-name": "weight", class: "inline" }, run.live ? gauge(run.weight / 100, `${run.weight} %`) : h("span", { class: "muted" }, "none")),
-      cell({ "data-name": "evidence", class: "inline" }, run.live ? gauge(run.part, percent(run.part)) : ""), since);
+      cell({ "data-name": "Requests to it", class: "inline" }, run.live ? gauge(run.weight / 100, `${run.weight} %`) : h("span", { class: "muted" }, "none")),
+      cell({ "data-name": "Evidence against it", class: "inline" }, run.live ? gauge(run.part, against(run.part)) : ""), since);
     this.made.set(key, { node, version, since });
     return node;
   }
@@ -285,7 +286,7 @@ class One {
     this.grid = h("div", { class: "plots" }, Object.values(this.plots).map((plot) => plot.figure));
     this.blocks = new Map();
     this.root = h("div", {}, h("a", { class: "back", href: "#/" }, "‹ All runs"), this.title, this.sub,
-      this.block("answer"), this.block("steps"), h("h2", { class: "unseen" }, "Curves"), this.grid, this.block("checks"), this.block("shadow"), this.block("ledger"),
+      this.block("answer"), this.block("steps"), h("h2", { class: "unseen" }, "Curves"), this.grid, this.block("checks"), this.block("checklist"), this.block("shadow"), this.block("ledger"),
       h("div", { class: "two" }, this.block("timeline"), this.block("type")), h("div", { class: "two" }, this.block("sure"), this.block("unseen")), this.block("peers"));
   }
 
@@ -308,7 +309,7 @@ class One {
       h("h2", { class: "word" }, mark(run.tone), run.word), h("p", {}, run.sentence), run.next.map((one) => h("p", { class: "next" }, h("b", {}, "Next: "), one))));
     this.renew("steps", [run.steps, run.weight, run.live, run.tone, run.phase], () => this.steps(run));
     this.draw(run);
-    this.renew("checks", run.checks, () => this.checks(run));
+    this.renew("checks", [run.checks, run.counted], () => this.checks(run));
     this.renew("shadow", run.shadow, () => run.shadow && this.shadow(run.shadow));
     this.renew("ledger", [run.ledger, run.alpha], () => this.ledger(run));
     this.renew("timeline", [run.weights, run.created], () => this.timeline(run));
@@ -316,6 +317,7 @@ class One {
       h("ul", { class: "type" }, run.commands.map((one) => { const [what, why] = one.split("   # "); return h("li", {}, why, h("code", {}, what)); }))));
     const lines = (name, title, told) => this.renew(name, told, () => told.length && h("section", { class: "panel" }, h("h2", {}, title),
       h("ul", { class: "plain" }, told.map((one) => h("li", {}, one.replace(/^- /, ""))))));
+    lines("checklist", "Checklist: what failed", run.checklist);
     lines("sure", "How sure", run.sure);
     lines("unseen", "What could not have been seen", run.unseen);
     lines("peers", "What others would have done on the same requests", run.peers);
@@ -336,7 +338,7 @@ class One {
     const last = run.weights.at(-1), zero = last ? Date.parse(last.at) / 1000 : 0;
     const to = Math.max(from + 5, t.at(-1) ?? 0, zero, run.live && first ? (Date.now() - skew) / 1000 : 0);
     const changes = run.weights.map((one) => ({ at: Date.parse(one.at) / 1000 })).filter((one) => one.at > from);
-    const shared = { span: [from, to], changes, axis: "After", where: (at) => duration(at - from) };
+    const shared = { letters: 10, span: [from, to], changes, axis: "After", where: (at) => duration(at - from) };
     const without = !first ? "Nothing yet: no request has reached the canary."
       : "No curve here. Curves are in the memory of the replica that leads this run, or led it; this one does not, or was started since. All else on this page is in the run itself.";
     this.evidence(run, trace, t, { ...shared, without });
@@ -391,7 +393,7 @@ class One {
   }
 
   checks(run) {
-    return h("section", { class: "panel" }, h("h2", {}, "Checks"), table("Checks", ["Check", "Canary", "What was seen", "Canary against stable"], run.checks.map((one) => {
+    return h("section", { class: "panel" }, h("h2", {}, "Checks"), run.counted && h("p", { class: "small muted" }, run.counted), table("Checks", ["Check", "Canary", "What was seen", "Canary against stable"], run.checks.map((one) => {
       const [tone, word] = one.warming ? ["open", "warming up"] : VERDICTS[one.verdict] ?? ["open", one.verdict];
       return row([one.name, !one.required && h("span", { class: "small muted" }, " (not required)")],
         cell({ class: tone }, mark(tone), " ", h("span", { class: "word" }, word)),
@@ -422,8 +424,8 @@ class One {
       h("p", { class: "small muted" }, `A canary within its margins is rolled back in at most ${percent(run.alpha)} of runs. Checks share that, and steps share each check's part: `,
         run.ledger.steps.map((step) => `${step.weight} % has ${percent(step.share)}`).join(", "), "."),
       table("How alpha is shared", ["Check", { name: "Share of alpha", number: true }, "Evidence, of what rolls back", { name: "Furthest placebo" }], run.ledger.checks.map((one) =>
-        row(one.name, cell({ class: "number", "data-name": "share" }, percent(one.share)), cell({ "data-name": "evidence", class: "inline" }, gauge(one.part, percent(one.part), one.placebo)),
-          cell({ "data-name": "placebo" }, known(one.placebo) ? percent(one.placebo) : "–"))), { class: "cards" }));
+        row(one.name, cell({ class: "number", "data-name": "share" }, percent(one.share)), cell({ "data-name": "evidence", class: "inline" }, gauge(one.part, against(one.part), one.placebo)),
+          cell({ "data-name": "placebo" }, known(one.placebo) ? against(one.placebo) : "–"))), { class: "cards" }));
   }
 
   timeline(run) {

@@ -18,8 +18,7 @@ from controller.wire import Malformed
 Json = Any
 
 MOST_LISTED = 500  # rows of the list; a run's own page is there for all
-# Reasons that end a run and say nothing about its version.
-ELSEWHERE = frozenset({"Aborted", "Superseded", "StableChanged"})
+LONGEST = 320  # characters of a sentence in the list: what to do about it comes last
 TONES = ("open", "held", "good", "bad", "ended")  # how the page colours an answer
 OPEN = frozenset({"Inconclusive", "NoData"})
 
@@ -68,8 +67,8 @@ def _failed(run: Json, message: str) -> Answer:
     why = record.reason(run) or ""
     because = report.REASONS.get(why, why or "no reason is known")
     sentence = message or f"{because[:1].upper()}{because[1:]}."
-    if why in ELSEWHERE:
-        return Answer("ended", "Ended, not known", sentence)
+    if why in report.ENDINGS:
+        return Answer("ended", report.ENDINGS[why].capitalize(), sentence)
     if why in report.FACTS or why == "CheckFailed":
         return Answer("bad", "Worse: rolled back", sentence)
     return Answer("bad", "Rolled back", sentence)
@@ -159,7 +158,7 @@ def _urgency(row: Json) -> tuple[bool, bool, str, str]:
 
 def _short(text: str) -> str:
     """A sentence in a table."""
-    return text if len(text) <= 160 else f"{text[:159]}…"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 # -- one run ---------------------------------------------------------------------------------------
@@ -193,6 +192,8 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "placebo": record.placebos(run).get("logE"),
         "weights": [_change(one) for one in said.get("weights") or []],
         "checks": [_check(one) for one in record.findings(run, now=now)],
+        "counted": _counted(run),
+        "checklist": list(report.preflight(run)),
         "ledger": _ledger(run),
         "shadow": _shadow(run),
         "sure": list(report.certainty(run)),
@@ -232,6 +233,14 @@ def _check(found: Finding) -> Json:
         "same": same,
         "margin": margin,
     }
+
+
+def _counted(run: Json) -> str:
+    """Of what time the checks' figures are: each step begins anew, and the curves beside them are newer."""
+    said = record.status(run)
+    if record.ended(run) or not said.get("weight") or not said.get("step"):
+        return ""
+    return f"Since step {said['step']} began; as of the last checkpoint, at most ten seconds ago."
 
 
 def _drawn(found: Finding) -> tuple[float, float] | None:
@@ -299,5 +308,5 @@ def _ledger(run: Json) -> Json:
 
 
 def _part(log_e: float | None, alpha: float) -> float:
-    """How much of what rolls back has been gathered, 0 to 1."""
-    return 0.0 if log_e is None else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)
+    """How much of what rolls back has been gathered, 0 to 1; 0 as long as that is none (`report.odds`)."""
+    return 0.0 if report.none_yet(log_e) else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)

@@ -181,7 +181,7 @@ def test_an_autoscaler_that_has_not_acted_yet_is_said_to() -> None:
     async def looked(room: Room) -> None:
         floor = room.looked_at()["floor"]
         assert floor.result is Result.PASS
-        assert "leaves model 6 pods at least; it has not acted yet, 1 are asked for" in floor.why
+        assert "leaves model 6 pods at least; it has not acted yet, 1 is asked for" in floor.why
 
     in_room(replace(SOUND[0], edits=few), looked)
 

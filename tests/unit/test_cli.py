@@ -155,7 +155,7 @@ def test_runs_are_listed_oldest_first(cluster: Cluster) -> None:
     assert result.exit_code == 0
     head, first, second = result.stdout.splitlines()
     assert head.split()[:7] == ["NAME", "PHASE", "WEIGHT", "STEP", "VERDICT", "WORKLOAD", "AGE"]
-    assert head.split()[7:] == ["POLICY", "REASON"]
+    assert head.split()[7:] == ["REASON", "POLICY"]
     assert first.startswith("model-canary-6f9c-1   Failed")
     assert second.startswith("model-canary-6f9c-2   Progressing")
     assert "--namespace=lab" in cluster.calls()[0]

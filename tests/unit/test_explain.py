@@ -113,6 +113,17 @@ def test_an_interval_without_an_upper_end_says_so_and_is_read_back() -> None:
     assert any("anything worse than that cannot be ruled out" in line for line in report.unseen(run, now=NOW))
 
 
+def test_one_point_is_one() -> None:
+    assert [
+        explain.amount(explain.Finding(name="e", kind="ErrorRate", verdict="Pass"), rate)
+        for rate in (0.01, 0.011, 0.001)
+    ] == [
+        "1 point",
+        "1.1 points",
+        "0.1 points",
+    ]
+
+
 def test_every_request_that_fails_is_a_hundred_points() -> None:
     """It was "1e+02 points"."""
     bad = judged("errors", Verdict.FAIL, estimate=1.0, interval=(0.65, 1.0), canary_hits=27, expected_hits=2)

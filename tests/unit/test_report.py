@@ -347,8 +347,8 @@ def test_a_glance_has_a_line_for_each_check() -> None:
 def test_a_table_is_aligned_and_has_no_trailing_blanks() -> None:
     rows = [record.row(each, now=NOW) for each in (rolled_back(), run())]
     assert record.table(rows, record.COLUMNS) == [
-        "NAME                  PHASE    WEIGHT   STEP   VERDICT   WORKLOAD       AGE",
-        "model-canary-6f9c-1   Failed   0        2/4              model-canary   9m",
+        "NAME                  PHASE    WEIGHT   STEP   VERDICT   WORKLOAD       AGE   REASON",
+        "model-canary-6f9c-1   Failed   0        2/4              model-canary   9m    CheckFailed",
         "model-canary-6f9c-1                                      model-canary   9m",
     ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from controller import record, report
 from controller.page import views
 from controller.page.views import answer, line, listed, shown
 from scenarios import gallery
@@ -95,11 +96,49 @@ def test_a_run_that_was_rolled_back_says_what_was_worse() -> None:
     assert found.sentence.startswith("latency-p95: p95 at the canary is 2.03x stable's")
 
 
-@pytest.mark.parametrize("reason", ["Aborted", "Superseded", "StableChanged"])
-def test_what_ends_a_run_from_outside_says_nothing_about_its_version(reason: str) -> None:
-    found = answer(judged("Pass", "Pass", "Pass", phase="Failed", reason=reason, message=""))
-    assert (found.tone, found.word) == ("ended", "Ended, not known")
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [("Aborted", "Aborted"), ("Superseded", "Superseded"), ("StableChanged", "Superseded")],
+)
+def test_what_ends_a_run_from_outside_says_nothing_about_its_version(reason: str, word: str) -> None:
+    """The list called it failed, the status rolled back, the page not known."""
+    run = judged("Pass", "Pass", "Pass", phase="Failed", reason=reason, message="")
+    found = answer(run)
+    assert (found.tone, found.word) == ("ended", word)
     assert found.sentence.endswith(".")
+    assert report.standing(run) == word.lower()
+    assert record.row(run, now=NOW)["REASON"] == reason
+    assert "REASON" in record.COLUMNS
+
+
+@pytest.mark.parametrize("log_e", [None, 0.0, -3.0])
+def test_no_evidence_is_none_and_not_one_percent(log_e: float | None) -> None:
+    """Odds of 1 to 1 are alpha of 1/alpha: a run without a request seemed to be at 1 %."""
+    run = judged("NoData", "NoData", "NoData", logE=log_e)
+    assert line(run)["part"] == 0.0
+    for check in run["status"]["checks"]:
+        check["logE"] = log_e
+    assert {one["part"] for one in shown(run, now=NOW)["ledger"]["checks"]} == {0.0}
+    assert "of what rolls back" not in report.explanation(run, now=NOW)
+    assert line(judged("Inconclusive", "Pass", "Pass", logE=3.0))["part"] > 0.1
+
+
+def test_figures_of_checks_say_since_when_they_count_and_how_old_they_may_be() -> None:
+    """After a raise they said "0 canary requests" beside full curves."""
+    going = judged("NoData", "NoData", "NoData", phase="Progressing", weight=50, step="2/2")
+    assert shown(going, now=NOW)["counted"] == (
+        "Since step 2/2 began; as of the last checkpoint, at most ten seconds ago."
+    )
+    assert shown(gallery.rolled_back("model", BEGAN), now=NOW)["counted"] == ""
+
+
+def test_the_page_has_what_failed_of_the_checklist_and_the_policy_of_the_plan() -> None:
+    run = judged("NoData", "NoData", "NoData", phase="Pending")
+    run["status"]["preflight"] = [{"item": "floor", "result": "Fail", "why": "too few", "mend": "more"}]
+    run["spec"]["plan"]["policyName"] = ""
+    told = shown(run, now=NOW)
+    assert told["checklist"] == ["- floor: too few. more."]
+    assert "built-in" in told["policy"]
 
 
 def test_a_time_that_was_up_is_a_rollback_and_no_verdict() -> None:
@@ -175,7 +214,7 @@ def test_every_kind_of_run_can_be_told_in_json(kind: Any) -> None:
 def test_what_somebody_wrote_is_told_as_it_is() -> None:
     told = shown(gallery.hostile(BEGAN), now=NOW)
     assert told["canary"] == HOSTILE
-    assert len(line(gallery.hostile(BEGAN))["sentence"]) <= 160
+    assert len(line(gallery.hostile(BEGAN))["sentence"]) <= 320
 
 
 def test_what_was_replayed_is_told_with_its_figures_and_absent_where_nobody_asks() -> None:
