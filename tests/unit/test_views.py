@@ -132,6 +132,19 @@ def test_figures_of_checks_say_since_when_they_count_and_how_old_they_may_be() -
     assert shown(gallery.rolled_back("model", BEGAN), now=NOW)["counted"] == ""
 
 
+def test_checks_that_count_fewer_requests_than_errors_say_why() -> None:
+    """10 of 38 canary requests were slow, and 2 of 237 failed."""
+    going = judged("Inconclusive", "Inconclusive", "Inconclusive", phase="Progressing", weight=10, step="1/2")
+    kinds = [one["type"] for one in going["spec"]["plan"]["policy"]["checks"]]
+    for kind, check in zip(kinds, going["status"]["checks"], strict=True):
+        check["canaryRequests"] = 237 if kind == "ErrorRate" else 38
+    assert "leave the warm-up out" in shown(going, now=NOW)["counted"]
+    assert "leave the warm-up out" in report.explanation(going, now=NOW)
+    for check in going["status"]["checks"]:
+        check["canaryRequests"] = 237
+    assert "warm-up out" not in report.explanation(going, now=NOW)
+
+
 def test_the_page_has_what_failed_of_the_checklist_and_the_policy_of_the_plan() -> None:
     run = judged("NoData", "NoData", "NoData", phase="Pending")
     run["status"]["preflight"] = [{"item": "floor", "result": "Fail", "why": "too few", "mend": "more"}]

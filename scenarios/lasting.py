@@ -1,0 +1,55 @@
+"""A live story's page, for whoever looks on: where it is, and that it stays until they have seen its end.
+
+Only where somebody sits at a terminal: nobody presses a key in CI.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from scenarios.objects import CANARY, NAMESPACE
+
+if TYPE_CHECKING:
+    from scenarios.lab import Lab
+
+Say = Callable[[str], None]
+
+
+def announced(there: "Lab") -> list[str]:
+    """Where the story can be looked at while it goes, line by line; empty if no replica serves a page."""
+    found = [f"Watch it in a browser while it goes: {url}/" for url in urls(there)]
+    typed = f"KUBECONFIG={there.folder / 'kubeconfig'} serin explain {CANARY} -n {NAMESPACE}"
+    return [*found, f"or type: {typed}"] if found else []
+
+
+def urls(there: "Lab") -> Sequence[str]:
+    """Of the replicas' pages."""
+    return there.replicas.urls if there.replicas else ()
+
+
+def attended() -> bool:
+    """Whether somebody sits there who can press a key."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+async def stays(there: "Lab", say: Say) -> None:
+    """The page has been looked at: somebody pressed Enter or Ctrl-C, or nobody could."""
+    if not (pages := urls(there)) or not attended():
+        return
+    say(f"It is over; its page stays at {pages[0]}/ until you press Enter (or Ctrl-C).")
+    loop, seen, before = asyncio.get_running_loop(), asyncio.Event(), signal.getsignal(signal.SIGINT)
+
+    def pressed() -> None:
+        sys.stdin.readline()
+        seen.set()
+
+    loop.add_reader(sys.stdin.fileno(), pressed)
+    loop.add_signal_handler(signal.SIGINT, seen.set)
+    try:
+        await seen.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)  # the runner's own, which cancels

@@ -1,0 +1,64 @@
+"""A live story's page: where it is, and that it stays for whoever sits there, and for nobody else."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scenarios import lasting
+
+THERE: Any = SimpleNamespace(
+    folder=Path("/tmp/lab"), replicas=SimpleNamespace(urls=["http://127.0.0.1:8080"])
+)
+NOBODY: Any = SimpleNamespace(folder=Path("/tmp/lab"), replicas=None)
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """What is written there, somebody types."""
+    theirs, ours = os.openpty()
+    with os.fdopen(ours) as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        monkeypatch.setattr(lasting, "attended", typed.isatty)
+        yield theirs
+    os.close(theirs)
+
+
+def test_the_address_of_the_page_is_said_and_a_command_that_explains() -> None:
+    assert lasting.announced(THERE) == [
+        "Watch it in a browser while it goes: http://127.0.0.1:8080/",
+        "or type: KUBECONFIG=/tmp/lab/kubeconfig serin explain model-canary -n lab",
+    ]
+    assert lasting.announced(NOBODY) == []
+
+
+@pytest.mark.parametrize("end", ["Enter", "Ctrl-C"])
+def test_the_page_stays_until_somebody_has_seen_it(keyboard: int, end: str) -> None:
+    said: list[str] = []
+
+    async def look() -> None:
+        before = signal.getsignal(signal.SIGINT)
+        staying = asyncio.ensure_future(lasting.stays(THERE, said.append))
+        await asyncio.sleep(0.1)
+        assert not staying.done()
+        os.write(keyboard, b"\n") if end == "Enter" else os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(staying, 5)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    asyncio.run(look())
+    assert said == ["It is over; its page stays at http://127.0.0.1:8080/ until you press Enter (or Ctrl-C)."]
+
+
+def test_where_nobody_sits_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI has no keyboard."""
+    said: list[str] = []
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        asyncio.run(asyncio.wait_for(lasting.stays(THERE, said.append), 5))
+    assert said == []
