@@ -172,6 +172,15 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
     )
 
 
+def unequal(run: Json) -> Iterator[str]:
+    """Why checks of one step have counted different numbers of requests, if they have."""
+    found = findings(run)
+    errors = max((one.canary_requests for one in found if one.kind == "ErrorRate"), default=0)
+    counted = [one.canary_requests for one in found if one.kind in {"Latency", "Predictions"}]
+    if any(0 < one < errors for one in counted):
+        yield "Errors are counted from the first request on; latency and predictions leave the warm-up out."
+
+
 def placebos(run: Json) -> Json:
     """What the run's placebos have come to; empty where nothing is said of any."""
     return status(run).get("placebos") or {}

@@ -251,16 +251,7 @@ def _checks(run: Json, *, now: datetime) -> Iterator[str]:
             most = placebos.get(found.name)
             others = "" if most is None else f" (the furthest placebo: {_part(most, alpha)})"
             yield f"  evidence of harm: {_of_the_line(found.log_e, alpha)}{others}"
-    yield from unequal(run)
-
-
-def unequal(run: Json) -> Iterator[str]:
-    """Why checks of one step have counted different numbers of requests, if they have."""
-    found = record.findings(run)
-    errors = max((one.canary_requests for one in found if one.kind == "ErrorRate"), default=0)
-    counted = [one.canary_requests for one in found if one.kind in {"Latency", "Predictions"}]
-    if any(0 < one < errors for one in counted):
-        yield "Errors are counted from the first request on; latency and predictions leave the warm-up out."
+    yield from record.unequal(run)
 
 
 def _of_the_line(log_e: float, alpha: float) -> str:

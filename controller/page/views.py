@@ -241,7 +241,7 @@ def _counted(run: Json) -> str:
     if record.ended(run) or not said.get("weight") or not said.get("step"):
         return ""
     since = f"Since step {said['step']} began; as of the last checkpoint, at most ten seconds ago."
-    return " ".join([since, *report.unequal(run)])
+    return " ".join([since, *record.unequal(run)])
 
 
 def _drawn(found: Finding) -> tuple[float, float] | None:
@@ -310,4 +310,8 @@ def _ledger(run: Json) -> Json:
 
 def _part(log_e: float | None, alpha: float) -> float:
     """How much of what rolls back has been gathered, 0 to 1; 0 as long as that is none (`report.odds`)."""
-    return 0.0 if report.none_yet(log_e) else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)
+    return (
+        0.0
+        if log_e is None or report.none_yet(log_e)
+        else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)
+    )
