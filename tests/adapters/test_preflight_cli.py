@@ -89,7 +89,7 @@ async def test_what_is_no_canary_is_a_misuse_and_says_what_to_type(shell: Shell)
     code, _, err = await shell.type("preflight", "other")
     assert (code, err) == (
         2,
-        'Error: there is no Deployment called "other" here; there are: model, model-canary\n',
+        'Error: there is no Deployment called "other" in namespace lab; there are: model, model-canary\n',
     )
 
 
