@@ -73,6 +73,9 @@ async def test_what_failed_is_exit_code_3_and_what_is_printed_mends_it(shell: Sh
     failed = {name for name, result in results.items() if result == "Fail"}
     assert failed == {"autoscaling", "floor", "rollback-drill"}
     assert results["metrics"] == "Unknown"  # no pod answers behind this API server
+    assert (
+        "# rollback-drill: serin drill model-canary -n lab" in mending[-1]
+    )  # as we are called, not as kubectl
     assert counts == f"{15 - 3 - 3} passed, 3 failed, 3 unknown."
     assert (await shell.paste("\n".join(mending[:-1]))).count("patched") == 2
     code, out, _ = await shell.type("preflight", "model", "-o", "json")  # by stable's name
