@@ -65,13 +65,16 @@ class ArmLine(Served, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pods: tuple[Served, ...] = ()
 
 
+NOBODY = ArmLine(requests=0)  # the canary of a line that has none
+
+
 class Line(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One tick."""
+    """One tick; at weight 0 stable alone will do."""
 
     t: float
     weight: int
     stable: ArmLine
-    canary: ArmLine
+    canary: ArmLine = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,8 @@ def _wrong(line: Line) -> Iterator[str]:
         yield f"t: {line.t:g} is no time; give seconds, from any beginning"
     if not 0 <= line.weight <= 100:
         yield f"weight: {line.weight} is no percentage; give 0 to 100"
+    if line.canary is NOBODY and line.weight:
+        yield f"canary: is missing at weight {line.weight}; say what it served, or weight 0 for history"
     for arm, counted in (("stable", line.stable), ("canary", line.canary)):
         for index, one in enumerate((counted, *counted.pods)):
             yield from _miscounted(one, where=arm if index == 0 else f"{arm}.pods[{index - 1}]")

@@ -54,6 +54,11 @@ def program(ctx: click.Context) -> str:
     return PLUGIN if ctx.find_root().info_name == PLUGIN else "serin"
 
 
+def as_called(text: str) -> str:
+    """What the controller wrote, which cannot know how people call us, with the commands as they do."""
+    return text.replace(f"{PLUGIN} ", f"{program(click.get_current_context())} ")
+
+
 def _name(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not _NAME.fullmatch(value):
         raise click.BadParameter(
@@ -121,7 +126,7 @@ def told(command: Decorated) -> Decorated:
         try:
             return command(*arguments, **flags)
         except Trouble as trouble:
-            raise (Misused if isinstance(trouble, Wrong) else Failed)(str(trouble)) from None
+            raise (Misused if isinstance(trouble, Wrong) else Failed)(as_called(str(trouble))) from None
 
     return wrapped  # type: ignore[return-value]
 

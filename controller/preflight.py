@@ -8,6 +8,7 @@ import click
 
 from controller.command import (
     Taught,
+    as_called,
     coloured,
     deployment_argument,
     output_as,
@@ -82,7 +83,7 @@ def _told(items: Sequence["Item"], *, wide: bool) -> Iterator[str]:
     shown = {"Fail", "Unknown"} if wide else {"Fail"}
     for one in items:
         if one.result.value in shown:
-            yield f"\n# {one.name}: {one.mend}"
+            yield f"\n# {one.name}: {as_called(one.mend)}"
             yield from (text for patch in one.patches for text in commands(patch))
 
 

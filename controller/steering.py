@@ -162,7 +162,17 @@ def pause(*, run: str, output: str | None, **flags: str | None) -> None:
     Example:
       serin pause model-canary          and later: serin resume model-canary
     """
-    _steer(run, flags=flags, output=output, spec={"paused": True}, done="paused")
+    from controller.kubectl import Wrong
+
+    def paused(found: Json) -> str:
+        """Paused from now on; as kubectl says of a rollout, not twice."""
+        if found["spec"].get("paused", False):
+            name, where = found["metadata"]["name"], kubectl.within_reach(found)
+            raise Wrong(f"{name} is paused already; to go on: {kubectl.program} resume {name} {where}")
+        return "paused"
+
+    kubectl = pointed_kubectl(flags)
+    _steer(run, flags=flags, output=output, spec={"paused": True}, done=paused)
 
 
 @click.command(cls=Taught)

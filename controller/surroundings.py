@@ -105,8 +105,12 @@ def _canary(cluster: Cluster, name: str) -> Json:
     """The canary's Deployment: the one of that name, or the one that asks to be its canary."""
     named = [one for one in cluster.all("deployments") if one["metadata"]["name"] == name]
     if not named:
-        there = ", ".join(sorted(one["metadata"]["name"] for one in cluster.all("deployments"))) or "none"
-        raise Wrong(f'there is no Deployment called "{name}" here; there are: {there}')
+        known = [one["metadata"] for one in cluster.all("deployments")]
+        where = (
+            f"in namespace {known[0]['namespace']}" if known else "where kubectl is pointed (-n NAMESPACE)"
+        )
+        there = ", ".join(sorted(one["name"] for one in known)) or "none"
+        raise Wrong(f'there is no Deployment called "{name}" {where}; there are: {there}')
     asking = [
         one for one in cluster.all("deployments") if trigger.annotations(one).get(trigger.CANARY_OF) == name
     ]

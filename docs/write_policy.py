@@ -116,10 +116,14 @@ def _fields(schema: Schema, path: str = "", *, deep: bool = True) -> Iterator[tu
 
 def _table(fields: Iterator[tuple[str, Schema]]) -> str:
     rows = [
-        f"| `{path}` | {_value(field)} | {_default(field)} | {field.get('description', '')} |\n"
-        for path, field in fields
+        f"| `{path}` | {_value(field)} | {_default(field)} | {_said(field)} |\n" for path, field in fields
     ]
     return "\n| field | value | default | what it says |\n|---|---|---|---|\n" + "".join(rows)
+
+
+def _said(field: Schema) -> str:
+    """Its description, in one line: a cell with two ends the table."""
+    return " ".join(field.get("description", "").split()).replace("|", r"\|")
 
 
 def _value(field: Schema) -> str:

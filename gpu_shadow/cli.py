@@ -209,13 +209,16 @@ def baseline() -> None:
 @click.argument("rows", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it there.")
 @click.option(
+    "--force", is_flag=True, help="Also where a file is already: its digest is named in pod templates."
+)
+@click.option(
     "--category",
     "categories",
     metavar="NAME",
     multiple=True,
     help="This feature's numbers are codes of categories; may be given several times. Text always is one.",
 )
-def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
+def capture(rows: Path, out: Path | None, categories: tuple[str, ...], *, force: bool) -> None:
     """Capture a baseline: for each feature how the values in DATA are distributed, and no value itself.
 
     DATA is a .csv with a line of names, a .jsonl of flat objects, a .npz or .safetensors of arrays with a
@@ -236,6 +239,8 @@ def capture(rows: Path, out: Path | None, categories: tuple[str, ...]) -> None:
     from gpu_shadow import inputs, sketch, table
 
     writable("--out", out)
+    if out is not None and out.exists() and not force:
+        raise Misused(f"--out {out}: is there already; name another file, or say --force")
     try:
         found = sketch.captured(table.read(rows), categories=categories)
     except table.BadTable as error:
@@ -289,6 +294,16 @@ def compare_baseline(file: Path, rows: Path, out: Path | None) -> None:
     requests more). Of what is said to have drifted one in a hundred may be chance, however many features
     there are. It takes 1000 rows; with fewer nothing is said to have drifted.
 
+    \b
+    The columns; "was" is the same figure of the training:
+      PSI      how differently values are spread over twenty parts; 0.1 is far
+      p        how often chance alone does that
+      KS       largest distance between the two cumulative distributions, 0 to 1
+      JS       Jensen-Shannon distance between the parts, 0 to 1
+      W1/sd    how far values have moved on average, in the training's deviations
+      missing  empty, no number, or infinite
+      outside  beyond the training's range, or a category it did not name
+
     Exit codes: 0 nothing has drifted, 1 the tool failed, 2 files that cannot be read or do not match,
     3 a feature has drifted.
 
@@ -313,6 +328,8 @@ def compare_baseline(file: Path, rows: Path, out: Path | None) -> None:
         )
     found = inputs.figures(known, sketch.tallied(known.features, columns))
     moved = inputs.drifted(known, found, inputs.Bounds())
+    if others := telling.others(names, columns):
+        click.echo(f"{rows}: not in {file}, and not compared: {others}", err=True)
     click.echo("\n".join(telling.compared(known, found, moved)), err=str(out) == "-")
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as written:
@@ -328,6 +345,8 @@ def _baseline(file: Path) -> Any:
         with file.open("rb") as held:
             return sketch.read(held.read(sketch.LARGEST + 1))
     except OSError as error:
-        raise Misused(f"{file}: cannot be read ({error.strerror}); give a file of `capture`") from None
+        raise Misused(
+            f"{file}: cannot be read ({error.strerror}); give a file of `serin baseline capture`"
+        ) from None
     except sketch.BadBaseline as error:
         raise Misused(f"{file}: {error}") from None

@@ -28,7 +28,9 @@ class BadFile(ValueError):
 def tensors(path: Path, wanted: str, *, others: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The tensor that is wanted, and of the others those that there are."""
     if not path.is_file():
-        raise BadFile(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
+        raise BadFile(
+            f"{path}: {'is not a file' if path.exists() else 'there is no such file'}; give a file's path"
+        )
     try:
         with path.open("rb") as raw:
             beginning = raw.read(4)

@@ -35,7 +35,9 @@ class BadTable(ValueError):
 def read(path: Path) -> Mapping[str, Column]:
     """The columns of the file by name, all of one length (n,); raises `BadTable`."""
     if not path.is_file():
-        raise BadTable(f"{path}: {'is not a file' if path.exists() else 'there is no such file'}")
+        raise BadTable(
+            f"{path}: {'is not a file' if path.exists() else 'there is no such file'}; give a file's path"
+        )
     if path.stat().st_size > LARGEST:
         raise BadTable(f"{path}: is larger than {LARGEST} bytes; give a sample of its rows")
     with path.open("rb") as file:

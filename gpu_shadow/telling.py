@@ -1,6 +1,7 @@
 """Baselines and drift, as tables for people and as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,16 @@ def compared(baseline: Baseline, found: Figures, moved: tuple[Moved, ...]) -> It
     yield from _table(rows)
     if features > SHOWN:
         yield f"and {features - SHOWN} more (--json)"
+
+
+def others(names: Collection[str], columns: Iterable[str]) -> str:
+    """The columns that the baseline does not have, and which of its features they may be a slip of."""
+    given = list(columns)
+    lacking = [name for name in names if name not in set(given)]
+    beside = [name for name in given if name not in set(names)]
+    near = {name: get_close_matches(name, lacking, n=1) for name in beside[:SHOWN]}
+    said = [f"{name} (did you mean {close[0]}?)" if close else name for name, close in near.items()]
+    return ", ".join(said) + (f" and {len(beside) - SHOWN} more" if len(beside) > SHOWN else "")
 
 
 def as_json(baseline: Baseline, found: Figures, moved: tuple[Moved, ...]) -> Any:

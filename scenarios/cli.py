@@ -11,7 +11,7 @@ from time import monotonic
 import click
 import structlog
 
-from controller.command import Taught
+from controller.command import Misused, Taught
 from scenarios.live import digits
 from scenarios.people import NotDone
 from scenarios.play import Report, play
@@ -20,7 +20,6 @@ from scenarios.result import GOES_ON, Result, unmet, wanted
 from scenarios.stand import cluster
 from scenarios.story import BadStory, load
 
-BAD_INPUT = 2
 NOT_MET = 3
 INTERRUPTED, TERMINATED = 130, 143  # as a shell says of a process that SIGINT or SIGTERM ended
 
@@ -75,8 +74,7 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
         report = _ignore if quiet else _tell
         results = [_played(story, live=live, report=report, last=story is stories[-1]) for story in stories]
     except BadStory as bad:
-        click.echo(str(bad), err=True)
-        sys.exit(BAD_INPUT)
+        raise Misused(str(bad)) from None
     except (KeyboardInterrupt, asyncio.CancelledError) as told:
         click.echo(f"Ended early at {monotonic() - began:.0f} s; everything is cleaned up.", err=True)
         sys.exit(INTERRUPTED if isinstance(told, KeyboardInterrupt) else TERMINATED)
@@ -163,8 +161,7 @@ def simulate(file: Path, *, runs: int, seed: int | None, out: Path | None) -> No
         chosen = story.seed if seed is None else seed
         figures = many.played(story, runs=runs, seed=chosen, told=lambda over: _progress(over, runs))
     except BadStory as bad:
-        click.echo(str(bad), err=True)
-        sys.exit(BAD_INPUT)
+        raise Misused(str(bad)) from None
     except KeyboardInterrupt:
         click.echo(f"ended after 0 of {runs} runs", err=True)
         sys.exit(INTERRUPTED)

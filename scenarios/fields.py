@@ -6,7 +6,7 @@ key given twice is a mistake.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -223,10 +223,11 @@ class Table:
     def __contains__(self, name: str) -> bool:
         return name in self.inside
 
-    def need(self, name: str) -> Field:
-        """The field, which must be there."""
+    def need(self, name: str, *, of: Iterable[str] = ()) -> Field:
+        """The field, which must be there; `of` are the values it may have."""
         if name not in self.inside:
-            raise self.whole.under(name).wrong("is missing; say it")
+            among = ", ".join(of)
+            raise self.whole.under(name).wrong(f"is missing; say {f'one of {among}' if among else 'it'}")
         return self.inside[name]
 
     def get(self, name: str, read: Callable[[Field], T], default: T) -> T:

@@ -161,9 +161,11 @@ def unmet(result: Result, *, duration: timedelta) -> Iterator[str]:
         )
     if said:
         yield f"phase {said.get('phase', 'Pending')}, verdict {said.get('verdict', '-')}"
-    if message := said.get("message"):
-        yield message
-    for check in said.get("checks", ()):
+    checks = said.get("checks", ())
+    message = said.get("message")
+    if message and not any((each.get("sentence") or message) in message for each in checks):
+        yield message  # but not what a check's own line says below
+    for check in checks:
         words = check.get("sentence") or check.get("note") or "nothing to compare yet"
         yield f"{check['name']}: {check['verdict']}: {words}"
 

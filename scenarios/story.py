@@ -225,8 +225,10 @@ _EFFECTS = (
 
 def _fault(fault: Field) -> Fault:
     said = fault.table("at", "for", "arm", "pods", *_EFFECTS, "target", "kind")
-    if ("arm" in said) == ("target" in said):
-        raise fault.wrong("needs either arm (stable, canary) or target (metrics, apiserver, …)")
+    if "arm" in said and "target" in said:
+        raise fault.wrong("has arm and target; say one: an arm's fault, or a target's")
+    if "arm" not in said and "target" not in said:
+        raise fault.wrong(f"needs either arm (stable, canary) or target ({', '.join(KINDS)})")
     return _arm_fault(fault) if "arm" in said else _target_fault(fault)
 
 
@@ -270,7 +272,7 @@ def _target_fault(fault: Field) -> TargetFault:
         at=said.need("at").duration(),
         lasting=_lasting(said),
         target=target,
-        kind=said.need("kind").one_of(*KINDS[target]),
+        kind=said.need("kind", of=KINDS[target]).one_of(*KINDS[target]),
     )
 
 

@@ -73,6 +73,9 @@ async def test_what_failed_is_exit_code_3_and_what_is_printed_mends_it(shell: Sh
     failed = {name for name, result in results.items() if result == "Fail"}
     assert failed == {"autoscaling", "floor", "rollback-drill"}
     assert results["metrics"] == "Unknown"  # no pod answers behind this API server
+    assert (
+        "# rollback-drill: serin drill model-canary -n lab" in mending[-1]
+    )  # as we are called, not as kubectl
     assert counts == f"{15 - 3 - 3} passed, 3 failed, 3 unknown."
     assert (await shell.paste("\n".join(mending[:-1]))).count("patched") == 2
     code, out, _ = await shell.type("preflight", "model", "-o", "json")  # by stable's name
@@ -89,7 +92,7 @@ async def test_what_is_no_canary_is_a_misuse_and_says_what_to_type(shell: Shell)
     code, _, err = await shell.type("preflight", "other")
     assert (code, err) == (
         2,
-        'Error: there is no Deployment called "other" here; there are: model, model-canary\n',
+        'Error: there is no Deployment called "other" in namespace lab; there are: model, model-canary\n',
     )
 
 

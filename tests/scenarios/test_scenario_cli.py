@@ -105,7 +105,7 @@ def test_a_malformed_file_exits_with_2_before_anything_is_played(tmp_path: Path)
     file.write_text(STORY.read_text().replace("duration: 30s", "duration: 30"))
     said = run(STORY, file)
     assert said.exit_code == 2
-    assert said.stderr == f'{file}: spec.duration: expected a duration like "20s", got 30\n'
+    assert said.stderr == f'Error: {file}: spec.duration: expected a duration like "20s", got 30\n'
 
 
 def test_a_file_that_is_not_there_exits_with_2(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_misspelt_field_of_the_policy_exits_with_2_and_is_named(tmp_path: Path
     file.write_text(STORY.read_text().replace("  policy:", "  policy:\n    stepz: [5]"))
     said = run(file)
     assert said.exit_code == 2
-    assert said.stderr == f"{file}: spec.policy.stepz: unknown field; did you mean steps?\n"
+    assert said.stderr == f"Error: {file}: spec.policy.stepz: unknown field; did you mean steps?\n"
 
 
 def test_a_folder_for_the_results_that_is_not_there_exits_with_2_before_anything_is_played() -> None:
@@ -137,3 +137,13 @@ def test_a_story_of_sentences_is_for_virtual_time_alone() -> None:
     said = run(STORY.with_name("shadow-embedding-good.yaml"), "--live")
     assert said.exit_code == 2
     assert "the live lab's pods serve digits; play it in virtual time" in said.stderr
+
+
+def test_what_failed_is_said_once_of_a_story_that_is_not_met(tmp_path: Path) -> None:
+    """Once while it happens, and once below the table: the message was the check's line again."""
+    text = (STORY.parent / "errors-burst.yaml").read_text()
+    file = tmp_path / "met-not.yaml"
+    file.write_text(re.sub(r"expect: .*", "expect: {outcome: Promoted}", text))
+    said = run(file, "--quiet")
+    assert said.exit_code == 3
+    assert said.stderr.count("the error rate at the canary is") == 1

@@ -66,6 +66,18 @@ def test_a_like_canary_would_not(tmp_path: Path) -> None:
     assert judged(written(tmp_path, recorded())).judgement.verdict is not Verdict.FAIL
 
 
+def test_stable_alone_is_history_at_weight_0_and_a_canary_is_asked_for_above(tmp_path: Path) -> None:
+    lines, alone = recorded(slower=3.0), recorded(slower=3.0)
+    for line in alone[:30]:
+        del line["canary"]
+    assert judged(written(tmp_path, alone)) == judged(written(tmp_path, lines))
+    done = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, alone))])
+    assert done.exit_code == 3
+    del alone[30]["canary"]
+    with pytest.raises(backtest.BadTicks, match=r":31: canary: is missing at weight 10; say what it served"):
+        backtest.read(written(tmp_path, alone))
+
+
 def cold(*, errors: int = 0) -> list[dict[str, Any]]:
     """A canary whose first twenty seconds are slow, and in which some requests fail."""
     lines = recorded(slower=4.0, seconds=50) + recorded(seconds=120)[50:]

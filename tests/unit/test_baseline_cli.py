@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from gpu_shadow.cli import baseline
 
+ROOT = Path(__file__).parents[2]
+
 
 def ran(*arguments: object) -> Result:
     return CliRunner().invoke(baseline, [str(each) for each in arguments])
@@ -47,6 +49,33 @@ def test_too_few_rows_are_captured_with_a_warning_that_says_how_many_do(tmp_path
     assert "capture 1000 or more" in few.stderr
     assert json.loads(few.stdout)  # the warning is not in what is written
     assert ran("capture", rows(tmp_path, "enough.csv", n=1000)).stderr == ""
+
+
+def test_a_baseline_is_not_written_over_unasked(tmp_path: Path, known: Path) -> None:
+    """Its digest stands in pod templates, and the training may be gone."""
+    before, other = known.read_bytes(), rows(tmp_path, "other.csv", shift=2.0)
+    refused = ran("capture", other, "--out", known)
+    assert (refused.exit_code, known.read_bytes()) == (2, before)
+    assert "is there already; name another file, or say --force" in refused.stderr
+    assert ran("capture", other, "--out", known, "--force").exit_code == 0
+    assert known.read_bytes() != before
+
+
+def test_a_column_that_is_no_feature_is_named_with_the_one_it_may_be(tmp_path: Path, known: Path) -> None:
+    now = rows(tmp_path, "now.csv")
+    now.write_text(now.read_text().replace("size,city", "szie,city"))
+    said = ran("compare", known, now)
+    assert said.exit_code == 3
+    assert f"not in {known}, and not compared: szie (did you mean size?)" in said.stderr
+    assert ran("compare", known, rows(tmp_path, "same.csv")).stderr == ""
+
+
+def test_every_figure_that_is_shown_is_explained(tmp_path: Path, known: Path) -> None:
+    shown = ran("compare", known, rows(tmp_path, "now.csv")).stdout.splitlines()[2].split()[1:]
+    said, page = ran("compare", "--help").stdout, (ROOT / "docs" / "drift.md").read_text()
+    assert {"PSI", "KS", "JS", "W1/sd", "was"} <= set(shown)
+    assert [one for one in shown if f"  {one} " not in said and f'"{one}"' not in said] == []
+    assert [one for one in ("KS", "JS", "W1/sd", '"was"') if one not in page] == []
 
 
 def test_without_a_file_it_is_printed(tmp_path: Path, known: Path) -> None:

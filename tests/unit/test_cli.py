@@ -376,6 +376,14 @@ def test_what_nobody_paused_is_not_said_to_be_resumed(
     assert all(call[0] != "patch" for call in cluster.calls())
 
 
+def test_what_is_paused_is_not_paused_again_as_what_is_not_is_not_resumed(cluster: Cluster) -> None:
+    cluster.holds(run())
+    assert typed("pause", "model-canary").exit_code == 0
+    again = typed("pause", "model-canary")
+    assert again.exit_code == 2
+    assert "is paused already; to go on: serin resume model-canary-6f9c-1 -n lab" in again.stderr
+
+
 def test_a_pause_by_annotation_is_answered_with_how_to_take_it_away(cluster: Cluster) -> None:
     conditions = [{"type": "Progressing", "status": "False", "reason": "Paused"}]
     cluster.holds(run(phase="Paused", conditions=conditions))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from analysis.evidence import SHARES, CheckKind
 from controller import letters, machine, trigger
 from controller.alerts import ATTEMPT_TIMEOUT, GIVE_UP_AFTER, LONGEST_RETRY, LONGEST_WAIT
 from controller.letters import signed, signing_secrets
 from controller.model import Reason
+from controller.policies import SHADOW_SHARE
 from controller.telemetry import Telemetry
 from gpu_shadow import watch
 from gpu_shadow.keeping import Keeper
@@ -154,6 +156,24 @@ def test_the_reference_has_every_reason_and_outcome() -> None:
     outcomes = set(letters.TITLES)
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     assert outcomes == {one for one in outcomes if f"`{one}`" in page and f"`{one}`" in glossary}
+
+
+def test_every_field_of_the_reference_says_what_it_is_in_a_row_of_its_own() -> None:
+    fields = (ROOT / "docs" / "policy.md").read_text().partition("## Reasons")[0]
+    lines = [line for line in fields.splitlines() if line.startswith("| `")]
+    rows = [re.split(r"(?<!\\) \| ", line.removesuffix(" |")) for line in lines]
+    assert len(rows) > 60
+    assert [row for row in rows if len(row) != 4 or not row[3].strip()] == []
+    tables = re.findall(r"^\|---.*\n((?:.*\S.*\n)*)", fields, re.MULTILINE)
+    assert sum(len(table.splitlines()) for table in tables) == len(rows)  # nothing broken out of a cell
+
+
+def test_the_reference_says_which_share_a_check_has_by_its_type() -> None:
+    kinds = {CheckKind.LATENCY: "Latency", CheckKind.ERROR_RATE: "ErrorRate"}
+    kinds |= {CheckKind.PREDICTIONS: "Predictions", CheckKind.PROPORTION: "Proportion"}
+    said = (ROOT / "docs" / "policy.md").read_text().partition("`checks[].share`")[2].partition("\n")[0]
+    shares = {name: float(share) for name, share in re.findall(r"([A-Z]\w+) (0\.\d+)", said)}
+    assert shares == {kinds[kind]: share for kind, share in SHARES.items()} | {"Shadow": SHADOW_SHARE}
 
 
 def test_the_metrics_page_names_every_series_of_ours_and_no_other() -> None:

@@ -156,7 +156,17 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
             "canary",
             "spec.faults[0].arms: is unknown here; did you mean arm? known are at, for",
         ),
-        (("spec", "faults", 0, "target"), "metrics", "spec.faults[0]: needs either arm"),
+        (("spec", "faults", 0, "target"), "metrics", "spec.faults[0]: has arm and target; say one"),
+        (
+            ("spec", "faults", 0),
+            {"at": "1s"},
+            "spec.faults[0]: needs either arm (stable, canary) or target (met",
+        ),
+        (
+            ("spec", "faults", 0),
+            {"at": "1s", "target": "metrics"},
+            "spec.faults[0].kind: is missing; say one of outage, hang, slow",
+        ),
         (("spec", "faults", 0), {"at": "1s", "arm": "canary"}, "spec.faults[0]: does nothing; say one of"),
         (("spec", "faults", 0, "latencyFactor"), -1, "latencyFactor: expected a number above 0 to 1000"),
         (("spec", "faults", 0, "latencyFactor"), True, "latencyFactor: expected a number above 0 to 1000"),
