@@ -4,6 +4,7 @@ Only where somebody sits at a terminal: nobody presses a key in CI.
 """
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from scenarios.lab import Lab
 
 Say = Callable[[str], None]
+LOOKED_AT = 300.0  # seconds at most: what ends by itself does so where nobody comes back, too
 
 
 def announced(there: "Lab") -> list[str]:
@@ -35,10 +37,10 @@ def attended() -> bool:
 
 
 async def stays(there: "Lab", say: Say) -> None:
-    """The page has been looked at: somebody pressed Enter or Ctrl-C, or nobody could."""
+    """The page has been looked at: somebody pressed Enter or Ctrl-C, or had the time to, or nobody could."""
     if not (pages := urls(there)) or not attended():
         return
-    say(f"It is over; its page stays at {pages[0]}/ until you press Enter (or Ctrl-C).")
+    say(f"Over; its page stays at {pages[0]}/ until you press Enter, or for {LOOKED_AT / 60:g} minutes.")
     loop, seen, before = asyncio.get_running_loop(), asyncio.Event(), signal.getsignal(signal.SIGINT)
 
     def pressed() -> None:
@@ -48,7 +50,8 @@ async def stays(there: "Lab", say: Say) -> None:
     loop.add_reader(sys.stdin.fileno(), pressed)
     loop.add_signal_handler(signal.SIGINT, seen.set)
     try:
-        await seen.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(seen.wait(), LOOKED_AT)
     finally:
         loop.remove_reader(sys.stdin.fileno())
         loop.remove_signal_handler(signal.SIGINT)

@@ -52,7 +52,13 @@ def test_the_page_stays_until_somebody_has_seen_it(keyboard: int, end: str) -> N
         assert signal.getsignal(signal.SIGINT) is before
 
     asyncio.run(look())
-    assert said == ["It is over; its page stays at http://127.0.0.1:8080/ until you press Enter (or Ctrl-C)."]
+    assert said == ["Over; its page stays at http://127.0.0.1:8080/ until you press Enter, or for 5 minutes."]
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_it_ends_by_itself_where_nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lasting, "LOOKED_AT", 0.05)
+    asyncio.run(asyncio.wait_for(lasting.stays(THERE, lambda _: None), 5))
 
 
 def test_where_nobody_sits_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
