@@ -247,7 +247,7 @@ def refused(file: Path) -> str:
     result = typed(file, "--runs", 2)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert result.stderr.startswith(f"{file}: ")
+    assert result.stderr.startswith(f"Error: {file}: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
 
