@@ -58,6 +58,7 @@ MARGINS: Mapping[str, tuple[str, ...]] = {
     "decrease": ("maxDecrease",),
     "increase": ("maxIncrease", "plus"),
 }
+MOST = 10  # mistakes that are named at once
 
 
 class BadPolicy(ValueError):
@@ -110,7 +111,9 @@ def checked(spec: Json, *, file: Path) -> Json:
     if not wrong or isinstance(spec, dict):
         wrong += _at_odds(_completed(_schema(), _sound(spec) if wrong else spec))
     if wrong:
-        raise BadPolicy("\n".join(f"{file}: {each}" for each in dict.fromkeys(wrong)))
+        named = [f"{file}: {each}" for each in dict.fromkeys(wrong)]
+        more = [f"{file}: and {len(named) - MOST} more; mend these first"] if len(named) > MOST else []
+        raise BadPolicy("\n".join(named[:MOST] + more))
     return _completed(_schema(), spec)
 
 

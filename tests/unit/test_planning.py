@@ -187,6 +187,16 @@ def test_all_mistakes_that_do_not_depend_on_each_other_are_named_at_once(file: P
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_of_a_great_many_mistakes_the_first_are_named(file: Path) -> None:
+    """Found by fuzzing: a list of lists had a line for each of them."""
+    file.write_text(f"steps: {[[10, 25]] * 120}")
+    with pytest.raises(planning.BadPolicy) as refused:
+        planning.read(file)
+    said = str(refused.value).splitlines()
+    assert len(said) == planning.MOST + 1
+    assert said[-1] == f"{file}: and 111 more; mend these first"
+
+
 def test_a_missing_file_is_refused(file: Path) -> None:
     with pytest.raises(planning.BadPolicy, match="No such file"):
         planning.read(file)
