@@ -48,6 +48,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
 TOLD = 800  # characters of an Event that say what is wrong with annotations; it has 1 024 in all
 SHOWN = 100  # characters of a wrong value that are repeated back
+FEW = 3  # annotations that nobody knows, named in one sentence
 # A run that ended so says nothing about its template: the same template may be asked for again.
 UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 # DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
@@ -153,9 +154,8 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
     stable = notes.get(CANARY_OF)
     found = []
     if unknown:
-        several = (
-            f"{_shown(unknown[0])} is" if len(unknown) == 1 else f"{', '.join(map(_shown, unknown))} are"
-        )
+        more = f" and {len(unknown) - FEW} more" if len(unknown) > FEW else ""
+        several = f"{', '.join(map(_shown, unknown[:FEW]))}{more} {'is' if len(unknown) == 1 else 'are'}"
         found.append(f"annotation {several} unknown; remove it or use one of {PREFIX}: {there}")
     if stable is not None and not _NAME.fullmatch(stable):
         found.append(

@@ -215,6 +215,14 @@ def test_what_cannot_be_meant_is_refused_with_field_value_and_remedy(
     assert remedy in refused.message
 
 
+def test_of_many_annotations_that_nobody_knows_the_first_are_named() -> None:
+    """Found by fuzzing: an Event has 1 024 bytes, and the remedy comes last."""
+    said = ask(cluster(notes={f"{PREFIX}{'step' * 20}-{number:02}": "5" for number in range(30)}))
+    assert isinstance(said, Refused)
+    assert "-02 and 27 more are unknown; remove it or use one of" in said.message
+    assert len(said.message) < 900
+
+
 def test_all_that_is_wrong_with_the_annotations_is_said_at_once_as_far_as_it_fits() -> None:
     """Whoever had three mistakes was told of one, three times."""
     wrong = {f"{PREFIX}stepz": "5", f"{PREFIX}stopz": "5", f"{PREFIX}steps": "5,5", f"{PREFIX}pause": "yes"}
