@@ -46,8 +46,8 @@ NAMING = {
 }
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
-TOLD = 800  # characters of an Event that say what is wrong with annotations; it has 1 024 in all
-SHOWN = 100  # characters of a wrong value that are repeated back
+TOLD = 800  # bytes of an Event that say what is wrong with annotations; it has 1 024 in all
+SHOWN = 100  # bytes of a wrong value that are repeated back
 FEW = 3  # annotations that nobody knows, named in one sentence
 # A run that ended so says nothing about its template: the same template may be asked for again.
 UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
@@ -141,7 +141,7 @@ def _fitted(refusals: Sequence[str]) -> str:
     fitting = [
         each
         for place, each in enumerate(refusals)
-        if not place or len("; ".join(refusals[: place + 1])) <= TOLD
+        if not place or len("; ".join(refusals[: place + 1]).encode(errors="replace")) <= TOLD
     ]
     left = len(refusals) - len(fitting)
     return "; ".join(fitting) + (f"; and {left} more: serin preflight names all" if left else "")
@@ -196,7 +196,8 @@ def _unheard(notes: dict[str, str], cluster: Cluster, deployment: Json) -> list[
 
 def _shown(text: str) -> str:
     """The value as its author would recognise it: an Event has 1 024 bytes, and the remedy comes last."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    said = text.encode(errors="replace")
+    return text if len(said) <= SHOWN else f"{said[:SHOWN].decode(errors='ignore')}…"
 
 
 def _misread_values(notes: dict[str, str]) -> Iterator[str]:

@@ -220,7 +220,15 @@ def test_of_many_annotations_that_nobody_knows_the_first_are_named() -> None:
     said = ask(cluster(notes={f"{PREFIX}{'step' * 20}-{number:02}": "5" for number in range(30)}))
     assert isinstance(said, Refused)
     assert "-02 and 27 more are unknown; remove it or use one of" in said.message
-    assert len(said.message) < 900
+    assert note(said.message) == said.message
+
+
+def test_what_is_said_fits_into_an_event_in_whatever_letters_it_is() -> None:
+    long = "\N{SNOWMAN}" * 200
+    notes = {f"{PREFIX}{long}{number}": long for number in range(3)} | {f"{PREFIX}steps": long}
+    said = ask(cluster(notes=notes | {f"{PREFIX}canary-of": long}))
+    assert isinstance(said, Refused)
+    assert note(said.message) == said.message
 
 
 def test_all_that_is_wrong_with_the_annotations_is_said_at_once_as_far_as_it_fits() -> None:
