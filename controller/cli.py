@@ -280,7 +280,8 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
 def _recorded(policy: "Policy", said: Mapping[str, str | None]) -> "tuple[Policy, Sequence[Moment]]":
     """The policy as a Prometheus is asked for it, and what that has recorded; tells how far it is."""
     from controller import recorded
-    from controller.prometheus import Past, Unanswered
+    from controller.prometheus import Past
+    from controller.queries import Unanswered
 
     policy = recorded.asked(policy)
     try:

@@ -302,15 +302,14 @@ class Operator:
             timeout=self.settings.scrape_timeout,
         )
 
-    def _prometheus(self, steady: Callable[[], datetime], **how: int) -> "Prometheus | None":
+    def _prometheus(self, clock: Callable[[], datetime], **how: int) -> "Prometheus | None":
         """The Prometheus that the settings name, if they do; its client is a lot to import for nothing."""
         settings = self.settings
         if settings.prometheus_url is None:
             return None
         from controller.prometheus import Prometheus
 
-        interval, clock = settings.prometheus_interval, self.outside.clock
-        return Prometheus(settings.prometheus_url, clock, steady=steady, interval=interval, **how)
+        return Prometheus(settings.prometheus_url, clock, interval=settings.prometheus_interval, **how)
 
     def _replays(self) -> Replays | None:
         """What the shadow worker knows, if the settings name one."""

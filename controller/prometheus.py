@@ -1,8 +1,9 @@
 """Asks a Prometheus what it has scraped of a run's pods, and keeps the newest reading of each.
 
 The counters are those of the pods' pages, read where they stand and differenced by us. Each round of a run
-asks every query for one and the same instant, for both arms alike. A pod's reading is as old as its last
-scrape, which Prometheus tells, so a round that found nothing new is no news.
+asks every query for one and the same instant, for both arms alike: Prometheus' own now, whatever time it is
+here. A pod's reading is as old as its last scrape, which Prometheus tells, so a round that found nothing new
+is no news.
 
 The client is synchronous. A round is one job of a small pool of threads, takes a bounded time, and a run
 has one at most; a Prometheus that hangs costs threads that do nothing else, and the event loop never waits
@@ -13,17 +14,12 @@ empty, in part, or not a number, was not read: it is no zero.
 import asyncio
 import io
 import json
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cache
-from importlib.resources import files
-from string import Template
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import requests
@@ -37,6 +33,7 @@ from controller.exposition import Series
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Reading, Trouble
 from controller.protobuf import Found
+from controller.queries import Target, Unanswered, by_target, now, query, scrapes
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, understood
 
 Json = Any
@@ -47,6 +44,7 @@ TIMEOUT = 5.0  # seconds that a round may take, all queries together; they take 
 CONNECT = 1.5  # of which to be connected; a server that is near is, or never will be
 LARGEST = 8 * 1024 * 1024  # bytes of an answer; 40 pods with 100 buckets each make 0.6 MB
 ROUNDS = 5  # in an interval of Prometheus' own scraping: how late we hear is a fifth of it at most
+MOMENT = 1.0  # seconds that two clocks may be apart and count as one
 STALE = 3  # intervals without a scrape, as `ticks.Pace.stale` counts them
 
 _ALWAYS = (REQUESTS, f"{INFERENCE}_count")
@@ -59,43 +57,14 @@ _WANTED: Mapping[CheckKind, tuple[str, ...]] = {
 
 _log = structlog.get_logger(__name__)
 
-_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")  # the schema says so, too
-
-Target = tuple[str, str]  # job and instance
-
-
-class Unanswered(ValueError):
-    """A query was not answered; the text names the server, the query and the remedy."""
-
-
-@cache
-def _templates() -> Mapping[str, Template]:
-    text = files("controller").joinpath("queries.toml").read_text(encoding="utf-8")
-    return {name: Template(query.strip()) for name, query in tomllib.loads(text).items()}
-
-
-def query(name: str, namespace: str, pods: Iterable[str]) -> str:
-    """The PromQL that asks for the series of that name, of exactly these pods; raises `Unanswered`."""
-    one_of = "|".join(re.escape(pod) for pod in sorted(pods))
-    template = _templates().get(name)
-    if template is None:
-        if not _METRIC.fullmatch(name):
-            raise Unanswered(
-                f'"{name}" is no metric\'s name, and nothing was asked; correct it in the policy'
-            )
-        template = _templates()["counter"]
-    return template.substitute(name=name, pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+Meant = TypeVar("Meant")
 
 
 class Prometheus:
     """`ports.MetricsSource`. Needs a running event loop; `close` ends all rounds.
 
     `interval` is how often Prometheus scrapes the pods, `rounds` how often it is asked meanwhile. It is asked
-    by the `clock`, which is to be the same as its own; readings are in times of the `steady` one, if given.
+    what it knows now, by its own clock, and readings are in times of `clock`: the two may differ by any time.
     `on_news(run)` is called after each round.
     """
 
@@ -104,14 +73,13 @@ class Prometheus:
         url: str,
         clock: Callable[[], datetime],
         *,
-        steady: Callable[[], datetime] | None = None,
         interval: timedelta = timedelta(seconds=15),
         rounds: int = ROUNDS,
         timeout: float = TIMEOUT,
     ) -> None:
         self._server = _Server(url.rstrip("/"), interval=interval.total_seconds(), timeout=timeout)
-        self._clock, self._steady = clock, steady or clock
-        self._ahead = 0.0  # s that the steady clock is, if more than a moment
+        self._clock = clock
+        self._ahead = 0.0  # s that our clock is of Prometheus', if more than a moment
         self._every = interval.total_seconds() / rounds
         # A round gives up by itself when its time is over; before, it may have waited for a thread.
         self._patience = 2 * timeout
@@ -167,28 +135,29 @@ class Prometheus:
 
     async def _round(self, run: str, watched: "_Watched") -> None:
         """One more reading of each pod, or one more trouble."""
-        asked = _Asked(run.partition("/")[0], watched.pods, watched.checks, self._clock().timestamp())
+        asked = _Asked(run.partition("/")[0], watched.pods, watched.checks)
+        began = self._clock().timestamp()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._patience):
                 said = await loop.run_in_executor(self._pool, self._server.answer, asked)
         except TimeoutError:
             why = f"{self._server} did not answer within {self._patience:g} s; {self._server.away}"
-            watched.fail(why, asked.at)
+            watched.fail(why, began)
         except Unanswered as error:
-            watched.fail(str(error), asked.at)
+            watched.fail(str(error), began)
         else:
-            watched.take(said, asked.at, ahead=self._seen_ahead())
+            self._seen(said.at, began=began, ended=self._clock().timestamp())
+            watched.take(said.pods, began, ahead=self._ahead)
 
-    def _seen_ahead(self) -> float:
-        """The seconds that the steady clock is ahead: as they were, while they have hardly changed.
+    def _seen(self, at: float, *, began: float, ended: float) -> None:
+        """How far the clocks are apart, if it was `at` there at some time meanwhile.
 
-        A page's time must not look new because the two clocks were looked at one after the other.
+        As it was, while that may be: a page must not look new because a round took longer than another.
         """
-        ahead = (self._steady() - self._clock()).total_seconds()
-        if abs(ahead - self._ahead) > 1:
-            self._ahead = ahead
-        return self._ahead
+        least, most = began - at, ended - at
+        if not least - MOMENT <= self._ahead <= most + MOMENT:
+            self._ahead = min(max(self._ahead, least), most)
 
 
 class Past:
@@ -209,7 +178,7 @@ class Past:
         self, namespace: str, pods: Sequence[str], checks: Sequence[CheckSpec], *, at: float
     ) -> tuple[Mapping[str, Reading], Sequence[str]]:
         """What was known of each pod at `at`, and what is wrong with it in words; raises `Unanswered`."""
-        said = self._server.answer(_Asked(namespace, tuple(pods), tuple(checks), at))
+        said = self._server.answer(_Asked(namespace, tuple(pods), tuple(checks), at)).pods
         found = {pod: reading for pod, (reading, _) in said.items() if reading is not None}
         return found, [f"{pod}: {what}" for pod, (_, wrong) in said.items() for what in wrong]
 
@@ -220,12 +189,12 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What one round asks: for these pods and checks, at the instant `at`."""
+    """What one round asks: for these pods and checks, at the instant `at`, or now by Prometheus' clock."""
 
     namespace: str
     pods: tuple[str, ...]
     checks: tuple[CheckSpec, ...]
-    at: float
+    at: float | None = None
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -235,8 +204,15 @@ class _Asked:
 
 
 _Series = Mapping[str, Mapping[Target, list[Series]]]  # by pod and target
-# By pod, its reading if it was scraped, and what is wrong.
-_Said = Mapping[str, tuple[Reading | None, Sequence[str]]]
+_Pods = Mapping[str, tuple[Reading | None, Sequence[str]]]  # by pod, its reading if scraped; what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What was known of each pod at the instant `at`, by Prometheus' clock."""
+
+    at: float
+    pods: _Pods
 
 
 @dataclass(slots=True)
@@ -263,7 +239,7 @@ class _Watched:
             self.task.cancel()
         return self.task
 
-    def take(self, said: _Said, at: float, *, ahead: float = 0.0) -> None:
+    def take(self, said: _Pods, at: float, *, ahead: float = 0.0) -> None:
         """What a round brought, as far as the pods are still there. No reading is older than the last.
 
         Times are `ahead` of Prometheus', or more, so that they go forward as much as its own.
@@ -337,15 +313,21 @@ class _Server:
         answers would have it and some not.
         """
         ends = monotonic() + self._timeout
-        scraped = self._scraped(asked, ends)
-        found = {name: self._ask(name, asked, ends) for name in asked.series}
-        still = self._scraped(asked, ends)
+        at = self._now(ends) if asked.at is None else asked.at
+        scraped = self._scraped(asked, at, ends)
+        found = {name: self._ask(name, asked, at, ends) for name in asked.series}
+        still = self._scraped(asked, at, ends)
         whole = (pod for pod in asked.pods if scraped.get(pod) == still.get(pod))
-        return {pod: self._of(pod, scraped.get(pod, {}), found, asked) for pod in whole}
+        pods = {pod: self._of(pod, scraped.get(pod, {}), found, asked.checks, at) for pod in whole}
+        return _Said(at, pods)
 
-    def _scraped(self, asked: _Asked, ends: float) -> Mapping[str, Mapping[Target, float]]:
+    def _now(self, ends: float) -> float:
+        """What time it is there, seconds since 1970."""
+        return self._said("time", "time()", now, at=None, ends=ends)
+
+    def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, float]]:
         """When each target of each pod was scraped last."""
-        found = self._ask("up", asked, ends)
+        found = self._ask("up", asked, at, ends)
         return {
             pod: {target: one.value for target, (one, *_) in targets.items()}
             for pod, targets in found.items()
@@ -353,24 +335,24 @@ class _Server:
 
     def scrapes(self, namespace: str, pattern: str, *, start: float, end: float) -> Mapping[str, float]:
         """How often each pod that matches was scraped meanwhile, by the target that was most often."""
-        labels = f"namespace={_quoted(namespace)},pod=~{_quoted(pattern)}"
-        counted = f"count_over_time(up{{{labels}}}[{max(1, round(end - start))}s])"
-        text = f"max by (pod, job, instance) ({counted})"
-        found = self._said("pods", text, at=end, ends=monotonic() + self._timeout)
+        text = scrapes(namespace, pattern, seconds=end - start)
+        found = self._said("pods", text, by_target, at=end, ends=monotonic() + self._timeout)
         return {
             pod: max(one.value for series in targets.values() for one in series)
             for pod, targets in found.items()
         }
 
-    def _ask(self, name: str, asked: _Asked, ends: float) -> _Series:
+    def _ask(self, name: str, asked: _Asked, at: float, ends: float) -> _Series:
         """The series of that name; raises `Unanswered`."""
-        return self._said(name, query(name, asked.namespace, asked.pods), at=asked.at, ends=ends)
+        return self._said(name, query(name, asked.namespace, asked.pods), by_target, at=at, ends=ends)
 
-    def _said(self, name: str, text: str, *, at: float, ends: float) -> _Series:
-        """What the query `text`, called `name`, finds at `at`; raises `Unanswered`."""
+    def _said(
+        self, name: str, text: str, read: Callable[[Json], Meant], *, at: float | None, ends: float
+    ) -> Meant:
+        """What the query `text`, called `name`, finds at `at` (None: now), as `read`; raises `Unanswered`."""
+        when = {} if at is None else {"time": f"{at:.3f}"}
         try:
-            result = self._client.custom_query(text, params={"time": f"{at:.3f}"}, timeout=self._left(ends))
-            return _by_target(result)
+            return read(self._client.custom_query(text, params=when, timeout=self._left(ends)))
         except Unanswered:
             raise
         except PrometheusApiClientException as error:
@@ -421,8 +403,9 @@ class _Server:
         self,
         pod: str,
         scraped: Mapping[Target, float],
-        found: Mapping[str, Mapping[str, Mapping[Target, list[Series]]]],
-        asked: _Asked,
+        found: Mapping[str, _Series],
+        checks: Sequence[CheckSpec],
+        now: float,
     ) -> tuple[Reading | None, Sequence[str]]:
         """The pod's reading, and what is wrong with it."""
         if not scraped:
@@ -430,14 +413,14 @@ class _Server:
         chosen = dict(_chosen(scraped, {name: pods.get(pod, {}) for name, pods in found.items()}))
         series = {name: one for name, (_, one) in chosen.items()}
         at = next((chosen[name][0] for name in _ALWAYS if name in chosen), max(scraped.values()))
-        reading, wrong = understood(Found(series), asked.checks, at=at, where=f"in {self}")
+        reading, wrong = understood(Found(series), checks, at=at, where=f"in {self}")
         times = {
             check: chosen[name][0]
             for check, family in reading.sources.items()
             for name in (family, f"{family}_bucket")
             if name in chosen
         }
-        late = asked.at - at
+        late = now - at
         if late > STALE * self._interval:
             wrong = (*wrong, f"{self} scraped the pod {late:.0f} s ago and not since; {LATE}")
         return replace(reading, times=times), wrong
@@ -448,26 +431,13 @@ OTHER = "let {} be the address under which /api/v1/query is a Prometheus'"
 REFUSED = "ask it by hand what it has against it; the queries are in controller/queries.toml"
 PARTIAL = "see to what it warns of"
 UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on what it scrapes'
-LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval, and its clock and ours the same"
+LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval"
 
 # What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.
 _STRANGE = (
     *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
     requests.TooManyRedirects,
 )
-
-
-def _by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
-    """An instant vector by pod, and within a pod by what was scraped."""
-    pods: dict[str, dict[Target, list[Series]]] = {}
-    for one in result:
-        labels = dict(one["metric"])
-        if not all(isinstance(said, str) for said in labels.values()):
-            raise TypeError(f"labels that are no text: {labels}")
-        target = labels.pop("job", ""), labels.pop("instance", "")
-        series = Series(labels, float(one["value"][1]))
-        pods.setdefault(labels.pop("pod"), {}).setdefault(target, []).append(series)
-    return pods
 
 
 def _chosen(

@@ -71,6 +71,7 @@ class Witness:
     _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
+    _late: bool = False  # what an ended run had asked for has arrived, and not what one that lives did
     _left: str | None = None  # the run whose failing canary had its weight taken
     _taken: set[str] = field(default_factory=set)  # runs whose canary's weight we took
     _given_by: set[str] = field(default_factory=set)  # runs whose template stable was given
@@ -152,7 +153,7 @@ class Witness:
             return
         if foreign(before) != foreign(obj):
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
-        if self._weight > was:
+        if self._weight > was or (self._weight > 0 and self._news()):
             self._raise(now)
         elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
             self._began = self.served()
@@ -164,8 +165,13 @@ class Witness:
         fatal = self.fate.fatal
         # who takes traffic from a canary that does not answer and dies of it leaves no trace
         told = fatal is not None and self.fate.effect in _SEEN and now > fatal + _SEEN[self.fate.effect]
-        if self._weight == 0 and was > 0 and told:
+        if self._weight == 0 and was > 0 and told and not self._late:
             self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
+
+    def _news(self) -> bool:
+        """Whether a run that has had weight never had as much: people gave more than its next step."""
+        names = (name for name, run in self.runs.items() if not ended(run))
+        return any(0 < self._reached.get(name, 0) < self._weight for name in names)
 
     def _raise(self, now: float) -> None:
         run = next((run for run in self.runs.values() if not ended(run)), None)
@@ -183,8 +189,8 @@ class Witness:
             self.breaks(f"{self.author} set a weight of {self._weight} %, which is no step of {steps}")
         # an earlier run's may arrive as long as nobody had weight to take, and so to fence (seed 5166)
         before = (self._meant.get(one, 0) for one, known in self.runs.items() if ended(known))
-        late = not self._fell and self._weight in before
-        if self._weight > wanted and not late:
+        self._late = self._weight > wanted and not self._fell and self._weight in before
+        if self._weight > wanted and not self._late:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
         if reached < self._weight:  # else it is only given back what it had
             self._unpaused(run, f"raised to {self._weight} %")

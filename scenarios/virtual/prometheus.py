@@ -65,12 +65,17 @@ class VirtualPrometheus:
             self._known[name] = at, [*_series(page.decode())]
 
     def custom_query(self, query: str, *, params: Mapping[str, str], timeout: object) -> list[Json]:
-        """The instant vector that the query asks for; `Unanswered` while it is away."""
+        """The instant vector that the query asks for, or the time; `Unanswered` while it is away."""
         del timeout
         if self._away():
-            from controller.prometheus import Unanswered  # a lot to import for nothing
+            from controller.queries import Unanswered  # a lot to import for nothing
 
             raise Unanswered("nobody answers")
+        now = self._clock().timestamp()
+        if query == "time()":
+            return [now, str(now)]
+        if abs(float(params["time"]) - now) > EVERY:
+            raise ValueError(f"asked what was known {now - float(params['time']):.0f} s ago")
         asked = _QUERY.match(query)
         if asked is None:
             raise ValueError(f"no query of controller/queries.toml: {query}")
@@ -114,8 +119,8 @@ def asking(there: VirtualPrometheus) -> type[Operator]:
     """A controller's process whose client asks this Prometheus."""
 
     class Asking(Operator):
-        def _prometheus(self, steady: Callable[[], datetime], **how: int) -> Any:
-            prometheus: Any = super()._prometheus(steady, **how)
+        def _prometheus(self, clock: Callable[[], datetime], **how: int) -> Any:
+            prometheus: Any = super()._prometheus(clock, **how)
             prometheus._server._client = there
             return prometheus
 

@@ -20,11 +20,12 @@ from aiohttp import web
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram
-from controller import prometheus, settings
+from controller import prometheus, queries, settings
 from controller.model import PodSeen
 from controller.operate import Operator
 from controller.ports import Outside, Reading
-from controller.prometheus import LARGEST, Prometheus, query
+from controller.prometheus import LARGEST, Prometheus
+from controller.queries import query
 from controller.ticks import Cursor, Pace, advance
 from tests.adapters.test_connect import Server, serving
 
@@ -57,7 +58,7 @@ def test_pods_are_named_one_by_one_and_no_character_of_a_name_is_a_pattern() -> 
 
 
 def test_counters_are_asked_for_as_they_stand() -> None:
-    templates = prometheus._templates()
+    templates = queries._templates()
     assert prometheus._WANTED.keys() == set(CheckKind)
     series = {"up", *prometheus._ALWAYS, *sum(prometheus._WANTED.values(), ())}
     assert templates.keys() == {*series, "counter"}
@@ -106,8 +107,14 @@ def vector(*series: tuple[Mapping[str, str], float | str]) -> Json:
     return {"status": "success", "data": {"resultType": "vector", "result": result}}
 
 
+def scalar(value: float | str) -> Json:
+    return {"status": "success", "data": {"resultType": "scalar", "result": [NOW, str(value)]}}
+
+
 def named(query: str) -> str:
-    """The name of the template that the query was made of."""
+    """The name of the template that the query was made of, or of the question for the time."""
+    if query == "time()":
+        return "time"
     found = re.search(r"\b(\w+)\{", query)
     assert found
     return found[1]
@@ -123,6 +130,7 @@ class Scraped:
     def __init__(self, *pods: str, at: float = NOW) -> None:
         self.series: dict[str, list[tuple[Mapping[str, str], float | str]]] = defaultdict(list)
         self.series["up"] = [(of(name), at) for name in pods]
+        self.now = NOW + 0.5
         self.instead: dict[str, Callable[[], Awaitable[web.StreamResponse]]] = {}
         self.hanging = asyncio.Event()
         for name in pods:
@@ -141,6 +149,8 @@ class Scraped:
         name = named(request.query["query"])
         if name in self.instead:
             return await self.instead[name]()
+        if name == "time":
+            return web.json_response(scalar(self.now))
         return web.json_response(vector(*self.series[name]))
 
     async def hang(self) -> web.StreamResponse:
@@ -266,9 +276,10 @@ async def test_a_round_asks_for_both_arms_at_one_instant_and_never_past_the_chec
         await asked.round()
         asked.source.watch(RUN, [], [])
         queries = [request.query for request in asked.server.requests]
-        assert {one["time"] for one in queries} == {f"{NOW + 0.5:.3f}"}
-        assert {named(one["query"]) for one in queries} == {"up", *prometheus._ALWAYS}
-        assert all('namespace="lab",pod=~"a|b"' in one["query"] for one in queries)
+        series = [one for one in queries if one["query"] != "time()"]
+        assert {one["time"] for one in series} == {f"{NOW + 0.5:.3f}"}
+        assert {named(one["query"]) for one in series} == {"up", *prometheus._ALWAYS}
+        assert all('namespace="lab",pod=~"a|b"' in one["query"] for one in series)
         assert {request.path for request in asked.server.requests} == {"/api/v1/query"}
 
 
@@ -399,35 +410,72 @@ async def test_an_answer_that_cannot_be_used_leaves_everything_as_it_was(
         assert asked.trouble == ""
 
 
-async def test_readings_keep_to_the_steady_clock_whatever_the_machine_s_says() -> None:
-    """It is asked by the machine's clock, which was an hour ahead when the leader began and is set right."""
-    scraped, steady = Scraped("a"), datetime.fromtimestamp(NOW + 3600, UTC)
+def at(clock: Asking, seconds: float) -> None:
+    """It is so many seconds past the scrape's time here."""
+    clock.source._clock = lambda: datetime.fromtimestamp(NOW + seconds, UTC)
+
+
+async def test_it_is_asked_what_it_knows_now_whatever_time_it_is_here() -> None:
+    """By our own clock it would be asked for the past, in which no canary fails, or for what is to come."""
+    scraped = Scraped("a")
+    for away in (-600.0, 86400.0):
+        async with asking(scraped) as asked:
+            at(asked, away)
+            asked.source.watch(RUN, [pod("a")], [ERRORS])
+            reading = (await asked.round())["a"]
+            assert (reading.at, reading.times["errors"]) == (NOW + away - 0.5, NOW + away - 0.5)
+            queries = [request.query for request in asked.server.requests]
+            assert {one["time"] for one in queries if "time" in one} == {f"{NOW + 0.5:.3f}"}
+            assert asked.trouble == ""
+
+
+async def test_readings_go_forward_as_much_as_prometheus_does_whatever_is_done_to_our_clock() -> None:
+    """Ours was an hour ahead when the leader began, and is led back little by little."""
+    scraped = Scraped("a")
     async with asking(scraped) as asked:
-        asked.source._steady = lambda: steady
+        at(asked, 3600)
         asked.source.watch(RUN, [pod("a")], [ERRORS])
         first = (await asked.round())["a"]
         assert (first.at, first.times["errors"]) == (NOW + 3599.5, NOW + 3599.5)
-        asked.source._steady = lambda: steady - timedelta(seconds=600)  # it is led back, little by little
-        scraped.series["up"] = [(of("a"), NOW + 15)]
+        at(asked, 3000)
+        scraped.series["up"], scraped.now = [(of("a"), NOW + 15)], NOW + 15.5
         second = (await asked.round())["a"]
         assert second.at - first.at == second.times["errors"] - first.times["errors"] == 15
         assert await asked.round() == {"a": second}
 
 
+async def test_a_page_does_not_look_new_because_an_answer_took_its_time() -> None:
+    scraped = Scraped("a")
+    async with asking(scraped) as asked:
+        at(asked, 60.5)
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        before = await asked.round()
+        at(asked, 60.5 + 0.9)
+        assert await asked.round() == before
+        assert before["a"].at == NOW + 60
+
+
 async def test_what_prometheus_knew_before_is_not_taken_for_news() -> None:
-    """The machine's clock is set back: it is asked for the past, whose counters would seem to begin anew."""
+    """Its own clock is set back, or another one answers that is behind: counters would seem to begin anew."""
     scraped = Scraped("a", at=NOW - 60)
     async with asking(scraped) as asked:
-        steady = datetime.fromtimestamp(NOW + 100, UTC)
-        asked.source._steady = lambda: steady
         asked.source.watch(RUN, [pod("a")], [ERRORS])
         before = dict(await asked.round())
-        asked.source._steady = lambda: steady + timedelta(seconds=200)
-        scraped.series["up"] = [(of("a"), NOW - 90)]
+        scraped.series["up"], scraped.now = [(of("a"), NOW - 90)], NOW - 80
         scraped.series["istio_requests_total"].clear()
         scraped.requests("a", 50)
         assert await asked.round() == before
         assert before["a"].requests == Counts(100, 0)
+
+
+@pytest.mark.parametrize("said", ["NaN", "+Inf", "noon"])
+async def test_a_time_that_is_none_is_a_trouble(said: str) -> None:
+    scraped = Scraped("a")
+    scraped.instead["time"] = answering(scalar(said))
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        assert await asked.round() == {}
+        assert "answered query time with something else" in asked.trouble
 
 
 async def test_troubles_are_counted_from_their_beginning() -> None:
@@ -444,7 +492,7 @@ async def test_troubles_are_counted_from_their_beginning() -> None:
 async def test_a_server_that_fails_is_asked_once_a_round() -> None:
     """The client would try three times more, with pauses, on an adapter that it mounts by itself."""
     scraped = Scraped("a")
-    scraped.instead["up"] = answering(b"no", 503)
+    scraped.instead["time"] = answering(b"no", 503)
     async with asking(scraped) as asked:
         asked.source.watch(RUN, [pod("a")], [ERRORS])
         await asked.round()
@@ -460,7 +508,7 @@ async def test_nobody_there_is_a_trouble() -> None:
         nobody.watch(RUN, [pod("a")], [ERRORS])
         async with asyncio.timeout(SOON):
             await tried.wait()
-        assert "did not answer query up: connection refused; " in nobody.troubles(RUN)["a"].what
+        assert "did not answer query time: connection refused; " in nobody.troubles(RUN)["a"].what
         assert "SERIN_PROMETHEUS_URL" in nobody.troubles(RUN)["a"].what
         await nobody.close()
         assert asked.source.read(RUN) == {}

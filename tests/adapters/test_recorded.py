@@ -24,7 +24,8 @@ from analysis.samples import Counts, Histogram
 from controller import backtest, planning, policies, recorded
 from controller.backtest import Moment
 from controller.cli import serin
-from controller.prometheus import Past, Unanswered
+from controller.prometheus import Past
+from controller.queries import Unanswered
 from controller.recorded import BadSpan, Span
 from tests.adapters.test_connect import Server, serving
 from tests.adapters.test_prometheus import Pages, named, running

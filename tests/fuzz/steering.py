@@ -63,7 +63,8 @@ with atheris.instrument_imports(include=["controller", "analysis"], enable_loade
     )
     from controller.operate import Leadership, Operator
     from controller.ports import Outside, Reading
-    from controller.prometheus import Past, Unanswered
+    from controller.prometheus import Past
+    from controller.queries import Unanswered
     from controller.runs import Runs
     from controller.settings import Settings
     from controller.ticks import Cursor, Tick, advance

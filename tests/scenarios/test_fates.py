@@ -33,6 +33,10 @@ MENDED = (
     7580,
     8594,
     8661,
+    12310,
+    12426,
+    13345,
+    14066,
 )
 # A failing canary, and a clock that is set by minutes.
 FAR_CLOCKS = (1001, 1008, 1019)

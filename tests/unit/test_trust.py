@@ -15,7 +15,7 @@ import yarl
 from controller import kube, trigger
 from controller.cluster import Cluster, path
 from controller.model import Page, PodSeen
-from controller.prometheus import query
+from controller.queries import query
 from controller.scrape import target
 from controller.surroundings import proxied
 from scenarios.cluster import schema

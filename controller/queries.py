@@ -1,0 +1,71 @@
+"""What a Prometheus is asked, in PromQL, and what its answers say."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from math import isfinite
+from string import Template
+from typing import Any
+
+from controller.exposition import Series
+
+Json = Any
+Target = tuple[str, str]  # job and instance
+
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")  # the schema says so, too
+
+
+class Unanswered(ValueError):
+    """A query was not answered; the text names the server, the query and the remedy."""
+
+
+@cache
+def _templates() -> Mapping[str, Template]:
+    text = files("controller").joinpath("queries.toml").read_text(encoding="utf-8")
+    return {name: Template(query.strip()) for name, query in tomllib.loads(text).items()}
+
+
+def query(name: str, namespace: str, pods: Iterable[str]) -> str:
+    """The PromQL that asks for the series of that name, of exactly these pods; raises `Unanswered`."""
+    one_of = "|".join(re.escape(pod) for pod in sorted(pods))
+    template = _templates().get(name)
+    if template is None:
+        if not _METRIC.fullmatch(name):
+            raise Unanswered(
+                f'"{name}" is no metric\'s name, and nothing was asked; correct it in the policy'
+            )
+        template = _templates()["counter"]
+    return template.substitute(name=name, pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
+
+
+def scrapes(namespace: str, pattern: str, *, seconds: float) -> str:
+    """The PromQL that counts the scrapes in so many seconds of each pod whose name matches, by target."""
+    labels = f"namespace={_quoted(namespace)},pod=~{_quoted(pattern)}"
+    return f"max by (pod, job, instance) (count_over_time(up{{{labels}}}[{max(1, round(seconds))}s]))"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def now(result: Json) -> float:
+    """What `time()` says, seconds since 1970; raises `ValueError`."""
+    seconds = float(result[1])
+    if not isfinite(seconds):
+        raise ValueError(f"no time: {seconds}")
+    return seconds
+
+
+def by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
+    """An instant vector by pod, and within a pod by what was scraped."""
+    pods: dict[str, dict[Target, list[Series]]] = {}
+    for one in result:
+        labels = dict(one["metric"])
+        if not all(isinstance(said, str) for said in labels.values()):
+            raise TypeError(f"labels that are no text: {labels}")
+        target = labels.pop("job", ""), labels.pop("instance", "")
+        series = Series(labels, float(one["value"][1]))
+        pods.setdefault(labels.pop("pod"), {}).setdefault(target, []).append(series)
+    return pods
