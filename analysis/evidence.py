@@ -15,6 +15,8 @@ canaries side by side (leading axes, written ...): a simulation of 500 runs is t
 a tick.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from analysis import (
@@ -59,6 +61,7 @@ __all__ = [
     "update",
     "with_buckets",
     "with_nodes",
+    "without_nodes",
 ]
 
 WIDER = 2.0  # the margin's factor while caches fill
@@ -185,6 +188,25 @@ def restart(evidence: Evidence, *, at: Array | float, same_pods: bool = False) -
         tracks=left,
         informed=informed.restarted(evidence.informed, groups),
         passing=np.minimum(evidence.passing, 0.0),
+    )
+
+
+def without_nodes(evidence: Evidence, *, but: Iterable[str]) -> Evidence:
+    """Without the canary's nodes that are none of these (nodes' names, or pods' that know none).
+
+    No node counts more than the others confirm, and those that are gone confirm nothing. What counted
+    stays; a node that comes back is a new one.
+    """
+    there = set(map(dispersion.key, but))
+    groups = tuple(node for node in evidence.groups if node in there)
+    if len(groups) == len(evidence.groups):
+        return evidence
+    left = replace(evidence, groups=groups)
+    count = _groups(left)
+    return replace(
+        left,
+        tracks=tracks.kept(tracks.among(evidence.tracks, count)),
+        informed=informed.restarted(evidence.informed, count),
     )
 
 

@@ -114,11 +114,16 @@ def regrouped(tracks: Tracks, groups: int) -> Tracks:
     if groups <= tracks.groups:
         return tracks
     if tracks.groups == 1:
-        counts, filled = worth(tracks), tracks.filled[..., None, None, None]
-        # while half waits, `base` is how much that is: no more than there was
-        return _grouped(tracks, np.where(filled, counts, np.minimum(counts, tracks.base)), groups)
+        return among(tracks, groups)
     new = np.repeat(tracks.whole[..., None, :, :, :], groups - tracks.groups, axis=-4)  # nothing gained yet
     return replace(tracks, without=np.concatenate([tracks.without, new], axis=-4))
+
+
+def among(tracks: Tracks, groups: int) -> Tracks:
+    """With what counts so far, from here on held among so many groups."""
+    counts, filled = worth(tracks), tracks.filled[..., None, None, None]
+    # while half waits, `base` is how much that is: no more than there was
+    return _grouped(tracks, np.where(filled, counts, np.minimum(counts, tracks.base)), groups)
 
 
 def advanced(

@@ -372,15 +372,18 @@ def _about(gathered: Gathered, seen: Seen, *, at: float) -> Gathered:
     """Evidence on anything but errors begins anew when the canary's ready pods changed, or many of stable's.
 
     Errors go on: their test compares rates within a tick, whoever served it, and a pod that drops
-    out because it fails must not take the proof of it along.
+    out because it fails must not take the proof of it along. But nobody is left who could confirm it, so
+    what the others do is held among themselves.
     """
     pods = (_ready(seen.stable.pods), _ready(seen.canary.pods))
     if pods[1] == gathered.pods[1] and not _many_others(*map(set, (gathered.pods[0], pods[0]))):
         return gathered
     if gathered.step is None or gathered.pods == ((), ()):
         return replace(gathered, pods=pods)
+    nodes = {pod.node or pod.name for pod in seen.canary.pods}  # ready or not: those that flap are there
     evidence = tuple(
-        one if one.spec.kind is CheckKind.ERROR_RATE else ev.restart(one, at=at) for one in gathered.evidence
+        ev.without_nodes(one, but=nodes) if one.spec.kind is CheckKind.ERROR_RATE else ev.restart(one, at=at)
+        for one in gathered.evidence
     )
     return replace(gathered, pods=pods, evidence=evidence)
 

@@ -37,6 +37,7 @@ MENDED = (
     12426,
     13345,
     14066,
+    14660,
 )
 # A failing canary, and a clock that is set by minutes.
 FAR_CLOCKS = (1001, 1008, 1019)

@@ -26,6 +26,7 @@ from analysis.evidence import (
     save,
     tail_odds,
     update,
+    without_nodes,
 )
 from analysis.grids import SECONDS, grid_bounds
 from analysis.packing import NEVER, rounded
@@ -243,6 +244,35 @@ def test_a_restart_forgets_what_was_gained_and_nothing_that_was_lost(
     assert after.log_e_of_tracks <= min(before.log_e_of_tracks, 0.0) + 1e-6
     again = restart(after, at=60.0 + seconds)
     assert again.log_e_of_tracks == pytest.approx(float(after.log_e_of_tracks), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", CheckKind)
+def test_a_node_that_stays_alone_needs_nobody_to_confirm_what_it_does(kind: CheckKind) -> None:
+    """Nothing is gained by the others' going: only what comes after it counts, less its worst burst."""
+    three = fed(kind, range(30, 60), history(kind), canary_pods=3)
+    one = without_nodes(three, but=["m0", "n0"])
+    assert len(one.groups) == one.tracks.groups == 1
+    assert float(one.log_e) <= float(three.log_e) + 1e-6
+    held, alone = (fed(kind, range(60, 68), each, canary_pods=1, bad=6.0) for each in (three, one))
+    assert float(held.log_e) < 4.6 < float(fed(kind, range(68, 74), alone, canary_pods=1, bad=6.0).log_e)
+    assert save(fed(kind, range(60, 61), load(one.spec, save(one), steps=4))) == save(
+        fed(kind, range(60, 61), one)
+    )
+
+
+def test_what_was_proved_stays_when_the_node_that_proved_it_goes() -> None:
+    bad = fed(CheckKind.ERROR_RATE, range(30, 40), history(CheckKind.ERROR_RATE), bad=3.0, canary_pods=3)
+    assert float(without_nodes(bad, but=["m1", "m2"]).log_e) == pytest.approx(float(bad.log_e), abs=1e-3)
+    assert without_nodes(bad, but=["m0", "m1", "m2", "m3"]) is bad
+
+
+def test_a_node_that_goes_in_the_warm_up_takes_none_of_the_capital_that_waits() -> None:
+    kind = CheckKind.ERROR_RATE
+    cold = next_step(fed(kind, range(30, 60), history(kind), canary_pods=3), at=60.0)
+    cold = fed(kind, range(60, 65), cold, canary_pods=3, bad=3.0)
+    one = without_nodes(cold, but=["m0"])
+    assert float(one.log_e) <= float(cold.log_e) + 1e-6
+    assert float(fed(kind, range(65, 80), one, canary_pods=1).log_e) < float(cold.log_e)
 
 
 def test_late_capital_is_put_in_once_however_often_a_step_begins_anew() -> None:

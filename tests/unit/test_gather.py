@@ -185,6 +185,28 @@ def test_a_change_of_pods_begins_latency_anew_and_keeps_the_errors() -> None:
     assert log_e(after, "errors") == log_e(before, "errors")
 
 
+def left_alone(gathered: Gathered, run: Run, seen: Seen, *, seconds: range) -> Gathered:
+    """Its second pod is gone, and the first fails every request."""
+    for second in seconds:
+        failed = ticks(second, errors=10)[1]
+        failed = replace(failed, canary=replace(failed.canary, pods=failed.canary.pods[:1]))
+        now = START + timedelta(seconds=second + 1)
+        gathered = gather.scored(gather.take(gathered, run, seen, [failed], now), update)
+    return gathered
+
+
+def test_the_errors_of_a_pod_that_others_left_alone_need_no_second_node() -> None:
+    run = stepping()
+    two = taken(begun(run), run, sight(), seconds=range(40))
+    flaps = replace(sight().canary.pods[1], ready=False)
+    there = replace(sight(), canary=replace(sight().canary, pods=(*sight(canary=1).canary.pods, flaps)))
+
+    gone, away = (left_alone(two, run, seen, seconds=range(40, 50)) for seen in (sight(canary=1), there))
+
+    assert log_e(gone, "errors") > 10
+    assert log_e(away, "errors") < 4  # it may come back, and say that it was one node
+
+
 def test_a_few_other_pods_of_many_begin_nothing_anew_and_they_add_up() -> None:
     run, gathered = (
         stepping(),
