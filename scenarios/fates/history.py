@@ -50,7 +50,11 @@ def history(fate: Fate, *, report: Report = silent) -> History:
     """The history of this fate, from its beginning to its end."""
     complaints: list[str] = []
     with _listening(complaints), _uncollected():
-        theatre, left = run_virtual(_played(fate, report, complaints))
+        return _ended(fate, report, complaints)  # whose world is gone when garbage is collected
+
+
+def _ended(fate: Fate, report: Report, complaints: list[str]) -> History:
+    theatre, left = run_virtual(_played(fate, report, complaints))
     played = theatre.played
     broken = (*theatre.witness.broken, *complaints, *(f"a task is left: {name}" for name in left))
     return History(fate=fate, outcome=str(played.outcome), reason=played.reason, broken=broken)
