@@ -159,16 +159,22 @@ def _must_live(run: Json, *, kubectl: "Kubectl") -> None:
 def pause(*, run: str, output: str | None, **flags: str | None) -> None:
     """Stop raising the weight. Checks go on and can still roll back.
 
+    A promotion that has begun goes on: abort takes it back.
+
     Example:
       serin pause model-canary          and later: serin resume model-canary
     """
+    from controller import record
     from controller.kubectl import Wrong
 
     def paused(found: Json) -> str:
         """Paused from now on; as kubectl says of a rollout, not twice."""
+        name, where = found["metadata"]["name"], kubectl.within_reach(found)
         if found["spec"].get("paused", False):
-            name, where = found["metadata"]["name"], kubectl.within_reach(found)
             raise Wrong(f"{name} is paused already; to go on: {kubectl.program} resume {name} {where}")
+        if record.status(found).get("phase") == "Promoting":
+            back = f"{kubectl.program} abort {name} {where}"
+            return f"paused, which stops no promotion that has begun; to take that back: {back}"
         return "paused"
 
     kubectl = pointed_kubectl(flags)

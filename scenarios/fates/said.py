@@ -62,3 +62,14 @@ def foreign(obj: Json) -> Json:
     notes = obj["metadata"].get("annotations") or {}
     left["annotations"] = {name: value for name, value in notes.items() if name != FENCE}
     return left
+
+
+def restarted(pod: Json) -> int:
+    """How often its containers began again."""
+    return sum(one.get("restartCount", 0) for one in pod.get("status", {}).get("containerStatuses", ()))
+
+
+def ready(pod: Json) -> bool:
+    """Whether it gets requests."""
+    said = pod.get("status", {}).get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in said)

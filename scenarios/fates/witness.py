@@ -20,6 +20,8 @@ from scenarios.fates.said import (
     held,
     notes_of_people,
     of_people,
+    ready,
+    restarted,
     taken_for,
     weights_in,
     wishes,
@@ -35,6 +37,7 @@ STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
+READ = 1.0  # seconds between two readings of a pod
 NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
 READ = 2.0  # seconds after which every pod's page was read once more, when nothing hinders
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
@@ -65,13 +68,12 @@ class Witness:
     _raised: tuple[float, int] = (0.0, 0)  # when we last raised it, and the canary requests by then
     _stepped: float = 0.0  # when a run last had a weight that it had not had before
     _began: int = 0  # the canary requests by when its step began, the last time
-    _meddled: bool = (
-        False  # whether it was people who last lowered the weight: no step begins when they are undone
-    )
+    _meddled: bool = False  # people last lowered the weight: no step begins when they are undone
     _reached: dict[str, int] = field(default_factory=dict)  # the highest weight that each run had
     _meant: dict[str, int] = field(default_factory=dict)  # the highest weight that its status has said
     _moved: dict[str, tuple[Any, float]] = field(default_factory=dict)  # how each run stands, since when
     _late: bool = False  # what an ended run had asked for has arrived, and not what one that lives did
+    _gift: bool = False  # people gave the first weight, after our run had said it and before we did
     _left: str | None = None  # the run whose failing canary had its weight taken
     _taken: set[str] = field(default_factory=set)  # runs whose canary's weight we took
     _given_by: set[str] = field(default_factory=set)  # runs whose template stable was given
@@ -81,6 +83,7 @@ class Witness:
     _led: dict[int, float] = field(default_factory=dict)  # since when runs are written at each epoch
     _restarts: dict[str, int] = field(default_factory=dict)  # of the canary's pods
     _churned: float = 0.0  # when these last changed, or stable's only pod went
+    _able: dict[str, float] = field(default_factory=dict)  # those that are ready, since when
     _past: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_PAST))  # served by then
     _gap: int | None = None  # canary requests when something began to hinder, until that is well over
     _lost: int = 0  # of them since the last raise, how many came in such gaps
@@ -150,13 +153,15 @@ class Witness:
         self._exposed = None if self._weight == 0 else self._exposed or now
         self._meddled = not self.ours if self._weight < was else self._meddled
         if not self.ours or before is None:
+            if was == 0 < self._weight and any(allowance(run) for run in self.runs.values()):
+                self._began, self._gift = self.served(), True  # before we did, what the run says
             return
         if foreign(before) != foreign(obj):
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
         if self._weight > was or (self._weight > 0 and self._news()):
             self._raise(now)
         elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
-            self._began = self.served()
+            self._began = self._began if self._gift else self.served()
             self._raised, self._lost = (now, self._began), 0
             self._reached |= {name: self._weight for name, run in self.runs.items() if not ended(run)}
         self._fell = self._fell or self._weight == 0 < was
@@ -324,9 +329,12 @@ class Witness:
     def _kept(self, name: str, status: Json, counted: int) -> None:
         """All that a good canary's pods served at this step, unhindered and no news, is in the evidence."""
         now, (raised, served) = self.clock(), self._raised
+        # a pod that nobody had read before its first requests, and a new leader after them (seed 17557)
+        unread = max(self._able.values(), default=0) > raised - READ and self._led[status["epoch"]] > raised
         settled = min(now - self._led[status["epoch"]], now - self.hindered) > NEWS
         theirs = not 0 < self._weight == status.get("weight") or not self._by_us
-        if theirs or self._churned > raised or not settled or not self.fate.healthy or self.fate.queried:
+        unclear = theirs or unread or self._churned > raised or not settled
+        if unclear or not self.fate.healthy or self.fate.queried:
             return
         known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0)
         known -= served + self._lost
@@ -343,12 +351,14 @@ class Witness:
 
     def _pod(self, kind: str, name: str, obj: Json) -> None:
         """The canary's pods count from zero when they are new or start again."""
-        restarts = sum(
-            one.get("restartCount", 0) for one in obj.get("status", {}).get("containerStatuses", ())
-        )
+        restarts = restarted(obj)
         if kind != "MODIFIED" or self._restarts.get(name) != restarts:
             self._churned = self.clock()
         self._restarts[name] = restarts
+        if kind == "DELETED" or not ready(obj):
+            self._able.pop(name, None)
+        else:
+            self._able.setdefault(name, self.clock())
 
     def _deployment(self, name: str, before: Json, obj: Json) -> None:
         if notes_of_people(before) != notes_of_people(obj):
@@ -388,10 +398,9 @@ class Witness:
             self._analysed(run, self.clock(), "promoted")
             self._unpaused(run, "promoted")
             steps = run["spec"]["plan"]["policy"]["steps"]
-            if (run.get("status") or {}).get("phase") == "Promoting" and run["metadata"][
-                "name"
-            ] not in self._given_by:
-                self._given_by.add(run["metadata"]["name"])
+            name, phase = run["metadata"]["name"], (run.get("status") or {}).get("phase")
+            if phase == "Promoting" and name not in self._given_by:
+                self._given_by.add(name)
                 self._agreed(run, "Promotion", len(steps) - 1)
 
     def _through(self, run: Json) -> bool:

@@ -38,6 +38,9 @@ MENDED = (
     13345,
     14066,
     14660,
+    17557,
+    17802,
+    18435,
 )
 # A failing canary, and a clock that is set by minutes.
 FAR_CLOCKS = (1001, 1008, 1019)

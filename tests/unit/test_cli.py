@@ -384,6 +384,14 @@ def test_what_is_paused_is_not_paused_again_as_what_is_not_is_not_resumed(cluste
     assert "is paused already; to go on: serin resume model-canary-6f9c-1 -n lab" in again.stderr
 
 
+def test_a_pause_says_that_it_stops_no_promotion_that_has_begun(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Promoting"))
+    result = typed("pause", "model-canary")
+    assert result.exit_code == 0
+    assert "to take that back: serin abort model-canary-6f9c-1 -n lab" in result.stdout
+    assert cluster.runs()[0]["spec"]["paused"] is True  # and it may be that it has not begun
+
+
 def test_a_pause_by_annotation_is_answered_with_how_to_take_it_away(cluster: Cluster) -> None:
     conditions = [{"type": "Progressing", "status": "False", "reason": "Paused"}]
     cluster.holds(run(phase="Paused", conditions=conditions))
