@@ -1,7 +1,8 @@
 """`python -m scenarios.scale.ages`: hours in virtual time; what a tick costs, and what stays in memory.
 
 The real controller on the emulated API server, in one process and without sockets: what is measured is
-processor time, so it may run beside other work.
+processor time, so it may run beside other work. Python looks for cycles as seldom as in the controller's own
+process.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from controller.__main__ import CYCLES
 from controller.telemetry import start_logging
 from scenarios.scale import objects
 from scenarios.scale.inside import inside
@@ -62,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=int, default=24, help="lines (default: 24)")
     told = parser.parse_args(arguments)
     start_logging("json", level="warning")
+    gc.freeze()
+    gc.set_threshold(*CYCLES)
     every = 3600 * told.hours / told.times
     for line in lines(told.canaries, run_virtual(ages(told.canaries, every=every, times=told.times))):
         print(line)  # noqa: T201

@@ -23,6 +23,9 @@ Json = Any
 
 ANSWERED = 0.005  # seconds of a request to the API server
 READ = 0.002  # seconds of a page
+# Changes of one kind that the API server remembers of each canary: a checkpoint every 10 seconds for the five
+# minutes after which etcd forgets. The day that `World` keeps for stories would be what grows in here.
+REMEMBERED = 30
 
 
 @dataclass(slots=True)
@@ -76,7 +79,8 @@ async def inside(
 ) -> AsyncIterator[Inside]:
     """So many canaries, each with so many pods an arm; the API server answers after so many seconds."""
     loop = virtual_loop()
-    world = World(clock=loop.now, make_kubelet=Addresses, latency=answered)
+    history = REMEMBERED * len(canaries)
+    world = World(clock=loop.now, make_kubelet=Addresses, history=history, latency=answered)
     pods = Pods(io.StringIO(), clock=loop.time)
 
     async def fetch(url: str, *, accept: str, limit: int) -> tuple[str, bytes]:

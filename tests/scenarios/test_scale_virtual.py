@@ -8,6 +8,7 @@ import pytest
 from controller import reconcile
 from controller.reconcile import Reconciler
 from scenarios.scale import objects
+from scenarios.scale.ages import ages
 from scenarios.scale.inside import Inside, inside
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
@@ -162,3 +163,12 @@ def test_while_stable_has_no_pod_at_all_traffic_stays_and_a_fault_is_acted_on_as
             assert found.run(0)["status"]["phase"] == "Failed"
 
     run_virtual(play())
+
+
+# -- hours -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_of_the_ticks_and_checkpoints_that_a_run_has_had() -> None:
+    """From the time on for which an API server remembers. A change that it forgets is some 90 objects."""
+    sooner, later = run_virtual(ages(1, every=320, times=1))
+    assert later.things - sooner.things < 300
