@@ -33,7 +33,7 @@ from controller.exposition import Series
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Reading, Trouble
 from controller.protobuf import Found
-from controller.queries import Target, Unanswered, by_target, now, query, scrapes
+from controller.queries import Target, Unanswered, by_target, instant, query, scrapes
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, understood
 
 Json = Any
@@ -323,7 +323,7 @@ class _Server:
 
     def _now(self, ends: float) -> float:
         """What time it is there, seconds since 1970."""
-        return self._said("time", "time()", now, at=None, ends=ends)
+        return self._said("time", "time()", instant, at=None, ends=ends)
 
     def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, float]]:
         """When each target of each pod was scraped last."""

@@ -50,7 +50,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def now(result: Json) -> float:
+def instant(result: Json) -> float:
     """What `time()` says, seconds since 1970; raises `ValueError`."""
     seconds = float(result[1])
     if not isfinite(seconds):
