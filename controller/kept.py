@@ -11,6 +11,7 @@ import msgspec
 
 Json = Any
 Instant = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]  # seconds since 1970, far beyond all calendars
+Bound = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]  # of a bucket; the last one's is not written
 Many = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
 Size = Annotated[int, msgspec.Meta(ge=-1, le=10_000)]  # of an array; a page has no more series than that
 Hush = tuple[Instant, Instant, Many, Many, bool]
@@ -39,7 +40,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """How far pods' pages have been used: `ticks.Cursor`."""
 
     v: int
-    bounds: list[list[float]]
+    bounds: list[list[Bound]]
     checks: dict[str, tuple[Instant, dict[str, Mark], list[str]]]
     served: dict[str, tuple[Instant, Many]]
     loads: dict[str, Load]

@@ -269,6 +269,17 @@ def test_an_edit_of_how_long_stable_was_known_harms_nothing(known: str) -> None:
     assert gather.load(run.plan, edited).known == 0.0
 
 
+@pytest.mark.parametrize("bound", ["Infinity", "NaN", "1e999", "-Infinity"])
+def test_buckets_without_a_number_for_a_bound_begin_anew(bound: str) -> None:
+    """What was taken from such a checkpoint could not be written down again."""
+    run = stepping()
+    cursor = '"cursor":{"v":3,"bounds":[[0.1,0.5]]'
+    body = re.sub(r'"cursor":\{"v":3,"bounds":\[\]', cursor, gather.save(begun(run)))
+    assert gather.load(run.plan, body).step == 0
+    edited = body.replace(cursor, cursor.replace("0.5", bound))
+    assert gather.load(run.plan, edited).step is None
+
+
 @pytest.mark.parametrize("body", [None, "", "{}", "[]", '{"evidence":[],"cursor":null,"step":0}'])
 def test_a_checkpoint_that_cannot_be_read_begins_anew(body: str | None) -> None:
     plan = stepping().plan
