@@ -17,6 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
+from controller.record import order
+
 Json = Any
 RUNS = "canaryruns.serin.dev"
 WORKLOAD = "serin.dev/workload"
@@ -35,7 +37,7 @@ class Wrong(Trouble):
 
 
 class Conflict(Trouble):
-    """Somebody else changed the object in between."""
+    """Somebody else changed the object, or made it, in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class Kubectl:
                 f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
                 f"{self._where()}{self._meant(bare)}"
             )
-        return max(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+        return max(found, key=order)
 
     def _meant(self, name: str) -> str:
         """What may have been meant, and where to look."""
@@ -187,8 +189,8 @@ class Kubectl:
 
     def _trouble(self, said: str, *, about: str) -> Trouble:
         """The complaint as one of ours."""
-        if "(Conflict)" in said or "please apply your changes to the latest version" in said:
-            return Conflict(f"{about}: somebody changed it in between; type the command again")
+        if any(sign in said for sign in _IN_BETWEEN):
+            return Conflict(f"{about}: somebody changed or made it in between; type the command again")
         said = _LOGGED.sub("", said).strip() or said
         kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
         if "localhost:8080" in said:
@@ -233,10 +235,11 @@ class Kubectl:
         return f"-n {run['metadata']['namespace']}{self.cluster_flags}"
 
 
+# Another's write came before ours: of a run that is being changed, or of the next attempt, which has one name.
+_IN_BETWEEN = ("(Conflict)", "please apply your changes to the latest version", "(AlreadyExists)")
 _REFUSALS = (
     "(NotFound)",
     "(Invalid)",
-    "(AlreadyExists)",
     "(BadRequest)",
     "context was not found",
     "error loading config file",

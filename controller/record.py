@@ -14,6 +14,7 @@ from controller.explain import UNREAD, Finding
 
 Json = Any
 WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
+GIVEN_WAY = frozenset({"Superseded", "StableChanged"})  # after these another run follows
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -43,6 +44,16 @@ def planned_by(run: Json) -> Iterator[str]:
 def ended(run: Json) -> bool:
     """Whether the run is over."""
     return status(run).get("phase") in {"Succeeded", "Failed"}
+
+
+def order(run: Json) -> tuple[str, int, int, str]:
+    """Orders runs from oldest to newest. The API server's times are whole seconds, in which two may begin.
+
+    Of those the one that gave way came first, one that goes on last, and attempts are numbered.
+    """
+    meta = run["metadata"]
+    last = 2 if not ended(run) else 0 if reason(run) in GIVEN_WAY else 1
+    return meta.get("creationTimestamp", ""), last, _numbered(meta["name"])[1], meta["name"]
 
 
 def reason(run: Json) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from controller.kubectl import Kubectl
 
 Json = Any
+# A run is written by its controller as well: at each change, and every ten seconds. Each try looks anew and takes
+# two calls of kubectl, so five in a row that all meet another's write are no chance.
+TRIES = 5
+SOON = 0.1  # seconds
 
 
 @click.command("list", cls=Taught)
@@ -63,7 +68,7 @@ def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
     from controller import record
 
     columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(record.WIDE if wide else [])]
-    runs.sort(key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    runs.sort(key=record.order)
     rows = [record.row(run, now=_now()) for run in runs]
     show("\n".join(map(coloured, record.table(rows, columns))))
 
@@ -135,10 +140,27 @@ def _steer(
 ) -> None:
     """Merges `spec` into a run that has not ended; `done` says what follows, for this run."""
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    _must_live(found, kubectl=kubectl)
-    done = done if isinstance(done, str) else done(found)
-    changed(kubectl, kubectl.patch(found, spec), output=output, done=done)
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        _must_live(found, kubectl=kubectl)
+        follows = done if isinstance(done, str) else done(found)
+        return kubectl.patch(found, spec), follows
+
+    after, follows = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=follows)
+
+
+def _looking_anew(steered: Callable[[], tuple[Json, str]]) -> tuple[Json, str]:
+    """What `steered` comes to; where somebody, such as the controller, wrote in between, all of it is done again."""
+    from controller.kubectl import Conflict
+
+    for pause in range(1, TRIES):
+        try:
+            return steered()
+        except Conflict:
+            time.sleep(SOON * pause)
+    return steered()
 
 
 def _must_live(run: Json, *, kubectl: "Kubectl") -> None:
@@ -295,18 +317,23 @@ def approve(*, run: str, output: str | None, **flags: str | None) -> None:
     from controller.kubectl import Wrong
 
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    _must_live(found, kubectl=kubectl)
-    if record.unread(found):
-        raise Wrong(f"{report.headline(found)}\nNothing was approved. {report.MEND_PAGES}")
-    if not report.approvable(found):
-        raise Wrong(
-            f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
-            " with reason AwaitingApproval, Inconclusive, NoData, InputsDrifted or"
-            " PreflightFailed."
-        )
-    approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
-    changed(kubectl, kubectl.patch(found, {"approved": approved}), output=output, done="approved")
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        _must_live(found, kubectl=kubectl)
+        if record.unread(found):
+            raise Wrong(f"{report.headline(found)}\nNothing was approved. {report.MEND_PAGES}")
+        if not report.approvable(found):
+            raise Wrong(
+                f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
+                " with reason AwaitingApproval, Inconclusive, NoData, InputsDrifted or"
+                " PreflightFailed."
+            )
+        approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
+        return kubectl.patch(found, {"approved": approved}), "approved"
+
+    after, done = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=done)
 
 
 def _who() -> str:
@@ -337,16 +364,20 @@ def retry(*, run: str, output: str | None, **flags: str | None) -> None:
     from controller.kubectl import Wrong
 
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    meta, plan = found["metadata"], found["spec"]["plan"]
-    if record.status(found).get("phase") != "Failed":
-        raise Wrong(f"{report.headline(found)}\nOnly a run that was rolled back can be tried again.")
-    siblings = [each for each in kubectl.siblings(found) if each["spec"]["plan"]["canary"] == plan["canary"]]
-    live = next((each for each in siblings if not record.ended(each)), None)
-    if live is not None:
-        raise Wrong(
-            f"{report.headline(live)}\nOne run at a time: wait for it, or type:"
-            f" {kubectl.program} abort {live['metadata']['name']} {kubectl.within_reach(live)} --reason '...'"
-        )
-    created = kubectl.create(record.next_attempt(found, siblings))
-    changed(kubectl, created, output=output, done=f"created, after {meta['name']}")
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        if record.status(found).get("phase") != "Failed":
+            raise Wrong(f"{report.headline(found)}\nOnly a run that was rolled back can be tried again.")
+        canary = found["spec"]["plan"]["canary"]
+        siblings = [each for each in kubectl.siblings(found) if each["spec"]["plan"]["canary"] == canary]
+        live = next((each for each in siblings if not record.ended(each)), None)
+        if live is not None:
+            typed = f"{kubectl.program} abort {live['metadata']['name']} {kubectl.within_reach(live)}"
+            wait = f"One run at a time: wait for it, or type: {typed} --reason '...'"
+            raise Wrong(f"{report.headline(live)}\n{wait}")
+        created = kubectl.create(record.next_attempt(found, siblings))
+        return created, f"created, after {found['metadata']['name']}"
+
+    after, done = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=done)

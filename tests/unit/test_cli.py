@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from controller import reading
+from controller import reading, steering
 from controller.cli import PAGE_LIMIT, main, serin
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +38,11 @@ if words[0] == "create":
     runs.append(made)
     json.dump(runs, open(here + "/runs.json", "w"))
     print(json.dumps(made))
+elif words[0] == "patch" and os.path.exists(here + "/meanwhile.json"):
+    others = json.load(open(here + "/meanwhile.json"))
+    json.dump(others.pop(0), open(here + "/runs.json", "w"))
+    json.dump(others, open(here + "/meanwhile.json", "w")) if others else os.remove(here + "/meanwhile.json")
+    sys.exit("Error from server (Conflict): the object has been modified")
 elif words[0] == "patch":
     (found,) = [r for r in runs if r["metadata"]["name"] == words[2]]
     found["spec"].update(json.loads(args[args.index("-p") + 1])["spec"])
@@ -82,6 +87,10 @@ class Cluster:
 
     def holds(self, *runs: dict[str, Any]) -> None:
         (self.folder / "runs.json").write_text(json.dumps(runs))
+
+    def meanwhile(self, *runs: dict[str, Any]) -> None:
+        """Before each patch somebody else writes one of these."""
+        (self.folder / "meanwhile.json").write_text(json.dumps([[one] for one in runs]))
 
     def complains(self, words: str) -> None:
         (self.folder / "complaint").write_text(words)
@@ -192,6 +201,39 @@ def test_a_run_is_found_by_its_name_and_by_its_deployment(cluster: Cluster) -> N
     assert "model-canary-6f9c-2 in lab" in typed("status", "deployment/model-canary").stdout
 
 
+def begun_at_once(name: str, **status: Any) -> dict[str, Any]:
+    """A run of its own template that begins in the same second as all of these."""
+    found = run(1, **status)
+    found["metadata"]["name"] = name
+    return found
+
+
+@pytest.mark.parametrize(
+    ("older", "newest"),
+    [
+        (("model-canary-f4h6-1", {"phase": "Failed", "reason": "Superseded"}), ("model-canary-6ch4-1", {})),
+        (
+            ("model-canary-f4h6-1", {"phase": "Failed", "reason": "Superseded"}),
+            ("model-canary-6ch4-1", {"phase": "Failed", "reason": "Aborted"}),
+        ),
+        (("model-canary-f4h6-9", {"phase": "Failed", "reason": "Aborted"}), ("model-canary-f4h6-10", {})),
+        (
+            ("model-canary-f4h6-9", {"phase": "Failed", "reason": "Aborted"}),
+            ("model-canary-f4h6-10", {"phase": "Failed", "reason": "Aborted"}),
+        ),
+    ],
+)
+def test_of_two_runs_that_begin_in_one_second_the_newest_is_the_one_that_follows(
+    cluster: Cluster, older: tuple[str, dict[str, Any]], newest: tuple[str, dict[str, Any]]
+) -> None:
+    """`kubectl apply`, and `kubectl set env` within a second: explain showed the first, superseded template."""
+    (before, was), (after, is_) = older, newest
+    cluster.holds(begun_at_once(after, **is_), begun_at_once(before, **was))
+    assert typed("status", "model-canary").stdout.startswith(f"{after} in lab")
+    listed = [line.split()[0] for line in typed("list").stdout.splitlines()]
+    assert listed == ["NAME", before, after]
+
+
 def test_the_status_of_a_rolled_back_run_is_exit_code_3(cluster: Cluster) -> None:
     cluster.holds(run(phase="Failed", reason="CheckFailed"))
     assert typed("status", "model-canary").exit_code == 3
@@ -293,6 +335,51 @@ def test_steering_is_a_merge_patch_of_the_spec_fenced_by_the_version_that_was_re
     patch = cluster.calls()[-1]
     assert "--type=merge" in patch
     assert json.loads(patch[patch.index("-p") + 1]) == {"metadata": {"resourceVersion": "41"}, "spec": spec}
+
+
+def changed_to(**meta: Any) -> dict[str, Any]:
+    """The run as the controller wrote it while somebody typed."""
+    found = run(phase="Paused", reason="Inconclusive")
+    found["metadata"] |= meta
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pause",), ("resume",), ("abort", "--reason", "x"), ("promote", "--reason", "x"), ("approve",)],
+)
+def test_what_the_controller_writes_at_the_same_time_does_not_stop_a_verb(
+    cluster: Cluster, arguments: tuple[str, ...]
+) -> None:
+    """`serin pause` right after `serin promote` said: somebody changed it in between, type it again."""
+    runs = [changed_to(resourceVersion=version) for version in ("41", "42", "43")]
+    for one in runs:
+        one["spec"]["paused"] = arguments == ("resume",)
+    cluster.holds(runs[0])
+    cluster.meanwhile(*runs[1:])
+    result = typed(*arguments, "model-canary")
+    assert (result.exit_code, result.stderr) == (0, "")
+    patches = [json.loads(call[call.index("-p") + 1]) for call in cluster.calls() if call[0] == "patch"]
+    assert [one["metadata"]["resourceVersion"] for one in patches] == ["41", "42", "43"]
+
+
+def test_whether_a_verb_makes_sense_is_looked_at_anew_each_time(cluster: Cluster) -> None:
+    cluster.holds(run())
+    cluster.meanwhile(run(phase="Failed", reason="CheckFailed"))
+    result = typed("pause", "model-canary")
+    assert result.exit_code == 2
+    assert "It has ended: nothing is left to steer" in result.stderr
+
+
+def test_who_is_always_overtaken_is_told_so_in_the_end(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steering, "SOON", 0.0)
+    cluster.holds(run())
+    cluster.meanwhile(*(run() for _ in range(steering.TRIES)))
+    result = typed("pause", "model-canary")
+    assert result.exit_code == 1
+    assert "somebody changed or made it in between; type the command again" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["abort", "promote"])
@@ -476,6 +563,7 @@ def test_only_what_was_rolled_back_is_tried_again(cluster: Cluster) -> None:
         ('error: error loading config file "x": yaml: line 1', 2, "Give another with --kubeconfig"),
         ("error: You must be logged in to the server (Unauthorized)", 1, "kubectl auth whoami"),
         ("Error from server (Conflict): changed", 1, "type the command again"),
+        ("Error from server (AlreadyExists): there", 1, "type the command again"),
         ("Error from server (Invalid): spec.abort.reason", 2, "spec.abort.reason"),
         ("error: something new", 1, "something new"),
     ],
