@@ -235,7 +235,7 @@ class Kubectl:
         return f"-n {run['metadata']['namespace']}{self.cluster_flags}"
 
 
-# Another's write came before ours: of a run that is being changed, or of the next attempt, which has one name.
+# Another's write came before ours: of the run, or of the next attempt, which has but one name.
 _IN_BETWEEN = ("(Conflict)", "please apply your changes to the latest version", "(AlreadyExists)")
 _REFUSALS = (
     "(NotFound)",

@@ -77,6 +77,11 @@ def unread(run: Json) -> bool:
     return reason(run) == "NoData" and str(status(run).get("message", "")).startswith(UNREAD)
 
 
+def held(run: Json) -> bool:
+    """Whether something holds the run that is no pause of anybody's; the phase is Paused all the same."""
+    return status(run).get("phase") == "Paused" and reason(run) != "Paused"
+
+
 def asked(run: Json) -> list[str]:
     """What people asked for that the run has not done yet, in words."""
     if ended(run):
@@ -219,7 +224,7 @@ def row(run: Json, *, now: datetime) -> dict[str, str]:
     cells = {
         "NAMESPACE": meta["namespace"],
         "NAME": meta["name"],
-        "PHASE": said.get("phase"),
+        "PHASE": "Held" if held(run) else said.get("phase"),
         "WEIGHT": said.get("weight"),
         "STEP": said.get("step"),
         "VERDICT": said.get("verdict"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from controller.kubectl import Kubectl
 
 Json = Any
-# A run is written by its controller as well: at each change, and every ten seconds. Each try looks anew and takes
+# A run is written by its controller as well: at each change, and every ten seconds. Each try looks anew, with
 # two calls of kubectl, so five in a row that all meet another's write are no chance.
 TRIES = 5
 SOON = 0.1  # seconds
@@ -152,7 +152,7 @@ def _steer(
 
 
 def _looking_anew(steered: Callable[[], tuple[Json, str]]) -> tuple[Json, str]:
-    """What `steered` comes to; where somebody, such as the controller, wrote in between, all of it is done again."""
+    """What `steered` comes to; where somebody wrote in between, as the controller does, all is done again."""
     from controller.kubectl import Conflict
 
     for pause in range(1, TRIES):

@@ -170,6 +170,20 @@ def test_runs_are_listed_oldest_first(cluster: Cluster) -> None:
     assert "--namespace=lab" in cluster.calls()[0]
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"), [("Paused", "Paused"), ("NoData", "Held"), ("AwaitingApproval", "Held")]
+)
+def test_a_run_that_nobody_paused_is_listed_as_held_and_by_what(
+    cluster: Cluster, reason: str, shown: str
+) -> None:
+    """After `serin resume` it still read Paused, as if that had not worked."""
+    cluster.holds(run(phase="Paused", reason=reason, verdict="NoData"))
+    for output in ("wide", None):
+        head, line = typed("list", *(() if output is None else ("-o", output))).stdout.splitlines()
+        cells = dict(zip(re.split(r" {2,}", head), re.split(r" {2,}", line), strict=False))
+        assert (cells["PHASE"], cells["REASON"]) == (shown, reason)
+
+
 def test_runs_of_all_namespaces_say_theirs(cluster: Cluster) -> None:
     cluster.holds(run())
     assert typed("list", "-A").stdout.startswith("NAMESPACE")
@@ -226,7 +240,7 @@ def begun_at_once(name: str, **status: Any) -> dict[str, Any]:
 def test_of_two_runs_that_begin_in_one_second_the_newest_is_the_one_that_follows(
     cluster: Cluster, older: tuple[str, dict[str, Any]], newest: tuple[str, dict[str, Any]]
 ) -> None:
-    """`kubectl apply`, and `kubectl set env` within a second: explain showed the first, superseded template."""
+    """`kubectl apply`, and `kubectl set env` within a second: explain showed the first template."""
     (before, was), (after, is_) = older, newest
     cluster.holds(begun_at_once(after, **is_), begun_at_once(before, **was))
     assert typed("status", "model-canary").stdout.startswith(f"{after} in lab")
