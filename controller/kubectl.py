@@ -13,10 +13,12 @@ import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
+from controller import refused
 from controller.record import order
 
 Json = Any
@@ -59,11 +61,37 @@ class Kubectl:
                 return json.loads(text)
         found = self._of_workload(bare)
         if not found:
+            if known := self._refused(bare):
+                raise Wrong(known)
             raise Wrong(
                 f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
                 f"{self._where()}{self._meant(bare)}"
             )
         return max(found, key=order)
+
+    def _refused(self, name: str) -> str | None:
+        """Why a Deployment of that name has no run; None if nothing is known of one."""
+        deployments, events = self.deployments(), self.events(f"involvedObject.name={name}")
+        return refused.unfound(name, deployments, events, now=datetime.now(UTC), flags=self.cluster_flags)
+
+    def deployments(self, *flags: str) -> list[Json]:
+        """The Deployments there; none where they may not be read."""
+        return self._spared("deployments.apps", *flags)
+
+    def events(self, which: str, *flags: str) -> list[Json]:
+        """The controller's Events on Deployments; none where they may not be read."""
+        of = f"--field-selector=involvedObject.kind=Deployment,{which}"
+        found = self._spared("events", of, *flags)
+        return [one for one in found if one.get("reportingComponent") == refused.OURS]
+
+    def _spared(self, *arguments: str) -> list[Json]:
+        """What the command gets; none where it cannot: it is said beside the answer, and fails nothing."""
+        try:
+            said = self._call("get", *arguments, "-o", "json", about=arguments[0])
+        except Trouble:
+            return []
+        items: list[Json] = json.loads(said)["items"]
+        return items
 
     def _meant(self, name: str) -> str:
         """What may have been meant, and where to look."""

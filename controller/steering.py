@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from controller.command import (
     Taught,
+    as_called,
     changed,
     coloured,
     object_output,
@@ -58,10 +59,28 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
         show(kubectl.listed(output, *everywhere))
         return
     runs = kubectl.runs(*everywhere)
-    if not runs:
+    if runs:
+        _table(runs, wide=output == "wide", namespaces=all_namespaces)
+    else:
         click.echo(kubectl.nothing(everywhere=all_namespaces), err=True)
-        return
-    _table(runs, wide=output == "wide", namespaces=all_namespaces)
+    for line in _without_run(kubectl, runs, everywhere):
+        click.echo(as_called(line), err=True)
+
+
+def _without_run(kubectl: "Kubectl", runs: list[Json], everywhere: tuple[str, ...]) -> Iterator[str]:
+    """What is said of Deployments whose newest request has no run; all namespaces' may be too many."""
+    from controller import refused
+
+    events = kubectl.events(f"reason={refused.REFUSED}", *everywhere)
+    looked = not everywhere and (events or not runs)
+    return refused.listed(
+        runs,
+        kubectl.deployments() if looked else None,
+        events,
+        now=_now(),
+        flags=kubectl.cluster_flags,
+        namespaces=bool(everywhere),
+    )
 
 
 def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
@@ -96,6 +115,7 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
         show(coloured(report.glance(found, now=_now(), wide=output == "wide")))
+        _show_refusal(kubectl, found)
     if record.status(found).get("phase") == "Failed":
         sys.exit(3)
 
@@ -121,6 +141,20 @@ def explain(*, run: str, output: str | None, **flags: str | None) -> None:
         return
     told = report.explanation(found, now=_now(), program=kubectl.program, flags=kubectl.cluster_flags)
     show(coloured(told))
+    _show_refusal(kubectl, found)
+
+
+def _show_refusal(kubectl: "Kubectl", run: Json) -> None:
+    """Of a run that has ended, what a newer request was refused for: that has no run to be looked at."""
+    from controller import record, refused
+
+    if not record.ended(run):
+        return
+    within = f"--namespace={run['metadata']['namespace']}"
+    name = run["spec"]["plan"]["canary"]
+    events = kubectl.events(f"involvedObject.name={name},reason={refused.REFUSED}", within)
+    if events and (said := refused.since(run, kubectl.deployments(within), events, now=_now())):
+        show(f"\n{as_called(said)}")
 
 
 def _now() -> datetime:

@@ -11,6 +11,8 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -38,6 +40,10 @@ if words[0] == "create":
     runs.append(made)
     json.dump(runs, open(here + "/runs.json", "w"))
     print(json.dumps(made))
+elif words[1] in ("events", "deployments.apps"):
+    if os.path.exists(here + "/forbidden"):
+        sys.exit("Error from server (Forbidden): no")
+    print(json.dumps(dict(items=json.load(open(here + "/" + words[1] + ".json")))))
 elif words[0] == "patch" and os.path.exists(here + "/meanwhile.json"):
     others = json.load(open(here + "/meanwhile.json"))
     json.dump(others.pop(0), open(here + "/runs.json", "w"))
@@ -84,9 +90,14 @@ class Cluster:
         program.write_text(KUBECTL)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         self.holds()
+        self.has()
 
     def holds(self, *runs: dict[str, Any]) -> None:
         (self.folder / "runs.json").write_text(json.dumps(runs))
+
+    def has(self, *deployments: dict[str, Any], events: Sequence[dict[str, Any]] = ()) -> None:
+        (self.folder / "deployments.apps.json").write_text(json.dumps(deployments))
+        (self.folder / "events.json").write_text(json.dumps(events))
 
     def meanwhile(self, *runs: dict[str, Any]) -> None:
         """Before each patch somebody else writes one of these."""
@@ -190,11 +201,11 @@ def test_runs_of_all_namespaces_say_theirs(cluster: Cluster) -> None:
     assert "--all-namespaces" in cluster.calls()[0]
 
 
-def test_no_runs_is_said_beside_the_output(cluster: Cluster) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_no_runs_is_said_beside_the_output() -> None:
     result = typed("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "No canary runs found in the current namespace; in all of them: serin list -A\n"
-    assert len(cluster.calls()) == 1
     named = typed("list", "-n", "lab", "--context", "prod", program="kubectl serin").stderr
     assert named == (
         "No canary runs found in namespace lab; in all of them: kubectl serin list -A --context prod\n"
@@ -324,6 +335,111 @@ def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.
     assert "\x1b[31mFailed" in CliRunner().invoke(serin, ["list"], color=True).stdout
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in CliRunner().invoke(serin, ["list"], color=True).stdout
+
+
+# -- requests without a run ------------------------------------------------------------------------
+
+
+def deployment(name: str = "model-canary", **notes: str) -> dict[str, Any]:
+    annotations = {f"serin.dev/{key.replace('_', '-')}": value for key, value in notes.items()}
+    return {"metadata": {"name": name, "namespace": "lab", "annotations": annotations}}
+
+
+def event(message: str, *, ago: int = 40, reason: str = "Refused", **more: Any) -> dict[str, Any]:
+    """As the controller writes one about the canary's Deployment, so many seconds ago."""
+    return {
+        "metadata": {"namespace": "lab", "creationTimestamp": "2026-11-01T12:00:00Z"},
+        "eventTime": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
+        "involvedObject": {"kind": "Deployment", "name": "model-canary", "namespace": "lab"},
+        "reason": reason,
+        "reportingComponent": "serin.dev/controller",
+        "message": message,
+        **more,
+    }
+
+
+ASKING = deployment(canary_of="model")
+NO_SERVICE = 'there is no VirtualService "model" in namespace lab; create it'
+
+
+@pytest.mark.parametrize("verb", ["status", "explain", "pause", "watch"])
+def test_a_request_that_was_refused_is_said_to_be_with_its_remedy(cluster: Cluster, verb: str) -> None:
+    """`serin status` said: no canary Deployment, and no run at all. The Event had the exact remedy."""
+    cluster.has(ASKING, events=[event("older", ago=90), event(NO_SERVICE)])
+    result = typed(verb, "model-canary", "-n", "lab")
+    assert result.exit_code == 2
+    wanted = f"Error: Deployment model-canary has no canary run; it was refused 40s ago: {NO_SERVICE}"
+    assert result.stderr == f"{wanted}\n"
+
+
+def test_requests_that_were_refused_are_listed_beside_the_runs(cluster: Cluster) -> None:
+    cluster.has(ASKING, events=[event(NO_SERVICE)])
+    line = f"Deployment model-canary was refused 40s ago: {NO_SERVICE}\n"
+    assert typed("list").stderr.endswith(line)
+    cluster.holds(run(phase="Failed", reason="Superseded"))
+    result = typed("list")
+    assert (result.stderr, len(result.stdout.splitlines())) == (line, 2)
+    assert typed("list", "-A").stderr == line.replace("model-canary", "lab/model-canary")
+    cluster.has(deployment(), events=[event(NO_SERVICE)])  # nobody asks any more
+    assert typed("list").stderr == ""
+
+
+def test_what_a_newer_request_was_refused_for_is_said_of_a_run_that_has_ended(cluster: Cluster) -> None:
+    """With an older run status showed that one, and no word of the refusal."""
+    cluster.has(ASKING, events=[event(NO_SERVICE)])
+    said = f"What its Deployment asks for now was refused 40s ago: {NO_SERVICE}"
+    cluster.holds(run(phase="Failed", reason="CheckFailed"))
+    for verb in ("status", "explain"):
+        assert typed(verb, "model-canary").stdout.endswith(f"\n{said}\n")
+    cluster.holds(run())  # that of a run that goes on was mended before it began
+    assert "refused" not in typed("status", "model-canary").stdout
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    cluster.holds(run(phase="Failed", state={"ended": soon.isoformat()}))
+    assert "refused" not in typed("status", "model-canary").stdout
+
+
+def test_a_hold_of_a_run_is_no_refusal_of_a_request(cluster: Cluster) -> None:
+    held = event("spec.http[0] has a third destination", related={"kind": "CanaryRun", "name": "x"})
+    cluster.has(ASKING, events=[held])
+    cluster.holds(run(phase="Failed", reason="Aborted"))
+    assert "refused" not in typed("status", "model-canary").stdout
+    assert typed("list").stderr == ""
+
+
+def test_a_request_that_nobody_answers_is_named_with_who_can_tell(cluster: Cluster) -> None:
+    """Without a controller `serin` knew nothing of a Deployment that was annotated."""
+    cluster.has(ASKING)
+    typed_next = "kubectl describe deployment model-canary -n lab --context prod"
+    assert typed_next in typed("list", "--context", "prod").stderr
+    assert typed_next in typed("status", "model-canary", "--context", "prod").stderr
+
+
+def test_a_deployment_that_asks_for_nothing_is_told_how_to(cluster: Cluster) -> None:
+    cluster.has(deployment("other"), ASKING, deployment("model"))
+    how = "kubectl annotate deployment other -n lab serin.dev/canary-of=STABLE"
+    assert how in typed("status", "other").stderr
+    assert (
+        "model is stable; its canary is model-canary, which has no run yet"
+        in typed("explain", "model").stderr
+    )
+
+
+def test_of_a_deployment_that_is_gone_with_its_runs_the_last_word_is_known(cluster: Cluster) -> None:
+    """Its runs are deleted with it, so that explain found nothing, while docs promised a message."""
+    last = event("model-canary was deleted", reason="Aborted", related={"kind": "CanaryRun"})
+    cluster.has(deployment("model"), events=[event("step 1 of 4: 5 %", ago=90, reason="WeightRaised"), last])
+    result = typed("explain", "model-canary")
+    assert result.exit_code == 2
+    assert "no Deployment model-canary any more, and its runs are gone with it" in result.stderr
+    assert result.stderr.endswith("40s ago: Aborted: model-canary was deleted\n")
+
+
+def test_whoever_may_not_read_events_reads_what_there_is(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Failed", reason="Aborted"))
+    (cluster.folder / "forbidden").touch()
+    for verb in (("list",), ("explain", "model-canary")):
+        result = typed(*verb)
+        assert (result.exit_code, result.stderr) == (0, "")
 
 
 # -- steering --------------------------------------------------------------------------------------
