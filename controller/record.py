@@ -88,7 +88,7 @@ def asked(run: Json) -> list[str]:
         return []
     used = (status(run).get("state") or {}).get("approved", 0)
     found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
-    if promoted := run["spec"].get("promote"):
+    if (promoted := run["spec"].get("promote")) and status(run).get("phase") != "Promoting":
         found.append(f"promotion asked for ({promoted['reason']})")
     return found
 
