@@ -88,9 +88,16 @@ def asked(run: Json) -> list[str]:
         return []
     used = (status(run).get("state") or {}).get("approved", 0)
     found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
-    if (promoted := run["spec"].get("promote")) and status(run).get("phase") != "Promoting":
-        found.append(f"promotion asked for ({promoted['reason']})")
+    if (why := promotion(run)) is not None:
+        found.append(f"promotion asked for ({why})")
     return found
+
+
+def promotion(run: Json) -> str | None:
+    """Why somebody asked for a promotion that is still to come; None if nobody did, or it is there."""
+    asked_for = run["spec"].get("promote")
+    waits = asked_for and not ended(run) and status(run).get("phase") != "Promoting"
+    return str(asked_for["reason"]) if waits else None
 
 
 def exposed(run: Json, *, now: datetime) -> timedelta:

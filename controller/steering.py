@@ -294,7 +294,8 @@ def abort(*, run: str, reason: str, output: str | None, **flags: str | None) -> 
 def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -> None:
     """Promote without waiting for the remaining steps. A failed check still rolls back.
 
-    A pause or a freeze is waited for, and so is a first metrics page: the answer says what to type then.
+    A pause or a freeze is waited for, and so is a first metrics page: the answer says what to type then,
+    and what takes a promotion back that waits. One that has begun can be aborted.
 
     Example:
       serin promote model-canary --reason "fixes the outage of stable"
@@ -306,22 +307,24 @@ def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -
 
 def _to_be_promoted(run: Json, *, kubectl: "Kubectl") -> str:
     """When it will be, what it waits for before that, and what to type about it."""
-    from controller import record
+    from controller import record, report
 
+    back = f"\nTo take that back: {report.withdrawal(run, kubectl.cluster_flags)}"
     why, where = record.reason(run), kubectl.within_reach(run)
     name, canary = run["metadata"]["name"], run["spec"]["plan"]["canary"]
     if record.status(run).get("phase") == "Paused" and why in {"Paused", "Frozen"}:
         resume = f"{kubectl.program} resume {name} {where}"
         lift = f"kubectl annotate namespace {run['metadata']['namespace']} serin.dev/freeze-"
         typed = {"Paused": resume, "Frozen": f"{lift} (or without --freeze)"}[why]
-        return f"will be promoted, but not while it is {why.lower()}; type: {typed}"
+        return f"will be promoted, but not while it is {why.lower()}; type: {typed}{back}"
     if record.unread(run):
         return (
             "will be promoted, but not before a page of its pods can be read:"
             " mend their port and path (prometheus.io annotations, docs/metrics.md);"
-            f" what is wrong there: {kubectl.program} preflight {canary} {where}"
+            f" what is wrong there: {kubectl.program} preflight {canary} {where}{back}"
         )
-    return "will be promoted, once its first step has begun" if record.waiting(run) else "will be promoted"
+    first = f"will be promoted, once its first step has begun{back}"
+    return first if record.waiting(run) else "will be promoted"
 
 
 def _said(reason: str) -> str:

@@ -163,7 +163,22 @@ async def test_a_promotion_says_what_it_waits_for_and_what_to_type(shell: Shell)
         phase="Paused", reason="NoData", message="no metrics page of model-canary can be read", weight=0
     )
     told = (await shell.type("promote", "model-canary", "--reason", "x")).out
-    assert told.rstrip().endswith("what is wrong there: kubectl serin preflight model-canary -n lab")
+    assert "what is wrong there: kubectl serin preflight model-canary -n lab\n" in told
+
+
+async def test_a_promotion_that_waits_can_be_taken_back_by_what_is_printed(shell: Shell) -> None:
+    """Only an abort seemed to be there."""
+    shell.says(phase="Paused", reason="Paused", step="1/4", weight=5, conditions=[])
+    told = (await shell.type("promote", "model-canary", "--reason", "x")).out
+    (typed,) = re.findall(r"To take that back: (.*)", told)
+    assert typed in (await shell.type("explain", "model-canary")).out
+    environ = {**os.environ, "KUBECONFIG": str(shell.kubeconfig), "HOME": str(shell.kubeconfig.parent)}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    process = await asyncio.create_subprocess_exec("bash", "-c", typed, env=environ, stdout=PIPE, stderr=PIPE)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert "promote" not in shell.run()["spec"]
+    assert "take" not in (await shell.type("explain", "model-canary")).out
 
 
 async def test_a_run_that_holds_is_approved(shell: Shell) -> None:
