@@ -95,15 +95,33 @@ def unsteerable(cluster: Cluster, plan: Mapping[str, Json], canary: Json) -> str
     """Why the plan's VirtualService cannot be steered safely; None if it can."""
     namespace = canary["metadata"]["namespace"]
     service = cluster.get("virtualservices", namespace, plan["virtualService"])
+    names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}
     if service is None:
         return (
-            f'there is no VirtualService "{plan["virtualService"]}" in namespace {namespace}; create it, '
+            f'there is no VirtualService "{plan["virtualService"]}" in namespace {namespace}; '
+            f"{_swapped(cluster, plan, namespace, names)}create it, "
             "or name another one in annotation serin.dev/virtual-service"
         )
-    names = {"stable_subset": plan["stableSubset"], "canary_subset": plan["canarySubset"]}
     found = istio.steering(service, **names)
     if isinstance(found, istio.Refusal):
         return f"VirtualService {plan['virtualService']}: {found}"
     stable = cluster.get("deployments", namespace, plan["stable"])
     mixed = told_apart(cluster, canary, stable, found, **names)
     return None if mixed is None else str(mixed)
+
+
+def _swapped(cluster: Cluster, plan: Mapping[str, Json], namespace: str, names: Mapping[str, str]) -> str:
+    """What to do if the annotation is on the wrong one of the two: the VirtualService has its name."""
+    canary, stable = plan["canary"], plan["stable"]
+    service = cluster.get("virtualservices", namespace, canary)
+    if (
+        plan["virtualService"] != stable
+        or service is None
+        or isinstance(istio.steering(service, **names), istio.Refusal)
+    ):
+        return ""
+    move = (
+        f"kubectl annotate deployment {canary} -n {namespace} {trigger.CANARY_OF}- && "
+        f"kubectl annotate deployment {stable} -n {namespace} {trigger.CANARY_OF}={canary}"
+    )
+    return f"VirtualService {canary} is there: if {canary} is the stable one, type {move}; if not, "

@@ -3,7 +3,7 @@
 Nothing here stands between a failed check and the patch that takes the traffic away, or costs evidence.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -36,18 +36,33 @@ def spared(what: str, run: Run, ask: Callable[[], Said], otherwise: Said) -> Sai
 def trouble(metrics: MetricsSource, run: Run, name: str) -> str:
     """What is wrong with the page that has been unreadable longest, if it is no passing trouble.
 
-    Of the canary's pods, if one of theirs is: it is they of whom nothing is known.
+    Of the canary's pods, if one of theirs is: it is they of whom nothing is known. Of stable's it is said
+    that they are, and whether the canary has any.
     """
-    canary = f"{run.plan.canary}-{run.plan.canary_hash}-"
-    return spared("troubles", run, lambda: _worst(metrics.troubles(name), first=canary), "")
+    return spared("troubles", run, lambda: _worst(metrics, run, name), "")
 
 
-def _worst(found: Mapping[str, Trouble], *, first: str) -> str:
+def _worst(metrics: MetricsSource, run: Run, name: str) -> str:
+    found, first = metrics.troubles(name), f"{run.plan.canary}-{run.plan.canary_hash}-"
     lasting = {pod: one for pod, one in found.items() if one.failures >= LASTING}
-    key = lambda pod: (not pod.startswith(first), lasting[pod].since, pod)  # noqa: E731
-    worst = min(lasting, key=key, default=None)
-    others = f" (and {len(lasting) - 1} more)" if len(lasting) > 1 else ""
-    return "" if worst is None else f"{worst}{others}: {lasting[worst].what}"
+    if not lasting:
+        return ""
+    own = {pod: one for pod, one in found.items() if pod.startswith(first)}
+    read = any(pod.startswith(first) for pod in metrics.read(name))
+    # where nothing is known of the canary, its pods' trouble says why, however young they are
+    if canary := {pod: one for pod, one in own.items() if pod in lasting or not read}:
+        others = len(lasting.keys() - own.keys())
+        return _named(canary, also=[f"{others} of {run.plan.stable}"] if others else [])
+    nobody = "" if read else f"{run.plan.canary} has no pod that could be asked; "
+    return f"{nobody}of {run.plan.stable}, {_named(lasting)}"
+
+
+def _named(troubles: Mapping[str, Trouble], *, also: Sequence[str] = ()) -> str:
+    """The pod in trouble longest, how many there are beside it, and what is wrong with it."""
+    worst = min(troubles, key=lambda pod: (troubles[pod].since, pod))
+    beside = [*([f"{len(troubles) - 1} more"] if len(troubles) > 1 else []), *also]
+    others = f" (and {' and '.join(beside)})" if beside else ""
+    return f"{worst}{others}: {troubles[worst].what}"
 
 
 def checklist(means: "Means", live: "Live", seen: Seen, obj: Json, name: str) -> str | None:

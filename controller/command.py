@@ -16,7 +16,11 @@ Json = Any
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 PLUGIN = "kubectl serin"
 _NAME = re.compile(r"([a-z.]+/)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-COLOURS = {"Succeeded": "green", "Failed": "red", "Paused": "yellow", "Pass": "green", "Fail": "red"}
+COLOURS = {
+    **dict.fromkeys(("Succeeded", "Pass"), "green"),
+    **dict.fromkeys(("Paused", "Held"), "yellow"),
+    **dict.fromkeys(("Failed", "Fail"), "red"),
+}
 
 
 class Failed(click.ClickException):

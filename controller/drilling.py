@@ -58,8 +58,8 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
         None,
     )
     if busy is not None:
-        typed = f"kubectl serin status {busy} -n {grounds.namespace}"
-        raise Wrong(f"run {busy} is under way; drill when it has ended: {typed}")
+        typed = f"kubectl serin abort {busy} -n {grounds.namespace} --reason '...'"
+        raise Wrong(f"run {busy} is under way; drill when it has ended, or end it: {typed}")
     refused = unsteerable(cluster, grounds.plan, canary)
     if refused is not None:
         raise Wrong(f"nothing can be rolled back: {refused}")

@@ -13,9 +13,13 @@ import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
+
+from controller import refused
+from controller.record import order
 
 Json = Any
 RUNS = "canaryruns.serin.dev"
@@ -35,7 +39,7 @@ class Wrong(Trouble):
 
 
 class Conflict(Trouble):
-    """Somebody else changed the object in between."""
+    """Somebody else changed the object, or made it, in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +61,37 @@ class Kubectl:
                 return json.loads(text)
         found = self._of_workload(bare)
         if not found:
+            if known := self._refused(bare):
+                raise Wrong(known)
             raise Wrong(
                 f'there is no CanaryRun and no canary Deployment with a run called "{name}"'
                 f"{self._where()}{self._meant(bare)}"
             )
-        return max(found, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+        return max(found, key=order)
+
+    def _refused(self, name: str) -> str | None:
+        """Why a Deployment of that name has no run; None if nothing is known of one."""
+        deployments, events = self.deployments(), self.events(f"involvedObject.name={name}")
+        return refused.unfound(name, deployments, events, now=datetime.now(UTC), flags=self.cluster_flags)
+
+    def deployments(self, *flags: str) -> list[Json]:
+        """The Deployments there; none where they may not be read."""
+        return self._spared("deployments.apps", *flags)
+
+    def events(self, which: str, *flags: str) -> list[Json]:
+        """The controller's Events on Deployments; none where they may not be read."""
+        of = f"--field-selector=involvedObject.kind=Deployment,{which}"
+        found = self._spared("events", of, *flags)
+        return [one for one in found if one.get("reportingComponent") == refused.OURS]
+
+    def _spared(self, *arguments: str) -> list[Json]:
+        """What the command gets; none where it cannot: it is said beside the answer, and fails nothing."""
+        try:
+            said = self._call("get", *arguments, "-o", "json", about=arguments[0])
+        except Trouble:
+            return []
+        items: list[Json] = json.loads(said)["items"]
+        return items
 
     def _meant(self, name: str) -> str:
         """What may have been meant, and where to look."""
@@ -187,8 +217,8 @@ class Kubectl:
 
     def _trouble(self, said: str, *, about: str) -> Trouble:
         """The complaint as one of ours."""
-        if "(Conflict)" in said or "please apply your changes to the latest version" in said:
-            return Conflict(f"{about}: somebody changed it in between; type the command again")
+        if any(sign in said for sign in _IN_BETWEEN):
+            return Conflict(f"{about}: somebody changed or made it in between; type the command again")
         said = _LOGGED.sub("", said).strip() or said
         kind = Wrong if any(sign in said for sign in _REFUSALS) else Trouble
         if "localhost:8080" in said:
@@ -233,10 +263,11 @@ class Kubectl:
         return f"-n {run['metadata']['namespace']}{self.cluster_flags}"
 
 
+# Another's write came before ours: of the run, or of the next attempt, which has but one name.
+_IN_BETWEEN = ("(Conflict)", "please apply your changes to the latest version", "(AlreadyExists)")
 _REFUSALS = (
     "(NotFound)",
     "(Invalid)",
-    "(AlreadyExists)",
     "(BadRequest)",
     "context was not found",
     "error loading config file",

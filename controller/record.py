@@ -14,6 +14,7 @@ from controller.explain import UNREAD, Finding
 
 Json = Any
 WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
+GIVEN_WAY = frozenset({"Superseded", "StableChanged"})  # after these another run follows
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -45,6 +46,16 @@ def ended(run: Json) -> bool:
     return status(run).get("phase") in {"Succeeded", "Failed"}
 
 
+def order(run: Json) -> tuple[str, int, int, str]:
+    """Orders runs from oldest to newest. The API server's times are whole seconds, in which two may begin.
+
+    Of those the one that gave way came first, one that goes on last, and attempts are numbered.
+    """
+    meta = run["metadata"]
+    last = 2 if not ended(run) else 0 if reason(run) in GIVEN_WAY else 1
+    return meta.get("creationTimestamp", ""), last, _numbered(meta["name"])[1], meta["name"]
+
+
 def reason(run: Json) -> str | None:
     """Why the run ended, or what holds it: one word."""
     said = status(run)
@@ -66,15 +77,27 @@ def unread(run: Json) -> bool:
     return reason(run) == "NoData" and str(status(run).get("message", "")).startswith(UNREAD)
 
 
+def held(run: Json) -> bool:
+    """Whether something holds the run that is no pause of anybody's; the phase is Paused all the same."""
+    return status(run).get("phase") == "Paused" and reason(run) != "Paused"
+
+
 def asked(run: Json) -> list[str]:
     """What people asked for that the run has not done yet, in words."""
     if ended(run):
         return []
     used = (status(run).get("state") or {}).get("approved", 0)
     found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
-    if promoted := run["spec"].get("promote"):
-        found.append(f"promotion asked for ({promoted['reason']})")
+    if (why := promotion(run)) is not None:
+        found.append(f"promotion asked for ({why})")
     return found
+
+
+def promotion(run: Json) -> str | None:
+    """Why somebody asked for a promotion that is still to come; None if nobody did, or it is there."""
+    asked_for = run["spec"].get("promote")
+    waits = asked_for and not ended(run) and status(run).get("phase") != "Promoting"
+    return str(asked_for["reason"]) if waits else None
 
 
 def exposed(run: Json, *, now: datetime) -> timedelta:
@@ -208,7 +231,7 @@ def row(run: Json, *, now: datetime) -> dict[str, str]:
     cells = {
         "NAMESPACE": meta["namespace"],
         "NAME": meta["name"],
-        "PHASE": said.get("phase"),
+        "PHASE": "Held" if held(run) else said.get("phase"),
         "WEIGHT": said.get("weight"),
         "STEP": said.get("step"),
         "VERDICT": said.get("verdict"),

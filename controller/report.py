@@ -455,10 +455,18 @@ def commands(run: Json, *, program: str, flags: str = "") -> list[str]:
     meta = run["metadata"]
     where = f"{meta['name']} -n {meta['namespace']}{flags}"
     reasoned = {"abort", "promote"}
-    return [
+    typed = [
         f"{program} {verb} {where}{_REASON if verb in reasoned else ''}   # {does}"
         for verb, does in _verbs(run)
     ]
+    waits = record.promotion(run) is not None
+    return [*typed, *([f"{withdrawal(run, flags)}   # takes the promotion back that waits"] if waits else [])]
+
+
+def withdrawal(run: Json, flags: str) -> str:
+    """What takes a promotion back that was asked for and has not begun."""
+    where = f"{run['metadata']['name']} -n {run['metadata']['namespace']}{flags}"
+    return f'kubectl patch crun {where} --type merge -p \'{{"spec":{{"promote":null}}}}\''
 
 
 _REASON = " --reason '...'"
@@ -478,7 +486,7 @@ def _verbs(run: Json) -> Iterator[tuple[str, str]]:
     elif phase == "Progressing":
         yield "pause", "stops raising; checks go on"
     yield "abort", "sends all requests to stable"
-    if phase in {"Progressing", "Paused"} and not record.unread(run):
+    if phase in {"Progressing", "Paused"} and not record.unread(run) and record.promotion(run) is None:
         yield "promote", "skips the remaining steps"
 
 

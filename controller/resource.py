@@ -304,7 +304,7 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
             "phase": phase(run).value,
             "conditions": conditions(run, said["verdict"], before=old.get("conditions"), now=now),
             "reason": run.reason or run.hold,
-            "message": run.message,
+            "message": _said(run),
             "step": f"{min(run.step + 1, len(steps))}/{len(steps)}",
             "weight": run.weight,
             "weights": [
@@ -326,6 +326,18 @@ def status(run: Run, checkpoint: Checkpoint, epoch: int, *, before: Json = None,
     return written
 
 
+def _said(run: Run) -> str:
+    """What the run says of where it is; of a hold that is over nothing, or people would do as it tells them.
+
+    A raise, and a promotion's beginning, say what they are and forget what was told before. What is said
+    while requests are replayed is said anew each time.
+    """
+    held_before = any(reason != Reason.WEIGHT_REPAIRED for reason in run.told)
+    replaying = run.stage is Stage.WAITING and run.shadow_since is not None
+    over = held_before and run.hold is None and run.stage is not Stage.ENDED and not replaying
+    return "" if over else run.message
+
+
 def conditions(run: Run, verdict: str, *, before: Json, now: datetime) -> list[Json]:
     """Progressing, Healthy and Succeeded; a transition's time changes only with its status."""
     ended = run.stage is Stage.ENDED
@@ -336,8 +348,9 @@ def conditions(run: Run, verdict: str, *, before: Json, now: datetime) -> list[J
     healthy = {"Fail": "False", "NoData": "Unknown"}.get(verdict, "True")
     known = before if isinstance(before, list) else []  # somebody's edit may be anything
     old = {condition["type"]: condition for condition in known if wire.stored(condition, wire.Condition)}
+    message = _said(run)
     return [
-        _condition(old.get(kind), kind=kind, status=value, reason=why, message=run.message, now=now)
+        _condition(old.get(kind), kind=kind, status=value, reason=why, message=message, now=now)
         for kind, value, why in (
             ("Progressing", progressing, reason),
             ("Healthy", healthy, verdict),

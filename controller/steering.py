@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 
 from controller.command import (
     Taught,
+    as_called,
     changed,
     coloured,
     object_output,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from controller.kubectl import Kubectl
 
 Json = Any
+# A run is written by its controller as well: at each change, and every ten seconds. Each try looks anew, with
+# two calls of kubectl, so five in a row that all meet another's write are no chance.
+TRIES = 5
+SOON = 0.1  # seconds
 
 
 @click.command("list", cls=Taught)
@@ -53,17 +59,35 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
         show(kubectl.listed(output, *everywhere))
         return
     runs = kubectl.runs(*everywhere)
-    if not runs:
+    if runs:
+        _table(runs, wide=output == "wide", namespaces=all_namespaces)
+    else:
         click.echo(kubectl.nothing(everywhere=all_namespaces), err=True)
-        return
-    _table(runs, wide=output == "wide", namespaces=all_namespaces)
+    for line in _without_run(kubectl, runs, everywhere):
+        click.echo(as_called(line), err=True)
+
+
+def _without_run(kubectl: "Kubectl", runs: list[Json], everywhere: tuple[str, ...]) -> Iterator[str]:
+    """What is said of Deployments whose newest request has no run; all namespaces' may be too many."""
+    from controller import refused
+
+    events = kubectl.events(f"reason={refused.REFUSED}", *everywhere)
+    looked = not everywhere and (events or not runs)
+    return refused.listed(
+        runs,
+        kubectl.deployments() if looked else None,
+        events,
+        now=_now(),
+        flags=kubectl.cluster_flags,
+        namespaces=bool(everywhere),
+    )
 
 
 def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
     from controller import record
 
     columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(record.WIDE if wide else [])]
-    runs.sort(key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    runs.sort(key=record.order)
     rows = [record.row(run, now=_now()) for run in runs]
     show("\n".join(map(coloured, record.table(rows, columns))))
 
@@ -91,6 +115,7 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
         show(coloured(report.glance(found, now=_now(), wide=output == "wide")))
+        _show_refusal(kubectl, found)
     if record.status(found).get("phase") == "Failed":
         sys.exit(3)
 
@@ -116,6 +141,20 @@ def explain(*, run: str, output: str | None, **flags: str | None) -> None:
         return
     told = report.explanation(found, now=_now(), program=kubectl.program, flags=kubectl.cluster_flags)
     show(coloured(told))
+    _show_refusal(kubectl, found)
+
+
+def _show_refusal(kubectl: "Kubectl", run: Json) -> None:
+    """Of a run that has ended, what a newer request was refused for: that has no run to be looked at."""
+    from controller import record, refused
+
+    if not record.ended(run):
+        return
+    within = f"--namespace={run['metadata']['namespace']}"
+    name = run["spec"]["plan"]["canary"]
+    events = kubectl.events(f"involvedObject.name={name},reason={refused.REFUSED}", within)
+    if events and (said := refused.since(run, kubectl.deployments(within), events, now=_now())):
+        show(f"\n{as_called(said)}")
 
 
 def _now() -> datetime:
@@ -135,10 +174,27 @@ def _steer(
 ) -> None:
     """Merges `spec` into a run that has not ended; `done` says what follows, for this run."""
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    _must_live(found, kubectl=kubectl)
-    done = done if isinstance(done, str) else done(found)
-    changed(kubectl, kubectl.patch(found, spec), output=output, done=done)
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        _must_live(found, kubectl=kubectl)
+        follows = done if isinstance(done, str) else done(found)
+        return kubectl.patch(found, spec), follows
+
+    after, follows = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=follows)
+
+
+def _looking_anew(steered: Callable[[], tuple[Json, str]]) -> tuple[Json, str]:
+    """What `steered` comes to; where somebody wrote in between, as the controller does, all is done again."""
+    from controller.kubectl import Conflict
+
+    for pause in range(1, TRIES):
+        try:
+            return steered()
+        except Conflict:
+            time.sleep(SOON * pause)
+    return steered()
 
 
 def _must_live(run: Json, *, kubectl: "Kubectl") -> None:
@@ -238,7 +294,8 @@ def abort(*, run: str, reason: str, output: str | None, **flags: str | None) -> 
 def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -> None:
     """Promote without waiting for the remaining steps. A failed check still rolls back.
 
-    A pause or a freeze is waited for, and so is a first metrics page: the answer says what to type then.
+    A pause or a freeze is waited for, and so is a first metrics page: the answer says what to type then,
+    and what takes a promotion back that waits. One that has begun can be aborted.
 
     Example:
       serin promote model-canary --reason "fixes the outage of stable"
@@ -250,22 +307,24 @@ def promote(*, run: str, reason: str, output: str | None, **flags: str | None) -
 
 def _to_be_promoted(run: Json, *, kubectl: "Kubectl") -> str:
     """When it will be, what it waits for before that, and what to type about it."""
-    from controller import record
+    from controller import record, report
 
+    back = f"\nTo take that back: {report.withdrawal(run, kubectl.cluster_flags)}"
     why, where = record.reason(run), kubectl.within_reach(run)
     name, canary = run["metadata"]["name"], run["spec"]["plan"]["canary"]
     if record.status(run).get("phase") == "Paused" and why in {"Paused", "Frozen"}:
         resume = f"{kubectl.program} resume {name} {where}"
         lift = f"kubectl annotate namespace {run['metadata']['namespace']} serin.dev/freeze-"
         typed = {"Paused": resume, "Frozen": f"{lift} (or without --freeze)"}[why]
-        return f"will be promoted, but not while it is {why.lower()}; type: {typed}"
+        return f"will be promoted, but not while it is {why.lower()}; type: {typed}{back}"
     if record.unread(run):
         return (
             "will be promoted, but not before a page of its pods can be read:"
             " mend their port and path (prometheus.io annotations, docs/metrics.md);"
-            f" what is wrong there: {kubectl.program} preflight {canary} {where}"
+            f" what is wrong there: {kubectl.program} preflight {canary} {where}{back}"
         )
-    return "will be promoted, once its first step has begun" if record.waiting(run) else "will be promoted"
+    first = f"will be promoted, once its first step has begun{back}"
+    return first if record.waiting(run) else "will be promoted"
 
 
 def _said(reason: str) -> str:
@@ -295,18 +354,23 @@ def approve(*, run: str, output: str | None, **flags: str | None) -> None:
     from controller.kubectl import Wrong
 
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    _must_live(found, kubectl=kubectl)
-    if record.unread(found):
-        raise Wrong(f"{report.headline(found)}\nNothing was approved. {report.MEND_PAGES}")
-    if not report.approvable(found):
-        raise Wrong(
-            f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
-            " with reason AwaitingApproval, Inconclusive, NoData, InputsDrifted or"
-            " PreflightFailed."
-        )
-    approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
-    changed(kubectl, kubectl.patch(found, {"approved": approved}), output=output, done="approved")
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        _must_live(found, kubectl=kubectl)
+        if record.unread(found):
+            raise Wrong(f"{report.headline(found)}\nNothing was approved. {report.MEND_PAGES}")
+        if not report.approvable(found):
+            raise Wrong(
+                f"{report.headline(found)}\nNothing waits for an approval: that helps a run which is held"
+                " with reason AwaitingApproval, Inconclusive, NoData, InputsDrifted or"
+                " PreflightFailed."
+            )
+        approved = [*found["spec"].get("approved", []), f"{_who()} at {_now():%Y-%m-%dT%H:%M:%SZ}"]
+        return kubectl.patch(found, {"approved": approved}), "approved"
+
+    after, done = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=done)
 
 
 def _who() -> str:
@@ -337,16 +401,20 @@ def retry(*, run: str, output: str | None, **flags: str | None) -> None:
     from controller.kubectl import Wrong
 
     kubectl = pointed_kubectl(flags)
-    found = kubectl.run(run)
-    meta, plan = found["metadata"], found["spec"]["plan"]
-    if record.status(found).get("phase") != "Failed":
-        raise Wrong(f"{report.headline(found)}\nOnly a run that was rolled back can be tried again.")
-    siblings = [each for each in kubectl.siblings(found) if each["spec"]["plan"]["canary"] == plan["canary"]]
-    live = next((each for each in siblings if not record.ended(each)), None)
-    if live is not None:
-        raise Wrong(
-            f"{report.headline(live)}\nOne run at a time: wait for it, or type:"
-            f" {kubectl.program} abort {live['metadata']['name']} {kubectl.within_reach(live)} --reason '...'"
-        )
-    created = kubectl.create(record.next_attempt(found, siblings))
-    changed(kubectl, created, output=output, done=f"created, after {meta['name']}")
+
+    def steered() -> tuple[Json, str]:
+        found = kubectl.run(run)
+        if record.status(found).get("phase") != "Failed":
+            raise Wrong(f"{report.headline(found)}\nOnly a run that was rolled back can be tried again.")
+        canary = found["spec"]["plan"]["canary"]
+        siblings = [each for each in kubectl.siblings(found) if each["spec"]["plan"]["canary"] == canary]
+        live = next((each for each in siblings if not record.ended(each)), None)
+        if live is not None:
+            typed = f"{kubectl.program} abort {live['metadata']['name']} {kubectl.within_reach(live)}"
+            wait = f"One run at a time: wait for it, or type: {typed} --reason '...'"
+            raise Wrong(f"{report.headline(live)}\n{wait}")
+        created = kubectl.create(record.next_attempt(found, siblings))
+        return created, f"created, after {found['metadata']['name']}"
+
+    after, done = _looking_anew(steered)
+    changed(kubectl, after, output=output, done=done)

@@ -118,6 +118,8 @@ def _canary(cluster: Cluster, name: str) -> Json:
         return named[0]
     if len(asking) == 1:
         return asking[0]
+    if not asking and (misspelt := trigger.unknown(trigger.annotations(named[0]))):
+        raise Wrong(f"Deployment {name} is no canary: {misspelt}")
     several = ", ".join(one["metadata"]["name"] for one in asking)
     within = f"-n {named[0]['metadata']['namespace']}"
     raise Wrong(

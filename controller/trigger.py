@@ -7,6 +7,7 @@ leaders at once compute the same name and find the run there. Nothing is written
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
@@ -49,6 +50,7 @@ _RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
 TOLD = 800  # bytes of an Event that say what is wrong with annotations; it has 1 024 in all
 SHOWN = 100  # bytes of a wrong value that are repeated back
 FEW = 3  # annotations that nobody knows, named in one sentence
+ALIKE = 0.85  # of names that all begin with serin.dev/: a letter too many, too few or wrong
 # A run that ended so says nothing about its template: the same template may be asked for again.
 UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 # DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
@@ -149,14 +151,8 @@ def _fitted(refusals: Sequence[str]) -> str:
 
 def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
     """All that is wrong with the annotations as such."""
-    unknown = sorted(notes.keys() - KNOWN)
-    there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
     stable = notes.get(CANARY_OF)
-    found = []
-    if unknown:
-        more = f" and {len(unknown) - FEW} more" if len(unknown) > FEW else ""
-        several = f"{', '.join(map(_shown, unknown[:FEW]))}{more} {'is' if len(unknown) == 1 else 'are'}"
-        found.append(f"annotation {several} unknown; remove it or use one of {PREFIX}: {there}")
+    found = [said] if (said := unknown(notes)) else []
     if stable is not None and not _NAME.fullmatch(stable):
         found.append(
             f'annotation {CANARY_OF}: "{_shown(stable)}" is not the name of a Deployment in this namespace; '
@@ -165,6 +161,22 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
     if stable == deployment["metadata"]["name"]:
         found.append(f'annotation {CANARY_OF}: "{stable}" is this Deployment itself; name the stable one')
     return [*found, *_misnamed(notes), *_misread_values(notes)]
+
+
+def unknown(notes: dict[str, str]) -> str | None:
+    """Which annotations nobody knows, and which may have been meant; None if all are known."""
+    odd = sorted(notes.keys() - KNOWN)
+    if not odd:
+        return None
+    one, more = len(odd) == 1, f" and {len(odd) - FEW} more" if len(odd) > FEW else ""
+    named = f"{', '.join(map(_shown, odd[:FEW]))}{more}"
+    near = [name for each in odd[:FEW] for name in get_close_matches(each, KNOWN, n=1, cutoff=ALIKE)]
+    meant = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
+    there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
+    return (
+        f"annotation{'' if one else 's'} {named} {'is' if one else 'are'} unknown; "
+        f"{meant}remove {'it' if one else 'them'} or use one of {PREFIX}: {there}"
+    )
 
 
 def _misnamed(notes: dict[str, str]) -> Iterator[str]:

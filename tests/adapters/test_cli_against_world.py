@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -20,6 +21,8 @@ import pytest
 import yaml
 
 from controller import planning
+from controller.events import Events
+from controller.kube import Kube
 from scenarios.world import World
 
 PROGRAM = "import sys; sys.argv[0] = 'kubectl-serin'; from controller.cli import main; main()"
@@ -160,7 +163,22 @@ async def test_a_promotion_says_what_it_waits_for_and_what_to_type(shell: Shell)
         phase="Paused", reason="NoData", message="no metrics page of model-canary can be read", weight=0
     )
     told = (await shell.type("promote", "model-canary", "--reason", "x")).out
-    assert told.rstrip().endswith("what is wrong there: kubectl serin preflight model-canary -n lab")
+    assert "what is wrong there: kubectl serin preflight model-canary -n lab\n" in told
+
+
+async def test_a_promotion_that_waits_can_be_taken_back_by_what_is_printed(shell: Shell) -> None:
+    """Only an abort seemed to be there."""
+    shell.says(phase="Paused", reason="Paused", step="1/4", weight=5, conditions=[])
+    told = (await shell.type("promote", "model-canary", "--reason", "x")).out
+    (typed,) = re.findall(r"To take that back: (.*)", told)
+    assert typed in (await shell.type("explain", "model-canary")).out
+    environ = {**os.environ, "KUBECONFIG": str(shell.kubeconfig), "HOME": str(shell.kubeconfig.parent)}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    process = await asyncio.create_subprocess_exec("bash", "-c", typed, env=environ, stdout=PIPE, stderr=PIPE)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert "promote" not in shell.run()["spec"]
+    assert "take" not in (await shell.type("explain", "model-canary")).out
 
 
 async def test_a_run_that_holds_is_approved(shell: Shell) -> None:
@@ -259,6 +277,23 @@ async def test_each_shell_has_a_script_for_completion(shell: Shell, name: str) -
 
 async def test_explain_gives_the_object_too(shell: Shell) -> None:
     assert (await shell.type("explain", NAME, "-o", "name")).out == f"canaryrun.serin.dev/{NAME}\n"
+
+
+async def test_a_request_without_a_run_says_what_it_was_refused_for(shell: Shell) -> None:
+    notes = {"serin.dev/canary-of": "model"}
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
+    spec = {"selector": {"matchLabels": {"app": "x"}}, "template": template}
+    meta = {"name": "other-canary", "namespace": "lab", "annotations": notes}
+    made = shell.world.create({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+    nobody = await shell.type("status", "other-canary")
+    assert "no Event says why. See its Events: kubectl describe deployment other-canary -n lab;" in nobody.err
+    kube = Kube(shell.world.transport(), chance=Random(0))
+    events = Events(kube, identity="one", clock=lambda: datetime.now(UTC))
+    await events.refuse(made, 'there is no Deployment "model"; see: kubectl serin preflight other-canary')
+    said = 'ago: there is no Deployment "model"; see: kubectl serin preflight other-canary'
+    assert said in (await shell.type("status", "other-canary")).err
+    assert said in (await shell.type("list")).err
+    assert said in (await shell.type("list", "-A")).err
 
 
 async def test_a_name_that_was_misspelt_is_guessed(shell: Shell) -> None:

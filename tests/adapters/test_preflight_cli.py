@@ -83,6 +83,15 @@ async def test_what_failed_is_exit_code_3_and_what_is_printed_mends_it(shell: Sh
     assert (code, after["autoscaling"], after["floor"]) == (3, "Pass", "Pass")
 
 
+async def test_a_misspelt_annotation_is_named_where_it_makes_a_canary_none(shell: Shell) -> None:
+    shell.furnish(SOUND[0])
+    notes = {"serin.dev/canary-of": None, "serin.dev/canaryof": "model"}
+    shell.world.patch("deployments", LAB, "model-canary", {"metadata": {"annotations": notes}})
+    code, _, err = await shell.type("preflight", "model-canary")
+    assert code == 2
+    assert "annotation serin.dev/canaryof is unknown; did you mean serin.dev/canary-of?" in err
+
+
 async def test_what_is_no_canary_is_a_misuse_and_says_what_to_type(shell: Shell) -> None:
     shell.furnish(SOUND[0])
     shell.world.patch("deployments", LAB, "model-canary", {"metadata": {"annotations": None}})

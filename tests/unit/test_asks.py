@@ -62,6 +62,23 @@ async def test_what_the_schema_has_against_a_run_is_said_once_and_not_tried_for_
     assert len(server.created) == 1
 
 
+async def test_an_annotation_on_the_wrong_one_of_the_two_is_said_to_be_that() -> None:
+    """The remedy was to create a VirtualService "model-canary"."""
+    server = Server()
+    looking = asks(server)
+    notes = {f"{PREFIX}canary-of": "model-canary"}
+    stable, canary = (looking.cluster.get("deployments", "shop", name) for name in ("model", "model-canary"))
+    stable["metadata"]["annotations"], canary["metadata"]["annotations"] = notes, {}
+    await looking.turn(("shop", "model"))
+
+    (said,) = server.events
+    assert (
+        "VirtualService model is there: if model is the stable one, type"
+        " kubectl annotate deployment model -n shop serin.dev/canary-of- &&"
+        " kubectl annotate deployment model-canary -n shop serin.dev/canary-of=model; if not, create it"
+    ) in said
+
+
 async def test_trouble_that_passes_is_for_the_queue_to_try_again() -> None:
     server = Server(ApiError(503, "ServiceUnavailable", "later"))
     looking = asks(server)

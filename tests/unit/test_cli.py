@@ -11,6 +11,8 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from controller import reading
+from controller import reading, steering
 from controller.cli import PAGE_LIMIT, main, serin
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,15 @@ if words[0] == "create":
     runs.append(made)
     json.dump(runs, open(here + "/runs.json", "w"))
     print(json.dumps(made))
+elif words[1] in ("events", "deployments.apps"):
+    if os.path.exists(here + "/forbidden"):
+        sys.exit("Error from server (Forbidden): no")
+    print(json.dumps(dict(items=json.load(open(here + "/" + words[1] + ".json")))))
+elif words[0] == "patch" and os.path.exists(here + "/meanwhile.json"):
+    others = json.load(open(here + "/meanwhile.json"))
+    json.dump(others.pop(0), open(here + "/runs.json", "w"))
+    json.dump(others, open(here + "/meanwhile.json", "w")) if others else os.remove(here + "/meanwhile.json")
+    sys.exit("Error from server (Conflict): the object has been modified")
 elif words[0] == "patch":
     (found,) = [r for r in runs if r["metadata"]["name"] == words[2]]
     found["spec"].update(json.loads(args[args.index("-p") + 1])["spec"])
@@ -79,9 +90,18 @@ class Cluster:
         program.write_text(KUBECTL)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         self.holds()
+        self.has()
 
     def holds(self, *runs: dict[str, Any]) -> None:
         (self.folder / "runs.json").write_text(json.dumps(runs))
+
+    def has(self, *deployments: dict[str, Any], events: Sequence[dict[str, Any]] = ()) -> None:
+        (self.folder / "deployments.apps.json").write_text(json.dumps(deployments))
+        (self.folder / "events.json").write_text(json.dumps(events))
+
+    def meanwhile(self, *runs: dict[str, Any]) -> None:
+        """Before each patch somebody else writes one of these."""
+        (self.folder / "meanwhile.json").write_text(json.dumps([[one] for one in runs]))
 
     def complains(self, words: str) -> None:
         (self.folder / "complaint").write_text(words)
@@ -161,17 +181,31 @@ def test_runs_are_listed_oldest_first(cluster: Cluster) -> None:
     assert "--namespace=lab" in cluster.calls()[0]
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"), [("Paused", "Paused"), ("NoData", "Held"), ("AwaitingApproval", "Held")]
+)
+def test_a_run_that_nobody_paused_is_listed_as_held_and_by_what(
+    cluster: Cluster, reason: str, shown: str
+) -> None:
+    """After `serin resume` it still read Paused, as if that had not worked."""
+    cluster.holds(run(phase="Paused", reason=reason, verdict="NoData"))
+    for output in ("wide", None):
+        head, line = typed("list", *(() if output is None else ("-o", output))).stdout.splitlines()
+        cells = dict(zip(re.split(r" {2,}", head), re.split(r" {2,}", line), strict=False))
+        assert (cells["PHASE"], cells["REASON"]) == (shown, reason)
+
+
 def test_runs_of_all_namespaces_say_theirs(cluster: Cluster) -> None:
     cluster.holds(run())
     assert typed("list", "-A").stdout.startswith("NAMESPACE")
     assert "--all-namespaces" in cluster.calls()[0]
 
 
-def test_no_runs_is_said_beside_the_output(cluster: Cluster) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_no_runs_is_said_beside_the_output() -> None:
     result = typed("list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "No canary runs found in the current namespace; in all of them: serin list -A\n"
-    assert len(cluster.calls()) == 1
     named = typed("list", "-n", "lab", "--context", "prod", program="kubectl serin").stderr
     assert named == (
         "No canary runs found in namespace lab; in all of them: kubectl serin list -A --context prod\n"
@@ -190,6 +224,39 @@ def test_a_run_is_found_by_its_name_and_by_its_deployment(cluster: Cluster) -> N
     assert "model-canary-6f9c-1 in lab" in typed("status", "crun/model-canary-6f9c-1").stdout
     assert "model-canary-6f9c-2 in lab: in progress" in typed("status", "model-canary").stdout
     assert "model-canary-6f9c-2 in lab" in typed("status", "deployment/model-canary").stdout
+
+
+def begun_at_once(name: str, **status: Any) -> dict[str, Any]:
+    """A run of its own template that begins in the same second as all of these."""
+    found = run(1, **status)
+    found["metadata"]["name"] = name
+    return found
+
+
+@pytest.mark.parametrize(
+    ("older", "newest"),
+    [
+        (("model-canary-f4h6-1", {"phase": "Failed", "reason": "Superseded"}), ("model-canary-6ch4-1", {})),
+        (
+            ("model-canary-f4h6-1", {"phase": "Failed", "reason": "Superseded"}),
+            ("model-canary-6ch4-1", {"phase": "Failed", "reason": "Aborted"}),
+        ),
+        (("model-canary-f4h6-9", {"phase": "Failed", "reason": "Aborted"}), ("model-canary-f4h6-10", {})),
+        (
+            ("model-canary-f4h6-9", {"phase": "Failed", "reason": "Aborted"}),
+            ("model-canary-f4h6-10", {"phase": "Failed", "reason": "Aborted"}),
+        ),
+    ],
+)
+def test_of_two_runs_that_begin_in_one_second_the_newest_is_the_one_that_follows(
+    cluster: Cluster, older: tuple[str, dict[str, Any]], newest: tuple[str, dict[str, Any]]
+) -> None:
+    """`kubectl apply`, and `kubectl set env` within a second: explain showed the first template."""
+    (before, was), (after, is_) = older, newest
+    cluster.holds(begun_at_once(after, **is_), begun_at_once(before, **was))
+    assert typed("status", "model-canary").stdout.startswith(f"{after} in lab")
+    listed = [line.split()[0] for line in typed("list").stdout.splitlines()]
+    assert listed == ["NAME", before, after]
 
 
 def test_the_status_of_a_rolled_back_run_is_exit_code_3(cluster: Cluster) -> None:
@@ -270,6 +337,111 @@ def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.
     assert "\x1b[" not in CliRunner().invoke(serin, ["list"], color=True).stdout
 
 
+# -- requests without a run ------------------------------------------------------------------------
+
+
+def deployment(name: str = "model-canary", **notes: str) -> dict[str, Any]:
+    annotations = {f"serin.dev/{key.replace('_', '-')}": value for key, value in notes.items()}
+    return {"metadata": {"name": name, "namespace": "lab", "annotations": annotations}}
+
+
+def event(message: str, *, ago: int = 40, reason: str = "Refused", **more: Any) -> dict[str, Any]:
+    """As the controller writes one about the canary's Deployment, so many seconds ago."""
+    return {
+        "metadata": {"namespace": "lab", "creationTimestamp": "2026-11-01T12:00:00Z"},
+        "eventTime": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
+        "involvedObject": {"kind": "Deployment", "name": "model-canary", "namespace": "lab"},
+        "reason": reason,
+        "reportingComponent": "serin.dev/controller",
+        "message": message,
+        **more,
+    }
+
+
+ASKING = deployment(canary_of="model")
+NO_SERVICE = 'there is no VirtualService "model" in namespace lab; create it'
+
+
+@pytest.mark.parametrize("verb", ["status", "explain", "pause", "watch"])
+def test_a_request_that_was_refused_is_said_to_be_with_its_remedy(cluster: Cluster, verb: str) -> None:
+    """`serin status` said: no canary Deployment, and no run at all. The Event had the exact remedy."""
+    cluster.has(ASKING, events=[event("older", ago=90), event(NO_SERVICE)])
+    result = typed(verb, "model-canary", "-n", "lab")
+    assert result.exit_code == 2
+    wanted = f"Error: Deployment model-canary has no canary run; it was refused 40s ago: {NO_SERVICE}"
+    assert result.stderr == f"{wanted}\n"
+
+
+def test_requests_that_were_refused_are_listed_beside_the_runs(cluster: Cluster) -> None:
+    cluster.has(ASKING, events=[event(NO_SERVICE)])
+    line = f"Deployment model-canary was refused 40s ago: {NO_SERVICE}\n"
+    assert typed("list").stderr.endswith(line)
+    cluster.holds(run(phase="Failed", reason="Superseded"))
+    result = typed("list")
+    assert (result.stderr, len(result.stdout.splitlines())) == (line, 2)
+    assert typed("list", "-A").stderr == line.replace("model-canary", "lab/model-canary")
+    cluster.has(deployment(), events=[event(NO_SERVICE)])  # nobody asks any more
+    assert typed("list").stderr == ""
+
+
+def test_what_a_newer_request_was_refused_for_is_said_of_a_run_that_has_ended(cluster: Cluster) -> None:
+    """With an older run status showed that one, and no word of the refusal."""
+    cluster.has(ASKING, events=[event(NO_SERVICE)])
+    said = f"What its Deployment asks for now was refused 40s ago: {NO_SERVICE}"
+    cluster.holds(run(phase="Failed", reason="CheckFailed"))
+    for verb in ("status", "explain"):
+        assert typed(verb, "model-canary").stdout.endswith(f"\n{said}\n")
+    cluster.holds(run())  # that of a run that goes on was mended before it began
+    assert "refused" not in typed("status", "model-canary").stdout
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    cluster.holds(run(phase="Failed", state={"ended": soon.isoformat()}))
+    assert "refused" not in typed("status", "model-canary").stdout
+
+
+def test_a_hold_of_a_run_is_no_refusal_of_a_request(cluster: Cluster) -> None:
+    held = event("spec.http[0] has a third destination", related={"kind": "CanaryRun", "name": "x"})
+    cluster.has(ASKING, events=[held])
+    cluster.holds(run(phase="Failed", reason="Aborted"))
+    assert "refused" not in typed("status", "model-canary").stdout
+    assert typed("list").stderr == ""
+
+
+def test_a_request_that_nobody_answers_is_named_with_who_can_tell(cluster: Cluster) -> None:
+    """Without a controller `serin` knew nothing of a Deployment that was annotated."""
+    cluster.has(ASKING)
+    typed_next = "kubectl describe deployment model-canary -n lab --context prod"
+    assert typed_next in typed("list", "--context", "prod").stderr
+    assert typed_next in typed("status", "model-canary", "--context", "prod").stderr
+
+
+def test_a_deployment_that_asks_for_nothing_is_told_how_to(cluster: Cluster) -> None:
+    cluster.has(deployment("other"), ASKING, deployment("model"))
+    how = "kubectl annotate deployment other -n lab serin.dev/canary-of=STABLE"
+    assert how in typed("status", "other").stderr
+    assert (
+        "model is stable; its canary is model-canary, which has no run yet"
+        in typed("explain", "model").stderr
+    )
+
+
+def test_of_a_deployment_that_is_gone_with_its_runs_the_last_word_is_known(cluster: Cluster) -> None:
+    """Its runs are deleted with it, so that explain found nothing, while docs promised a message."""
+    last = event("model-canary was deleted", reason="Aborted", related={"kind": "CanaryRun"})
+    cluster.has(deployment("model"), events=[event("step 1 of 4: 5 %", ago=90, reason="WeightRaised"), last])
+    result = typed("explain", "model-canary")
+    assert result.exit_code == 2
+    assert "no Deployment model-canary any more, and its runs are gone with it" in result.stderr
+    assert result.stderr.endswith("40s ago: Aborted: model-canary was deleted\n")
+
+
+def test_whoever_may_not_read_events_reads_what_there_is(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Failed", reason="Aborted"))
+    (cluster.folder / "forbidden").touch()
+    for verb in (("list",), ("explain", "model-canary")):
+        result = typed(*verb)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
 # -- steering --------------------------------------------------------------------------------------
 
 
@@ -293,6 +465,51 @@ def test_steering_is_a_merge_patch_of_the_spec_fenced_by_the_version_that_was_re
     patch = cluster.calls()[-1]
     assert "--type=merge" in patch
     assert json.loads(patch[patch.index("-p") + 1]) == {"metadata": {"resourceVersion": "41"}, "spec": spec}
+
+
+def changed_to(**meta: Any) -> dict[str, Any]:
+    """The run as the controller wrote it while somebody typed."""
+    found = run(phase="Paused", reason="Inconclusive")
+    found["metadata"] |= meta
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("pause",), ("resume",), ("abort", "--reason", "x"), ("promote", "--reason", "x"), ("approve",)],
+)
+def test_what_the_controller_writes_at_the_same_time_does_not_stop_a_verb(
+    cluster: Cluster, arguments: tuple[str, ...]
+) -> None:
+    """`serin pause` right after `serin promote` said: somebody changed it in between, type it again."""
+    runs = [changed_to(resourceVersion=version) for version in ("41", "42", "43")]
+    for one in runs:
+        one["spec"]["paused"] = arguments == ("resume",)
+    cluster.holds(runs[0])
+    cluster.meanwhile(*runs[1:])
+    result = typed(*arguments, "model-canary")
+    assert (result.exit_code, result.stderr) == (0, "")
+    patches = [json.loads(call[call.index("-p") + 1]) for call in cluster.calls() if call[0] == "patch"]
+    assert [one["metadata"]["resourceVersion"] for one in patches] == ["41", "42", "43"]
+
+
+def test_whether_a_verb_makes_sense_is_looked_at_anew_each_time(cluster: Cluster) -> None:
+    cluster.holds(run())
+    cluster.meanwhile(run(phase="Failed", reason="CheckFailed"))
+    result = typed("pause", "model-canary")
+    assert result.exit_code == 2
+    assert "It has ended: nothing is left to steer" in result.stderr
+
+
+def test_who_is_always_overtaken_is_told_so_in_the_end(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steering, "SOON", 0.0)
+    cluster.holds(run())
+    cluster.meanwhile(*(run() for _ in range(steering.TRIES)))
+    result = typed("pause", "model-canary")
+    assert result.exit_code == 1
+    assert "somebody changed or made it in between; type the command again" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["abort", "promote"])
@@ -476,6 +693,7 @@ def test_only_what_was_rolled_back_is_tried_again(cluster: Cluster) -> None:
         ('error: error loading config file "x": yaml: line 1', 2, "Give another with --kubeconfig"),
         ("error: You must be logged in to the server (Unauthorized)", 1, "kubectl auth whoami"),
         ("Error from server (Conflict): changed", 1, "type the command again"),
+        ("Error from server (AlreadyExists): there", 1, "type the command again"),
         ("Error from server (Invalid): spec.abort.reason", 2, "spec.abort.reason"),
         ("error: something new", 1, "something new"),
     ],

@@ -263,6 +263,13 @@ def test_a_promotion_that_was_asked_for_says_what_holds_it() -> None:
         assert f"promotion asked for (test), waits {waits}." in report.glance(obj, now=NOW)
 
 
+def test_a_promotion_under_way_waits_for_no_turn() -> None:
+    """Promoting, and a line below it: promotion asked for (go), waits for its turn."""
+    obj = run(phase="Promoting", step="4/4", weight=50)
+    obj["spec"]["promote"] = {"reason": "go"}
+    assert "asked for" not in report.glance(obj, now=NOW)
+
+
 def test_a_promoted_run_leaves_nothing_to_type() -> None:
     text = explained(run(phase="Succeeded", reason="Promoted", logE=-1.0))
     assert "What you can type" not in text

@@ -95,6 +95,27 @@ def test_a_run_survives_the_way_to_the_wire_and_back() -> None:
     assert resource.epoch(obj) == 7
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, ""),
+        ({"hold": Reason.AWAITING_APPROVAL}, "waiting for approval: kubectl serin approve"),
+        ({"told": ("WeightRepaired",)}, "waiting for approval: kubectl serin approve"),
+        ({"told": ()}, "waiting for approval: kubectl serin approve"),
+        ({"stage": Stage.PROMOTING}, ""),
+        ({"stage": Stage.ENDED, "reason": Reason.ABORTED}, "waiting for approval: kubectl serin approve"),
+        ({"stage": Stage.WAITING, "shadow_since": NOW}, "waiting for approval: kubectl serin approve"),
+    ],
+)
+def test_what_a_hold_said_is_not_said_when_it_is_over(how: dict[str, Any], said: str) -> None:
+    """After `serin approve` status went on with: waiting for approval … kubectl serin approve …"""
+    waited = replace(far_along(), hold=None, told=("AwaitingApproval",))
+    run = replace(waited, message="waiting for approval: kubectl serin approve", **how)
+    written = resource.status(run, nothing_yet(), 7, now=NOW)
+    assert written["message"] == said
+    assert {one["message"] for one in written["conditions"]} == {said}
+
+
 def test_a_run_without_status_has_just_been_asked_for() -> None:
     run = resource.run(canary_run())
 

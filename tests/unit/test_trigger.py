@@ -191,7 +191,10 @@ def test_a_plan_says_by_which_policy_it_is_and_is_made_anew_for_another_and_neve
 @pytest.mark.parametrize(
     ("notes", "field", "remedy"),
     [
-        ({f"{PREFIX}stepz": "5"}, "serin.dev/stepz is unknown", "remove it or use one of"),
+        ({f"{PREFIX}stepz": "5"}, "annotation serin.dev/stepz is unknown", "remove it or use one of"),
+        ({f"{PREFIX}canary-off": "x"}, "canary-off is unknown", "; did you mean serin.dev/canary-of? remove"),
+        ({f"{PREFIX}canaryof": "x"}, "canaryof is unknown", "; did you mean serin.dev/canary-of? remove"),
+        ({f"{PREFIX}shadow": "x"}, "serin.dev/shadow is unknown", "is unknown; remove it"),
         ({f"{PREFIX}steps": "5,5"}, 'serin.dev/steps: "5,5"', 'for example "5,10,25,50"'),
         ({f"{PREFIX}steps": "50,100"}, 'serin.dev/steps: "50,100"', "promotion is what follows"),
         ({f"{PREFIX}steps": ""}, 'serin.dev/steps: ""', "1 to 20 rising percentages"),
@@ -219,7 +222,7 @@ def test_of_many_annotations_that_nobody_knows_the_first_are_named() -> None:
     """Found by fuzzing: an Event has 1 024 bytes, and the remedy comes last."""
     said = ask(cluster(notes={f"{PREFIX}{'step' * 20}-{number:02}": "5" for number in range(30)}))
     assert isinstance(said, Refused)
-    assert "-02 and 27 more are unknown; remove it or use one of" in said.message
+    assert "-02 and 27 more are unknown; remove them or use one of" in said.message
     assert note(said.message) == said.message
 
 
@@ -236,7 +239,11 @@ def test_all_that_is_wrong_with_the_annotations_is_said_at_once_as_far_as_it_fit
     wrong = {f"{PREFIX}stepz": "5", f"{PREFIX}stopz": "5", f"{PREFIX}steps": "5,5", f"{PREFIX}pause": "yes"}
     said = ask(cluster(notes=wrong))
     assert isinstance(said, Refused)
-    for each in ("stepz, serin.dev/stopz are unknown", 'serin.dev/steps: "5,5"', 'serin.dev/pause: "yes"'):
+    for each in (
+        "annotations serin.dev/stepz, serin.dev/stopz are unknown; did you mean serin.dev/steps?",
+        'serin.dev/steps: "5,5"',
+        'serin.dev/pause: "yes"',
+    ):
         assert each in said.message
     many = {PREFIX + name: "X" * 90 for name in (*NAMING, "steps", "max-latency-increase", "pause")}
     said = ask(cluster(notes=many))
