@@ -65,8 +65,8 @@ class Measured:
 
     @property
     def cost(self) -> float:
-        """Milliseconds of processor time a canary and second."""
-        return 1000 * self.cpu / self.canaries
+        """Milliseconds of processor time a tick of a canary, however few there are on a full core."""
+        return 1000 * self.cpu / self.canaries / self.ticks if self.ticks else nan
 
 
 class Bench:
@@ -274,7 +274,7 @@ def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
     if single:
         yield f"rollback of one alone: median {statistics.median(single):.2f} s, worst {max(single):.2f} s"
     for part in sorted({part for one in found for part in one.parts}):
-        cells = [f"{1000 * one.cpu / one.canaries * one.parts.get(part, 0.0):10.3f}" for one in found]
+        cells = [f"{one.cost * one.parts.get(part, 0.0):10.3f}" for one in found]
         yield f"  ms {part:21}" + "".join(cells)
 
 
