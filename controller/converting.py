@@ -24,7 +24,8 @@ STDIN = "-"
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report here too, as JSON."
 )
-def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Also where DIR has such files already.")
+def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None, force: bool) -> None:
     """Turn objects of Flagger or Argo Rollouts into what Serin needs, and account for every field.
 
     FILEs hold a Canary, MetricTemplates and AlertProviders, or a Rollout and AnalysisTemplates; - is stdin.
@@ -51,7 +52,7 @@ def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None) ->
         done = whole.converted({_named(file): _text(file) for file in files})
     except BadObject as error:
         raise Misused(f"{error}. Nothing was written") from None
-    _write(done, out)
+    _write(done, out, force=force)
     if report is not None:
         _save(report, json.dumps(told.as_json(done), indent=2, default=str) + "\n")
     click.echo("\n".join(told.lines(done)), err=True)
@@ -75,7 +76,7 @@ def _text(file: str) -> str:
         raise Misused(f"{_named(file)}: is not UTF-8 text; save it as UTF-8") from None
 
 
-def _write(done: "Converted", out: Path | None) -> None:
+def _write(done: "Converted", out: Path | None, *, force: bool) -> None:
     """The objects: to stdout, or a file for each."""
     import yaml
 
@@ -84,12 +85,28 @@ def _write(done: "Converted", out: Path | None) -> None:
         return text
 
     notes = "".join(f"# {command}\n" for command in done.commands())
+    objects = sorted(done.objects, key=_asks)
     if out is None:
-        show(notes + "---\n".join(map(dumped, done.objects)).rstrip("\n"))
+        show(notes + "---\n".join(map(dumped, objects)).rstrip("\n"))
         return
-    for obj in done.objects:
-        _save(out / f"{obj['kind'].lower()}-{obj['metadata']['name']}.yaml", notes + dumped(obj))
+    named = {out / _file(number, obj): obj for number, obj in enumerate(objects, 1)}
+    if not force and (there := next((path for path in named if path.exists()), None)):
+        raise Misused(
+            f"{there}: is there already, and nothing was written; name another folder, or say --force"
+        )
+    for path, obj in named.items():
+        _save(path, notes + dumped(obj))
         notes = ""
+
+
+def _asks(obj: Json) -> bool:
+    """Whether the object asks for a canary: it comes last, when all that it needs is there."""
+    return "serin.dev/canary-of" in (obj["metadata"].get("annotations") or {})
+
+
+def _file(number: int, obj: Json) -> str:
+    """The object's file; `kubectl apply -f DIR` sends a folder's files by their names."""
+    return f"{number:02}-{obj['kind'].lower()}-{obj['metadata']['name']}.yaml"
 
 
 def _save(path: Path, text: str) -> None:

@@ -508,13 +508,36 @@ def test_each_object_gets_a_file_of_its_own_and_the_report_one_as_json(tmp_path:
     assert (done.exit_code, done.stdout) == (3, "")
     names = sorted(path.name for path in (tmp_path / "serin").iterdir())
     assert names == [
-        "canarypolicy-fraud.yaml",
-        "deployment-fraud-canary.yaml",
-        "deployment-fraud.yaml",
-        "destinationrule-fraud-stable.yaml",
-        "virtualservice-fraud-routes.yaml",
+        "01-canarypolicy-fraud.yaml",
+        "02-deployment-fraud.yaml",
+        "03-virtualservice-fraud-routes.yaml",
+        "04-destinationrule-fraud-stable.yaml",
+        "05-deployment-fraud-canary.yaml",
     ]
     assert json.loads((tmp_path / "r.json").read_text())["complete"] is False
+
+
+@pytest.mark.parametrize("file", ["argo-2-istio.yaml", "flagger-1-simple.yaml"])
+def test_what_asks_for_a_canary_is_sent_when_all_that_it_needs_is_there(file: str, tmp_path: Path) -> None:
+    """`kubectl apply -f DIR` made the canary first, and an Event said that there is no Deployment "fraud"."""
+    sent = [obj["metadata"]["name"] for obj in yaml.safe_load_all(typed(str(PEERS / file)).stdout)]
+    typed(str(PEERS / file), "-o", str(tmp_path))
+    by_name = [yaml.safe_load(path.read_text())["metadata"]["name"] for path in sorted(tmp_path.iterdir())]
+    assert sent == by_name
+    assert sent.index("fraud-canary") == len(sent) - 1 > 2
+
+
+def test_files_are_not_written_over_unless_one_says_so(tmp_path: Path) -> None:
+    arguments = str(PEERS / "flagger-1-simple.yaml"), "-o", str(tmp_path)
+    typed(*arguments)
+    edited = tmp_path / "02-deployment-fraud.yaml"
+    edited.write_text("mine")
+    again = typed(*arguments)
+    assert again.exit_code == 2
+    assert "01-canarypolicy-fraud.yaml: is there already, and nothing was written" in again.stderr
+    assert edited.read_text() == "mine"
+    assert typed(*arguments, "--force").exit_code == 3
+    assert edited.read_text() != "mine"
 
 
 def test_a_file_that_is_not_there_and_one_that_cannot_be_written_are_said(tmp_path: Path) -> None:
