@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
 from inspect import cleandoc
@@ -138,6 +139,13 @@ def told(command: Decorated) -> Decorated:
 def show(text: str) -> None:
     """To stdout; colours only on a terminal that has them, and not with NO_COLOR."""
     click.echo(text, color=False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None)
+
+
+def columns() -> int | None:
+    """How wide the terminal is; None where there is none, and lines stay as long as they are."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def coloured(text: str) -> str:

@@ -6,7 +6,6 @@ was just created has no status yet.
 
 import math
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +23,7 @@ from controller.explain import (
     said,
     subject,
 )
+from controller.folding import WIDTH, wrapped
 
 Json = Any
 KINDS = {
@@ -35,7 +35,6 @@ KINDS = {
 }
 # Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
 FEW = 20
-WIDTH = 100
 
 REASONS = {
     "CheckFailed": "a check failed",
@@ -86,7 +85,9 @@ FACTS = frozenset(
 )
 
 
-def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", flags: str = "") -> str:
+def explanation(
+    run: Json, *, now: datetime, program: str = "kubectl serin", flags: str = "", width: int = WIDTH
+) -> str:
     """Everything there is to say about a run, in sections; `flags` say which cluster is typed to."""
     sections = (
         ("What", list(_compared(run))),
@@ -99,21 +100,12 @@ def explanation(run: Json, *, now: datetime, program: str = "kubectl serin", fla
         ("What happens next", list(coming(run))),
         ("What you can type", commands(run, program=program, flags=flags)),
     )
-    shown = [_section(title, lines) for title, lines in sections if lines]
+    shown = [_section(title, lines, width) for title, lines in sections if lines]
     return "\n\n".join([headline(run), *shown])
 
 
-def _section(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([title, *(each for line in lines for each in _wrapped(line))])
-
-
-def _wrapped(line: str) -> list[str]:
-    """A line of a section, folded where a terminal would fold it; what can be typed stays whole."""
-    if "   # " in line or len(line) < WIDTH:
-        return [f"  {line}"]
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    hang = indent + "  " if line.lstrip().startswith("- ") else indent
-    return textwrap.wrap(line.strip(), WIDTH, initial_indent=indent, subsequent_indent=hang)
+def _section(title: str, lines: Sequence[str], width: int) -> str:
+    return "\n".join([title, *(each for line in lines for each in wrapped(line, width))])
 
 
 def headline(run: Json) -> str:

@@ -15,6 +15,7 @@ from controller.command import (
     as_called,
     changed,
     coloured,
+    columns,
     object_output,
     output_as,
     pointed,
@@ -84,12 +85,13 @@ def _without_run(kubectl: "Kubectl", runs: list[Json], everywhere: tuple[str, ..
 
 
 def _table(runs: list[Json], *, wide: bool, namespaces: bool) -> None:
-    from controller import record
+    from controller import folding, record
 
-    columns = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(record.WIDE if wide else [])]
+    names = [*(["NAMESPACE"] if namespaces else []), *record.COLUMNS, *(record.WIDE if wide else [])]
     runs.sort(key=record.order)
     rows = [record.row(run, now=_now()) for run in runs]
-    show("\n".join(map(coloured, record.table(rows, columns))))
+    shown = names if wide else folding.kept(rows, names, columns())
+    show("\n".join(map(coloured, record.table(rows, shown))))
 
 
 @click.command(cls=Taught)
@@ -105,7 +107,7 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
       serin status model-canary
       serin status model-canary -o json | jq .status.verdict
     """
-    from controller import record, report
+    from controller import folding, record, report
 
     kubectl = pointed_kubectl(flags)
     found = kubectl.run(run)
@@ -114,7 +116,8 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
     else:
-        show(coloured(report.glance(found, now=_now(), wide=output == "wide")))
+        glance = report.glance(found, now=_now(), wide=output == "wide")
+        show(coloured(folding.fitted(glance, columns())))
         _show_refusal(kubectl, found)
     if record.status(found).get("phase") == "Failed":
         sys.exit(3)
@@ -132,21 +135,24 @@ def explain(*, run: str, output: str | None, **flags: str | None) -> None:
       serin explain model-canary
       serin explain model-canary-6f9c8d7b5-1 -n shop
     """
-    from controller import report
+    from controller import folding, report
 
     kubectl = pointed_kubectl(flags)
     found = kubectl.run(run)
     if output in {"json", "yaml", "name"}:
         show(kubectl.shown(found, output).rstrip("\n"))
         return
-    told = report.explanation(found, now=_now(), program=kubectl.program, flags=kubectl.cluster_flags)
-    show(coloured(told))
+    width = min(folding.WIDTH, columns() or folding.WIDTH)
+    told = report.explanation(
+        found, now=_now(), program=kubectl.program, flags=kubectl.cluster_flags, width=width
+    )
+    show(coloured(folding.fitted(told, columns())))
     _show_refusal(kubectl, found)
 
 
 def _show_refusal(kubectl: "Kubectl", run: Json) -> None:
     """Of a run that has ended, what a newer request was refused for: that has no run to be looked at."""
-    from controller import record, refused
+    from controller import folding, record, refused
 
     if not record.ended(run):
         return
@@ -154,7 +160,7 @@ def _show_refusal(kubectl: "Kubectl", run: Json) -> None:
     name = run["spec"]["plan"]["canary"]
     events = kubectl.events(f"involvedObject.name={name},reason={refused.REFUSED}", within)
     if events and (said := refused.since(run, kubectl.deployments(within), events, now=_now())):
-        show(f"\n{as_called(said)}")
+        show(f"\n{folding.fitted(as_called(said), columns())}")
 
 
 def _now() -> datetime:

@@ -5,12 +5,17 @@ real one is met in tests/adapters/test_cli_against_world.py.
 """
 
 import ast
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import stat
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,7 +26,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from controller import reading, steering
+from controller import reading, record, steering
 from controller.cli import PAGE_LIMIT, main, serin
 
 ROOT = Path(__file__).parents[2]
@@ -335,6 +340,54 @@ def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.
     assert "\x1b[31mFailed" in CliRunner().invoke(serin, ["list"], color=True).stdout
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in CliRunner().invoke(serin, ["list"], color=True).stdout
+
+
+PROGRAM = "import sys; sys.argv[0] = 'serin'; from controller.cli import main; main()"
+
+
+def on_a_terminal(columns: int, *arguments: str) -> list[str]:
+    """What is printed on a terminal that is so wide, without colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "LINES"}}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=theirs, env=environ | {"NO_COLOR": "1"}
+    ) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the terminal is closed
+            while some := os.read(ours, 4096):
+                said += some
+        assert process.wait() == 0
+    os.close(ours)
+    return said.decode().split("\r\n")
+
+
+NARROW = 60
+LONG = "no page of model-canary can be read, so it gets no traffic: a-b-c: http://198.18.0.3:8080/metrics"
+
+
+def test_on_a_terminal_lines_are_as_long_as_it_has_room_for(cluster: Cluster) -> None:
+    """`list`, `status` and `explain` had lines of 105 characters on a terminal of 60."""
+    cluster.holds(run(phase="Paused", reason="NoData", verdict="NoData", message=LONG))
+    for verb in (("list",), ("status", "model-canary"), ("explain", "model-canary")):
+        lines = on_a_terminal(NARROW, *verb)
+        assert [line for line in lines if len(line) > NARROW and "serin " not in line] == []
+        assert len(typed(*verb).stdout.splitlines()) <= len(lines)
+    head, line, _ = on_a_terminal(NARROW, "list")
+    assert head.split() == ["NAME", "PHASE", "WEIGHT", "STEP", "REASON"]
+    assert line.split()[1:] == ["Held", "5", "1/4", "NoData"]
+    assert "WORKLOAD" in on_a_terminal(NARROW, "list", "-o", "wide")[0]
+
+
+def test_what_goes_into_a_pipe_or_can_be_typed_is_not_folded(cluster: Cluster) -> None:
+    cluster.holds(run(phase="Paused", reason="NoData", message=LONG))
+    assert f"\n  {LONG}.\n" in typed("status", "model-canary").stdout
+    assert typed("list").stdout.split()[:8] == [*record.COLUMNS]
+    typed_next = [line for line in on_a_terminal(NARROW, "explain", "model-canary") if "serin abort" in line]
+    assert typed_next == [
+        "  serin abort model-canary-6f9c-1 -n lab --reason '...'   # sends all requests to stable"
+    ]
 
 
 # -- requests without a run ------------------------------------------------------------------------
