@@ -54,7 +54,7 @@ def _worst(metrics: MetricsSource, run: Run, name: str) -> str:
         others = len(lasting.keys() - own.keys())
         return _named(canary, also=[f"{others} of {run.plan.stable}"] if others else [])
     nobody = "" if read else f"{run.plan.canary} has no pod that could be asked; "
-    return f"{nobody}of {run.plan.stable}, {_named(lasting)}"
+    return f"{nobody}of {run.plan.stable}'s pods, {_named(lasting)}"
 
 
 def _named(troubles: Mapping[str, Trouble], *, also: Sequence[str] = ()) -> str:

@@ -35,13 +35,13 @@ def test_of_all_pods_that_cannot_be_read_one_of_the_canary_s_is_named() -> None:
 def test_a_pod_of_stable_is_said_to_be_one() -> None:
     """Of `model-old-a (and 2 more)` nobody can tell that none of the three is the canary's."""
     found = said("model-canary-new-b", model_old_a=0, model_old_c=1)
-    assert found == "of model, model-old-a (and 1 more): no answer of a"
+    assert found == "of model's pods, model-old-a (and 1 more): no answer of a"
 
 
 def test_where_the_canary_has_no_pod_that_is_said() -> None:
     """After `kubectl scale --replicas 0` a pod of stable was named as the canary's."""
     found = said(model_old_a=0)
-    assert found == "model-canary has no pod that could be asked; of model, model-old-a: no answer of a"
+    assert found == "model-canary has no pod that could be asked; of model's pods, model-old-a: no answer of a"
 
 
 def test_a_canary_s_new_pods_are_named_before_stable_s_old_ones() -> None:
