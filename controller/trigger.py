@@ -354,8 +354,11 @@ def rival(cluster: Cluster, run: Json) -> Json | None:
     )
 
 
-def _order(run: Json) -> tuple[str, str]:
-    return run["metadata"]["creationTimestamp"], run["metadata"]["name"]
+def _order(run: Json) -> tuple[str, bool, int, str]:
+    """When it was made, in whole seconds; of two in one the one that gave way is the older."""
+    meta, status = run["metadata"], run.get("status", {})
+    gave_way = _ended(status) and status.get("reason") in UNJUDGED
+    return meta["creationTimestamp"], not gave_way, _number(run), meta["name"]
 
 
 def live(run: Json) -> bool:

@@ -437,6 +437,14 @@ def test_requests_that_were_refused_are_listed_beside_the_runs(cluster: Cluster)
     assert typed("list").stderr == ""
 
 
+def test_commands_in_a_refusal_are_as_people_call_us(cluster: Cluster) -> None:
+    cluster.has(ASKING, events=[event("type kubectl serin abort x -n lab")])
+    cluster.holds(run(phase="Failed", reason="CheckFailed"))
+    for said in (typed("list").stderr, typed("status", "model-canary").stdout):
+        assert said.endswith("ago: type serin abort x -n lab\n")
+    assert "kubectl serin abort x" in typed("list", program="kubectl serin").stderr
+
+
 def test_what_a_newer_request_was_refused_for_is_said_of_a_run_that_has_ended(cluster: Cluster) -> None:
     """With an older run status showed that one, and no word of the refusal."""
     cluster.has(ASKING, events=[event(NO_SERVICE)])

@@ -330,6 +330,20 @@ def test_the_next_run_of_a_workload_is_its_successor() -> None:
     assert successor(there, ("shop", "model-canary"), second) is None
 
 
+@pytest.mark.parametrize("templates", [("f4h6", "6ch4"), ("6ch4", "f4h6")])
+@pytest.mark.parametrize("later", [{"stage": "Stepping"}, {"reason": "Aborted"}])
+def test_of_two_runs_of_one_second_the_successor_is_the_one_that_followed(
+    templates: tuple[str, str], later: dict[str, str]
+) -> None:
+    """By name it was as likely the superseded one: then the other's pods stayed after its end."""
+    first, second = past_run(templates[0], reason="Superseded"), past_run(templates[1], **later)
+    there = cluster(runs=[first, second])
+
+    assert successor(there, ("shop", "model-canary"), first) == second
+    assert successor(there, ("shop", "model-canary"), second) is None
+    assert [run for run in (first, second) if rival(there, run)] == []
+
+
 def test_a_run_made_by_hand_gives_way_to_the_one_that_steers_already() -> None:
     first, second = past_run("x", stage="Stepping"), later_run(stage="Waiting")
     first["spec"]["plan"]["canary"] = "somebody-else"
