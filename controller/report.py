@@ -17,9 +17,11 @@ from controller.explain import (
     allowed,
     amount,
     beside,
+    beyond_margin,
     clauses,
     different,
     duration,
+    ends,
     noisy,
     said,
     subject,
@@ -320,9 +322,6 @@ def _whole(value: timedelta) -> str:
     return duration(timedelta(seconds=max(1, round(value.total_seconds()))))
 
 
-# -- the limits of what was seen -------------------------------------------------------------------
-
-
 def unseen(run: Json, *, now: datetime) -> Iterator[str]:
     """What this run could not have noticed, however bad it is."""
     found, policy = record.findings(run), record.policy(run)
@@ -348,9 +347,7 @@ def _below_notice(found: Finding) -> Iterator[str]:
     if found.kind == "Shadow":
         yield f"{name}: whether answers are right, and how fast; only whether they are stable's"
     if found.interval and found.verdict != "Fail":
-        worst = found.interval[0 if found.max_decrease else 1]
-        most = amount(found, worst) if math.isfinite(worst) else "anything worse than that"
-        yield f"{name}: {most} cannot be ruled out with the requests so far"
+        yield f"{name}: {_not_ruled_out(found)}"
     tail = (1 - found.quantile) * found.canary_requests
     if found.kind == "Latency" and 0 < tail < FEW:
         yield (
@@ -361,7 +358,15 @@ def _below_notice(found: Finding) -> Iterator[str]:
         yield f"{name}: {found.note}"
 
 
-# -- what comes next -------------------------------------------------------------------------------
+def _not_ruled_out(found: Finding) -> str:
+    """The interval's worse end, and why a Pass may stand beside it."""
+    worst = ends(found)[1]
+    if not math.isfinite(worst):
+        return "nothing worse can be ruled out yet, however much worse"
+    beside = ""
+    if found.verdict == "Pass" and beyond_margin(found, worst):
+        beside = "; the Pass stands on less: on the question whether the margin is kept"
+    return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 
 def coming(run: Json) -> Iterator[str]:
