@@ -120,8 +120,8 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
         yield f"{asked} not asked: nobody is there to answer, and every step is raised when its checks pass."
 
 
-LEGEND = """before the fault: of all runs. Of a rule that could not have decided by then stands when it first does:
-what it does to a healthy canary is seen without faults, or with a later one.
+LEGEND = """before the fault: of all runs. Of a rule that could not have decided by then stands when it first
+does: what it does to a healthy canary is seen without faults, or with a later one.
 delay: from the fault at {onset:g} s to the rollback, of the runs that were going on then; half of them took
 no longer than the median, nine in ten no longer than p90. missed: runs that were not rolled back by the
 story's end; never: so many were missed that the median, or p90, is among them."""
