@@ -327,7 +327,8 @@ def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
         ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
         if ratio > (1 + spec.max_increase) * RESOLVED:
             remedy = "finer ones can (docs/metrics.md)"
-            notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none: {remedy}")
+            what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
+            notes.append(f"its buckets cannot tell {what} from none: {remedy}")
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
         notes.append("its buckets end below stable's latency: nothing can be compared")
     if spec.kind is CheckKind.LATENCY and asked is not None and asked.ready and asked.rho[0] > 1:

@@ -140,6 +140,13 @@ def test_what_failed_of_late_is_counted_beyond_the_threshold_that_is_said() -> N
     assert at_margin < hits / 2
 
 
+def test_buckets_that_prove_nothing_say_so_without_infinity() -> None:
+    """It said "cannot tell an increase below xinf from none"."""
+    (found,) = judged(fed(replace(LATENCY, quantile=0.5), le=(0.2, 0.5))).checks
+    assert "inf" not in found.note
+    assert "its buckets cannot tell an increase, however large, from none" in found.note
+
+
 def test_step_weights_fall_as_one_over_the_step() -> None:
     assert step_weights(3) == pytest.approx((6 / 11, 3 / 11, 2 / 11))
 
