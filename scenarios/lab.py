@@ -80,9 +80,16 @@ async def play(
     except asyncio.CancelledError:
         _removed(folder)
         raise
+    settled(folder, found, report)
+    return found
+
+
+def settled(folder: Path, found: Result, report: Report | None) -> None:
+    """The folder is gone, or it is said that it stays: of a story that ended otherwise, or lost requests."""
     if found.ok and not found.requests.failed:
         _removed(folder)
-    return found
+    elif report is not None:
+        report(f"what its processes wrote stays in {folder}; remove it when you have read it")
 
 
 def _removed(folder: Path) -> None:
