@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from scenarios.lab import settled
 from scenarios.plot import Ending, Outcome, Story
 from scenarios.result import Played, Requests, ended, result, said_by, wanted
 from scenarios.story import loads
@@ -39,22 +37,6 @@ ROLLED_BACK = Played(
 
 def story(**changes: object) -> Story:
     return replace(loads(STORY, file="x.yaml"), **changes)
-
-
-def test_the_logs_of_a_story_that_ended_otherwise_stay_and_it_is_said(tmp_path: Path) -> None:
-    """They stayed, and nothing said so."""
-    lines: list[str] = []
-    folder, fine = tmp_path / "lab" / "x-1", result(story(), ROLLED_BACK, mode="live")
-    for found, stays in (
-        (replace(fine, ok=False), True),
-        (replace(fine, requests=Requests(failed=1)), True),
-        (fine, False),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        lines.clear()
-        settled(folder, found, lines.append)
-        assert folder.exists() == stays
-        assert [str(folder) in line for line in lines] == ([True] if stays else [])
 
 
 def test_seconds_count_from_the_last_fault_of_an_arm() -> None:
