@@ -215,6 +215,17 @@ def beyond_margin(found: Finding, value: float) -> bool:
     return value >= margins.get(found.kind, found.tolerance)
 
 
+def not_ruled_out(found: Finding) -> str:
+    """The interval's worse end, and why a Pass may stand beside it."""
+    worst = ends(found)[1]
+    if not math.isfinite(worst):
+        return "nothing worse can be ruled out yet, however much worse"
+    beside = ""
+    if found.verdict == "Pass" and beyond_margin(found, worst):
+        beside = "; the Pass stands on less: on the question whether the margin is kept"
+    return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
+
+
 def _counted(found: Finding) -> str:
     """How many canary requests were beyond the threshold, and how many the margin allows.
 

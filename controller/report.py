@@ -15,14 +15,12 @@ from controller import record
 from controller.explain import (
     Finding,
     allowed,
-    amount,
     beside,
-    beyond_margin,
     clauses,
     different,
     duration,
-    ends,
     noisy,
+    not_ruled_out,
     said,
     subject,
 )
@@ -347,7 +345,7 @@ def _below_notice(found: Finding) -> Iterator[str]:
     if found.kind == "Shadow":
         yield f"{name}: whether answers are right, and how fast; only whether they are stable's"
     if found.interval and found.verdict != "Fail":
-        yield f"{name}: {_not_ruled_out(found)}"
+        yield f"{name}: {not_ruled_out(found)}"
     tail = (1 - found.quantile) * found.canary_requests
     if found.kind == "Latency" and 0 < tail < FEW:
         yield (
@@ -356,17 +354,6 @@ def _below_notice(found: Finding) -> Iterator[str]:
         )
     if found.note and found.kind != "Shadow":  # its words are its finding
         yield f"{name}: {found.note}"
-
-
-def _not_ruled_out(found: Finding) -> str:
-    """The interval's worse end, and why a Pass may stand beside it."""
-    worst = ends(found)[1]
-    if not math.isfinite(worst):
-        return "nothing worse can be ruled out yet, however much worse"
-    beside = ""
-    if found.verdict == "Pass" and beyond_margin(found, worst):
-        beside = "; the Pass stands on less: on the question whether the margin is kept"
-    return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 
 def coming(run: Json) -> Iterator[str]:

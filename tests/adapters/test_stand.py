@@ -56,14 +56,18 @@ async def standing(folder: Path, text: str) -> AsyncIterator[asyncio.subprocess.
 
 @asynccontextmanager
 async def controlling(folder: Path, text: str) -> AsyncIterator[None]:
-    """The controller that the third terminal runs."""
+    """The controller that the third terminal runs, on a port that no other test has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = {"SERIN_PORT": str(free.getsockname()[1])}
     process = await asyncio.create_subprocess_exec(
-        *shell(folder, text), cwd=folder, env=environ(folder), stdout=PIPE, stderr=PIPE
+        *shell(folder, text), cwd=folder, env=environ(folder) | port, stdout=PIPE, stderr=PIPE
     )
     try:
         yield
+        assert process.returncode is None
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.communicate()
 
 
@@ -89,7 +93,9 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
         async with asyncio.timeout(60):
             out, err = await typed.communicate()
         none = b"No canary runs found in namespace models; in all of them: serin list -A\n"
-        assert (typed.returncode, err) == (0, none), out + err
+        assert typed.returncode == 0, out + err
+        assert err.startswith(none), err
+        assert b"Deployment model-canary asks for a canary and has no run" in err
         for wanted in (
             "deployment.apps/model serverside-applied",
             "deployment.apps/model condition met",
