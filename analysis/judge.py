@@ -28,6 +28,7 @@ LEAST_REQUESTS = 300.0  # canary requests before a Pass
 LEAST_TAIL = 15.0  # expected canary requests in the tail before a latency Pass: 5 % of those 300
 LEANING = float(np.log(2.0))  # no Pass while the odds against the canary have doubled in this step
 LATELY = 20.0  # requests of each arm that are remembered for it; of fewer there is no 95th percentile
+LATELY_HITS = 5.0  # of stable's, at least, for a ratio of shares: of fewer it says next to nothing
 BY_MARGIN = "while a rollback asks by the margin"  # docs/statistics.md#what-a-pass-proves
 RESOLVED = 1.25  # buckets that prove a ratio this near to the margin need no caveat: two of x1.1 do
 
@@ -69,7 +70,10 @@ class CheckJudgement:
     note: str = ""  # a caveat for people: coarse buckets, one pod, load parity
     worst: tuple[tuple[str, float], ...] = ()  # ids of the requests that differ most, and how much
     doubtful: bool = False
-    lately: float | None = None  # the estimate over about the last ten seconds, of what failed
+    # Of what failed, over about the last ten seconds: the estimate, and the canary's hits, requests (fading
+    # with the age) and hits at the margin.
+    lately: float | None = None
+    lately_hits: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +192,11 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
     expected = float(min(allowed, 1.0) * n_c)
     if spec.max_decrease:  # the question counts those without a hit
         k_c, expected = n_c - k_c, float(n_c) - expected
-    of_a_pass = [] if verdict is Verdict.FAIL else _pass_notes(spec)
-    return {
+    of_a_pass, lately = _pass_notes(spec), {}
+    if verdict is Verdict.FAIL:
+        of_a_pass = []
+        lately = {"lately": _lately(evidence), "lately_hits": _lately_hits(evidence, asked)}
+    return lately | {
         "estimate": estimate,
         "interval": interval,
         "canary_requests": int(evidence.memory.step_canary.sum()),
@@ -199,7 +206,6 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
         "shares": _shares(evidence),
         "threshold": _threshold(evidence),
         "note": "; ".join([*_notes(evidence, asked), *of_a_pass]),
-        "lately": _lately(evidence) if verdict is Verdict.FAIL else None,
     }
 
 
@@ -207,14 +213,33 @@ def _lately(evidence: Evidence) -> float | None:
     """The estimate by what both arms remember for the shortest time, where a late fault is not diluted."""
     memory, kind = evidence.memory, evidence.spec.kind
     stable, canary = memory.recent[-1], memory.recent_canary[-1]
-    if min(stable.sum(), canary.sum()) < LATELY or kind not in {CheckKind.LATENCY, CheckKind.ERROR_RATE}:
+    if min(stable.sum(), canary.sum()) < LATELY or kind is CheckKind.PREDICTIONS:
         return None
+    if kind is CheckKind.PROPORTION:
+        shares = canary[1] / canary.sum(), stable[1] / stable.sum()
+        return float(shares[0] / shares[1]) if stable[1] >= LATELY_HITS else None
     if kind is CheckKind.ERROR_RATE:
         return float(canary[1] / canary.sum() - stable[1] / stable.sum())
     level = 1 - evidence.spec.quantile
     of_stable = quantiles.quantile(stable, memory.le, level)
     of_canary = quantiles.quantile(canary, memory.canary_le, level)
     return of_canary / of_stable if of_stable and of_canary else None
+
+
+def _lately_hits(evidence: Evidence, asked: Question | None) -> tuple[float, float, float] | None:
+    """The canary's hits, requests, and hits at the margin, by the same memories."""
+    memory, spec = evidence.memory, evidence.spec
+    stable, canary = memory.recent[-1], memory.recent_canary[-1]
+    n_s, n_c = float(stable.sum()), float(canary.sum())
+    known = asked is not None and bool(asked.ready) and spec.kind is not CheckKind.PREDICTIONS
+    if asked is None or not known or min(n_s, n_c) < LATELY:
+        return None
+    k_s, k_c = (
+        float(proportions.hits(cells[None], proportions.first(marked))[0, 0])
+        for cells, marked in ((stable, asked.stable), (canary, asked.canary))
+    )
+    at_margin = min(float(asked.rho[0] * k_s / n_s + asked.delta[0]), 1.0) * n_c
+    return (n_c - k_c, n_c, n_c - at_margin) if spec.max_decrease else (k_c, n_c, at_margin)
 
 
 def _seen_enough(evidence: Evidence) -> Mask:
@@ -302,7 +327,8 @@ def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
         ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
         if ratio > (1 + spec.max_increase) * RESOLVED:
             remedy = "finer ones can (docs/metrics.md)"
-            notes.append(f"its buckets cannot tell an increase below x{ratio:.2g} from none: {remedy}")
+            what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
+            notes.append(f"its buckets cannot tell {what} from none: {remedy}")
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
         notes.append("its buckets end below stable's latency: nothing can be compared")
     if spec.kind is CheckKind.LATENCY and asked is not None and asked.ready and asked.rho[0] > 1:

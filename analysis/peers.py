@@ -75,6 +75,14 @@ class Rule:
         """How many of them a reading needs besides the newest."""
         return max(round(self.window / self.step), 1) - 1
 
+    @property
+    def earliest(self) -> float:
+        """Seconds with traffic before which it rolls nothing back that answers."""
+        points = (
+            2 * self.window if self.peer is Peer.KAYENTA else 0.0
+        )  # with one in each arm there is no test
+        return max(self.interval * self.failures, points)
+
     def looks(self, steps: Integers) -> Integers:
         """How often (...) it has looked after so many steps (...)."""
         looks: Integers = np.floor(steps * self.step / self.interval + ROUNDING).astype(np.int64)

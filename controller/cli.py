@@ -133,6 +133,8 @@ def plan(
     a page that was saved, or where one is: then it is asked for as the controller asks, so native
     histograms are seen; it says what stable's own buckets can prove.
 
+    Exit code 0 whatever comes out, 2 if the policy is malformed: it foretells, and says neither yes nor no.
+
     Examples:
       serin plan --print-policy > policy.yaml
       serin plan --policy policy.yaml --rps 200
@@ -221,12 +223,15 @@ def _whole(page: IO[bytes]) -> bytes:
     return said
 
 
+RESULT = 'Write the result here as JSON; "-" is standard output, and the report goes to stderr.'
+
+
 @serin.command()
 @click.argument("ticks", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
 )
-@click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help="Write the result here.")
+@click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help=RESULT)
 @click.option("--prometheus", metavar="URL", help="Read what this Prometheus recorded instead of TICKS.")
 @click.option("--start", metavar="T", help="From when on: 2026-11-27T14:00:00Z, or seconds since 1970.")
 @click.option("--end", metavar="T", help="Until when. Default: now.")
@@ -270,7 +275,8 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
     except (planning.BadPolicy, tried.BadTicks) as error:
         raise Misused(str(error)) from None
     result = tried.result(tried.replay(found, policy), policy, tried.compared(found, policy))
-    show("\n".join(tried.told(result)))
+    said = "\n".join(tried.told(result))
+    click.echo(said, err=True) if str(out) == "-" else show(said)
     if out is not None:
         with click.open_file(str(out), "w", encoding="utf-8") as written:
             written.write(json.dumps(result, indent=2) + "\n")

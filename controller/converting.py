@@ -22,7 +22,10 @@ STDIN = "-"
     "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a file for each object here."
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report here too, as JSON."
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Write the report here too, as JSON; "-" is standard output, with --out.',
 )
 @click.option("--force", is_flag=True, help="Also where DIR has such files already.")
 def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None, force: bool) -> None:
@@ -48,13 +51,16 @@ def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None, fo
     from controller.convert import whole
     from controller.convert.account import BadObject
 
+    if str(report) == STDIN and out is None:
+        raise Misused("--report -: objects go to standard output as well; give them a folder: --out DIR")
     try:
         done = whole.converted({_named(file): _text(file) for file in files})
     except BadObject as error:
         raise Misused(f"{error}. Nothing was written") from None
     _write(done, out, force=force)
     if report is not None:
-        _save(report, json.dumps(told.as_json(done), indent=2, default=str) + "\n")
+        text = json.dumps(told.as_json(done), indent=2, default=str)
+        show(text) if str(report) == STDIN else _save(report, text + "\n")
     click.echo("\n".join(told.lines(done)), err=True)
     sys.exit(0 if done.complete else 3)
 

@@ -42,7 +42,9 @@ class Finding:
     threshold: float | None = None
     note: str = ""
     worst: tuple[tuple[str, float], ...] = ()
-    lately: float | None = None  # the estimate over about the last ten seconds, of what failed
+    # Of what failed, over about the last ten seconds: the estimate, and hits, requests, hits at the margin.
+    lately: float | None = None
+    lately_hits: tuple[float, float, float] | None = None
     warming: timedelta | None = None  # for how much longer pods warm up; nothing is measured before
 
 
@@ -74,6 +76,7 @@ def finding(spec: "CheckSpec", judged: "CheckJudgement") -> Finding:
         note=judged.note,
         worst=judged.worst,
         lately=judged.lately,
+        lately_hits=judged.lately_hits,
     )
 
 
@@ -140,79 +143,116 @@ def _compared(found: Finding) -> str:
 
 def _sized(found: Finding, estimate: float) -> str:
     """The estimate, and what is certain about it; of a fault in mid-step both are of the whole step."""
-    late = found.verdict == "Fail" and not found.max_decrease and not _beyond_margin(found, estimate)
+    late = found.verdict == "Fail" and not beyond_margin(found, estimate)
     lately = _lately(found, estimate, late=late)
     whole = (
         ", over the whole step, its good part included" if late else " over the whole step" if lately else ""
     )
-    certain = f"{whole}{lately}{_certainty(found)}"
+    certain = f" ({allowed(found)})" if lately else _certainty(found)
+    return f"{_figure(found, estimate)}{whole}{lately}{certain}"
+
+
+def _figure(found: Finding, estimate: float) -> str:
+    """The estimate alone."""
     if found.kind == "Latency":
-        return f"{subject(found)} at the canary is {_times(estimate)} stable's{certain}"
+        return f"{subject(found)} at the canary is {_times(estimate)} stable's"
     if found.kind == "ErrorRate":
         side = "above" if estimate >= 0 else "below"
-        return f"the error rate at the canary is {_points(abs(estimate))} {side} stable's{certain}"
+        return f"the error rate at the canary is {_points(abs(estimate))} {side} stable's"
     if found.kind == "Proportion" and found.shares is not None:
         of_both = "{} on the canary, {} on stable".format(*map(_percent, found.shares))
-        return f"the {subject(found)} is {of_both}: {_times(estimate)}{certain}"
-    return f"predictions at the canary are {estimate:.2g} away from stable's{certain}"
+        return f"the {subject(found)} is {of_both}: {_times(estimate)}"
+    return f"predictions at the canary are {estimate:.2g} away from stable's"
 
 
 def _lately(found: Finding, estimate: float, *, late: bool) -> str:
     """What a fault that came in mid-step has done of late, if that is clearly more than over the step."""
     if found.lately is None:
         return ""
-    same = 1.0 if found.kind == "Latency" else 0.0
-    more = found.lately - same >= 1.25 * (estimate - same) and _beyond_margin(found, found.lately)
-    return f", and {amount(found, found.lately)} in about its last 10 s" if more or late else ""
+    same = 0.0 if found.kind == "ErrorRate" else 1.0
+    worse = -1.0 if found.max_decrease else 1.0
+    more = worse * (found.lately - same) >= 1.25 * worse * (estimate - same)
+    said = (more and beyond_margin(found, found.lately)) or late
+    return f", and {amount(found, found.lately)} in about its last 10 s" if said else ""
 
 
 def _certainty(found: Finding) -> str:
-    """In parentheses: at least so much (Fail), at most so much (Pass), or between."""
+    """In parentheses: at least so much (Fail), at most so much (Pass) or between, and then the margin."""
+    margin = allowed(found)
     if found.interval is None:
-        return "" if found.verdict == "Fail" else f" ({allowed(found)})"
+        return f" ({margin})"
     low, high = (amount(found, end) for end in found.interval)
-    if found.max_decrease:
-        return _certainly_fewer(found, low, high)
-    if found.kind == "ErrorRate" and found.verdict in {"Inconclusive", "NoData"}:
-        low = low.removesuffix("s").removesuffix(" point")
+    good, bad = ("at least", "at most") if found.max_decrease else ("at most", "at least")
+    best, worst = (high, low) if found.max_decrease else (low, high)
     if found.verdict == "Fail":
-        return f" (at least {low})" if _beyond_margin(found, found.interval[0]) else f" ({allowed(found)})"
+        return f" ({bad} {best}, {margin})" if beyond_margin(found, ends(found)[0]) else f" ({margin})"
     if found.verdict == "Pass":
-        return f" (at most {high}, {allowed(found)})"
+        if beyond_margin(found, ends(found)[1]):
+            return f" ({margin}; the bound on this figure, {worst}, is wider than a Pass needs)"
+        return f" ({good} {worst}, {margin})"
     if found.interval[1] == math.inf:
-        return f" (at least {low}, not certain yet, {allowed(found)})"
-    return f" (between {low} and {high}, not certain yet, {allowed(found)})"
+        return f" (at least {low}, not certain yet, {margin})"
+    if found.kind == "ErrorRate":
+        low = low.removesuffix("s").removesuffix(" point")
+    return f" (between {low} and {high}, not certain yet, {margin})"
 
 
-def _certainly_fewer(found: Finding, low: str, high: str) -> str:
-    """The same where less is the harm."""
-    if found.verdict == "Fail":
-        fewer = found.interval is not None and found.interval[1] <= 1 - found.max_decrease
-        return f" (at most {high}, {allowed(found)})" if fewer else f" ({allowed(found)})"
-    if found.verdict == "Pass":
-        return f" (at least {low}, {allowed(found)})"
-    return f" (between {low} and {high}, not certain yet, {allowed(found)})"
+def ends(found: Finding) -> tuple[float, float]:
+    """The interval's better end and its worse one."""
+    low, high = found.interval or (-math.inf, math.inf)
+    return (high, low) if found.max_decrease else (low, high)
 
 
-def _beyond_margin(found: Finding, low: float) -> bool:
-    """Whether the interval shows the harm too; it covers the whole step, which dilutes a late fault."""
+def beyond_margin(found: Finding, value: float) -> bool:
+    """Whether so much is more harm than is allowed; what covers a whole step dilutes a late fault."""
+    if found.max_decrease:
+        return value <= 1 - found.max_decrease
     margins = {"Latency": 1 + found.max_increase, "ErrorRate": found.plus}
     if (
         found.kind == "Proportion" and found.shares is not None
     ):  # that of stable is not 0, or there is no interval
-        return low >= 1 + found.max_increase + found.plus / found.shares[1]
-    return low >= margins.get(found.kind, found.tolerance)
+        return value >= 1 + found.max_increase + found.plus / found.shares[1]
+    return value >= margins.get(found.kind, found.tolerance)
+
+
+def not_ruled_out(found: Finding) -> str:
+    """The interval's worse end, and why a Pass may stand beside it."""
+    worst = ends(found)[1]
+    if not math.isfinite(worst):
+        return "nothing worse can be ruled out yet, however much worse"
+    beside = ""
+    if found.verdict == "Pass" and beyond_margin(found, worst):
+        beside = "; the Pass stands on less: on the question whether the margin is kept"
+    return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 
 def _counted(found: Finding) -> str:
-    """How many canary requests were beyond the threshold, and how many may be."""
-    if not found.canary_requests or found.verdict == "NoData":
-        return ""
+    """How many canary requests were beyond the threshold, and how many the margin allows.
+
+    Where those of the whole step are no more than that although the check failed, those of late are said.
+    """
     what = _beyond(found)
-    if not what:
+    if not found.canary_requests or found.verdict == "NoData" or not what:
         return ""
-    expected = _at_least(found.expected_hits) if found.max_decrease else _at_most(found.expected_hits)
-    return f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}, {expected}"
+    counted = f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}"
+    if found.verdict != "Fail" or _argues(found, found.canary_hits, found.expected_hits):
+        return f"{counted}, {_at_margin(found, found.expected_hits)}"
+    if found.lately_hits is not None and _argues(found, found.lately_hits[0], found.lately_hits[2]):
+        hits, count, expected = found.lately_hits
+        lately = f"about {hits:.0f} of its last {_requests(found, round(count))} {what}"
+        return f"{lately}, {_at_margin(found, expected)}"
+    return f"{counted}, over the whole step"
+
+
+def _argues(found: Finding, hits: float, expected: float) -> bool:
+    """Whether so many hits are more harm than those at the margin."""
+    return hits < expected if found.max_decrease else hits > expected
+
+
+def _at_margin(found: Finding, expected: float) -> str:
+    """How many hits a canary at its margin would have, on average: chance alone makes it more or fewer."""
+    figures = ".0f" if expected >= 99.95 else ".3g" if expected >= 10 else ".2g"
+    return f"the margin {'requires' if found.max_decrease else 'allows'} {expected:{figures}} on average"
 
 
 def _beyond(found: Finding) -> str:
@@ -223,19 +263,7 @@ def _beyond(found: Finding) -> str:
         return "failed"
     if found.kind == "Proportion":
         return "were hits"
-    return "were predicted where the canary predicts more often than stable"
-
-
-def _at_most(expected: float) -> str:
-    """Rounded up, since it is said as a bound; a decimal where whole requests are too coarse."""
-    bound = math.ceil(expected) if expected >= 10 else math.ceil(round(expected * 10, 6)) / 10
-    return f"at most {bound:g} {'was' if bound == 1 else 'were'} expected"
-
-
-def _at_least(expected: float) -> str:
-    """The same rounded down."""
-    bound = math.floor(expected) if expected >= 10 else math.floor(round(expected * 10, 6)) / 10
-    return f"at least {bound:g} {'was' if bound == 1 else 'were'} expected"
+    return "got a prediction that the canary gives more often than stable"
 
 
 def subject(found: Finding) -> str:

@@ -375,12 +375,20 @@ def _when(policy: Policy, one: Foreseen) -> str:
     at, past = f"at {one.weight} %", ", ".join(f"{each} %" for each in policy.steps[: len(one.passed)])
     on_the_way = f"after it passed {past}" if past else "before any step was passed"
     if np.isfinite(one.seen):
-        return f"rolled back after {_about(one.seen)} {at}, {on_the_way}"
+        held = _held_from(policy, one)
+        before = f", held from {_about(held)} on" if one.seen > held else ""
+        return f"rolled back after {_about(one.seen)} {at}, {on_the_way}{before}"
     if np.isfinite(one.promoted):
         return f"NOT SEEN: promoted after {_about(one.promoted)}"
     if np.isfinite(one.given_up):
         return f"not seen: rolled back undecided after {_about(one.given_up)} {at}"
     return f"held {at}: neither found nor passed within {_about(longest(policy))}"
+
+
+def _held_from(policy: Policy, one: Foreseen) -> float:
+    """When its last step's time is up, where it is held then; infinity where it is not."""
+    began = one.passed[-1] if one.passed else 0.0
+    return began + policy.step_timeout.total_seconds() if policy.on_inconclusive is OnDoubt.HOLD else np.inf
 
 
 def _slips(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:
@@ -399,6 +407,8 @@ def _slips(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:
             f"Not found in {_about(longest(policy))}, and not promoted either, but by a person:"
             f" {', '.join(kept)}."
         )
+    if any(np.isfinite(one.seen) and one.seen > _held_from(policy, one) for _, one in bad):
+        yield "Held from stepTimeout on: alerts for Held are sent, the weight stays, and the checks go on."
     until = ", or at stepTimeout without proof" if proceeds else "; until then its weight stays"
     yield (
         f"A step is passed once every required check has proved its margin{until}. So what takes long to find"
@@ -454,17 +464,23 @@ def _passes(policy: Policy, one: Foreseen) -> Iterator[str]:
         began = at
 
 
+# What counts nothing while pods warm up.
+WARM = {CheckKind.LATENCY: "latency", CheckKind.PREDICTIONS: "predictions", CheckKind.PROPORTION: "shares"}
+
+
 def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
     yield "what the margins let pass, what no check looks at, and what begins after the last step"
-    if policy.warm_up:
+    cold = [word for kind, word in WARM.items() if any(spec.kind is kind for spec in policy.checks)]
+    if policy.warm_up and cold:
         yield (
-            f"latency and predictions in the first {duration(policy.warm_up)} (warmUp), or while each canary"
+            f"{' and '.join(cold)} in the first {duration(policy.warm_up)} (warmUp), or while each canary"
             f" pod serves its first {WARM_AFTER_REQUESTS} requests, whichever is over first"
         )
-    yield (
-        "latency within a bucket: with bounds a factor of 2 apart, an increase below x2 may not show;"
-        " --page says what yours can prove"
-    )
+    if WARM[CheckKind.LATENCY] in cold:
+        yield (
+            "latency within a bucket: with bounds a factor of 2 apart, an increase below x2 may not show;"
+            " --page says what yours can prove"
+        )
     if canary_pods > 1:
         yield "what only one of the canary's pods does is seen late or not at all: it is put down to its node"
         return

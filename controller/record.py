@@ -189,6 +189,7 @@ def _finding(spec: Json, seen: Json, *, plan: Json) -> Finding:
         threshold=seen.get("threshold"),
         note=seen.get("note", ""),
         lately=seen.get("lately"),
+        lately_hits=tuple(seen["latelyHits"]) if seen.get("latelyHits") else None,
         worst=tuple(
             (one["id"], one["score"]) for one in seen.get("worst") or () if one.keys() >= {"id", "score"}
         ),

@@ -14,12 +14,12 @@ from controller import record
 from controller.explain import (
     Finding,
     allowed,
-    amount,
     beside,
     clauses,
     different,
     duration,
     noisy,
+    not_ruled_out,
     said,
     subject,
 )
@@ -312,9 +312,6 @@ def _whole(value: timedelta) -> str:
     return duration(timedelta(seconds=max(1, round(value.total_seconds()))))
 
 
-# -- the limits of what was seen -------------------------------------------------------------------
-
-
 def unseen(run: Json, *, now: datetime) -> Iterator[str]:
     """What this run could not have noticed, however bad it is."""
     found, policy = record.findings(run), record.policy(run)
@@ -340,9 +337,7 @@ def _below_notice(found: Finding) -> Iterator[str]:
     if found.kind == "Shadow":
         yield f"{name}: whether answers are right, and how fast; only whether they are stable's"
     if found.interval and found.verdict != "Fail":
-        worst = found.interval[0 if found.max_decrease else 1]
-        most = amount(found, worst) if math.isfinite(worst) else "anything worse than that"
-        yield f"{name}: {most} cannot be ruled out with the requests so far"
+        yield f"{name}: {not_ruled_out(found)}"
     tail = (1 - found.quantile) * found.canary_requests
     if found.kind == "Latency" and 0 < tail < FEW:
         yield (
@@ -351,9 +346,6 @@ def _below_notice(found: Finding) -> Iterator[str]:
         )
     if found.note and found.kind != "Shadow":  # its words are its finding
         yield f"{name}: {found.note}"
-
-
-# -- what comes next -------------------------------------------------------------------------------
 
 
 def coming(run: Json) -> Iterator[str]:

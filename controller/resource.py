@@ -213,6 +213,7 @@ def _check_status(check: CheckJudgement, sentence: str) -> Json:
         "shares": None if check.shares is None else list(check.shares),
         "threshold": check.threshold,
         "lately": check.lately,
+        "latelyHits": None if check.lately_hits is None else [round(each, 1) for each in check.lately_hits],
         "note": check.note,
         "sentence": sentence,
     }

@@ -53,11 +53,11 @@ MEANINGS = {
     "ARM.replicas": "Pods.",
     "ARM.latency": "How long answers take.",
     "ARM.latency.distribution": "Of the times that answers take.",
-    "ARM.latency.median": "Half are quicker; `lognormal`.",
     "ARM.latency.p95": "One in twenty is slower.",
-    "ARM.latency.shape": "Of the tail; `pareto`: the smaller, the heavier.",
-    "ARM.latency.medians[]": "Two: of the faster and of the slower requests; `bimodal`.",
-    "ARM.latency.weight": "The share of the slower ones; `bimodal`.",
+    "ARM.latency.median": "Half are quicker.",
+    "ARM.latency.shape": "Of the tail: the smaller, the heavier.",
+    "ARM.latency.medians[]": "Two: of the faster and of the slower requests.",
+    "ARM.latency.weight": "The share of the slower ones.",
     "ARM.errorRate": "The share of requests that fail.",
     "ARM.predictions": "How predictions are distributed.",
     "ARM.predictions.distribution": "Of what is predicted, from 0 to 1.",
@@ -184,6 +184,8 @@ def _call(node: ast.Call, known: Names, local: dict[str, Any]) -> Iterator[Row]:
             default = node.args[2] if len(node.args) > 2 else node.keywords[0].value
             path = _under(at, str(node.args[0].value))
             yield from _field(path, node.args[1], known, local, default=_shown(_value(default, local)))
+        elif name == "each" and at is not None and isinstance(node.args[0], ast.Name):
+            yield from rows(node.args[0].id, f"{at}[]", {})
         elif at is not None and at and name in WORDS:
             yield Row(at, _words(name, node, local), NEEDED)
     elif isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and node.args:
@@ -281,16 +283,24 @@ def found() -> dict[str, Row]:
     for row in rows(READER, "", {}):
         path = re.sub(r"^(stable|canary)\.", "ARM.", row.path.removeprefix("spec."))
         if path not in HEAD and not path.startswith(ALIKE):
-            table.setdefault(path, Row(path, row.value, "one of the two" if path in EITHER else row.default))
+            table.setdefault(path, Row(path, row.value, INSTEAD.get(path, row.default)))
     return table
 
 
 HEAD = {"apiVersion", "kind"}
 ALIKE = ("faults[].predictions.", "expect.oneOf[].")  # which are as what they are named after
-EITHER = {"faults[].arm", "faults[].target"}
+INSTEAD = {  # of "needed", where that depends on another field
+    "faults[].arm": "one of the two",
+    "faults[].target": "one of the two",
+    "ARM.latency.p95": "needed by each",
+    "ARM.latency.median": "needed by `lognormal`, not for others",
+    "ARM.latency.shape": "needed by `pareto`, not for others",
+    "ARM.latency.medians[]": "needed by `bimodal`, not for others",
+    "ARM.latency.weight": "needed by `bimodal`, not for others",
+}
 
 
-READER = "_story"
+READER = "_read"
 
 
 def page() -> str:

@@ -63,7 +63,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     """Play each story in FILE... and tell what happens.
 
     Exit 0 if each ends as its file expects, 3 if not, 2 if a file is malformed, 1 if the lab failed.
-    Ctrl-C ends it at once (130) and leaves nothing behind; while it is live its logs stand in .lab/ here.
+    Ctrl-C ends it at once (130) and leaves nothing behind. While it is live its logs stand in .lab/ here;
+    those of a story that did not end as expected, or lost requests, stay there.
     """
     if out is not None and not out.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}", param_hint="--json")

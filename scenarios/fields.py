@@ -6,8 +6,9 @@ key given twice is a mistake.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,11 +26,12 @@ _DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 _PERCENT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?%")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours"}
+MOST = 10  # mistakes that are named at once
 _SHOWN = 40  # characters of a wrong value that are repeated back
 
 
 class BadStory(Exception):
-    """What is wrong with a scenario file, in one line: file, field, remedy."""
+    """What is wrong with a scenario file, in one line: file, and of each mistake field and remedy."""
 
 
 class _Yaml(documents.Document):
@@ -112,6 +114,23 @@ class Field:
     file: str
     path: str
     value: Any
+    noted: list[str] = field(
+        default_factory=list, compare=False, repr=False
+    )  # what is wrong, one list a file
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What is wrong inside is noted, and the rest of the file is read all the same."""
+        try:
+            yield
+        except BadStory as bad:
+            self.noted.append(str(bad).removeprefix(f"{self.file}: "))
+
+    def misread(self) -> BadStory:
+        """All that was noted, the first of each field."""
+        wrong = list({each.partition(": ")[0]: each for each in reversed(self.noted)}.values())[::-1]
+        more = [f"and {len(wrong) - MOST} more, mend these first"] if len(wrong) > MOST else []
+        return BadStory(f"{self.file}: {'; '.join([*wrong[:MOST], *more])}")
 
     def bad(self, expected: str) -> BadStory:
         """The complaint that something else stands here than was expected."""
@@ -127,23 +146,31 @@ class Field:
             raise self.bad(f"a mapping with {', '.join(names)}")
         for name in self.value:
             if name not in names:
-                raise self.under(str(name)).wrong(f"is unknown here; {_meant(str(name), names)}")
-        inside = {name: self.under(name, value) for name, value in self.value.items()}
+                with self.noting():
+                    raise self.under(str(name)).wrong(f"is unknown here; {_meant(str(name), names)}")
+        inside = {name: self.under(name, value) for name, value in self.value.items() if name in names}
         return Table(whole=self, inside=inside)
 
     def under(self, name: str, value: Any = None) -> "Field":
         """The field of that name inside."""
         name = name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
         path = f"{self.path}.{name}" if self.path else name
-        return Field(file=self.file, path=path, value=value)
+        return replace(self, path=path, value=value)
+
+    def each(self, read: Callable[["Field"], T]) -> tuple[T, ...]:
+        """The entries of the list that stands here, as `read` understands them."""
+        found = []
+        for one in self.items():
+            with self.noting():
+                found.append(read(one))
+        return tuple(found)
 
     def items(self) -> tuple["Field", ...]:
         """The entries of the list that stands here."""
         if not isinstance(self.value, list):
             raise self.bad("a list")
         return tuple(
-            Field(file=self.file, path=f"{self.path}[{at}]", value=value)
-            for at, value in enumerate(self.value)
+            replace(self, path=f"{self.path}[{at}]", value=value) for at, value in enumerate(self.value)
         )
 
     def mapping(self) -> Mapping[str, Any]:
@@ -232,4 +259,7 @@ class Table:
 
     def get(self, name: str, read: Callable[[Field], T], default: T) -> T:
         """The field as `read` understands it, or the default where it is not said."""
-        return read(self.inside[name]) if name in self.inside else default
+        if name in self.inside:
+            with self.whole.noting():
+                return read(self.inside[name])
+        return default

@@ -22,8 +22,9 @@ BEGAN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 MEDIAN, SIGMA = 0.020, 0.668  # s; lognormal with a p95 of 60 ms, as the stories have it
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&amp;'\"`"
 SLOW = (
-    "latency-p95: p95 at the canary is 2.03x stable's (at least 1.37x); 61 of 240 canary requests took longer"
-    " than 142 ms, at most 12 were expected; decided 4.2 s after the weight was set"
+    "latency-p95: p95 at the canary is 2.03x stable's (at least 1.37x, 1.2x is allowed); 61 of 240"
+    " canary requests took longer than 142 ms, the margin allows 11.7 on average;"
+    " decided 4.2 s after the weight was set"
 )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from scenarios import lasting
 from scenarios.live import measure, processes, routes
 from scenarios.live.envoy import Envoy
 from scenarios.live.observed import Observed, weight_of
@@ -78,18 +79,10 @@ async def play(
     try:
         found = await _played(Lab(story, folder=folder, report=report), watch, after)
     except asyncio.CancelledError:
-        _removed(folder)
+        lasting.removed(folder)
         raise
-    if found.ok and not found.requests.failed:
-        _removed(folder)
+    lasting.settled(folder, found, report)
     return found
-
-
-def _removed(folder: Path) -> None:
-    """The folder is gone, and the one for all, unless other stories' logs are there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.parent.rmdir()
 
 
 async def _played(lab: "Lab", watch: Watch | None, after: Watch | None) -> Result:

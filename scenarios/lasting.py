@@ -1,19 +1,22 @@
-"""A live story's page, for whoever looks on: where it is, and that it stays until they have seen its end.
+"""What of a live story lasts: its page, until who looks on has seen its end, and logs that are to be read.
 
-Only where somebody sits at a terminal: nobody presses a key in CI.
+The page only where somebody sits at a terminal: nobody presses a key in CI.
 """
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenarios.objects import CANARY, NAMESPACE
 
 if TYPE_CHECKING:
     from scenarios.lab import Lab
+    from scenarios.result import Result
 
 Say = Callable[[str], None]
 LOOKED_AT = 300.0  # seconds at most: what ends by itself does so where nobody comes back, too
@@ -56,3 +59,18 @@ async def stays(there: "Lab", say: Say) -> None:
         loop.remove_reader(sys.stdin.fileno())
         loop.remove_signal_handler(signal.SIGINT)
         signal.signal(signal.SIGINT, before)  # the runner's own, which cancels
+
+
+def settled(folder: Path, found: "Result", report: Say | None) -> None:
+    """The folder is gone, or it is said that it stays: of a story that ended otherwise, or lost requests."""
+    if found.ok and not found.requests.failed:
+        removed(folder)
+    elif report is not None:
+        report(f"what its processes wrote stays in {folder}; remove it when you have read it")
+
+
+def removed(folder: Path) -> None:
+    """The folder is gone, and the one for all, unless other stories' logs are there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from analysis.evidence import CheckKind
+from analysis.peers import RULES, Rule
 from analysis.proportions import Array
 from controller import planning, policies
 from controller.model import Policy, Sizing
@@ -103,19 +104,35 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
     """The figures for people: Serin's line, and one for each of the peers."""
     ended = ", ".join(f"{count} {name}" for name, count in figures.as_json()["outcomes"].items() if count)
     yield f"{story.name}: {figures.runs} runs: {ended}"
-    rows: list[tuple[str, ...]] = [
-        ("", "rolled back without a fault", "95 % interval", "delay: median", "p90", "missed")
-    ]
+    faulty = bool(np.isfinite(figures.onset))
+    wrong = (
+        f"rolled back before the fault at {figures.onset:g} s" if faulty else "rolled back without a fault"
+    )
+    rows: list[tuple[str, ...]] = [("", wrong, "95 % interval", "delay: median", "p90", "missed")]
     rows += [_row("Serin", figures, figures.back_at)]
-    rows += [_row(name, figures, at) for name, at in figures.peers.items()]
+    rows += [_row(str(rule), figures, figures.peers[str(rule)], rule) for rule in RULES]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    if faulty:
+        yield LEGEND.format(onset=figures.onset)
+    if gates := story.policy.get("gates"):
+        asked = "its gate is" if len(gates) == 1 else f"its {len(gates)} gates are"
+        yield f"{asked} not asked: nobody is there to answer, and every step is raised when its checks pass."
 
 
-def _row(name: str, figures: Figures, back_at: Array) -> tuple[str, ...]:
+LEGEND = """before the fault: of all runs. Of a rule that could not have decided by then stands when it first
+does: what it does to a healthy canary is seen without faults, or with a later one.
+delay: from the fault at {onset:g} s to the rollback, of the runs that were going on then; half of them took
+no longer than the median, nine in ten no longer than p90. missed: runs that were not rolled back by the
+story's end; never: so many were missed that the median, or p90, is among them."""
+
+
+def _row(name: str, figures: Figures, back_at: Array, rule: Rule | None = None) -> tuple[str, ...]:
     false, delay = figures.falsely(back_at), figures.delay(back_at)
     share = f"{100 * false['rate']:.1f} %"
     bounds = f"{100 * false['low']:.1f} to {100 * false['high']:.1f} %"
+    if rule is not None and np.isfinite(figures.onset) and rule.earliest > figures.onset:
+        share, bounds = f"first decides at {rule.earliest:g} s", "-"
     if delay is None or (delay["median"] is None and not delay["missed"]):
         return name, share, bounds, "-", "-", "-"
     late = (f"{delay[each]:.0f} s" if delay[each] is not None else "never" for each in ("median", "p90"))

@@ -21,8 +21,14 @@ Pods start and get ready, but nothing runs inside them. In another terminal:
 
   export KUBECONFIG={kubeconfig}
   kubectl get nodes
-
+{steering}
 Ctrl-C ends it; nothing is kept."""
+
+STEERING = """
+Nobody steers yet: what asks for a canary gets a run when a controller looks, in a third terminal.
+
+  serin controller --kubeconfig {kubeconfig}
+"""
 
 
 @click.command(cls=Taught, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,7 +82,9 @@ async def stand(kubeconfig: Path, *, port: int, namespace: str, bare: bool) -> N
         # nobody reads half of it
         world.kubeconfig(kubeconfig.with_suffix(".part"), namespace=namespace).replace(kubeconfig)
         ours = "" if bare else " and Serin's"
-        click.echo(SAID.format(url=url, version=VERSION, ours=ours, kubeconfig=kubeconfig))
+        steering = "" if bare else STEERING.format(kubeconfig=kubeconfig)
+        said = {"url": url, "version": VERSION, "ours": ours, "kubeconfig": kubeconfig}
+        click.echo(SAID.format(**said, steering=steering))
         await told.wait()
         click.echo("ending …")
     finally:

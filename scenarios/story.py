@@ -76,6 +76,7 @@ __all__ = ["Arm", "BadStory", "Outcome", "Story", "load", "loads"]
 
 API_VERSION = "serin.dev/v1alpha1"
 SCORES = Beta(2.0, 5.0)  # predictions where a story does not care
+_UNREAD = Behaviour(replicas=1, latency=Lognormal(0.02, 0.06), error_rate=0.0, predictions=SCORES)
 
 
 def load(path: Path | str) -> Story:
@@ -89,31 +90,54 @@ def loads(text: str, *, file: str) -> Story:
 
 
 def _story(whole: Field) -> Story:
+    """The story, or `BadStory` with all that is wrong."""
+    with whole.noting():
+        story = _read(whole)
+        if not whole.noted:
+            return story
+    raise whole.misread()
+
+
+def _read(whole: Field) -> Story:
+    """The story, with something in place of what was noted as wrong."""
     top = whole.table("apiVersion", "kind", "metadata", "spec")
     top.need("apiVersion").one_of(API_VERSION)
     top.need("kind").one_of("Scenario")
-    name = top.need("metadata").table("name").need("name")
+    named = top.need("metadata").table("name")
     spec = top.need("spec").table(*_SPEC)
-    stable = _behaviour(spec.need("stable"), None)
+    name, duration, rate, stable = "", timedelta(0), 0.0, _UNREAD
+    expect: tuple[Ending, ...] = ()
+    with whole.noting():
+        name = named.need("name").matching(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", "latency-doubles")
+    with whole.noting():
+        duration = spec.need("duration").duration(positive=True)
+    with whole.noting():
+        rate = _rate(spec.need("traffic"))
+    with whole.noting():
+        stable = _behaviour(spec.need("stable"), None)
+    with whole.noting():
+        expect = _expect(spec.need("expect"))
     story = Story(
         file=whole.file,
-        name=name.matching(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", "latency-doubles"),
+        name=name,
         seed=spec.get("seed", lambda f: f.whole(least=0, most=2**32 - 1), 1),
-        duration=spec.need("duration").duration(positive=True),
-        requests_per_second=_rate(spec.need("traffic")),
+        duration=duration,
+        requests_per_second=rate,
         propagation=spec.get("propagation", Field.duration, timedelta(milliseconds=300)),
         history=spec.get("history", Field.duration, timedelta(seconds=600)),
         controllers=spec.get("controllers", lambda f: f.whole(least=1, most=3), 1),
         stable=stable,
         canary=spec.get("canary", lambda f: _behaviour(f, stable), stable),
-        faults=spec.get("faults", lambda f: tuple(map(_fault, f.items())), ()),
-        edits=spec.get("edits", lambda f: tuple(map(_edit, f.items())), ()),
+        faults=spec.get("faults", lambda f: f.each(_fault), ()),
+        edits=spec.get("edits", lambda f: f.each(_edit), ()),
         noise=spec.get("noise", _noise, Noise()),
         policy=spec.get("policy", Field.mapping, {}),
-        expect=_expect(spec.need("expect")),
+        expect=expect,
     )
-    _readable(story)
-    _fits(story, spec)
+    with whole.noting():
+        _readable(story)
+    if not whole.noted:
+        _fits(story, spec)
     return story
 
 

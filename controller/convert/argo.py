@@ -141,10 +141,16 @@ def _pauses(account: Account, draft: Draft, paths: list[str], weights: list[str]
             note = "how long a step lasts at least; evidence says when it is over"
             account.becomes(path, draft.step_lasts(time), note)
         else:
-            account.built_in(
-                path,
-                "minStep is one for all steps, here the shortest pause; evidence waits for more where needed",
-            )
+            account.missing(path, _shortened(time, shortest))
+
+
+def _shortened(time: timedelta, shortest: timedelta | None) -> str:
+    """What became of a pause that is longer than the shortest."""
+    least = policy.written(shortest or time)
+    return (
+        f"became at least {least}: minStep is one for all steps, here the shortest pause; the evidence waits"
+        f" for more where it needs more, and minStep: {policy.written(time)} is as long as this, everywhere"
+    )
 
 
 def _before(after: list[str], past: list[str], weights: list[str]) -> str:

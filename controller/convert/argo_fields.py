@@ -34,10 +34,10 @@ _ROLES = (
 _ALPHA = (
     "no failed measurements are counted: a check fails when its evidence reaches 1/alpha, and alpha (1 "
     "%) is the probability "
-    "that a healthy version is rolled back, however often is looked"
+    "that a healthy version is rolled back, however often one looks"
 )
 _ARGS = "queries are not asked: which pods are meant Serin knows by itself"
-_LOOKS = "looked is every second from the first request on, in every step"
+_LOOKS = "requests are read every second from the first on, in every step"
 _RUNS = "no AnalysisRuns: what was measured stands in the CanaryRun, and serin explain reads it"
 _PROMETHEUS = "pods are read; the Prometheus, if one is needed, is SERIN_PROMETHEUS_URL"
 _LOGIN = "credentials for the Prometheus stand in the controller's ~/.netrc"

@@ -26,7 +26,7 @@ def convert(account: Account, given: Given) -> Written:
     name = account.get("spec.service.name", str) or target
     arms = Arms(target, account.source.name, account.source.namespace, virtual_service=name)
     draft = Draft(account.source.name, account.source.namespace)
-    _ramp(account, draft)
+    _ramp(account, draft, written)
     _metrics(account, draft, given)
     written.todo += draft.unchecked()
     receivers.hooks(account, draft)
@@ -54,13 +54,14 @@ def convert(account: Account, given: Given) -> Written:
 # -- steps and times -------------------------------------------------------------------------------
 
 
-def _ramp(account: Account, draft: Draft) -> None:
+def _ramp(account: Account, draft: Draft, written: Written) -> None:
     """Steps and the times between them."""
     _steps(account, draft)
+    _rounds(account, draft, written)
     interval = account.any("spec.analysis.interval")
     least = None if interval is None else policy.lasting(interval)
     if interval is not None and least:
-        note = "how long a step lasts at least; looked is every second, and evidence says when a step is over"
+        note = "how long a step lasts at least; it is looked at every second, and over when evidence says so"
         account.becomes("spec.analysis.interval", draft.step_lasts(least), note)
     elif interval is not None:
         raise account.bad(
@@ -91,11 +92,31 @@ def _steps(account: Account, draft: Draft) -> None:
     steps, note = policy.rising([weight for weight in weights if weight != ALL])
     note = "; ".join(each for each in (note, beyond) if each)
     if not steps:
-        account.missing(fields[0], "no weight from 1 to 99 is in it: the default steps 5, 10, 25, 50 hold")
+        account.missing(fields[0], f"no weight from 1 to 99 is in it: {draft.default_steps()} are written")
         return
     to = draft.put("steps", steps)
     for each in fields:
         account.becomes(each, to, note)
+
+
+def _rounds(account: Account, draft: Draft, written: Written) -> None:
+    """Rounds without weights become steps, and it is said who meets the canary from now on."""
+    path = "spec.analysis.iterations"
+    if account.any(path) is None:
+        return
+    if "steps" in draft.spec:
+        account.built_in(path, "with weights the steps say how often")
+        return
+    steps = draft.default_steps()
+    if account.each("spec.analysis.match"):
+        before = "until now nobody met the canary but those who match spec.analysis.match"
+    else:
+        before = "until now nobody met the canary before its promotion"
+    account.missing(path, f"{before}; a canary is compared on a part of all requests, {steps} here")
+    written.todo.append(
+        f"{before}; from now on {draft.spec['steps'][0]} to {draft.spec['steps'][-1]} % of all users do, so"
+        " choose steps and a minStep that you dare"
+    )
 
 
 # -- metrics ---------------------------------------------------------------------------------------

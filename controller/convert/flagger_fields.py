@@ -16,7 +16,7 @@ _WINDOW = "no windows: every request since the step began is evidence, read from
 _ALPHA = (
     "no failed looks are counted: a check fails when its evidence reaches 1/alpha, and alpha (1 %) is "
     "the probability that a "
-    "healthy version is rolled back, however often is looked"
+    "healthy version is rolled back, however often one looks"
 )
 _HPA = (
     "the HPA or ScaledObject goes on scaling Deployment stable, which is no copy; Serin scales the "
@@ -109,10 +109,6 @@ CANARY: Rules = OBJECT | {
     ),
     "spec.suspend": (IS, "not paused"),
     "spec.analysis.interval": (IS, _WINDOW),
-    "spec.analysis.iterations": (
-        NONE,
-        "rounds without traffic show nothing of the canary: it gets the default steps 5, 10, 25, 50",
-    ),
     "spec.analysis.threshold": (IS, _ALPHA),
     "spec.analysis.maxWeight": (IS, "the last of the steps"),
     "spec.analysis.stepWeight": (IS, "the steps are listed"),
@@ -156,7 +152,7 @@ CANARY: Rules = OBJECT | {
     "spec.analysis.metrics[].templateRef.namespace": (IS, "which template"),
     "spec.analysis.metrics[].templateVariables.**": (IS, "which pods are meant Serin knows by itself"),
     "spec.analysis.alerts[].name": (IS, "an alert is known by its receiver"),
-    "spec.analysis.alerts[].severity": (IS, "on: [RolledBack, Held, Promoted], if nothing is said"),
+    "spec.analysis.alerts[].severity": (NONE, "says when the provider is told: as providerRef.name says"),
     "spec.analysis.alerts[].providerRef.namespace": (
         IS,
         "Secrets are read in the run's own namespace: copy it there",

@@ -38,6 +38,11 @@ class Draft:
     spec: dict[str, Json] = field(default_factory=dict)
     metadata: dict[str, Json] = field(default_factory=dict)  # labels and annotations
 
+    def default_steps(self) -> str:
+        """The built-in steps are written, as nothing says others; which, in words."""
+        self.put("steps", planning.builtin()["steps"])
+        return f"the default steps {', '.join(map(str, self.spec['steps']))}"
+
     def put(self, path: str, value: Json) -> Target:
         """The field has the value."""
         *above, last = path.split(".")
@@ -186,7 +191,7 @@ def errors(allowed: float | None) -> tuple[Json, str]:
     return {
         "type": "ErrorRate",
         "plus": percent(allowed),
-    }, f"{note}; maxIncrease: 50% with plus: 0.1% sees less harm"
+    }, f"{note}; maxIncrease: 50% with plus: 0.1% finds a smaller increase"
 
 
 def limited(check: Json, to: Target) -> Target | None:

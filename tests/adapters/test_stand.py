@@ -43,8 +43,10 @@ async def standing(folder: Path, text: str) -> AsyncIterator[asyncio.subprocess.
         assert process.stdout is not None
         async with asyncio.timeout(60):
             assert b"An emulated cluster answers at http://127.0.0.1:" in await process.stdout.readline()
-            while b"Ctrl-C" not in await process.stdout.readline():
-                pass
+            said = b""
+            while b"Ctrl-C" not in said:
+                said += await process.stdout.readline()
+            assert b"  serin controller --kubeconfig " in said  # or nothing ever asks for a run
         yield process
     finally:
         if process.returncode is None:
@@ -52,8 +54,37 @@ async def standing(folder: Path, text: str) -> AsyncIterator[asyncio.subprocess.
             await process.communicate()
 
 
+@asynccontextmanager
+async def controlling(folder: Path, text: str) -> AsyncIterator[None]:
+    """The controller that the third terminal runs, on a port that no other test has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = {"SERIN_PORT": str(free.getsockname()[1])}
+    process = await asyncio.create_subprocess_exec(
+        *shell(folder, text), cwd=folder, env=environ(folder) | port, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield
+        assert process.returncode is None
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def listed(folder: Path) -> bytes:
+    """What `serin list` says of the samples."""
+    typed = await asyncio.create_subprocess_exec(
+        *shell(folder, "KUBECONFIG=serin.kubeconfig serin list -n models"),
+        cwd=folder,
+        env=environ(folder),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    return (await typed.communicate())[0]
+
+
 async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    first, second = TERMINALS
+    first, second, third = TERMINALS[:3]
     async with standing(tmp_path, first) as process:
         assert (tmp_path / "serin.kubeconfig").exists()
         typed = await asyncio.create_subprocess_exec(
@@ -62,7 +93,9 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
         async with asyncio.timeout(60):
             out, err = await typed.communicate()
         none = b"No canary runs found in namespace models; in all of them: serin list -A\n"
-        assert (typed.returncode, err) == (0, none), out + err
+        assert typed.returncode == 0, out + err
+        assert err.startswith(none), err
+        assert b"Deployment model-canary asks for a canary and has no run" in err
         for wanted in (
             "deployment.apps/model serverside-applied",
             "deployment.apps/model condition met",
@@ -70,6 +103,10 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
             "default",
         ):
             assert wanted in out.decode()
+        async with asyncio.timeout(90), controlling(tmp_path, third):
+            while b"NoData" not in (found := await listed(tmp_path)):
+                pass  # the command takes a second itself
+        assert b"model-canary-" in found
         again = CliRunner().invoke(cluster, ["--kubeconfig", str(tmp_path / "serin.kubeconfig")])
         assert again.exit_code == 2
         assert "serin.kubeconfig is there already; name another --kubeconfig" in again.stderr

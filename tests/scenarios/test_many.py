@@ -147,8 +147,32 @@ def test_people_are_told_a_line_for_serin_and_one_for_each_peer(tmp_path: Path) 
     lines = list(said(story, played(story, runs=3, seed=1)))
     assert lines[0] == "small: 3 runs: 3 RolledBack"
     assert lines[2].startswith("Serin ")
-    assert len(lines) == 2 + 1 + 6
     assert lines[2].split()[-1] == "0"
+
+
+def test_peers_that_had_not_looked_before_the_fault_are_not_told_to_be_right(tmp_path: Path) -> None:
+    """Of a fault at 30 s it said "rolled back without a fault: 0.0 %" of a rule that looks first at 60 s."""
+    story = told(tmp_path, faults=[FAULT])
+    lines = list(said(story, played(story, runs=3, seed=1)))
+    assert "rolled back before the fault at 10 s" in lines[1]
+    (slow,) = [line for line in lines if line.startswith("Flagger (60 s x 5)  ")]
+    assert "  first decides at 300 s  " in slow
+    assert "0.0 %" in lines[2]
+    legend = "\n".join(lines[9:])
+    assert all(f"{word}: " in legend for word in ("before the fault", "delay", "missed", "never"))
+    healthy = told(tmp_path)
+    lines = list(said(healthy, played(healthy, runs=2, seed=1)))
+    assert "rolled back without a fault" in lines[1]
+    assert len(lines) == 2 + 1 + 6
+    assert "first decides" not in "".join(lines)
+
+
+def test_a_policy_s_gates_are_said_not_to_be_asked(tmp_path: Path) -> None:
+    """They were ignored without a word."""
+    policy = yaml.safe_load(STORY)["spec"]["policy"] | {"gates": [{"before": "Raise", "manual": {}}]}
+    story = told(tmp_path, policy=policy)
+    (line,) = [each for each in said(story, played(story, runs=2, seed=1)) if "gate" in each]
+    assert line.startswith("its gate is not asked")
 
 
 def test_people_are_not_told_never_where_nobody_was_there_for_the_fault() -> None:

@@ -169,6 +169,15 @@ def test_the_command_says_what_happened_and_exits_with_3_if_the_canary_failed(tm
     assert json.loads(out.read_text())["verdict"] == "Fail"
 
 
+def test_a_dash_is_standard_output_for_the_result_alone(tmp_path: Path) -> None:
+    """The report stood before it, which no parser of JSON takes."""
+    file = written(tmp_path, recorded(slower=3.0))
+    run = CliRunner().invoke(serin, ["backtest", str(file), "--json", "-"])
+    assert run.exit_code == 3
+    assert json.loads(run.stdout)["verdict"] == "Fail"
+    assert "by latency-p95" in run.stderr
+
+
 def test_bounds_that_were_meant_in_milliseconds_are_doubted_aloud(tmp_path: Path) -> None:
     lines = recorded()
     said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, lines))])

@@ -540,6 +540,51 @@ def test_files_are_not_written_over_unless_one_says_so(tmp_path: Path) -> None:
     assert edited.read_text() != "mine"
 
 
+def test_a_dash_is_standard_output_for_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It made a file that is called "-"."""
+    monkeypatch.chdir(tmp_path)
+    file = str(PEERS / "argo-2-istio.yaml")
+    done = typed(file, "-o", "serin", "--report", "-")
+    assert json.loads(done.stdout)["complete"] is False
+    assert not (tmp_path / "-").exists()
+    both = typed(file, "--report", "-")
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "--report -: objects go to standard output as well; give them a folder: --out DIR" in both.stderr
+
+
+def test_a_canary_that_only_some_met_says_who_meets_it_now_and_writes_its_steps(tmp_path: Path) -> None:
+    """Of an A/B Canary it said "rounds without traffic"; until then only insiders had met it."""
+    done = _flagger(tmp_path, "{iterations: 10, match: [{headers: {x-canary: {exact: insider}}}]}")
+    assert done.objects[0]["spec"]["steps"] == [5, 10, 25, 50]
+    line = _line(done, "spec.analysis.iterations")
+    assert line.startswith("  !  ")
+    assert "until now nobody met the canary but those who match spec.analysis.match" in line
+    (told,) = [each for each in done.todo if "all users" in each]
+    assert "from now on 5 to 50 % of all users do" in told
+    blue = _flagger(tmp_path, "{iterations: 10}")
+    assert "until now nobody met the canary before its promotion" in _line(blue, "spec.analysis.iterations")
+    weighted = _flagger(tmp_path, "{iterations: 10, stepWeights: [7, 20]}")
+    assert weighted.objects[0]["spec"]["steps"] == [7, 20]
+    assert not any("all users" in each for each in weighted.todo)
+
+
+def test_when_an_alert_is_sent_is_not_said_before_its_provider_is_known(tmp_path: Path) -> None:
+    """It said "built in: on: [RolledBack, Held, Promoted]", and with the provider it was [RolledBack]."""
+    done = _flagger(tmp_path, "{alerts: [{name: oncall, severity: error, providerRef: {name: slack}}]}")
+    line = _line(done, "spec.analysis.alerts[0].severity")
+    assert line.startswith("  !  ")
+    assert "as providerRef.name says" in line
+    assert "Held" not in line
+
+
+def test_a_pause_that_became_shorter_is_no_field_that_needs_nothing() -> None:
+    done = converted(PEERS / "argo-1-simple.yaml")
+    line = _line(done, "spec.strategy.canary.steps[5].pause.duration")
+    assert line.startswith("  !  ")
+    assert "became at least 5m" in line
+    assert "minStep: 10m is as long as this" in line
+
+
 def test_a_file_that_is_not_there_and_one_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     missing = typed(str(tmp_path / "none.yaml"))
     (tmp_path / "file").write_text("")

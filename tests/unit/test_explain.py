@@ -1,6 +1,7 @@
 """Sentences about checks and runs."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,8 +37,8 @@ SLOW = judged(
 
 def test_a_failed_latency_check_is_one_sentence_with_its_numbers() -> None:
     assert explain.sentence(LATENCY, SLOW, after=timedelta(seconds=4.2)) == (
-        "p95 at the canary is 2.03x stable's (at least 1.37x);"
-        " 61 of 240 canary requests took longer than 142 ms, at most 12 were expected;"
+        "p95 at the canary is 2.03x stable's (at least 1.37x, 1.2x is allowed);"
+        " 61 of 240 canary requests took longer than 142 ms, the margin allows 11.7 on average;"
         " decided 4.2 s after the weight was set"
     )
 
@@ -59,8 +60,9 @@ def test_a_failed_error_check_speaks_of_percentage_points_and_failed_requests() 
         "errors", Verdict.FAIL, estimate=0.198, interval=(0.121, 0.3), canary_hits=48, expected_hits=0.62
     )
     assert explain.sentence(ERRORS, bad) == (
-        "the error rate at the canary is 20 points above stable's (at least 12 points);"
-        " 48 of 240 canary requests failed, at most 0.7 were expected"
+        "the error rate at the canary is 20 points above stable's (at least 12 points,"
+        " 1.5x stable's rate plus 0.1 points is allowed);"
+        " 48 of 240 canary requests failed, the margin allows 0.62 on average"
     )
 
 
@@ -84,7 +86,7 @@ def test_what_a_fault_in_mid_step_did_of_late_stands_beside_the_diluted_figure()
     )
     steady = judged("latency-p95", Verdict.FAIL, estimate=2.03, interval=(1.37, 2.9), lately=2.1)
     assert explain.sentence(LATENCY, steady).startswith(
-        "p95 at the canary is 2.03x stable's (at least 1.37x)"
+        "p95 at the canary is 2.03x stable's (at least 1.37x, 1.2x is allowed)"
     )
     bad = judged("errors", Verdict.FAIL, estimate=0.04, interval=(0.01, 0.1), lately=0.2)
     assert "4 points above stable's over the whole step, and 20 points in about" in explain.sentence(
@@ -110,7 +112,8 @@ def test_an_interval_without_an_upper_end_says_so_and_is_read_back() -> None:
     run = {"spec": {"plan": {"policy": {"checks": [spec]}}}, "status": {"checks": [seen], "step": "1/1"}}
     (found,) = record.findings(run)
     assert found.interval == (1.1, math.inf)
-    assert any("anything worse than that cannot be ruled out" in line for line in report.unseen(run, now=NOW))
+    unseen = "latency-p95: nothing worse can be ruled out yet, however much worse"
+    assert unseen in list(report.unseen(run, now=NOW))
 
 
 def test_one_point_is_one() -> None:
@@ -127,7 +130,7 @@ def test_one_point_is_one() -> None:
 def test_every_request_that_fails_is_a_hundred_points() -> None:
     """It was "1e+02 points"."""
     bad = judged("errors", Verdict.FAIL, estimate=1.0, interval=(0.65, 1.0), canary_hits=27, expected_hits=2)
-    assert "100 points above stable's (at least 65 points)" in explain.sentence(ERRORS, bad)
+    assert "100 points above stable's (at least 65 points, " in explain.sentence(ERRORS, bad)
 
 
 def test_fewer_errors_than_stable_are_below_it() -> None:
@@ -141,7 +144,8 @@ def test_fewer_errors_than_stable_are_below_it() -> None:
 def test_a_failed_prediction_check_speaks_of_distance() -> None:
     bad = judged("predictions", Verdict.FAIL, estimate=0.314, interval=(0.22, 0.4), canary_hits=99)
     assert explain.sentence(PREDICTIONS, bad).startswith(
-        "predictions at the canary are 0.31 away from stable's (at least 0.22); 99 of 240 canary requests"
+        "predictions at the canary are 0.31 away from stable's (at least 0.22, 0.05 is allowed);"
+        " 99 of 240 canary requests"
     )
 
 
@@ -155,10 +159,58 @@ def test_a_share_that_fell_is_one_sentence_with_both_shares_and_what_is_required
     assert shares(CLICKS, Verdict.FAIL, 0.7, 0.84, **figures) == (
         "the share of clicks is 8.13 % on the canary, 9.91 % on stable: 0.82x"
         " (at most 0.84x, at least 0.85x is required);"
-        " 19 of 240 canary trials were hits, at least 20 were expected"
+        " 19 of 240 canary trials were hits, the margin requires 20.3 on average"
     )
     late = shares(CLICKS, Verdict.FAIL, 0.7, 0.9, **figures)
     assert "0.82x (at least 0.85x is required)" in late
+
+
+def test_a_share_that_fell_in_mid_step_argues_for_itself() -> None:
+    """It said "0.91x (at least 0.85x is required); 252 of 5600 were hits, at least 235 were expected"."""
+    seen = {"canary_requests": 5600, "canary_hits": 252, "expected_hits": 235.1, "shares": (0.045, 0.0494)}
+    late = judged("clicks", Verdict.FAIL, estimate=0.91, interval=(0.7, 1.1), **seen)
+    known = replace(late, lately=0.31, lately_hits=(8.2, 501.6, 20.9))
+    assert explain.sentence(CLICKS, known) == (
+        "the share of clicks is 4.5 % on the canary, 4.94 % on stable: 0.91x, over the whole step, its good"
+        " part included, and 0.31x in about its last 10 s (at least 0.85x is required);"
+        " about 8 of its last 502 canary trials were hits, the margin requires 20.9 on average"
+    )
+    said = explain.sentence(CLICKS, late)  # few trials: nothing is known of late
+    assert said.endswith("252 of 5600 canary trials were hits, over the whole step")
+    assert ", over the whole step, its good part included (at least 0.85x is required)" in said
+
+
+def test_counts_of_a_whole_step_that_are_within_the_margin_do_not_stand_beside_a_failure() -> None:
+    """Errors after ten good minutes: "120 of 30000 failed, at most 610 were expected"."""
+    seen = {"canary_requests": 30_000, "canary_hits": 120, "expected_hits": 610.0}
+    late = judged("errors", Verdict.FAIL, estimate=0.003, lately=0.2, lately_hits=(98.0, 490.0, 9.8), **seen)
+    assert explain.sentence(ERRORS, late).endswith(
+        "; about 98 of its last 490 canary requests failed, the margin allows 9.8 on average"
+    )
+
+
+def test_the_margin_ends_every_bracket_of_a_failure() -> None:
+    """Of a late fault it was the least that the whole step's share is, beside the figure of its last 10 s."""
+    bad = judged("errors", Verdict.FAIL, estimate=0.04, interval=(0.0043, 0.1), lately=0.13)
+    assert "13 points in about its last 10 s (1.5x stable's rate plus 0.1 points is allowed)" in (
+        explain.sentence(ERRORS, bad)
+    )
+
+
+def test_a_pass_beside_a_bound_beyond_the_margin_says_that_it_needs_less() -> None:
+    """It said "Pass … (at most 1.58x, 1.4x is allowed)", and that 1.58x cannot be ruled out."""
+    fine = judged("latency-p95", Verdict.PASS, estimate=1.02, interval=(0.8, 1.58))
+    said = "(1.2x is allowed; the bound on this figure, 1.58x, is wider than a Pass needs)"
+    assert said in explain.sentence(LATENCY, fine)
+    clicked = judged("clicks", Verdict.PASS, estimate=1.0, interval=(0.7, 1.3), shares=(0.1, 0.1))
+    assert "(at least 0.85x is required; the bound on this figure, 0.7x, is wider" in (
+        explain.sentence(CLICKS, clicked)
+    )
+    seen = {"name": "latency-p95", "verdict": "Pass", "interval": [0.8, 1.58]}
+    spec = {"name": "latency-p95", "type": "Latency", "maxIncrease": "20%"}
+    run = {"spec": {"plan": {"policy": {"checks": [spec]}}}, "status": {"checks": [seen], "step": "1/1"}}
+    bound = "latency-p95: 1.58x cannot be ruled out with the requests so far; the Pass stands on less"
+    assert any(line.startswith(bound) for line in report.unseen(run, now=NOW))
 
 
 def test_a_share_that_may_fall_says_at_least_how_much_is_left() -> None:
@@ -174,7 +226,10 @@ def test_a_share_that_may_fall_says_at_least_how_much_is_left() -> None:
 def test_more_of_what_is_bad_is_said_with_its_margin() -> None:
     figures = {"shares": (0.03, 0.02), "canary_hits": 31, "expected_hits": 20.3}
     said = shares(COMPLAINTS, Verdict.FAIL, 1.31, 1.8, **figures)
-    assert said.endswith("(at least 1.31x); 31 of 240 canary trials were hits, at most 21 were expected")
+    assert said.endswith(
+        "(at least 1.31x, 1.2x stable's share plus 0.2 points is allowed);"
+        " 31 of 240 canary trials were hits, the margin allows 20.3 on average"
+    )
     diluted = shares(COMPLAINTS, Verdict.FAIL, 1.29, 1.8, **figures)  # 1.2 and 0.2 of 2 points are 1.3
     assert "(1.2x stable's share plus 0.2 points is allowed)" in diluted
 

@@ -92,6 +92,29 @@ def test_of_each_fault_is_said_what_becomes_of_it() -> None:
     assert "at 10 %, before any step was passed" in text(400)
 
 
+def test_of_a_fault_that_is_found_after_steptimeout_is_said_that_it_is_held_before() -> None:
+    """It said "rolled back after 23 min" of a canary that is held, with alerts, from minute 10 on."""
+    lines = text(8).splitlines()
+    (late,) = [line for line in lines if line.endswith(", held from 5 min on")]
+    assert late.split("  ")[-1].strip().startswith("rolled back after 7 min at 10 %")
+    assert "alerts for Held are sent" in " ".join(" ".join(lines).split())
+    assert "held from" not in text(8, onInconclusive="RollBack")
+
+
+def test_what_no_check_looks_at_is_not_said_to_be_unseen_while_pods_warm_up() -> None:
+    """It named latency and predictions whatever the policy's checks were."""
+
+    def unseen(*kinds: str) -> str:
+        checks = [each for each in planning.builtin()["checks"] if each["type"] in kinds]
+        policy = policies.policy(spec(checks=checks))
+        return " ".join(foresight._unseen(policy, 2))
+
+    assert "latency and predictions in the first" in unseen("Latency", "ErrorRate", "Predictions")
+    assert "predictions in the first" in unseen("Predictions")
+    assert "latency" not in unseen("Predictions")
+    assert "in the first" not in unseen("ErrorRate")
+
+
 def test_what_an_undecided_policy_lets_through_is_said_to_get_through() -> None:
     said = text(4, onInconclusive="Proceed")
     assert "NOT SEEN: promoted after 10 min" in said

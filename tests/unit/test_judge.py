@@ -112,6 +112,39 @@ def test_a_check_that_failed_says_what_it_was_of_late() -> None:
     assert found.lately == pytest.approx(0.12, abs=0.04)
     (passing,) = judged(fed(spec)).checks
     assert passing.lately is None
+    assert passing.lately_hits is None
+
+
+def test_a_share_that_fell_in_mid_step_has_its_figures_and_counts_of_late() -> None:
+    """Its sentence held the whole step's against the margin: both were fine, and it had failed."""
+    spec = replace(CLICKS, share=1.0)
+    before = fed(spec, n=60)
+    (found,) = judged(fed(spec, seconds=8, bad=2.0, n=60, before=before), now=68.0).checks
+    assert found.verdict is Verdict.FAIL
+    assert found.lately is not None
+    assert found.lately_hits is not None
+    assert found.estimate is not None
+    assert found.estimate > 0.85
+    assert found.lately < 0.7
+    hits, requests, at_margin = found.lately_hits
+    assert hits / requests == pytest.approx(found.lately * 0.4, abs=0.03)
+    assert at_margin / requests == pytest.approx(0.85 * 0.4, abs=0.03)
+
+
+def test_what_failed_of_late_is_counted_beyond_the_threshold_that_is_said() -> None:
+    failing = replace(ERRORS, share=1.0)
+    (found,) = judged(fed(failing, seconds=12, bad=3.0, before=fed(failing)), now=72.0).checks
+    assert found.lately_hits is not None
+    hits, requests, at_margin = found.lately_hits
+    assert hits / requests == pytest.approx(0.12, abs=0.04)
+    assert at_margin < hits / 2
+
+
+def test_buckets_that_prove_nothing_say_so_without_infinity() -> None:
+    """It said "cannot tell an increase below xinf from none"."""
+    (found,) = judged(fed(replace(LATENCY, quantile=0.5), le=(0.2, 0.5))).checks
+    assert "inf" not in found.note
+    assert "its buckets cannot tell an increase, however large, from none" in found.note
 
 
 def test_step_weights_fall_as_one_over_the_step() -> None:

@@ -68,3 +68,16 @@ def test_where_nobody_sits_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(sys, "stdin", nothing)
         asyncio.run(asyncio.wait_for(lasting.stays(THERE, said.append), 5))
     assert said == []
+
+
+def test_the_logs_of_a_story_that_ended_otherwise_stay_and_it_is_said(tmp_path: Path) -> None:
+    """They stayed, and nothing said so."""
+    lines: list[str] = []
+    folder = tmp_path / "lab" / "x-1"
+    for ok, lost, stays in ((False, 0, True), (True, 1, True), (True, 0, False)):
+        found: Any = SimpleNamespace(ok=ok, requests=SimpleNamespace(failed=lost))
+        folder.mkdir(parents=True, exist_ok=True)
+        lines.clear()
+        lasting.settled(folder, found, lines.append)
+        assert folder.exists() == stays
+        assert [str(folder) in line for line in lines] == ([True] if stays else [])

@@ -215,6 +215,36 @@ def test_a_missing_field_is_named() -> None:
     assert complaint(yaml.safe_dump(whole)) == "scenarios/x.yaml: spec.expect: is missing; say it"
 
 
+def test_all_mistakes_are_named_at_once() -> None:
+    """docs/testing.md promised it, and only the first was."""
+    whole = loads_plain()
+    whole["spec"]["canary"] = {"replica": 2}
+    whole["spec"]["stable"]["latency"] = {"distribution": "pareto", "shape": 3}
+    whole["spec"]["faults"] = [
+        {"at": "1s", "crash": True},
+        {"at": "1s", "arm": "canary", "latncyAdd": "40ms"},
+    ]
+    whole["spec"]["expect"] = {"outcome": "Rolledback"}
+    whole["spec"]["policy"]["step"] = [5]
+    text = complaint(yaml.safe_dump(whole))
+    assert text.startswith("scenarios/x.yaml: spec.stable.latency.p95: is missing; say it; ")
+    for said in (
+        "spec.canary.replica: is unknown here; did you mean replicas?",
+        "spec.faults[0]: needs either arm (stable, canary) or target",
+        "spec.faults[1].latncyAdd: is unknown here; did you mean latencyAdd?",
+        "spec.expect.outcome: expected one of RolledBack, Promoted, Held",
+        "spec.policy.step: unknown field; did you mean steps?",
+    ):
+        assert said in text
+    assert "\n" not in text
+
+
+def test_of_very_many_mistakes_ten_are_named() -> None:
+    text = complaint(changed("spec", "faults", to=[{}] * 30))
+    assert text.count("needs either arm") == 10
+    assert text.endswith("; and 20 more, mend these first")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
