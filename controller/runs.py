@@ -4,6 +4,7 @@ Every write here says which version it was made from. If somebody has written si
 annotate a run) it is made again from what is there now, in the same pass, unless a leader with a newer
 epoch has been there: then everything is dropped, because it decides now. So it is if an earlier leader has
 written what we did not know when we took over, from a watch that lagged: that is read, and gone on from.
+Nor does a run that has ended end otherwise, or go on, for one that has seen an old list of it.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import structlog
 from controller import resource
 from controller.cluster import Cluster, path
 from controller.kube import MERGE_PATCH, ApiError, Kube
-from controller.model import Checkpoint, Run
+from controller.model import Checkpoint, Run, Stage
 from controller.ports import Behind, Json, Overtaken
 from controller.wire import WishedObject, stored
 from controller.workloads import merge_patch
@@ -50,6 +51,10 @@ class Runs:
             if wrote < epoch and known is not None and before != (known.get("status") or {}):
                 raise Behind(f"CanaryRun {run.name}: epoch {wrote} wrote it after what epoch {epoch} knew of")
             after = resource.status(run, checkpoint, epoch, before=before, now=self._clock())
+            if (end := _end(before)) is not None and end != _end(
+                after
+            ):  # an old list brought it back to life
+                raise Behind(f"CanaryRun {run.name} has ended ({end}), and epoch {epoch} knew nothing of it")
             return {"status": merge_patch(before, _without_nulls(after))}
 
         await self._amend(run.plan.namespace, run.name, status, sub="status")
@@ -168,6 +173,12 @@ class Runs:
         where = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) if stored(obj) else None
         if where is not None and self._cluster.get(KIND, *where) is not None:
             self._cluster.wrote(KIND, obj)
+
+
+def _end(status: Json) -> str | None:
+    """How the run ended, if it did."""
+    over = (status.get("state") or {}).get("stage") == Stage.ENDED
+    return f"{status.get('phase')}, {status.get('reason')}" if over else None
 
 
 def _epoch(obj: Json) -> int:

@@ -179,7 +179,7 @@ def overwrites_an_end() -> Sequence[Swap]:
             return
         await whole(self, *given, **how | {"upon": None})  # by now it is known, and so no hindrance
 
-    return [(runs.Runs, "save", save)]
+    return [(runs.Runs, "save", save), (runs, "_end", lambda _status: None)]
 
 
 def two_leaders() -> Sequence[Swap]:

@@ -158,9 +158,10 @@ class Witness:
             return
         if foreign(before) != foreign(obj):
             self.breaks(f"{self.author} changed more of the VirtualService than its weights")
-        if self._weight > was or (self._weight > 0 and self._news()):
+        had = self._had()
+        if self._weight > was or (had and had < self._weight):
             self._raise(now)
-        elif self._weight > 0 and not self._raised[0]:  # people had given it more than our first step does
+        elif had == 0:  # people had given it more than our first step does
             self._began = self._began if self._gift else self.served()
             self._raised, self._lost = (now, self._began), 0
             self._reached |= {name: self._weight for name, run in self.runs.items() if not ended(run)}
@@ -173,10 +174,10 @@ class Witness:
         if self._weight == 0 and was > 0 and told and not self._late:
             self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
 
-    def _news(self) -> bool:
-        """Whether a run that has had weight never had as much: people gave more than its next step."""
-        names = (name for name, run in self.runs.items() if not ended(run))
-        return any(0 < self._reached.get(name, 0) < self._weight for name in names)
+    def _had(self) -> int | None:
+        """The most that the run had before whose weight this is; None if it is no run's that lives."""
+        lives = (name for name, run in self.runs.items() if 0 < self._weight <= allowance(run))
+        return max((self._reached.get(name, 0) for name in lives), default=None)
 
     def _raise(self, now: float) -> None:
         run = next((run for run in self.runs.values() if not ended(run)), None)

@@ -171,6 +171,18 @@ async def test_what_an_earlier_leader_wrote_unseen_is_not_overwritten_but_read(s
     assert (shelf.stored()["status"]["epoch"], shelf.stored()["status"]["weight"]) == (2, 25)
 
 
+async def test_a_run_that_ended_does_not_end_otherwise_for_who_saw_an_old_list(shelf: Shelf) -> None:
+    """As found by a history (5250): aborted and done with, it came back in a list, without its weight."""
+    run = await shelf.create()
+    over = replace(run, stage=Stage.ENDED, reason=Reason.ABORTED, ended=START)
+    await shelf.runs.save(over, checkpoint(), epoch=1)
+    for other in (replace(run, weight=5), replace(over, reason=Reason.LEADER_LOST)):
+        with pytest.raises(Behind, match=f"CanaryRun {NAME} has ended \\(Failed, Aborted\\)"):
+            await shelf.runs.save(other, checkpoint(), epoch=1)
+    await shelf.runs.save(replace(over, scaled_down=True), checkpoint(), epoch=1)  # its chores go on
+    assert shelf.stored()["status"]["reason"] == "Aborted"
+
+
 async def test_of_two_leaders_the_newer_one_wins_whatever_the_order(shelf: Shelf) -> None:
     run = await shelf.create()
     for _ in range(10):
