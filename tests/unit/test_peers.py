@@ -75,6 +75,7 @@ def after(
 def test_a_canary_slow_from_the_start_is_rolled_back_when_the_rule_allows(
     rule: Rule, seconds: float, tick: float
 ) -> None:
+    assert rule.earliest == seconds  # what `serin simulate` says of faults that begin before
     watched = begin(rule, LATENCY, le=LE)
     watched = after(watched, at(0.1), at(0.2), seconds=seconds - tick, tick=tick)
     assert watched.failed_at == np.inf
