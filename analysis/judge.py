@@ -192,8 +192,8 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
     expected = float(min(allowed, 1.0) * n_c)
     if spec.max_decrease:  # the question counts those without a hit
         k_c, expected = n_c - k_c, float(n_c) - expected
-    of_a_pass, lately = _pass_notes(spec), {}
-    if verdict is Verdict.FAIL:
+    of_a_pass, lately, failed = _pass_notes(spec), {}, verdict is Verdict.FAIL
+    if failed:
         of_a_pass = []
         lately = {"lately": _lately(evidence), "lately_hits": _lately_hits(evidence, asked)}
     return lately | {
@@ -205,7 +205,7 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
         "expected_hits": expected,
         "shares": _shares(evidence),
         "threshold": _threshold(evidence),
-        "note": "; ".join([*_notes(evidence, asked), *of_a_pass]),
+        "note": "; ".join([*_notes(evidence, asked, failed=failed), *of_a_pass]),
     }
 
 
@@ -231,8 +231,7 @@ def _lately_hits(evidence: Evidence, asked: Question | None) -> tuple[float, flo
     memory, spec = evidence.memory, evidence.spec
     stable, canary = memory.recent[-1], memory.recent_canary[-1]
     n_s, n_c = float(stable.sum()), float(canary.sum())
-    known = asked is not None and bool(asked.ready) and spec.kind is not CheckKind.PREDICTIONS
-    if asked is None or not known or min(n_s, n_c) < LATELY:
+    if asked is None or not bool(asked.ready) or min(n_s, n_c) < LATELY:
         return None
     k_s, k_c = (
         float(proportions.hits(cells[None], proportions.first(marked))[0, 0])
@@ -319,16 +318,12 @@ def _pair(evidence: Evidence) -> quantiles.Pair | None:
     return chosen if chosen.found else None
 
 
-def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
+def _notes(evidence: Evidence, asked: Question | None, *, failed: bool) -> list[str]:
     spec, memory = evidence.spec, evidence.memory
     notes = []
     chosen = _pair(evidence)
     if chosen is not None:
-        ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
-        if ratio > (1 + spec.max_increase) * RESOLVED:
-            remedy = "finer ones can (docs/metrics.md)"
-            what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
-            notes.append(f"its buckets cannot tell {what} from none: {remedy}")
+        notes += _coarse_notes(evidence, chosen, failed=failed)
     elif spec.kind is CheckKind.LATENCY and memory.recent.sum() > 0:
         notes.append("its buckets end below stable's latency: nothing can be compared")
     if spec.kind is CheckKind.LATENCY and asked is not None and asked.ready and asked.rho[0] > 1:
@@ -339,6 +334,20 @@ def _notes(evidence: Evidence, asked: Question | None) -> list[str]:
     if len(evidence.groups) == 1:
         notes.append("one canary node: bursts longer than the tolerance look like the version")
     return notes
+
+
+def _coarse_notes(evidence: Evidence, chosen: quantiles.Pair, *, failed: bool) -> list[str]:
+    """What buckets so coarse cannot show; once they have shown something, what that was held against."""
+    spec, memory = evidence.spec, evidence.memory
+    ratio = quantiles.resolution(quantiles.bounds(memory.le, memory.canary_le), chosen)
+    if ratio <= (1 + spec.max_increase) * RESOLVED:
+        return []
+    if failed:  # they told this one; "cannot tell" would speak against the verdict
+        far, near = (1000 * le for le in (memory.canary_le[chosen.canary], memory.le[chosen.stable]))
+        held = f"beyond {far:g} ms it is allowed what stable has beyond {near:g} ms"
+        return [f"its buckets are coarse: {held}, so a smaller increase may not show (docs/metrics.md)"]
+    what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
+    return [f"its buckets cannot tell {what} from none: finer ones can (docs/metrics.md)"]
 
 
 def _pass_notes(spec: CheckSpec) -> list[str]:

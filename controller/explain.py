@@ -120,7 +120,7 @@ def clauses(found: Finding, *, after: timedelta | None = None) -> list[str]:
     if found.kind == "Shadow":
         return [found.note or "no request has been replayed yet"]
     decided = "" if after is None else f"decided {duration(after)} after the weight was set"
-    return [each for each in (_compared(found), _counted(found), decided, found.note) if each]
+    return [each for each in (_compared(found), *_stands_on(found), decided, found.note) if each]
 
 
 def _compared(found: Finding) -> str:
@@ -226,27 +226,37 @@ def not_ruled_out(found: Finding) -> str:
     return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 
-def _counted(found: Finding) -> str:
-    """How many canary requests were beyond the threshold, and how many the margin allows.
+def _stands_on(found: Finding) -> list[str]:
+    """How many canary requests were beyond the threshold, how many the margin allows; of a Fail, what argues.
 
-    Where those of the whole step are no more than that although the check failed, those of late are said.
+    That is the whole step's count, or that of late where a fault came in mid-step, or else the odds alone.
     """
     what = _beyond(found)
     if not found.canary_requests or found.verdict == "NoData" or not what:
-        return ""
-    counted = f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}"
-    if found.verdict != "Fail" or _argues(found, found.canary_hits, found.expected_hits):
-        return f"{counted}, {_at_margin(found, found.expected_hits)}"
-    if found.lately_hits is not None and _argues(found, found.lately_hits[0], found.lately_hits[2]):
+        return []
+    step = (found.canary_hits, found.canary_requests, found.expected_hits)
+    if found.verdict != "Fail" or _argues(found, *step):
+        counted = f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}"
+        return [f"{counted}, {_at_margin(found, found.expected_hits)}"]
+    if found.lately_hits is not None and _argues(found, *found.lately_hits):
         hits, count, expected = found.lately_hits
         lately = f"about {hits:.0f} of its last {_requests(found, round(count))} {what}"
-        return f"{lately}, {_at_margin(found, expected)}"
-    return f"{counted}, over the whole step"
+        return [f"{lately}, {_at_margin(found, expected)}"]
+    if none_yet(found.log_e):
+        return []
+    return [f"the odds against its being within the margin are {odds(found.log_e or 0.0)}"]
 
 
-def _argues(found: Finding, hits: float, expected: float) -> bool:
-    """Whether so many hits are more harm than those at the margin."""
-    return hits < expected if found.max_decrease else hits > expected
+def _argues(found: Finding, hits: float, requests: float, expected: float) -> bool:
+    """Whether so many hits are more harm than those at the margin; of predictions, more than chance makes.
+
+    The set of predictions that is counted is learned from the same requests and shows part of a shift only: a
+    count near the margin's says nothing for or against.
+    """
+    beyond = expected - hits if found.max_decrease else hits - expected
+    if found.kind != "Predictions":
+        return beyond > 0
+    return beyond > 2 * math.sqrt(expected * max(1 - expected / requests, 0.0))
 
 
 def _at_margin(found: Finding, expected: float) -> str:
@@ -301,6 +311,18 @@ def amount(found: Finding, value: float) -> str:
     if found.kind == "Shadow":
         return f"{_percent(max(value, 0.0))} of other answers"
     return f"{value:.2g}"
+
+
+def odds(log_e: float) -> str:
+    """Evidence as a bet that paid: 240 to 1."""
+    if log_e > math.log(1e6):
+        return "more than a million to 1"
+    return "nothing" if none_yet(log_e) else f"{math.exp(log_e):,.0f} to 1"
+
+
+def none_yet(log_e: float | None) -> bool:
+    """Whether nothing speaks against the canary: without a request the odds are 1 to 1."""
+    return log_e is None or log_e < math.log(1.5)
 
 
 def noisy(*, count: int, nodes: int, alpha: float) -> str:

@@ -202,7 +202,7 @@ def unequal(run: Json) -> Iterator[str]:
     errors = max((one.canary_requests for one in found if one.kind == "ErrorRate"), default=0)
     counted = [one.canary_requests for one in found if one.kind in {"Latency", "Predictions"}]
     if any(0 < one < errors for one in counted):
-        yield "Errors are counted from the first request on; latency and predictions leave the warm-up out."
+        yield "Errors are counted from the first request on; all other checks leave the warm-up out."
 
 
 def placebos(run: Json) -> Json:

@@ -19,7 +19,9 @@ from controller.explain import (
     different,
     duration,
     noisy,
+    none_yet,
     not_ruled_out,
+    odds,
     said,
     subject,
 )
@@ -215,18 +217,6 @@ def _placebos(seen: Json, alpha: float) -> Iterator[str]:
     yield f"{beside(**size)} since {since:%H:%M:%S}Z: the furthest came to {odds(highest)}."
     if highest >= -math.log(alpha):
         yield f"Warning: {noisy(**size, alpha=alpha)}."
-
-
-def odds(log_e: float) -> str:
-    """Evidence as a bet that paid: 240 to 1."""
-    if log_e > math.log(1e6):
-        return "more than a million to 1"
-    return "nothing" if none_yet(log_e) else f"{math.exp(log_e):,.0f} to 1"
-
-
-def none_yet(log_e: float | None) -> bool:
-    """Whether nothing speaks against the canary: without a request the odds are 1 to 1."""
-    return log_e is None or math.exp(log_e) < 1.5
 
 
 def _checks(run: Json, *, now: datetime) -> Iterator[str]:

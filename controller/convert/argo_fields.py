@@ -191,7 +191,7 @@ TEMPLATE: Rules = (
         f"{METRIC}.interval": (IS, _LOOKS),
         f"{METRIC}.initialDelay": (
             IS,
-            "latencies and predictions count after warmUp, errors from the first request on",
+            "all else counts after warmUp, errors from the first request on",
         ),
         f"{METRIC}.failureLimit": (IS, _ALPHA),
         f"{METRIC}.consecutiveErrorLimit": (

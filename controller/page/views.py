@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from analysis.state import step_weights
-from controller import policies, record, report
+from controller import explain, policies, record, report
 from controller.explain import Finding, allowed, clauses, different
 from controller.wire import Malformed
 
@@ -89,7 +89,7 @@ def _judged(run: Json) -> Answer:
         )
         return Answer("good", "No worse so far", f"Every required check has passed at {share}.{more}")
     log_e, alpha = said.get("logE"), record.policy(run).get("alpha", 0.01)
-    odds = "nothing" if log_e is None else report.odds(log_e)
+    odds = "nothing" if log_e is None else explain.odds(log_e)
     against = "Nothing speaks against the canary"
     if odds != "nothing":
         against = f"The evidence against the canary is {odds}"
@@ -188,7 +188,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "step": said.get("step"),
         "alpha": alpha,
         "logE": said.get("logE"),
-        "odds": None if said.get("logE") is None else report.odds(said["logE"]),
+        "odds": None if said.get("logE") is None else explain.odds(said["logE"]),
         "placebo": record.placebos(run).get("logE"),
         "weights": [_change(one) for one in said.get("weights") or []],
         "checks": [_check(one) for one in record.findings(run, now=now)],
@@ -309,9 +309,9 @@ def _ledger(run: Json) -> Json:
 
 
 def _part(log_e: float | None, alpha: float) -> float:
-    """How much of what rolls back has been gathered, 0 to 1; 0 as long as that is none (`report.odds`)."""
+    """How much of what rolls back has been gathered, 0 to 1; 0 as long as that is none (`explain.odds`)."""
     return (
         0.0
-        if log_e is None or report.none_yet(log_e)
+        if log_e is None or explain.none_yet(log_e)
         else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)
     )

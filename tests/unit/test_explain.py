@@ -142,11 +142,32 @@ def test_fewer_errors_than_stable_are_below_it() -> None:
 
 
 def test_a_failed_prediction_check_speaks_of_distance() -> None:
-    bad = judged("predictions", Verdict.FAIL, estimate=0.314, interval=(0.22, 0.4), canary_hits=99)
+    bad = judged(
+        "predictions", Verdict.FAIL, estimate=0.314, interval=(0.22, 0.4), canary_hits=99, expected_hits=60
+    )
     assert explain.sentence(PREDICTIONS, bad).startswith(
         "predictions at the canary are 0.31 away from stable's (at least 0.22, 0.05 is allowed);"
         " 99 of 240 canary requests"
     )
+
+
+def test_predictions_that_moved_in_mid_step_argue_for_their_rollback() -> None:
+    """It said "0.017 away (0.05 is allowed); 35 of 76 …, over the whole step"; 38.3 were at the margin."""
+    seen = {"canary_requests": 76, "canary_hits": 35, "expected_hits": 38.33, "log_e": math.log(120)}
+    late = judged("predictions", Verdict.FAIL, estimate=0.017, interval=(0.0, 0.3), **seen)
+    said = explain.sentence(PREDICTIONS, replace(late, lately_hits=(19.7, 26.1, 11.3)))
+    assert said == (
+        "predictions at the canary are 0.017 away from stable's, over the whole step, its good part included"
+        " (0.05 is allowed); about 20 of its last 26 canary requests got a prediction that the canary gives"
+        " more often than stable, the margin allows 11.3 on average"
+    )
+    for unclear in (None, (12.0, 26.1, 11.3)):  # what chance alone makes of 11.3 argues for nothing
+        said = explain.sentence(PREDICTIONS, replace(late, lately_hits=unclear))
+        assert said.endswith("(0.05 is allowed); the odds against its being within the margin are 120 to 1")
+    mild = replace(late, canary_requests=153, canary_hits=68, expected_hits=66.9)
+    assert explain.sentence(PREDICTIONS, mild).endswith("are 120 to 1")
+    plain = replace(late, canary_hits=60)
+    assert "60 of 76 canary requests got a prediction" in explain.sentence(PREDICTIONS, plain)
 
 
 def shares(spec: CheckSpec, verdict: Verdict, low: float, high: float, **figures: Any) -> str:
@@ -175,8 +196,11 @@ def test_a_share_that_fell_in_mid_step_argues_for_itself() -> None:
         " part included, and 0.31x in about its last 10 s (at least 0.85x is required);"
         " about 8 of its last 502 canary trials were hits, the margin requires 20.9 on average"
     )
-    said = explain.sentence(CLICKS, late)  # few trials: nothing is known of late
-    assert said.endswith("252 of 5600 canary trials were hits, over the whole step")
+    said = explain.sentence(
+        CLICKS, replace(late, log_e=math.log(120))
+    )  # few trials: nothing is known of late
+    assert "252 of 5600" not in said
+    assert said.endswith("; the odds against its being within the margin are 120 to 1")
     assert ", over the whole step, its good part included (at least 0.85x is required)" in said
 
 

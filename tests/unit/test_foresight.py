@@ -64,9 +64,12 @@ def test_only_what_is_beyond_the_margin_is_worked_out() -> None:
     loose = CheckSpec(name="scores", kind=CheckKind.PREDICTIONS, tolerance=0.2)
     assert [effect.words for effect in foresight.effects_on(loose)] == ["moved by 1 sd"]
     clicks = CheckSpec(name="clicks", kind=CheckKind.PROPORTION, max_decrease=0.3)
-    assert [effect.words for effect in foresight.effects_on(clicks)] == ["falls by 50 %"]
+    assert [effect.words for effect in foresight.effects_on(clicks)] == ["a share of 10 % falls by 50 %"]
     skipped = CheckSpec(name="skipped", kind=CheckKind.PROPORTION, max_increase=0.2)
-    assert [effect.words for effect in foresight.effects_on(skipped)] == ["rises by 50 %", "rises by 100 %"]
+    assert [effect.words for effect in foresight.effects_on(skipped)] == [
+        "a share of 10 % rises by 50 %",
+        "a share of 10 % rises by 100 %",
+    ]
     many = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, plus=0.1)
     assert [effect.words for effect in foresight.effects_on(many)] == ["20 % failing"]
 
@@ -113,6 +116,23 @@ def test_what_no_check_looks_at_is_not_said_to_be_unseen_while_pods_warm_up() ->
     assert "predictions in the first" in unseen("Predictions")
     assert "latency" not in unseen("Predictions")
     assert "in the first" not in unseen("ErrorRate")
+
+
+def test_a_proportion_is_said_to_be_worked_out_for_a_tenth_and_where_to_ask_for_another() -> None:
+    """It said "clicks falls by 50 %: after 2 min 40 s"; of a share of 1 % that took 16 minutes."""
+    clicks = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "10%"}
+    policy = policies.policy(spec(checks=[clicks]))
+    lines = foresight.told(
+        policy,
+        foresight.foreseen(policy, rps=60, stable_pods=4, canary_pods=2),
+        stable_pods=4,
+        canary_pods=2,
+    )
+    assert any(line.startswith("clicks  a share of 10 % falls by 50 %") for line in lines)
+    said = " ".join(lines)
+    assert "clicks is worked out for a share of 10 %; one of 1 % takes about ten times as long." in said
+    assert "serin simulate STORY.yaml --runs 64" in said
+    assert "serin simulate" not in text(10)
 
 
 def test_what_an_undecided_policy_lets_through_is_said_to_get_through() -> None:

@@ -131,6 +131,20 @@ def test_a_share_that_fell_in_mid_step_has_its_figures_and_counts_of_late() -> N
     assert at_margin / requests == pytest.approx(0.85 * 0.4, abs=0.03)
 
 
+def test_predictions_that_moved_in_mid_step_are_counted_of_late() -> None:
+    """Only the whole step's count was said, and that is no more than the margin allows."""
+    spec = replace(DRIFT, share=1.0)
+    turned = fed(spec, seconds=3, bad=3.0, before=fed(spec))
+    (found,) = judged(turned, now=63.0).checks
+    assert found.verdict is Verdict.FAIL
+    assert found.lately is None  # a distance from so few requests is mostly chance
+    assert found.lately_hits is not None
+    hits, requests, at_margin = found.lately_hits
+    assert hits > 1.5 * at_margin
+    assert requests == pytest.approx(40 * 5, rel=0.2)
+    assert found.canary_hits < 1.2 * found.expected_hits
+
+
 def test_what_failed_of_late_is_counted_beyond_the_threshold_that_is_said() -> None:
     failing = replace(ERRORS, share=1.0)
     (found,) = judged(fed(failing, seconds=12, bad=3.0, before=fed(failing)), now=72.0).checks
@@ -145,6 +159,15 @@ def test_buckets_that_prove_nothing_say_so_without_infinity() -> None:
     (found,) = judged(fed(replace(LATENCY, quantile=0.5), le=(0.2, 0.5))).checks
     assert "inf" not in found.note
     assert "its buckets cannot tell an increase, however large, from none" in found.note
+
+
+def test_buckets_that_did_show_an_increase_are_not_said_to_tell_nothing() -> None:
+    """A Fail said of its own buckets that they "cannot tell an increase, however large, from none"."""
+    (found,) = judged(fed(replace(LATENCY, share=1.0), le=(0.1, 0.2), bad=3.0)).checks
+    assert found.verdict is Verdict.FAIL
+    assert "cannot tell" not in found.note
+    held = "beyond 200 ms it is allowed what stable has beyond 100 ms"
+    assert f"its buckets are coarse: {held}, so a smaller increase may not show" in found.note
 
 
 def test_step_weights_fall_as_one_over_the_step() -> None:

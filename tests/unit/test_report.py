@@ -9,7 +9,7 @@ import pytest
 from test_machine import a_run, sight
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
-from controller import planning, record, report, resource
+from controller import explain, planning, record, report, resource
 from controller.machine import advance
 from controller.model import Checkpoint, Phase, Reason, Stage
 
@@ -290,9 +290,9 @@ def test_every_reason_that_a_person_may_ask_about_is_in_words() -> None:
 
 
 def test_evidence_beyond_a_million_is_not_counted_out() -> None:
-    assert report.odds(600.0) == "more than a million to 1"
-    assert report.odds(5.481) == "240 to 1"
-    assert report.odds(-700.0) == "nothing"
+    assert explain.odds(600.0) == "more than a million to 1"
+    assert explain.odds(5.481) == "240 to 1"
+    assert explain.odds(-700.0) == "nothing"
 
 
 PLACEBOS = {

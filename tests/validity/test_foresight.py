@@ -17,6 +17,7 @@ FINE = tuple(bound for bound in SECONDS if 0.02 < bound < 1.0)
 WORLD = Traffic(rps=100.0, stable_pods=9, canary_pods=2, latency=Lognormal(0.05, 0.115), le=FINE)
 POLICY = policies.policy(planning.builtin() | {"steps": [10, 50]})
 RUNS = 64
+PASS_MEDIAN = 1.6  # times what is worked out, at most: of a Pass, which needs all checks at once
 WITHIN = 1.3  # what the command says; a median of 64 runs is known to about a tenth
 
 
@@ -44,3 +45,18 @@ def test_half_of_simulated_runs_are_rolled_back_by_then(
     assert np.quantile(took, 0.9, method="inverted_cdf") <= 2.5 * seen
     # and none slips through: promoted by chance are at most beta of them, as the command says
     assert (runs.ended == Ended.PROMOTED).sum() <= binom.ppf(0.999, RUNS, POLICY.beta)
+
+
+@pytest.mark.parametrize(("rps", "stable_pods"), [(60.0, 4), (10.0, 9)])
+def test_a_pass_takes_as_long_as_the_command_says_by_its_median_and_in_nine_of_ten_runs(
+    rps: float, stable_pods: int
+) -> None:
+    policy = policies.policy(planning.builtin() | {"steps": [10], "stepTimeout": "60m"})
+    like = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=2)[0]
+    world = replace(WORLD, rps=rps, stable_pods=stable_pods)
+    runs = simulated(world, policy, runs=RUNS, seed=3, duration=4 * like.promoted)
+    took = np.where(runs.ended == Ended.PROMOTED, runs.at, np.inf)
+    half, most = np.quantile(took, [0.5, 0.9], method="inverted_cdf")
+    assert half <= PASS_MEDIAN * like.promoted
+    assert most <= foresight.SLOWEST_PASS * like.promoted
+    assert most > PASS_MEDIAN * like.promoted  # so that 1.6 is no bound
