@@ -20,7 +20,7 @@ from scenarios.fields import BadStory
 from scenarios.objects import CANARY, CONTROLLER, NAMESPACE, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Evict, Outcome, Patch, Story, Target, TargetFault
-from scenarios.result import Played, Requests, Result, ended, result, said_by
+from scenarios.result import Played, Requests, Result, ended, result, said_by, waits_for
 from scenarios.troubles import Happening, happenings, told
 from scenarios.virtual.loop import VirtualLoop, run_virtual, virtual_loop
 from scenarios.virtual.pods import VirtualPods
@@ -110,6 +110,7 @@ class Theatre:
         )
         self.ends: dict[str, float] = {}  # when each run was first seen to have ended
         self.held: float | None = None  # since when the first run has been paused
+        self._waited: set[tuple[str, int]] = set()  # runs and steps of which it was said what they wait for
         self.world.on_change(self._changed)
 
     def outside(self, _replica: str) -> Outside:
@@ -276,6 +277,10 @@ class Theatre:
             self.ends.setdefault(name, self.now)
         paused = (run.get("status") or {}).get("phase") == "Paused"
         self.held = (self.held if self.held is not None else self.now) if paused else None
+        step = (name, ((run.get("status") or {}).get("state") or {}).get("step", 0))
+        if step not in self._waited and (line := waits_for(run, now=self._loop.now())):
+            self._waited.add(step)
+            self._say(line)
 
     def _leader(self) -> str:
         """Who holds the Lease of the canary's shard, as the first replica counts them."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from controller import record
+from controller.wire import duration
 from scenarios.plot import Ending, Outcome, Story
 
 Json = Any
@@ -146,6 +148,25 @@ def said_by(run: Json | None, refusal: str | None) -> tuple[Outcome, str | None,
     kept = ("phase", "verdict", "logE", "message", "checks")
     evidence = {name: status[name] for name in kept if name in status}
     return outcome, reason, state.get("check"), evidence
+
+
+LATE = 1.5  # times minStep: a step that has passed by then needs no word
+
+
+def waits_for(run: Json, *, now: datetime) -> str | None:
+    """Which required checks have not passed in a step that was to be over by now, in words; None if none."""
+    status = run.get("status") or {}
+    since, least = (status.get("state") or {}).get("stepSince"), record.policy(run).get("minStep")
+    if status.get("phase") != "Progressing" or not since or not least:
+        return None
+    if now - record.time(since) < LATE * duration(least):
+        return None
+    still = [
+        f"{one.name} ({one.verdict})"
+        for one in record.findings(run)
+        if one.required and one.verdict != "Pass"
+    ]
+    return f"still at {status.get('weight', 0)} %: waits for {', '.join(still)}" if still else None
 
 
 GOES_ON = "(time was up)"

@@ -191,7 +191,7 @@ TEMPLATE: Rules = (
         f"{METRIC}.interval": (IS, _LOOKS),
         f"{METRIC}.initialDelay": (
             IS,
-            "all else counts after warmUp, errors from the first request on",
+            "latencies, predictions and proportions count after warmUp, errors from the first request on",
         ),
         f"{METRIC}.failureLimit": (IS, _ALPHA),
         f"{METRIC}.consecutiveErrorLimit": (

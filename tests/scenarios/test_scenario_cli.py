@@ -51,6 +51,7 @@ def test_a_good_canary_is_not_met_with_a_checklist_that_nobody_can_pass_there() 
     said = run(STORY.with_name("good-canary.yaml"))
     assert said.exit_code == 0, said.output
     assert "WeightRaised" in said.stderr
+    assert "still at 20 %: waits for latency-p95 (Inconclusive)" in said.stderr
     assert "PreflightFailed" not in said.stderr
 
 

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from scenarios.plot import Ending, Outcome, Story
-from scenarios.result import Played, Requests, ended, result, said_by, wanted
+from scenarios.result import Played, Requests, ended, result, said_by, waits_for, wanted
 from scenarios.story import loads
 
 STORY = """
@@ -127,3 +129,29 @@ def test_a_run_that_is_not_over_is_held_for_what_holds_it() -> None:
 
 def test_without_a_run_the_refusal_is_the_reason() -> None:
     assert said_by(None, "Refused") == (Outcome.HELD, "Refused", None, {})
+
+
+def test_a_step_that_takes_longer_than_its_least_says_which_checks_are_open() -> None:
+    """A story stayed at 10 % for three minutes, and its lines did not say why."""
+    checks = [
+        {"name": "latency-p95", "type": "Latency", "maxIncrease": "20%"},
+        {"name": "errors", "type": "ErrorRate", "maxIncrease": "50%", "plus": "0.1%"},
+        {"name": "clicks", "type": "Proportion", "maxDecrease": "15%", "required": False},
+    ]
+    verdicts = zip(checks, ("Inconclusive", "Pass", "Inconclusive"), strict=True)
+    run: dict[str, Any] = {
+        "spec": {"plan": {"policy": {"minStep": "60s", "checks": checks}}},
+        "status": {
+            "phase": "Progressing",
+            "weight": 10,
+            "state": {"step": 0, "stepSince": "2026-01-01T00:00:00Z"},
+            "checks": [{"name": check["name"], "verdict": said} for check, said in verdicts],
+        },
+    }
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    assert waits_for(run, now=began + timedelta(seconds=89)) is None
+    late = began + timedelta(seconds=90)
+    assert waits_for(run, now=late) == "still at 10 %: waits for latency-p95 (Inconclusive)"
+    assert waits_for({"spec": {"plan": {}}}, now=late) is None
+    run["status"]["checks"][0]["verdict"] = "Pass"
+    assert waits_for(run, now=late) is None
