@@ -344,7 +344,7 @@ def _coarse_notes(evidence: Evidence, chosen: quantiles.Pair, *, failed: bool) -
         return []
     if failed:  # they told this one; "cannot tell" would speak against the verdict
         far, near = (1000 * le for le in (memory.canary_le[chosen.canary], memory.le[chosen.stable]))
-        held = f"beyond {far:g} ms it is allowed what stable has beyond {near:g} ms"
+        held = f"the canary may have as many beyond {far:g} ms as stable beyond {near:g} ms"
         return [f"its buckets are coarse: {held}, so a smaller increase may not show (docs/metrics.md)"]
     what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
     return [f"its buckets cannot tell {what} from none: finer ones can (docs/metrics.md)"]
