@@ -132,8 +132,8 @@ class Field:
         return len(self.noted)
 
     def misread(self) -> BadStory:
-        """All that was noted, the first of each field."""
-        wrong = list({each.partition(": ")[0]: each for each in reversed(self.noted)}.values())[::-1]
+        """All that was noted, once; of a field that was unknown twice, the first."""
+        wrong = list({each.partition(";")[0]: each for each in reversed(self.noted)}.values())[::-1]
         more = [f"and {len(wrong) - MOST} more, mend these first"] if len(wrong) > MOST else []
         return BadStory("\n".join(f"{self.file}: {each}" for each in [*wrong[:MOST], *more]))
 

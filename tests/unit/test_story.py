@@ -281,6 +281,21 @@ def test_wrong_values_beside_wrong_names_are_named_in_the_same_round() -> None:
     ]
 
 
+def test_two_mistakes_about_one_field_are_both_named() -> None:
+    whole = loads_plain()
+    checks = [{"name": name, "type": "Proportion", "direction": "decrease"} for name in ("clicks", "likes")]
+    whole["spec"]["policy"]["checks"] = [check | {"maxDecrease": "10%"} for check in checks]
+    whole["spec"]["expect"] = {"outcome": "Promoted"}
+    assert complaint(yaml.safe_dump(whole)) == (
+        "scenarios/x.yaml: spec.stable.clickRate: is missing; check clicks counts clicks, say 40%"
+    )
+    whole["spec"]["stable"]["clickRate"] = "6%"
+    whole["spec"]["policy"]["checks"].append(whole["spec"]["policy"]["checks"][1] | {"name": "views"})
+    said = complaint(yaml.safe_dump(whole))
+    assert "checks: check likes is of model_likes_total" in said
+    assert "checks: check views is of model_views_total" in said
+
+
 def test_a_proportion_of_what_no_pod_of_a_story_counts_is_refused_with_the_remedy() -> None:
     """It waited for its counters until the story's time was up."""
     whole = loads_plain()
