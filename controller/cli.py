@@ -89,7 +89,11 @@ for _command in (
 @serin.command(context_settings={"allow_extra_args": True})
 @click.pass_context
 @click.option(
-    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
+    "--policy",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A CanaryPolicy as YAML, or its spec.",
 )
 @click.option(
     "--rps", type=click.FloatRange(min=0.001, max=1e9), metavar="R", help="Requests per second, both arms."
@@ -229,7 +233,11 @@ RESULT = 'Write the result here as JSON; "-" is standard output, and the report 
 @serin.command()
 @click.argument("ticks", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--policy", "file", type=click.Path(path_type=Path), metavar="FILE", help="A CanaryPolicy as YAML."
+    "--policy",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A CanaryPolicy as YAML, or its spec.",
 )
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="OUT", help=RESULT)
 @click.option("--prometheus", metavar="URL", help="Read what this Prometheus recorded instead of TICKS.")

@@ -233,8 +233,9 @@ class Kubectl:
         named = [file for file in os.environ.get("KUBECONFIG", "").split(os.pathsep) if file]
         gone = [file for file in named if not Path(file).exists()]
         if gone and not self.kubeconfig:
-            again = "start serin scenario cluster again, or unset KUBECONFIG"
-            return f"KUBECONFIG names {gone[0]}, which is not there: {again}"
+            told = Path(gone[0]).parent.parent.name == STORIES
+            again = STORY_AGAIN if told else "start serin scenario cluster again"
+            return f"KUBECONFIG names {gone[0]}, which is not there: {again}, or unset KUBECONFIG"
         pointed = (f"--kubeconfig={self.kubeconfig}",) if self.kubeconfig else ()
         command = [_kubectl(), *pointed, "config", "get-contexts", "-o", "name"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as `_call`
@@ -264,6 +265,8 @@ class Kubectl:
 
 
 # Another's write came before ours: of the run, or of the next attempt, which has but one name.
+STORIES = ".lab"  # the folder in which a live story keeps its kubeconfig, while it is played
+STORY_AGAIN = "that story is over; play it with --live again and type this while its page stays"
 _IN_BETWEEN = ("(Conflict)", "please apply your changes to the latest version", "(AlreadyExists)")
 _REFUSALS = (
     "(NotFound)",

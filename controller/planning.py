@@ -155,7 +155,8 @@ def _spec(document: Json, *, file: Path) -> Json:
     kind, version = document.get("kind"), document.get("apiVersion", API_VERSION)
     if kind != "CanaryPolicy":
         said = "is missing" if kind is None else f'is "{kind}"'
-        raise BadPolicy(f"{file}: kind {said}; expected CanaryPolicy")
+        story = "; a story's spec.policy in a file of its own will do" if kind == "Scenario" else ""
+        raise BadPolicy(f"{file}: kind {said}; expected CanaryPolicy{story}")
     if version != API_VERSION:
         raise BadPolicy(f'{file}: apiVersion is "{version}"; expected {API_VERSION}')
     unknown = next((name for name in document if name not in WHOLE), None)

@@ -246,6 +246,8 @@ def _of_the_line(log_e: float, alpha: float) -> str:
 
 
 def _part(log_e: float, alpha: float) -> str:
+    if none_yet(log_e):
+        return "none yet"
     part = math.exp(min(log_e + math.log(alpha), 0.0))
     return _percent(part) if part >= 0.01 else "less than 1 %"
 

@@ -131,6 +131,8 @@ def status(*, run: str, watch: bool, output: str | None, **flags: str | None) ->
 def explain(*, run: str, output: str | None, **flags: str | None) -> None:
     """Say what was seen, how sure, and what could not be seen.
 
+    Exit code 0 whatever became of the run: it is asked why, and status whether.
+
     Examples:
       serin explain model-canary
       serin explain model-canary-6f9c8d7b5-1 -n shop

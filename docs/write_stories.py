@@ -63,7 +63,9 @@ MEANINGS = {
     "ARM.predictions.distribution": "Of what is predicted, from 0 to 1.",
     "ARM.predictions.a": "The beta distribution's first parameter.",
     "ARM.predictions.b": "Its second.",
-    "ARM.clickRate": "The share of answers that are clicked; for a `Proportion` check called `clicks`.",
+    "ARM.clickRate": "The share of answers that are clicked: `model_clicks_total` of "
+    "`model_impressions_total`, which a `Proportion` check called `clicks` reads, and one of another name "
+    "that says them as its `counters`.",
     "ARM.model": "A real small model in place of drawn predictions; for `Shadow` checks.",
     "faults[]": "What breaks: an arm's behaviour (`arm`), or something around it (`target`).",
     "faults[].at": "When it begins.",
@@ -184,6 +186,9 @@ def _call(node: ast.Call, known: Names, local: dict[str, Any]) -> Iterator[Row]:
             default = node.args[2] if len(node.args) > 2 else node.keywords[0].value
             path = _under(at, str(node.args[0].value))
             yield from _field(path, node.args[1], known, local, default=_shown(_value(default, local)))
+        elif name == "must" and at is not None and isinstance(node.args[0], ast.Constant):
+            path = _under(at, str(node.args[0].value))
+            yield from _field(path, node.args[1], known, local, default=NEEDED)
         elif name == "each" and at is not None and isinstance(node.args[0], ast.Name):
             yield from rows(node.args[0].id, f"{at}[]", {})
         elif at is not None and at and name in WORDS:
@@ -292,6 +297,7 @@ ALIKE = ("faults[].predictions.", "expect.oneOf[].")  # which are as what they a
 INSTEAD = {  # of "needed", where that depends on another field
     "faults[].arm": "one of the two",
     "faults[].target": "one of the two",
+    "ARM.replicas": "needed of stable; the canary's are as many",
     "ARM.latency.p95": "needed by each",
     "ARM.latency.median": "needed by `lognormal`, not for others",
     "ARM.latency.shape": "needed by `pareto`, not for others",

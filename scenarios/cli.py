@@ -63,6 +63,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     """Play each story in FILE... and tell what happens.
 
     Exit 0 if each ends as its file expects, 3 if not, 2 if a file is malformed, 1 if the lab failed.
+    On a terminal the page of the last live story stays for five minutes, and serin explain reads its run
+    meanwhile; of a virtual one nothing stays.
     Ctrl-C ends it at once (130) and leaves nothing behind. While it is live its logs stand in .lab/ here;
     those of a story that did not end as expected, or lost requests, stay there.
     """
@@ -80,6 +82,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
         click.echo(f"Ended early at {monotonic() - began:.0f} s; everything is cleaned up.", err=True)
         sys.exit(INTERRUPTED if isinstance(told, KeyboardInterrupt) else TERMINATED)
     _table(stories, results)
+    if not live and not quiet:
+        _tell(EXPLAINED)
     if out is not None:
         text = json.dumps([dict(result.as_json()) for result in results], indent=2) + "\n"
         with click.open_file(str(out), "w") as file:
@@ -187,6 +191,11 @@ COLUMNS = ("", "story", "outcome", "reason", "check", "verdict", "weight 0", "lo
 LEGEND = """verdict: how long until the run ended or was held; weight 0: until the last request was routed to
 the canary. Both count from the last fault of an arm, or from the canary's first request if that was later.
 lost: requests that failed although no fault made them."""
+
+# Who has read of `serin explain` would look for the run of a virtual story in a cluster.
+EXPLAINED = (
+    """To look at it with serin explain or in a browser: play it --live on a terminal, and it prints how."""
+)
 
 
 def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:

@@ -31,7 +31,7 @@ _SHOWN = 40  # characters of a wrong value that are repeated back
 
 
 class BadStory(Exception):
-    """What is wrong with a scenario file, in one line: file, and of each mistake field and remedy."""
+    """What is wrong with a scenario file, a line for each mistake: file, field and remedy."""
 
 
 class _Yaml(documents.Document):
@@ -54,11 +54,11 @@ def _instead(path: Path) -> str:
     return "give the path of a scenario file, such as scenarios/errors-burst.yaml"
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
-    """The field that was meant, whatever its capitals, and all that are known."""
+def meant(name: str, known: Sequence[str]) -> str:
+    """The word that was meant, whatever its capitals, and all that are known."""
     near = get_close_matches(name.casefold(), [each.casefold() for each in known], n=1, cutoff=0.75)
-    meant = [each for each in known if [each.casefold()] == near]
-    return "".join(f"did you mean {each}? " for each in meant) + f"known are {', '.join(known)}"
+    likely = [each for each in known if [each.casefold()] == near]
+    return "".join(f"did you mean {each}? " for each in likely) + f"known are {', '.join(known)}"
 
 
 def read(path: Path) -> "Field":
@@ -126,11 +126,16 @@ class Field:
         except BadStory as bad:
             self.noted.append(str(bad).removeprefix(f"{self.file}: "))
 
+    @property
+    def wrongs(self) -> int:
+        """How many mistakes were noted so far, in the whole file."""
+        return len(self.noted)
+
     def misread(self) -> BadStory:
-        """All that was noted, the first of each field."""
-        wrong = list({each.partition(": ")[0]: each for each in reversed(self.noted)}.values())[::-1]
+        """All that was noted, once; of a field that was unknown twice, the first."""
+        wrong = list({each.partition(";")[0]: each for each in reversed(self.noted)}.values())[::-1]
         more = [f"and {len(wrong) - MOST} more, mend these first"] if len(wrong) > MOST else []
-        return BadStory(f"{self.file}: {'; '.join([*wrong[:MOST], *more])}")
+        return BadStory("\n".join(f"{self.file}: {each}" for each in [*wrong[:MOST], *more]))
 
     def bad(self, expected: str) -> BadStory:
         """The complaint that something else stands here than was expected."""
@@ -147,7 +152,7 @@ class Field:
         for name in self.value:
             if name not in names:
                 with self.noting():
-                    raise self.under(str(name)).wrong(f"is unknown here; {_meant(str(name), names)}")
+                    raise self.under(str(name)).wrong(f"is unknown here; {meant(str(name), names)}")
         inside = {name: self.under(name, value) for name, value in self.value.items() if name in names}
         return Table(whole=self, inside=inside)
 
@@ -256,6 +261,12 @@ class Table:
             among = ", ".join(of)
             raise self.whole.under(name).wrong(f"is missing; say {f'one of {among}' if among else 'it'}")
         return self.inside[name]
+
+    def must(self, name: str, read: Callable[[Field], T], instead: T) -> T:
+        """The field as `read` understands it; where it is missing or wrong that is noted, and `instead`."""
+        with self.whole.noting():
+            self.need(name)
+        return self.get(name, read, instead)
 
     def get(self, name: str, read: Callable[[Field], T], default: T) -> T:
         """The field as `read` understands it, or the default where it is not said."""

@@ -41,12 +41,17 @@ both. An arm fault says one or more of latencyFactor, latencyAdd, errorRate, pre
 `target` and `kind`. docs/stories.md has every field with its values, read out of this code.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from controller.model import Reason
 from controller.planning import BadPolicy, builtin, checked
+from controller.policies import IMPRESSIONS
 from scenarios.distributions import Beta, Bimodal, Latency, Lognormal, Pareto
-from scenarios.fields import BadStory, Field, Table, parse, read, shown
+from scenarios.fields import LONGEST, BadStory, Field, Table, meant, parse, read, shown
 from scenarios.live import digits, sentences
 from scenarios.people import PLACES
 from scenarios.plot import (
@@ -76,11 +81,12 @@ __all__ = ["Arm", "BadStory", "Outcome", "Story", "load", "loads"]
 
 API_VERSION = "serin.dev/v1alpha1"
 SCORES = Beta(2.0, 5.0)  # predictions where a story does not care
+COUNTED = ("model_clicks_total", IMPRESSIONS)  # by the pods of an arm with a clickRate
 _UNREAD = Behaviour(replicas=1, latency=Lognormal(0.02, 0.06), error_rate=0.0, predictions=SCORES)
 
 
 def load(path: Path | str) -> Story:
-    """The story in the file; `BadStory` says in one line what to mend."""
+    """The story in the file; `BadStory` says what to mend, a line for each mistake."""
     return _story(read(Path(path)))
 
 
@@ -101,28 +107,20 @@ def _story(whole: Field) -> Story:
 def _read(whole: Field) -> Story:
     """The story, with something in place of what was noted as wrong."""
     top = whole.table("apiVersion", "kind", "metadata", "spec")
-    top.need("apiVersion").one_of(API_VERSION)
     top.need("kind").one_of("Scenario")
-    named = top.need("metadata").table("name")
-    spec = top.need("spec").table(*_SPEC)
-    name, duration, rate, stable = "", timedelta(0), 0.0, _UNREAD
-    expect: tuple[Ending, ...] = ()
+    top.must("apiVersion", lambda f: f.one_of(API_VERSION), API_VERSION)
+    name = ""
     with whole.noting():
+        named = top.need("metadata").table("name")
         name = named.need("name").matching(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", "latency-doubles")
-    with whole.noting():
-        duration = spec.need("duration").duration(positive=True)
-    with whole.noting():
-        rate = _rate(spec.need("traffic"))
-    with whole.noting():
-        stable = _behaviour(spec.need("stable"), None)
-    with whole.noting():
-        expect = _expect(spec.need("expect"))
+    spec = top.need("spec").table(*_SPEC)
+    stable = spec.must("stable", lambda f: _behaviour(f, None), _UNREAD)
     story = Story(
         file=whole.file,
         name=name,
         seed=spec.get("seed", lambda f: f.whole(least=0, most=2**32 - 1), 1),
-        duration=duration,
-        requests_per_second=rate,
+        duration=spec.must("duration", lambda f: f.duration(positive=True), LONGEST),
+        requests_per_second=spec.must("traffic", _rate, 0.0),
         propagation=spec.get("propagation", Field.duration, timedelta(milliseconds=300)),
         history=spec.get("history", Field.duration, timedelta(seconds=600)),
         controllers=spec.get("controllers", lambda f: f.whole(least=1, most=3), 1),
@@ -131,24 +129,23 @@ def _read(whole: Field) -> Story:
         faults=spec.get("faults", lambda f: f.each(_fault), ()),
         edits=spec.get("edits", lambda f: f.each(_edit), ()),
         noise=spec.get("noise", _noise, Noise()),
-        policy=spec.get("policy", Field.mapping, {}),
-        expect=expect,
+        policy=spec.get("policy", _policy, {}),
+        expect=spec.must("expect", _expect, ()),
     )
-    with whole.noting():
-        _readable(story)
-    if not whole.noted:
-        _fits(story, spec)
+    _fits(story, spec)
     return story
 
 
-def _readable(story: Story) -> None:
-    """The policy is read as `serin plan` reads it, before an API server has to refuse it in its own words."""
+def _policy(policy: Field) -> Mapping[str, Any]:
+    """The policy, read as `serin plan` reads it, before an API server has to refuse it in its own words."""
+    said = policy.mapping()
     try:
-        checked(dict(story.policy), file=Path(story.file))
+        checked(dict(said), file=Path(policy.file))
     except BadPolicy as bad:
-        wrong = [line.removeprefix(f"{story.file}: ") for line in str(bad).splitlines()]
-        placed = (line.replace("spec", "spec.policy", 1) if line[:4] == "spec" else line for line in wrong)
-        raise BadStory(f"{story.file}: {'; '.join(placed)}") from None
+        for line in str(bad).splitlines():
+            wrong = line.removeprefix(f"{policy.file}: ")
+            policy.noted.append(wrong.replace("spec", policy.path, 1) if wrong[:4] == "spec" else wrong)
+    return said
 
 
 _SPEC = (
@@ -177,11 +174,10 @@ def _behaviour(arm: Field, like: Behaviour | None) -> Behaviour:
     """What the arm says, and for what it does not say: what `like` does."""
     said = arm.table("replicas", "latency", "errorRate", "predictions", "clickRate", "model")
     if like is None:
-        like = Behaviour(
-            replicas=_replicas(said.need("replicas")),
-            latency=_latency(said.need("latency")),
-            error_rate=0.0,
-            predictions=SCORES,
+        like = replace(
+            _UNREAD,
+            replicas=said.must("replicas", _replicas, _UNREAD.replicas),
+            latency=said.must("latency", _latency, _UNREAD.latency),
         )
     return Behaviour(
         replicas=said.get("replicas", _replicas, like.replicas),
@@ -199,29 +195,39 @@ def _replicas(replicas: Field) -> int:
 
 def _latency(latency: Field) -> Latency:
     names = {"lognormal": ("median",), "pareto": ("shape",), "bimodal": ("medians", "weight")}
-    said = latency.table("distribution", "median", "p95", "shape", "medians", "weight")
-    distribution = said.need("distribution").one_of(*names)
-    said = latency.table("distribution", "p95", *names[distribution])
-    p95 = _seconds(said.need("p95"))
+    said, before = (
+        latency.table("distribution", "median", "p95", "shape", "medians", "weight"),
+        latency.wrongs,
+    )
+    distribution = said.must("distribution", lambda f: f.one_of(*names), "")
+    # of a distribution that nobody knows, what is there
+    of = names.get(distribution) or tuple(said.inside)
+    said = latency.table("distribution", "p95", *of)
+    p95 = said.must("p95", _seconds, 1.0)
+    median = said.must("median", _seconds, 1.0) if "median" in of else 1.0
+    shape = said.must("shape", lambda f: f.number(least=0.1, most=100), 1.0) if "shape" in of else 1.0
+    medians = said.must("medians", _medians, (1.0, 1.0)) if "medians" in of else (1.0, 1.0)
+    weight = said.must("weight", lambda f: f.number(above=0, most=1), 1.0) if "weight" in of else 1.0
+    if latency.wrongs > before:
+        return _UNREAD.latency
     if distribution == "pareto":
-        return Pareto(said.need("shape").number(least=0.1, most=100), p95)
+        return Pareto(shape, p95)
     if distribution == "bimodal":
-        return _bimodal(said, p95)
-    median = _seconds(said.need("median"))
+        mixture = Bimodal(medians, weight, p95)
+        if medians[0] >= medians[1] or not mixture.possible:
+            raise said.need("p95").bad("a p95 that two such modes, the faster first, can have")
+        return mixture
     if p95 <= median:
         raise said.need("p95").bad("more than the median")
     return Lognormal(median, p95)
 
 
-def _bimodal(said: Table, p95: float) -> Bimodal:
-    medians = said.need("medians").items()
-    if len(medians) != 2:
-        raise said.need("medians").bad('two durations like ["20ms", "100ms"]')
-    fast, slow = map(_seconds, medians)
-    mixture = Bimodal((fast, slow), said.need("weight").number(above=0, most=1), p95)
-    if fast >= slow or not mixture.possible:
-        raise said.need("p95").bad("a p95 that two such modes, the faster first, can have")
-    return mixture
+def _medians(medians: Field) -> tuple[float, float]:
+    pair = medians.items()
+    if len(pair) != 2:
+        raise medians.bad('two durations like ["20ms", "100ms"]')
+    fast, slow = map(_seconds, pair)
+    return fast, slow
 
 
 def _seconds(value: Field) -> float:
@@ -230,8 +236,9 @@ def _seconds(value: Field) -> float:
 
 def _beta(predictions: Field) -> Beta:
     said = predictions.table("distribution", "a", "b")
-    said.need("distribution").one_of("beta")
-    return Beta(said.need("a").number(above=0, most=1000), said.need("b").number(above=0, most=1000))
+    said.must("distribution", lambda f: f.one_of("beta"), "beta")
+    a = said.must("a", lambda f: f.number(above=0, most=1000), 1.0)
+    return Beta(a, said.must("b", lambda f: f.number(above=0, most=1000), 1.0))
 
 
 _EFFECTS = (
@@ -249,25 +256,28 @@ _EFFECTS = (
 
 def _fault(fault: Field) -> Fault:
     said = fault.table("at", "for", "arm", "pods", *_EFFECTS, "target", "kind")
-    if "arm" in said and "target" in said:
-        raise fault.wrong("has arm and target; say one: an arm's fault, or a target's")
-    if "arm" not in said and "target" not in said:
-        raise fault.wrong(f"needs either arm (stable, canary) or target ({', '.join(KINDS)})")
-    return _arm_fault(fault) if "arm" in said else _target_fault(fault)
+    if "target" in said and "arm" not in said:
+        return _target_fault(fault)
+    with fault.noting():
+        if "target" in said:
+            raise fault.wrong("has arm and target; say one: an arm's fault, or a target's")
+        if "arm" not in said:
+            raise fault.wrong(f"needs either arm (stable, canary) or target ({', '.join(KINDS)})")
+        said = fault.table("at", "for", "arm", "pods", *_EFFECTS)
+        if not any(effect in said for effect in _EFFECTS) and len(said.inside) == len(fault.value):
+            raise fault.wrong(f"does nothing; say one of {', '.join(_EFFECTS)}")
+    return _arm_fault(said)
 
 
 def _lasting(said: Table) -> timedelta | None:
     return said.get("for", lambda f: f.duration(positive=True), None)
 
 
-def _arm_fault(fault: Field) -> ArmFault:
-    said = fault.table("at", "for", "arm", "pods", *_EFFECTS)
-    if not any(effect in said for effect in _EFFECTS):
-        raise fault.wrong(f"does nothing; say one of {', '.join(_EFFECTS)}")
+def _arm_fault(said: Table) -> ArmFault:
     return ArmFault(
-        at=said.need("at").duration(),
+        at=said.must("at", Field.duration, timedelta(0)),
         lasting=_lasting(said),
-        arm=Arm(said.need("arm").one_of(*Arm)),
+        arm=said.get("arm", lambda f: Arm(f.one_of(*Arm)), Arm.CANARY),
         pods=said.get("pods", lambda f: Pods(f.one_of(*Pods)), Pods.ALL),
         latency_factor=said.get("latencyFactor", lambda f: f.number(above=0, most=1000), 1.0),
         latency_add=said.get("latencyAdd", Field.duration, timedelta(0)),
@@ -284,19 +294,22 @@ def _arm_fault(fault: Field) -> ArmFault:
 def _cold_start(cold: Field) -> ColdStart:
     said = cold.table("factor", "decay")
     return ColdStart(
-        factor=said.need("factor").number(least=1, most=1000),
-        decay=said.need("decay").duration(positive=True),
+        factor=said.must("factor", lambda f: f.number(least=1, most=1000), 1.0),
+        decay=said.must("decay", lambda f: f.duration(positive=True), LONGEST),
     )
 
 
 def _target_fault(fault: Field) -> TargetFault:
     said = fault.table("at", "for", "target", "kind")
-    target = Target(said.need("target").one_of(*Target))
+    target, kind = said.get("target", lambda f: Target(f.one_of(*Target)), None), ""
+    if target is not None:
+        with fault.noting():
+            kind = said.need("kind", of=KINDS[target]).one_of(*KINDS[target])
     return TargetFault(
-        at=said.need("at").duration(),
+        at=said.must("at", Field.duration, timedelta(0)),
         lasting=_lasting(said),
-        target=target,
-        kind=said.need("kind", of=KINDS[target]).one_of(*KINDS[target]),
+        target=target or Target.METRICS,
+        kind=kind,
     )
 
 
@@ -305,22 +318,23 @@ def _edit(edit: Field) -> Edit:
     verbs = [verb for verb in ("patch", "delete", "evict") if verb in said]
     if len(verbs) != 1:
         raise edit.wrong("needs exactly one of patch, delete, evict")
-    at = said.need("at").duration()
+    at = said.must("at", Field.duration, LONGEST)
     if not at and verbs != ["patch"]:
         raise edit.wrong("only a patch can describe how the objects are from the start; say a later time")
     if verbs == ["evict"]:
         evict = said.need("evict").table("arm", "pods")
         pods = evict.get("pods", lambda f: f.whole(least=1, most=200), 1)
-        return Evict(at=at, arm=Arm(evict.need("arm").one_of(*Arm)), pods=pods)
+        return Evict(at=at, arm=evict.must("arm", lambda f: Arm(f.one_of(*Arm)), Arm.CANARY), pods=pods)
     if verbs == ["delete"]:
         gone = said.need("delete").table("kind", "name")
-        return Delete(at=at, kind=gone.need("kind").one_of(*PLACES), name=gone.need("name").text())
+        kind = gone.must("kind", lambda f: f.one_of(*PLACES), "")
+        return Delete(at=at, kind=kind, name=gone.must("name", Field.text, ""))
     patch = said.need("patch").table("kind", "name", "merge")
     return Patch(
         at=at,
-        kind=patch.need("kind").one_of(*PLACES),
-        name=patch.need("name").text(),
-        merge=patch.need("merge").mapping(),
+        kind=patch.must("kind", lambda f: f.one_of(*PLACES), ""),
+        name=patch.must("name", Field.text, ""),
+        merge=patch.must("merge", Field.mapping, {}),
     )
 
 
@@ -362,9 +376,9 @@ def _pod_noise(pod: Field) -> PodNoise:
 def _bursts(bursts: Field) -> Bursts:
     said = bursts.table("perSecond", "factor", "lasting")
     return Bursts(
-        per_second=said.need("perSecond").number(most=1),
-        factor=said.need("factor").number(above=0, most=1000),
-        lasting=said.need("lasting").duration(positive=True),
+        per_second=said.must("perSecond", lambda f: f.number(most=1), 0.0),
+        factor=said.must("factor", lambda f: f.number(above=0, most=1000), 1.0),
+        lasting=said.must("lasting", lambda f: f.duration(positive=True), LONGEST),
     )
 
 
@@ -380,35 +394,94 @@ def _expect(expect: Field) -> tuple[Ending, ...]:
 
 def _ending(ending: Field) -> Ending:
     said = ending.table("outcome", "within", "check", "reason")
-    outcome = Outcome(said.need("outcome").one_of(*Outcome))
+    outcome = said.must("outcome", lambda f: Outcome(f.one_of(*Outcome)), Outcome.PROMOTED)
     if outcome is Outcome.HELD and "within" in said:
-        raise said.need("within").wrong("a held canary keeps its weight; leave it out")
+        with ending.noting():
+            raise said.need("within").wrong("a held canary keeps its weight; leave it out")
     return Ending(
         outcome=outcome,
         within=said.get("within", lambda f: f.duration(positive=True), None),
         check=said.get("check", Field.text, None),
-        reason=said.get("reason", lambda f: f.matching("[A-Z][A-Za-z]*", "CheckFailed"), None),
+        reason=said.get("reason", _reason, None),
     )
 
 
+def _reason(reason: Field) -> str:
+    said = reason.matching("[A-Z][A-Za-z]*", "CheckFailed")
+    if said not in set(Reason):
+        raise reason.wrong(f"there is no reason {shown(said)}; {meant(said, list(Reason))}")
+    return said
+
+
+# -- what cannot come true ---------------------------------------------------------------------------
+
+
 def _fits(story: Story, spec: Table) -> None:
-    """Nothing is said that cannot come true."""
-    for name, happenings in (("faults", story.faults), ("edits", story.edits)):
-        for at, happening in enumerate(happenings):
-            if happening.at >= story.duration:
-                when = spec.need(name).items()[at].table(*spec.need(name).items()[at].value).need("at")
-                raise when.bad("a time before the story's duration is over")
-    for at, fault in enumerate(story.faults):
-        arm = story.stable if isinstance(fault, ArmFault) and fault.arm is Arm.STABLE else story.canary
-        if isinstance(fault, ArmFault) and fault.click_rate is not None and arm.click_rate is None:
-            raise (
-                spec.need("faults").items()[at].wrong("needs a clickRate of the arm to differ from; say one")
-            )
+    """What is said and cannot come true is noted, whatever else is wrong."""
+    for happening in (*_entries(spec, "faults"), *_entries(spec, "edits")):
+        with spec.whole.noting():
+            _in_time(happening, story.duration)
+    for fault in _entries(spec, "faults"):
+        with spec.whole.noting():
+            _counted(fault, story)
     checks = story.policy.get("checks", builtin()["checks"])
-    if isinstance(checks, list):
-        known = [check.get("name") for check in checks if isinstance(check, dict)]
-        for ending in story.expect:
-            if ending.check is not None and ending.check not in known:
+    named = [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
+    for check in named:
+        with spec.whole.noting():
+            _countable(check, spec, counting=_said(spec, "stable", "clickRate"))
+    known = [check.get("name") for check in named]
+    for ending in story.expect:
+        if ending.check is not None and isinstance(checks, list) and ending.check not in known:
+            with spec.whole.noting():
                 raise spec.need("expect").wrong(
                     f"there is no check {shown(ending.check)}; the policy has {', '.join(map(str, known))}"
                 )
+
+
+def _entries(spec: Table, name: str) -> list[Field]:
+    """Those of the list that are mappings, as they are written."""
+    if name not in spec or not isinstance(spec.need(name).value, list):
+        return []
+    return [each for each in spec.need(name).items() if isinstance(each.value, dict)]
+
+
+def _said(spec: Table, *path: str) -> bool:
+    """Whether there is something at the path, understood or not."""
+    inside = {name: each.value for name, each in spec.inside.items()}
+    for name in path:
+        if not isinstance(inside, dict) or name not in inside:
+            return False
+        inside = inside[name]
+    return True
+
+
+def _in_time(happening: Field, duration: timedelta) -> None:
+    at = happening.under("at", happening.value.get("at"))
+    if at.value is not None and at.duration() >= duration:
+        raise at.bad("a time before the story's duration is over")
+
+
+def _counted(fault: Field, story: Story) -> None:
+    """Clicks differ from what was said of the arm, or of stable for both."""
+    arm = story.stable if fault.value.get("arm") == "stable" else story.canary
+    if "clickRate" in fault.value and arm.click_rate is None:
+        raise fault.wrong("needs a clickRate of the arm to differ from; say one")
+
+
+def _countable(check: Mapping[str, Any], spec: Table, *, counting: bool) -> None:
+    """A proportion is of what the pods of a story count, so that its check does not wait for ever."""
+    if check.get("type") != "Proportion" or "source" in check:
+        return
+    counters = check.get("counters") or {"hits": f"model_{check.get('name')}_total"}
+    asked = [counters.get("hits"), counters.get("trials", IMPRESSIONS)] if isinstance(counters, dict) else []
+    if all(each in COUNTED for each in asked) and counting:
+        return
+    where = spec.whole.under("policy").under("checks")
+    if counting:
+        raise where.wrong(
+            f"check {check.get('name')} is of {' and '.join(map(str, asked))}, and a story's pods count "
+            f"{' and '.join(COUNTED)}: call it clicks, or say "
+            f"counters: {{hits: {COUNTED[0]}, trials: {COUNTED[1]}}}"
+        )
+    rate = spec.whole.under("stable").under("clickRate")
+    raise rate.wrong(f"is missing; check {check.get('name')} counts clicks, say 40%")

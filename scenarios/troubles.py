@@ -39,7 +39,7 @@ def told(what: ArmFault | TargetFault | Edit) -> str:
     """What happens, in the words of the story."""
     match what:
         case ArmFault():
-            effects = ", ".join(f"{name} {_short(effect)}" for name, effect in what.said().items())
+            effects = ", ".join(f"{name} {_short(name, effect)}" for name, effect in what.said().items())
             return f"{what.arm}: {effects}"
         case TargetFault():
             return f"{what.target}: {what.kind}"
@@ -51,8 +51,15 @@ def told(what: ArmFault | TargetFault | Edit) -> str:
             return f"{what.pods} {what.arm} pods are evicted"
 
 
-def _short(effect: Any) -> str:
-    return " ".join(map(str, effect.values())) if isinstance(effect, dict) else str(effect)
+def _short(name: str, effect: Any) -> str:
+    """The effect as the story's file writes it: 40ms and 20%, where pods are told 0.04 and 0.2."""
+    if isinstance(effect, dict):
+        return " ".join(_short(part, each) for part, each in effect.items())
+    if name in {"errorRate", "clickRate"}:
+        return f"{100 * effect:.10g}%"
+    if name in {"latencyAdd", "decay"}:
+        return f"{effect:.10g}s" if effect >= 1 else f"{1000 * effect:.10g}ms"
+    return str(effect)
 
 
 def latency_table(latency: Latency) -> list[float]:

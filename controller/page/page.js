@@ -265,7 +265,7 @@ class List {
     const node = row([h("a", { href: `#/${encodeURIComponent(run.namespace)}/${encodeURIComponent(run.name)}` }, run.name), h("span", { class: "small muted" }, run.namespace)],
       cell({}, h("span", { class: run.tone }, mark(run.tone), " ", h("span", { class: "word" }, run.word)), h("div", { class: "said" }, run.sentence)),
       cell({ "data-name": "Requests to it", class: "inline" }, run.live ? gauge(run.weight / 100, `${run.weight} %`) : h("span", { class: "muted" }, "none")),
-      cell({ "data-name": "Evidence against it", class: "inline" }, run.live ? gauge(run.part, against(run.part)) : ""), since);
+      cell({ "data-name": "Evidence against it", class: "inline" }, run.live || run.part ? gauge(run.part, against(run.part)) : ""), since);
     this.made.set(key, { node, version, since });
     return node;
   }

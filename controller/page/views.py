@@ -118,7 +118,7 @@ def _names(names: Sequence[str]) -> str:
 def line(run: Json) -> Json:
     """A run as a row of the list."""
     said, meta, found = record.status(run), run["metadata"], answer(run)
-    weights = said.get("weights") or []
+    weights, good = said.get("weights") or [], said.get("phase") == "Succeeded"
     return {
         "namespace": meta["namespace"],
         "name": meta["name"],
@@ -128,7 +128,7 @@ def line(run: Json) -> Json:
         "sentence": _short(found.sentence),
         "weight": said.get("weight") or 0,
         "step": said.get("step"),
-        "part": 0.0 if record.ended(run) else _part(said.get("logE"), record.policy(run).get("alpha", 0.01)),
+        "part": _part(None if good else said.get("logE"), record.policy(run).get("alpha", 0.01)),
         "live": not record.ended(run),
         "at": weights[-1]["at"] if weights and record.ended(run) else meta.get("creationTimestamp"),
     }

@@ -10,7 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -324,6 +324,22 @@ async def test_a_kubeconfig_that_is_gone_is_named(shell: Shell) -> None:
     gone = await shell.type("list")
     assert gone.code == 1
     assert f"KUBECONFIG names {shell.kubeconfig}, which is not there: start serin scenario" in gone.err
+
+
+async def test_a_kubeconfig_of_a_story_that_is_over_names_stories(shell: Shell, tmp_path: Path) -> None:
+    shell = replace(shell, kubeconfig=tmp_path / ".lab" / "scores-shift-27345" / "kubeconfig")
+    gone = await shell.type("explain", "model-canary")
+    assert gone.code == 1
+    assert f"KUBECONFIG names {shell.kubeconfig}, which is not there: that story is over; play it" in gone.err
+    assert "scenario cluster" not in gone.err
+
+
+async def test_explain_only_reports_where_status_answers(shell: Shell) -> None:
+    """The README said 3 of a canary that failed, "everywhere", and no help named a code."""
+    shell.says(phase="Failed", reason="CheckFailed", weight=0, verdict="Fail")
+    assert (await shell.type("status", NAME)).code == 3
+    assert (await shell.type("explain", NAME)).code == 0
+    assert "Exit code 0 whatever became of the run" in (await shell.type("explain", "--help")).out
 
 
 async def test_a_cluster_without_serin_says_how_to_install_it(shell: Shell) -> None:

@@ -139,6 +139,13 @@ async def test_only_rows_of_runs_that_changed_are_made_anew(monkeypatch: pytest.
     assert made[5:] == [runs[2]["metadata"]["name"]]
 
 
+def test_a_row_says_how_far_the_evidence_came_that_rolled_back() -> None:
+    """The list had nothing there of a run that `explain` puts at 350 to 1."""
+    parts = {row["word"]: row["part"] for row in map(views.line, ROOM.runs[:6])}
+    assert parts["Worse: rolled back"] == 1.0
+    assert parts["No worse: promoted"] == 0.0
+
+
 async def test_answers_that_nobody_asks_for_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "KEPT", 3)
     monkeypatch.setattr(routes, "REST", 0.0)

@@ -104,6 +104,13 @@ async def a_screen_reader_hears_of_news_and_of_nothing_else(tab: Tab, url: str) 
     status |= before
 
 
+async def a_row_keeps_the_evidence_that_rolled_back(tab: Tab, url: str) -> None:
+    await go(tab, url, "#/")
+    cells = "[...document.querySelectorAll('.runs tr')].map((one) => one.textContent)"
+    (row,) = [one for one in await tab.ask(cells) if one.startswith("ranker-canary-6f9c7d5b84-1")]
+    assert "100 %" in row
+
+
 async def plots_are_tables_too(tab: Tab, url: str) -> None:
     await go(tab, url, LIVE)
     await tab.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -145,6 +152,7 @@ async def test_the_page_in_a_browser() -> None:
         nothing_that_somebody_wrote_is_run,
         all_can_be_done_with_keys,
         a_screen_reader_hears_of_news_and_of_nothing_else,
+        a_row_keeps_the_evidence_that_rolled_back,
         plots_are_tables_too,
         what_was_replayed_is_a_section_of_its_own,
     ]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,13 @@ def test_fewer_clicks_are_found_by_their_check(tmp_path: Path) -> None:
 
 
 def test_a_check_of_clicks_that_nobody_counts_is_refused(tmp_path: Path) -> None:
-    story = told(tmp_path, policy={"steps": [50], "checks": [CLICKS]})
-    with pytest.raises(BadStory, match=r"spec\.stable\.clickRate: is missing; check clicks counts clicks"):
-        traffic_of(story, policy_of(story))
+    story = told(tmp_path, stable=CLICKING, policy={"steps": [50], "checks": [CLICKS]})
+    silent = replace(story.stable, click_rate=None)
+    for unsaid in (replace(story, stable=silent), replace(story, canary=silent)):
+        with pytest.raises(
+            BadStory, match=r"spec\.stable\.clickRate: is missing; check clicks counts clicks"
+        ):
+            traffic_of(unsaid, policy_of(unsaid))
 
 
 def test_the_canary_has_as_many_pods_as_its_last_step_needs(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_a_story_that_ends_as_expected_exits_with_0_and_tells_what_happened(tmp_
     assert "0.0 s  the canary's pods are started" in said.stderr
     assert "ok  bad-annotation" in said.stderr
     assert "weight 0: until the last request was routed to" in said.stderr  # what its columns are
+    assert said.stderr.endswith("play it --live on a terminal, and it prints how.\n")
     (result,) = json.loads((tmp_path / "out.json").read_text())
     assert result["name"] == "bad-annotation"
     assert result["ok"] is True

@@ -30,7 +30,20 @@ def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(theirs)
 
 
-def test_the_address_of_the_page_is_said_and_a_command_that_explains() -> None:
+def test_serin_is_named_by_its_path_where_no_folder_of_path_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`make demo` leaves PATH alone, so that what it said to type was "command not found"."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    typed = lasting.announced(THERE)[-1].split()[3]
+    assert Path(typed).is_absolute()
+    assert Path(typed).exists()
+
+
+def test_the_address_of_the_page_is_said_and_a_command_that_explains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert lasting.announced(THERE) == [
         "Watch it in a browser while it goes: http://127.0.0.1:8080/",
         "or type: KUBECONFIG=/tmp/lab/kubeconfig serin explain model-canary -n lab",

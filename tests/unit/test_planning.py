@@ -50,6 +50,10 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
     [
         ("apiVersion: serin.dev/v1alpha1\nspec: {}", "kind is missing; expected CanaryPolicy"),
         ("kind: Deployment\nspec: {}", 'kind is "Deployment"; expected CanaryPolicy'),
+        (
+            "kind: Scenario\nspec: {}",
+            'kind is "Scenario"; expected CanaryPolicy; a story\'s spec.policy in a file of its own will do',
+        ),
         ("- a\n- b", 'expected a CanaryPolicy; begin with "kind: CanaryPolicy"'),
         ("steps: [", "is not YAML"),
         ("stepz: [5]", "spec.stepz: unknown field; did you mean steps?"),

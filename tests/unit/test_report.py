@@ -316,6 +316,15 @@ def test_placebos_stand_beside_the_canary_s_evidence() -> None:
     assert "Warning" not in text
 
 
+def test_a_placebo_that_nothing_speaks_against_is_none_yet_as_on_the_page() -> None:
+    """The page said "none yet", and this "less than 1 %", of the same figure."""
+    found = PLACEBOS | {"checks": [{"name": "latency-p95", "logE": 0.1}]}
+    text = " ".join(
+        explained(rolled_back() | {"status": rolled_back()["status"] | {"placebos": found}}).split()
+    )
+    assert "(the furthest placebo: none yet)" in text
+
+
 def test_placebos_that_reach_the_line_are_a_warning() -> None:
     status = run(phase="Progressing", logE=0.0, placebos=PLACEBOS | {"logE": 4.7})
     text = " ".join(explained(status).split())
