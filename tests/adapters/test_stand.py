@@ -55,20 +55,22 @@ async def standing(folder: Path, text: str) -> AsyncIterator[asyncio.subprocess.
 
 
 @asynccontextmanager
-async def controlling(folder: Path, text: str) -> AsyncIterator[None]:
-    """The controller that the third terminal runs, on a port that no other test has."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = {"SERIN_PORT": str(free.getsockname()[1])}
-    process = await asyncio.create_subprocess_exec(
-        *shell(folder, text), cwd=folder, env=environ(folder) | port, stdout=PIPE, stderr=PIPE
-    )
+async def controlling(folder: Path, text: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The controller that the third terminal runs, on a port of its own; what it says is in a file."""
+    with (folder / "controller.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *shell(folder, text),
+            cwd=folder,
+            env=environ(folder) | {"SERIN_PORT": "0"},
+            stdout=log,
+            stderr=log,
+        )
     try:
-        yield
-        assert process.returncode is None
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()
-        await process.communicate()
+        await process.wait()
 
 
 async def listed(folder: Path) -> bytes:
@@ -103,9 +105,9 @@ async def test_the_documented_commands_work_and_ctrl_c_leaves_nothing(tmp_path: 
             "default",
         ):
             assert wanted in out.decode()
-        async with asyncio.timeout(90), controlling(tmp_path, third):
-            while b"NoData" not in (found := await listed(tmp_path)):
-                pass  # the command takes a second itself
+        async with asyncio.timeout(90), controlling(tmp_path, third) as controller:
+            while b"NoData" not in (found := await listed(tmp_path)):  # the command takes a second itself
+                assert controller.returncode is None, (tmp_path / "controller.log").read_text()
         assert b"model-canary-" in found
         again = CliRunner().invoke(cluster, ["--kubeconfig", str(tmp_path / "serin.kubeconfig")])
         assert again.exit_code == 2
