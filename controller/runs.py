@@ -51,9 +51,8 @@ class Runs:
             if wrote < epoch and known is not None and before != (known.get("status") or {}):
                 raise Behind(f"CanaryRun {run.name}: epoch {wrote} wrote it after what epoch {epoch} knew of")
             after = resource.status(run, checkpoint, epoch, before=before, now=self._clock())
-            if (end := _end(before)) is not None and end != _end(
-                after
-            ):  # an old list brought it back to life
+            end = _end(before)
+            if end is not None and end != _end(after):  # an old list brought it back to life
                 raise Behind(f"CanaryRun {run.name} has ended ({end}), and epoch {epoch} knew nothing of it")
             return {"status": merge_patch(before, _without_nulls(after))}
 
