@@ -162,7 +162,7 @@ class Witness:
         if self._weight > was or (had and had < self._weight):
             self._raise(now)
         elif had == 0:  # people had given it more than our first step does
-            self._began = self._began if self._gift else self.served()
+            self._began, self._gift = self._began if self._gift else self.served(), False
             self._raised, self._lost = (now, self._began), 0
             self._reached |= {name: self._weight for name, run in self.runs.items() if not ended(run)}
         self._fell = self._fell or self._weight == 0 < was
