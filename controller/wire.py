@@ -25,6 +25,8 @@ from controller.model import (
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# A time whose zone nobody wrote cannot be held against another, and is refused.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 LONGEST = timedelta(days=365)  # nobody waits longer, and no sum of such times leaves the calendar
 _PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 # A hundred times as much: beyond that nothing is checked, and arithmetic on rates loses its meaning.
@@ -250,15 +252,15 @@ class Meta(Wire, frozen=True, kw_only=True):
     name: str
     namespace: str
     uid: str = ""
-    creation_timestamp: datetime
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Moment
+    deletion_timestamp: Moment | None = None
     owner_references: tuple[Owner, ...] = ()
 
 
 class Weight(Wire, frozen=True, kw_only=True):
     """One entry of `status.weights[]`."""
 
-    at: datetime
+    at: Moment
     weight: int
     reason: Reason
 
@@ -271,7 +273,7 @@ class Message(Wire, frozen=True, kw_only=True):
     outcome: str
     reason: Reason
     sentence: str
-    at: datetime
+    at: Moment
 
 
 class State(Wire, frozen=True, kw_only=True):
@@ -281,12 +283,12 @@ class State(Wire, frozen=True, kw_only=True):
     step: int = 0
     hold: Reason | None = None
     check: str | None = None
-    step_since: datetime | None = None
-    weight_since: datetime | None = None
-    data_since: datetime | None = None
-    ended: datetime | None = None
+    step_since: Moment | None = None
+    weight_since: Moment | None = None
+    data_since: Moment | None = None
+    ended: Moment | None = None
     raised_from: Sighting | None = None
-    pods_known: datetime | None = None
+    pods_known: Moment | None = None
     passed: bool = False
     approved: int = 0
     opened: tuple[int, ...] = ()
@@ -296,11 +298,11 @@ class State(Wire, frozen=True, kw_only=True):
     settled: bool = False
     scaled_down: bool = False
     stable_known: int | None = None  # seconds
-    shadow_since: datetime | None = None
+    shadow_since: Moment | None = None
     mirrored: bool = False
     inputs: Inputs | None = None
     drift_approved: bool = False
-    retraining_asked: datetime | None = None
+    retraining_asked: Moment | None = None
     told: tuple[str, ...] = ()
 
 
@@ -395,7 +397,7 @@ class Condition(Wire, frozen=True, kw_only=True):
 
     type: str
     status: str
-    last_transition_time: datetime
+    last_transition_time: Moment
 
 
 class TemplateMeta(Wire, frozen=True, kw_only=True):

@@ -427,6 +427,17 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         wire.duration(text, field="warmUp")
 
 
+@pytest.mark.parametrize("field", ["stepSince", "weightSince", "dataSince", "ended", "podsKnown", "shadowSince"])
+def test_a_time_without_its_zone_is_refused_and_its_field_named(field: str) -> None:
+    obj = canary_run()
+    obj["status"] = {"state": {field: "2026-01-01T00:00:00Z"}}
+    assert resource.run(obj)
+    obj["status"]["state"][field] = "2026-01-01T00:00:00"
+
+    with pytest.raises(wire.Malformed, match=rf"\$\.status\.state\.{field}"):
+        resource.run(obj)
+
+
 def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() -> None:
     obj = canary_run(abort={"reason": "enough"})
     obj["spec"]["plan"]["policy"] = {"from": "another version"}
