@@ -310,7 +310,7 @@ class RunStatus(Wire, frozen=True, kw_only=True):
     """`CanaryRun.status`, as far as we read it back."""
 
     state: State = State()
-    weight: int = 0
+    weight: Annotated[int, msgspec.Meta(ge=0, le=99)] = 0  # no step goes to 100
     reason: Reason | None = None
     message: str = ""
     weights: tuple[Weight, ...] = ()

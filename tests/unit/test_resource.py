@@ -438,6 +438,15 @@ def test_a_time_without_its_zone_is_refused_and_its_field_named(field: str) -> N
         resource.run(obj)
 
 
+@pytest.mark.parametrize("weight", [-1, 100])
+def test_a_weight_that_no_step_has_is_refused(weight: int) -> None:
+    obj = canary_run()
+    obj["status"] = {"weight": weight}
+
+    with pytest.raises(wire.Malformed, match=r"\$\.status\.weight"):
+        resource.run(obj)
+
+
 def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() -> None:
     obj = canary_run(abort={"reason": "enough"})
     obj["spec"]["plan"]["policy"] = {"from": "another version"}
