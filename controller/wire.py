@@ -27,6 +27,7 @@ Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # A time whose zone nobody wrote cannot be held against another, and is refused.
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+YEARS = range(1970, 3000)  # of such times: beyond, a sum with a duration may leave the calendar
 LONGEST = timedelta(days=365)  # nobody waits longer, and no sum of such times leaves the calendar
 _PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 # A hundred times as much: beyond that nothing is checked, and arithmetic on rates loses its meaning.
@@ -69,6 +70,16 @@ def time(value: datetime | None) -> str | None:
 
 class Wire(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """Base of all that is read from the wire."""
+
+
+class Timed(Wire, frozen=True, kw_only=True):
+    """Base of what holds times."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, datetime) and value.year not in YEARS:
+                raise ValueError(f"{name}: expected a time of our centuries, got {value}")
 
 
 class Scrape(Wire, frozen=True, kw_only=True):
@@ -246,7 +257,7 @@ class Owner(Wire, frozen=True, kw_only=True):
     controller: bool = False
 
 
-class Meta(Wire, frozen=True, kw_only=True):
+class Meta(Timed, frozen=True, kw_only=True):
     """What we need of an object's metadata."""
 
     name: str
@@ -257,7 +268,7 @@ class Meta(Wire, frozen=True, kw_only=True):
     owner_references: tuple[Owner, ...] = ()
 
 
-class Weight(Wire, frozen=True, kw_only=True):
+class Weight(Timed, frozen=True, kw_only=True):
     """One entry of `status.weights[]`."""
 
     at: Moment
@@ -265,7 +276,7 @@ class Weight(Wire, frozen=True, kw_only=True):
     reason: Reason
 
 
-class Message(Wire, frozen=True, kw_only=True):
+class Message(Timed, frozen=True, kw_only=True):
     """One entry of `status.outbox[]`."""
 
     id: str
@@ -276,7 +287,7 @@ class Message(Wire, frozen=True, kw_only=True):
     at: Moment
 
 
-class State(Wire, frozen=True, kw_only=True):
+class State(Timed, frozen=True, kw_only=True):
     """The machine's own bookkeeping, under `status.state`."""
 
     stage: Stage = Stage.WAITING
@@ -392,7 +403,7 @@ class StoredObject(Stored, frozen=True, kw_only=True):
     status: Mapping[str, Json] | None = None
 
 
-class Condition(Wire, frozen=True, kw_only=True):
+class Condition(Timed, frozen=True, kw_only=True):
     """A condition of a status, as far as the next one depends on it."""
 
     type: str

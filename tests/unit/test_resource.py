@@ -428,14 +428,18 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["stepSince", "weightSince", "dataSince", "ended", "podsKnown", "shadowSince"])
-def test_a_time_without_its_zone_is_refused_and_its_field_named(field: str) -> None:
+def test_a_time_without_its_zone_and_one_beyond_the_calendar_are_refused(field: str) -> None:
     obj = canary_run()
     obj["status"] = {"state": {field: "2026-01-01T00:00:00Z"}}
     assert resource.run(obj)
-    obj["status"]["state"][field] = "2026-01-01T00:00:00"
 
+    obj["status"]["state"][field] = "2026-01-01T00:00:00"
     with pytest.raises(wire.Malformed, match=rf"\$\.status\.state\.{field}"):
         resource.run(obj)
+    for at in ("9999-12-31T00:00:00Z", "0001-01-01T00:00:00Z"):
+        obj["status"]["state"][field] = at
+        with pytest.raises(wire.Malformed, match=r"our centuries, got .*\$\.status\.state"):
+            resource.run(obj)
 
 
 @pytest.mark.parametrize("weight", [-1, 100])
