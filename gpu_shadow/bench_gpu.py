@@ -54,7 +54,8 @@ def _right(gpu: torch.device, chance: torch.Generator) -> Iterator[Row]:
             s = 3 * torch.randn(200, classes, generator=chance, device=gpu)
             c = s + apart * torch.randn(200, classes, generator=chance, device=gpu)
             s[:, 2 + classes // 2 :: 3] = c[:, 2 + classes // 2 :: 3] = -torch.inf
-            error, where = _furthest(s.to(dtype), c.to(dtype))
+            s, c = s.to(dtype), c.to(dtype)
+            error, where = furthest(fused.paired(s, c), fused.paired(s.cpu(), c.cpu()), classes)
             name = f"fused, {classes} classes, {str(dtype)[6:]}, {apart} apart: error in {where}"
             yield Row(name, error, at_most=1.0, unit="of what is allowed")
     x = torch.randn(700, 64, generator=chance, device=gpu)
@@ -70,14 +71,13 @@ def _right(gpu: torch.device, chance: torch.Generator) -> Iterator[Row]:
     yield Row("pairs, 700: error", far, at_most=1e-3, unit="null sd")
 
 
-def _furthest(stable: Tensor, canary: Tensor) -> tuple[float, str]:
+def furthest(got: fused.Paired, sound: fused.Paired, classes: int) -> tuple[float, str]:
     """The largest error of any figure, as a share of what float32 excuses, and of which."""
-    got, sound = fused.paired(stable, canary), fused.paired(stable.cpu(), canary.cpu())
     errors = {}
     for name in fused.FIGURES:
         a, b = getattr(got, name).double().cpu(), getattr(sound, name).double()
         # of float32: an entropy is itself up to the logarithm of the classes, and one rounding of that 1.2e-7
-        least = {"kl": 1e-8, "js": 1e-8, "entropy": 1e-6 * (1 + log(stable.shape[1]))}.get(name, 2e-6)
+        least = {"kl": 1e-8, "js": 1e-8, "entropy": 1e-6 * (1 + log(classes))}.get(name, 2e-6)
         excused = 2e-5 * b.abs() + least
         errors[name] = float(torch.where(a == b, 0.0, (a - b).abs() / excused).max())
     return max((error, name) for name, error in errors.items())

@@ -1,5 +1,5 @@
-"""The figures of two classifiers' answers, against scipy and by hand. The GPU's kernel is held to the same
-reference by `python -m gpu_shadow.bench --gpu`, where there is one."""
+"""The figures of two classifiers' answers, against scipy and by hand; test_gpu_kernel.py holds the GPU's
+kernel to the same reference."""
 
 import numpy as np
 import pytest

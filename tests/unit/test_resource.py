@@ -427,7 +427,9 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         wire.duration(text, field="warmUp")
 
 
-@pytest.mark.parametrize("field", ["stepSince", "weightSince", "dataSince", "ended", "podsKnown", "shadowSince"])
+@pytest.mark.parametrize(
+    "field", ["stepSince", "weightSince", "dataSince", "ended", "podsKnown", "shadowSince"]
+)
 def test_a_time_without_its_zone_and_one_beyond_the_calendar_are_refused(field: str) -> None:
     obj = canary_run()
     obj["status"] = {"state": {field: "2026-01-01T00:00:00Z"}}
@@ -449,6 +451,16 @@ def test_a_weight_that_no_step_has_is_refused(weight: int) -> None:
 
     with pytest.raises(wire.Malformed, match=r"\$\.status\.weight"):
         resource.run(obj)
+
+
+def test_a_step_that_the_plan_does_not_have_is_refused() -> None:
+    obj = canary_run()
+    for step in (-1, len(obj["spec"]["plan"]["policy"]["steps"])):
+        obj["status"] = {"state": {"step": step}}
+        with pytest.raises(
+            wire.Malformed, match=rf"model-canary-new-1: status.state.step: {step}, of \d steps"
+        ):
+            resource.run(obj)
 
 
 def test_commands_are_heard_from_a_run_whose_plan_and_status_cannot_be_read() -> None:
