@@ -32,14 +32,18 @@ def likeness_question(recent: Array, canary: Array, *, tolerance: float, ready: 
     return _question(recent, sets, tolerance, ready)
 
 
-def distance(stable: Array, canary: Array) -> float | None:
-    """The total variation distance, less what chance alone would show; for people."""
+def distance(stable: Array, canary: Array, *, temper: float = 1.0) -> float | None:
+    """The total variation distance, cleared of what chance alone would show; for people.
+
+    Chance adds to a shift as one side of a right angle to the other: subtracted, it hid two thirds of a shift
+    of 0.15 in a thousand requests over 200 cells, and as squares it hides a twentieth.
+    """
     n_s, n_c = stable.sum(), canary.sum()
     if n_s <= 0 or n_c <= 0:
         return None
     p = (stable + canary) / (n_s + n_c)
-    chance = 0.5 * np.sqrt(2 / np.pi * p * (1 - p) * (1 / n_s + 1 / n_c)).sum()
-    return float(max(0.0, _apart(stable, canary) - chance))
+    chance = 0.5 * np.sqrt(2 / np.pi * temper * p * (1 - p) * (1 / n_s + 1 / n_c)).sum()
+    return float(np.sqrt(max(0.0, _apart(stable, canary) ** 2 - chance**2)))
 
 
 def distance_interval(

@@ -264,8 +264,9 @@ def _figures(evidence: Evidence, alpha: float) -> tuple[float | None, tuple[floa
     if spec.kind is CheckKind.PROPORTION:
         return _proportion_figures(evidence, alpha)
     if spec.kind is CheckKind.PREDICTIONS:
-        interval = distributions.distance_interval(stable, canary, error=alpha, temper=float(evidence.phi))
-        return distributions.distance(stable, canary), interval
+        temper = float(evidence.phi)
+        interval = distributions.distance_interval(stable, canary, error=alpha, temper=temper)
+        return distributions.distance(stable, canary, temper=temper), interval
     return _latency_figures(evidence, alpha)
 
 

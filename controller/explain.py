@@ -146,7 +146,11 @@ def _sized(found: Finding, estimate: float) -> str:
     late = found.verdict == "Fail" and not beyond_margin(found, estimate)
     lately = _lately(found, estimate, late=late)
     whole = (
-        ", over the whole step, its good part included" if late else " over the whole step" if lately else ""
+        ", over the whole step, which dilutes a late fault"
+        if late
+        else " over the whole step"
+        if lately
+        else ""
     )
     certain = f" ({allowed(found)})" if lately else _certainty(found)
     return f"{_figure(found, estimate)}{whole}{lately}{certain}"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from analysis.distributions import distance, distance_interval, drift_question, likeness_question
 from analysis.state import LENSES, CheckKind
@@ -57,6 +58,29 @@ def test_identical_arms_are_at_distance_zero_and_disjoint_ones_at_one() -> None:
     apart = distance(np.array([1e6, 0.0]), np.array([0.0, 1e6]))
     assert apart == pytest.approx(1.0, abs=0.01)
     assert distance(STABLE, np.zeros(7)) is None
+
+
+@pytest.mark.parametrize("cells", [10, 64, 200])
+def test_chance_hides_little_of_a_shift_however_many_cells_there_are(cells: int) -> None:
+    chance, edges = np.random.default_rng(1), np.linspace(0, 1, cells + 1)
+    of_stable, of_canary = (np.diff(beta(a, 5).cdf(edges)) for a in (2.0, 2.6))
+    truth = 0.5 * np.abs(of_stable - of_canary).sum()
+    stable = chance.multinomial(4_000, of_stable, size=100).astype(float)
+    canary, alike = (chance.multinomial(1_000, of, size=100) for of in (of_canary, of_stable))
+    said, nothing = (
+        np.mean([distance(s, c) for s, c in zip(stable, arm.astype(float), strict=True)])
+        for arm in (canary, alike)
+    )
+    assert said == pytest.approx(truth, abs=0.015)
+    assert nothing < 0.03
+
+
+def test_pods_that_differ_by_themselves_leave_less_of_a_shift() -> None:
+    moved = np.roll(STABLE, 1)
+    calm, uneasy = (distance(STABLE, moved, temper=temper) for temper in (1.0, 30.0))
+    assert calm is not None
+    assert uneasy is not None
+    assert uneasy < 0.9 * calm
 
 
 def test_the_interval_holds_the_distance_and_narrows() -> None:

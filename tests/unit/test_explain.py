@@ -70,14 +70,14 @@ def test_a_fault_in_mid_step_is_said_to_be_diluted_by_what_came_before() -> None
     """It read as if a canary within its margin had been rolled back."""
     late = judged("latency-p95", Verdict.FAIL, estimate=1.15, interval=(1.02, 1.3))
     assert explain.sentence(LATENCY, late).startswith(
-        "p95 at the canary is 1.15x stable's, over the whole step, its good part included (1.2x is allowed)"
+        "p95 at the canary is 1.15x stable's, over the whole step, which dilutes a late fault (1.2x is allowed)"
     )
 
 
 def test_what_a_fault_in_mid_step_did_of_late_stands_beside_the_diluted_figure() -> None:
     late = judged("latency-p95", Verdict.FAIL, estimate=1.15, interval=(1.02, 1.3), lately=2.1)
     assert explain.sentence(LATENCY, late).startswith(
-        "p95 at the canary is 1.15x stable's, over the whole step, its good part included,"
+        "p95 at the canary is 1.15x stable's, over the whole step, which dilutes a late fault,"
         " and 2.1x in about its last 10 s (1.2x is allowed)"
     )
     partly = judged("latency-p95", Verdict.FAIL, estimate=1.48, interval=(1.1, 1.9), lately=2.1)
@@ -157,7 +157,7 @@ def test_predictions_that_moved_in_mid_step_argue_for_their_rollback() -> None:
     late = judged("predictions", Verdict.FAIL, estimate=0.017, interval=(0.0, 0.3), **seen)
     said = explain.sentence(PREDICTIONS, replace(late, lately_hits=(19.7, 26.1, 11.3)))
     assert said == (
-        "predictions at the canary are 0.017 away from stable's, over the whole step, its good part included"
+        "predictions at the canary are 0.017 away from stable's, over the whole step, which dilutes a late fault"
         " (0.05 is allowed); about 20 of its last 26 canary requests got a prediction that the canary gives"
         " more often than stable, the margin allows 11.3 on average"
     )
@@ -192,8 +192,8 @@ def test_a_share_that_fell_in_mid_step_argues_for_itself() -> None:
     late = judged("clicks", Verdict.FAIL, estimate=0.91, interval=(0.7, 1.1), **seen)
     known = replace(late, lately=0.31, lately_hits=(8.2, 501.6, 20.9))
     assert explain.sentence(CLICKS, known) == (
-        "the share of clicks is 4.5 % on the canary, 4.94 % on stable: 0.91x, over the whole step, its good"
-        " part included, and 0.31x in about its last 10 s (at least 0.85x is required);"
+        "the share of clicks is 4.5 % on the canary, 4.94 % on stable: 0.91x, over the whole step, which"
+        " dilutes a late fault, and 0.31x in about its last 10 s (at least 0.85x is required);"
         " about 8 of its last 502 canary trials were hits, the margin requires 20.9 on average"
     )
     said = explain.sentence(
@@ -201,7 +201,7 @@ def test_a_share_that_fell_in_mid_step_argues_for_itself() -> None:
     )  # few trials: nothing is known of late
     assert "252 of 5600" not in said
     assert said.endswith("; the odds against its being within the margin are 120 to 1")
-    assert ", over the whole step, its good part included (at least 0.85x is required)" in said
+    assert ", over the whole step, which dilutes a late fault (at least 0.85x is required)" in said
 
 
 def test_counts_of_a_whole_step_that_are_within_the_margin_do_not_stand_beside_a_failure() -> None:
