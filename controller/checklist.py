@@ -24,8 +24,8 @@ TRAIN = "https://TRAINING.EXAMPLE/hook"
 
 
 def looked_at(grounds: Grounds) -> list[Item]:
-    """Every item of the list, in the order in which people mend them."""
-    return [
+    """Every item of the list that the policy does not skip, in the order in which people mend them."""
+    items = (
         *podspec.looked_at(grounds),
         *floor.looked_at(grounds),
         podspec.versions(grounds),
@@ -34,7 +34,8 @@ def looked_at(grounds: Grounds) -> list[Item]:
         baseline(grounds),
         retraining(grounds),
         drill(grounds),
-    ]
+    )
+    return [one for one in items if one.name not in grounds.policy.preflight_skip]
 
 
 def failed(items: Iterable[Item]) -> list[Item]:

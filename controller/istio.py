@@ -257,11 +257,12 @@ def subsets_told_apart(
     `rules` may be all of the namespace; those for the steered host count. Labels are those of each pod
     of an arm, and of its template, so that an arm without pods is judged too.
     """
+    mine = [rule for rule in rules if fqdn(rule.get("spec", {}).get("host", ""), rule) == found.host]
+    if not mine:
+        both = f"the subsets {stable_subset} and {canary_subset}"
+        return Refusal("DestinationRule", "none", f"add one for the host {found.host}, with {both}")
     subsets = {
-        item["name"]: item.get("labels") or {}
-        for rule in rules
-        if fqdn(rule.get("spec", {}).get("host", ""), rule) == found.host
-        for item in rule["spec"].get("subsets") or []
+        item["name"]: item.get("labels") or {} for rule in mine for item in rule["spec"].get("subsets") or []
     }
     return _told_apart(stable_subset, subsets, mine=stable_labels, theirs=canary_labels) or _told_apart(
         canary_subset, subsets, mine=canary_labels, theirs=stable_labels
@@ -279,7 +280,9 @@ def _told_apart(
     if name not in subsets:
         known = ", ".join(sorted(subsets)) or "none"
         return Refusal(
-            "DestinationRule spec.subsets", known, f"add subset {name} for the VirtualService's host"
+            "DestinationRule spec.subsets",
+            known,
+            f"add subset {name}, which selects the pods of its arm alone",
         )
     labels, where = subsets[name], f"DestinationRule spec.subsets[{name}].labels"
     value = ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "empty"

@@ -175,6 +175,7 @@ class Policy:
     alerts: tuple[Alert, ...] = ()
     gates: tuple[Gate, ...] = ()
     preflight: Preflight = Preflight.OFF
+    preflight_skip: tuple[str, ...] = ()
 
     @property
     def queried(self) -> frozenset[str]:

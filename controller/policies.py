@@ -224,4 +224,5 @@ def read(given: wire.Policy, *, max_latency_increase: str | None = None) -> Poli
         alerts=tuple(_alert(alert) for alert in given.alerts),
         gates=tuple(_gate(gate) for gate in given.gates),
         preflight=given.preflight,
+        preflight_skip=given.preflight_skip,
     )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Json = Any
 
+NEW_PODS = (
+    "# Patches of pod templates start new pods: stable's end a live run, the canary's ask for a new one."
+)
 FROM_HERE = "--patch-file /dev/stdin <<'EOF'"
 
 
@@ -45,7 +48,8 @@ def preflight(*, deployment: str, output: str | None, **flags: str | None) -> No
     from controller import checklist, surroundings
 
     kubectl = pointed_kubectl(flags)
-    items = checklist.looked_at(surroundings.found(kubectl, deployment))
+    grounds = surroundings.found(kubectl, deployment)
+    items, skipped = checklist.looked_at(grounds), grounds.policy.preflight_skip
     if output == "json":
         import json
 
@@ -53,7 +57,7 @@ def preflight(*, deployment: str, output: str | None, **flags: str | None) -> No
     elif output == "yaml":
         show(_yaml([as_json(one) for one in items]).rstrip("\n"))
     else:
-        show("\n".join(_told(items, wide=output == "wide")))
+        show("\n".join(_told(items, skipped, wide=output == "wide")))
     sys.exit(3 if checklist.failed(items) else 0)
 
 
@@ -72,19 +76,26 @@ def as_json(item: "Item") -> Json:
     }
 
 
-def _told(items: Sequence["Item"], *, wide: bool) -> Iterator[str]:
+def _told(items: Sequence["Item"], skipped: Sequence[str], *, wide: bool) -> Iterator[str]:
     """The table, then what mends what failed (or, if wide, what settles what is unknown)."""
     from controller import record
 
     rows = [{"ITEM": one.name, "RESULT": one.result.value, "WHY": one.why} for one in items]
     yield from map(coloured, record.table(rows, ["ITEM", "RESULT", "WHY"]))
     counts = {result: sum(one.result == result for one in items) for result in ("Pass", "Fail", "Unknown")}
-    yield f"\n{counts['Pass']} passed, {counts['Fail']} failed, {counts['Unknown']} unknown."
-    shown = {"Fail", "Unknown"} if wide else {"Fail"}
-    for one in items:
-        if one.result.value in shown:
-            yield f"\n# {one.name}: {as_called(one.mend)}"
-            yield from (text for patch in one.patches for text in commands(patch))
+    said = f"{counts['Pass']} passed, {counts['Fail']} failed, {counts['Unknown']} unknown."
+    yield f"\n{said}{_left_out(skipped)}"
+    shown = [one for one in items if one.result.value in ({"Fail", "Unknown"} if wide else {"Fail"})]
+    for one in shown:
+        yield f"\n# {one.name}: {as_called(one.mend)}"
+        yield from (text for patch in one.patches for text in commands(patch))
+    if any("template" in patch.body.get("spec", {}) for one in shown for patch in one.patches):
+        yield f"\n{NEW_PODS}"
+
+
+def _left_out(skipped: Sequence[str]) -> str:
+    """Which items the policy has nobody ask for."""
+    return f" Not asked: {', '.join(skipped)} (preflightSkip of the policy)." if skipped else ""
 
 
 def commands(patch: "Patch") -> Iterator[str]:

@@ -198,6 +198,7 @@ class Policy(Wire, frozen=True, kw_only=True):
     alerts: tuple[Alert, ...] = ()
     gates: tuple[Gate, ...] = ()
     preflight: Preflight = Preflight.OFF
+    preflight_skip: tuple[str, ...] = ()
 
 
 class Shadow(Wire, frozen=True, kw_only=True):

@@ -83,6 +83,17 @@ async def test_what_failed_is_exit_code_3_and_what_is_printed_mends_it(shell: Sh
     assert (code, after["autoscaling"], after["floor"]) == (3, "Pass", "Pass")
 
 
+async def test_what_the_policy_skips_is_named_below(shell: Shell) -> None:
+    shell.furnish(FLAWED[2])
+    skip = {"spec": {"preflightSkip": ["floor", "autoscaling", "rollback-drill"]}}
+    shell.world.patch("canarypolicies", LAB, "default", skip)
+    code, out, _ = await shell.type("preflight", "model-canary")
+    assert code == 0
+    assert (
+        "9 passed, 0 failed, 3 unknown. Not asked: floor, autoscaling, rollback-drill (preflightSkip" in out
+    )
+
+
 async def test_a_misspelt_annotation_is_named_where_it_makes_a_canary_none(shell: Shell) -> None:
     shell.furnish(SOUND[0])
     notes = {"serin.dev/canary-of": None, "serin.dev/canaryof": "model"}

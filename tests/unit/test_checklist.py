@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prepared import FLAWED, SOUND, Case, Room, page, server
 
+from controller import planning, policies
 from controller.checklist import looked_at, summary
 from controller.items import Item, Paged, Result
 from scenarios.virtual.loop import run_virtual, virtual_loop
@@ -112,6 +114,26 @@ def test_what_may_not_be_read_is_unknown_and_says_so(kind: str, items: set[str])
     found = in_room(SOUND[0], lambda room: room.looked_at(unread=frozenset({kind})))
     assert having(found, Result.UNKNOWN) == {"gpu"} | items
     assert all(kind in found[name].why for name in items)
+
+
+def test_what_the_policy_skips_is_not_asked() -> None:
+    skip = ("autoscaling", "buckets")
+
+    def look(room: Room) -> list[Item]:
+        grounds = room.grounds()
+        return looked_at(replace(grounds, policy=replace(grounds.policy, preflight_skip=skip)))
+
+    whole = in_room(FLAWED[2], Room.looked_at)
+    assert whole["autoscaling"].result is Result.FAIL
+    assert [one.name for one in in_room(FLAWED[2], look)] == [name for name in whole if name not in skip]
+
+
+def test_a_policy_can_skip_each_item_and_nothing_else() -> None:
+    items = list(in_room(SOUND[0], Room.looked_at))
+    spec = planning.checked({"preflightSkip": items}, file=Path("all.yaml"))
+    assert policies.policy(spec).preflight_skip == tuple(items)
+    with pytest.raises(planning.BadPolicy, match=r"spec.preflightSkip\[0\].*drift_baseline"):
+        planning.checked({"preflightSkip": ["drift_baseline"]}, file=Path("typo.yaml"))
 
 
 def test_pages_that_nobody_could_read_leave_their_items_unknown_with_the_trouble() -> None:

@@ -70,7 +70,8 @@ def test_a_fault_in_mid_step_is_said_to_be_diluted_by_what_came_before() -> None
     """It read as if a canary within its margin had been rolled back."""
     late = judged("latency-p95", Verdict.FAIL, estimate=1.15, interval=(1.02, 1.3))
     assert explain.sentence(LATENCY, late).startswith(
-        "p95 at the canary is 1.15x stable's, over the whole step, which dilutes a late fault (1.2x is allowed)"
+        "p95 at the canary is 1.15x stable's, over the whole step, which dilutes a late fault"
+        " (1.2x is allowed)"
     )
 
 
@@ -157,9 +158,9 @@ def test_predictions_that_moved_in_mid_step_argue_for_their_rollback() -> None:
     late = judged("predictions", Verdict.FAIL, estimate=0.017, interval=(0.0, 0.3), **seen)
     said = explain.sentence(PREDICTIONS, replace(late, lately_hits=(19.7, 26.1, 11.3)))
     assert said == (
-        "predictions at the canary are 0.017 away from stable's, over the whole step, which dilutes a late fault"
-        " (0.05 is allowed); about 20 of its last 26 canary requests got a prediction that the canary gives"
-        " more often than stable, the margin allows 11.3 on average"
+        "predictions at the canary are 0.017 away from stable's, over the whole step, which dilutes a late"
+        " fault (0.05 is allowed); about 20 of its last 26 canary requests got a prediction that the"
+        " canary gives more often than stable, the margin allows 11.3 on average"
     )
     for unclear in (None, (12.0, 26.1, 11.3)):  # what chance alone makes of 11.3 argues for nothing
         said = explain.sentence(PREDICTIONS, replace(late, lately_hits=unclear))

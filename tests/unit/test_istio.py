@@ -397,8 +397,8 @@ def test_subsets_that_each_select_their_own_arm_are_fine() -> None:
 @pytest.mark.parametrize(
     ("rules", "field", "value"),
     [
-        ([], "DestinationRule spec.subsets", "none"),
-        ([rule(STABLE, CANARY, host="other")], "DestinationRule spec.subsets", "none"),
+        ([], "DestinationRule", "none"),
+        ([rule(STABLE, CANARY, host="other")], "DestinationRule", "none"),
         ([rule({"app": "model"}, CANARY)], "DestinationRule spec.subsets[stable].labels", "app=model"),
         ([rule(STABLE, {"app": "model"})], "DestinationRule spec.subsets[canary].labels", "app=model"),
         ([rule(STABLE, {})], "DestinationRule spec.subsets[canary].labels", "empty"),
@@ -645,7 +645,8 @@ def test_a_destination_rule_without_a_spec_says_nothing() -> None:
     told = subsets_told_apart([empty], found, **NAMES, stable_labels=[{}], canary_labels=[{}])
 
     assert told is not None
-    assert "add subset stable" in told.remedy
+    assert (told.field, told.value) == ("DestinationRule", "none")
+    assert told.remedy == "add one for the host model.lab.svc.cluster.local, with the subsets stable and canary"
 
 
 # -- the mirror of a Shadow check ------------------------------------------------------------------
