@@ -195,7 +195,8 @@ def _template(account: Account, draft: Draft, given: Given, at: str) -> None:
 
 def _named(account: Account, given: Given, at: str) -> Account | None:
     name = account.get(f"{at}.templateRef.name", str)
-    return None if name is None else given.find("MetricTemplate", name, account.source)
+    space = account.get(f"{at}.templateRef.namespace", str)
+    return None if name is None else given.find("MetricTemplate", name, account.source, namespace=space)
 
 
 # -- what serves -----------------------------------------------------------------------------------

@@ -37,10 +37,10 @@ class Given:
         """Those of the kinds."""
         return [each for each in self.accounts if each.source.kind in kinds]
 
-    def find(self, kind: str, name: str, near: Source) -> Account | None:
-        """The object of that name, in the namespace of `near` if both say one."""
+    def find(self, kind: str, name: str, near: Source, *, namespace: str | None = None) -> Account | None:
+        """The object of that name, in `namespace`, or else in that of `near`, if both say one."""
         for each in self.of(kind):
-            spaces = {each.source.namespace, near.namespace} - {None}
+            spaces = {each.source.namespace, namespace or near.namespace} - {None}
             if each.source.name == name and (kind in CLUSTERWIDE or len(spaces) < 2):
                 return each
         return None

@@ -110,7 +110,8 @@ def alerts(account: Account, draft: Draft, given: Given) -> None:
     """Each alert has a receiver, or is said to have none."""
     for at in account.each("spec.analysis.alerts"):
         name = account.get(f"{at}.providerRef.name", str) or ""
-        provider = given.find("AlertProvider", name, account.source) if name else None
+        space = account.get(f"{at}.providerRef.namespace", str)
+        provider = given.find("AlertProvider", name, account.source, namespace=space) if name else None
         if provider is None:
             why = f"AlertProvider {name} is not among the files; give it too, and it is converted"
             account.missing(f"{at}.providerRef.name", why)

@@ -577,6 +577,28 @@ def test_when_an_alert_is_sent_is_not_said_before_its_provider_is_known(tmp_path
     assert "Held" not in line
 
 
+def test_what_stands_in_another_namespace_is_found_there_and_nowhere_else() -> None:
+    """A template and a provider in Flagger's own namespace were "not among the files", which they were."""
+    objects = documents(PEERS / "flagger-3-templates.yaml")
+    canaries, others = ([o for o in objects if (o["kind"] == "Canary") is mine] for mine in (True, False))
+    for canary in canaries:
+        analysis = canary["spec"]["analysis"]
+        for one in [*analysis.get("metrics", ()), *analysis.get("alerts", ())]:
+            for reference in {"templateRef", "providerRef"} & one.keys():
+                one[reference]["namespace"] = "flagger"
+    shared = [obj for obj in others if obj["kind"] in {"MetricTemplate", "AlertProvider"}]
+    assert shared
+    decoys = copy.deepcopy(shared)
+    for obj, space in [*((each, "flagger") for each in shared), *((each, "decoys") for each in decoys)]:
+        obj["metadata"]["namespace"] = space
+    for obj in decoys:
+        obj["spec"] = {"type": "discord"} if obj["kind"] == "AlertProvider" else {"query": "up"}
+
+    done = whole.converted({"all.yaml": dumped([*decoys, *objects])})
+
+    assert done.objects == converted(PEERS / "flagger-3-templates.yaml").objects
+
+
 def test_a_pause_that_became_shorter_is_no_field_that_needs_nothing() -> None:
     done = converted(PEERS / "argo-1-simple.yaml")
     line = _line(done, "spec.strategy.canary.steps[5].pause.duration")
