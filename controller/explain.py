@@ -48,6 +48,7 @@ class Finding:
     warming: timedelta | None = None  # for how much longer pods warm up; nothing is measured before
 
 
+COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
@@ -131,6 +132,8 @@ def _compared(found: Finding) -> str:
             f"warming up for another {left}, or until its pods have answered 200 requests each: counted then"
         )
     if found.verdict == "NoData" or not found.canary_requests or not found.stable_requests:
+        if found.kind != "ErrorRate" and not found.canary_requests + found.stable_requests:
+            return f"no {subject(found)} to compare: no request was measured yet; {COUNTED}"
         canary, stable = (
             _requests(found, found.canary_requests),
             _requests(found, found.stable_requests, "stable"),

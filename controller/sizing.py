@@ -67,7 +67,10 @@ def _pinned(seen: Seen) -> str:
 def too_few(run: Run, seen: Seen, weight: int) -> str:
     """What is wrong then, and how many replicas are needed."""
     needed = ceil(seen.stable.ready * weight / (100 - weight) / PARITY_LIMIT)
+    there, wanted = seen.canary.ready, seen.canary.wanted
+    ready = f"{there} of {wanted} pods of {run.plan.canary} {'is' if wanted == 1 else 'are'} ready"
+    enough = f"it needs {needed} replicas" if wanted < needed else f"{needed} ready ones are enough"
     return (
-        f"{seen.canary.ready} pods at {weight} % would each take more than {PARITY_LIMIT} x the load of a "
-        f"stable pod and look slow for that alone; {run.plan.canary} needs {needed} replicas"
+        f"{ready}; at {weight} % each would take more than {PARITY_LIMIT} x the load of a stable pod and "
+        f"look slow for that alone; {enough}"
     )

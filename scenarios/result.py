@@ -110,9 +110,10 @@ def result(story: Story, played: Played, *, mode: str) -> Result:
 
 
 def _onset(story: Story, played: Played) -> float:
-    """The last arm fault, or the canary's first request if that is later."""
-    faults = [fault.at.total_seconds() for fault in story.arm_faults]
-    return max([*faults, played.first_routed or 0.0])
+    """The last arm fault before the verdict, or the canary's first request if that is later."""
+    faults = (fault.at.total_seconds() for fault in story.arm_faults)
+    seen = [at for at in faults if played.verdict is None or at <= played.verdict]
+    return max([*seen, played.first_routed or 0.0])
 
 
 def _after(onset: float, at: float | None) -> float | None:

@@ -336,3 +336,12 @@ def test_a_bound_that_a_late_fault_left_inside_the_margin_is_not_said() -> None:
 
     assert said.startswith("p95 at the canary is 1.66x stable's (")
     assert "at least" not in said
+
+
+def test_where_no_request_was_measured_it_is_said_which_ones_are() -> None:
+    """One of two pods was gone, and after 10 000 requests it said "0 canary requests were measured"."""
+    nothing = judged("latency-p95", Verdict.NO_DATA, canary_requests=0, stable_requests=0)
+    assert explain.sentence(LATENCY, nothing) == (
+        "no p95 to compare: no request was measured yet;"
+        " they count while the canary's pods are warm and take no more load each than stable's"
+    )

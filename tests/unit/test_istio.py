@@ -646,7 +646,9 @@ def test_a_destination_rule_without_a_spec_says_nothing() -> None:
 
     assert told is not None
     assert (told.field, told.value) == ("DestinationRule", "none")
-    assert told.remedy == "add one for the host model.lab.svc.cluster.local, with the subsets stable and canary"
+    assert (
+        told.remedy == "add one for the host model.lab.svc.cluster.local, with the subsets stable and canary"
+    )
 
 
 # -- the mirror of a Shadow check ------------------------------------------------------------------

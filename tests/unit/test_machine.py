@@ -483,7 +483,17 @@ def test_a_canary_grows_with_a_stable_that_was_scaled_up_under_it() -> None:
     run, actions = advance(run, sight(weight=50, stable=arm("old", 6)), NOW + minutes(1))
 
     assert run.hold is Reason.CANARY_UNDER_PROVISIONED
+    assert run.message.startswith("3 of 3 pods of model-canary are ready; at 50 % each would take more than")
+    assert run.message.endswith("it needs 6 replicas")
     assert actions[0] == Scale(6)
+
+
+def test_pods_that_are_not_ready_are_what_is_missing_where_replicas_are_enough() -> None:
+    """It said that the canary needed two replicas, which it had."""
+    few = sight(weight=50, canary=arm("new", 1, wanted=3))
+    run, _ = advance(stepping(weight=50, step=1), few, NOW + minutes(1))
+    assert run.message.startswith("1 of 3 pods of model-canary are ready; at 50 % each would take more than")
+    assert run.message.endswith("3 ready ones are enough")
 
 
 def test_pods_of_an_older_template_that_stay_keep_no_run_waiting_for_ever() -> None:

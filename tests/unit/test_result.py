@@ -49,6 +49,14 @@ def test_seconds_count_from_the_last_fault_of_an_arm() -> None:
     assert found.last_attempt == 5.5
 
 
+def test_a_fault_that_came_after_the_verdict_was_not_what_it_was_about() -> None:
+    """It said that a fault had been found in no time at all."""
+    second = "{at: 20s, arm: canary, errorRate: 20%}, {at: 60s, arm: canary, latencyFactor: 2}"
+    twice = loads(STORY.replace("{at: 20s, arm: canary, errorRate: 20%}", second), file="x.yaml")
+    found = result(twice, ROLLED_BACK, mode="virtual")
+    assert (found.seconds_to_verdict, found.seconds_to_weight_zero, found.ok) == (4.0, 5.0, True)
+
+
 def test_seconds_count_from_the_first_canary_request_where_that_is_later() -> None:
     found = result(story(), replace(ROLLED_BACK, first_routed=21.0), mode="live")
     assert found.seconds_to_weight_zero == 4.0
