@@ -188,8 +188,8 @@ def _progress(over: int, runs: int) -> None:
 
 COLUMNS = ("", "story", "outcome", "reason", "check", "verdict", "weight 0", "lost", "expected")
 
-LEGEND = """verdict: how long until the run ended or was held; weight 0: until the last request was routed to the
-canary. Both count from the last fault of an arm before that, or from the canary's first request if it was later.
+LEGEND = """verdict: how long until the run ended or was held; weight 0: until the last request was routed to
+the canary. Both count from the last fault of an arm before, or from the canary's first request if later.
 lost: requests that failed although no fault made them."""
 
 # Who has read of `serin explain` would look for the run of a virtual story in a cluster.
