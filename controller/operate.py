@@ -32,7 +32,7 @@ from controller.posting import Sender
 from controller.reconcile import Reconciler
 from controller.replays import Replays
 from controller.rounds import Rounds
-from controller.runs import Runs
+from controller.runs import Runs, epoch_of
 from controller.scrape import Scrape
 from controller.settings import Settings
 from controller.shadowing import Shadowing
@@ -54,6 +54,12 @@ log = structlog.get_logger(__name__)
 RESYNC = 300.0  # seconds between looking at everything again, whatever was or was not heard
 # Seconds that a shard which is let go has for its runs' last turns; what is not saved then is made up for.
 RETIRING = 2.0
+# Seconds for which somebody without our Lease has written under a newer epoch: a successor of ours would have the
+# Lease by then, so it is a controller with another one. Ours has to be the newest again, or we save nothing more.
+USURPED, BETWEEN = 30.0, 5.0
+ONE_LEASE = (
+    "a controller with a Lease of its own writes our runs: give all the same --lease-name and namespace"
+)
 # A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
 SILENT_KINDS = frozenset({"pods", "namespaces"})
 
@@ -98,6 +104,11 @@ class Leadership:
                 self.runs.hurry(key)
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
+
+    def beyond(self, cluster: Cluster, epoch: int) -> Json:
+        """A run of ours that somebody wrote under a newer epoch than this; None if there is none."""
+        runs = (run for run in cluster.all("canaryruns") if self.mine(_canary(run)))
+        return next((run for run in runs if epoch_of(run) > epoch), None)
 
     async def retire(self) -> None:
         """Every run has had one more turn, in which its evidence was saved; none has another."""
@@ -267,6 +278,7 @@ class Operator:
         scrape.overdue = lambda run: leading.runs.overdue(_split(run))
         scrape.stretch = lambda run: 1.0 if reconciler.urgent(_split(run)) else self.tempo.stretch()
         self.leading[shard] = leading
+        doubted = asyncio.create_task(self._doubted(leading, epoch, let_go), name=f"doubts {shard}")
         try:
             while not let_go.is_set():
                 leading.everything(self.cluster)
@@ -276,12 +288,24 @@ class Operator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(leading.retire(), RETIRING)
         finally:
+            doubted.cancel()
             del self.leading[shard]
             await leading.close()
             self._forget(leading)
             for reader in (*readers, *before):
                 await reader.close()
             await alerts.close()
+
+    async def _doubted(self, leading: Leadership, epoch: int, let_go: asyncio.Event) -> None:
+        """The shard is let go, to be taken under a newer epoch, once ours has been passed by for too long."""
+        passed = 0.0
+        while passed < USURPED:
+            await asyncio.sleep(BETWEEN)
+            newer = leading.beyond(self.cluster, epoch)
+            passed = 0.0 if newer is None else passed + BETWEEN
+        name, theirs = _key(newer)[1], epoch_of(newer)
+        log.error("another_controller", run=name, epoch=epoch, theirs=theirs, remedy=ONE_LEASE)
+        let_go.set()
 
     def _forget(self, leading: Leadership) -> None:
         """Our metrics say nothing of runs that are another's now."""

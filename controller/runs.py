@@ -38,14 +38,14 @@ class Runs:
     @property
     def highest_epoch(self) -> int:
         """The newest leader's epoch that any run remembers."""
-        return max((_epoch(obj) for obj in self._cluster.all(KIND)), default=0)
+        return max((epoch_of(obj) for obj in self._cluster.all(KIND)), default=0)
 
     async def save(self, run: Run, checkpoint: Checkpoint, *, epoch: int, upon: Json | None = None) -> None:
         """Status holds `run` and `checkpoint`; raises `Overtaken` if a newer epoch wrote it, or `Behind`."""
         known = upon or self._cluster.get(KIND, run.plan.namespace, run.name)
 
         def status(obj: Json) -> Json:
-            wrote, before = _epoch(obj), obj.get("status") or {}
+            wrote, before = epoch_of(obj), obj.get("status") or {}
             if wrote > epoch:
                 raise Overtaken(f"CanaryRun {run.name}: epoch {wrote} wrote it, ours is {epoch}")
             if wrote < epoch and known is not None and before != (known.get("status") or {}):
@@ -180,7 +180,7 @@ def _end(status: Json) -> str | None:
     return f"{status.get('phase')}, {status.get('reason')}" if over else None
 
 
-def _epoch(obj: Json) -> int:
+def epoch_of(obj: Json) -> int:
     """Read without the schema's strictness: the fence must stand whatever else is wrong."""
     return int((obj.get("status") or {}).get("epoch") or 0)
 
