@@ -10,7 +10,7 @@ from datetime import UTC
 from typing import Any
 
 from controller import letters
-from controller.model import Message, Run
+from controller.model import Message, Reason, Run
 
 Json = Any
 
@@ -23,6 +23,8 @@ _MARKS = re.compile(r"([\\*_~`|>\[\]()#])")
 
 def severity(message: Message) -> str:
     """As Prometheus' alerts have it: `info` for what needs nobody."""
+    if message.outcome == "RolledBack" and message.reason in letters.FOR_OTHER_REASONS:
+        return "info" if message.reason is Reason.SUPERSEDED else "warning"
     return SEVERITIES.get(message.outcome, "info")
 
 

@@ -27,6 +27,9 @@ TITLES = {
     "Warned": "Checklist not passed",
 }
 
+# Traffic was taken back, if there was any, and nothing had been found against the canary.
+FOR_OTHER_REASONS = {"Aborted": "Aborted", "Superseded": "Superseded", "StableChanged": "Stable changed"}
+
 KINDS = ("slack", "teams", "discord", "alertmanager", "webhook")  # of receivers
 
 # Slack's own limits (characters), from its reference of layout blocks.
@@ -61,6 +64,8 @@ def slack(run: Run, message: Message) -> bytes:
 
 def title_of(message: Message) -> str:
     """What happened, in two words."""
+    if message.outcome == "RolledBack" and message.reason in FOR_OTHER_REASONS:
+        return FOR_OTHER_REASONS[message.reason]
     return TITLES.get(message.outcome, message.outcome or message.reason.value)
 
 

@@ -54,8 +54,8 @@ log = structlog.get_logger(__name__)
 RESYNC = 300.0  # seconds between looking at everything again, whatever was or was not heard
 # Seconds that a shard which is let go has for its runs' last turns; what is not saved then is made up for.
 RETIRING = 2.0
-# Seconds for which somebody without our Lease has written under a newer epoch: a successor of ours would have the
-# Lease by then, so it is a controller with another one. Ours has to be the newest again, or we save nothing more.
+# Seconds for which our runs have been written under a newer epoch. A successor would have our Lease by then,
+# so it is another controller, and ours has to be the newest again, or nothing more is saved.
 USURPED, BETWEEN = 30.0, 5.0
 ONE_LEASE = (
     "a controller with a Lease of its own writes our runs: give all the same --lease-name and namespace"

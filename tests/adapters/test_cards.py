@@ -175,6 +175,29 @@ def test_nobody_is_mentioned_and_nothing_is_a_link() -> None:
     assert "TextBlock" not in {one["type"] for one in card["body"]}  # it is what reads Markdown
 
 
+@pytest.mark.parametrize(
+    ("reason", "title", "severity"),
+    [
+        (Reason.CANARY_NOT_ANSWERING, "Rolled back", "critical"),
+        (Reason.LEADER_LOST, "Rolled back", "critical"),
+        (Reason.ABORTED, "Aborted", "warning"),
+        (Reason.STABLE_CHANGED, "Stable changed", "warning"),
+        (Reason.SUPERSEDED, "Superseded", "info"),
+    ],
+)
+def test_what_ended_for_nothing_that_was_found_wakes_nobody(
+    reason: Reason, title: str, severity: str
+) -> None:
+    """An edit of a policy before any traffic was "Rolled back" to whoever is on call."""
+    one = replace(message(), reason=reason)
+    (alert,) = json.loads(cards.alertmanager(rolled_back(SLACK), one))
+    assert alert["labels"]["severity"] == severity
+    assert json.loads(letters.slack(rolled_back(SLACK), one))["text"].startswith(
+        f"{title}: model-canary in lab"
+    )
+    assert json.loads(letters.cloud_event(rolled_back(SLACK), one))["data"]["outcome"] == "RolledBack"
+
+
 def test_an_alert_says_what_alertmanager_routes_by() -> None:
     (alert,) = json.loads(cards.alertmanager(rolled_back(SLACK), message()))
     assert alert["labels"] == {
