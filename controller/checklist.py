@@ -5,7 +5,7 @@ where it cannot be told from the objects; whatever fails comes with the figures 
 reads what the controller may read anyway, and writes nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ Json = Any
 
 DRILL_WITHIN = 300.0  # s
 DRILL_AGE = timedelta(days=30)
+STAYS = "labels that each version of an arm has; and before the VirtualService, or callers get a 503"
 TRAIN = "https://TRAINING.EXAMPLE/hook"
 
 
@@ -58,9 +59,17 @@ def routes(grounds: Grounds) -> Item:
             f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
         )
         return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}")
-    tried = (mend(grounds) for mend in (_routed, _told_apart))
+    labels = _labels(grounds)
+    if labels is None and not _ruled(grounds):
+        mend = (
+            f"first give the pods of {plan['stable']} and {plan['canary']} a label that tells them apart, as "
+            "under versions, and look again: what to do about the routes stands here then"
+        )
+        return Item(name=name, result=Result.FAIL, why=refused, mend=mend)
+    # a route to a subset that no rule has is answered with a 503: the rule comes first
+    tried = (None if labels is None else _told_apart(grounds, labels), _routed(grounds))
     patches = tuple(one for one in tried if one is not None)
-    mend = "let one route name both subsets, and let a DestinationRule tell them apart"
+    mend = "let a DestinationRule tell the arms apart, and then one route name both subsets"
     return Item(name=name, result=Result.FAIL, why=refused, mend=mend, patches=patches)
 
 
@@ -104,39 +113,58 @@ def _split(host: Json, stable: str, canary: str) -> list[Json]:
     ]
 
 
-def _told_apart(grounds: Grounds) -> Patch | None:
-    """A DestinationRule whose subsets select by what the two Deployments select their pods by."""
-    plan = grounds.plan
+def _labels(grounds: Grounds) -> tuple[dict[str, str], ...] | None:
+    """By what each arm's pods are told from the other's: their selectors, or else their version labels."""
     selectors = [one["spec"]["selector"].get("matchLabels") or {} for one in grounds.arms]
-    apart = [key for key in selectors[0] if selectors[0][key] != selectors[1].get(key, selectors[0][key])]
-    service = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"]) or {}
-    named = [
-        target["destination"]["host"]
-        for http in service.get("spec", {}).get("http") or ()
-        for target in http.get("route") or ()
-    ]
-    if not apart:
-        return None
-    host = (named or [plan["virtualService"]])[0]
-    subsets = [
-        {"name": subset, "labels": {key: one[key] for key in apart}}
-        for subset, one in zip((plan["stableSubset"], plan["canarySubset"]), selectors, strict=True)
-    ]
-    rules = grounds.cluster.all("destinationrules", grounds.namespace)
-    mine = next((one for one in rules if one["spec"].get("host") == host), None)
+    templates = [one["spec"]["template"]["metadata"].get("labels") or {} for one in grounds.arms]
+    versions = [{key: one[key] for key in podspec.VERSIONS if key in one} for one in templates]
+    for stable, canary in (selectors, versions):
+        apart = [key for key in stable if stable[key] != canary.get(key, stable[key])]
+        if apart:
+            return tuple({key: one[key] for key in apart} for one in (stable, canary))
+    return None
+
+
+def _host(grounds: Grounds) -> str:
+    """Where the VirtualService sends requests; what its name says, if it is not there."""
+    name: str = grounds.plan["virtualService"]
+    service = grounds.cluster.get("virtualservices", grounds.namespace, name) or {}
+    routes = (http.get("route") or () for http in service.get("spec", {}).get("http") or ())
+    hosts: list[str] = [target["destination"]["host"] for targets in routes for target in targets]
+    return (hosts or [name])[0]
+
+
+def _rule(grounds: Grounds) -> Json | None:
+    """The host's DestinationRule."""
+    rules, host = grounds.cluster.all("destinationrules", grounds.namespace), _host(grounds)
+    return next((one for one in rules if one["spec"].get("host") == host), None)
+
+
+def _ruled(grounds: Grounds) -> bool:
+    """Whether both subsets are there, whatever they select."""
+    subsets = _names(((_rule(grounds) or {}).get("spec") or {}).get("subsets") or ())
+    return {grounds.plan["stableSubset"], grounds.plan["canarySubset"]} <= set(subsets)
+
+
+def _told_apart(grounds: Grounds, labels: Iterable[Mapping[str, str]]) -> Patch | None:
+    """A DestinationRule whose subsets select by these labels of stable's and the canary's pods."""
+    plan = grounds.plan
+    names = plan["stableSubset"], plan["canarySubset"]
+    subsets = [{"name": name, "labels": one} for name, one in zip(names, labels, strict=True)]
+    mine = _rule(grounds)
     if mine is not None:
         if mine["spec"].get("subsets") == subsets:
             return None
-        others = [one for one in mine["spec"].get("subsets") or () if one["name"] not in set(_names(subsets))]
+        others = [one for one in mine["spec"].get("subsets") or () if one["name"] not in set(names)]
         after = {"spec": {"subsets": [*subsets, *others]}}
-        return grounds.patch("DestinationRule", mine["metadata"]["name"], after)
+        return grounds.patch("DestinationRule", mine["metadata"]["name"], after, STAYS)
     new: Json = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": {"name": plan["virtualService"], "namespace": grounds.namespace},
-        "spec": {"host": host, "subsets": subsets},
+        "spec": {"host": _host(grounds), "subsets": subsets},
     }
-    return grounds.patch("DestinationRule", "", new)
+    return grounds.patch("DestinationRule", "", new, STAYS)
 
 
 def _names(subsets: Iterable[Json]) -> list[str]:

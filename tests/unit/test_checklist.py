@@ -1,5 +1,6 @@
 """The production checklist: every flaw of prepared canaries is named, and no other; patches mend them."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -114,6 +115,43 @@ def test_what_may_not_be_read_is_unknown_and_says_so(kind: str, items: set[str])
     found = in_room(SOUND[0], lambda room: room.looked_at(unread=frozenset({kind})))
     assert having(found, Result.UNKNOWN) == {"gpu"} | items
     assert all(kind in found[name].why for name in items)
+
+
+BARE = {"spec": {"http": [{"route": [{"destination": {"host": "model"}}]}]}}
+ONE_LABEL = {"spec": {"selector": {"matchLabels": {"version": None}}}}
+PLAIN = replace(
+    SOUND[0], edits={("VirtualService", "model"): BARE, ("Deployment", "model"): ONE_LABEL}
+)  # as most begin: no subset, and stable's selector does not know of an arm
+UNLABELLED = {"spec": {**ONE_LABEL["spec"], "template": {"metadata": {"labels": {"version": None}}}}}
+PLAINER = replace(PLAIN, edits={**PLAIN.edits, ("Deployment", "model"): UNLABELLED})
+
+
+def test_no_route_to_a_subset_is_proposed_before_there_is_a_rule_that_has_it() -> None:
+    """The VirtualService's patch stood alone, or first: applied so, every caller gets a 503."""
+
+    def look(room: Room) -> Item:
+        room.world.delete("destinationrules", "lab", "model")
+        return room.looked_at()["routes"]
+
+    labelled, bare = (in_room(case, look) for case in (PLAIN, PLAINER))
+    rule, service = labelled.patches
+    assert (rule.kind, service.kind) == ("DestinationRule", "VirtualService")
+    assert [one["labels"]["version"] for one in rule.body["spec"]["subsets"]] == ["stable", "canary"]
+    assert (bare.result, bare.patches) == (Result.FAIL, ())
+    assert "first give the pods of model and model-canary a label that tells them apart" in bare.mend
+
+
+def test_what_is_printed_leads_step_by_step_from_a_bare_service_to_one_that_is_steered() -> None:
+    async def mended(room: Room) -> None:
+        room.world.delete("destinationrules", "lab", "model")
+        for name in ("versions", "routes"):
+            for patch in room.looked_at()[name].patches:
+                await room.mend(patch)
+            await asyncio.sleep(60)  # pods with the new label take over
+        routes = room.looked_at()["routes"]
+        assert routes.result is Result.PASS, routes.why
+
+    in_room(PLAINER, mended)
 
 
 def test_what_the_policy_skips_is_not_asked() -> None:
