@@ -23,6 +23,7 @@ from controller.command import PLUGIN, Decorated, Failed, Group, Misused, progra
 from controller.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
+    from analysis.evidence import CheckSpec
     from controller.backtest import Moment
     from controller.model import Policy
     from controller.protobuf import Found
@@ -161,7 +162,7 @@ def plan(
         show(planning.as_yaml(spec).rstrip("\n"))
         return
     lines = ["Steps", *planning.schedule(spec, rps), "", "Let pass", *planning.permitted(spec)]
-    show("\n".join([*lines, *([] if page is None else ["", "Can be proved", *_proved(spec, page)]), ""]))
+    show("\n".join([*lines, *([] if page is None else ["", "What the page says", *_proved(spec, page)]), ""]))
     show("\n".join(_foreseen(spec, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)))
 
 
@@ -179,35 +180,36 @@ def _proved(spec: Any, where: str) -> list[str]:
     """What the buckets of the page can prove, for each latency check."""
     from controller import policies, resolution
 
+    checks = policies.policy(spec).checks
     try:
         if not where.startswith(("http://", "https://")):
             with Path(where).open("rb") as file:
-                found = resolution.of_file(_whole(file))
+                found = resolution.of_file(_whole(file), checks)
         else:
-            found = _negotiated(where)
+            found = _negotiated(where, checks)
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         url = "" if "://" in where or Path(where).exists() else "; a URL begins with http://"
         raise Misused(f"--page {where}: {why}; give a metrics page, as a file or by its URL{url}") from None
     if not found.series and not found.native:
         raise Misused(
-            f"--page {where}: holds no metric that Serin reads; give a metrics page: docs/metrics.md"
+            f"--page {where}: holds no metric that these checks read; give a metrics page: docs/metrics.md"
         )
-    return resolution.proved(found, policies.policy(spec).checks)
+    return resolution.proved(found, checks)
 
 
-def _negotiated(url: str) -> "Found":
+def _negotiated(url: str, checks: "Sequence[CheckSpec]") -> "Found":
     """What the page says, in protobuf if it can be read so: as `scrape` reads it."""
     from controller import reading
 
     kind, page = _got(url, accept=reading.ACCEPT)
     try:
-        return reading.negotiated(page, kind=kind)
+        return reading.negotiated(page, checks, kind=kind)
     except ValueError:
         if not reading.is_binary(page, kind=kind):
             raise
     kind, page = _got(url, accept=reading.PLAIN)
-    return reading.found(page, kind=kind)
+    return reading.found(page, checks, kind=kind)
 
 
 def _got(url: str, *, accept: str) -> tuple[str, bytes]:

@@ -26,17 +26,38 @@ NEITHER = (
     f"neither {INFERENCE} nor {DURATION} is on the page as a histogram; serve the first"
     " (docs/instrumenting.md), or give the page of a pod that has a sidecar and served requests"
 )
+MERGED = "the sidecar counts it, on the pod's merged page (port 15020)"
 OF_MODEL = "give the histogram more buckets there, or make it a native one"
 
 
-def of_file(page: bytes) -> Found:
-    """What a page that was saved says; `ValueError` if it cannot be read. Its first bytes tell its format."""
-    return found(page, kind="text/plain" if is_text(page) else protobuf.TYPE)
+def of_file(page: bytes, checks: Sequence[CheckSpec] = ()) -> Found:
+    """What a page that was saved says of these checks; `ValueError` if it cannot be read.
+
+    Its first bytes tell its format.
+    """
+    return found(page, checks, kind="text/plain" if is_text(page) else protobuf.TYPE)
 
 
 def proved(page: Found, checks: Sequence[CheckSpec]) -> list[str]:
-    """For each latency check its series, the bounds around the quantile and the increase that they prove."""
+    """For each latency check its series, the bounds around the quantile and the increase that they prove.
+
+    Of any other check the series, which has to be there and has no bounds to look at.
+    """
     latency = [check for check in checks if check.kind is CheckKind.LATENCY]
+    return _resolved(page, latency) + list(_there(page, [one for one in checks if one not in latency]))
+
+
+def _there(page: Found, checks: Sequence[CheckSpec]) -> Iterator[str]:
+    reading, wrong = understood(page, checks, at=0.0)
+    for check in checks:
+        said = [line for line in wrong if line.startswith(f"{check.name}:")]
+        hint = f"; {MERGED}" if check.kind is CheckKind.ERROR_RATE else ""
+        yield from (f"{line}{hint}" for line in said)
+        if not said:
+            yield f"{check.name}: {reading.sources[check.name]} is on the page"
+
+
+def _resolved(page: Found, latency: Sequence[CheckSpec]) -> list[str]:
     reading, wrong = understood(page, latency, at=0.0)
     lines = [line for line in wrong if line.startswith(tuple(f"{check.name}:" for check in latency))]
     if latency and not _latencies(page):

@@ -310,7 +310,7 @@ def test_a_page_that_holds_no_metric_is_bad_input(tmp_path: Path) -> None:
     page.write_text("# nothing here\n")
     result = typed("plan", "--rps", "10", "--page", str(page))
     assert result.exit_code == 2
-    assert "holds no metric that Serin reads; give a metrics page" in result.stderr
+    assert "holds no metric that these checks read; give a metrics page" in result.stderr
 
 
 def test_a_url_without_its_scheme_is_told_that() -> None:
@@ -829,7 +829,7 @@ def test_a_plan_says_what_the_buckets_of_a_saved_page_can_prove(tmp_path: Path) 
     result = typed("plan", "--rps", "100", "--page", str(file))
     assert result.exit_code == 0
     assert (
-        "Can be proved\nlatency-p95: model_inference_duration_seconds, p95 of 1000 requests" in result.stdout
+        "What the page says\nlatency-p95: model_inference_duration_seconds, p95 of 1000 requests" in result.stdout
     )
     assert "Warning: " in result.stdout
 

@@ -34,7 +34,8 @@ def certain_from(lines: list[str]) -> float:
 
 
 def test_istios_buckets_prove_five_times_and_the_remedy_is_named() -> None:
-    name, certain, likely, warning = proved(of_file(text(DURATION, ISTIO, unit=0.001)), [LATENCY, ERRORS])
+    page = of_file(text(DURATION, ISTIO, unit=0.001))
+    name, certain, likely, warning, errors = proved(page, [LATENCY, ERRORS])
     assert name.startswith(f"latency-p95: {DURATION}, p95 of 100000 requests: ")
     assert name.endswith("between 100 ms and 250 ms")
     assert "certain from 5x on" in certain
@@ -42,6 +43,17 @@ def test_istios_buckets_prove_five_times_and_the_remedy_is_named() -> None:
     assert "likely from 1." in likely
     assert "sidecar.istio.io/statsHistogramBuckets" in warning
     assert "docs/metrics.md" in warning
+    assert errors.startswith("errors: istio_requests_total is not on the page (yet); the sidecar counts it")
+
+
+def test_counters_of_ones_own_are_looked_for_by_the_names_that_the_policy_gives() -> None:
+    """A page with exactly these was "no metric that Serin reads"; one without them passed without a word."""
+    counters = ("approved_total", "scored_total")
+    clicks = CheckSpec(name="approvals", kind=CheckKind.PROPORTION, counters=counters, max_decrease=0.1)
+    page = b"# TYPE scored_total counter\nscored_total 300\n# TYPE approved_total counter\napproved_total 200\n"
+    assert proved(of_file(page, [clicks]), [clicks])[1:] == ["approvals: approved_total is on the page"]
+    (_, missing) = proved(of_file(b"up 1\n", [clicks]), [clicks])
+    assert missing == "approvals: approved_total is not on the page (yet)"
 
 
 def test_a_native_histogram_proves_what_its_schema_promises_and_nobody_is_warned() -> None:
@@ -107,7 +119,7 @@ def test_of_buckets_that_end_at_the_quantile_no_ratio_is_said_that_there_is_not(
 
 
 def test_without_a_latency_check_there_is_nothing_to_prove() -> None:
-    assert proved(found(b""), [ERRORS]) == ["The policy has no Latency check."]
+    assert proved(found(b""), [ERRORS])[0] == "The policy has no Latency check."
 
 
 def test_the_ratio_is_that_of_the_two_bounds_that_have_to_be_passed() -> None:
