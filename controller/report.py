@@ -37,6 +37,8 @@ KINDS = {
 }
 # Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
 FEW = 20
+TRIED = "it is tried again for a day, and the controller's log says why (alert_delayed)."
+SOON = timedelta(seconds=15)  # an alert that arrives within it is not waited for
 
 REASONS = {
     "CheckFailed": "a check failed",
@@ -46,7 +48,7 @@ REASONS = {
     "TrafficDoesNotFollowWeight": "the canary's share of requests is not its weight",
     "StableChanged": "stable was changed by somebody else while it was being compared with",
     "StableUnavailable": "stable has no ready pod that could take the traffic back",
-    "Superseded": "a newer version of the canary was asked for",
+    "Superseded": "another request took its place: a newer version, other annotations or another policy",
     "PromotionFailed": "stable did not become ready with the new template and was given the old one back",
     "ReadyToPromote": "every check passed; somebody has to give stable the new template",
     "NoData": "the metrics that the required checks need are missing",
@@ -99,7 +101,7 @@ def explanation(
         ("Weights", list(_weights(run))),
         ("What others would have done on the same requests", list(peers(run))),
         ("What could not have been seen", [f"- {line}" for line in unseen(run, now=now)]),
-        ("What happens next", list(coming(run))),
+        ("What happens next", [*coming(run), *waiting(run, now=now)]),
         ("What you can type", commands(run, program=program, flags=flags)),
     )
     shown = [_section(title, lines, width) for title, lines in sections if lines]
@@ -128,7 +130,22 @@ def glance(run: Json, *, now: datetime, wide: bool = False) -> str:
         counted = f"{each.canary_requests} canary and {each.stable_requests} stable requests"
         tail = said(each) if wide or each.warming else counted
         lines.append(f"  {each.name:{width}}   {each.verdict:12}   {tail}")
+    lines.extend(f"  {each}" for each in waiting(run, now=now))
     return "\n".join(lines)
+
+
+def waiting(run: Json, *, now: datetime) -> Iterator[str]:
+    """Which alerts have not arrived, if not a moment ago."""
+    waits = [each for each in record.status(run).get("outbox") or () if isinstance(each, dict)]
+    since = [record.time(each["at"]) for each in waits if "at" in each]
+    if since and now - min(since) >= SOON:
+        age = duration(now - min(since))
+        what = (
+            "1 alert has not arrived"
+            if len(waits) == 1
+            else f"{len(waits)} alerts have not arrived, the oldest"
+        )
+        yield f"{what} for {age}; {TRIED}"
 
 
 def _asked(run: Json) -> Iterator[str]:

@@ -829,7 +829,8 @@ def test_a_plan_says_what_the_buckets_of_a_saved_page_can_prove(tmp_path: Path) 
     result = typed("plan", "--rps", "100", "--page", str(file))
     assert result.exit_code == 0
     assert (
-        "What the page says\nlatency-p95: model_inference_duration_seconds, p95 of 1000 requests" in result.stdout
+        "What the page says\nlatency-p95: model_inference_duration_seconds, p95 of 1000 requests"
+        in result.stdout
     )
     assert "Warning: " in result.stdout
 

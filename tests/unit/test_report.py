@@ -97,6 +97,18 @@ def test_a_rollback_is_explained_from_what_was_seen_to_what_to_type() -> None:
     assert "kubectl serin retry model-canary-6f9c-1 -n lab" in text
 
 
+def test_an_alert_that_does_not_arrive_is_said_where_people_look() -> None:
+    """A Secret was missing, and only the controller's log knew that nobody had been told."""
+    late = rolled_back()
+    sent = {"id": "a", "alert": 0, "outcome": "RolledBack", "reason": "CheckFailed", "sentence": "x"}
+    late["status"]["outbox"] = [sent | {"at": (NOW - timedelta(minutes=3)).isoformat()}]
+    said = "1 alert has not arrived for 3 min; it is tried again for a day, and the controller's log says why"
+    assert said in " ".join(explained(late).split())
+    assert said in report.glance(late, now=NOW)
+    late["status"]["outbox"][0]["at"] = (NOW - timedelta(seconds=5)).isoformat()
+    assert "not arrived" not in explained(late) + report.glance(late, now=NOW)
+
+
 def test_the_history_of_weights_says_how_long_each_lasted() -> None:
     text = explained(rolled_back())
     assert "2026-11-01 12:01:40Z   10 %  WeightRaised  after 1 min 30 s" in text

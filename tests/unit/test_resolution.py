@@ -50,7 +50,9 @@ def test_counters_of_ones_own_are_looked_for_by_the_names_that_the_policy_gives(
     """A page with exactly these was "no metric that Serin reads"; one without them passed without a word."""
     counters = ("approved_total", "scored_total")
     clicks = CheckSpec(name="approvals", kind=CheckKind.PROPORTION, counters=counters, max_decrease=0.1)
-    page = b"# TYPE scored_total counter\nscored_total 300\n# TYPE approved_total counter\napproved_total 200\n"
+    page = (
+        b"# TYPE scored_total counter\nscored_total 300\n# TYPE approved_total counter\napproved_total 200\n"
+    )
     assert proved(of_file(page, [clicks]), [clicks])[1:] == ["approvals: approved_total is on the page"]
     (_, missing) = proved(of_file(b"up 1\n", [clicks]), [clicks])
     assert missing == "approvals: approved_total is not on the page (yet)"
