@@ -97,8 +97,9 @@ def stops(value: str | None) -> bool:
 
 
 def frozen(namespace: Json | None) -> bool:
-    """Whether nothing is raised or promoted in the namespace."""
-    return namespace is not None and stops((namespace["metadata"].get("annotations") or {}).get(FREEZE))
+    """Whether nothing is raised or promoted in the namespace: a freeze with a slip of the pen is one, too."""
+    notes = {} if namespace is None else namespace["metadata"].get("annotations") or {}
+    return any(stops(notes[name]) for name in get_close_matches(FREEZE, notes, cutoff=ALIKE))
 
 
 def retargeted(notes: dict[str, str], plan: Plan) -> bool:

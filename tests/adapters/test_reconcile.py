@@ -566,7 +566,7 @@ async def test_a_namespace_is_frozen_however_it_is_spelt_and_an_event_says_what_
     await asyncio.sleep(1)
     await stage.turns(5)
     assert stage.weight == 0
-    assert stage.run["status"]["message"].startswith('frozen by serin.dev/freeze (any value but "false")')
+    assert stage.run["status"]["message"].startswith('frozen by serin.dev/freeze (any value but "false"')
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,13 @@ def test_what_somebody_set_to_hold_traffic_back_does_so_however_it_is_spelt(valu
     assert rung(Commands(), {f"{PREFIX}pause": value}, "run-1").paused
 
 
+@pytest.mark.parametrize("name", ["freze", "freezes", "Freeze", "frozen"])
+def test_a_misspelt_freeze_is_one(name: str) -> None:
+    """`serin.dev/freze` was no freeze, and nobody was told."""
+    assert frozen({"metadata": {"annotations": {f"{PREFIX}{name}": "true"}}})
+    assert not frozen({"metadata": {"annotations": {f"{PREFIX}{name}": "false", f"{PREFIX}policy": "x"}}})
+
+
 @pytest.mark.parametrize("notes", [{}, {f"{PREFIX}freeze": "false"}, {f"{PREFIX}freeze": "False"}, None])
 def test_a_namespace_without_a_freeze_or_with_a_false_one_is_not_frozen(notes: Json | None) -> None:
     assert not frozen({"metadata": {"annotations": notes}})
