@@ -31,6 +31,7 @@ _NORMAL = frozenset(
         Reason.FROZEN,
         Reason.SUPERSEDED,
         Reason.ABORTED,
+        Reason.MENDED,
     }
 )
 _ACTIONS = {
@@ -41,6 +42,7 @@ _ACTIONS = {
     Reason.PROMOTED: "Promote",
     Reason.READY_TO_PROMOTE: "AwaitPromotion",
     Reason.REFUSED: "Refuse",
+    Reason.MENDED: "Accept",
 }
 _OUTCOMES = {"Promoted": "Promote", "RolledBack": "RollBack", "Held": "Hold"} | {
     "Drifted": "AskForTraining",
@@ -64,20 +66,33 @@ class Events:
         deployment = _reference("apps/v1", "Deployment", plan.namespace, plan.canary, run.uid)
         related = _reference("serin.dev/v1alpha1", "CanaryRun", plan.namespace, run.name)
         action = _OUTCOMES.get(what.outcome or "") or _ACTIONS.get(what.reason, "Observe")
-        now = _time(self._clock())
-        event = self._event(deployment, what, action, once=f"{run.name} {now}") | {"related": related}
+        once = f"{run.name} {self._now()}"
+        event = self._event(deployment, what, action, once=once) | {"related": related}
         await self._post(event)
 
-    async def refuse(self, deployment: Json, message: str) -> None:
+    async def refuse(self, deployment: Json, message: str, *, again: bool = False) -> None:
         """An Event says why the Deployment's annotations ask for nothing that can be done.
 
-        The same refusal of the same generation has the same name, so that it is said once, whoever says
-        it and however often.
+        The same refusal of the very same object has the same name, so that a new leader repeats none. One
+        that comes `again`, after another or after it was mended, is an Event of its own, since people read
+        the newest; to count the old one further, as a series, would take the right to patch it.
         """
+        version = str(deployment["metadata"].get("resourceVersion", ""))
+        if await self._speak(deployment, Reason.REFUSED, message, once=version) and again:
+            await self._speak(deployment, Reason.REFUSED, message, once=f"{version} {self._now()}")
+
+    async def mend(self, deployment: Json, message: str) -> None:
+        """An Event says that the Deployment is refused no more, and what holds instead."""
+        await self._speak(deployment, Reason.MENDED, message, once=self._now())
+
+    async def _speak(self, deployment: Json, reason: Reason, message: str, *, once: str) -> bool:
+        """An Event about the Deployment, and none of its runs; whether it was there."""
         meta = deployment["metadata"]
         about = _reference("apps/v1", "Deployment", meta["namespace"], meta["name"], meta["uid"])
-        what = Tell(Reason.REFUSED, message)
-        await self._post(self._event(about, what, "Refuse", once=str(meta.get("generation", 0))))
+        return await self._post(self._event(about, Tell(reason, message), _ACTIONS[reason], once=once))
+
+    def _now(self) -> str:
+        return _time(self._clock())
 
     def _event(self, regarding: Json, what: Tell, action: str, *, once: str) -> Json:
         """The Event; two with the same `once` and content are one."""
@@ -90,7 +105,7 @@ class Events:
                 "namespace": regarding["namespace"],
                 "name": f"{regarding['name'][:NAME].rstrip('.-')}.{digest}",
             },
-            "eventTime": _time(self._clock()),
+            "eventTime": self._now(),
             "reportingController": CONTROLLER,
             "reportingInstance": self._identity,
             "action": action,
@@ -100,15 +115,18 @@ class Events:
             "type": "Normal" if what.reason in _NORMAL else "Warning",
         }
 
-    async def _post(self, event: Json) -> None:
+    async def _post(self, event: Json) -> bool:
+        """Whether it was there already; that it cannot be written is logged."""
         meta = event["metadata"]
         path = f"/apis/events.k8s.io/v1/namespaces/{meta['namespace']}/events"
         try:
             await self._kube.call("POST", path, body=event, deadline=PATIENCE)
         except ApiError as error:
-            if not error.exists:
-                said = {"deployment": event["regarding"]["name"], "reason": event["reason"]}
-                _log.warning("event_not_recorded", **said, note=event["note"], error=str(error))
+            if error.exists:
+                return True
+            said = {"deployment": event["regarding"]["name"], "reason": event["reason"]}
+            _log.warning("event_not_recorded", **said, note=event["note"], error=str(error))
+        return False
 
 
 def note(text: str) -> str:

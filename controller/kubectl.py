@@ -24,6 +24,7 @@ from controller.record import order
 Json = Any
 RUNS = "canaryruns.serin.dev"
 WORKLOAD = "serin.dev/workload"
+EVERYWHERE = "--all-namespaces"
 # A cluster that does not answer within this will not answer a person's next command either.
 REQUEST_TIMEOUT = "--request-timeout=15s"
 _LOGGED = re.compile(r"(?m)^[EWI]\d{4} .*\n?|^[Ee]rror: ")  # what kubectl's libraries log on the way
@@ -77,6 +78,26 @@ class Kubectl:
     def deployments(self, *flags: str) -> list[Json]:
         """The Deployments there; none where they may not be read."""
         return self._spared("deployments.apps", *flags)
+
+    def among(self, deployments: Iterable[tuple[str, str]]) -> list[Json] | None:
+        """Which of these (namespace, name) there are, wherever they are; None where they may not be read."""
+        asked = [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"namespace": namespace, "name": name},
+            }
+            for namespace, name in deployments
+        ]
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": asked})
+        flags = ("-f", "-", EVERYWHERE, "--ignore-not-found", "-o", "json")
+        try:
+            said = self._call("get", *flags, about="deployments.apps", stdin=listed) if asked else ""
+        except Trouble:
+            return None
+        found = json.loads(said or '{"items": []}')
+        items: list[Json] = found.get("items", [found])
+        return items
 
     def events(self, which: str, *flags: str) -> list[Json]:
         """The controller's Events on Deployments; none where they may not be read."""
@@ -211,7 +232,7 @@ class Kubectl:
 
     def _pointed(self, arguments: Sequence[str]) -> list[str]:
         flags = {"context": self.context, "kubeconfig": self.kubeconfig}
-        if not any(each.startswith("--namespace=") for each in arguments):
+        if not any(each == EVERYWHERE or each.startswith("--namespace=") for each in arguments):
             flags["namespace"] = self.namespace
         return [f"--{flag}={value}" for flag, value in flags.items() if value]
 

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     PROMOTING = "Promoting"
     PROMOTED = "Promoted"
     REFUSED = "Refused"
+    MENDED = "Mended"  # of a Deployment, not of a run: what was refused is refused no more
     STABLE_NOISY = "StableNoisy"
     INPUTS_DRIFTED = "InputsDrifted"
     RETRAINING_WANTED = "RetrainingWanted"

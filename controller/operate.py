@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -60,8 +60,8 @@ USURPED, BETWEEN = 30.0, 5.0
 ONE_LEASE = (
     "a controller with a Lease of its own writes our runs: give all the same --lease-name and namespace"
 )
-# A change of these asks no Deployment anything: pods come and go all day, namespaces hardly change.
-SILENT_KINDS = frozenset({"pods", "namespaces"})
+# A change of these asks no Deployment anything, and they come and go all day.
+SILENT_KINDS = frozenset({"pods"})
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class Leadership:
     runs: Loop[Key]
     asks: Loop[Key]
     histories: Loop[Key]
+    refused: Container[Key] = ()  # Deployments that were refused: of these is told that they ask no more, too
 
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
@@ -84,13 +85,14 @@ class Leadership:
     def annotated(self, cluster: Cluster, namespace: str | None = None) -> None:
         """Every annotated Deployment has a turn now."""
         for deployment in cluster.all("deployments", namespace):
-            if trigger.annotations(deployment) and self.mine(_key(deployment)):
-                self.asks.due(_key(deployment))
-                self.histories.due(_key(deployment))
+            key = _key(deployment)
+            if (key in self.refused or trigger.asks(deployment)) and self.mine(key):
+                self.asks.due(key)
+                self.histories.due(key)
 
     def heard(self, cluster: Cluster, kind: str, obj: Json, *, known: bool = False) -> None:
         """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
-        namespace = _key(obj)[0]
+        namespace = obj["metadata"]["name"] if kind == "namespaces" else _key(obj)[0]
         if kind == "canaryruns":
             if self.mine(_canary(obj)):
                 if not known or _key(obj) not in self.reconciler.lives:
@@ -102,6 +104,8 @@ class Leadership:
             plan = live.run.plan
             if plan.namespace == namespace and workload in {None, plan.canary, plan.stable}:
                 self.runs.hurry(key)
+        if kind == "deployments" and _key(obj) in self.refused:
+            self.asks.due(_key(obj))  # it may be gone
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
 
@@ -244,6 +248,7 @@ class Operator:
             self.cluster,
             create=runs.create,
             refuse=events.refuse,
+            mend=events.mend,
             prometheus=prometheus is not None,
             recorder=self.settings.recorder,
         )
@@ -260,6 +265,7 @@ class Operator:
             ),
             Loop(asks.turn, random=self.chance, slices=self.slices),
             Loop(histories.turn, random=self.chance, slices=self.slices),
+            refused=asks.refused,
         )
         readers: list[Scrape | Prometheus | Replays | Gates] = [
             one for one in (scrape, prometheus, replays, gates) if one is not None

@@ -4,7 +4,7 @@ Pure. It reads runs, Deployments and Events (of the core API) as `kubectl get -o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from controller import record
@@ -14,8 +14,7 @@ PREFIX = "serin.dev/"
 CANARY_OF = f"{PREFIX}canary-of"
 OURS = "serin.dev/controller"  # who reports our Events
 REFUSED = "Refused"
-# A request that is refused ends the run before it as well, and that may take a moment longer.
-SAME_TIME = timedelta(minutes=1)
+MENDED = "Mended"  # the refusal before it is none any more
 
 
 def unfound(
@@ -29,13 +28,14 @@ def unfound(
     where = f"-n {there['metadata']['namespace']}{flags}"
     notes = _notes(there)
     canaries = sorted(_name(one) for one in deployments if _notes(one).get(CANARY_OF) == name)
-    refused = _last(events, name, REFUSED)
-    if notes and refused is not None:
+    refused = standing(events).get(_key(there))
+    if refused is not None and _marked(there):
         return f"Deployment {name} has no canary run; it was {_told(refused, now)}"
     if CANARY_OF in notes:
         return f"Deployment {name} has no canary run, and no Event says why. {_who_knows(name, where)}"
     if canaries:
-        return f"Deployment {name} is stable; its canary is {' or '.join(canaries)}, which has no run yet"
+        looked = f"kubectl serin status {canaries[0]} {where}"
+        return f"Deployment {name} is stable; its canary is {' or '.join(canaries)}; see: {looked}"
     return (
         f"Deployment {name} has no canary run and asks for none; say whose canary it is:"
         f" kubectl annotate deployment {name} {where} {CANARY_OF}=STABLE"
@@ -43,12 +43,17 @@ def unfound(
 
 
 def since(run: Json, deployments: Sequence[Json], events: Sequence[Json], *, now: datetime) -> str | None:
-    """What a newer request of the run's Deployment was refused for; None if there is none."""
-    canary, refused = run["spec"]["plan"]["canary"], _last(events, run["spec"]["plan"]["canary"], REFUSED)
-    asks = any(_name(one) == canary and _notes(one) for one in deployments)
-    if not asks or refused is None or not _newer(refused, run):
+    """What a newer request of the run's Deployment is refused for, or was until the run had ended."""
+    canary = run["metadata"]["namespace"], run["spec"]["plan"]["canary"]
+    newest = _newest(events).get(canary)
+    asks = any(_key(one) == canary and _marked(one) for one in deployments)
+    if not asks or newest is None or _answers(run, newest):
         return None
-    return f"What its Deployment asks for now was {_told(refused, now)}"
+    if newest["reason"] == REFUSED:
+        return f"What its Deployment asks for now was {_told(newest, now)}{_beside(run)}"
+    ended = (record.status(run).get("state") or {}).get("ended")
+    late = ended is not None and at(newest) > record.time(ended)
+    return f"Mended {record.age(now - at(newest))} ago: {newest['message']}" if late else None
 
 
 def listed(
@@ -64,16 +69,22 @@ def listed(
     newest: dict[tuple[str, str], Json] = {}
     for run in sorted(runs, key=record.order):
         newest[run["metadata"]["namespace"], run["spec"]["plan"]["canary"]] = run
-    asking = None if deployments is None else {_key(one): _notes(one) for one in deployments}
-    refused = {_about(one): one for one in events if one["reason"] == REFUSED and not one.get("related")}
+    there = None if deployments is None else {_key(one): one for one in deployments}
+    refused = standing(events)
     for key, event in sorted(refused.items()):
         run = newest.get(key)
-        if (asking is None or asking.get(key)) and (run is None or _newer(event, run)):
-            yield f"Deployment {'/'.join(key) if namespaces else key[1]} was {_told(event, now)}"
-    for key, notes in sorted((asking or {}).items()):
-        if CANARY_OF in notes and key not in newest and key not in refused:
+        if (there is None or (key in there and _marked(there[key]))) and not _answers(run, event):
+            name = "/".join(key) if namespaces else key[1]
+            yield f"Deployment {name} was {_told(event, now)}{_beside(run)}"
+    for key, deployment in sorted((there or {}).items()):
+        if CANARY_OF in _notes(deployment) and key not in newest and key not in refused:
             who = _who_knows(key[1], f"-n {key[0]}{flags}")
             yield f"Deployment {key[1]} asks for a canary and has no run. {who}"
+
+
+def standing(events: Sequence[Json]) -> dict[tuple[str, str], Json]:
+    """The refusals that no newer Event takes back, by Deployment."""
+    return {key: one for key, one in _newest(events).items() if one["reason"] == REFUSED}
 
 
 def _who_knows(name: str, where: str) -> str:
@@ -83,10 +94,14 @@ def _who_knows(name: str, where: str) -> str:
     )
 
 
-def _newer(refused: Json, run: Json) -> bool:
-    """Whether the request was refused after the run, which has ended."""
-    ended = (record.status(run).get("state") or {}).get("ended") or run["metadata"]["creationTimestamp"]
-    return record.ended(run) and at(refused) > record.time(ended) - SAME_TIME
+def _answers(run: Json | None, refused: Json) -> bool:
+    """Whether the run was asked for after the refusal: that is mended then, even if no Event says so."""
+    return run is not None and record.time(run["metadata"]["creationTimestamp"]) > at(refused)
+
+
+def _beside(run: Json | None) -> str:
+    """What becomes of the run that there is."""
+    return "" if run is None or record.ended(run) else f"; {run['metadata']['name']} keeps the plan it has"
 
 
 def _gone(name: str, said: Json, now: datetime) -> str:
@@ -102,22 +117,25 @@ def _told(refused: Json, now: datetime) -> str:
     return f"refused {record.age(now - at(refused))} ago: {refused['message']}"
 
 
-def _last(events: Sequence[Json], name: str, reason: str | None = None) -> Json | None:
-    """The newest of our Events about the Deployment; with a reason, of those about none of its runs."""
-    found = [one for one in events if one["involvedObject"]["name"] == name]
-    if reason is not None:
-        found = [one for one in found if one["reason"] == reason and not one.get("related")]
-    return max(found, key=at, default=None)
+def _last(events: Sequence[Json], name: str) -> Json | None:
+    """The newest of our Events about the Deployment."""
+    return max((one for one in events if one["involvedObject"]["name"] == name), key=at, default=None)
+
+
+def _newest(events: Sequence[Json]) -> dict[tuple[str, str], Json]:
+    """What was said last of each Deployment's requests; what holds a run has that as `related`."""
+    found: dict[tuple[str, str], Json] = {}
+    for one in sorted(events, key=at):
+        if one["reason"] in {REFUSED, MENDED} and not one.get("related"):
+            found[one["metadata"]["namespace"], one["involvedObject"]["name"]] = one
+    return found
 
 
 def at(event: Json) -> datetime:
-    """When it was written."""
-    said = event.get("eventTime") or event.get("lastTimestamp") or event["metadata"]["creationTimestamp"]
-    return record.time(said)
-
-
-def _about(event: Json) -> tuple[str, str]:
-    return event["metadata"]["namespace"], event["involvedObject"]["name"]
+    """When it was said last: an Event that is said again and again may be one, with a series."""
+    again = (event.get("series") or {}).get("lastObservedTime")
+    said = again or event.get("eventTime") or event.get("lastTimestamp")
+    return record.time(said or event["metadata"]["creationTimestamp"])
 
 
 def _name(deployment: Json) -> str:
@@ -133,3 +151,11 @@ def _notes(deployment: Json) -> Mapping[str, str]:
     """The Deployment's annotations that are for us."""
     found = deployment["metadata"].get("annotations") or {}
     return {key: value for key, value in found.items() if key.startswith(PREFIX)}
+
+
+def _marked(deployment: Json) -> bool:
+    """Whether anything on it is for us, also where nobody looks for it: as labels, or in its pod template."""
+    template = ((deployment.get("spec") or {}).get("template") or {}).get("metadata") or {}
+    places = (deployment["metadata"], template)
+    found = (key for place in places for kind in ("annotations", "labels") for key in place.get(kind) or ())
+    return any(key.startswith(PREFIX) for key in found)

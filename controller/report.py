@@ -59,6 +59,7 @@ REASONS = {
     "LeaderLost": "a leader took the traffic away and was lost before it could write down why",
     "Paused": "somebody paused it",
     "Refused": "traffic cannot be steered as it is set up",
+    "Mended": "what its Deployment was refused for is mended",
     "Promoted": "stable runs the new version",
     "StableNoisy": "noise on stable's pods alone would have rolled back a canary",
     "InputsDrifted": "inputs differ from those the model was trained on, for both versions alike",

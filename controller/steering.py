@@ -69,14 +69,16 @@ def list_(*, all_namespaces: bool, watch: bool, output: str | None, **flags: str
 
 
 def _without_run(kubectl: "Kubectl", runs: list[Json], everywhere: tuple[str, ...]) -> Iterator[str]:
-    """What is said of Deployments whose newest request has no run; all namespaces' may be too many."""
+    """What is said of Deployments whose newest request has no run; those of all namespaces may be many."""
     from controller import refused
 
     events = kubectl.events(f"reason={refused.REFUSED}", *everywhere)
+    if events:
+        events += kubectl.events(f"reason={refused.MENDED}", *everywhere)
     looked = not everywhere and (events or not runs)
     return refused.listed(
         runs,
-        kubectl.deployments() if looked else None,
+        kubectl.deployments() if looked else kubectl.among(refused.standing(events)),
         events,
         now=_now(),
         flags=kubectl.cluster_flags,
@@ -153,15 +155,15 @@ def explain(*, run: str, output: str | None, **flags: str | None) -> None:
 
 
 def _show_refusal(kubectl: "Kubectl", run: Json) -> None:
-    """Of a run that has ended, what a newer request was refused for: that has no run to be looked at."""
-    from controller import folding, record, refused
+    """What a newer request was refused for: that has no run to be looked at."""
+    from controller import folding, refused
 
-    if not record.ended(run):
-        return
     within = f"--namespace={run['metadata']['namespace']}"
     name = run["spec"]["plan"]["canary"]
-    events = kubectl.events(f"involvedObject.name={name},reason={refused.REFUSED}", within)
-    if events and (said := refused.since(run, kubectl.deployments(within), events, now=_now())):
+    events = kubectl.events(f"involvedObject.name={name}", within)
+    if not any(one["reason"] == refused.REFUSED for one in events):
+        return
+    if said := refused.since(run, kubectl.deployments(within), events, now=_now()):
         show(f"\n{folding.fitted(as_called(said), columns())}")
 
 

@@ -5,7 +5,7 @@ leaders at once compute the same name and find the run there. Nothing is written
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import pairwise
@@ -80,12 +80,44 @@ def annotations(deployment: Json) -> dict[str, str]:
     return {key: value for key, value in found.items() if key.startswith(PREFIX)}
 
 
+def asks(deployment: Json) -> bool:
+    """Whether anything on the Deployment is for us, or was meant to be."""
+    return bool(annotations(deployment)) or misplaced(deployment) is not None
+
+
+def misplaced(deployment: Json) -> tuple[str, str] | None:
+    """Where the annotation that asks for a canary stands if nobody looks for it there, and its value.
+
+    A promotion may bring it to stable's own template, where it names stable itself: nobody meant that.
+    """
+    meta, template = deployment["metadata"], _within(deployment, "spec", "template", "metadata")
+    if CANARY_OF in _within(meta, "annotations"):
+        return None
+    places = {
+        "as a label": _within(meta, "labels"),
+        "in its pod template": _within(template, "annotations"),
+        "as a label in its pod template": _within(template, "labels"),
+    }
+    found = ((place, str(notes[CANARY_OF])) for place, notes in places.items() if CANARY_OF in notes)
+    return next(((place, value) for place, value in found if value != meta["name"]), None)
+
+
+def _within(obj: Json, *path: str) -> Mapping[str, Json]:
+    """What the object has there; empty where it has nothing, or what is none of a Deployment's."""
+    found: Mapping[str, Json] = obj
+    for name in path:
+        there = found.get(name)
+        found = there if isinstance(there, Mapping) else {}
+    return found
+
+
 def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | Refused | None:
     """The run that the Deployment asks for, a refusal, or None when nothing is to be made (yet)."""
     notes = annotations(deployment)
-    if "deletionTimestamp" in deployment["metadata"] or not notes:
+    if "deletionTimestamp" in deployment["metadata"] or not asks(deployment):
         return None
-    refusals = _misread(deployment, notes) or _unheard(notes, cluster, deployment)
+    refusals = [*_misread(deployment, notes), *_misput(deployment, cluster)]
+    refusals = refusals or _unheard(notes, cluster, deployment)
     if refusals:
         return Refused(_fitted(refusals))
     return _asked(deployment, notes, cluster, steerable) if CANARY_OF in notes else None
@@ -99,7 +131,11 @@ def stops(value: str | None) -> bool:
 def frozen(namespace: Json | None) -> bool:
     """Whether nothing is raised or promoted in the namespace: a freeze with a slip of the pen is one, too."""
     notes = {} if namespace is None else namespace["metadata"].get("annotations") or {}
-    return any(stops(notes[name]) for name in get_close_matches(FREEZE, notes, cutoff=ALIKE))
+    return any(stops(notes[name]) for name in _freezes(notes))
+
+
+def _freezes(notes: Mapping[str, str]) -> list[str]:
+    return get_close_matches(FREEZE, notes, cutoff=ALIKE)
 
 
 def retargeted(notes: dict[str, str], plan: Plan) -> bool:
@@ -164,16 +200,30 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
     return [*found, *_misnamed(notes), *_misread_values(notes)]
 
 
-def unknown(notes: dict[str, str]) -> str | None:
+def _misput(deployment: Json, cluster: Cluster) -> Iterator[str]:
+    """What stands where nobody reads it: on the Deployment, or on its namespace, where only a freeze is read."""
+    name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
+    if (found := misplaced(deployment)) is not None:
+        yield (
+            f"{CANARY_OF} stands {found[0]}, where nothing reads it; it is an annotation of the Deployment: "
+            f"kubectl annotate deployment {name} -n {namespace} {CANARY_OF}={_shown(found[1])}"
+        )
+    around = annotations(cluster.get("namespaces", "", namespace) or {"metadata": {}})
+    others = {key: value for key, value in around.items() if key not in _freezes(around)}
+    if said := unknown(others, known={FREEZE}, of=f" of namespace {namespace}"):
+        yield said
+
+
+def unknown(notes: dict[str, str], *, known: Collection[str] = KNOWN, of: str = "") -> str | None:
     """Which annotations nobody knows, and which may have been meant; None if all are known."""
-    odd = sorted(notes.keys() - KNOWN)
+    odd = sorted(notes.keys() - set(known))
     if not odd:
         return None
     one, more = len(odd) == 1, f" and {len(odd) - FEW} more" if len(odd) > FEW else ""
-    named = f"{', '.join(map(_shown, odd[:FEW]))}{more}"
-    near = [name for each in odd[:FEW] for name in get_close_matches(each, KNOWN, n=1, cutoff=ALIKE)]
+    named = f"{', '.join(map(_shown, odd[:FEW]))}{more}{of}"
+    near = [name for each in odd[:FEW] for name in get_close_matches(each, known, n=1, cutoff=ALIKE)]
     meant = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
-    there = ", ".join(sorted(name.removeprefix(PREFIX) for name in KNOWN))
+    there = ", ".join(sorted(name.removeprefix(PREFIX) for name in known))
     return (
         f"annotation{'' if one else 's'} {named} {'is' if one else 'are'} unknown; "
         f"{meant}remove {'it' if one else 'them'} or use one of {PREFIX}: {there}"
@@ -254,17 +304,20 @@ def _asked(
             f'annotation {CANARY_OF}: there is no Deployment "{notes[CANARY_OF]}" in namespace '
             f"{meta['namespace']}; create it or correct the name"
         )
+    plan = _plan(notes, deployment, stable)
+    if said := _policy(cluster, notes, plan, meta["namespace"]):
+        return Refused(
+            said
+        )  # whatever becomes of this template: who named the policy looks for an answer now
     canary_hash, stable_hash = template_hash(cluster, deployment), template_hash(cluster, stable)
     if canary_hash is None or stable_hash is None:
         return None  # their own controller has not caught up; its next event brings us back
     attempt = _attempt(cluster, deployment, canary_hash)
-    if attempt is None:
-        return None
-    if any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
-        return None  # it will be superseded by what it sees, and its end brings us back
-    plan = _plan(notes, deployment, stable) | {"canaryHash": canary_hash, "stableHash": stable_hash}
-    refusal = _unfit(deployment, stable) or _policy(cluster, notes, plan, meta["namespace"])
-    refusal = refusal or steerable(plan, deployment) or _taken(cluster, plan, meta["namespace"])
+    if attempt is None or any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
+        return None  # a live run will be superseded by what it sees, and its end brings us back
+    plan |= {"canaryHash": canary_hash, "stableHash": stable_hash}
+    refusal = _unfit(deployment, stable) or steerable(plan, deployment)
+    refusal = refusal or _taken(cluster, plan, meta["namespace"])
     if refusal is not None:
         return Refused(refusal)
     name = run_name(meta["name"], canary_hash, attempt)

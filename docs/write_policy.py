@@ -56,6 +56,7 @@ NEWS = {
     "WeightRaised": "the canary's weight was set to a step's",
     "WeightRepaired": "somebody else had changed the weights; they were put back",
     "Promoting": "every step has passed; stable is given the template",
+    "Mended": "what was refused of a Deployment is refused no more; the Event says what holds instead",
 }
 ALERTED = """
 [Alerts](alerts.md) are about what becomes of a run: `RolledBack`, `Held`, `Promoted`, and where a policy asks

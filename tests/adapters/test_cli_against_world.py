@@ -294,6 +294,13 @@ async def test_a_request_without_a_run_says_what_it_was_refused_for(shell: Shell
     assert said in (await shell.type("status", "other-canary")).err
     assert said in (await shell.type("list")).err
     assert said in (await shell.type("list", "-A")).err
+    assert said in (await shell.type("list", "-A", "-n", "lab")).err
+    await events.mend(made, "Deployment other-canary asks for no canary any more")
+    assert "refused" not in (await shell.type("list")).err
+    await events.refuse(made, "something else", again=True)
+    assert "ago: something else" in (await shell.type("list", "-A")).err
+    shell.world.delete("deployments", "lab", "other-canary")
+    assert "refused" not in (await shell.type("list", "-A")).err
 
 
 async def test_a_name_that_was_misspelt_is_guessed(shell: Shell) -> None:

@@ -89,17 +89,36 @@ async def test_different_words_at_the_same_instant_are_two_events(world: World) 
     assert sorted(event["note"] for event in await events(world)) == ["one", "two"]
 
 
-async def test_a_refusal_is_said_once_whoever_says_it_and_however_often(world: World) -> None:
-    meta = {"namespace": "default", "name": "model-canary", "uid": "u-1", "generation": 4}
+def asking(version: str = "41") -> Any:
+    meta = {"namespace": "default", "name": "model-canary", "uid": "u-1", "resourceVersion": version}
+    return {"metadata": meta}
+
+
+async def test_a_refusal_is_said_once_of_an_object_whoever_says_it_and_however_often(world: World) -> None:
     with capture_logs() as logs:
         for identity in ("a", "b", "a"):
-            await recorder(world.transport(), identity).refuse({"metadata": meta}, "steps: must increase")
+            await recorder(world.transport(), identity).refuse(asking(), "steps: must increase")
             await asyncio.sleep(5)
-        await recorder(world.transport()).refuse(
-            {"metadata": meta | {"generation": 5}}, "steps: must increase"
-        )
+        await recorder(world.transport()).refuse(asking("42"), "steps: must increase")
     assert [event["reason"] for event in await events(world)] == ["Refused", "Refused"]
     assert not logs
+
+
+async def test_a_refusal_that_comes_again_is_an_event_of_its_own(world: World) -> None:
+    """It had the name of the one that was there: the newest Event spoke of a mistake that was mended."""
+    for message in ("a", "b", "a"):
+        await recorder(world.transport()).refuse(asking(), message, again=True)
+        await asyncio.sleep(5)
+    found = sorted(await events(world), key=lambda event: event["eventTime"])
+    assert [event["note"] for event in found] == ["a", "b", "a"]
+
+
+async def test_that_nothing_is_refused_any_more_is_good_news_about_the_deployment(world: World) -> None:
+    await recorder(world.transport()).mend(asking(), "it asks for no canary any more")
+    (event,) = await events(world)
+    assert (event["reason"], event["type"], event["action"]) == ("Mended", "Normal", "Accept")
+    assert event["regarding"]["name"] == "model-canary"
+    assert "related" not in event
 
 
 @pytest.mark.parametrize(

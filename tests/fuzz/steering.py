@@ -339,7 +339,7 @@ def followed(given: bytes) -> None:
     for obj in cluster.all(kind):
         cluster.wrote(kind, obj)
     for deployment in cluster.all("deployments"):
-        trigger.annotations(deployment)
+        trigger.asks(deployment)
 
 
 class Due:

@@ -19,7 +19,7 @@ from controller import writing
 from controller.report import explanation
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.play import Theatre, play
-from scenarios.plot import Arm, ArmFault, Pods, Story, Target, TargetFault
+from scenarios.plot import Arm, ArmFault, Patch, Pods, Story, Target, TargetFault
 from scenarios.story import BadStory, load
 from scenarios.virtual.loop import run_virtual
 
@@ -330,3 +330,25 @@ def test_a_policy_that_the_api_server_refuses_is_a_fault_of_the_file() -> None:
         BadStory, match=r"good-canary\.yaml: spec\.policy: the API server refuses the CanaryPolicy"
     ):
         play(broken)
+
+
+def test_each_mistake_is_said_when_it_is_made_and_its_end_too() -> None:
+    """A, B and A again were two Events: all who looked were told of B. Nothing said that A was over."""
+
+    def noted(at: int, **notes: str | None) -> Patch:
+        merge = {"metadata": {"annotations": {f"serin.dev/{key}": value for key, value in notes.items()}}}
+        return Patch(at=timedelta(seconds=at), kind="Deployment", name=CANARY, merge=merge)
+
+    edits = (
+        noted(0, steps="a"),
+        noted(3, steps="b"),
+        noted(6, steps="a"),
+        noted(9, steps=None, **{"canary-of": None}),
+        noted(12, steps="a"),
+    )
+    theatre = played(replace(story("bad-annotation"), edits=edits))
+    told = sorted(theatre.world.objects("events", NAMESPACE), key=lambda event: event["eventTime"])
+    said = [re.sub(r".*steps: (\S+) .*", r"\1", event["message"]) for event in told]
+    assert [event["reason"] for event in told] == ["Refused", "Refused", "Refused", "Mended", "Refused"]
+    assert said[:3] + said[4:] == ['"a"', '"b"', '"a"', '"a"']
+    assert said[3] == f"Deployment {CANARY} asks for no canary any more, and nothing about it is refused"

@@ -45,10 +45,18 @@ if words[0] == "create":
     runs.append(made)
     json.dump(runs, open(here + "/runs.json", "w"))
     print(json.dumps(made))
-elif words[1] in ("events", "deployments.apps"):
+elif words[1] in ("events", "deployments.apps") or "-f" in args:
     if os.path.exists(here + "/forbidden"):
         sys.exit("Error from server (Forbidden): no")
-    print(json.dumps(dict(items=json.load(open(here + "/" + words[1] + ".json")))))
+    items = json.load(open(here + "/" + ("deployments.apps" if "-f" in args else words[1]) + ".json"))
+    for which in [a for a in args if a.startswith("--field-selector=")]:
+        for key, _, value in (one.partition("=") for one in which.partition("=")[2].split(",")):
+            name = key.removeprefix("involvedObject.")
+            items = [one for one in items if (one if name == key else one["involvedObject"])[name] == value]
+    if "-f" in args:
+        asked = [one["metadata"]["name"] for one in json.load(sys.stdin)["items"]]
+        items = [item for item in items if item["metadata"]["name"] in asked]
+    print(json.dumps(items[0] if "-f" in args and len(items) == 1 else dict(items=items)))
 elif words[0] == "patch" and os.path.exists(here + "/meanwhile.json"):
     others = json.load(open(here + "/meanwhile.json"))
     json.dump(others.pop(0), open(here + "/runs.json", "w"))
@@ -398,11 +406,16 @@ def deployment(name: str = "model-canary", **notes: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "lab", "annotations": annotations}}
 
 
+def moment(ago: float) -> str:
+    """So many minutes ago: a test may take seconds."""
+    return (datetime.now(UTC) - timedelta(minutes=ago)).isoformat()
+
+
 def event(message: str, *, ago: int = 40, reason: str = "Refused", **more: Any) -> dict[str, Any]:
-    """As the controller writes one about the canary's Deployment, so many seconds ago."""
+    """As the controller writes one about the canary's Deployment, so many minutes ago."""
     return {
         "metadata": {"namespace": "lab", "creationTimestamp": "2026-11-01T12:00:00Z"},
-        "eventTime": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
+        "eventTime": moment(ago),
         "involvedObject": {"kind": "Deployment", "name": "model-canary", "namespace": "lab"},
         "reason": reason,
         "reportingComponent": "serin.dev/controller",
@@ -421,13 +434,13 @@ def test_a_request_that_was_refused_is_said_to_be_with_its_remedy(cluster: Clust
     cluster.has(ASKING, events=[event("older", ago=90), event(NO_SERVICE)])
     result = typed(verb, "model-canary", "-n", "lab")
     assert result.exit_code == 2
-    wanted = f"Error: Deployment model-canary has no canary run; it was refused 40s ago: {NO_SERVICE}"
+    wanted = f"Error: Deployment model-canary has no canary run; it was refused 40m ago: {NO_SERVICE}"
     assert result.stderr == f"{wanted}\n"
 
 
 def test_requests_that_were_refused_are_listed_beside_the_runs(cluster: Cluster) -> None:
     cluster.has(ASKING, events=[event(NO_SERVICE)])
-    line = f"Deployment model-canary was refused 40s ago: {NO_SERVICE}\n"
+    line = f"Deployment model-canary was refused 40m ago: {NO_SERVICE}\n"
     assert typed("list").stderr.endswith(line)
     cluster.holds(run(phase="Failed", reason="Superseded"))
     result = typed("list")
@@ -448,15 +461,65 @@ def test_commands_in_a_refusal_are_as_people_call_us(cluster: Cluster) -> None:
 def test_what_a_newer_request_was_refused_for_is_said_of_a_run_that_has_ended(cluster: Cluster) -> None:
     """With an older run status showed that one, and no word of the refusal."""
     cluster.has(ASKING, events=[event(NO_SERVICE)])
-    said = f"What its Deployment asks for now was refused 40s ago: {NO_SERVICE}"
+    said = f"What its Deployment asks for now was refused 40m ago: {NO_SERVICE}"
     cluster.holds(run(phase="Failed", reason="CheckFailed"))
     for verb in ("status", "explain"):
         assert typed(verb, "model-canary").stdout.endswith(f"\n{said}\n")
-    cluster.holds(run())  # that of a run that goes on was mended before it began
+    made = run(phase="Failed", reason="CheckFailed")
+    made["metadata"]["creationTimestamp"] = moment(ago=20)
+    cluster.holds(made)  # that came after it: it was mended
     assert "refused" not in typed("status", "model-canary").stdout
-    soon = datetime.now(UTC) + timedelta(seconds=30)
-    cluster.holds(run(phase="Failed", state={"ended": soon.isoformat()}))
-    assert "refused" not in typed("status", "model-canary").stdout
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Progressing", "Paused", "Promoting"])
+def test_what_is_refused_while_a_run_goes_on_is_said_beside_it(cluster: Cluster, phase: str) -> None:
+    """Only the controller's log and an Event knew; list, status and explain were silent."""
+    cluster.has(ASKING, events=[event(NO_SERVICE)])
+    cluster.holds(run(phase=phase))
+    said = f"refused 40m ago: {NO_SERVICE}; model-canary-6f9c-1 keeps the plan it has\n"
+    assert typed("list").stderr == f"Deployment model-canary was {said}"
+    for verb in ("status", "explain"):
+        assert typed(verb, "model-canary").stdout.endswith(f"\nWhat its Deployment asks for now was {said}")
+
+
+def test_of_several_refusals_the_newest_is_told_in_whatever_order_they_come(cluster: Cluster) -> None:
+    """Of the Events, which come by their names, list took the last, and status the newest."""
+    older, newer = event("older", ago=90), event("newer")
+    again = event("again", ago=100, series={"count": 3, "lastObservedTime": moment(ago=10)})
+    for events, told in (((newer, older), "40m ago: newer"), ((again, newer, older), "10m ago: again")):
+        cluster.has(ASKING, events=events)
+        assert typed("list").stderr.endswith(f"Deployment model-canary was refused {told}\n")
+        assert typed("status", "model-canary").stderr.endswith(f"it was refused {told}\n")
+
+
+@pytest.mark.parametrize("everywhere", [(), ("-A",)])
+def test_what_is_refused_no_more_is_not_told(cluster: Cluster, everywhere: tuple[str, ...]) -> None:
+    """Of a Deployment that asks for nothing any more list said for an hour that it was refused."""
+    left = deployment(steps="5,10")
+    cluster.has(left, events=[event("Deployment asks for none", ago=5, reason="Mended"), event(NO_SERVICE)])
+    assert "refused" not in typed("list", *everywhere).stderr
+    cluster.has(left, events=[event("older", ago=90, reason="Mended"), event(NO_SERVICE)])
+    assert "was refused 40m ago" in typed("list", *everywhere).stderr
+    cluster.has(deployment("another"), events=[event(NO_SERVICE)])  # it was deleted
+    assert "refused" not in typed("list", *everywhere).stderr
+    labelled = deployment()
+    labelled["metadata"]["labels"] = {"serin.dev/canary-of": "model"}
+    cluster.has(labelled, events=[event("it stands as a label")])
+    assert "was refused 40m ago: it stands as a label" in typed("list", *everywhere).stderr
+    assert "was refused 40m ago: it stands as a label" in typed("status", "model-canary").stderr
+
+
+def test_what_holds_instead_of_a_refusal_is_said_of_a_run_that_has_ended(cluster: Cluster) -> None:
+    """A corrected annotation makes no run of a template that has had one, and nobody said so."""
+    retry = "this template has had its run: kubectl serin retry model-canary-6f9c-1 -n lab"
+    cluster.has(ASKING, events=[event(NO_SERVICE, ago=50), event(retry, reason="Mended")])
+    cluster.holds(run(phase="Failed", reason="Aborted", state={"ended": moment(ago=60)}))
+    typed_next = f"\nMended 40m ago: {retry.replace('kubectl serin', 'serin')}\n"
+    assert typed("status", "model-canary").stdout.endswith(typed_next)
+    cluster.holds(run(phase="Failed", reason="Aborted", state={"ended": moment(ago=30)}))
+    assert "Mended" not in typed("status", "model-canary").stdout
+    cluster.holds(run())
+    assert "Mended" not in typed("status", "model-canary").stdout
 
 
 def test_a_hold_of_a_run_is_no_refusal_of_a_request(cluster: Cluster) -> None:
@@ -479,10 +542,17 @@ def test_a_deployment_that_asks_for_nothing_is_told_how_to(cluster: Cluster) -> 
     cluster.has(deployment("other"), ASKING, deployment("model"))
     how = "kubectl annotate deployment other -n lab serin.dev/canary-of=STABLE"
     assert how in typed("status", "other").stderr
-    assert (
-        "model is stable; its canary is model-canary, which has no run yet"
-        in typed("explain", "model").stderr
-    )
+
+
+@pytest.mark.parametrize("runs", [(), (run(),)])
+def test_of_stable_s_name_its_canary_is_told_and_where_to_look(
+    cluster: Cluster, runs: tuple[dict[str, Any], ...]
+) -> None:
+    """It had a run, and explain said that it had none."""
+    cluster.has(ASKING, deployment("model"))
+    cluster.holds(*runs)
+    said = "Deployment model is stable; its canary is model-canary; see: serin status model-canary -n lab\n"
+    assert typed("explain", "model").stderr == f"Error: {said}"
 
 
 def test_of_a_deployment_that_is_gone_with_its_runs_the_last_word_is_known(cluster: Cluster) -> None:
@@ -492,7 +562,7 @@ def test_of_a_deployment_that_is_gone_with_its_runs_the_last_word_is_known(clust
     result = typed("explain", "model-canary")
     assert result.exit_code == 2
     assert "no Deployment model-canary any more, and its runs are gone with it" in result.stderr
-    assert result.stderr.endswith("40s ago: Aborted: model-canary was deleted\n")
+    assert result.stderr.endswith("40m ago: Aborted: model-canary was deleted\n")
 
 
 def test_whoever_may_not_read_events_reads_what_there_is(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Whose turn it is: each run and each annotated Deployment in the one shard that it belongs to."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +100,38 @@ def test_a_pod_that_says_no_namespace_is_nobodys() -> None:
     meta = {"name": "pod", "uid": "u", "ownerReferences": [{"kind": "ReplicaSet", "name": "a", "uid": "u"}]}
     shard.leadership.heard(known, "pods", {"metadata": meta})
     assert shard.runs == before
+
+
+def heard(kind: str, obj: Any, *, refused: Container[Key] = (), known: Cluster | None = None) -> set[Key]:
+    """Which Deployments have a turn after a change."""
+
+    async def play() -> list[Key]:
+        each, there = Turns(0), cluster() if known is None else known
+        each.leadership.mine = lambda _: True
+        each.leadership.refused = refused
+        each.leadership.heard(there, kind, obj)
+        await asyncio.sleep(1)
+        return each.asks
+
+    return set(run_virtual(play()))
+
+
+def test_a_deployment_that_was_refused_has_its_turn_when_its_annotations_or_itself_are_gone() -> None:
+    """Without one the next mistake, if it was the same, was no news."""
+    bare, known = {"metadata": {"namespace": "lab", "name": "bare"}}, Cluster()
+    gone = ("lab", "gone")
+    known.listed("deployments", [bare])
+    assert heard("deployments", bare, known=known) == set()
+    assert heard("deployments", bare, known=known, refused={("lab", "bare"), gone}) == {("lab", "bare")}
+    deleted = {"metadata": {"namespace": "lab", "name": "gone"}}
+    assert gone in heard("deployments", deleted, known=known, refused={gone})
+
+
+def test_a_change_of_a_namespace_is_heard_by_those_that_ask_in_it() -> None:
+    """A freeze that was misspelt, and then was not, was said to nobody."""
+    assert heard("namespaces", {"metadata": {"name": "other"}}) == set()
+    assert heard("namespaces", {"metadata": {"name": "lab"}}) == {("lab", name) for name in NAMES}
+    assert heard("pods", {"metadata": {"name": "x", "namespace": "lab"}}) == set()
 
 
 def checkpoint(version: int, *, weight: int = 10) -> Any:

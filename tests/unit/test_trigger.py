@@ -14,6 +14,7 @@ from controller.trigger import (
     NAMING,
     Asked,
     Refused,
+    asks,
     frozen,
     plan_of,
     rival,
@@ -392,3 +393,66 @@ def test_the_remedy_is_said_however_long_the_value_is(name: str) -> None:
     said = ask(cluster(notes={PREFIX + name: "x" * 5000}))
     assert isinstance(said, Refused)
     assert note(said.message) == said.message
+
+
+@pytest.mark.parametrize("stage", ["Waiting", "Stepping", "Promoting", "Ended"])
+def test_a_policy_that_is_not_there_is_refused_whatever_becomes_of_the_run(stage: str) -> None:
+    """Set while a run went on, or after one, it was not even said to be missing."""
+    run = past_run("new", stage=stage)
+    refused = ask(cluster(runs=[run], notes={f"{PREFIX}policy": "strict"}))
+    assert isinstance(refused, Refused)
+    assert 'there is no CanaryPolicy "strict" in namespace shop; create it' in refused.message
+    assert ask(cluster(runs=[run])) is None
+
+
+def labelled(place: str, value: str = "model") -> Json:
+    """A canary that asks, but not by an annotation of its own."""
+    made = deployment("model-canary")
+    template = made["spec"]["template"]["metadata"]
+    places = {
+        "as a label": made["metadata"].setdefault("labels", {}),
+        "in its pod template": template.setdefault("annotations", {}),
+        "as a label in its pod template": template["labels"],
+    }
+    places[place][f"{PREFIX}canary-of"] = value
+    return made
+
+
+@pytest.mark.parametrize("place", ["as a label", "in its pod template", "as a label in its pod template"])
+def test_an_annotation_that_stands_where_nobody_reads_it_is_said_to(place: str) -> None:
+    """There was no run, and no word of why."""
+    made, there = labelled(place), cluster()
+    refused = wanted(made, there, lambda *_: None)
+    assert asks(made)
+    assert isinstance(refused, Refused)
+    assert f"{PREFIX}canary-of stands {place}, where nothing reads it" in refused.message
+    assert refused.message.endswith(
+        "kubectl annotate deployment model-canary -n shop serin.dev/canary-of=model"
+    )
+    made["metadata"]["annotations"] = {f"{PREFIX}canary-of": "model"}
+    assert isinstance(wanted(made, there, lambda *_: None), Asked)
+
+
+def test_an_annotation_that_a_promotion_brought_to_stable_s_template_asks_for_nothing() -> None:
+    made = labelled("in its pod template", value="model-canary")
+    assert not asks(made)
+    assert wanted(made, cluster(), lambda *_: None) is None
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"template": None}, {"template": {"metadata": {"labels": "x"}}}])
+def test_what_is_no_deployment_asks_for_nothing(spec: Json | None) -> None:
+    assert not asks({"metadata": {"name": "x", "namespace": "shop"}, "spec": spec})
+
+
+def test_what_is_no_freeze_on_a_namespace_is_refused_with_what_is_read_there() -> None:
+    """Nobody said that it is read nowhere. A freeze with a slip of the pen is one, and says so itself."""
+    there = cluster()
+    notes = {f"{PREFIX}freze": "true", "example.com/team": "a"}
+    there.listed("namespaces", [{"metadata": {"name": "shop", "annotations": notes}}])
+    assert isinstance(ask(there), Asked)
+    notes[f"{PREFIX}stop"] = "true"
+    refused = ask(there)
+    assert isinstance(refused, Refused)
+    assert refused.message == (
+        "annotation serin.dev/stop of namespace shop is unknown; remove it or use one of serin.dev/: freeze"
+    )
