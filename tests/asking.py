@@ -29,10 +29,10 @@ def asked(objects: Iterable[Json], workload: tuple[str, str]) -> tuple[list[Json
         async def create(obj: Json) -> None:
             made.append(world.create(obj))
 
-        async def refuse(_: Json, why: str) -> None:
+        async def refuse(_: Json, why: str, **_said: object) -> None:
             refused.append(why)
 
-        await Asks(there, create=create, refuse=refuse).turn(workload)
+        await Asks(there, create=create, refuse=refuse, mend=refuse).turn(workload)
         return made, refused
 
     return run_virtual(story())

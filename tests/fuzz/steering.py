@@ -151,10 +151,11 @@ def annotations(given: bytes) -> None:
     async def create(run: Json) -> None:
         made.append(run)
 
-    async def refuse(_: Json, why: str) -> None:
+    async def refuse(_: Json, why: str, *, again: bool) -> None:
+        assert not again
         said.append(events.note(why))
 
-    asks = Asks(cluster, create=create, refuse=refuse)
+    asks = Asks(cluster, create=create, refuse=refuse, mend=nobody)
     LOOP.run_until_complete(asks.turn((NAMESPACE, CANARY)))
     LOOP.run_until_complete(asyncio.sleep(1))  # or time would seem to stand still
     assert len(made) + len(said) <= 1
@@ -430,7 +431,9 @@ def good() -> Json:
     async def create(run: Json) -> None:
         made.append(run)
 
-    LOOP.run_until_complete(Asks(known(), create=create, refuse=nobody).turn((NAMESPACE, CANARY)))
+    LOOP.run_until_complete(
+        Asks(known(), create=create, refuse=nobody, mend=nobody).turn((NAMESPACE, CANARY))
+    )
     (run,) = made
     meta = {"creationTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "99", "uid": "uid-99"}
     policy = planning._completed(planning._schema(), run["spec"]["plan"]["policy"])

@@ -332,13 +332,27 @@ def test_a_policy_that_the_api_server_refuses_is_a_fault_of_the_file() -> None:
         play(broken)
 
 
+def noted(at: int, **notes: str | None) -> Patch:
+    """Somebody annotates the canary's Deployment, or takes an annotation away."""
+    merge = {"metadata": {"annotations": {f"serin.dev/{key}": value for key, value in notes.items()}}}
+    return Patch(at=timedelta(seconds=at), kind="Deployment", name=CANARY, merge=merge)
+
+
+@pytest.mark.parametrize("at", [0, 1, 15, 40])
+def test_a_policy_that_is_not_there_is_told_at_any_stage_of_a_run_which_goes_on(at: int) -> None:
+    """At none of them was there an Event."""
+    found = story("good-canary")
+    theatre = played(replace(found, edits=(noted(at, policy="strict"), noted(at + 3, policy=None))))
+    assert theatre.result.outcome == "Promoted"
+    (said,) = events(theatre, "Refused")
+    assert 'there is no CanaryPolicy "strict" in namespace' in said
+    (mended,) = events(theatre, "Mended")
+    (run,) = theatre.world.objects("canaryruns", NAMESPACE)
+    assert mended.endswith(f"CanaryRun {run['metadata']['name']} is what they ask for")
+
+
 def test_each_mistake_is_said_when_it_is_made_and_its_end_too() -> None:
     """A, B and A again were two Events: all who looked were told of B. Nothing said that A was over."""
-
-    def noted(at: int, **notes: str | None) -> Patch:
-        merge = {"metadata": {"annotations": {f"serin.dev/{key}": value for key, value in notes.items()}}}
-        return Patch(at=timedelta(seconds=at), kind="Deployment", name=CANARY, merge=merge)
-
     edits = (
         noted(0, steps="a"),
         noted(3, steps="b"),
