@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from controller import policies, resource
+from controller import policies, resource, strays
 from controller.cluster import Cluster, template_hash
 from controller.model import Commands, Plan, Reason, Stage
 from controller.wire import MOST_PERCENT
@@ -19,7 +19,7 @@ from controller.wire import MOST_PERCENT
 Json = Any
 
 PREFIX = f"{resource.GROUP}/"
-CANARY_OF = f"{PREFIX}canary-of"
+CANARY_OF = strays.CANARY_OF
 FREEZE = f"{PREFIX}freeze"
 APPROVAL = "annotation"  # in a run's `spec.approved`: who approved by annotation
 KNOWN = frozenset(
@@ -82,33 +82,7 @@ def annotations(deployment: Json) -> dict[str, str]:
 
 def asks(deployment: Json) -> bool:
     """Whether anything on the Deployment is for us, or was meant to be."""
-    return bool(annotations(deployment)) or misplaced(deployment) is not None
-
-
-def misplaced(deployment: Json) -> tuple[str, str] | None:
-    """Where the annotation that asks for a canary stands if nobody looks for it there, and its value.
-
-    A promotion may bring it to stable's own template, where it names stable itself: nobody meant that.
-    """
-    meta, template = deployment["metadata"], _within(deployment, "spec", "template", "metadata")
-    if CANARY_OF in _within(meta, "annotations"):
-        return None
-    places = {
-        "as a label": _within(meta, "labels"),
-        "in its pod template": _within(template, "annotations"),
-        "as a label in its pod template": _within(template, "labels"),
-    }
-    found = ((place, str(notes[CANARY_OF])) for place, notes in places.items() if CANARY_OF in notes)
-    return next(((place, value) for place, value in found if value != meta["name"]), None)
-
-
-def _within(obj: Json, *path: str) -> Mapping[str, Json]:
-    """What the object has there; empty where it has nothing, or what is none of a Deployment's."""
-    found: Mapping[str, Json] = obj
-    for name in path:
-        there = found.get(name)
-        found = there if isinstance(there, Mapping) else {}
-    return found
+    return bool(annotations(deployment)) or strays.misplaced(deployment) is not None
 
 
 def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | Refused | None:
@@ -201,9 +175,9 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
 
 
 def _misput(deployment: Json, cluster: Cluster) -> Iterator[str]:
-    """What stands where nobody reads it: on the Deployment, or on its namespace, where only a freeze is read."""
+    """What stands where nobody reads it: on the Deployment, or on its namespace but for a freeze."""
     name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
-    if (found := misplaced(deployment)) is not None:
+    if (found := strays.misplaced(deployment)) is not None:
         yield (
             f"{CANARY_OF} stands {found[0]}, where nothing reads it; it is an annotation of the Deployment: "
             f"kubectl annotate deployment {name} -n {namespace} {CANARY_OF}={_shown(found[1])}"
