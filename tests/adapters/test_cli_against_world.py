@@ -171,14 +171,15 @@ async def test_a_promotion_that_waits_can_be_taken_back_by_what_is_printed(shell
     shell.says(phase="Paused", reason="Paused", step="1/4", weight=5, conditions=[])
     told = (await shell.type("promote", "model-canary", "--reason", "x")).out
     (typed,) = re.findall(r"To take that back: (.*)", told)
-    assert typed in (await shell.type("explain", "model-canary")).out
+    told = (await shell.type("explain", "model-canary")).out
+    assert f"{typed}   # takes the promotion back" in told
     environ = {**os.environ, "KUBECONFIG": str(shell.kubeconfig), "HOME": str(shell.kubeconfig.parent)}
     environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
     process = await asyncio.create_subprocess_exec("bash", "-c", typed, env=environ, stdout=PIPE, stderr=PIPE)
     _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
     assert "promote" not in shell.run()["spec"]
-    assert "take" not in (await shell.type("explain", "model-canary")).out
+    assert "takes the promotion back" not in (await shell.type("explain", "model-canary")).out
 
 
 async def test_a_run_that_holds_is_approved(shell: Shell) -> None:
