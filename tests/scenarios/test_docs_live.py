@@ -33,7 +33,9 @@ BLOCK = re.compile(
     re.DOTALL,
 )
 # Typed from the first to the last, there.
-IN_ORDER = dict.fromkeys(("docs/install.md", "docs/quickstart.md"), "tests/adapters/test_install.py")
+IN_ORDER = dict.fromkeys(("docs/install.md", "docs/quickstart.md"), "tests/adapters/test_install.py") | {
+    "docs/adopting.md": "tests/adapters/test_adopting.py"
+}
 PROMISED = re.compile(r"# exit code (\d)")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LONGEST = 120  # seconds of a block; most take one or two

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_manifests import BASE, MANIFESTS, SHADOWED, built
+from tests.unit.test_manifests import BASE, MANIFESTS, SHADOWED, built, documents
 
 Json = Any
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected", "secret"}
@@ -100,6 +100,10 @@ def templates(objects: list[Json]) -> dict[str, Json]:
 KEPT = ["base", "overlays/shadow", "overlays/shadow-replay", "quickstart", "samples"]
 PODS = {
     f"{folder}/{name}": template for folder in KEPT for name, template in templates(built(folder)).items()
+} | {
+    f"adopt/{path.stem}/{name}": template
+    for path in sorted((MANIFESTS / "adopt").glob("*.yaml"))  # applied one by one
+    for name, template in templates(documents(path)).items()
 }
 CONTROLLER = templates(BASE)["Deployment/serin-controller"]
 
@@ -165,6 +169,7 @@ def test_every_manifest_that_makes_pods_is_looked_at() -> None:
         if "\nkind: Deployment" in f"\n{path.read_text()}" or "\nkind: Job" in f"\n{path.read_text()}"
     ]
     assert {str(path.parent) for path in made} == {
+        "adopt",
         "base",
         "components/shadow",
         "overlays/shadow-replay",
