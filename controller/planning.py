@@ -59,6 +59,12 @@ MARGINS: Mapping[str, tuple[str, ...]] = {
     "increase": ("maxIncrease", "plus"),
 }
 MOST = 10  # mistakes that are named at once
+# What other tools call a series in a check; ours has none, and a list of the fields says nothing of that.
+NAMED = frozenset({"metric", "metrics", "metricname", "series", "histogram", "query"})
+FIXED = (
+    "leave it out: which series a type of check reads is fixed (docs/metrics.md#names-of-your-own);"
+    " a Proportion names its two counters"
+)
 
 
 class BadPolicy(ValueError):
@@ -226,6 +232,8 @@ def _meant(name: str, fields: Collection[str]) -> str:
     """The field that was meant, or all there are."""
     if not fields:
         return "there are none; leave it out"
+    if "counters" in fields and name.lower() in NAMED:
+        return FIXED
     close = difflib.get_close_matches(name, fields, n=1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
 

@@ -688,8 +688,13 @@ class Pages:
 
 
 @contextmanager
-def running(folder: Path, port: int, pages: Mapping[str, str]) -> Iterator[str]:
-    """A real Prometheus that scrapes each pod's page once a second; its address."""
+def running(
+    folder: Path, port: int, pages: Mapping[str, str], *, job: Json = None, rules: Json = None
+) -> Iterator[str]:
+    """A real Prometheus that scrapes each pod's page once a second; its address.
+
+    Each job says what `job` says as well, and `rules` are the groups of its rules.
+    """
     jobs = [
         {
             "job_name": f"pod-{number}",
@@ -697,10 +702,16 @@ def running(folder: Path, port: int, pages: Mapping[str, str]) -> Iterator[str]:
             "static_configs": [
                 {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "lab", "pod": name}}
             ],
+            **(job or {}),
         }
         for number, (name, path) in enumerate(pages.items())
     ]
-    config = {"global": {"scrape_interval": "1s", "scrape_timeout": "900ms"}, "scrape_configs": jobs}
+    (folder / "rules.yml").write_text(json.dumps(rules or {"groups": []}))
+    config = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "900ms"},
+        "scrape_configs": jobs,
+        "rule_files": [str(folder / "rules.yml")],
+    }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
     with closing(socket()) as free:
         free.bind(("127.0.0.1", 0))

@@ -57,6 +57,11 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("- a\n- b", 'expected a CanaryPolicy; begin with "kind: CanaryPolicy"'),
         ("steps: [", "is not YAML"),
         ("stepz: [5]", "spec.stepz: unknown field; did you mean steps?"),
+        (
+            "checks:\n- {name: a, type: ErrorRate, plus: 1%, metric: http_requests_total}",
+            "spec.checks[0].metric: unknown field; leave it out: which series a type of check reads is fixed"
+            " (docs/metrics.md#names-of-your-own); a Proportion names its two counters",
+        ),
         ("steps: five", "spec.steps: expected a list, got 'five'"),
         ("steps: [5, true]", "spec.steps[1]: expected a whole number, got True"),
         ("steps: [50, 10]", "spec.steps: [50, 10] must increase and end below 100"),
