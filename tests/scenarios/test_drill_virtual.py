@@ -89,15 +89,15 @@ class Stage(Theatre):
             return end.value
 
 
-def story() -> Story:
+def story(**more: Json) -> Story:
     found_ = load(SCENARIOS / "good-canary.yaml")
-    policy = {**found_.policy, "scaleDownDelay": {"promoted": "60s", "rolledBack": "60s"}}
+    policy = {**found_.policy, "scaleDownDelay": {"promoted": "60s", "rolledBack": "60s"}, **more}
     return replace(found_, policy=policy, history=timedelta(seconds=5), duration=timedelta(seconds=300))
 
 
-def on_stage(act: Any) -> Stage:
+def on_stage(act: Any, **policy: Json) -> Stage:
     async def play() -> Stage:
-        theatre = Stage(story(), report=silent)
+        theatre = Stage(story(**policy), report=silent)
         going = asyncio.get_running_loop().create_task(theatre.through())
         await theatre.ended()
         await act(theatre)
@@ -140,6 +140,29 @@ def test_a_drill_is_measured_recorded_and_known_to_the_checklist_and_one_broken_
             await theatre.drilled()
 
     on_stage(act)
+
+
+def test_the_drill_that_an_enforced_checklist_waits_for_is_not_held_by_it() -> None:
+    """Else nobody could ever pass: the item asks for a drill, and a drill for a first weight."""
+
+    async def act(theatre: Stage) -> None:
+        (held,) = theatre.world.objects("canaryruns", NAMESPACE)
+        assert held["status"]["weights"] == []
+        assert "no rollback of model-canary was measured" in str(held["status"]["preflight"])
+        measured = await theatre.drilled()
+        assert measured.weight > 0
+        newer = {"spec": {"template": {"metadata": {"labels": {"try": "2"}}}}}
+        theatre.world.patch("deployments", NAMESPACE, CANARY, newer)
+        await asyncio.sleep(20)
+        run = next(one for one in theatre.world.objects("canaryruns", NAMESPACE) if _later(one, held))
+        assert run["status"]["weight"] > 0
+
+    def _later(run: Json, than: Json) -> bool:
+        return run["spec"]["plan"]["canaryHash"] != than["spec"]["plan"]["canaryHash"]
+
+    others = ["resources", "readiness", "startup", "liveness", "warm-up", "autoscaling", "floor", "versions"]
+    others += ["gpu", "routes", "metrics", "buckets", "drift-baseline", "retraining-hook"]
+    on_stage(act, preflight="Enforce", preflightSkip=others)
 
 
 def test_what_a_drill_could_not_measure_is_said_with_why() -> None:
