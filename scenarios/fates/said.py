@@ -73,3 +73,9 @@ def ready(pod: Json) -> bool:
     """Whether it gets requests."""
     said = pod.get("status", {}).get("conditions", ())
     return any(one["type"] == "Ready" and one["status"] == "True" for one in said)
+
+
+def title_of(reason: str) -> str:
+    """What people read first of a run that ended so; only what nothing was found against has its own name."""
+    own = {"Promoted": "Promoted", "Aborted": "Aborted", "Superseded": "Superseded"}
+    return (own | {"StableChanged": "Stable changed"}).get(reason, "Rolled back")

@@ -23,6 +23,7 @@ from scenarios.fates.said import (
     ready,
     restarted,
     taken_for,
+    title_of,
     weights_in,
     wishes,
 )
@@ -44,7 +45,6 @@ HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
 # ... and what the errors of the least canary traffic (3 a second) need to be proof; twice that where one or
 # two stable pods cannot show how noisy pods are (seeds 2791, 2957, 3034).
 FATAL_BOUND = 22.0
-PROMOTED = "Succeeded"
 
 
 @dataclass(slots=True)
@@ -489,7 +489,7 @@ class Witness:
                     left = [message["id"] for message in status["outbox"]]
                     self.breaks(f"{name} ended, and after {calm:.0f} s of calm its outbox holds {left}")
                 continue
-            title = "Promoted" if status["phase"] == PROMOTED else "Rolled back"
+            title = title_of(status.get("reason", ""))
             if not any(title in body and name in body for body in bodies):
                 self.breaks(f"{name} ended ({status.get('reason')}), and nobody was told")
 
