@@ -333,9 +333,10 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
         run = replace(run, approved=run.approved + 1, drift_approved=True)
-    run, shut = gating.through(run, seen)
-    if shut is not None:
-        return hold(run, *shut, now)
+    if run.stage is not Stage.WAITING or seen.canary.ready:  # there is nothing to ask about before
+        run, shut = gating.through(run, seen)
+        if shut is not None:
+            return hold(run, *shut, now)
     if run.stage is Stage.WAITING:
         return _raise(run, seen, now, run.step)
     if run.step + 1 < len(run.plan.policy.steps):

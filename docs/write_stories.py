@@ -34,6 +34,14 @@ said of stable.
 `ARM` is `stable` or `canary`. Of stable, what is not said is: no errors, predictions as drawn from
 Beta(2, 5), no clicks, no real model. All but `metadata.name` stands in `spec`.
 """
+GATES = """
+**Who answers gates.** In virtual time whoever a `webhook` asks says yes, at one of the first questions,
+unless a fault strikes `alerts`: then nobody answers, and the gate stays shut. With `--live` the URL is really
+asked. At a `manual` gate nobody speaks but an edit, such as
+`{at: 60s, patch: {kind: CanaryRun, name: RUN, merge: {spec: {approved: [ann]}}}}`; RUN stands in the line
+that the story prints at the gate, and is the same whenever the same story is played. With `--live` on a
+terminal you can: `serin approve RUN -n lab` in another one, with the `KUBECONFIG` that the story prints.
+"""
 KINDS = """
 What can be done to a target:
 
@@ -320,7 +328,7 @@ def page() -> str:
     for path, meaning in MEANINGS.items():
         row = there.get(path, Row(path, "mapping" if not path.endswith("[]") else "list", ""))
         lines.append(f"| `{path}` | {row.value} | {row.default} | {meaning} |\n")
-    lines.append(KINDS)
+    lines += [GATES, KINDS]
     lines += [
         f"| `{target}` | {', '.join(f'`{each}`' for each in kinds)} |\n"
         for target, kinds in story.KINDS.items()

@@ -1,7 +1,9 @@
 """A gate that opens late: what passed before it was reached is asked once more."""
 
 import asyncio
+import json
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +11,7 @@ import structlog
 
 from scenarios import story as stories
 from scenarios.objects import NAMESPACE
-from scenarios.play import Theatre, silent
+from scenarios.play import Theatre, play, silent
 from scenarios.virtual.loop import run_virtual
 
 STORY = """
@@ -81,3 +83,27 @@ def test_a_canary_that_turned_bad_at_a_gate_is_not_promoted_by_an_approval() -> 
 
 def test_a_canary_that_is_still_well_is_promoted_by_it() -> None:
     assert played("", once="Pass", after=300).result.outcome == "Promoted"
+
+
+def test_in_a_story_a_webhook_says_yes_and_an_edit_may_speak_for_a_person() -> None:
+    """docs/stories.md, "Who answers gates"; the question comes once there are pods."""
+    text = STORY.format(faults="").replace(
+        "gates: [", "gates: [{before: Start, webhook: {url: 'http://a.example/'}}, "
+    )
+    at, said = 120, {}
+
+    def told(line: str) -> None:
+        if found := re.search(r"([\d.-]+) s +AwaitingApproval: .* approve (\S+) -n lab", line):
+            said[found[2]] = float(found[1])
+
+    play(stories.loads(text, file="gate.yaml"), report=told)
+    ((run, when),) = said.items()
+    assert 0 < when < at
+    edit = {
+        "at": f"{at}s",
+        "patch": {"kind": "CanaryRun", "name": run, "merge": {"spec": {"approved": ["ann"]}}},
+    }
+    expected = text.replace("outcome: Held", "outcome: Promoted").replace(
+        "faults:", f"edits: [{json.dumps(edit)}]\n  faults:"
+    )
+    assert play(stories.loads(expected, file="gate.yaml")).ok

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from test_machine import NOW, a_run, minutes, promoting, sight, stepping, told, weights
+from test_machine import NOW, a_run, arm, minutes, promoting, sight, stepping, told, weights
 from test_resource import canary_run
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
@@ -159,6 +159,18 @@ def test_each_gate_stands_before_its_own_move(before: Before) -> None:
         after, actions = advance(run, passing(weight=run.weight), LATER)
         found[moment] = after.hold is Reason.AWAITING_APPROVAL and not weights(actions)
     assert found == {moment: moment is before for moment in Before}
+
+
+@pytest.mark.parametrize("url", ["", URL])
+def test_nobody_is_asked_about_pods_that_are_not_there_yet_and_nothing_is_raised_meanwhile(url: str) -> None:
+    """A story told of it ten minutes before its pods were started; a webhook's yes would have grown old."""
+    waiting = a_run(**gate(Before.START, url))
+    coming, actions = advance(waiting, passing(weight=0, canary=arm("new", 0)), LATER)
+    assert (coming.hold, weights(actions), told(actions)) == (None, [], [])
+    assert gating.question(coming) is None
+    there, actions = advance(coming, passing(weight=0), LATER)
+    asked = Reason.GATE_CLOSED if url else Reason.AWAITING_APPROVAL
+    assert (there.hold, weights(actions), told(actions)) == (asked, [], [asked])
 
 
 def test_a_run_that_was_interrupted_comes_back_without_being_asked_again() -> None:
