@@ -59,7 +59,7 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
         ("stepz: [5]", "spec.stepz: unknown field; did you mean steps?"),
         (
             "checks:\n- {name: a, type: ErrorRate, plus: 1%, metric: http_requests_total}",
-            "spec.checks[0].metric: unknown field; leave it out: which series a type of check reads is fixed (do",
+            "spec.checks[0].metric: unknown field; leave it out: which series a type of check reads is fixed",
         ),
         ("steps: five", "spec.steps: expected a list, got 'five'"),
         ("steps: [5, true]", "spec.steps[1]: expected a whole number, got True"),
