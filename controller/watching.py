@@ -53,10 +53,14 @@ def watch(*, run: str | None, all_namespaces: bool, output: str | None, **flags:
 
 
 def watch_all(kubectl: "Kubectl", *, output: str | None, everywhere: bool) -> NoReturn:
-    """A line for each change of any run, until Ctrl-C."""
-    lines = _Lines(output, namespaces=everywhere)
+    """Those that are there, oldest first, then a line for each change of any run, until Ctrl-C."""
+    from controller import record
+
+    lines, where = _Lines(output, namespaces=everywhere), ("--all-namespaces",) if everywhere else ()
     try:
-        with closing(kubectl.follow(*(("--all-namespaces",) if everywhere else ()))) as events:
+        for obj in sorted(kubectl.runs(*where), key=record.order):
+            lines.tell(obj)  # a watch begins with the same ones, by their names
+        with closing(kubectl.follow(*where)) as events:
             for _, obj in events:
                 lines.tell(obj)
     except KeyboardInterrupt:

@@ -237,6 +237,23 @@ async def test_ctrl_c_ends_a_watch_without_a_word_and_means_neither(shell: Shell
         assert (process.returncode, err) == (130, b"")
 
 
+async def test_those_that_are_there_are_watched_oldest_first_as_they_are_listed(shell: Shell) -> None:
+    """They came by their namespaces' names."""
+    shell.world.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "early"}})
+    newer = canary_run()
+    newer["metadata"] |= {"namespace": "early", "name": NAME.removesuffix("1") + "2"}
+    shell.world.create(newer)
+    async with shell.watching("watch", "-A") as (process, lines):
+        watched = [(await anext(lines)).split()[:2] for _ in range(3)]
+        shell.says(phase="Progressing", weight=5)
+        assert (await anext(lines)).split()[:4] == ["lab", NAME, "Progressing", "5"]  # and no line twice
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+    listed = (await shell.type("list", "-A")).out.splitlines()
+    assert watched == [["NAMESPACE", "NAME"], ["lab", NAME], ["early", newer["metadata"]["name"]]]
+    assert [line.split()[1] for line in listed[1:3]] == [row[1] for row in watched[1:]]
+
+
 async def test_objects_can_be_watched(shell: Shell) -> None:
     async with shell.watching("watch", NAME, "-o", "name") as (process, lines):
         assert await anext(lines) == f"canaryrun.serin.dev/{NAME}"
