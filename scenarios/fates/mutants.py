@@ -153,7 +153,7 @@ def _hasty(**least: float) -> Sequence[Swap]:
 
 def _unmanned() -> Sequence[Swap]:
     """Any epoch may write."""
-    return [(runs, "_epoch", lambda _obj: 0)]
+    return [(runs, "epoch_of", lambda _obj: 0)]
 
 
 def no_fence() -> Sequence[Swap]:
