@@ -81,4 +81,5 @@ def first_row(tensors: Tensors, features: int, name: str | None = None) -> Row |
     fitting = [one for one in named if one.size == len(one) * features]
     if len(fitting) != 1:
         return f"without one tensor {'' if name is None else f'{name} '}of {features} features a row"
-    return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}
+    with np.errstate(over="ignore"):  # what is beyond its type is infinite
+        return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}

@@ -83,7 +83,8 @@ def _row(given: Tensors, inputs: tuple[Described, ...]) -> Row | str:
         sizes = zip(found.shape[1:], one.shape[1:], strict=False)
         if found.ndim != len(one.shape) or any(isinstance(size, int) and size != n for n, size in sizes):
             return f"with {one.name[:40]} of another shape"
-        first = found[0].astype(one.kind)
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told below, or infinite
+            first = found[0].astype(one.kind)
         if found.dtype.kind == "f" and one.kind[0] != "f":
             return f"with {one.name[:40]} of another type"
         if one.kind[0] != "f" and not np.array_equal(first, found[0]):
