@@ -37,7 +37,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
     """
     places: list[int] = []
     parts: list[Tensor] = []
-    failed: set[int] = set()
+    failed: dict[int, str] = {}
     plan = deque(planned(rows, model, cut.rows, backwards=backwards))
     while plan:
         some = plan.popleft()
@@ -51,7 +51,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
                     f"{model.reference}: an answer has {found.values.shape[-1]} numbers, and {len(rows)}"
                     f" answers at once may have {MOST} together; name a smaller output"
                 )
-            failed |= {these[place] for place in found.failed}
+            failed |= {these[place]: why for place, why in found.failed.items()}
             parts.append(found.values)
             places += these
         if rest:
@@ -59,7 +59,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
     whole = _joined(parts)
     back = torch.empty(len(places), dtype=torch.long)
     back[torch.tensor(places, dtype=torch.long)] = torch.arange(len(places))
-    return Answers(whole[back.to(whole.device)], frozenset(failed))
+    return Answers(whole[back.to(whole.device)], failed)
 
 
 def planned(rows: Sequence[Row], model: Model, batch: int, *, backwards: bool = False) -> Iterator[list[int]]:

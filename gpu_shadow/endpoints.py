@@ -265,7 +265,16 @@ def _answers(server: Server, batch: Batch) -> Answers:
         one if isinstance(one, np.ndarray) and fit else lost for one, fit in zip(found, fits, strict=True)
     ]
     whole: Tensor = torch.from_numpy(np.stack(values)) if any(fits) else torch.empty(len(found), 0)
-    return Answers(whole, frozenset(place for place, fit in enumerate(fits) if not fit))
+    return Answers(whole, {at: _why(server, one) for at, one in enumerate(found) if not fits[at]})
+
+
+def _why(server: Server, found: Array | Failed | None) -> str:
+    """Why this is no answer."""
+    if found is None:
+        return f"no answer within {WITHIN:.0f} s, twice"
+    if isinstance(found, Failed):
+        return found.why
+    return f"an answer of {len(found)} numbers, where the first had {server.width}"
 
 
 def _there(server: Server, found: Sequence[Array | Failed | None]) -> None:
@@ -301,7 +310,13 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
         if status in GATEWAY:
             continue
         server.silent = 0
-        return _read(server, said, told) if status == 200 else Failed(f"status {status}")
+        if status != 200:
+            return Failed(f"status {status}")
+        return (
+            _read(server, said, told)
+            if said
+            else Failed(f"an answer of more than {MOST >> 20} MiB, or empty")
+        )
     server.silent += 1
     return None
 

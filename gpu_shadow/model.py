@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,10 @@ class Later(Refused):
 
 
 class Answers(NamedTuple):
-    """Answers of which some may be none: `values` [n, outputs], and the rows whose answer was an error."""
+    """Answers of which some may be none: `values` [n, outputs], and of rows without one why."""
 
     values: Tensor
-    failed: frozenset[int] = frozenset()
+    failed: Mapping[int, str] = MappingProxyType({})
 
 
 def nothing() -> None:

@@ -112,7 +112,9 @@ class Replay:
             return Comparison(task=task, unusable=len(some))
         answered = [at for at in range(len(asked)) if at not in canary.failed]
         places = [asked[at] for at in answered]
-        parts = [_unanswered(some, stable, without=places, task=task)] if len(places) < len(some) else []
+        lost = {asked[at]: why for at, why in canary.failed.items()}
+        lost |= {place: other for place, other in enumerate(others) if isinstance(other, str)}
+        parts = [_unanswered(some, stable, lost, task=task)] if lost else []
         if places:
             both = compare(
                 stable.values[places],
@@ -145,14 +147,14 @@ def _away(_: Batch) -> Answers:
 
 
 def _unanswered(
-    some: Sequence[Recorded], stable: Answers, *, without: Sequence[int], task: str
+    some: Sequence[Recorded], stable: Answers, lost: Mapping[int, str], *, task: str
 ) -> Comparison:
-    """Of all requests but these, to which the canary has no answer; unless stable has none either."""
-    rest = set(range(len(some))).difference(without)
+    """Of the requests to which the canary has no answer, and why; unless stable has none either."""
     fine = torch.isfinite(stable.values).any(-1).tolist()
-    asked = [some[place] for place in sorted(rest) if fine[place]]
-    lost = failed([one.id for one in asked], slices=_slices(asked), task=task, twice=True)
-    return replace(lost, unusable=len(rest) - len(asked))
+    places = [place for place in sorted(lost) if fine[place]]
+    asked, why = [some[place] for place in places], [lost[place] for place in places]
+    found = failed([one.id for one in asked], slices=_slices(asked), task=task, twice=True, why=why)
+    return replace(found, unusable=len(lost) - len(asked))
 
 
 def _slices(some: Sequence[Recorded]) -> list[str] | None:

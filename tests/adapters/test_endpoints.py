@@ -262,15 +262,25 @@ def bad(numbers: np.ndarray) -> bool:
     return bool(numbers.sum() > 1)
 
 
-@pytest.mark.parametrize("how", [400, 302, 500, "late", "gone", "huge", "odd"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        *((status, f"status {status}") for status in (400, 302, 500)),
+        *((silent, "no answer within 1 s, twice") for silent in ("late", "gone")),
+        ("huge", "an answer of more than 8 MiB, or empty"),
+        ("odd", "an answer of 2 numbers, where the first had 3"),
+    ],
+)
 @pytest.mark.usefixtures("brisk")
-def test_a_request_without_an_answer_has_failed_and_the_others_have_theirs(stand: Stand, how: Any) -> None:
+def test_a_request_without_an_answer_has_failed_and_the_others_have_theirs(
+    stand: Stand, how: Any, why: str
+) -> None:
     stand.wrong = lambda x: how if bad(x) else None
     model, requests = reach(stand), sorted(some(12), key=lambda one: bad(one["x"]))
     found = through(model, requests)
     lost = {place for place, one in enumerate(requests) if bad(one["x"])}
     assert 0 < len(lost) < 6
-    assert found.failed == lost
+    assert found.failed == dict.fromkeys(lost, why)
     right = [place for place in range(12) if place not in lost]
     assert np.allclose(found.values.numpy()[right], wanted(requests)[right], atol=1e-5)
     assert all("elsewhere" not in path for path, *_ in stand.asked)
@@ -321,6 +331,7 @@ def test_two_servers_are_compared_like_two_files_and_an_error_is_the_canary_s(st
     assert found is not None
     assert found.verdict is Verdict.FAIL
     assert "failed to answer" in found.why[0]
+    assert found.why[0].endswith("requests that stable answered: status 500.")
 
 
 async def spoken(worker: Worker, question: Json, until: str) -> Json:

@@ -127,6 +127,8 @@ def test_names_labels_and_ids_are_shown_and_do_nothing() -> None:
         "figures": {name: next(iter(whole.to_json()["figures"].values())) for name in HOSTILE},
         "mismatches": HOSTILE[:3],
         "mismatched": 1,
+        "failures": HOSTILE[:3],
+        "failed": 1,
     }
     sources = tuple(Source(role="canary", name=name, sha256=name) for name in HOSTILE)
     found = Said.of(Comparison.from_json(said_of), Margins(), sources=sources)
