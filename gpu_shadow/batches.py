@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpu_shadow.model import Answers, Array, Batch, Model, Refused, Row
+from gpu_shadow.tasks import filled
 
 STEPS = (
     16_384  # of padded inputs at once, such as tokens: 50 MB for each 768 numbers that a layer makes of one
@@ -118,8 +119,11 @@ def _stack(arrays: Sequence[Array], *, padded: bool) -> Array:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """All of them; of one without a single answer, NaN for each."""
-    wide = next((part.shape[1:] for part in parts if part.shape[-1]), torch.Size((0,)))
+    """All of them; of one without a single answer, NaN for each. Completions are of any length."""
+    answered = [part for part in parts if part.shape[-1]]
+    if len({part.shape[1:] for part in answered}) > 1:
+        return _joined(list(filled(*parts)))
+    wide = answered[0].shape[1:] if answered else torch.Size((0,))
     return torch.cat(
         [part if part.shape[-1] else part.new_full((len(part), *wide), torch.nan) for part in parts]
     )

@@ -14,6 +14,7 @@ from gpu_shadow.wording import plain
 
 ROW, HALF, AXIS = 44, 84, 26  # pixels: an interval, a side of a histogram, the axis below
 COLUMNS = 32  # of a histogram at most: ten pixels each on a phone
+FEW = 8  # columns that there is room for at least: one alone is no wall
 LEFT, RIGHT = 4.0, 96.0  # percent of the width between which values lie
 LONGEST = 300  # letters of somebody's text
 
@@ -123,7 +124,7 @@ def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
     highest = [
         max(part) or 1.0 for part in zip(*((one.canary / n, one.again / m) for one in found), strict=True)
     ]
-    middle, wide = HALF + 20.0, (RIGHT - LEFT) / len(found)
+    middle, wide = HALF + 20.0, (RIGHT - LEFT) / max(len(found), FEW)
     noise = any(one.again for one in found)
     bottom = middle + (HALF if noise else 4)
     parts = []
@@ -143,7 +144,7 @@ def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
     ]
     if noise:
         told_again = f"stable again; full height is {100 * highest[1]:.3g} %"
-        parts.append(f'<text x="{RIGHT}%" y="{bottom}" text-anchor="end">{told_again}</text>')
+        parts.append(f'<text class="over" x="{RIGHT}%" y="{bottom}" text-anchor="end">{told_again}</text>')
     for place in range(0, len(found), ceil(len(found) / 6)):
         parts.append(_tick(LEFT + (place + 0.5) * wide, bottom, f"{found[place].high:.2g}"))
     return _svg(name, title, told, parts, bottom + AXIS)

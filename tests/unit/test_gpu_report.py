@@ -183,6 +183,8 @@ def test_each_side_of_a_histogram_is_as_high_as_its_own_highest_column() -> None
     assert [side for side, height in drawn if float(height) == HALF] == ["again", "canary"]
     assert "canary; full height is 40 % of requests" in text
     assert "stable again; full height is 100 %" in text
+    alone = histogram("x", "t", "w", columns({ZERO: 9}, {ZERO: 9}))
+    assert all(float(wide) < 12 for wide in re.findall(r'<rect[^>]* width="([0-9.]+)%"', alone))
 
 
 def test_a_bar_s_words_are_read_where_the_margin_s_line_crosses_them() -> None:

@@ -178,6 +178,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (layers(2, 2), {}, "architecture is missing; known here are bert, mlp"),
         (layers(2, 2), {"architecture": "resnet"}, "architecture is resnet"),
         (layers(2, 2), ABOUT | {"task": "poetry"}, 'metadata task: "poetry" is none of classification'),
+        (layers(2, 2), ABOUT | {"task": "text"}, 'metadata task: "text" is none of classification'),
         (layers(2, 2), {"architecture": "mlp"}, "metadata activation: expected one of relu, tanh, gelu"),
         ({}, ABOUT, "there is no layer"),
         (layers(2, 2) | {"extra": torch.ones(1)}, ABOUT, "tensor extra is none of an mlp's"),
