@@ -129,7 +129,7 @@ def understood(body: bytes, asked: Json) -> Replayed:
         verdict = Verdict.NO_DATA  # a policy may go on with what is undecided, and never with silence
     return Replayed(
         verdict=verdict,
-        sentence=answer.sentence[:LONGEST],
+        sentence=_shown(answer.sentence, LONGEST),
         requests=answer.requests,
         flips=answer.flips,
         interval=answer.interval,
@@ -152,8 +152,12 @@ def _named(one: Json) -> tuple[str, float] | None:
     name, how = one.get("id"), one.get("score")
     if not isinstance(name, str) or not name or isinstance(how, bool) or not isinstance(how, int | float):
         return None
-    shown = "".join(each if each.isprintable() else "?" for each in name[:LONGEST_ID])
-    return (shown, float(how)) if 0 <= how <= MOST else None
+    return (_shown(name, LONGEST_ID), float(how)) if 0 <= how <= MOST else None
+
+
+def _shown(said: str, longest: int) -> str:
+    """As it may stand on a line of a terminal: callers choose ids, and slices that sentences name."""
+    return "".join(each if each.isprintable() else "?" for each in said[:longest])
 
 
 def latched(before: Replayed | None, now: Replayed | None) -> Replayed | None:

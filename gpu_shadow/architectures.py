@@ -68,9 +68,10 @@ def _layers(tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         weight, bias = parts.get("weight"), parts.get("bias")
         if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
             raise Refused(f"layer {number}: expected {number}.weight [out, in] and {number}.bias [out]")
-        if not weight.is_floating_point() or weight.dtype != bias.dtype:
+        if not weight.is_floating_point() or weight.itemsize == 1 or weight.dtype != bias.dtype:
             raise Refused(
                 f"layer {number}: {weight.dtype} and {bias.dtype}; expected one floating-point type"
+                " of 16 bits or more"
             )
         if layers and weight.shape[1] != layers[-1][0].shape[0]:
             wide = f"{weight.shape[1]} inputs after {layers[-1][0].shape[0]} outputs"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpu_shadow.model import Answers, Array, Batch, Model, Refused, Row
+from gpu_shadow.tasks import filled
 
 STEPS = (
     16_384  # of padded inputs at once, such as tokens: 50 MB for each 768 numbers that a layer makes of one
@@ -37,7 +38,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
     """
     places: list[int] = []
     parts: list[Tensor] = []
-    failed: set[int] = set()
+    failed: dict[int, str] = {}
     plan = deque(planned(rows, model, cut.rows, backwards=backwards))
     while plan:
         some = plan.popleft()
@@ -51,7 +52,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
                     f"{model.reference}: an answer has {found.values.shape[-1]} numbers, and {len(rows)}"
                     f" answers at once may have {MOST} together; name a smaller output"
                 )
-            failed |= {these[place] for place in found.failed}
+            failed |= {these[place]: why for place, why in found.failed.items()}
             parts.append(found.values)
             places += these
         if rest:
@@ -59,7 +60,7 @@ def answers(model: Model, rows: Sequence[Row], cut: Cut, *, backwards: bool = Fa
     whole = _joined(parts)
     back = torch.empty(len(places), dtype=torch.long)
     back[torch.tensor(places, dtype=torch.long)] = torch.arange(len(places))
-    return Answers(whole[back.to(whole.device)], frozenset(failed))
+    return Answers(whole[back.to(whole.device)], failed)
 
 
 def planned(rows: Sequence[Row], model: Model, batch: int, *, backwards: bool = False) -> Iterator[list[int]]:
@@ -118,8 +119,11 @@ def _stack(arrays: Sequence[Array], *, padded: bool) -> Array:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """All of them; of one without a single answer, NaN for each."""
-    wide = next((part.shape[1:] for part in parts if part.shape[-1]), torch.Size((0,)))
+    """All of them; of one without a single answer, NaN for each. Completions are of any length."""
+    answered = [part for part in parts if part.shape[-1]]
+    if len({part.shape[1:] for part in answered}) > 1:
+        return _joined(list(filled(*parts)))
+    wide = answered[0].shape[1:] if answered else torch.Size((0,))
     return torch.cat(
         [part if part.shape[-1] else part.new_full((len(part), *wide), torch.nan) for part in parts]
     )

@@ -86,7 +86,7 @@ def _unpaired(seed: int) -> Iterator[Row]:
     changes: dict[str, tuple[float | Tensor, float, dict[str, float]]] = {
         ".08 sd everywhere": (0.08, 1.0, {"kernels": 0.99}),
         "x1.06 as wide": (0.0, 1.06, {"kernels": 0.95}),
-        ".35 sd in one of 64": (one, 1.0, {"dimensions": 0.9}),
+        ".35 sd in one of 64": (one, 1.0, {}),
         "nothing": (0.0, 1.0, {}),
     }
     for name, (moved, scale, wanted) in changes.items():
@@ -103,6 +103,17 @@ def _unpaired(seed: int) -> Iterator[Row]:
                 yield _at_most(said, hits / runs, 0.05, runs)
             else:
                 yield Row(said, hits / runs, at_least=wanted.get(which))
+    yield _of_one_dimension(chance, one, 2_000)
+
+
+def _of_one_dimension(chance: torch.Generator, moved: Tensor, runs: int) -> Row:
+    """Its power is 91 %: of 200 runs alone one in five would say that it is below 90 %."""
+    hits = 0
+    for _ in range(runs):
+        x, y = torch.randn(2, 500, 64, generator=chance)
+        hits += bool(unpaired.holm(unpaired.smirnov(x, y + moved)[1]).min() <= 0.05)
+    said = f"unpaired dimensions alone, .35 sd in one of 64{_within(hits, runs)}"
+    return Row(said, hits / runs, at_least=0.9)
 
 
 def _flips(seed: int) -> Iterator[Row]:

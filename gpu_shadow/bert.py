@@ -132,8 +132,8 @@ def _checked(used: Mapping[str, Tensor], layers: int) -> Mapping[str, int]:
     sizes: dict[str, int] = {}
     for name, shape in expected(layers).items():
         one = used.get(name)
-        if one is None or one.ndim != len(shape) or not one.is_floating_point():
-            raise Refused(f"tensor {name}: expected {list(shape)}, floating-point numbers")
+        if one is None or one.ndim != len(shape) or not one.is_floating_point() or one.itemsize == 1:
+            raise Refused(f"tensor {name}: expected {list(shape)}, floating-point numbers of 16 bits or more")
         for size, found in zip(shape, one.shape, strict=True):
             if sizes.setdefault(size, found) != found or not found:
                 raise Refused(

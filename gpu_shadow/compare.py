@@ -4,7 +4,7 @@ Pure: no files, no network, no clock. Everything another part of the program nee
 `compare` a batch, `merge` what was compared apart, `decide` what it says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from gpu_shadow.tally import (
     foremost,
     merge,
     merged,
+    told,
 )
 from gpu_shadow.tasks import NONE, TASKS, Asked, Pairs
 
@@ -35,6 +36,7 @@ __all__ = ["Comparison", "Finding", "Margins", "compare", "decide", "failed", "m
 
 AT_ONCE = 2**22  # scores of one tile; in float64, with what is made of them, 300 MB
 FEW_CLASSES = 100  # whose turns from one to another are counted
+LONGEST = 160  # letters of a reason why there is no answer
 BROKEN = 3.0  # how different an answer is that is none: more than any that is
 
 Bools = NDArray[np.bool_]
@@ -94,11 +96,16 @@ def compare(
 
 
 def failed(
-    ids: Sequence[str], *, slices: Sequence[str] | None = None, task: str = "classification", twice: bool
+    ids: Sequence[str],
+    *,
+    slices: Sequence[str] | None = None,
+    task: str = "classification",
+    twice: bool,
+    why: Iterable[str] = (),
 ) -> Comparison:
-    """Requests that stable answered (`twice`, or once) and the canary with an error."""
+    """Requests that stable answered (`twice`, or once) and the canary with an error, and some reasons."""
     part = _unanswered(ids, None if slices is None else list(slices), task=task, twice=twice)
-    return replace(part, failed=len(ids))
+    return replace(part, failed=len(ids), failures=told(one[:LONGEST] for one in why))
 
 
 def _check(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gpu_shadow.model import Answers, Array, Batch, Later, Model, Refused, Row, Tensors, task_of
 from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, length, response
+from gpu_shadow.tasks import NONE, TASKS
 
 REFERENCE = re.compile(
     r"http://(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})(?P<path>/v(?P<v>[12])/models/[A-Za-z0-9._~/-]+?)"
@@ -65,6 +66,7 @@ class Server:
     v1: bool
     output: str | None = None
     binary: bool = False
+    text: bool = False  # whether an answer is a log-probability for each token, of as many as there are
     width: int = 0  # of its answers, once there was one
     silent: int = 0  # requests in a row
     idle: deque[HTTPConnection] = field(default_factory=deque)
@@ -154,11 +156,13 @@ def opened(reference: str, allowed: Collection[str], *, production: Collection[s
         whole = server.asked("/v2")
         server.binary = isinstance(whole, dict) and BINARY in str(whole.get("extensions"))
         _output(server, known)
+    task = task_of(more, more.get("task") or _task(server, known), known=TASKS)
+    server.text = task == "text"
     return Model(
         reference=reference,
         digest=said["digest"],
         takes="",
-        task=task_of(more, more.get("task") or _task(server, known)),
+        task=task,
         fit=partial(_row, server),
         answer=partial(_answers, server),
         most=BATCH,
@@ -256,16 +260,34 @@ def _answers(server: Server, batch: Batch) -> Answers:
     finally:
         server.close()
     rows = [one for one in found if isinstance(one, np.ndarray)]
-    if not server.width and rows:
+    if server.text:
+        found = [_filled(one, max(map(len, rows))) if isinstance(one, np.ndarray) else one for one in found]
+    elif not server.width and rows:
         server.width = len(rows[0])
-    fits = [isinstance(one, np.ndarray) and len(one) == server.width for one in found]
+    wide = max(map(len, rows), default=0) if server.text else server.width
+    fits = [isinstance(one, np.ndarray) and len(one) == wide for one in found]
     kind = np.result_type(*rows) if rows else np.dtype(np.float32)
-    lost = np.full(server.width, np.nan, kind if kind.kind == "f" else np.float64)
+    lost = np.full(wide, np.nan, kind if kind.kind == "f" else np.float64)
     values = [
         one if isinstance(one, np.ndarray) and fit else lost for one, fit in zip(found, fits, strict=True)
     ]
     whole: Tensor = torch.from_numpy(np.stack(values)) if any(fits) else torch.empty(len(found), 0)
-    return Answers(whole, frozenset(place for place, fit in enumerate(fits) if not fit))
+    return Answers(whole, {at: _why(server, one) for at, one in enumerate(found) if not fits[at]})
+
+
+def _filled(scores: Array, longest: int) -> Array:
+    """A completion's log-probabilities, and `NONE` behind the last; one that is infinite itself is none."""
+    sound = np.where(np.isposinf(scores), np.nan, scores.astype(np.float64))
+    return np.pad(sound, (0, longest - len(scores)), constant_values=NONE)
+
+
+def _why(server: Server, found: Array | Failed | None) -> str:
+    """Why this is no answer."""
+    if found is None:
+        return f"no answer within {WITHIN:.0f} s, twice"
+    if isinstance(found, Failed):
+        return found.why
+    return f"an answer of {len(found)} numbers, where the first had {server.width}"
 
 
 def _there(server: Server, found: Sequence[Array | Failed | None]) -> None:
@@ -301,7 +323,13 @@ def _answer(server: Server, given: Tensors, *, until: float) -> Array | Failed |
         if status in GATEWAY:
             continue
         server.silent = 0
-        return _read(server, said, told) if status == 200 else Failed(f"status {status}")
+        if status != 200:
+            return Failed(f"status {status}")
+        return (
+            _read(server, said, told)
+            if said
+            else Failed(f"an answer of more than {MOST >> 20} MiB, or empty")
+        )
     server.silent += 1
     return None
 

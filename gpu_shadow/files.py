@@ -31,15 +31,18 @@ def tensors(path: Path, wanted: str, *, others: tuple[str, ...] = ()) -> dict[st
         raise BadFile(
             f"{path}: {'is not a file' if path.exists() else 'there is no such file'}; give a file's path"
         )
+    beginning = b""
     try:
         with path.open("rb") as raw:
             beginning = raw.read(4)
-        if beginning.startswith(PICKLES):
-            raise BadFile(f"{path}: is a pickle, and loading one can run any program; {SAVE.format(wanted)}")
         with safe_open(path, framework="pt", device="cpu") as file:
             held, about = set(file.keys()), file.metadata() or {}
             found = {name: file.get_tensor(name) for name in held & {wanted, *others}}
     except (SafetensorError, OSError) as error:
+        if beginning.startswith(PICKLES):  # not before: a header of 640 bytes begins so, too
+            raise BadFile(
+                f"{path}: is a pickle, and loading one can run any program; {SAVE.format(wanted)}"
+            ) from None
         raise BadFile(f"{path}: cannot be read as safetensors ({error}); {SAVE.format(wanted)}") from None
     if wanted not in found:
         if weights(held, about):

@@ -264,7 +264,8 @@ def _gates(comparison: Comparison) -> tuple[str, ...]:
         forms = "; ".join(comparison.mismatches)
         found.append(f"{comparison.mismatched} of {n} answers have another form: {forms}.")
     if comparison.failed:
-        found.append(f"The canary failed to answer {comparison.failed} of {n} requests that stable answered.")
+        failed = f"The canary failed to answer {comparison.failed} of {n} requests that stable answered"
+        found.append(": ".join([failed, *filter(None, ["; ".join(comparison.failures)])]) + ".")
     if comparison.broken and not comparison.broken_again:
         found.append(f"{comparison.broken} of {n} answers are NaN or infinite where stable's are numbers.")
     return tuple(found)
@@ -276,9 +277,12 @@ def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
         found.append("The noise floor was not measured: every difference counts as the canary's.")
     elif comparison.answers.once:  # beside others that were answered twice
         left = comparison.answers.once
-        found.append(f"{left} requests that stable did not answer twice are left out.")
+        be = "request is" if left == 1 else "requests are"
+        found.append(f"{left} {be} left out: stable did not answer twice.")
     if comparison.unusable:
-        found.append(f"{comparison.unusable} requests are left out: stable's own answers are not finite.")
+        left = comparison.unusable
+        be, them = ("request is", "it") if left == 1 else ("requests are", "them")
+        found.append(f"{left} {be} left out: stable itself has no finite answer to {them}.")
     if len(comparison.slices) > MOST_SLICES:
         found.append(f"Only {MOST_SLICES} slices are told apart; the rest are one and decide nothing.")
     return tuple(found)

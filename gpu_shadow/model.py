@@ -1,7 +1,8 @@
 """The words about models: what one takes, what it answers, and why one is not loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ Row = Mapping[str, Array]  # what a model takes of one request: arrays by name, 
 Batch = Mapping[str, Tensor]  # n rows, stacked: the first dimension of each is n
 
 CPU = torch.device("cpu")
+ROWS = tuple(name for name in TASKS if name != "text")  # tasks whose answers are all of one length
 
 
 class Refused(ValueError):
@@ -28,10 +30,10 @@ class Later(Refused):
 
 
 class Answers(NamedTuple):
-    """Answers of which some may be none: `values` [n, outputs], and the rows whose answer was an error."""
+    """Answers of which some may be none: `values` [n, outputs], and of rows without one why."""
 
     values: Tensor
-    failed: frozenset[int] = frozenset()
+    failed: Mapping[int, str] = MappingProxyType({})
 
 
 def nothing() -> None:
@@ -63,11 +65,11 @@ class Model:
     rest: Callable[[], None] = nothing  # its memory is free until it is asked again
 
 
-def task_of(about: Mapping[str, str], otherwise: str) -> str:
+def task_of(about: Mapping[str, str], otherwise: str, *, known: Collection[str] = ROWS) -> str:
     """What the metadata says that answers are, or what follows from their form; raises `Refused`."""
     task = about.get("task", otherwise)
-    if task not in TASKS:
-        raise Refused(f'metadata task: "{task}" is none of {", ".join(TASKS)}')
+    if task not in known:
+        raise Refused(f'metadata task: "{task}" is none of {", ".join(known)}')
     return task
 
 
@@ -81,4 +83,5 @@ def first_row(tensors: Tensors, features: int, name: str | None = None) -> Row |
     fitting = [one for one in named if one.size == len(one) * features]
     if len(fitting) != 1:
         return f"without one tensor {'' if name is None else f'{name} '}of {features} features a row"
-    return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}
+    with np.errstate(over="ignore"):  # what is beyond its type is infinite
+        return {"row": fitting[0].reshape(-1, features)[0].astype(np.float32)}

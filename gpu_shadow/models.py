@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 
 from gpu_shadow.architectures import ARCHITECTURES
+from gpu_shadow.files import PICKLES as BEGINNINGS
 from gpu_shadow.model import CPU, Model, Refused, task_of
 from gpu_shadow.onnx_model import onnx
 
@@ -71,6 +72,10 @@ def _built(body: bytes, device: torch.device) -> Model:
     try:
         tensors, about = tensors_of(body), _metadata(body)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        if body.startswith(
+            BEGINNINGS
+        ):  # of none that could be read: a header may be as long as these bytes say
+            raise Refused(f"is a pickle, and loading one may run any code; {SAVE}") from None
         raise Refused(f"is no safetensors file ({error}); {SAVE}") from None
     build = ARCHITECTURES.get(about.get("architecture", ""))
     if build is None:

@@ -83,7 +83,8 @@ def _row(given: Tensors, inputs: tuple[Described, ...]) -> Row | str:
         sizes = zip(found.shape[1:], one.shape[1:], strict=False)
         if found.ndim != len(one.shape) or any(isinstance(size, int) and size != n for n, size in sizes):
             return f"with {one.name[:40]} of another shape"
-        first = found[0].astype(one.kind)
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told below, or infinite
+            first = found[0].astype(one.kind)
         if found.dtype.kind == "f" and one.kind[0] != "f":
             return f"with {one.name[:40]} of another type"
         if one.kind[0] != "f" and not np.array_equal(first, found[0]):
@@ -99,26 +100,26 @@ def _answer(room: "Room", output: str, batch: Batch, *, alone: bool) -> Answers:
         [{name: one[at : at + 1] for name, one in rows.items()} for at in range(count)] if alone else [rows]
     )
     answered = [one for part in parts for one in _halved(room, output, part)]
-    failed = frozenset(place for place, one in enumerate(answered) if one is None)
-    rest = [one for one in answered if one is not None]
+    failed = {place: one for place, one in enumerate(answered) if isinstance(one, str)}
+    rest = [one for one in answered if not isinstance(one, str)]
     if not rest:
         return Answers(torch.empty(count, 0), failed)
     lost = np.full_like(rest[0], np.nan, dtype=np.result_type(rest[0], np.float16))
-    whole = np.stack([lost if one is None else one for one in answered])
+    whole = np.stack([lost if isinstance(one, str) else one for one in answered])
     return Answers(torch.from_numpy(whole).reshape(count, -1), failed)
 
 
-def _halved(room: "Room", output: str, rows: Mapping[str, Array]) -> list[Array | None]:
-    """The answer to each row; None to those that onnxruntime gives up at, such as a token that is none.
+def _halved(room: "Room", output: str, rows: Mapping[str, Array]) -> list[Array | str]:
+    """The answer to each row; a reason for those that onnxruntime gives up at, such as a token that is none.
 
     It says so of a whole batch, which is halved until they are found: one request must not be all of them.
     """
     count = len(next(iter(rows.values())))
     try:
         found = room.ask(rows, output)
-    except Unanswered:
+    except Unanswered as error:
         if count == 1:
-            return [None]
+            return [str(error).partition(": ")[0]]  # not what it says: that may quote the request
         halves = slice(count // 2), slice(count // 2, None)
         return [
             one
@@ -177,7 +178,10 @@ class Room:
         if error == "memory":
             raise torch.OutOfMemoryError("onnxruntime's process has no memory left")
         if error is not None:
-            raise (Unanswered if "rows" in said else Refused)(f"onnxruntime: {error}")
+            if "rows" in said:
+                kind, _, more = str(error).partition(": ")
+                raise Unanswered(f"onnxruntime gave up ({kind[:40]}): {more}")
+            raise Refused(f"onnxruntime: {error}")
         return answer, json_bytes
 
 

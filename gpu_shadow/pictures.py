@@ -14,6 +14,7 @@ from gpu_shadow.wording import plain
 
 ROW, HALF, AXIS = 44, 84, 26  # pixels: an interval, a side of a histogram, the axis below
 COLUMNS = 32  # of a histogram at most: ten pixels each on a phone
+FEW = 8  # columns that there is room for at least: one alone is no wall
 LEFT, RIGHT = 4.0, 96.0  # percent of the width between which values lie
 LONGEST = 300  # letters of somebody's text
 
@@ -89,7 +90,7 @@ def intervals(name: str, title: str, told: str, bars: Sequence[Bar], *, margin: 
 
 def _bar(axis: Axis, bar: Bar, y: float) -> Iterator[str]:
     low, high = map(axis.at, bar.ends)
-    yield f'<text x="{LEFT}%" y="{y - 12}">{shown(bar.label)}</text>'
+    yield f'<text class="over" x="{LEFT}%" y="{y - 12}">{shown(bar.label)}</text>'
     yield f'<line class="canary" x1="{low:.2f}%" x2="{high:.2f}%" y1="{y}" y2="{y}"/>'
     for x in (low, high):
         yield f'<line class="canary" x1="{x:.2f}%" x2="{x:.2f}%" y1="{y - 6}" y2="{y + 6}"/>'
@@ -115,26 +116,35 @@ def columns(canary: Mapping[int, int], again: Mapping[int, int]) -> list[Column]
 
 
 def histogram(name: str, title: str, told: str, found: Sequence[Column]) -> str:
-    """The canary's differences upwards, those of stable's second answers downwards; large ones right."""
+    """The canary's differences upwards, those of stable's second answers downwards; large ones right.
+
+    Each side is as high as its own highest column: on a CPU all of stable's are often the same, 0.
+    """
     n, m = (max(1, sum(side)) for side in zip(*((one.canary, one.again) for one in found), strict=True))
-    highest = max(max(one.canary / n, one.again / m) for one in found) or 1.0
-    middle, wide = HALF + 20.0, (RIGHT - LEFT) / len(found)
+    highest = [
+        max(part) or 1.0 for part in zip(*((one.canary / n, one.again / m) for one in found), strict=True)
+    ]
+    middle, wide = HALF + 20.0, (RIGHT - LEFT) / max(len(found), FEW)
     noise = any(one.again for one in found)
     bottom = middle + (HALF if noise else 4)
     parts = []
     for place, one in enumerate(found):
         across = f'x="{LEFT + (place + 0.08) * wide:.2f}%" width="{0.84 * wide:.2f}%"'
-        up, down = (max(1.0, HALF * part / highest) for part in (one.canary / n, one.again / m))
+        up, down = (
+            max(1.0, HALF * part / most)
+            for part, most in zip((one.canary / n, one.again / m), highest, strict=True)
+        )
         if one.canary:
             parts.append(f'<rect class="canary" {across} y="{middle - up:.1f}" height="{up:.1f}"/>')
         if one.again:
             parts.append(f'<rect class="again" {across} y="{middle:.1f}" height="{down:.1f}"/>')
     parts += [
         f'<line class="axis" x1="{LEFT}%" x2="{RIGHT}%" y1="{middle}" y2="{middle}"/>',
-        f'<text x="{LEFT}%" y="12">canary; full height is {100 * highest:.3g} % of requests</text>',
+        f'<text x="{LEFT}%" y="12">canary; full height is {100 * highest[0]:.3g} % of requests</text>',
     ]
     if noise:
-        parts.append(f'<text x="{RIGHT}%" y="{bottom}" text-anchor="end">stable again</text>')
+        told_again = f"stable again; full height is {100 * highest[1]:.3g} %"
+        parts.append(f'<text class="over" x="{RIGHT}%" y="{bottom}" text-anchor="end">{told_again}</text>')
     for place in range(0, len(found), ceil(len(found) / 6)):
         parts.append(_tick(LEFT + (place + 0.5) * wide, bottom, f"{found[place].high:.2g}"))
     return _svg(name, title, told, parts, bottom + AXIS)

@@ -317,7 +317,8 @@ def _from_json(given: _Input, kind: np.dtype[Any], count: int) -> Tensor:
         raise Unreadable("datatype", f"{given.name}: FP16 has no JSON form")
     values = _numbers(given, {"b": bool, "i": int, "u": int}.get(kind.kind, float))
     try:
-        flat = np.array(values, dtype=kind).reshape(-1)
+        with np.errstate(over="ignore"):  # what is beyond its type is infinite, and nothing to log
+            flat = np.array(values, dtype=kind).reshape(-1)
     except (ValueError, OverflowError) as error:
         raise Unreadable("malformed", f"{given.name}: {error}") from None
     if len(flat) != count:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from analysis.judge import Verdict
 from gpu_shadow.batches import Cut, answers
 from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge, merged
 from gpu_shadow.model import Answers, Batch, Model, Row
 from gpu_shadow.recorder import Recorded
+from gpu_shadow.tasks import filled, tokens
 
 Json = Any
 BATCH = 512  # rows at once: on a CPU nothing is gained beyond, on a GPU memory is bisected down to fit
@@ -110,14 +112,22 @@ class Replay:
         self._warm, self.batch, self._wide = True, cut.rows, stable.values.shape[-1]
         if not stable.values.shape[-1]:
             return Comparison(task=task, unusable=len(some))
-        answered = [at for at in range(len(asked)) if at not in canary.failed]
+        first, second, other = stable.values, again.values, canary.values
+        failed = dict(canary.failed)
+        if task == "text":
+            first, second, other = filled(first, second, other)
+            second[tokens(second) != tokens(first)] = torch.nan
+            failed = _uneven(first[asked], other) | failed
+        answered = [at for at in range(len(asked)) if at not in failed]
         places = [asked[at] for at in answered]
-        parts = [_unanswered(some, stable, without=places, task=task)] if len(places) < len(some) else []
+        lost = {asked[at]: why for at, why in failed.items()}
+        lost |= {place: why for place, why in enumerate(others) if isinstance(why, str)}
+        parts = [_unanswered(some, stable, lost, task=task)] if lost else []
         if places:
             both = compare(
-                stable.values[places],
-                again.values[places],
-                canary.values[answered].to(stable.values.device),
+                first[places],
+                second[places],
+                other[answered].to(first.device),
                 [some[place].id for place in places],
                 slices=_slices([some[place] for place in places]),
                 task=task,
@@ -144,15 +154,25 @@ def _away(_: Batch) -> Answers:
     raise RuntimeError("the model was put away")
 
 
+def _uneven(stable: Tensor, canary: Tensor) -> dict[int, str]:
+    """Completions of which the canary has another number of log-probabilities, and what is wrong."""
+    lengths = zip(tokens(stable).tolist(), tokens(canary).tolist(), strict=True)
+    return {
+        at: f"{its} log-probabilities, where stable has {wanted}"
+        for at, (wanted, its) in enumerate(lengths)
+        if its != wanted
+    }
+
+
 def _unanswered(
-    some: Sequence[Recorded], stable: Answers, *, without: Sequence[int], task: str
+    some: Sequence[Recorded], stable: Answers, lost: Mapping[int, str], *, task: str
 ) -> Comparison:
-    """Of all requests but these, to which the canary has no answer; unless stable has none either."""
-    rest = set(range(len(some))).difference(without)
+    """Of the requests to which the canary has no answer, and why; unless stable has none either."""
     fine = torch.isfinite(stable.values).any(-1).tolist()
-    asked = [some[place] for place in sorted(rest) if fine[place]]
-    lost = failed([one.id for one in asked], slices=_slices(asked), task=task, twice=True)
-    return replace(lost, unusable=len(rest) - len(asked))
+    places = [place for place in sorted(lost) if fine[place]]
+    asked, why = [some[place] for place in places], [lost[place] for place in places]
+    found = failed([one.id for one in asked], slices=_slices(asked), task=task, twice=True, why=why)
+    return replace(found, unusable=len(lost) - len(asked))
 
 
 def _slices(some: Sequence[Recorded]) -> list[str] | None:

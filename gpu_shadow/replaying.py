@@ -128,7 +128,7 @@ class Job:
 
 def _nothing(progress: Progress) -> str:
     """Why nothing could be compared; of what holds no request at all, what should have been given."""
-    why = " ".join(_left_over(progress)) or "Stable's own answers are not finite."
+    why = " ".join(_left_over(progress)) or "Stable itself has no finite answer to any."
     if progress.left_out.get(UNREADABLE, 0) < progress.came:
         return f"requests could be compared. {why}"
     return f"lines in {progress.names['requests']} is a request; {EXPECTED}. {why}"

@@ -59,6 +59,7 @@ details{margin:.25rem 0}
 summary{cursor:pointer;color:var(--faint);font-size:.875rem;padding:.35rem 0}
 svg{display:block;overflow:visible}
 svg text{fill:var(--ink);font-size:13px}
+svg .over{paint-order:stroke;stroke:var(--paper);stroke-width:5px;stroke-linejoin:round}
 svg .tick{fill:var(--faint);font-size:12px}
 svg line{stroke-width:1}
 svg .paper{fill:var(--paper)}

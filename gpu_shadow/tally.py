@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 SCHEMA = "serin.dev/shadow-comparison/v1"
 WORST = 20  # requests that are remembered by id
+REASONS = 3  # for answers that are none
 MOST_SLICES = 50
 REST = ""  # the slice of all labels beyond those
 FINE = 8  # buckets for each doubling of a figure: a quantile is at most 2^(1/8) too high, 9 %
@@ -166,11 +167,11 @@ class Comparison:
     `flips` and `floor_flips` count answers that differ by how clear stable's own answer was (bucket of its
     margin). A request is `unusable` if stable's first answer is; `broken` and `broken_again` count answers
     that are not finite, `failed` requests that the canary answered with an error, `mismatched` those of
-    another shape or kind, of which `mismatches` tells up to three. All of these but `unusable` also
-    differ, so they are among the `answers`. `turns` counts classes that became others, where there are
-    at most 100. `worst` are the most different requests: how much, and the id. Of requests whose right
-    answer is known `wrong` counts which version differs from it (`again` is stable), `marks` how sure each
-    was.
+    another shape or kind; `failures` and `mismatches` tell up to three reasons each. All of these but
+    `unusable` also differ, so they are among the `answers`. `turns` counts classes that became others, where
+    there are at most 100. `worst` are the most different requests: how much, and the id. Of requests whose
+    right answer is known `wrong` counts which version differs from it (`again` is stable), `marks` how sure
+    each was.
     """
 
     task: str
@@ -185,6 +186,7 @@ class Comparison:
     broken: int = 0
     broken_again: int = 0
     failed: int = 0
+    failures: tuple[str, ...] = ()
     mismatched: int = 0
     mismatches: tuple[str, ...] = ()
     worst: tuple[tuple[float, str], ...] = ()
@@ -212,6 +214,7 @@ class Comparison:
             "broken": self.broken,
             "brokenAgain": self.broken_again,
             "failed": self.failed,
+            "failures": list(self.failures),
             "mismatched": self.mismatched,
             "mismatches": list(self.mismatches),
             "worst": [[how, name] for how, name in self.worst],
@@ -239,6 +242,7 @@ class Comparison:
                 broken=_count(said["broken"]),
                 broken_again=_count(said["brokenAgain"]),
                 failed=_count(said["failed"]),
+                failures=tuple(map(_text, said.get("failures", ()))),  # none in a state of an older version
                 mismatched=_count(said["mismatched"]),
                 mismatches=tuple(map(_text, said["mismatches"])),
                 worst=tuple((_figure(how), _text(name)) for how, name in said["worst"]),
@@ -271,8 +275,9 @@ def merge(one: Comparison, other: Comparison) -> Comparison:
         broken=one.broken + other.broken,
         broken_again=one.broken_again + other.broken_again,
         failed=one.failed + other.failed,
+        failures=told([*one.failures, *other.failures]),
         mismatched=one.mismatched + other.mismatched,
-        mismatches=tuple(sorted({*one.mismatches, *other.mismatches})[:3]),
+        mismatches=told([*one.mismatches, *other.mismatches]),
         worst=foremost([*one.worst, *other.worst]),
         wrong=one.wrong + other.wrong,
         marks=summed(one.marks, other.marks, Marks()),
@@ -282,6 +287,11 @@ def merge(one: Comparison, other: Comparison) -> Comparison:
 def merged(task: str, parts: Iterable[Comparison]) -> Comparison:
     """All parts taken together; an empty comparison of none."""
     return reduce(merge, parts, Comparison(task=task))
+
+
+def told(reasons: Iterable[str]) -> tuple[str, ...]:
+    """Up to `REASONS` of them, the same ones whatever their order and however they were divided."""
+    return tuple(sorted(set(reasons))[:REASONS])
 
 
 def foremost(found: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...]:

@@ -1,6 +1,6 @@
 """What "the canary answers differently" means, by the kind of model, and what else is measured of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -140,6 +140,17 @@ def text(stable: Tensor, other: Tensor, asked: Asked) -> Pairs:
             "max_delta": off.abs().amax(-1),
         },
     )
+
+
+def tokens(scores: Tensor) -> Tensor:
+    """How many tokens each completion (n, longest) has (n,)."""
+    return (scores != NONE).sum(-1)
+
+
+def filled(*answers: Tensor) -> Iterator[Tensor]:
+    """Completions (n, longest), filled up to the longest of all."""
+    longest = max(each.shape[-1] for each in answers)
+    return (torch.nn.functional.pad(each, (0, longest - each.shape[-1]), value=NONE) for each in answers)
 
 
 TASKS: Mapping[str, Callable[[Tensor, Tensor, Asked], Pairs]] = {

@@ -188,7 +188,8 @@ def told(said: Unpaired) -> Iterator[str]:
     yield f"{verb}: p = {found.p:.3g} (adjusted for {len(found.tests)} tests; held to {said.alpha:g})"
     yield f"  {found.stable} of stable's answers, {found.canary} of the canary's, to different requests."
     if said.unusable:
-        yield f"  {said.unusable} answers are left out: they are not finite."
+        be, they = ("answer is", "it is") if said.unusable == 1 else ("answers are", "they are")
+        yield f"  {said.unusable} {be} left out: {they} not finite."
     for one in found.tests:
         yield f"{SEES[one.name]}: p = {one.p:.3g}, adjusted {one.adjusted:.3g}."
     for each in found.dimensions:

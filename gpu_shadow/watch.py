@@ -66,10 +66,12 @@ class Watch:
         columns = {one.name: rows[i] for i, one in enumerate(self.baseline.features)}
         self.figures = figures(self.baseline, tallied(self.baseline.features, columns))
         found = drifted(self.baseline, self.figures, Bounds(least=WINDOW))
-        redacted = self.redaction
-        own = tuple(one for one in found if redacted is None or not redacted.changes(one.name))
+        own = tuple(one for one in found if not self._changed(one.name))
         self.windows = [*self.windows, own][-3:]
         self.requests += WINDOW
+
+    def _changed(self, name: str) -> bool:
+        return self.redaction is not None and self.redaction.changes(name)
 
     def said(self) -> Json:
         """What the controller is told."""
@@ -87,8 +89,10 @@ class Watch:
         found = self.figures
         if found is None:
             return
-        for i in np.argsort(-found.psi, kind="stable")[:EXPORTED]:
-            labels = f'model_name="{_quoted(model)}",feature_name="{_quoted(self.baseline.features[i].name)}"'
+        names = [one.name for one in self.baseline.features]
+        own = [i for i in np.argsort(-found.psi, kind="stable") if not self._changed(names[i])]
+        for i in own[:EXPORTED]:
+            labels = f'model_name="{_quoted(model)}",feature_name="{_quoted(names[i])}"'
             for method in METHODS:
                 value = getattr(found, method)[i]
                 if np.isfinite(value):

@@ -66,6 +66,8 @@ class Stand:
                 return 200, b" " * (endpoints.MOST + 1), {}
             case "odd":
                 y = y[:, :2]
+            case ("tokens", scores):
+                y = np.array([scores], np.float32)
         if path.startswith("/v1"):
             return 200, json.dumps({"predictions": y.tolist()}).encode(), {}
         binary = length is not None and not self.plain
@@ -262,15 +264,25 @@ def bad(numbers: np.ndarray) -> bool:
     return bool(numbers.sum() > 1)
 
 
-@pytest.mark.parametrize("how", [400, 302, 500, "late", "gone", "huge", "odd"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        *((status, f"status {status}") for status in (400, 302, 500)),
+        *((silent, "no answer within 1 s, twice") for silent in ("late", "gone")),
+        ("huge", "an answer of more than 8 MiB, or empty"),
+        ("odd", "an answer of 2 numbers, where the first had 3"),
+    ],
+)
 @pytest.mark.usefixtures("brisk")
-def test_a_request_without_an_answer_has_failed_and_the_others_have_theirs(stand: Stand, how: Any) -> None:
+def test_a_request_without_an_answer_has_failed_and_the_others_have_theirs(
+    stand: Stand, how: Any, why: str
+) -> None:
     stand.wrong = lambda x: how if bad(x) else None
     model, requests = reach(stand), sorted(some(12), key=lambda one: bad(one["x"]))
     found = through(model, requests)
     lost = {place for place, one in enumerate(requests) if bad(one["x"])}
     assert 0 < len(lost) < 6
-    assert found.failed == lost
+    assert found.failed == dict.fromkeys(lost, why)
     right = [place for place in range(12) if place not in lost]
     assert np.allclose(found.values.numpy()[right], wanted(requests)[right], atol=1e-5)
     assert all("elsewhere" not in path for path, *_ in stand.asked)
@@ -321,6 +333,52 @@ def test_two_servers_are_compared_like_two_files_and_an_error_is_the_canary_s(st
     assert found is not None
     assert found.verdict is Verdict.FAIL
     assert "failed to answer" in found.why[0]
+    assert found.why[0].endswith("requests that stable answered: status 500.")
+
+
+def completion(x: np.ndarray) -> list[float]:
+    """Log-probabilities of as many tokens as the request's first number says."""
+    return [-0.01 * (at + 1) - abs(float(x[0, 1])) for at in range(3 + int(9 * abs(x[0, 0])) % 5)]
+
+
+def test_texts_are_compared_by_the_log_probabilities_that_servers_give(stand: Stand) -> None:
+    margins = Margins(max_flips=0.02, alpha=0.01, beta=0.05, task="text")
+    asked = [Recorded(id=f"r{i}", tensors=one, size=1, order=i + 1) for i, one in enumerate(some(500))]
+    lengths = {len(completion(one.tensors["x"])) for one in asked}
+    assert len(lengths) > 3
+    stand.wrong = lambda x: ("tokens", completion(x))
+    stable = reach(stand, more="?task=text&output=y")
+    assert stable.task == "text"
+    same = Replay(stable, reach(stand, more="?task=text&output=y"), margins)
+    found = same.go_on(asked)
+    assert found is not None
+    assert (found.verdict, found.requests) == (Verdict.PASS, 256)
+    assert same.comparison is not None
+    assert not same.comparison.unusable
+    with standing() as other:
+        other.wrong = lambda x: ("tokens", [one - 0.3 * bad(x) for one in completion(x)])
+        worse = Replay(stable, reach(other, more="?task=text&output=y"), margins)
+        found = worse.go_on(asked[:200])
+        assert found is not None
+        assert found.overall is not None
+        assert found.overall.flips == np.mean([bad(one.tensors["x"]) for one in asked[:200]])
+        assert "Perplexity" in found.why[-1]
+
+
+def test_a_completion_of_another_number_of_tokens_is_none(stand: Stand) -> None:
+    margins = Margins(max_flips=0.02, alpha=0.01, beta=0.05, task="text")
+    asked = [Recorded(id=f"r{i}", tensors=one, size=1, order=i + 1) for i, one in enumerate(some(40))]
+    stand.wrong = lambda _: ("tokens", [-0.5, -0.25])
+    with standing() as other:
+        other.wrong = lambda x: ("tokens", [-0.5, -0.25, -1.0] if bad(x) else [-0.5, -0.25])
+        models = (reach(one, more="?task=text&output=y") for one in (stand, other))
+        found = Replay(*models, margins).go_on(asked)
+    assert found is not None
+    lost = sum(bad(one.tensors["x"]) for one in asked)
+    assert found.why[0] == (
+        f"The canary failed to answer {lost} of 40 requests that stable answered: "
+        "3 log-probabilities, where stable has 2."
+    )
 
 
 async def spoken(worker: Worker, question: Json, until: str) -> Json:

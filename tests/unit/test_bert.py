@@ -176,6 +176,7 @@ ABOUT = {"heads": "2"}
         (small(**{"embeddings.LayerNorm.bias": None}), ABOUT, "tensor embeddings.LayerNorm.bias: expected"),
         (small(**{"embeddings.LayerNorm.bias": torch.ones(9)}), ABOUT, "shape [9], and wide is 8 elsewhere"),
         (small(**{"embeddings.LayerNorm.bias": torch.ones(8, dtype=torch.int64)}), ABOUT, "floating-point"),
+        (small(**{"embeddings.LayerNorm.bias": torch.ones(8).to(torch.float8_e5m2)}), ABOUT, "of 16 bits"),
         (small(**{"embeddings.LayerNorm.bias": torch.ones(8).half()}), ABOUT, "of several types"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from gpu_shadow.cli import shadow
@@ -176,6 +176,16 @@ def test_pickles_are_refused_unread(stable: str, tmp_path: Path, protocol: int) 
     assert "loaded" not in result.output
     torch.save(answers(3), tmp_path / "zip.safetensors")
     refused(compare(stable, str(tmp_path / "zip.safetensors")), "is a pickle")
+
+
+def test_a_file_whose_header_is_640_bytes_long_is_no_pickle(stable: str, tmp_path: Path) -> None:
+    """The length stands first: 80 02, as pickles of the second protocol begin."""
+    size = int.from_bytes(save({"output": answers()}, metadata={"note": ""})[:8], "little")
+    body = save({"output": answers()}, metadata={"note": "x" * (640 - size)})
+    (tmp_path / "long.safetensors").write_bytes(body)
+    assert body.startswith(b"\x80\x02")
+    result = compare(stable, str(tmp_path / "long.safetensors"))
+    assert (result.exit_code, result.output[:5]) == (0, "Pass:")
 
 
 def hostile() -> dict[str, bytes]:

@@ -76,7 +76,7 @@ def test_requests_with_and_without_a_floor_are_not_mixed() -> None:
     finding = decide(both, MARGINS)
     assert finding.overall is not None
     assert finding.overall.requests == 2000
-    assert "7 requests that stable did not answer twice are left out." in finding.why
+    assert "7 requests are left out: stable did not answer twice." in finding.why
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_nothing_compared_is_no_data() -> None:
     assert finding.verdict is Verdict.NO_DATA
     assert finding.why == (
         "No request was compared: nothing is known.",
-        "3 requests are left out: stable's own answers are not finite.",
+        "3 requests are left out: stable itself has no finite answer to them.",
     )
 
 
@@ -116,6 +116,10 @@ def test_errors_and_another_form_fail_at_once_whatever_else_is_said() -> None:
     told = decide(merge(of(same=5000), failed(["x"], twice=True)), MARGINS)
     assert told.verdict is Verdict.FAIL
     assert told.why[0] == "The canary failed to answer 1 of 5001 requests that stable answered."
+    one, other = (failed(["x"], twice=True, why=[why]) for why in ("status 500", "no output y"))
+    assert decide(merge(one, merge(other, one)), MARGINS).why[0] == (
+        "The canary failed to answer 3 of 3 requests that stable answered: no output y; status 500."
+    )
     other = compare(answers(3), answers(3), answers(3)[:, :2], ["a", "b", "c"])
     assert decide(other, MARGINS).why[0] == "3 of 3 answers have another form: shape (2,) instead of (5,)."
 

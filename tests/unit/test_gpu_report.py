@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from gpu_shadow.cli import shadow
 from gpu_shadow.compare import Comparison, Margins, compare, merged
-from gpu_shadow.pictures import COLUMNS, Axis, columns, histogram, shown
+from gpu_shadow.pictures import COLUMNS, HALF, Axis, columns, histogram, shown
 from gpu_shadow.report import FIGURES, report
 from gpu_shadow.said import Said, Source
 from gpu_shadow.tally import ZERO
@@ -127,6 +127,8 @@ def test_names_labels_and_ids_are_shown_and_do_nothing() -> None:
         "figures": {name: next(iter(whole.to_json()["figures"].values())) for name in HOSTILE},
         "mismatches": HOSTILE[:3],
         "mismatched": 1,
+        "failures": HOSTILE[:3],
+        "failed": 1,
     }
     sources = tuple(Source(role="canary", name=name, sha256=name) for name in HOSTILE)
     found = Said.of(Comparison.from_json(said_of), Margins(), sources=sources)
@@ -172,6 +174,23 @@ def test_a_histogram_without_a_noise_floor_has_no_lower_half() -> None:
     assert "stable again" not in one
     heights = [float(re.findall(r'height="(\d+)" role', each)[0]) for each in (one, both)]
     assert heights[0] < 0.7 * heights[1]
+
+
+def test_each_side_of_a_histogram_is_as_high_as_its_own_highest_column() -> None:
+    """On a CPU stable's second answers are often all the same: the canary's were lines of five pixels."""
+    text = histogram("x", "t", "w", columns({2: 30, 3: 40, 4: 30}, {ZERO: 100}))
+    drawn = re.findall(r'<rect class="(canary|again)"[^>]* height="([0-9.]+)"', text)
+    assert [side for side, height in drawn if float(height) == HALF] == ["again", "canary"]
+    assert "canary; full height is 40 % of requests" in text
+    assert "stable again; full height is 100 %" in text
+    alone = histogram("x", "t", "w", columns({ZERO: 9}, {ZERO: 9}))
+    assert all(float(wide) < 12 for wide in re.findall(r'<rect[^>]* width="([0-9.]+)%"', alone))
+
+
+def test_a_bar_s_words_are_read_where_the_margin_s_line_crosses_them() -> None:
+    text = report(said(part(1)))
+    assert '<text class="over"' in text
+    assert "svg .over{paint-order:stroke;stroke:var(--paper)" in text
 
 
 def test_an_axis_has_a_few_round_ticks() -> None:

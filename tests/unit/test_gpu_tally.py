@@ -136,6 +136,7 @@ def full() -> dict[str, Any]:
         flips={3: 1},
         floor_flips={ZERO: 1},
         turns={(1, 2): 1},
+        failures=("status 500",),
         mismatches=("shape",),
         worst=((1.5, "r1"),),
         wrong=Answers(same=2, again=1),

@@ -106,7 +106,7 @@ def test_the_command_says_whether_and_where_they_differ(tmp_path: Path) -> None:
     assert moved.exit_code == 3
     assert moved.stdout.startswith("Differ: p = ")
     assert "output 2: distribution functions 0." in moved.stdout
-    assert "1 answers are left out" in moved.stdout
+    assert "1 answer is left out: it is not finite." in moved.stdout
     said = json.loads((tmp_path / "out").read_text())
     assert said["schema"] == "serin.dev/shadow-unpaired/v1"
     assert said["differs"] is True

@@ -125,10 +125,20 @@ def test_a_pickle_is_refused_unopened_with_what_to_do(tmp_path: Path, suffix: st
 def test_a_pickle_under_another_name_is_not_loaded_either(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps(exit))
-    assert "is no safetensors file" in refusal(reference(path), tmp_path)
+    assert "is a pickle, and loading one may run any code" in refusal(reference(path), tmp_path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data.pkl", pickle.dumps(exit))
-    assert "is no safetensors file" in refusal(reference(path), tmp_path)
+    assert "is a pickle" in refusal(reference(path), tmp_path)
+
+
+@pytest.mark.parametrize("size", [0x280, 0x380, 0x480, 0x580])
+def test_a_file_whose_header_is_as_long_as_a_pickle_begins_is_none(tmp_path: Path, size: int) -> None:
+    """The length stands first, and 640 is written 80 02, as the second protocol's pickles begin."""
+    filled = save(layers(2, 2), metadata=ABOUT | {"note": ""})
+    note = "x" * (size - int.from_bytes(filled[:8], "little"))
+    name = stored(tmp_path, layers(2, 2), ABOUT | {"note": note})
+    assert (tmp_path / "model.safetensors").read_bytes()[:8] == size.to_bytes(8, "little")
+    assert load(name, tmp_path).task == "classification"
 
 
 def test_a_file_that_changed_is_refused_with_both_digests(tmp_path: Path) -> None:
@@ -168,6 +178,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         (layers(2, 2), {}, "architecture is missing; known here are bert, mlp"),
         (layers(2, 2), {"architecture": "resnet"}, "architecture is resnet"),
         (layers(2, 2), ABOUT | {"task": "poetry"}, 'metadata task: "poetry" is none of classification'),
+        (layers(2, 2), ABOUT | {"task": "text"}, 'metadata task: "text" is none of classification'),
         (layers(2, 2), {"architecture": "mlp"}, "metadata activation: expected one of relu, tanh, gelu"),
         ({}, ABOUT, "there is no layer"),
         (layers(2, 2) | {"extra": torch.ones(1)}, ABOUT, "tensor extra is none of an mlp's"),
@@ -175,6 +186,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"0.weight": torch.ones(2, 2)}, ABOUT, "layer 0: expected"),
         (layers(2, 3) | {"2.weight": torch.ones(2, 4), "2.bias": torch.ones(2)}, ABOUT, "4 inputs after 3"),
         ({name: value.long() for name, value in layers(2, 2).items()}, ABOUT, "expected one floating-point"),
+        ({k: v.to(torch.float8_e4m3fn) for k, v in layers(2, 2).items()}, ABOUT, "of 16 bits or more"),
         (layers(2, 2) | {"input.scale": torch.ones(3)}, ABOUT, "input.scale: shape [3]; expected [1] or [2]"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_shadow.model import first_row
 from gpu_shadow.protocol import TYPES, Unreadable, request, weight
 
 ROW = {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4]}
@@ -154,6 +155,17 @@ def test_instances_of_v1_are_tensors_by_name(instances: Any, tensors: Any) -> No
     found = request(json.dumps({"instances": instances, "signature_name": "x"}, indent=1).encode()).tensors
     assert {name: one.tolist() for name, one in found.items()} == tensors
     assert {one.dtype for one in found.values()} == {np.dtype("<f8")}
+
+
+def test_what_is_beyond_its_type_is_infinite_and_no_line_in_the_log() -> None:
+    found = request(said(ROW | {"data": [1e308, -1e308, 0, 1]})).tensors[
+        "pixels"
+    ]  # a warning is an error here
+    assert found[0].tolist() == [np.inf, -np.inf, 0, 1]
+    rows = request(json.dumps({"instances": [[1e308, 2.0]]}).encode()).tensors
+    row = first_row(rows, 2)
+    assert not isinstance(row, str)
+    assert row["row"].tolist() == [np.inf, 2]
 
 
 def test_a_feature_that_is_null_is_missing() -> None:

@@ -297,7 +297,8 @@ def erring(wrong: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Batch], A
         bad = wrong(batch["ids"].sum(-1))
         values = torch.where(bad[:, None], torch.nan, summed(batch))
         return Answers(
-            values[:, :0] if bool(bad.all()) else values, frozenset(torch.nonzero(bad)[:, 0].tolist())
+            values[:, :0] if bool(bad.all()) else values,
+            dict.fromkeys(torch.nonzero(bad)[:, 0].tolist(), "it erred"),
         )
 
     return answer

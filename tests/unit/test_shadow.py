@@ -293,6 +293,12 @@ def test_without_a_single_request_there_is_no_data(verdict: str) -> None:
     assert found.verdict is Verdict.NO_DATA
 
 
+def test_a_sentence_that_names_a_caller_s_slice_moves_no_cursor() -> None:
+    asked = shadow.question(WAITING)
+    found = shadow.understood(answered(asked, sentence="of the slice x-tenant=\x1b[2J\n\u202e differ"), asked)
+    assert found.sentence == "of the slice x-tenant=?[2J?? differ"
+
+
 def test_a_sentence_is_cut_where_it_would_fill_an_event() -> None:
     asked = shadow.question(WAITING)
     assert len(shadow.understood(answered(asked, sentence="x" * 5000), asked).sentence) == shadow.LONGEST

@@ -191,3 +191,5 @@ def test_what_was_redacted_has_not_drifted() -> None:
         watch = Watch(known(), redaction=redaction)
         watch.take(recorded(inputs(3 * WINDOW, shift=1.0)))
         assert watch.said()["count"] == count
+        assert ('feature_name="x[0]"' in page({"m": watch})) == bool(count)
+        assert 'feature_name="x[1]"' in page({"m": watch})
