@@ -74,6 +74,8 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     began = monotonic()
     try:
         stories = [load(file) for file in files]
+        if live:
+            _playable(stories)
         report = _ignore if quiet else _tell
         results = [_played(story, live=live, report=report, last=story is stories[-1]) for story in stories]
     except BadStory as bad:
@@ -91,15 +93,20 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     sys.exit(0 if all(result.ok for result in results) else NOT_MET)
 
 
+def _playable(stories: Sequence[Story]) -> None:
+    """Raises `BadStory` for the first that the live lab has no model for, before any is played."""
+    for story in stories:
+        if not {story.stable.model, story.canary.model} <= set(digits.VARIANTS):
+            raise BadStory(
+                f"{story.file}: spec.stable.model: the live lab's pods serve digits; play it in virtual time"
+            )
+
+
 def _played(story: Story, *, live: bool, report: Report, last: bool) -> Result:
     """The result, in the mode that was asked for."""
     report(f"{story.name} ({'live' if live else 'virtual'}), expected: {wanted(story.expect)}")
     if not live:
         return play(story, report=report)
-    if not {story.stable.model, story.canary.model} <= set(digits.VARIANTS):
-        raise BadStory(
-            f"{story.file}: spec.stable.model: the live lab's pods serve digits; play it in virtual time"
-        )
     from scenarios import lab, lasting  # needs Linux, Envoy and processes; virtual time needs none of them
 
     async def watch(there: lab.Lab) -> None:

@@ -135,9 +135,11 @@ def test_no_file_is_bad_usage() -> None:
     assert run().exit_code == 2
 
 
-def test_a_story_of_sentences_is_for_virtual_time_alone() -> None:
-    said = run(STORY.with_name("shadow-embedding-good.yaml"), "--live")
+def test_a_story_of_sentences_is_for_virtual_time_alone_and_keeps_none_beside_it_waiting() -> None:
+    """It was said after the stories before it had been played for minutes, and their results were lost."""
+    said = run(STORY, STORY.with_name("shadow-embedding-good.yaml"), "--live")
     assert said.exit_code == 2
+    assert "(live), expected" not in said.stderr
     assert "the live lab's pods serve digits; play it in virtual time" in said.stderr
 
 
