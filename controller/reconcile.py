@@ -389,6 +389,7 @@ class Reconciler:
             return True
         if told:
             live.figures.known = None  # people look at what has changed
+            spared("peers", run, self.company.tell, None)
         begun = [action for action in actions if isinstance(action, BeginStep)]
         gathered = live.gathered
         if begun:

@@ -89,6 +89,7 @@ def rolled_out(there: Cluster, replicas: int = 3) -> None:
     assert stable
     counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), replicas)
     stable["spec"]["replicas"], stable["status"] = 3, {"observedGeneration": 1} | counts
+    there.changed("deployments", "MODIFIED", stable)
 
 
 @dataclass
@@ -191,6 +192,7 @@ async def test_another_template_of_stable_is_another_stable() -> None:
     assert fresh(stage.begun(stable_hash="new"), stable_hash="new")
     (older,) = (one for one in stage.there.all("replicasets") if one["metadata"]["name"] == "model-old")
     older["metadata"]["labels"]["pod-template-hash"] = "newer"
+    stage.there.changed("replicasets", "MODIFIED", older)
     await stage.passes(20)
     assert fresh(stage.begun())
     assert stage.begun(stable_hash="newer").known == 10
@@ -203,6 +205,7 @@ async def test_an_edit_that_nobody_acted_on_yet_loses_nothing() -> None:
     stable = stage.there.get("deployments", "shop", "model")
     assert stable
     stable["metadata"]["generation"] = 2
+    stage.there.changed("deployments", "MODIFIED", stable)
     await stage.passes(20)
     assert stage.begun().known == 50
 
@@ -312,3 +315,15 @@ async def test_what_is_kept_does_not_grow_with_pods_that_come_and_go() -> None:
     begun = stage.begun()
     assert len(begun.evidence[0].nodes) == 3
     assert len(gather.save(begun)) < 6000
+
+
+async def test_a_policy_is_read_once_and_anew_when_it_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand Deployments' policies, read every ten seconds, took a twentieth of a core."""
+    stage, read = Stage(), []
+    monkeypatch.setattr("controller.policies.policy", lambda spec, real=policies.policy: read.append(1) or real(spec))
+    stage.there.changed("canarypolicies", "ADDED", policy())
+    await stage.passes(60)
+    assert len(read) == 1
+    stage.there.changed("canarypolicies", "MODIFIED", policy(minRequests=7))
+    await stage.passes(60)
+    assert len(read) == 2
