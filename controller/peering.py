@@ -31,7 +31,7 @@ from controller.onlookers import Look
 
 Json = Any
 WINDOWS = sorted({rule.step for rule in peers.RULES})  # s
-ENOUGH = 192  # windows of one length that wait for each other: of three checks 64 each, beyond little is saved
+ENOUGH = 192  # windows of one length that wait for each other: of three checks 64 each
 PATIENCE = 10.0  # s that a window waits for others: a run's next one is full then
 
 log = structlog.get_logger(__name__)
@@ -122,7 +122,7 @@ def _seen(each: list[Watched], windows: list[Window]) -> list[Watched]:
 class Company:
     """Windows of many runs that are told in one go: when they are enough, or some have waited for long.
 
-    Those of each length wait by themselves: the long ones are few, and among the others they would be told alone.
+    Each length waits by itself: long ones are few, and among the others they would be told alone.
     """
 
     def __init__(self) -> None:

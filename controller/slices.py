@@ -19,8 +19,8 @@ ROUND = 0.03
 # Seconds of a whole round from which on a single piece runs in the next: eight of these are what is left of
 # the time that a renewal may take, whatever they went into.
 LONG = 0.2
-# Rounds with a single piece each after somebody was said to fail: from its page to the patch there are its pass,
-# and the request's own eight. With all pieces that fit they took a sixth of a second, on a core that is full.
+# Rounds with a single piece each after somebody was said to fail: from its page to the patch there are its
+# pass and the request's own eight. With all pieces that fit these take a sixth of a second on a full core.
 HASTE = 12
 PRESENT = 0.1  # of what a piece is taken to take is the last round's, if they took less than before
 

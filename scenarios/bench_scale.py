@@ -54,6 +54,7 @@ class Usage:
     at: float
     cpu: float  # seconds
     rss: int  # bytes
+    waited: float  # seconds that it was ready for its core and somebody else had it
     lags: Mapping[float, float]  # ticks by the upper bound of their lag, cumulative
 
 
@@ -63,6 +64,7 @@ class Measured:
 
     canaries: int
     cpu: float  # cores
+    waited: float  # of its time, for its core, that somebody else had
     rss: float  # MB
     p50: float
     p99: float
@@ -191,12 +193,13 @@ def _text(file: Path) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def _used(pid: int) -> tuple[float, int]:
-    """Processor time in seconds and memory in bytes of the process."""
+def _used(pid: int) -> tuple[float, int, float]:
+    """Processor time in seconds and memory in bytes of the process, and how long it waited for its core."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-    return cpu, pages * os.sysconf("SC_PAGE_SIZE")
+    waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return cpu, pages * os.sysconf("SC_PAGE_SIZE"), waited
 
 
 def _lines(file: Path) -> list[Json]:
@@ -252,6 +255,7 @@ async def among(
     return Measured(
         canaries=canaries,
         cpu=(after.cpu - before.cpu) / took,
+        waited=(after.waited - before.waited) / took,
         rss=after.rss / 1e6,
         p50=quantile(lags, 0.5),
         p99=quantile(lags, 0.99),
@@ -270,6 +274,7 @@ def table(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -
     yield f"{'canaries':26}" + "".join(f"{one.canaries:10}" for one in found)
     for title, row in (
         ("core used", [f"{one.cpu:.2f}" for one in found]),
+        ("  had by somebody else", [f"{one.waited:.2f}" for one in found]),
         ("ms / canary and tick", [f"{one.cost:.2f}" for one in found]),
         ("  of the first", [f"{one.cost / found[0].cost:.2f}" for one in found]),
         ("ticks / s and canary", [f"{one.ticks:.2f}" for one in found]),

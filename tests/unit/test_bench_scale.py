@@ -9,6 +9,7 @@ def measured(*, canaries: int, cpu: float, ticks: float) -> Measured:
     return Measured(
         canaries=canaries,
         cpu=cpu,
+        waited=0.1,
         rss=200.0,
         p50=0.2,
         p99=0.3,

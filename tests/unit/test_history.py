@@ -320,7 +320,9 @@ async def test_what_is_kept_does_not_grow_with_pods_that_come_and_go() -> None:
 async def test_a_policy_is_read_once_and_anew_when_it_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand Deployments' policies, read every ten seconds, took a twentieth of a core."""
     stage, read = Stage(), []
-    monkeypatch.setattr("controller.policies.policy", lambda spec, real=policies.policy: read.append(1) or real(spec))
+    monkeypatch.setattr(
+        "controller.policies.policy", lambda spec, real=policies.policy: read.append(1) or real(spec)
+    )
     stage.there.changed("canarypolicies", "ADDED", policy())
     await stage.passes(60)
     assert len(read) == 1

@@ -236,5 +236,7 @@ def test_long_windows_wait_for_long_ones_and_not_among_the_short(monkeypatch: py
     monkeypatch.setattr(peering, "ENOUGH", 12)
     company = peering.Company()
     for place in range(12):
-        told(begun(replace(ERRORS, name=f"errors-{place}")), Peers(company=company), seconds=65, canary=(9, 1))
+        told(
+            begun(replace(ERRORS, name=f"errors-{place}")), Peers(company=company), seconds=65, canary=(9, 1)
+        )
     assert (60.0, 12) in sizes
