@@ -279,7 +279,8 @@ class Scrape:
             self._tasks.add(future)
             future.add_done_callback(self._tasks.discard)
         one.asked[place] = future
-        future.add_done_callback(partial(came, one, place))
+        # what `controller.pages` gives tells at once; of other futures it is heard in the loop's next round
+        getattr(future, "hears", future.add_done_callback)(partial(came, one, place))
 
     def _came(self, one: Try, place: int, asked: "asyncio.Future[tuple[str, bytes]]") -> None:
         """A page is there, or why it could not be had.
