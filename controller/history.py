@@ -58,6 +58,8 @@ class Histories:
     queried: ticks.Pace
     _all: dict[Key, _Known] = field(default_factory=dict)
     _policies: dict[Key, tuple[Json, Policy | None]] = field(default_factory=dict)  # as written, and read
+    # nobody is read for these, as of so many changes and of so many pods of others
+    _unread: dict[Key, tuple[int, int]] = field(default_factory=dict)
     _reads: dict[Key, int] = field(default_factory=dict)  # how many pods, for each
     _read_now: int = 0  # of all of them
 
@@ -82,6 +84,10 @@ class Histories:
             return gather.begin(plan.policy)
 
     def _look(self, key: Key) -> float | None:
+        now = self.cluster.news(key[0]), self._read_now
+        if self._unread.get(key) == now:
+            return EVERY.total_seconds()
+        self._unread.pop(key, None)
         notes = _notes(self.cluster.get("deployments", *key))
         if trigger.CANARY_OF not in notes:
             self._forget(key)
@@ -124,6 +130,7 @@ class Histories:
         self.metrics.watch("/".join(key), pods, policy.checks, policy.pages)
         if not pods and not known.gathered.cursor.checks:  # there are too many, or none, and nobody was read
             self._all[key] = replace(known, due=now + EVERY.total_seconds())
+            self._unread[key] = self.cluster.news(key[0]), self._read_now
             return EVERY.total_seconds()
         if now < known.due - 0.5:  # something near it has changed
             return known.due - now
@@ -149,6 +156,7 @@ class Histories:
 
     def _forget(self, key: Key) -> None:
         self._policies.pop(key, None)
+        self._unread.pop(key, None)
         self._read_now -= self._reads.pop(key, 0)
         if self._all.pop(key, None) is not None:
             self.metrics.watch("/".join(key), [], [])

@@ -306,6 +306,29 @@ async def test_there_is_room_for_so_many_pods_and_no_more(monkeypatch: pytest.Mo
     assert [len(pods) for pods, _ in stage.pods.watched.values()] == [0, 3]
 
 
+async def test_of_whom_nobody_is_read_nothing_is_asked_until_there_is_room_or_a_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a thousand Deployments 960 have no room: their pods and policies were gone through all the same."""
+    monkeypatch.setattr(history, "MOST", 3)
+    stage, asked, other = Stage(), [], ("shop", "other-canary")
+    stage.there.changed("deployments", "ADDED", deployment(other[1], notes={f"{PREFIX}canary-of": "model"}))
+    await stage.histories.turn(KEY)
+    monkeypatch.setattr(history, "chosen", lambda pods, limit: asked.append(limit) or pods[:limit])
+    for _ in range(3):
+        assert await stage.histories.turn(other) == EVERY.total_seconds()
+    assert asked == [0]
+    rolled_out(stage.there)
+    await stage.histories.turn(other)
+    assert asked == [0, 0]
+    canary = stage.there.get("deployments", *KEY)
+    assert canary
+    stage.there.changed("deployments", "DELETED", canary)
+    await stage.histories.turn(KEY)
+    await stage.histories.turn(other)
+    assert asked == [0, 0, 3]
+
+
 async def test_what_is_kept_does_not_grow_with_pods_that_come_and_go() -> None:
     stage = Stage()
     for number in range(40):
