@@ -18,7 +18,7 @@ from controller import gather, history, planning, policies, resource
 from controller.cluster import Cluster
 from controller.gather import Gathered
 from controller.history import EVERY, Histories
-from controller.model import Plan, PodSeen
+from controller.model import Plan, PodSeen, Policy
 from controller.ports import Reading, Trouble
 from controller.ticks import Pace
 
@@ -311,10 +311,16 @@ async def test_of_whom_nobody_is_read_nothing_is_asked_until_there_is_room_or_a_
 ) -> None:
     """Of a thousand Deployments 960 have no room: their pods and policies were gone through all the same."""
     monkeypatch.setattr(history, "MOST", 3)
-    stage, asked, other = Stage(), [], ("shop", "other-canary")
+    stage, other = Stage(), ("shop", "other-canary")
+    asked: list[int] = []
     stage.there.changed("deployments", "ADDED", deployment(other[1], notes={f"{PREFIX}canary-of": "model"}))
     await stage.histories.turn(KEY)
-    monkeypatch.setattr(history, "chosen", lambda pods, limit: asked.append(limit) or pods[:limit])
+
+    def choosing(pods: list[PodSeen], *, limit: int) -> list[PodSeen]:
+        asked.append(limit)
+        return pods[:limit]
+
+    monkeypatch.setattr(history, "chosen", choosing)
     for _ in range(3):
         assert await stage.histories.turn(other) == EVERY.total_seconds()
     assert asked == [0]
@@ -342,10 +348,14 @@ async def test_what_is_kept_does_not_grow_with_pods_that_come_and_go() -> None:
 
 async def test_a_policy_is_read_once_and_anew_when_it_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand Deployments' policies, read every ten seconds, took a twentieth of a core."""
-    stage, read = Stage(), []
-    monkeypatch.setattr(
-        "controller.policies.policy", lambda spec, real=policies.policy: read.append(1) or real(spec)
-    )
+    stage, real = Stage(), policies.policy
+    read: list[Json] = []
+
+    def reading(spec: Json) -> Policy:
+        read.append(spec)
+        return real(spec)
+
+    monkeypatch.setattr(policies, "policy", reading)
     stage.there.changed("canarypolicies", "ADDED", policy())
     await stage.passes(60)
     assert len(read) == 1
