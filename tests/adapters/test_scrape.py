@@ -776,7 +776,7 @@ def test_where_a_core_is_full_the_rounds_of_a_run_are_further_apart_and_then_as_
 
 
 def test_where_a_core_is_full_the_rounds_of_many_runs_fill_the_whole_of_the_longer_ticks() -> None:
-    """All came in the first second of two, and waited for each other; in the other the core waited for them."""
+    """All came in the first second of two and waited for each other; then the core waited for them."""
 
     async def story(scrape: Scrape, _pods: Pods) -> None:
         news: dict[str, list[float]] = {}
