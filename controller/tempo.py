@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 # What a turn waited for the core, as a part of the interval as it is. Where there is time left it is a few
 # milliseconds.
 FAR, LATE, EARLY, AT_ONCE = 1.0, 0.25, 0.12, 0.06
-LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.1, 0.96, 0.9
+LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.1, 0.95, 0.85
 MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
 LEAST = 5  # turns that say anything
 TOLD = 60.0  # seconds from one line in the log to the next, while the interval is longer than it should be
