@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from controller import gather, planning, policies, ticks, trigger
-from controller.cluster import Cluster, Key, arm
+from controller.cluster import Cluster, Key
 from controller.gather import Gathered
 from controller.model import ArmSeen, Page, Plan, Policy
 from controller.ports import Json, MetricsSource
@@ -57,6 +57,9 @@ class Histories:
     clock: Callable[[], datetime]
     queried: ticks.Pace
     _all: dict[Key, _Known] = field(default_factory=dict)
+    _policies: dict[Key, tuple[Json, Policy | None]] = field(default_factory=dict)  # as written, and read
+    # nobody is read for these, as of so many changes and of so many pods of others
+    _unread: dict[Key, tuple[int, int]] = field(default_factory=dict)
     _reads: dict[Key, int] = field(default_factory=dict)  # how many pods, for each
     _read_now: int = 0  # of all of them
 
@@ -81,12 +84,16 @@ class Histories:
             return gather.begin(plan.policy)
 
     def _look(self, key: Key) -> float | None:
+        now = self.cluster.news(key[0]), self._read_now
+        if self._unread.get(key) == now:
+            return EVERY.total_seconds()
+        self._unread.pop(key, None)
         notes = _notes(self.cluster.get("deployments", *key))
         if trigger.CANARY_OF not in notes:
             self._forget(key)
             return None
         name = notes[trigger.CANARY_OF]
-        stable, policy = arm(self.cluster, key[0], name), self._policy(key, notes)
+        stable, policy = self.cluster.arm(key[0], name), self._policy(key, notes)
         if policy is None or not stable.exists:
             self._forget(key)
         elif stable.template_hash is not None:  # else its controller has yet to act on an edit
@@ -95,11 +102,10 @@ class Histories:
 
     def _policy(self, key: Key, notes: dict[str, str]) -> Policy | None:
         """The policy of the next run; None where there can be none, which the Deployment's Event says."""
-        said = trigger.policy_of(self.cluster, notes, key[0])
-        try:
-            return None if said is None else policies.policy(said or planning.builtin())
-        except Malformed:
-            return None
+        said, known = trigger.policy_of(self.cluster, notes, key[0]), self._policies.get(key)
+        if known is None or known[0] != said:
+            known = self._policies[key] = said, _understood(said)
+        return known[1]
 
     def _about(self, key: Key, stable: str, template: str, policy: Policy) -> _Known:
         """What is known of exactly that; of another stable nothing yet."""
@@ -124,6 +130,7 @@ class Histories:
         self.metrics.watch("/".join(key), pods, policy.checks, policy.pages)
         if not pods and not known.gathered.cursor.checks:  # there are too many, or none, and nobody was read
             self._all[key] = replace(known, due=now + EVERY.total_seconds())
+            self._unread[key] = self.cluster.news(key[0]), self._read_now
             return EVERY.total_seconds()
         if now < known.due - 0.5:  # something near it has changed
             return known.due - now
@@ -148,9 +155,18 @@ class Histories:
         self._reads[key] = pods
 
     def _forget(self, key: Key) -> None:
+        self._policies.pop(key, None)
+        self._unread.pop(key, None)
         self._read_now -= self._reads.pop(key, 0)
         if self._all.pop(key, None) is not None:
             self.metrics.watch("/".join(key), [], [])
+
+
+def _understood(said: Json | None) -> Policy | None:
+    try:
+        return None if said is None else policies.policy(said or planning.builtin())
+    except Malformed:
+        return None
 
 
 def _notes(deployment: Json | None) -> dict[str, str]:

@@ -278,6 +278,8 @@ class Operator:
             lags.news(_split(run), scrape.due(run), late=scrape.late(run))
             # where nobody waits the turn begins now, and looking at pages twice would make it later
             first = leading.runs.crowded and scrape.alarming(run)
+            if first:
+                self.slices.hasten()
             (leading.runs.hurry if first else leading.runs.due)(_split(run))
 
         scrape.on_news = read

@@ -95,12 +95,36 @@ class Pages:
             del self._by_origin[connection.origin]
 
 
-class _Asked(asyncio.Future[tuple[str, bytes]]):
+class Asked(asyncio.Future[tuple[str, bytes]]):
     """A page that was asked for. Who cancels it closes its connection: what comes would be another's page."""
 
     connection: "_Connection"
     again: Callable[[], Coroutine[Any, Any, tuple[str, bytes]]] | None = None  # on a new connection
     _second: asyncio.Task[tuple[str, bytes]] | None = None
+    _heard: Callable[["Asked"], object] | None = None
+
+    def hears(self, heard: Callable[["Asked"], object]) -> None:
+        """`heard` is told at once: a callback has its turn in the next round, when passes have had theirs."""
+        self._heard = heard
+
+    def set_result(self, result: tuple[str, bytes], /) -> None:
+        """It is there."""
+        super().set_result(result)
+        self._tell()
+
+    def set_exception(self, exception: type | BaseException, /) -> None:
+        """It does not come."""
+        super().set_exception(exception)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._heard is None:
+            return
+        try:
+            self._heard(self)
+        except Exception as error:  # noqa: BLE001 - as of a callback, and the connection is not to blame
+            said = {"message": "a page that came was not taken", "exception": error, "future": self}
+            self.get_loop().call_exception_handler(said)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Nobody waits for it."""
@@ -108,7 +132,13 @@ class _Asked(asyncio.Future[tuple[str, bytes]]):
             self.connection.close()
             if self._second is not None:
                 self._second.cancel()
-        return super().cancel(msg)
+        return self._cancelled(msg)
+
+    def _cancelled(self, msg: Any | None = None) -> bool:
+        new = super().cancel(msg)
+        if new:
+            self._tell()
+        return new
 
     def stale(self, error: Exception) -> None:
         """The other side closed before it said anything: while nobody looked, if it was a kept connection."""
@@ -123,7 +153,7 @@ class _Asked(asyncio.Future[tuple[str, bytes]]):
             if not second.cancelled():
                 second.exception()  # has been heard
         elif second.cancelled():
-            super().cancel()
+            self._cancelled()
         elif (error := second.exception()) is not None:
             self.set_exception(error)
         else:
@@ -177,13 +207,13 @@ class _Connection(asyncio.BufferedProtocol):
         self.origin = origin
         self._keep = keep
         self._transport: asyncio.Transport
-        self._asked: _Asked | None = None
+        self._asked: Asked | None = None
         self._answer: _Answer | None = None
         self.usable = True
 
-    def ask(self, request: bytes, url: str, limit: int) -> _Asked:
+    def ask(self, request: bytes, url: str, limit: int) -> Asked:
         """Content type and page; the connection is closed unless all goes well."""
-        self._answer, self._asked = _Answer(url, limit), _Asked()
+        self._answer, self._asked = _Answer(url, limit), Asked()
         self._asked.connection = self
         self._transport.write(request)
         return self._asked
@@ -228,7 +258,7 @@ class _Connection(asyncio.BufferedProtocol):
         if (asked := self._over()) is not None:
             asked.set_exception(error)
 
-    def _over(self) -> _Asked | None:
+    def _over(self) -> Asked | None:
         """Who still waits; nobody does any more."""
         asked, self._asked, self._answer = self._asked, None, None
         return None if asked is None or asked.done() else asked

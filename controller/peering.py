@@ -31,7 +31,8 @@ from controller.onlookers import Look
 
 Json = Any
 WINDOWS = sorted({rule.step for rule in peers.RULES})  # s
-ENOUGH = 64  # windows of checks that wait for each other; in a run there are three every ten seconds
+ENOUGH = 192  # windows of one length that wait for each other: of three checks 64 each
+PATIENCE = 10.0  # s that a window waits for others: a run's next one is full then
 
 log = structlog.get_logger(__name__)
 
@@ -119,29 +120,38 @@ def _seen(each: list[Watched], windows: list[Window]) -> list[Watched]:
 
 
 class Company:
-    """Windows of many runs that are told in one go, when they are enough or somebody wants to know."""
+    """Windows of many runs that are told in one go: when they are enough, or some have waited for long.
+
+    Each length waits by itself: long ones are few, and among the others they would be told alone.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Peers, Window]] = []
+        self._waiting: dict[float, dict[Watching, tuple[Peers, Window]]] = {}  # by length
 
     def add(self, peer: "Peers", window: Window) -> None:
-        """It is told with others; one of the same rules, and all that wait, before it."""
-        if any(window.of is other.of for _, other in self._waiting):
-            self.tell()
-        self._waiting.append((peer, window))
-        peer.owed = True
-        if len(self._waiting) >= ENOUGH:
-            self.tell()
+        """It is told with others; one of the same rules, and all that wait with it, before it."""
+        waiting = self._waiting.setdefault(window.of.every, {})
+        if window.of in waiting:
+            self._tell(waiting)
+        waiting[window.of] = peer, window
+        first = next(iter(waiting.values()))[1]
+        if len(waiting) >= ENOUGH or window.end - first.end >= PATIENCE:
+            self._tell(waiting)
 
     def tell(self) -> None:
-        """All that wait are told; whosever cannot be costs nobody else's."""
-        waiting, self._waiting = self._waiting, []
+        """All that wait are told."""
+        for waiting in self._waiting.values():
+            self._tell(waiting)
+
+    def _tell(self, waiting: "dict[Watching, tuple[Peers, Window]]") -> None:
+        """These are; whosever cannot be costs nobody else's."""
+        told = [*waiting.values()]
+        waiting.clear()
         try:
-            seen(window for _, window in waiting)
+            seen(window for _, window in told)
         except Exception:  # as in `controller.onlookers`
-            log.exception("windows_lost", count=len(waiting))
-        for peer, window in waiting:
-            peer.owed = False
+            log.exception("windows_lost", count=len(told))
+        for peer, window in told:
             peer.note(window.of)
 
 
@@ -158,7 +168,6 @@ class Peers:
     decided: dict[str, Json] = field(default_factory=dict)  # by rule: when, and by which check
     watching: dict[tuple[str, float], Watching] = field(default_factory=dict)  # by check and window
     company: Company | None = None  # None: each window is told alone, at once
-    owed: bool = False  # something waits there
     field = "peers"
 
     def look(self, look: Look, _gathered: Gathered) -> tuple[Tell, ...]:
@@ -167,9 +176,7 @@ class Peers:
         return ()
 
     def said(self) -> Json:
-        """What each rule would have done."""
-        if self.owed and self.company is not None:
-            self.company.tell()
+        """What each rule would have done, by the windows that it was told."""
         return self.words
 
     def watch(self, run: Run, evidence: Iterable[Evidence]) -> None:

@@ -218,7 +218,7 @@ class Batch:
 
     def cancel(self) -> None:
         """What has not come by now does not come."""
-        for one in self.tries:
+        for one in [*self.tries]:  # who hears of it at once is none of them any more
             one.cancel()
 
 
@@ -239,5 +239,5 @@ class Try:
 
     def cancel(self) -> None:
         """What has not come by now does not come."""
-        for asked in self.asked.values():
+        for asked in [*self.asked.values()]:
             asked.cancel()

@@ -319,6 +319,7 @@ class Reconciler:
         weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         if 0 in weights:
             live.run, live.raising = run, False  # decided, whether or not it can be written down
+            self.rounds.hasten()
             routed = await self._route(live, 0)
             saved = await self._save(live, run, actions)
             told = tuple(action for action in actions if isinstance(action, Tell))
@@ -389,6 +390,7 @@ class Reconciler:
             return True
         if told:
             live.figures.known = None  # people look at what has changed
+            spared("peers", run, self.company.tell, None)
         begun = [action for action in actions if isinstance(action, BeginStep)]
         gathered = live.gathered
         if begun:

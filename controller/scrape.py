@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import blake2b
 from ipaddress import ip_address
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 import structlog
@@ -34,6 +34,7 @@ from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.readers import Batch, ByPage, Reader, Said, Text, Try, by_page
 from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated
+from controller.tempo import Beat
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
@@ -137,6 +138,7 @@ class Scrape:
         self.overdue: Callable[[str], float] = _never
         self.stretch: Callable[[str], float] = _as_ever
         self._runs: dict[str, _Run] = {}
+        self._beat = Beat(self._interval)
         self._tasks: set[asyncio.Future[Any]] = set()
         self._alone = asyncio.Lock()
 
@@ -153,7 +155,8 @@ class Scrape:
         if known is not None and known.told == told:
             return
         if known is None:
-            known = self._runs[run] = _Run(run, self._first(run))
+            first = self._first(run)
+            known = self._runs[run] = _Run(run, first, part=first / self._interval % 1)
             self._later(known)
         known.told = told
         for name in known.readers.keys() - {pod.name for pod in pods}:
@@ -228,7 +231,10 @@ class Scrape:
         now, step = asyncio.get_running_loop().time(), self._interval * self.stretch(run.name)
         late = now - run.due
         wanted, run.wanted = run.wanted, run.due + step  # since when, be it that some turns were missed
-        run.due += step * max(1, ceil((now - run.due) / step))
+        if step > self._interval:
+            self._beaten(run, now, step)
+        else:
+            run.due += step * max(1, ceil((now - run.due) / step))
         self._later(run)
         overdue = self.overdue(run.name)
         at, within = self._clock().timestamp() if overdue else 0.0, max(FRESH * step, overdue / 2)
@@ -242,6 +248,14 @@ class Scrape:
         well = {one.pod.name for one in tried if one.trouble is None}  # others may be late
         run.awaited |= well or {one.pod.name for one in tried}
         self._ask_all(run, tried, SPREAD * step * TOGETHER / max(len(tried), 1))
+
+    def _beaten(self, run: "_Run", now: float, step: float) -> None:
+        """The next round is due when its moment of an interval comes that all runs share, however long."""
+        before = run.beat
+        self._beat.lasts(step, now)
+        run.beat, run.due = self._beat.after(now, run.part, before)
+        if run.beat == before + 1:
+            run.wanted = run.due
 
     def _ask_all(self, run: "_Run", readers: Sequence[Reader], wait: float) -> None:
         """The first of them are asked now, and those after them so many seconds later."""
@@ -279,7 +293,8 @@ class Scrape:
             self._tasks.add(future)
             future.add_done_callback(self._tasks.discard)
         one.asked[place] = future
-        future.add_done_callback(partial(came, one, place))
+        # what `controller.pages` gives tells at once; of other futures it is heard in the loop's next round
+        getattr(future, "hears", future.add_done_callback)(partial(came, one, place))
 
     def _came(self, one: Try, place: int, asked: "asyncio.Future[tuple[str, bytes]]") -> None:
         """A page is there, or why it could not be had.
@@ -383,11 +398,13 @@ class _Run:
     """The pods that are read for one run, and its round: `awaited` are those without which it is not over.
 
     `due`: the loop's time of its next round; `wanted`: since when that one is, be it that turns were missed;
-    `since`: the same of the round that is under way, which began so many seconds too `late`.
+    `since`: the same of the round that is under way, which began so many seconds too `late`. `part` of an
+    interval at which its rounds begin, and the `beat` that the next one is of where intervals are longer.
     """
 
-    def __init__(self, name: str, due: float) -> None:
+    def __init__(self, name: str, due: float, *, part: float) -> None:
         self.name = name
+        self.part, self.beat = part, -inf
         self.due = self.wanted = self.since = due
         self.late = 0.0
         self.told: Told | None = None

@@ -8,6 +8,7 @@ cumulative: a longer tick holds all that was counted, and no evidence is lost.
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from math import floor
 from statistics import median
 
 import structlog
@@ -17,10 +18,36 @@ log = structlog.get_logger(__name__)
 # What a turn waited for the core, as a part of the interval as it is. Where there is time left it is a few
 # milliseconds.
 FAR, LATE, EARLY, AT_ONCE = 1.0, 0.25, 0.12, 0.06
-LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.15, 0.95, 0.85
+LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.1, 0.95, 0.85
 MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
 LEAST = 5  # turns that say anything
 TOLD = 60.0  # seconds from one line in the log to the next, while the interval is longer than it should be
+
+
+class Beat:
+    """Intervals one after the other, each as long as it is at the time, and moments in them.
+
+    Where an interval is longer its moments lie as much further apart. As far apart as before, all runs would
+    come in its first part and wait for each other, and the core for them in the rest.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since = self._passed = 0.0  # how many had passed at that time
+
+    def lasts(self, seconds: float, now: float) -> None:
+        """From now on an interval lasts so long."""
+        if seconds != self._seconds:
+            self._passed, self._since, self._seconds = self.at(now), now, seconds
+
+    def at(self, now: float) -> float:
+        """How many have passed."""
+        return self._passed + (now - self._since) / self._seconds
+
+    def after(self, now: float, part: float, last: float) -> tuple[float, float]:
+        """Which moment at that part of an interval comes next, at least one after the `last`; and when."""
+        comes = max(last + 1.0, floor(self.at(now) - part) + 1.0 + part)
+        return comes, self._since + (comes - self._passed) * self._seconds
 
 
 class Tempo:
@@ -28,6 +55,7 @@ class Tempo:
 
     What a turn waited for is the core: how long pods take for their pages, or the API server for its answers,
     is not asked. The median of an interval's turns counts: single ones may have waited for their last turn.
+    While it falls the interval is long enough, and what is left of a queue goes by itself.
     """
 
     def __init__(self, interval: timedelta, heed: Callable[[timedelta], None] = lambda _: None) -> None:
@@ -36,6 +64,7 @@ class Tempo:
         self._waited: list[float] = []
         self._until: float | None = None
         self._told: float | None = None
+        self._before = 0.0  # seconds that the last interval's median turn had waited
         self._factor = 1.0
         heed(interval)
 
@@ -51,8 +80,9 @@ class Tempo:
             self._until = now + self._interval.total_seconds()
         if now < self._until or len(self._waited) < LEAST:
             return
-        usual, self._waited = median(self._waited) / (self._interval.total_seconds() * self._factor), []
-        if usual > LATE:
+        before, self._before, self._waited = self._before, median(self._waited), []
+        usual = self._before / (self._interval.total_seconds() * self._factor)
+        if usual > LATE and self._before >= before:
             self._factor = min(MOST, self._factor * (LEAPS if usual > FAR else GROWS))
         elif usual < EARLY:
             self._factor = max(1.0, self._factor * (FALLS if usual < AT_ONCE else SHRINKS))

@@ -1,8 +1,10 @@
 """`make bench-scale`: how many canaries one core holds, measured on the real controller as a process.
 
 Around it, each a process of its own: the emulated API server with all objects, and the pods' pages, 3 kB
-each, on loopback. One canary after the other, alone, is rolled back; then one after the other among so many.
-The controller runs on one core, the rest on the others. What takes longer than it may is left out, and said;
+each, on loopback. Canaries fail, one after the other and at any time of a tick: first of ten at most, which
+are next to nothing for a core, then among so many. What people feel of it is the time from the fault, in the
+pods, to the patch that takes the traffic; it holds the wait for the next page. The controller runs on one
+core, the rest on the others. What takes longer than it may is left out, and said;
 with `--keep` what has been measured is not measured again.
 """
 
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -20,22 +23,28 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from controller.kube import connect
 from scenarios.live import processes
-from scenarios.people import People
 from scenarios.scale import objects
+from scenarios.scale.pages import FAULTS
 from scenarios.scale.parts import parts
 
 Json = Any
-MINUTES = 10.0  # for everything
+Rollback = tuple[float, float]  # seconds to the patch: from the fault, and from the first page that shows it
+MINUTES = 15.0  # for everything
 STEADY = 20.0  # seconds from the first step of the last canary until anything is measured
-BAD = 60.0  # seconds within which a canary that fails must be rolled back
+BAD = 120.0  # seconds within which a canary that fails must be rolled back
+FEW = 10  # canaries that a controller has for as good as none: each has two milliseconds of a second
+AGED = 60.0  # seconds that canaries among few have had their traffic for: those among many have as long
+APART = (
+    3.0  # seconds from one fault to the next on average, and by chance, so that it is in step with nothing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class Usage:
     at: float
     cpu: float  # seconds
     rss: int  # bytes
+    waited: float  # seconds that it was ready for its core and somebody else had it
     lags: Mapping[float, float]  # ticks by the upper bound of their lag, cumulative
 
 
@@ -54,11 +64,12 @@ class Measured:
 
     canaries: int
     cpu: float  # cores
+    waited: float  # of its time, for its core, that somebody else had
     rss: float  # MB
     p50: float
     p99: float
     ticks: float  # a second and canary
-    rollbacks: Sequence[float]  # seconds from the first page that showed the fault to the patch
+    rollbacks: Mapping[str, Sequence[Rollback]]  # by what was wrong
     lost: int  # how often the Lease was lost
     load: float  # average of the machine's last minute: of two cores, 2 is all of them
     parts: Mapping[str, float]  # of the processor time, by what it was spent on
@@ -72,10 +83,9 @@ class Measured:
 class Bench:
     """The controller and its surroundings."""
 
-    def __init__(self, folder: Path, *, canaries: int, there: int) -> None:
+    def __init__(self, folder: Path, *, canaries: int) -> None:
         self.folder = folder
         self.canaries = canaries
-        self._there = there
         self._running: list[Process] = []
         self._port = processes.free_port()
 
@@ -96,7 +106,7 @@ class Bench:
         await self._python("-m", "scenarios.scale.pages", str(self.folder / "pages.jsonl"), log="port")
         port = await _written(self.folder / "port")
         self.pages = f"http://127.0.0.1:{port}"
-        where = str(self.folder), port, str(self._there), str(self.canaries)
+        where = str(self.folder), port, str(self.canaries)
         seen = "-m", "scenarios.scale.sampled"
         out = str(self.folder / "cluster.stacks")
         await self._python(*seen, out, "scenarios.scale.cluster", *where, log="cluster.log")
@@ -140,25 +150,26 @@ class Bench:
         """How often the controller has lost its Lease."""
         return (self.folder / "controller.log").read_text().count('"event": "lease_lost"')
 
-    async def create(self, index: int) -> None:
-        """One more canary is there."""
-        async with connect(agent="bench", kubeconfig=str(self.folder / "kubeconfig")) as transport:
-            people = People(transport, namespace=objects.namespace(index))
-            for obj in objects.objects(index, pods=objects.PODS, port=int(self.pages.rpartition(":")[2])):
-                await people.create(obj)
+    async def rolled_back(self, kind: str, indices: Sequence[int]) -> list[Rollback]:
+        """How long it takes until each of them, of which one after the other fails, has no traffic."""
+        chance, waiting = random.Random(len(indices)), []
+        for index in indices:
+            await asyncio.sleep(chance.uniform(0, 2 * APART))
+            waiting.append(asyncio.create_task(self._rolled_back(kind, index)))
+        return await asyncio.gather(*waiting)
 
-    async def rolled_back(self, index: int) -> float:
-        """Seconds from the first page that shows the canary's fault to the patch that takes its traffic."""
-        async with self._session.post(f"{self.pages}/fault/{index}"):
+    async def _rolled_back(self, kind: str, index: int) -> Rollback:
+        async with self._session.post(f"{self.pages}/fault/{index}/{kind}"):
             pass
         async with asyncio.timeout(BAD):
             while True:
-                await asyncio.sleep(0.2)
-                shown = [one["at"] for one in _lines(self.folder / "pages.jsonl") if one["index"] == index]
+                await asyncio.sleep(0.5)
+                told = [one for one in _lines(self.folder / "pages.jsonl") if one["index"] == index]
+                began = next(one["began"] for one in told if "began" in one)
                 mine = [one for one in self._weights() if one["name"] == objects.name(index)]
-                zero = [one["at"] for one in mine if shown and not one["weight"] and one["at"] > shown[0]]
-                if zero:
-                    return float(zero[0] - shown[0])
+                zero = [one["at"] for one in mine if not one["weight"] and one["at"] > began]
+                if zero and (shown := [one["at"] for one in told if "at" in one]):
+                    return zero[0] - began, zero[0] - shown[0]
 
     def _weights(self) -> list[Json]:
         return _lines(self.folder / "weights.jsonl")
@@ -182,12 +193,13 @@ def _text(file: Path) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def _used(pid: int) -> tuple[float, int]:
-    """Processor time in seconds and memory in bytes of the process."""
+def _used(pid: int) -> tuple[float, int, float]:
+    """Processor time in seconds and memory in bytes of the process, and how long it waited for its core."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     cpu = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-    return cpu, pages * os.sysconf("SC_PAGE_SIZE")
+    waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return cpu, pages * os.sysconf("SC_PAGE_SIZE"), waited
 
 
 def _lines(file: Path) -> list[Json]:
@@ -208,22 +220,24 @@ def quantile(buckets: Mapping[float, float], q: float) -> float:
     return min((bound for bound, count in buckets.items() if count >= q * total), default=float("nan"))
 
 
-async def alone(folder: Path, *, times: int) -> list[float]:
-    """Rollbacks of one canary after the other, none beside it."""
+async def alone(folder: Path, *, kind: str, times: int) -> list[Rollback]:
+    """Rollbacks of so many canaries, of which there are never more than a few."""
     found = []
-    bench = Bench(folder, canaries=0, there=times)
-    async with bench.open():
-        for index in range(times):
-            await bench.create(index)
-            await bench.stepping(index + 1)
-            await asyncio.sleep(STEADY / 2)
-            found.append(await bench.rolled_back(index))
+    for begins in range(0, times, FEW):
+        mine = range(min(FEW, times - begins))
+        bench = Bench(folder, canaries=len(mine))
+        async with bench.open():
+            await bench.stepping(len(mine))
+            await asyncio.sleep(AGED)
+            found += await bench.rolled_back(kind, mine)
     return found
 
 
-async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> Measured:
-    """So many canaries for so long, then `faults` of them fail, one after the other."""
-    bench = Bench(folder, canaries=canaries, there=canaries)
+async def among(
+    folder: Path, *, canaries: int, seconds: float, faults: int, kinds: Sequence[str]
+) -> Measured:
+    """So many canaries for so long, then `faults` of them fail in each way, one after the other."""
+    bench = Bench(folder, canaries=canaries)
     async with bench.open():
         await bench.stepping(canaries)
         await asyncio.sleep(STEADY)
@@ -232,7 +246,8 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
         await asyncio.sleep(seconds)
         bench.controller.send_signal(signal.SIGUSR2)
         after = await bench.usage()
-        back = [await bench.rolled_back(canaries // 2 + one) for one in range(min(faults, canaries // 2))]
+        there = iter(range(canaries // 2, canaries))
+        back = {kind: await bench.rolled_back(kind, list(islice(there, faults))) for kind in kinds}
         bench.check()
         await bench.stop()
     took = after.at - before.at
@@ -240,6 +255,7 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
     return Measured(
         canaries=canaries,
         cpu=(after.cpu - before.cpu) / took,
+        waited=(after.waited - before.waited) / took,
         rss=after.rss / 1e6,
         p50=quantile(lags, 0.5),
         p99=quantile(lags, 0.99),
@@ -251,52 +267,70 @@ async def among(folder: Path, *, canaries: int, seconds: float, faults: int) -> 
     )
 
 
-def table(single: Sequence[float], found: Sequence[Measured]) -> Iterator[str]:
+def table(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -> Iterator[str]:
     """What was measured, a column each number of canaries."""
     if not found:
         return
     yield f"{'canaries':26}" + "".join(f"{one.canaries:10}" for one in found)
     for title, row in (
         ("core used", [f"{one.cpu:.2f}" for one in found]),
+        ("  had by somebody else", [f"{one.waited:.2f}" for one in found]),
         ("ms / canary and tick", [f"{one.cost:.2f}" for one in found]),
         ("  of the first", [f"{one.cost / found[0].cost:.2f}" for one in found]),
         ("ticks / s and canary", [f"{one.ticks:.2f}" for one in found]),
         ("tick lag p50, s, at most", [f"{one.p50:g}" for one in found]),
         ("tick lag p99, s, at most", [f"{one.p99:g}" for one in found]),
         ("MB", [f"{one.rss:.0f}" for one in found]),
-        ("rollback, median s", [f"{statistics.median(one.rollbacks or [nan]):.2f}" for one in found]),
-        ("  of one alone", [_ratio(one, single) for one in found]),
-        ("rollback, worst s", [f"{max(one.rollbacks, default=nan):.2f}" for one in found]),
         ("Leases lost", [str(one.lost) for one in found]),
         ("machine's load", [f"{one.load:.1f}" for one in found]),
     ):
         yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
-    if single:
-        yield f"rollback of one alone: median {statistics.median(single):.2f} s, worst {max(single):.2f} s"
+    yield from _rollbacks(single, found)
     for part in sorted({part for one in found for part in one.parts}):
         cells = [f"{one.cost * one.parts.get(part, 0.0):10.3f}" for one in found]
         yield f"  ms {part:21}" + "".join(cells)
 
 
-def _ratio(one: Measured, single: Sequence[float]) -> str:
-    return (
-        f"{statistics.median(one.rollbacks) / statistics.median(single):.2f}"
-        if single and one.rollbacks
-        else "-"
-    )
+def _rollbacks(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -> Iterator[str]:
+    """Medians of each kind of fault, the worst, and how much longer it takes than among few."""
+    for kind in dict.fromkeys(kind for one in found for kind in one.rollbacks):
+        for place, since in enumerate(("fault", "first page with it")):
+            few = [one[place] for one in single.get(kind, ())]
+            many = [[back[place] for back in one.rollbacks.get(kind, ())] for one in found]
+            said = f"median {_median(few):.2f}, worst {max(few, default=nan):.2f}"
+            yield f"rollback ({kind}), s from the {since}; of those among {FEW}: {said}"
+            for title, row in (
+                ("  median", [f"{_median(one):.2f}" for one in many]),
+                (f"  of that among {FEW}", [f"{_median(one) / _median(few):.2f}" for one in many]),
+                ("  worst", [f"{max(one, default=nan):.2f}" for one in many]),
+            ):
+                yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) if seconds else nan
 
 
 async def run(
-    folder: Path, *, canaries: Sequence[int], seconds: float, faults: int, minutes: float = MINUTES
+    folder: Path,
+    *,
+    canaries: Sequence[int],
+    seconds: float,
+    faults: int,
+    kinds: Sequence[str],
+    minutes: float = MINUTES,
 ) -> None:
     """Prints the table; what does not fit into so many minutes is left out."""
     ends = asyncio.get_running_loop().time() + 60 * minutes
-    single: list[float] = []
+    single: dict[str, list[Rollback]] = {}
     found: list[Measured] = []
-    if faults:
-        single = await _once(folder / "alone.json", ends, lambda: alone(folder / "alone", times=faults)) or []
+    for kind in kinds if faults else ():
+        measuring = partial(alone, folder / "few", kind=kind, times=faults)
+        single[kind] = await _once(folder / f"few-{kind}.json", ends, measuring) or []
     for count in canaries:
-        measure = partial(among, folder / str(count), canaries=count, seconds=seconds, faults=faults)
+        measure = partial(
+            among, folder / str(count), canaries=count, seconds=seconds, faults=faults, kinds=kinds
+        )
         if (told := await _once(folder / f"{count}.json", ends, lambda: _told(measure()))) is not None:  # noqa: B023
             found.append(Measured(**told))
     for line in table(single, found):
@@ -337,8 +371,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--canaries", type=int, nargs="+", default=many, help="how many (default: %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=30, help="measured for so long (default: 30)")
-    parser.add_argument("--faults", type=int, default=5, help="rollbacks, alone and among others (5)")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: 10)")
+    parser.add_argument("--faults", type=int, default=5, help="of each kind, among few and among many (5)")
+    parser.add_argument("--fault", choices=FAULTS, nargs="+", default=FAULTS, help="kinds (default: both)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: 15)")
     parser.add_argument("--keep", type=Path, help="where figures, logs and stacks are to stay")
     told = parser.parse_args(arguments)
     folder = told.keep or Path(tempfile.mkdtemp(prefix="serin-scale-"))
@@ -348,6 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             canaries=told.canaries,
             seconds=told.seconds,
             faults=told.faults,
+            kinds=told.fault,
             minutes=told.minutes,
         )
         asyncio.run(measuring)

@@ -1,4 +1,4 @@
-"""`python -m scenarios.scale.cluster FOLDER PORT TEAMS CANARIES`: the emulated API server.
+"""`python -m scenarios.scale.cluster FOLDER PORT CANARIES`: the emulated API server.
 
 Its kubelet gives pods addresses on loopback, where their pages are at PORT. A kubeconfig is in FOLDER when
 stable's are ready; canaries follow one after the other. `weights.jsonl` there has a line for each weight that
@@ -42,7 +42,7 @@ class Addresses:
         self._world.pod_gone(pod["metadata"]["namespace"], pod["metadata"]["name"])
 
 
-async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
+async def serve(folder: Path, *, port: int, canaries: int) -> None:
     """The API server stands, with all objects of so many canaries, until the process ends."""
     world = World(clock=lambda: datetime.now(UTC), make_kubelet=Addresses, history=65_536)
     with (folder / "weights.jsonl").open("w") as log:
@@ -55,7 +55,7 @@ async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
                 log.flush()
 
         world.on_change(heard)
-        for obj in objects.namespaces(there):
+        for obj in objects.namespaces(canaries):
             world.create(obj)
         asking = []
         for index in range(canaries):
@@ -75,8 +75,8 @@ async def serve(folder: Path, *, port: int, there: int, canaries: int) -> None:
 def main() -> None:
     """As the command line says."""
     folder, *numbers = sys.argv[1:]
-    port, there, canaries = map(int, numbers)
-    asyncio.run(serve(Path(folder), port=port, there=there, canaries=canaries))
+    port, canaries = map(int, numbers)
+    asyncio.run(serve(Path(folder), port=port, canaries=canaries))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """`python -m scenarios.scale.pages LOG`: the metrics pages of all pods, about 3 kB each, from one process.
 
 It listens on all of loopback, so that each pod has an address of its own, and prints its port. Counters
-advance by a second's traffic for each second that has passed. `POST /fault/NUMBER` makes all requests of that
-canary fail from now on; when a page has first said so is written to the log.
+advance by a tenth of a second's traffic for each that has passed. `POST /fault/NUMBER/errors` makes all
+requests of that canary fail from now on, `/slow` take twice as long; when it began, and when a page has first
+counted such a request, is written to the log.
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenarios.scale.objects import place
 
@@ -22,7 +24,13 @@ RATE = 20.0  # requests a second and pod
 SECONDS = tuple(float(f"{0.005 * 1.3**step:.3g}") for step in range(20))
 SCORES = tuple(round(0.1 * step, 1) for step in range(1, 11))
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - all of loopback; nothing else is connected to
-DRAWN = 4096  # different seconds of traffic
+STEP = 0.1  # s
+DRAWN = 8192  # different tenths of a second of traffic
+STRIDE = 1009  # of them, from where one pod begins to where the next does
+SLOWER = 2.0
+FAULTS = ("errors", "slow")
+
+Counts = NDArray[np.int64]
 _CODES = (
     'istio_requests_total{reporter="destination",source_workload="ingress",destination_workload="model",'
     'destination_version="v1",request_protocol="http",response_flags="-",response_code='
@@ -39,25 +47,30 @@ def _template() -> str:
     return "\n".join([*lines, ""])
 
 
-def _seconds() -> list[list[int]]:
-    """Seconds of traffic: what each bucket grows by; the last is how many requests there were."""
-    rng, drawn = np.random.default_rng(1), []
-    for n in rng.poisson(RATE, DRAWN):
-        slow = np.searchsorted(np.sort(rng.lognormal(-3.5, 0.6, n)), (*SECONDS, np.inf))
-        high = np.searchsorted(np.sort(rng.beta(2, 5, n)), (*SCORES, np.inf))
-        drawn.append([*slow.tolist(), *high.tolist()])
-    return drawn
+def _drawn(rng: np.random.Generator, kind: str) -> Counts:
+    """What every bucket has come to after so many tenths of a second, from none on."""
+    each = rng.poisson(RATE * STEP, DRAWN)
+    when, many = np.repeat(np.arange(DRAWN), each), each.sum()
+    took = rng.lognormal(-3.5, 0.6, many) * (SLOWER if kind == "slow" else 1.0)
+    found = []
+    for values, bounds in ((took, SECONDS), (rng.beta(2, 5, many), SCORES)):
+        cells = np.zeros((DRAWN + 1, len(bounds) + 1), dtype=np.int64)
+        np.add.at(cells, (when + 1, np.searchsorted(bounds, values)), 1)
+        found.append(cells.cumsum(axis=0).cumsum(axis=1))
+    return np.concatenate(found, axis=1)
 
 
 @dataclass(slots=True)
 class Pod:
-    """One pod's counters."""
+    """One pod's counters; `row` is how many tenths of a second it has served."""
 
     index: int
     arm: str
     at: float
+    row: int
+    kind: str = "well"
+    counts: Counts = field(default_factory=lambda: np.zeros(len(SECONDS) + len(SCORES) + 2, dtype=np.int64))
     codes: list[int] = field(default_factory=lambda: [0, 0])
-    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + len(SCORES) + 2))
 
 
 class Pods:
@@ -67,33 +80,54 @@ class Pods:
         self._log = log
         self._clock = clock
         self._pods: dict[str, Pod] = {}
-        self._faults: set[int] = set()
+        self._faults: dict[int, str] = {}
         self._shown: set[int] = set()
-        self._template, self._drawn, self._next = _template(), _seconds(), 0
+        self._template, rng = _template(), np.random.default_rng(1)
+        self._drawn = {kind: _drawn(rng, kind) for kind in ("well", "slow")}
 
-    def fault(self, index: int) -> None:
-        """All requests of the canary fail from now on."""
-        self._faults.add(index)
+    def fault(self, index: int, kind: str = "errors") -> None:
+        """From now on all requests of the canary fail, or take twice as long."""
+        self._faults[index] = kind
+        self._say({"index": index, "began": self._clock()})
+        for pod in self._pods.values():
+            if pod.index == index and pod.arm == "canary":
+                self._served(pod)
+                pod.kind = kind
 
     def page(self, address: str) -> bytes:
         """The page as it is now."""
         pod = self._pods.get(address)
         if pod is None:
             index, arm, _ = place(address)
-            pod = self._pods[address] = Pod(index, arm, at=self._clock() - 1)
-        bad = pod.arm == "canary" and pod.index in self._faults
-        now = self._clock()
-        while now - pod.at >= 1:
-            pod.at += 1
-            self._next = (self._next + 1) % DRAWN
-            more = self._drawn[self._next]
-            pod.counts = [a + b for a, b in zip(pod.counts, more, strict=True)]
-            pod.codes[bad] += more[-1]
-            if bad and pod.index not in self._shown:
-                self._shown.add(pod.index)
-                self._log.write(json.dumps({"index": pod.index, "at": now}) + "\n")
-                self._log.flush()
-        return (self._template % (*pod.codes, *pod.counts)).encode()
+            kind = self._faults.get(index, "well") if arm == "canary" else "well"
+            began = STRIDE * len(self._pods) % DRAWN
+            pod = self._pods[address] = Pod(index, arm, at=self._clock() - 1, row=began, kind=kind)
+        if self._served(pod) and pod.kind != "well" and pod.index not in self._shown:
+            self._shown.add(pod.index)
+            self._say({"index": pod.index, "at": self._clock()})
+        return (self._template % (*pod.codes, *pod.counts.tolist())).encode()
+
+    def _served(self, pod: Pod) -> int:
+        """How many requests it has answered until now that it had not counted yet."""
+        steps = max(0, int((self._clock() - pod.at) / STEP))
+        drawn = self._drawn["slow" if pod.kind == "slow" else "well"]
+        pod.counts = pod.counts + _until(drawn, pod.row + steps) - _until(drawn, pod.row)
+        many = int(pod.counts[-1]) - sum(pod.codes)
+        pod.codes[pod.kind == "errors"] += many
+        pod.at += steps * STEP
+        pod.row += steps
+        return many
+
+    def _say(self, what: Mapping[str, float]) -> None:
+        self._log.write(json.dumps(what) + "\n")
+        self._log.flush()
+
+
+def _until(drawn: Counts, row: int) -> Counts:
+    """What has come together after so many tenths of a second, however often all of them are over."""
+    rounds, rest = divmod(row, DRAWN)
+    found: Counts = rounds * drawn[-1] + drawn[rest]
+    return found
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -117,7 +151,8 @@ class Connection(asyncio.BufferedProtocol):
         """One whole request: those who ask here send small ones."""
         asked = bytes(self._buffer[:nbytes])
         if asked.startswith(b"POST /fault/"):
-            self._pods.fault(int(asked.split(b" ", 2)[1].rpartition(b"/")[2]))
+            _, _, index, kind = asked.split(b" ", 2)[1].decode().split("/")
+            self._pods.fault(int(index), kind)
             body = b""
         else:
             body = self._pods.page(self._address)

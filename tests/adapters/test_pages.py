@@ -155,3 +155,36 @@ async def test_what_is_no_url_of_a_page_is_said(url: str) -> None:
     async with Pages() as fetch:
         with pytest.raises(ValueError, match="not the URL of a page"):
             await fetch(url, accept="*/*", limit=10)
+
+
+async def test_who_hears_of_a_page_does_so_before_the_next_round_of_the_loop() -> None:
+    """A page that showed a fault waited a round, with all passes of that round, to be looked at."""
+    order: list[str] = []
+    async with serving(lambda _: [HELLO]) as (_, url), Pages() as fetch:
+        await fetch(url, accept="text/plain", limit=1000)  # from now on there is a connection
+        asked = fetch(url, accept="text/plain", limit=1000)
+        assert isinstance(asked, pages.Asked)
+        asked.add_done_callback(lambda _: order.append("called back"))
+
+        def heard(page: pages.Asked) -> None:
+            asyncio.get_running_loop().call_soon(order.append, "next round")
+            order.append(f"heard {page.result()[1].decode().strip()}")
+
+        asked.hears(heard)
+        await asked
+        await asyncio.sleep(0)
+    assert order == ["heard up 1", "called back", "next round"]
+
+
+async def test_whoever_hears_of_a_page_and_fails_costs_no_connection() -> None:
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: said.append(str(about["exception"])))
+    async with serving(lambda _: [HELLO]) as (server, url), Pages() as fetch:
+        await fetch(url, accept="text/plain", limit=1000)
+        asked = fetch(url, accept="text/plain", limit=1000)
+        assert isinstance(asked, pages.Asked)
+        asked.hears(lambda page: page.result()[1][99])
+        assert (await asked)[1] == b"up 1\n"
+        await fetch(url, accept="text/plain", limit=1000)
+        assert server.connections == 1
+    assert said == ["index out of range"]

@@ -25,6 +25,7 @@ from controller.kube import ApiError, Kube, Listed
 from controller.means import Means
 from controller.model import Plan, PodSeen, Replayed, Run, Tell
 from controller.onlookers import Look
+from controller.peering import Peers
 from controller.ports import Answer, Reading, ShadowSource, Trouble
 from controller.posting import Sender
 from controller.reconcile import FRESH, LOOKING, Reconciler
@@ -709,6 +710,20 @@ async def test_onlookers_are_shown_a_failed_check_when_the_traffic_is_away_alrea
     assert stage.run["status"]["reason"] == "CheckFailed"
     assert watcher.seen[0] == (10, 10)
     assert watcher.seen[-1] == (10, 0)
+
+
+async def test_what_a_change_writes_holds_all_that_the_peers_rules_have_seen(stage: Stage) -> None:
+    """Among many runs their windows wait for company; the last status is read for long."""
+    await stage.at_first_step()
+    there = Peers(company=stage.reconciler.company)
+    stage.reconciler.lives[stage.key].onlookers.watching = [there]
+    await fail(stage, range(1, 26), canary=0)
+    (fast,) = (one for key, one in there.watching.items() if key == ("errors", 10.0))
+    assert [int(one.steps) for one in fast.rules] == [1, 1]
+    stage.world.patch("canaryruns", *stage.key, {"spec": {"paused": True}})
+    await stage.turns(2)
+    assert stage.run["status"]["phase"] == "Paused"
+    assert [int(one.steps) for one in fast.rules] == [2, 2]
 
 
 async def test_a_check_fails_although_the_figures_for_people_cannot_be_had(

@@ -775,6 +775,28 @@ def test_where_a_core_is_full_the_rounds_of_a_run_are_further_apart_and_then_as_
     scraping(story)
 
 
+def test_where_a_core_is_full_the_rounds_of_many_runs_fill_the_whole_of_the_longer_ticks() -> None:
+    """All came in the first second of two and waited for each other; then the core waited for them."""
+
+    async def story(scrape: Scrape, _pods: Pods) -> None:
+        news: dict[str, list[float]] = {}
+        scrape.on_news = lambda run: news.setdefault(run, []).append(virtual_loop().time())
+        for number in range(FEW + 60):
+            scrape.watch(f"ns/{number}", [pod(f"a{number}")], CHECKS)
+        await asyncio.sleep(3)
+        scrape.stretch = lambda _run: 2.5
+        await asyncio.sleep(30)
+        last = [times[-1] for run, times in news.items() if int(run[3:]) >= FEW]
+        moments = sorted({round(at, 3) for at in last})
+        assert len(moments) == MOMENTS
+        gaps = [round(after - before, 3) for before, after in pairwise(moments)]
+        assert gaps == [0.25] * (MOMENTS - 1)
+        for times in news.values():
+            assert [round(b - a, 3) for a, b in pairwise(times[-6:])] == [2.5] * 5
+
+    scraping(story)
+
+
 def test_what_nobody_expected_of_a_fetch_is_a_trouble_and_the_pod_is_asked_again() -> None:
     async def story(scrape: Scrape, pods: Pods) -> None:
         pods.answers[url("a1")] = answering(RuntimeError("torn"))

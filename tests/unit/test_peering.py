@@ -1,5 +1,6 @@
 """The peers' rules, looking on while a run goes."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -187,13 +188,13 @@ def test_windows_that_are_told_together_are_seen_as_if_each_were_told_alone() ->
     for _second in range(130):  # all runs side by side
         for one, (evidence, canary) in state.items():
             state[one] = told_once(evidence, together[one], canary), canary
+    company.tell()
     for one, peer in alone:
         said, expected = together[one].said(), peer.said()
         assert [rule.get("rolledBackAt") for rule in said["rules"]] == [
             rule.get("rolledBackAt") for rule in expected["rules"]
         ]
     assert any("rolledBackAt" in rule for _, peer in alone for rule in peer.said()["rules"])
-    assert not any(one.owed for one in together)
 
 
 def told_once(evidence: Evidence, there: Peers, canary: tuple[int, ...]) -> Evidence:
@@ -205,9 +206,37 @@ def told_once(evidence: Evidence, there: Peers, canary: tuple[int, ...]) -> Evid
     return after
 
 
-def test_what_waits_for_company_is_told_as_soon_as_somebody_wants_to_know() -> None:
-    there = Peers(company=peering.Company())
-    told(begun(ERRORS), there, seconds=35, canary=(5, 5))
-    assert there.owed
+def test_what_waits_for_company_is_told_when_somebody_wants_to_know() -> None:
+    company = peering.Company()
+    there = Peers(company=company)
+    told(begun(ERRORS), there, seconds=25, canary=(5, 5))
+    assert "rolledBackAt" not in of(there, peers.FLAGGER_FAST)
+    company.tell()
     assert "rolledBackAt" in of(there, peers.FLAGGER_FAST)
-    assert not there.owed
+
+
+def test_a_window_waits_for_company_no_longer_than_the_next_one_of_its_run_takes() -> None:
+    company = peering.Company()
+    first, second = (Peers(company=company) for _ in range(2))
+    told(begun(ERRORS), first, seconds=25, canary=(5, 5))
+    told(begun(ERRORS), second, seconds=35, canary=(9, 1))  # its windows are others'
+    assert "rolledBackAt" in of(first, peers.FLAGGER_FAST)
+
+
+def test_long_windows_wait_for_long_ones_and_not_among_the_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[float, int]] = []
+    seen = peering.seen
+
+    def telling(windows: Iterable[peering.Window]) -> None:
+        of_one = [*windows]
+        sizes.append((of_one[0].of.every, len(of_one)))
+        seen(of_one)
+
+    monkeypatch.setattr(peering, "seen", telling)
+    monkeypatch.setattr(peering, "ENOUGH", 12)
+    company = peering.Company()
+    for place in range(12):
+        told(
+            begun(replace(ERRORS, name=f"errors-{place}")), Peers(company=company), seconds=65, canary=(9, 1)
+        )
+    assert (60.0, 12) in sizes

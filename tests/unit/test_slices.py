@@ -1,6 +1,6 @@
 import asyncio
 
-from controller.slices import LONG, MOST, PIECES, ROUND, Slices
+from controller.slices import HASTE, LONG, MOST, PIECES, ROUND, Slices
 from scenarios.virtual.loop import run_virtual, virtual_loop
 
 
@@ -91,3 +91,26 @@ def test_what_ends_something_comes_before_what_begins_something() -> None:
 
     run_virtual(play())
     assert done == ["end", "begin", "begin"]
+
+
+def test_while_somebody_may_fail_rounds_are_as_short_as_can_be_and_then_as_before() -> None:
+    done = [0]
+
+    def piece() -> None:
+        done[0] += 1
+
+    async def play() -> list[int]:
+        slices, found = Slices(), []
+        for _ in range(10 * MOST):
+            slices.begin(piece)
+        for place in range(HASTE + 4):
+            if place == 2:
+                slices.hasten()
+            before = done[0]
+            await asyncio.sleep(0)
+            found.append(done[0] - before)
+        return found
+
+    found = run_virtual(play())
+    assert found[2 : 2 + HASTE] == [1] * HASTE
+    assert min(found[1], *found[2 + HASTE :]) >= PIECES

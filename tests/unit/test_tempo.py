@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Coroutine
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from controller.tempo import LATE, MOST, TOLD, Tempo
+from controller.tempo import LATE, MOST, TOLD, Beat, Tempo
 from scenarios.virtual.loop import run_virtual
 
 SECOND = timedelta(seconds=1)
@@ -44,6 +45,47 @@ def test_ticks_become_longer_until_turns_begin_when_they_are_due_and_then_shorte
     run_virtual(story())
     assert heard[0] == heard[-1] == 1.0
     assert max(heard) >= 2.0
+
+
+def test_what_is_left_of_a_queue_makes_no_tick_longer_while_it_becomes_shorter() -> None:
+    """It grew for as long as the queue took to go: ticks of two seconds where one and a half do."""
+
+    async def story() -> None:
+        tempo, found = Tempo(SECOND), []
+        await turns(tempo, waited=0.05, seconds=3)
+        for waited in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4):
+            await turns(tempo, waited=waited, seconds=tempo.stretch())
+            found.append(tempo.stretch())
+        assert 1.0 < max(found) == min(found[1:]) <= 1.21
+        await turns(tempo, waited=0.5, seconds=3)
+        assert tempo.stretch() > max(found)
+
+    run_virtual(story())
+
+
+def test_moments_of_an_interval_lie_as_far_apart_as_it_is_long() -> None:
+    beat, found = Beat(1.0), []
+    runs = {part: part - 1 for part in (0.05, 0.35, 0.95)}
+    now = 7.0
+    for seconds in (1.0, 1.6, 1.6, 1.5):
+        beat.lasts(seconds, now)
+        due = {}
+        for part, last in runs.items():
+            runs[part], due[part] = beat.after(now, part, last)
+        found.append([round(at - now, 6) for at in due.values()])
+        now += seconds
+    assert found[:3] == [[0.05, 0.35, 0.95], [0.08, 0.56, 1.52], [0.08, 0.56, 1.52]]
+    assert found[3] == [0.075, 0.525, 1.425]
+
+
+def test_no_moment_comes_twice_because_intervals_become_longer_meanwhile() -> None:
+    beat = Beat(1.0)
+    comes, at = beat.after(10.0, 0.5, -inf)
+    assert at == 10.5
+    beat.lasts(2.0, 10.1)
+    again, then = beat.after(at, 0.5, comes)  # its timer had been set already
+    assert again == comes + 1
+    assert then == pytest.approx(10.9 + 2.0)
 
 
 @pytest.mark.parametrize("waited", [0.0, LATE])
