@@ -114,7 +114,7 @@ MEANINGS = {
     "expect": "What should come of it; the exit code says whether it did.",
     "expect.outcome": "`Held`: the run goes on, or waits, when the duration is over.",
     "expect.within": "Of the fault, or of the canary's first request if that is later, until its last.",
-    "expect.check": "Which check failed.",
+    "expect.check": "Which check failed; one of several `quantiles` by its name, or as NAME-p99.",
     "expect.reason": "The run's [reason](policy.md#reasons).",
     "expect.oneOf[]": "Several endings, each like `expect`, of which one will do.",
 }
@@ -314,6 +314,8 @@ INSTEAD = {  # of "needed", where that depends on another field
 }
 
 
+GROUPS = {"stable": NEEDED, "expect": NEEDED, "ARM.latency": "needed of stable"}  # what holds fields that are
+
 READER = "_read"
 
 
@@ -326,7 +328,8 @@ def page() -> str:
         raise SystemExit(f"docs/write_stories.py: fields and meanings differ: {', '.join(sorted(wrong))}")
     lines = [INTRODUCTION, "\n| field | value | default | what it says |\n|---|---|---|---|\n"]
     for path, meaning in MEANINGS.items():
-        row = there.get(path, Row(path, "mapping" if not path.endswith("[]") else "list", ""))
+        group = Row(path, "mapping" if not path.endswith("[]") else "list", GROUPS.get(path, ""))
+        row = there.get(path, group)
         lines.append(f"| `{path}` | {row.value} | {row.default} | {meaning} |\n")
     lines += [GATES, KINDS]
     lines += [

@@ -12,11 +12,12 @@ import click
 import structlog
 
 from controller.command import Misused, Taught
+from controller.planning import builtin
 from scenarios.live import digits
 from scenarios.people import NotDone
 from scenarios.play import Report, play
 from scenarios.plot import Story
-from scenarios.result import GOES_ON, Result, unmet, wanted
+from scenarios.result import GOES_ON, Result, sure, unmet, wanted
 from scenarios.stand import cluster
 from scenarios.story import BadStory, load
 
@@ -217,8 +218,9 @@ def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
 
 
 def _why(story: Story, result: Result) -> Sequence[str]:
-    """How a story stood that did not end as it expects."""
-    return () if result.ok else list(unmet(result, duration=story.duration))
+    """How sure it is, and how a story stood that did not end as it expects."""
+    how = list(sure(result, alpha=story.policy.get("alpha", builtin()["alpha"])))
+    return how if result.ok else [*how, *unmet(result, duration=story.duration)]
 
 
 def _row(story: Story, result: Result) -> tuple[str, ...]:

@@ -6,7 +6,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from controller.record import at_quantile
 from scenarios.distributions import Beta, Latency
+
+Json = Any
 
 
 class Arm(StrEnum):
@@ -212,6 +215,13 @@ class Ending:
     within: timedelta | None = None
     check: str | None = None
     reason: str | None = None
+
+
+def names_of(check: Json) -> list[str]:
+    """What a check of a policy may be called: its name, or that of the one of its quantiles that failed."""
+    name, levels = str(check.get("name")), check.get("quantiles")
+    single = [each for each in levels if isinstance(each, float)] if isinstance(levels, list) else []
+    return [name, *(at_quantile(name, level) for level in single)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller import record
+from controller import explain, record
 from controller.wire import duration
-from scenarios.plot import Ending, Outcome, Story
+from scenarios.plot import Ending, Outcome, Story, names_of
 
 Json = Any
 Weights = tuple[tuple[float, int], ...]  # (seconds since the story's beginning, percent to the canary)
@@ -95,7 +95,7 @@ def result(story: Story, played: Played, *, mode: str) -> Result:
     zero = _after(onset, played.last_routed) if over else None
     return Result(
         name=story.name,
-        ok=any(_met(ending, played, zero=zero) for ending in story.expect),
+        ok=any(_met(ending, played, story, zero=zero) for ending in story.expect),
         mode=mode,
         outcome=str(played.outcome),
         reason=played.reason,
@@ -120,13 +120,19 @@ def _after(onset: float, at: float | None) -> float | None:
     return None if at is None else max(0.0, at - onset)
 
 
-def _met(ending: Ending, played: Played, *, zero: float | None) -> bool:
+def _met(ending: Ending, played: Played, story: Story, *, zero: float | None) -> bool:
     return (
         ending.outcome is played.outcome
-        and ending.check in (None, played.check)
+        and (ending.check is None or played.check in _meant(ending.check, story))
         and ending.reason in (None, played.reason)
         and (ending.within is None or zero is None or timedelta(seconds=zero) <= ending.within)
     )
+
+
+def _meant(check: str, story: Story) -> list[str]:
+    """What a check may be called that failed: one of several quantiles has a name of its own."""
+    mine = (names_of(one) for one in story.policy.get("checks", ()) if one["name"] == check)
+    return next(mine, [check])
 
 
 def ended(run: Json) -> bool:
@@ -190,6 +196,13 @@ def unmet(result: Result, *, duration: timedelta) -> Iterator[str]:
     for check in checks:
         words = check.get("sentence") or check.get("note") or "nothing to compare yet"
         yield f"{check['name']}: {check['verdict']}: {words}"
+
+
+def sure(result: Result, *, alpha: float) -> Iterator[str]:
+    """How sure a rollback by the evidence is."""
+    log_e = result.evidence.get("logE")
+    if result.reason == "CheckFailed" and not explain.none_yet(log_e):
+        yield f"{explain.odds(log_e)} against a version within its margins; {1 / alpha:,.0f} to 1 rolls back"
 
 
 def wanted(expect: Sequence[Ending]) -> str:

@@ -75,6 +75,7 @@ from scenarios.plot import (
     Story,
     Target,
     TargetFault,
+    names_of,
 )
 
 __all__ = ["Arm", "BadStory", "Outcome", "Story", "load", "loads"]
@@ -394,10 +395,13 @@ def _expect(expect: Field) -> tuple[Ending, ...]:
 
 def _ending(ending: Field) -> Ending:
     said = ending.table("outcome", "within", "check", "reason")
-    outcome = said.must("outcome", lambda f: Outcome(f.one_of(*Outcome)), Outcome.PROMOTED)
+    outcome = said.must("outcome", lambda f: Outcome(f.one_of(*Outcome)), Outcome.ROLLED_BACK)
     if outcome is Outcome.HELD and "within" in said:
         with ending.noting():
             raise said.need("within").wrong("a held canary keeps its weight; leave it out")
+    if outcome is Outcome.PROMOTED and "check" in said:
+        with ending.noting():
+            raise said.need("check").wrong("a canary that is promoted has failed none; leave it out")
     return Ending(
         outcome=outcome,
         within=said.get("within", lambda f: f.duration(positive=True), None),
@@ -429,12 +433,12 @@ def _fits(story: Story, spec: Table) -> None:
     for check in named:
         with spec.whole.noting():
             _countable(check, spec, counting=_said(spec, "stable", "clickRate"))
-    known = [check.get("name") for check in named]
+    known = [name for check in named for name in names_of(check)]
     for ending in story.expect:
         if ending.check is not None and isinstance(checks, list) and ending.check not in known:
             with spec.whole.noting():
                 raise spec.need("expect").wrong(
-                    f"there is no check {shown(ending.check)}; the policy has {', '.join(map(str, known))}"
+                    f"there is no check {shown(ending.check)}; the policy has {', '.join(known)}"
                 )
 
 

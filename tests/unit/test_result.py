@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scenarios.plot import Ending, Outcome, Story
-from scenarios.result import Played, Requests, ended, result, said_by, waits_for, wanted
+from scenarios.result import Played, Requests, ended, result, said_by, sure, waits_for, wanted
 from scenarios.story import loads
 
 STORY = """
@@ -77,6 +77,17 @@ def test_a_run_that_ends_before_its_fault_took_no_time() -> None:
 )
 def test_too_late_or_for_another_reason_is_not_as_expected(played: Played) -> None:
     assert not result(story(), played, mode="virtual").ok
+
+
+@pytest.mark.parametrize(("said", "ok"), [("tail", True), ("tail-p99", True), ("tail-p90", False)])
+def test_a_check_of_several_quantiles_is_meant_by_its_name_and_by_that_of_the_one_that_failed(
+    said: str, *, ok: bool
+) -> None:
+    """Neither could come true: `tail` was not `tail-p99`, and of that the policy was said to have none."""
+    tail = "{name: tail, type: Latency, quantiles: [0.9, 0.99], maxIncrease: 25%}"
+    text = STORY.replace("{name: errors, type: ErrorRate, plus: 0.1%}", tail)
+    one = loads(text.replace("check: errors", f"check: {said}"), file="x.yaml")
+    assert result(one, replace(ROLLED_BACK, check="tail-p99"), mode="virtual").ok is ok
 
 
 def test_any_of_several_endings_will_do() -> None:
@@ -163,3 +174,13 @@ def test_a_step_that_takes_longer_than_its_least_says_which_checks_are_open() ->
     assert waits_for({"spec": {"plan": {}}}, now=late) is None
     run["status"]["checks"][0]["verdict"] = "Pass"
     assert waits_for(run, now=late) is None
+
+
+def test_a_rollback_by_the_evidence_says_how_sure_it_is() -> None:
+    """It was only in the JSON, as a logarithm, or in what `serin explain` says of a live story."""
+    found = result(story(), ROLLED_BACK, mode="virtual")
+    assert list(sure(found, alpha=0.01)) == [
+        "148 to 1 against a version within its margins; 100 to 1 rolls back"
+    ]
+    assert list(sure(replace(found, reason="CanaryNotAnswering"), alpha=0.01)) == []
+    assert list(sure(replace(found, evidence={"logE": 0.0}), alpha=0.01)) == []

@@ -196,6 +196,11 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
             {"name": "approvals", "type": "Proportion", "direction": "decrease", "maxDecrease": "10%"},
             "spec.stable.clickRate: is missing; check approvals counts clicks, say 40%",
         ),
+        (
+            ("spec", "expect", "outcome"),
+            "Promoted",
+            "spec.expect.check: a canary that is promoted has failed",
+        ),
         (("spec", "expect", "outcome"), "Held", "spec.expect.within: a held canary keeps its weight"),
         (("spec", "expect"), {"oneOf": []}, "spec.expect.oneOf: expected at least one"),
         (("spec", "edits", 0, "evict"), {"arm": "canary"}, "spec.edits[0]: needs exactly one of"),
