@@ -135,9 +135,10 @@ def _host(grounds: Grounds) -> str:
 
 
 def _rule(grounds: Grounds) -> Json | None:
-    """The host's DestinationRule."""
-    rules, host = grounds.cluster.all("destinationrules", grounds.namespace), _host(grounds)
-    return next((one for one in rules if one["spec"].get("host") == host), None)
+    """The host's DestinationRule, whether that is written short or in full."""
+    host = detours.fqdn(_host(grounds), {"metadata": {"namespace": grounds.namespace}})
+    rules = grounds.cluster.all("destinationrules", grounds.namespace)
+    return next((one for one in rules if detours.fqdn(one["spec"].get("host", ""), one) == host), None)
 
 
 def _ruled(grounds: Grounds) -> bool:

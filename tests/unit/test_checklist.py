@@ -141,6 +141,16 @@ def test_no_route_to_a_subset_is_proposed_before_there_is_a_rule_that_has_it() -
     assert "first give the pods of model and model-canary a label that tells them apart" in bare.mend
 
 
+def test_a_rule_whose_host_is_written_in_full_is_mended_and_gets_none_beside_it() -> None:
+    def look(room: Room) -> Item:
+        full = {"spec": {"host": "model.lab.svc.cluster.local", "subsets": None}}
+        room.world.patch("destinationrules", "lab", "model", full)
+        return room.looked_at()["routes"]
+
+    rule, _ = in_room(PLAIN, look).patches
+    assert (rule.kind, rule.name) == ("DestinationRule", "model")
+
+
 def test_what_is_printed_leads_step_by_step_from_a_bare_service_to_one_that_is_steered() -> None:
     async def mended(room: Room) -> None:
         room.world.delete("destinationrules", "lab", "model")
