@@ -70,7 +70,7 @@ def planned(rows: Sequence[Row], model: Model, batch: int, *, backwards: bool = 
     """
     kinds: dict[object, list[int]] = {}
     for place in reversed(range(len(rows))) if backwards else range(len(rows)):
-        kinds.setdefault(_kind(rows[place], model), []).append(place)
+        kinds.setdefault(None if model.each else _kind(rows[place], model), []).append(place)
     for some in kinds.values():
         longest = max((len(rows[place][name]) for place in some for name in model.padded), default=1)
         size = max(1, min(batch, model.most, STEPS // longest))
@@ -88,7 +88,7 @@ def _tried(model: Model, rows: Sequence[Row]) -> Answers | None:
     """One batch through the model; None if it does not fit into memory and half of it might."""
     try:
         with torch.inference_mode():
-            found = model.answer(stacked(rows, model))
+            found = model.answer(stacked(rows, model)) if model.each is None else model.each(rows)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

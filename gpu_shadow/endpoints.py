@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu_shadow.model import Answers, Array, Batch, Later, Model, Refused, Row, Tensors, task_of
-from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, length, response
+from gpu_shadow.model import Answers, Array, Later, Model, Refused, Row, Tensors, task_of, unstacked
+from gpu_shadow.protocol import LENGTH, Unreadable, encoded, instances, is_json, length, response
 from gpu_shadow.tasks import NONE, TASKS
 
 REFERENCE = re.compile(
@@ -164,7 +164,8 @@ def opened(reference: str, allowed: Collection[str], *, production: Collection[s
         takes="",
         task=task,
         fit=partial(_row, server),
-        answer=partial(_answers, server),
+        answer=unstacked,
+        each=partial(_answers, server),
         most=BATCH,
         unproven=_unproven(server, known, said["digest"]),
     )
@@ -227,9 +228,9 @@ def _task(server: Server, known: Mapping[str, Any]) -> str:
 def _row(server: Server, given: Tensors) -> Row | str:
     """The request's tensors as they are, if they can be said."""
     for name, one in given.items():
-        if one.dtype.kind not in "biuf":
-            return f"with text in {name[:40]}, which is not replayed"
-        if not server.binary and (one.dtype == np.float16 or not np.isfinite(one).all()):
+        if one.dtype == object and not (server.binary or is_json(one)):
+            return f"with text in {name[:40]} that JSON cannot write, as it is not UTF-8"
+        if one.dtype != object and not server.binary and not is_json(one):
             return "with numbers that JSON cannot write"
     return given
 
@@ -247,11 +248,8 @@ def _body(server: Server, given: Tensors) -> tuple[bytes, Mapping[str, str]]:
     return body, {"Content_Type": "application/octet-stream", LENGTH.replace("-", "_"): str(head)}
 
 
-def _answers(server: Server, batch: Batch) -> Answers:
+def _answers(server: Server, requests: Sequence[Row]) -> Answers:
     """The server's answers to the requests, each to its own; raises `Unreachable`."""
-    names = list(batch)
-    columns = [one.numpy() for one in batch.values()]
-    requests = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     until = time.monotonic() + TURN
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -18,6 +18,7 @@ from gpu_shadow.tally import BINS, COUNTS, MOST_SLICES, REST, Answers, Compariso
 
 OF_ALL, OF_SLICES = 0.8, 0.2  # shares of alpha; the slices' is divided among as many as there may be
 NOISE = 0.999  # of stable's second answers are as near to its first as the noise is said to be
+FEWEST = 20  # requests of a slice that is shown: with fewer, it may be one person's
 DOUBLED = 10  # as often the requests may have to be, to be advised: a thousand times as many
 TIGHT = 1000.0  # requests at which intervals for many requests are narrowest
 # What is known of a figure's limits; of the others nothing is.
@@ -114,6 +115,11 @@ class Finding:
     differences: tuple[Difference, ...] = ()
     worst: tuple[tuple[float, str], ...] = ()
 
+    @property
+    def shown(self) -> tuple[Share, ...]:
+        """The slices that are shown; smaller ones decide with them and are nameless."""
+        return tuple(one for one in self.slices if one.requests >= FEWEST)
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values; the form is documented in docs/shadow.md."""
         return {
@@ -124,7 +130,8 @@ class Finding:
             "clearFlips": self.clear,
             "accuracy": None if self.wrong is None else _of_accuracy(self.wrong),
             "calibration": {arm: _of_marks(each) for arm, each in sorted(self.marks.items()) if each.n},
-            "slices": [_of_share(each) for each in self.slices],
+            "slices": [_of_share(each) for each in self.shown],
+            "slicesTooSmall": len(self.slices) - len(self.shown),
             "differences": [_of_difference(each) for each in self.differences],
             "worst": [{"id": name, "score": how} for how, name in self.worst],
         }
@@ -226,7 +233,7 @@ def _of_flips(
     beyond = " beyond the noise floor" if overall.floor is not None else ""
     for each in (overall, *slices):
         if each.interval[0] > margins.max_flips and (each is overall or each.label != REST):
-            where = "" if each is overall else f" of the slice {each.label}"
+            where = "" if each is overall else _named(each)
             least = percent(each.interval[0])
             return Verdict.FAIL, f"At least {least} of answers{where} differ{beyond}; {allowed} may."
     low, high = map(percent, overall.interval)
@@ -234,6 +241,11 @@ def _of_flips(
         return Verdict.PASS, f"At most {high} of answers differ{beyond}; {allowed} may."
     told = f"Between {low} and {high} of answers differ{beyond}; {allowed} may: not decided"
     return Verdict.INCONCLUSIVE, told + _more(comparison.answers, margins.max_flips, margins.beta, "requests")
+
+
+def _named(one: Share) -> str:
+    few = one.requests < FEWEST
+    return f" of a slice of fewer than {FEWEST} requests" if few else f" of the slice {one.label}"
 
 
 def _of_loss(comparison: Comparison, wrong: Share | None, allowed: float, beta: float) -> tuple[Verdict, str]:
@@ -285,6 +297,10 @@ def _notes(comparison: Comparison, overall: Share | None) -> tuple[str, ...]:
         found.append(f"{left} {be} left out: stable itself has no finite answer to {them}.")
     if len(comparison.slices) > MOST_SLICES:
         found.append(f"Only {MOST_SLICES} slices are told apart; the rest are one and decide nothing.")
+    small = sum((one.twice or one.once) < FEWEST for one in comparison.slices.values())
+    if small:
+        be = "slice has" if small == 1 else "slices have"
+        found.append(f"{small} {be} fewer than {FEWEST} requests and no name here: it may be one person's.")
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """The words about models: what one takes, what it answers, and why one is not loaded."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -36,6 +36,11 @@ class Answers(NamedTuple):
     failed: Mapping[int, str] = MappingProxyType({})
 
 
+def unstacked(_: Batch) -> Answers:
+    """No answer: who is asked with each row by itself takes no batch."""
+    raise TypeError("this model is asked with each row by itself")
+
+
 def nothing() -> None:
     """What a model does to rest that has nothing to give back."""
 
@@ -46,7 +51,8 @@ class Model:
 
     `fit` makes a row of a request's tensors, or says why that cannot be, in a word or two for the counters.
     `answer` takes n rows of one kind, on `device`. Rows are of one kind if their arrays have the same
-    shapes; those named in `padded` may be of any length, and zeros behind them change no answer.
+    shapes; those named in `padded` may be of any length, and zeros behind them change no answer. A server is
+    asked with each row by itself, of whatever kind, by `each` instead of `answer`.
     """
 
     reference: str = ""
@@ -55,6 +61,7 @@ class Model:
     task: str
     fit: Callable[[Tensors], Row | str]
     answer: Callable[[Batch], Tensor | Answers]
+    each: Callable[[Sequence[Row]], Answers] | None = None
     device: torch.device = CPU
     padded: frozenset[str] = frozenset()
     input: str | None = None  # the one tensor of a request that it reads, where its file names one

@@ -6,7 +6,7 @@ by it, nothing is decompressed, and whatever is wrong is one exception with one 
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -76,6 +76,7 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 _NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 _Value = bool | float | None
 _NAMED = msgspec.json.Decoder(list[dict[str, _Value | list[_Value]]])
+_WORDED = msgspec.json.Decoder(list[dict[str, _Value | str | list[_Value | str]]])
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)$")  # msgspec says where, counted from one
 _BRACKETS = re.compile(rb"[\s\[]*")
 _BLANK = b" \t\r\n"
@@ -89,8 +90,8 @@ def request(body: bytes, *, json_bytes: int | None = None, text: bool = False) -
     They are views of `body`: nothing is copied. Tensors of BYTES are arrays of `bytes`, and refused without
     `text`.
 
-    V1's `instances` are one tensor of this name, or one for each feature if they are objects; all of FP64,
-    since v1 has no types, and null, a missing feature, is NaN.
+    V1's `instances` are one tensor of this name, or one for each feature if they are objects; all of FP64 or,
+    with `text`, of BYTES, since v1 has no types, and null, a missing number, is NaN.
     """
     if json_bytes is not None and not 0 < json_bytes <= len(body):
         raise Unreadable("size", f"{LENGTH} is {json_bytes}; expected 1 to {len(body)}, the body's length")
@@ -99,7 +100,7 @@ def request(body: bytes, *, json_bytes: int | None = None, text: bool = False) -
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Unreadable("malformed", f"no request of the protocol: {error}") from None
     if bytes(found.instances) and not found.inputs:
-        tensors, at = _instances(bytes(found.instances)), end
+        tensors, at = _instances(bytes(found.instances), words=text), end
     else:
         tensors, at = _tensors(found.inputs, body, end, text=text)
     if at != len(body):
@@ -143,36 +144,55 @@ def encoded(
     """A body of v2 with these tensors as its inputs (or outputs), and how many of its bytes are JSON.
 
     `more` stands beside them in the JSON. Raises `ValueError` for a type that the protocol has no name for,
-    and in JSON for numbers that it cannot write.
+    and in JSON for what it cannot write (`is_json`).
     """
     listed: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for name, one in tensors.items():
-        kind = _NAMES.get(one.dtype.newbyteorder("<"))
-        if kind is None or (not binary and (kind == "FP16" or not np.isfinite(one).all())):
-            raise ValueError(f"{name}: {one.dtype} or its numbers cannot be written")
+        kind = TEXT if one.dtype == object else _NAMES.get(one.dtype.newbyteorder("<"))
+        if kind is None or not (binary or is_json(one)):
+            raise ValueError(f"{name}: {one.dtype} or what is in it cannot be written")
         said = {"name": name, "shape": list(one.shape), "datatype": kind}
         if binary:
-            parts.append(np.ascontiguousarray(one, dtype=TYPES[kind]).tobytes())
+            parts.append(_counted(one) if kind == TEXT else np.asarray(one, TYPES[kind]).tobytes())
             listed.append(said | {"parameters": {"binary_data_size": len(parts[-1])}})
         else:
-            listed.append(said | {"data": one.reshape(-1).tolist()})
+            listed.append(said | {"data": _listed(one.reshape(-1))})
     head = msgspec.json.encode({called: listed, **more})
     return b"".join((head, *parts)), len(head)
+
+
+def is_json(tensor: Tensor) -> bool:
+    """Whether JSON can write it: finite numbers of a type that has a JSON form, or text that is UTF-8."""
+    if tensor.dtype != object:
+        return tensor.dtype != np.float16 and bool(np.isfinite(tensor).all())
+    try:
+        _listed(tensor)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _listed(tensor: Tensor) -> Any:
+    """Its numbers, or texts, in lists as deep as it has dimensions."""
+    return (_EACH_TEXT(tensor) if tensor.dtype == object else tensor).tolist()
+
+
+def _counted(texts: Tensor) -> bytes:
+    """Texts as a binary tensor has them: each behind its length of 4 bytes."""
+    return b"".join(len(one).to_bytes(4, "little") + one for one in texts.flat)
 
 
 def instances(tensors: Mapping[str, Tensor]) -> bytes:
     """A body of v1: the rows of the one tensor, or an object each with the features of all.
 
-    Raises `ValueError` where these do not have as many rows, or are no finite numbers.
+    Raises `ValueError` where these do not have as many rows, or are nothing that JSON writes (`is_json`).
     """
-    if len({one.shape[0] for one in tensors.values()}) != 1 or not all(
-        np.isfinite(one).all() for one in tensors.values()
-    ):
-        raise ValueError("its tensors have other numbers of rows, or numbers that JSON cannot write")
+    if len({one.shape[0] for one in tensors.values()}) != 1 or not all(map(is_json, tensors.values())):
+        raise ValueError("its tensors have other numbers of rows, or what JSON cannot write")
     if len(tensors) == 1:
-        return msgspec.json.encode({"instances": next(iter(tensors.values())).tolist()})
-    columns = [one.tolist() for one in tensors.values()]
+        return msgspec.json.encode({"instances": _listed(next(iter(tensors.values())))})
+    columns = [_listed(one) for one in tensors.values()]
     rows = [dict(zip(tensors, row, strict=True)) for row in zip(*columns, strict=True)]
     return msgspec.json.encode({"instances": rows})
 
@@ -213,17 +233,18 @@ def _named(names: Iterable[str]) -> None:
         raise Unreadable("malformed", f"a tensor's name is longer than {LONGEST_NAME} characters")
 
 
-def _instances(text: bytes) -> dict[str, Tensor]:
-    """The tensors of v1, the instances along the first axis."""
+def _instances(text: bytes, *, words: bool = False) -> dict[str, Tensor]:
+    """The tensors of v1, the instances along the first axis; with `words` those of text as well."""
     brackets = _BRACKETS.match(text)
     opened = brackets[0] if brackets else b""
     depth = opened.count(b"[")
     try:
         if depth == 1 and text[len(opened) : len(opened) + 1] == b"{":
-            return _features(_NAMED.decode(text))
+            return _features((_WORDED if words else _NAMED).decode(text), words=words)
         if not 0 < depth <= MOST_DIMENSIONS:
             raise Unreadable("shape", f"instances have {depth} dimensions; expected 1 to {MOST_DIMENSIONS}")
-        found = np.array(_nested(float, depth).decode(text), dtype="<f8")
+        worded = words and text[len(opened) : len(opened) + 1] == b'"'
+        found = _column(_nested(str if worded else float, depth).decode(text), words=words)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         if isinstance(error, Unreadable):
             raise
@@ -233,13 +254,24 @@ def _instances(text: bytes) -> dict[str, Tensor]:
     return {"instances": found}
 
 
-def _features(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _column(values: list[Any], *, words: bool) -> Tensor:
+    """Numbers as FP64, or texts each as `bytes`; raises `ValueError` where they are some of both."""
+    found = np.array(values, dtype=object) if words else np.empty(0)
+    texts = sum(isinstance(one, str) for one in found.flat)
+    if not texts:
+        return np.array(values, dtype="<f8")
+    if texts != found.size:
+        raise ValueError("text beside numbers, or rows of other lengths")
+    return _EACH_BYTES(found)
+
+
+def _features(rows: list[dict[str, Any]], *, words: bool) -> dict[str, Tensor]:
     """One tensor for each feature that the instances name; raises `ValueError` where they do not agree."""
     names = rows[0].keys()
     if not 0 < len(names) <= MOST_FEATURES or any(row.keys() != names for row in rows):
         raise Unreadable("malformed", f"instances name other features, none, or more than {MOST_FEATURES}")
     _named(names)
-    found = {name: np.array([row[name] for row in rows], dtype="<f8") for name in names}
+    found = {name: _column([row[name] for row in rows], words=words) for name in names}
     if not all(one.size for one in found.values()):
         raise Unreadable("shape", "a feature holds no number")
     return found
@@ -280,7 +312,15 @@ def _strings(given: _Input) -> list[bytes]:
     values = _numbers(given, str)
     while values and isinstance(values[0], list):
         values = [each for some in values for each in some]
-    return [each.encode(errors="replace") for each in values]
+    return [_bytes(each) for each in values]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="replace")
+
+
+_EACH_BYTES: Callable[[Tensor], Tensor] = np.vectorize(_bytes, otypes=[object])
+_EACH_TEXT: Callable[[Tensor], Tensor] = np.vectorize(bytes.decode, otypes=[object])
 
 
 def _cut(body: bytes, at: int, end: int, most: int) -> list[bytes]:

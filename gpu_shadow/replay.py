@@ -80,7 +80,9 @@ class Replay:
 
     def put_away(self) -> None:
         """The models' memory is free, and they answer nothing any more."""
-        self.stable, self.canary = (replace(one, answer=_away) for one in (self.stable, self.canary))
+        self.stable, self.canary = (
+            replace(one, answer=_away, each=None) for one in (self.stable, self.canary)
+        )
 
     def _look(self, some: Sequence[Recorded]) -> None:
         fitting, rows, others = [], [], []

@@ -288,7 +288,7 @@ def _cell(n: int, most: int, *, same: bool) -> str:
 
 
 def _slices(said: Said) -> Iterator[str]:
-    found = sorted(said.finding.slices, key=lambda one: (-one.interval[0], -one.excess, one.label))
+    found = sorted(said.finding.shown, key=lambda one: (-one.interval[0], -one.excess, one.label))
     if not found:
         return
     bars = [

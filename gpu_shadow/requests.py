@@ -206,7 +206,7 @@ class _Lines:
     def _request(self, place: int, line: bytes) -> Recorded | str:
         name = f"{self.path.name}:{place}"
         try:
-            asked = request(line)
+            asked = request(line, text=True)
         except Unreadable as error:
             return f"{name}: {error}"
         return Recorded(id=asked.id or name, tensors=asked.tensors, size=len(line), order=0)

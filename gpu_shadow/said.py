@@ -121,7 +121,7 @@ def _shares(finding: Finding) -> Iterator[str]:
     noise = "" if overall.floor is None else f", {percent(overall.floor)} of stable's own second answers"
     clear = "" if finding.clear is None else f"; {percent(finding.clear)} where stable's answer was clear"
     yield f"{flips}{noise}{clear}."
-    yield from (_slice(each) for each in finding.slices)
+    yield from (_slice(each) for each in finding.shown)
 
 
 def _slice(each: Share) -> str:

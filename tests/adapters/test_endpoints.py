@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -48,13 +48,22 @@ class Stand:
     plain: bool = False  # whether it answers in JSON whatever it is asked in
     ready: int = 200
     asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    model: Any = lambda given: next(iter(given.values())) @ W  # its answer to a request's tensors
     wrong: Any = lambda _x: None  # a status, "late", "gone", "huge", "odd" for a request's numbers
     port: int = 0
 
+    @staticmethod
+    def read(asked: tuple[str, dict[str, str], bytes]) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The tensors of what it was asked."""
+        _, headers, body = asked
+        length = headers.get(LENGTH.lower())
+        return request(body, json_bytes=int(length) if length else None, text=True).tensors
+
     def answered(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
         length = headers.get(LENGTH.lower())
-        x = next(iter(request(body, json_bytes=int(length) if length else None).tensors.values()))
-        y = (x @ W).astype(np.float32)
+        given = self.read((path, headers, body))
+        x = next(iter(given.values()))
+        y = self.model(given).astype(np.float32)
         match self.wrong(x):
             case int(status):
                 return status, b'{"error": "no"}', {"Location": "/elsewhere"}
@@ -318,7 +327,54 @@ def test_nobody_at_the_port_is_unreachable() -> None:
 def test_what_json_cannot_say_does_not_fit(stand: Stand) -> None:
     model = reach(stand)
     assert model.fit({"x": np.array([[np.nan]])}) == "with numbers that JSON cannot write"
-    assert model.fit({"x": np.array([[b"a"]], object)}) == "with text in x, which is not replayed"
+    assert model.fit({"x": np.array([[b"\xff"]], object)}) == (
+        "with text in x that JSON cannot write, as it is not UTF-8"
+    )
+    assert not isinstance(model.fit({"x": np.array([["ö".encode()]], object)}), str)
+
+
+def words(count: int) -> list[Recorded]:
+    """Requests of text, of other lengths, and of a number beside it."""
+    told = ["".join(np.random.default_rng(i).choice(list("abcö"), size=3 + i % 9)) for i in range(count)]
+    tensors = ({"t": np.array([one.encode()], object), "x": np.ones(1, np.float32)} for one in told)
+    return [Recorded(id=f"r{i}", tensors=one, size=1, order=i + 1) for i, one in enumerate(tensors)]
+
+
+def counted(tensors: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Scores: how many of two letters are in the text, and the number."""
+    text = tensors["t"].flat[0].decode()
+    return np.array([[text.count("a"), text.count("b"), float(tensors["x"].flat[0])]], np.float32)
+
+
+def otherwise(tensors: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The same for the other letter."""
+    return counted(tensors)[:, [1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("path", "extensions"),
+    [("/v2/models/m", ()), ("/v2/models/m", ("binary_tensor_data",)), ("/v1/models/m", ())],
+)
+def test_text_is_replayed_by_servers_that_read_it(stand: Stand, path: str, extensions: Any) -> None:
+    margins = Margins(max_flips=0.02, alpha=0.01, beta=0.05)
+    stand.extensions, stand.model = extensions, counted
+    stable = reach(stand, path, more="?task=classification")
+    asked = words(300)
+    found = Replay(stable, reach(stand, path, more="?task=classification"), margins).go_on(asked)
+    assert found is not None
+    assert (found.verdict, found.overall and found.overall.flips) == (Verdict.PASS, 0)
+    arrived = {given["t"].flat[0] for given in map(stand.read, stand.asked)}
+    assert arrived == {one.tensors["t"][0] for one in asked[: found.requests]}
+    with standing() as other:
+        other.extensions, other.model = extensions, otherwise
+        worse = Replay(stable, reach(other, path, more="?task=classification"), margins).go_on(asked)
+    assert worse is not None
+    assert worse.overall is not None
+    flips = [
+        np.argmax(counted(one.tensors)) != np.argmax(otherwise(one.tensors))
+        for one in asked[: worse.requests]
+    ]
+    assert (worse.verdict, worse.overall.flips) == (Verdict.FAIL, np.mean(flips))
 
 
 def test_two_servers_are_compared_like_two_files_and_an_error_is_the_canary_s(stand: Stand) -> None:

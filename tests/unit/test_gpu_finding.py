@@ -9,6 +9,9 @@ from torch import Tensor
 from analysis.judge import Verdict
 from gpu_shadow.compare import Comparison, Finding, Margins, compare, decide, failed, merge
 from gpu_shadow.finding import times
+from gpu_shadow.report import report
+from gpu_shadow.said import Said
+from gpu_shadow.said import told as told_of
 from gpu_shadow.tally import Answers, by_label
 
 MARGINS = Margins(max_flips=0.01)
@@ -143,6 +146,20 @@ def test_one_slice_that_is_worse_suffices() -> None:
     assert "of the slice de differ" in finding.why[0]
 
 
+@pytest.mark.parametrize("requests", [19, 20])
+def test_a_slice_of_a_few_requests_decides_and_is_not_named(requests: int) -> None:
+    labels, kinds = ["one@person"] * requests + ["fr"] * 9000, [1] * requests + [0] * 9000
+    every = Answers(same=9000, canary=requests)
+    said = Said.of(Comparison(task="classification", answers=every, slices=by_label(labels, kinds)), MARGINS)
+    finding = said.finding
+    assert finding.verdict is Verdict.FAIL
+    told = json.dumps(said.to_json()) + report(said) + "".join(told_of(said))
+    assert ("one@person" in told) == (requests == 20)
+    assert ("of a slice of fewer than 20 requests differ" in finding.why[0]) == (requests == 19)
+    assert finding.to_json()["slicesTooSmall"] == (requests == 19)
+    assert any("1 slice has fewer than 20 requests" in why for why in finding.why) == (requests == 19)
+
+
 def test_slices_beyond_those_that_are_told_apart_decide_nothing() -> None:
     labels = [f"{place:03}" for place in range(60)] * 100 + ["zzz"] * 60
     kinds = [0] * 6000 + [1] * 60
@@ -189,6 +206,7 @@ def test_the_finding_is_json() -> None:
         "accuracy",
         "calibration",
         "slices",
+        "slicesTooSmall",
         "differences",
         "worst",
     }

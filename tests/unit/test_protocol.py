@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_shadow.model import first_row
-from gpu_shadow.protocol import TYPES, Unreadable, request, weight
+from gpu_shadow.protocol import TYPES, Unreadable, encoded, instances, request, weight
 
 ROW = {"name": "pixels", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4]}
 
@@ -262,6 +263,50 @@ def test_binary_text_of_another_size_is_refused(tail: bytes, size: Any) -> None:
 @pytest.mark.parametrize("data", [["a"], [1, 2, 3], ["a", None, "b"], {}, [[["a"], ["b"]], ["c"]]])
 def test_what_is_no_text_is_refused(data: Any) -> None:
     assert refused(said(WORDS | {"data": data}), text=True) in {"malformed", "size"}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_text_is_written_as_it_is_read(binary: bool) -> None:  # noqa: FBT001
+    texts = np.array([[b"a", "ö".encode()], [b"", b"x" * 300]], object)
+    given = {"t": texts, "x": np.arange(3, dtype="<f4")}
+    body, head = encoded(given, binary=binary)
+    found = request(body, json_bytes=head if binary else None, text=True).tensors
+    assert found["t"].tolist() == texts.tolist()
+    assert found["x"].tolist() == [0, 1, 2]
+
+
+def test_text_that_is_not_utf8_is_written_as_binary_tensors_alone() -> None:
+    given = {"t": np.array([b"\xff\x00"], object)}
+    body, head = encoded(given)
+    assert request(body, json_bytes=head, text=True).tensors["t"].tolist() == [b"\xff\x00"]
+    for write in (partial(encoded, binary=False), instances):
+        with pytest.raises(ValueError, match="cannot"):
+            write(given)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tensors"),
+    [
+        (["a", "ö"], {"instances": [b"a", "ö".encode()]}),
+        ([["a", "b"], ["c", "d"]], {"instances": [[b"a", b"b"], [b"c", b"d"]]}),
+        ([{"t": "a", "x": 1}, {"t": "b", "x": 2}], {"t": [b"a", b"b"], "x": [1.0, 2.0]}),
+        ([{"t": ["a", "b"]}], {"t": [[b"a", b"b"]]}),
+    ],
+)
+def test_instances_of_text_are_read_where_they_are_asked_for(rows: Any, tensors: Any) -> None:
+    body = json.dumps({"instances": rows}).encode()
+    assert refused(body) == "malformed"
+    found = request(body, text=True).tensors
+    assert {name: one.tolist() for name, one in found.items()} == tensors
+    again = request(instances(found), text=True).tensors
+    assert [one.tolist() for one in again.values()] == list(tensors.values())
+
+
+@pytest.mark.parametrize(
+    "rows", [["a", 1], [["a"], ["b", "c"]], [{"t": "a"}, {"t": 1}], [{"t": ["a", 1]}], [{"t": ["a", ["b"]]}]]
+)
+def test_text_beside_numbers_is_no_column(rows: Any) -> None:
+    assert refused(json.dumps({"instances": rows}).encode(), text=True) == "malformed"
 
 
 def test_small_texts_weigh_what_python_takes_for_them() -> None:
