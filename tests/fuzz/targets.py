@@ -55,6 +55,11 @@ def protocol(given: bytes) -> None:
         found = request(body, json_bytes=length, text=bool(said) and said[0] % 2 == 1)
         assert found.tensors
         assert sum(weight(each) for each in found.tensors.values()) <= 50 * len(body) + 100
+        written, head = encoded(found.tensors)
+        again = request(written, json_bytes=head, text=True).tensors
+        assert all(
+            np.array_equal(again[name], one) for name, one in found.tensors.items() if one.dtype == object
+        )
 
 
 def jsonl(given: bytes) -> None:
@@ -234,6 +239,8 @@ TARGETS: Mapping[str, Target] = {
             *(b"\x00" + each for each in (V2, V1, NAMED, LOST)),
             bytes([128 + len(LOST) - 8]) + LOST,
             b"\x01" + json.dumps({"inputs": [TEXT]}).encode(),
+            b"\x01" + json.dumps({"instances": [["a", "b"]]}).encode(),
+            b"\x01" + json.dumps({"instances": [{"t": "a", "x": 1}]}).encode(),
         ),
     ),
     "jsonl": Target(jsonl, (V2 + b"\n\n" + V1,)),
