@@ -220,7 +220,7 @@ def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
 def _why(story: Story, result: Result) -> Sequence[str]:
     """How sure it is, and how a story stood that did not end as it expects."""
     how = list(sure(result, alpha=story.policy.get("alpha", builtin()["alpha"])))
-    return how if result.ok else [*how, *unmet(result, duration=story.duration)]
+    return how if result.ok else [*how, *unmet(result, story)]
 
 
 def _row(story: Story, result: Result) -> tuple[str, ...]:

@@ -76,9 +76,11 @@ def test_a_story_whose_time_was_up_says_so_and_how_its_checks_stood(tmp_path: Pa
     said = run(file, "--quiet")
     assert said.exit_code == 3
     assert "NOT  short  Held     (time was up)" in said.stderr
-    assert "the story ended at its duration (40 s); the run was still going: give a longer duration" in (
+    assert "expect.outcome: wanted Promoted, got Held" in said.stderr
+    assert "the story ended at its duration (40 s); the run was still going, and at 100 requests" in (
         said.stderr
     )
+    assert "its steps take at least 2 min: give a longer duration" in said.stderr
     assert "phase Progressing, verdict" in said.stderr
     assert "latency-p95: " in said.stderr
 
