@@ -425,10 +425,8 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
             f" ({max(spec['minRequests'], int(rate * needed.total_seconds()))} requests){late}"
         )
     waits = " and stepTimeout allows it" if any("longer" in line for line in lines) else ""
-    return [
-        *lines,
-        f"Promotion after at least {duration(sum(times, timedelta(0)))}, if every required check passes at once{waits}.",
-    ]
+    total = duration(sum(times, timedelta(0)))
+    return [*lines, f"Promotion after at least {total}, if every required check passes at once{waits}."]
 
 
 def permitted(spec: Json) -> list[str]:

@@ -221,7 +221,9 @@ def _time_up(story: Story) -> str:
     if not scarce:
         return f"{ended}, and {steps}: give a longer duration"
     more = "more requestsPerSecond, larger steps or a smaller minRequests"
-    rather = f"{more}, or a longer duration" if least <= PATIENT else f"{more}; no longer duration is sensible"
+    rather = (
+        f"{more}, or a longer duration" if least <= PATIENT else f"{more}; no longer duration is sensible"
+    )
     return f"{ended}, and {steps}, waiting for requests: give {rather}"
 
 
