@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller import detours, exposure, floor, podspec, trigger
+from controller import detours, exposure, floor, podspec, selected, trigger
 from controller.asks import unsteerable
 from controller.exposure import of_policy
-from controller.items import Grounds, Item, Patch, Result
+from controller.items import Grounds, Item, Patch, Result, worst
 from controller.resource import DRILL
 from controller.shadow import ARTIFACT, BASELINE, REFERENCE
 
@@ -54,11 +54,14 @@ def routes(grounds: Grounds) -> Item:
         if kind in grounds.unread:
             return Item(name=name, result=Result.UNKNOWN, why=f"{kind} may not be read here")
     refused = unsteerable(grounds.cluster, plan, grounds.canary)
+    narrow = selected.narrow(grounds, _split_host(grounds))
+    if refused is None and narrow is not None:
+        return worst(name, [narrow], mend=narrow.mend)
     if refused is None:
         why = (
             f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
         )
-        return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}")
+        return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}{selected.unseen(grounds)}")
     labels = _labels(grounds)
     if labels is None and not _ruled(grounds):
         mend = (
@@ -67,10 +70,12 @@ def routes(grounds: Grounds) -> Item:
         )
         return Item(name=name, result=Result.FAIL, why=refused, mend=mend)
     # a route to a subset that no rule has is answered with a 503: the rule comes first
-    tried = (None if labels is None else _told_apart(grounds, labels), _routed(grounds))
+    tried = [None if labels is None else _told_apart(grounds, labels), _routed(grounds)]
+    tried += [] if narrow is None else [narrow.patch]  # last: else the canary is met before
     patches = tuple(one for one in tried if one is not None)
     mend = "let a DestinationRule tell the arms apart, and then one route name both subsets"
-    return Item(name=name, result=Result.FAIL, why=refused, mend=mend, patches=patches)
+    why = refused if narrow is None else f"{refused}; {narrow.why}"
+    return Item(name=name, result=Result.FAIL, why=why, mend=mend, patches=patches)
 
 
 def _pinned(grounds: Grounds) -> str:
@@ -125,13 +130,23 @@ def _labels(grounds: Grounds) -> tuple[dict[str, str], ...] | None:
     return None
 
 
+def _targets(grounds: Grounds) -> list[Json]:
+    """All to whom the VirtualService sends requests."""
+    found = grounds.cluster.get("virtualservices", grounds.namespace, grounds.plan["virtualService"]) or {}
+    routes = (http.get("route") or () for http in found.get("spec", {}).get("http") or ())
+    return [target for targets in routes for target in targets]
+
+
 def _host(grounds: Grounds) -> str:
     """Where the VirtualService sends requests; what its name says, if it is not there."""
-    name: str = grounds.plan["virtualService"]
-    service = grounds.cluster.get("virtualservices", grounds.namespace, name) or {}
-    routes = (http.get("route") or () for http in service.get("spec", {}).get("http") or ())
-    hosts: list[str] = [target["destination"]["host"] for targets in routes for target in targets]
-    return (hosts or [name])[0]
+    hosts = (str(target["destination"]["host"]) for target in _targets(grounds))
+    return next(hosts, str(grounds.plan["virtualService"]))
+
+
+def _split_host(grounds: Grounds) -> str:
+    """Of whom the canary is a subset; where nobody says so yet, where requests are sent."""
+    canary = (one for one in _targets(grounds) if detours.subset(one) == grounds.plan["canarySubset"])
+    return next((str(one["destination"]["host"]) for one in canary), _host(grounds))
 
 
 def _rule(grounds: Grounds) -> Json | None:

@@ -49,6 +49,7 @@ class Finding:
 
 
 COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
+LEAST_EXPECTED = 0.05  # hits at the margin: a status rounds them to a tenth, and nobody can lack a share of 0
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
@@ -195,7 +196,9 @@ def _certainty(found: Finding) -> str:
         return f" ({bad} {best}, {margin})" if beyond_margin(found, ends(found)[0]) else f" ({margin})"
     if found.verdict == "Pass":
         if beyond_margin(found, ends(found)[1]):
-            return f" ({margin}; the bound on this figure, {worst}, is wider than a Pass needs)"
+            # a Pass asks one question, whether the margin is kept; an interval answers it for every margin
+            proved = f"{margin}, and that this is kept is proved"
+            return f" ({proved}; how large the figure is takes more requests: {good} {worst} so far)"
         return f" ({good} {worst}, {margin})"
     if found.interval[1] == math.inf:
         return f" (at least {low}, not certain yet, {margin})"
@@ -229,26 +232,28 @@ def not_ruled_out(found: Finding) -> str:
         return "nothing worse can be ruled out yet, however much worse"
     beside = ""
     if found.verdict == "Pass" and beyond_margin(found, worst):
-        beside = "; the Pass stands on less: on the question whether the margin is kept"
+        beside = "; that the margin is kept is proved all the same, which takes fewer"
     return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 
 def _stands_on(found: Finding) -> list[str]:
     """How many canary requests were beyond the threshold, how many the margin allows; of a Fail, what argues.
 
-    That is the whole step's count, or that of late where a fault came in mid-step, or else the odds alone.
+    That is the whole step's count, or that of late where a fault came in mid-step and it argues better, or
+    else the odds alone.
     """
     what = _beyond(found)
     if not found.canary_requests or found.verdict == "NoData" or not what:
         return []
     step = (found.canary_hits, found.canary_requests, found.expected_hits)
+    lately = found.lately_hits if found.verdict == "Fail" else None
+    if lately is not None and _argues(found, *lately) and _weighs(*lately) > _weighs(*step):
+        return [_said_lately(found, *lately)]
     if found.verdict != "Fail" or _argues(found, *step):
         counted = f"{found.canary_hits} of {_requests(found, found.canary_requests)} {what}"
         return [f"{counted}, {_at_margin(found, found.expected_hits)}"]
-    if found.lately_hits is not None and _argues(found, *found.lately_hits):
-        hits, count, expected = found.lately_hits
-        lately = f"about {hits:.0f} of its last {_requests(found, round(count))} {what}"
-        return [f"{lately}, {_at_margin(found, expected)}"]
+    if lately is not None and _argues(found, *lately):
+        return [_said_lately(found, *lately)]
     if none_yet(found.log_e):
         return []
     return [f"the odds against its being within the margin are {odds(found.log_e or 0.0)}"]
@@ -264,6 +269,19 @@ def _argues(found: Finding, hits: float, requests: float, expected: float) -> bo
     if found.kind != "Predictions":
         return beyond > 0
     return beyond > 2 * math.sqrt(expected * max(1 - expected / requests, 0.0))
+
+
+def _weighs(hits: float, requests: float, expected: float) -> float:
+    """How much such a count says against the margin's share, in nats: the log likelihood ratio of the two."""
+    few, rest = max(expected, LEAST_EXPECTED), max(requests - expected, LEAST_EXPECTED)
+    missed = max(requests - hits, 0.0)
+    return sum(seen * math.log(seen / due) for seen, due in ((hits, few), (missed, rest)) if seen > 0)
+
+
+def _said_lately(found: Finding, hits: float, requests: float, expected: float) -> str:
+    """The count over about the last ten seconds."""
+    counted = f"about {hits:.0f} of its last {_requests(found, round(requests))} {_beyond(found)}"
+    return f"{counted}, {_at_margin(found, expected)}"
 
 
 def _at_margin(found: Finding, expected: float) -> str:

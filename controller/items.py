@@ -64,7 +64,8 @@ class Grounds:
     """What the checklist is worked out from.
 
     `plan` is as in `CanaryRun.spec`, without or with its policy; `unread` are the kinds of objects (as in
-    `cluster.FOLLOWED`) that may not be read; `pages` are by pod.
+    `cluster.FOLLOWED`) that may not be read; `pages` are by pod; `services` are the namespace's, where they
+    were asked for.
     """
 
     cluster: Cluster
@@ -76,6 +77,7 @@ class Grounds:
     canary: Json  # Deployment
     pages: Mapping[str, Paged] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
+    services: tuple[Json, ...] = ()
     now: datetime
 
     @property

@@ -397,18 +397,24 @@ def as_yaml(spec: Json) -> str:
 # -- what a policy takes at a rate of requests -----------------------------------------------------
 
 
+def least(spec: Json, requests_per_second: float) -> list[timedelta]:
+    """How long each step lasts at least: until it has its time and its requests."""
+    from controller.wire import LONGEST, duration
+
+    shortest, longest = duration(spec["minStep"]), LONGEST.total_seconds()
+    rates = [requests_per_second * weight / 100 for weight in spec["steps"]]
+    waits = [spec["minRequests"] / rate if rate else longest for rate in rates]
+    return [max(shortest, timedelta(seconds=ceil(min(wait, longest)))) for wait in waits]
+
+
 def schedule(spec: Json, requests_per_second: float) -> list[str]:
     """How long each step lasts at least, and what each check permits. No estimate of power."""
     from controller.explain import duration
-    from controller.wire import LONGEST
     from controller.wire import duration as written
 
-    least, timeout = written(spec["minStep"]), written(spec["stepTimeout"])
-    lines, total = [], timedelta(0)
-    for weight in spec["steps"]:
+    timeout, lines, times = written(spec["stepTimeout"]), [], least(spec, requests_per_second)
+    for weight, needed in zip(spec["steps"], times, strict=True):
         rate = requests_per_second * weight / 100
-        needed = max(least, timedelta(seconds=ceil(min(spec["minRequests"] / rate, LONGEST.total_seconds()))))
-        total += needed
         late = (
             ""
             if needed <= timeout
@@ -419,10 +425,8 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
             f" ({max(spec['minRequests'], int(rate * needed.total_seconds()))} requests){late}"
         )
     waits = " and stepTimeout allows it" if any("longer" in line for line in lines) else ""
-    return [
-        *lines,
-        f"Promotion after at least {duration(total)}, if every required check passes at once{waits}.",
-    ]
+    total = duration(sum(times, timedelta(0)))
+    return [*lines, f"Promotion after at least {total}, if every required check passes at once{waits}."]
 
 
 def permitted(spec: Json) -> list[str]:

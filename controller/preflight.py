@@ -117,6 +117,7 @@ _KINDS = {
     "VirtualService": "virtualservice",
     "DestinationRule": "destinationrule",
     "CanaryPolicy": "canarypolicy",
+    "Service": "service",
 }
 
 

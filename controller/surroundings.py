@@ -18,6 +18,7 @@ from controller.model import Page, PodSeen, Policy
 from controller.ports import Reading
 from controller.readers import by_page, together
 from controller.scrape import chosen, target
+from controller.selected import SERVICES
 
 if TYPE_CHECKING:
     from controller.kubectl import Kubectl
@@ -29,7 +30,7 @@ KINDS = {
     kind: f"{kind}.{group}" if (group := root.split("/")[2]) != "v1" else kind
     for kind, root in FOLLOWED.items()
     if kind != "namespaces"
-}
+} | {SERVICES: SERVICES}  # which the controller has no right to, and no need of
 NEEDED = frozenset({"deployments", "replicasets", "pods"})  # without these nothing can be said
 NOT_THERE = "have a resource type"
 PAGES = 3  # of stable's pods; they are alike, and each is a command
@@ -43,8 +44,12 @@ def found(kubectl: "Kubectl", deployment: str, *, pages: int = PAGES) -> Grounds
     cluster = Cluster()
     unread: set[str] = set()
     bare = deployment.rpartition("/")[2]
+    services = []
     for kind, item in _objects(kubectl, unread):
-        cluster.changed(kind, "ADDED", item)
+        if kind == SERVICES:
+            services.append(item)
+        else:
+            cluster.changed(kind, "ADDED", item)
     canary = _canary(cluster, bare)
     namespace = canary["metadata"]["namespace"]
     try:
@@ -71,6 +76,7 @@ def found(kubectl: "Kubectl", deployment: str, *, pages: int = PAGES) -> Grounds
         canary=canary,
         pages={pod.name: _page(kubectl, namespace, pod, policy) for pod in pods},
         unread=frozenset(unread),
+        services=tuple(services),
         now=datetime.now(UTC),
     )
 

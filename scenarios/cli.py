@@ -94,6 +94,12 @@ def run(files: Sequence[Path], *, live: bool, out: Path | None, quiet: bool) -> 
     sys.exit(0 if all(result.ok for result in results) else NOT_MET)
 
 
+# Nobody would wait for it; what it is worth is in docs/testing.md.
+NO_HISTORY = (
+    "live, stable is first read when the canary starts: history is for virtual time alone, and is not played"
+)
+
+
 def _playable(stories: Sequence[Story]) -> None:
     """Raises `BadStory` for the first that the live lab has no model for, before any is played."""
     for story in stories:
@@ -108,6 +114,7 @@ def _played(story: Story, *, live: bool, report: Report, last: bool) -> Result:
     report(f"{story.name} ({'live' if live else 'virtual'}), expected: {wanted(story.expect)}")
     if not live:
         return play(story, report=report)
+    report(NO_HISTORY)
     from scenarios import lab, lasting  # needs Linux, Envoy and processes; virtual time needs none of them
 
     async def watch(there: lab.Lab) -> None:
@@ -220,7 +227,7 @@ def _table(stories: Sequence[Story], results: Sequence[Result]) -> None:
 def _why(story: Story, result: Result) -> Sequence[str]:
     """How sure it is, and how a story stood that did not end as it expects."""
     how = list(sure(result, alpha=story.policy.get("alpha", builtin()["alpha"])))
-    return how if result.ok else [*how, *unmet(result, duration=story.duration)]
+    return how if result.ok else [*how, *unmet(result, story)]
 
 
 def _row(story: Story, result: Result) -> tuple[str, ...]:

@@ -44,8 +44,8 @@ NEXT = (
     "Next:",
     "  your own model, on a cluster of kind's     docs/quickstart.md, then manifests/samples",
     "  your own traffic and faults, no cluster    docs/testing.md#a-story-of-your-own",
-    "  kubectl and serin, on an emulated cluster  serin scenario cluster (docs/testing.md)",
-    "  how long a policy takes at your traffic    serin plan --policy FILE --rps 200",
+    "  kubectl and serin, on an emulated cluster  {serin} scenario cluster (docs/testing.md)",
+    "  how long a policy takes at your traffic    {serin} plan --rps 200 (--policy FILE: of yours)",
 )
 EVERY = 5.0  # seconds between lines while nothing happens
 WINDOW = 10.0  # seconds over which the shown p95 is taken
@@ -293,7 +293,8 @@ def main(play: Callable[[str, int], Any] = _tell) -> int:
         say(f"\nThe lab did not work: {trouble}")
         return FAILED
     say()
-    for line in (*summary(told, seconds=sum(one.seconds for one in told)), "", *NEXT):
+    following = (line.format(serin=lasting.serin()) for line in NEXT)
+    for line in (*summary(told, seconds=sum(one.seconds for one in told)), "", *following):
         say(line)
     return 0 if kept(told) else NOT_AS_PROMISED
 

@@ -27,7 +27,46 @@ _DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 _PERCENT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?%")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours"}
 MOST = 10  # mistakes that are named at once
+PART = 3  # letters that a word has in common with the one that was meant, at least
 _SHOWN = 40  # characters of a wrong value that are repeated back
+
+
+# What belongs into a field that is missing: by its name, or by its own and that of what it stands in.
+EXAMPLES: Mapping[str, str] = {
+    "apiVersion": "serin.dev/v1alpha1",
+    "kind": "Scenario",
+    "metadata": "{name: latency-doubles}",
+    "name": "latency-doubles",
+    "spec": "{duration: 120s, traffic: {requestsPerSecond: 100}, stable: …, expect: …}",
+    "duration": "120s",
+    "traffic": "{requestsPerSecond: 100}",
+    "requestsPerSecond": "100",
+    "stable": "{replicas: 3, latency: {distribution: lognormal, median: 20ms, p95: 60ms}}",
+    "expect": "{outcome: RolledBack, within: 10s}",
+    "outcome": "RolledBack",
+    "replicas": "3",
+    "latency": "{distribution: lognormal, median: 20ms, p95: 60ms}",
+    "distribution": "lognormal",
+    "predictions.distribution": "beta",
+    "p95": "60ms",
+    "median": "20ms",
+    "medians": "[20ms, 100ms]",
+    "shape": "2.5",
+    "weight": "0.1",
+    "a": "2",
+    "b": "5",
+    "at": "20s",
+    "arm": "canary",
+    "factor": "3",
+    "decay": "60s",
+    "patch.kind": "Deployment",
+    "patch.name": "model",
+    "merge": "{spec: {replicas: 4}}",
+    "delete.kind": "Deployment",
+    "delete.name": "model-canary",
+    "perSecond": "0.01",
+    "lasting": "3s",
+}
 
 
 class BadStory(Exception):
@@ -56,9 +95,17 @@ def _instead(path: Path) -> str:
 
 def meant(name: str, known: Sequence[str]) -> str:
     """The word that was meant, whatever its capitals, and all that are known."""
-    near = get_close_matches(name.casefold(), [each.casefold() for each in known], n=1, cutoff=0.75)
-    likely = [each for each in known if [each.casefold()] == near]
+    likely = _near(name, known)
     return "".join(f"did you mean {each}? " for each in likely) + f"known are {', '.join(known)}"
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """The one word of those that is written nearly so, or is the only one to hold what was written."""
+    folded = name.casefold()
+    near = get_close_matches(folded, [each.casefold() for each in known], n=1, cutoff=0.75)
+    if len(folded) >= PART and not near:
+        near = [each.casefold() for each in known if folded in each.casefold() or each.casefold() in folded]
+    return [each for each in known if [each.casefold()] == near]
 
 
 def read(path: Path) -> "Field":
@@ -199,7 +246,10 @@ class Field:
     def one_of(self, *words: str) -> str:
         """The word that stands here, one of these."""
         if not isinstance(self.value, str) or self.value not in words:
-            raise self.bad(f"one of {', '.join(words)}" if len(words) > 1 else words[0])
+            near = _near(self.value, words) if isinstance(self.value, str) else []
+            likely = "".join(f"; did you mean {each}?" for each in near if len(words) > 1)
+            among = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+            raise self.wrong(f"expected {among}, got {shown(self.value)}{likely}")
         return self.value
 
     def true(self) -> bool:
@@ -245,6 +295,12 @@ class Field:
         return lasting
 
 
+def _example(path: str) -> str:
+    """The field as one writes it."""
+    *_, within, name = ("", *path.split("."))
+    return f"{name}: {EXAMPLES.get(f'{within}.{name}') or EXAMPLES[name]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A mapping of the file, by field."""
@@ -258,8 +314,9 @@ class Table:
     def need(self, name: str, *, of: Iterable[str] = ()) -> Field:
         """The field, which must be there; `of` are the values it may have."""
         if name not in self.inside:
-            among = ", ".join(of)
-            raise self.whole.under(name).wrong(f"is missing; say {f'one of {among}' if among else 'it'}")
+            missing = self.whole.under(name)
+            say = f"one of {', '.join(of)}" if of else f"it, such as {_example(missing.path)}"
+            raise missing.wrong(f"is missing; say {say}")
         return self.inside[name]
 
     def must(self, name: str, read: Callable[[Field], T], instead: T) -> T:

@@ -25,13 +25,15 @@ LOOKED_AT = 300.0  # seconds at most: what ends by itself does so where nobody c
 def announced(there: "Lab") -> list[str]:
     """Where the story can be looked at while it goes, line by line; empty if no replica serves a page."""
     found = [f"Watch it in a browser while it goes: {url}/" for url in urls(there)]
-    typed = f"KUBECONFIG={there.folder / 'kubeconfig'} {_serin()} explain {CANARY} -n {NAMESPACE}"
+    typed = f"KUBECONFIG={there.folder / 'kubeconfig'} {serin()} explain {CANARY} -n {NAMESPACE}"
     return [*found, f"or type: {typed}"] if found else []
 
 
-def _serin() -> str:
-    """What to type for `serin`: where no folder of PATH has it, its path beside our Python."""
-    return "serin" if shutil.which("serin") else str(Path(sys.executable).with_name("serin"))
+def serin() -> str:
+    """What to type for `serin`: that, where PATH leads to ours; else our path, as no other one will do."""
+    ours = Path(sys.executable).with_name("serin")
+    found = shutil.which("serin")
+    return str(ours) if ours.exists() and not (found and Path(found).samefile(ours)) else "serin"
 
 
 def urls(there: "Lab") -> Sequence[str]:

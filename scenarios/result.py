@@ -1,11 +1,12 @@
 """What came of a story, and whether it is what the story expects."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from controller import explain, record
+from controller import explain, planning, record
 from controller.wire import duration
 from scenarios.plot import Ending, Outcome, Story, names_of
 
@@ -93,9 +94,9 @@ def result(story: Story, played: Played, *, mode: str) -> Result:
     onset = _onset(story, played)
     over = played.outcome is not Outcome.HELD
     zero = _after(onset, played.last_routed) if over else None
-    return Result(
+    found = Result(
         name=story.name,
-        ok=any(_met(ending, played, story, zero=zero) for ending in story.expect),
+        ok=False,
         mode=mode,
         outcome=str(played.outcome),
         reason=played.reason,
@@ -107,6 +108,7 @@ def result(story: Story, played: Played, *, mode: str) -> Result:
         requests=played.requests,
         evidence=played.evidence,
     )
+    return replace(found, ok=any(not list(_missed(ending, found, story)) for ending in story.expect))
 
 
 def _onset(story: Story, played: Played) -> float:
@@ -120,13 +122,19 @@ def _after(onset: float, at: float | None) -> float | None:
     return None if at is None else max(0.0, at - onset)
 
 
-def _met(ending: Ending, played: Played, story: Story, *, zero: float | None) -> bool:
-    return (
-        ending.outcome is played.outcome
-        and (ending.check is None or played.check in _meant(ending.check, story))
-        and ending.reason in (None, played.reason)
-        and (ending.within is None or zero is None or timedelta(seconds=zero) <= ending.within)
-    )
+def _missed(ending: Ending, found: Result, story: Story) -> Iterator[str]:
+    """Which parts of the ending did not come true: what was wanted, and what came instead."""
+    if ending.outcome != found.outcome:
+        yield f"outcome: wanted {ending.outcome}, got {found.outcome}"
+        return  # of another outcome the rest says nothing
+    if ending.check is not None and found.check not in _meant(ending.check, story):
+        yield f"check: wanted {ending.check}, got {found.check or 'none'}"
+    if ending.reason not in (None, found.reason):
+        yield f"reason: wanted {ending.reason}, got {found.reason or 'none'}"
+    zero = found.seconds_to_weight_zero
+    if ending.within is not None and zero is not None and timedelta(seconds=zero) > ending.within:
+        late = f"got {zero:.4g} s, until the last request was routed to the canary"
+        yield f"within: wanted at most {ending.within.total_seconds():g} s, {late}"
 
 
 def _meant(check: str, story: Story) -> list[str]:
@@ -176,17 +184,19 @@ def waits_for(run: Json, *, now: datetime) -> str | None:
     return f"still at {status.get('weight', 0)} %: waits for {', '.join(still)}" if still else None
 
 
+PATIENT = timedelta(hours=1)  # virtual time takes minutes of a core for it; nobody waits longer for a story
 GOES_ON = "(time was up)"
 
 
-def unmet(result: Result, *, duration: timedelta) -> Iterator[str]:
-    """Why a story did not end as it was to, line by line: how the run stood, and what each check said."""
+def unmet(result: Result, story: Story) -> Iterator[str]:
+    """Why a story did not end as it was to, line by line: what was missed, how the run stood, each check."""
+    for place, ending in enumerate(story.expect):
+        where = f"expect.oneOf[{place}]" if len(story.expect) > 1 else "expect"
+        for missed in _missed(ending, result, story):
+            yield f"{where}.{missed}"
     said = result.evidence
     if result.going_on:
-        yield (
-            f"the story ended at its duration ({duration.total_seconds():g} s); the run was still going:"
-            " give a longer duration"
-        )
+        yield _time_up(story)
     if said:
         yield f"phase {said.get('phase', 'Pending')}, verdict {said.get('verdict', '-')}"
     checks = said.get("checks", ())
@@ -196,6 +206,25 @@ def unmet(result: Result, *, duration: timedelta) -> Iterator[str]:
     for check in checks:
         words = check.get("sentence") or check.get("note") or "nothing to compare yet"
         yield f"{check['name']}: {check['verdict']}: {words}"
+
+
+def _time_up(story: Story) -> str:
+    """What helps a story that was over before its run: time, unless requests are what it waits for."""
+    lasted, rate = explain.duration(story.duration), story.requests_per_second
+    ended = f"the story ended at its duration ({lasted}); the run was still going"
+    policy = planning.checked(dict(story.policy), file=Path(story.file))
+    times = planning.least(policy, rate)
+    least, scarce = sum(times, timedelta(0)), max(times) > duration(policy["minStep"])
+    if least <= story.duration:
+        return f"{ended}: give a longer duration, or more requestsPerSecond"
+    steps = f"at {rate:g} requestsPerSecond its steps take at least {explain.duration(least)}"
+    if not scarce:
+        return f"{ended}, and {steps}: give a longer duration"
+    more = "more requestsPerSecond, larger steps or a smaller minRequests"
+    rather = (
+        f"{more}, or a longer duration" if least <= PATIENT else f"{more}; no longer duration is sensible"
+    )
+    return f"{ended}, and {steps}, waiting for requests: give {rather}"
 
 
 def sure(result: Result, *, alpha: float) -> Iterator[str]:

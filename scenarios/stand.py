@@ -10,6 +10,7 @@ import click
 
 from controller.command import Failed, Misused, Taught
 from scenarios.cluster.discovery import VERSION
+from scenarios.lasting import serin
 from scenarios.objects import SYSTEM
 from scenarios.world import NODES, World
 
@@ -27,7 +28,7 @@ Ctrl-C ends it; nothing is kept."""
 STEERING = """
 Nobody steers yet: what asks for a canary gets a run when a controller looks, in a third terminal.
 
-  serin controller --kubeconfig {kubeconfig}
+  {serin} controller --kubeconfig {kubeconfig}
 """
 
 
@@ -82,7 +83,7 @@ async def stand(kubeconfig: Path, *, port: int, namespace: str, bare: bool) -> N
         # nobody reads half of it
         world.kubeconfig(kubeconfig.with_suffix(".part"), namespace=namespace).replace(kubeconfig)
         ours = "" if bare else " and Serin's"
-        steering = "" if bare else STEERING.format(kubeconfig=kubeconfig)
+        steering = "" if bare else STEERING.format(serin=serin(), kubeconfig=kubeconfig)
         said = {"url": url, "version": VERSION, "ours": ours, "kubeconfig": kubeconfig}
         click.echo(SAID.format(**said, steering=steering))
         await told.wait()

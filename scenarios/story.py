@@ -438,7 +438,7 @@ def _fits(story: Story, spec: Table) -> None:
         if ending.check is not None and isinstance(checks, list) and ending.check not in known:
             with spec.whole.noting():
                 raise spec.need("expect").wrong(
-                    f"there is no check {shown(ending.check)}; the policy has {', '.join(known)}"
+                    f"there is no check {shown(ending.check)}; {meant(ending.check, known)}"
                 )
 
 

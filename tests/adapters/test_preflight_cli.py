@@ -83,6 +83,18 @@ async def test_what_failed_is_exit_code_3_and_what_is_printed_mends_it(shell: Sh
     assert (code, after["autoscaling"], after["floor"]) == (3, "Pass", "Pass")
 
 
+async def test_a_service_that_pins_stable_is_patched_as_printed(shell: Shell) -> None:
+    shell.furnish(SOUND[0])
+    spec = {"selector": {"version": "stable"}, "ports": [{"port": 80}]}
+    meta = {"name": "model", "namespace": LAB}
+    shell.world.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+    _, out, _ = await shell.type("preflight", "model-canary")
+    (block,) = [one for one in out.split("\n\n") if one.startswith("# routes: let Service model select")]
+    assert "service/model patched" in await shell.paste(block)
+    _, out, _ = await shell.type("preflight", "model-canary", "-o", "json")
+    assert next(one for one in json.loads(out) if one["item"] == "routes")["result"] == "Pass"
+
+
 async def test_what_the_policy_skips_is_named_below(shell: Shell) -> None:
     shell.furnish(FLAWED[2])
     skip = {"spec": {"preflightSkip": ["floor", "autoscaling", "rollback-drill"]}}
@@ -139,5 +151,8 @@ def test_who_may_not_list_a_kind_is_told_and_the_rest_is_looked_at() -> None:
     items = seen(SOUND[0], denied=frozenset({"horizontalpodautoscalers", "namespaces"}))
     assert items["autoscaling"].why.startswith("horizontalpodautoscalers may not be read here")
     assert (items["floor"].result, items["routes"].result) == (Result.UNKNOWN, Result.PASS)
+    items = seen(SOUND[0], denied=frozenset({"services"}))
+    assert items["routes"].result is Result.PASS
+    assert "services may not be read here" in items["routes"].why
     with pytest.raises(Trouble, match="Forbidden"):
         seen(SOUND[0], denied=frozenset({"pods"}))

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from scenarios import lab
 from scenarios.cli import scenario
 
 STORY = Path(__file__).parents[2] / "scenarios" / "bad-annotation.yaml"
@@ -76,9 +77,11 @@ def test_a_story_whose_time_was_up_says_so_and_how_its_checks_stood(tmp_path: Pa
     said = run(file, "--quiet")
     assert said.exit_code == 3
     assert "NOT  short  Held     (time was up)" in said.stderr
-    assert "the story ended at its duration (40 s); the run was still going: give a longer duration" in (
+    assert "expect.outcome: wanted Promoted, got Held" in said.stderr
+    assert "the story ended at its duration (40 s); the run was still going, and at 100 requests" in (
         said.stderr
     )
+    assert "its steps take at least 2 min: give a longer duration" in said.stderr
     assert "phase Progressing, verdict" in said.stderr
     assert "latency-p95: " in said.stderr
 
@@ -151,3 +154,16 @@ def test_what_failed_is_said_once_of_a_story_that_is_not_met(tmp_path: Path) -> 
     said = run(file, "--quiet")
     assert said.exit_code == 3
     assert said.stderr.count("the error rate at the canary is") == 1
+
+
+def test_a_live_story_says_that_its_history_is_not_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five minutes of `history` were neither waited for nor refused, and nobody said so."""
+
+    async def failed(*_: object, **__: object) -> None:
+        raise lab.LabFailed("Envoy did not start")
+
+    monkeypatch.setattr(lab, "play", failed)
+    said = run(STORY, "--live")
+    assert said.exit_code == 1
+    assert "history is for virtual time alone, and is not played" in said.stderr
+    assert "history is for virtual" not in run(STORY).stderr

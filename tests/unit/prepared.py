@@ -348,6 +348,7 @@ class Room:
             canary=canary,
             pages=pages,
             unread=unread,
+            services=tuple(self.world.objects("services", LAB)),
             now=self.world.clock(),
         )
 

@@ -164,6 +164,71 @@ def test_what_is_printed_leads_step_by_step_from_a_bare_service_to_one_that_is_s
     in_room(PLAINER, mended)
 
 
+def serve(room: Room, name: str = "model", **selector: str) -> None:
+    """A Service is there, which selects so."""
+    meta = {"name": name, "namespace": "lab"}
+    spec = {"selector": selector, "ports": [{"port": 80}]}
+    room.world.create({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+
+
+def test_a_service_that_pins_a_version_is_named_with_what_widens_it() -> None:
+    """Weights moved, and no request ever reached the canary: its Service selected stable's pods alone."""
+
+    async def mended(room: Room) -> None:
+        serve(room, app="model", version="stable")
+        routes = room.looked_at()["routes"]
+        assert routes.result is Result.FAIL
+        said = "Service model selects app=model, version=stable, which pods of model-canary are not"
+        assert routes.why.startswith(said)
+        (patch,) = routes.patches
+        assert (patch.kind, patch.body) == ("Service", {"spec": {"selector": {"version": None}}})
+        await room.mend(patch)
+        assert room.world.get("services", "lab", "model")["spec"]["selector"] == {"app": "model"}
+        assert room.looked_at()["routes"].result is Result.PASS
+
+    in_room(SOUND[0], mended)
+
+
+@pytest.mark.parametrize(
+    ("selector", "merged"),
+    [
+        ({"version": "stable"}, {"version": None, "app": "model"}),  # a selector of nothing selects nothing
+        ({"app": "other", "version": "stable"}, {"app": "model", "version": None}),
+    ],
+)
+def test_a_service_with_nothing_of_both_arms_gets_what_they_share(selector: Json, merged: Json) -> None:
+    def look(room: Room) -> Item:
+        serve(room, **selector)
+        return room.looked_at()["routes"]
+
+    (patch,) = in_room(SOUND[0], look).patches
+    assert patch.body["spec"]["selector"] == merged
+
+
+@pytest.mark.parametrize(("name", "version"), [("model-v1", "stable"), ("model-v2", "canary")])
+def test_a_service_beside_the_routes_may_select_whom_it_likes(name: str, version: str) -> None:
+    """One for each version is usual beside the one that subsets are of, and none of the routes' business."""
+
+    def look(room: Room) -> Item:
+        serve(room, app="model")
+        serve(room, name, app="model", version=version)
+        return room.looked_at()["routes"]
+
+    item = in_room(SOUND[0], look)
+    assert (item.result, item.patches) == (Result.PASS, ())
+
+
+def test_a_service_is_widened_after_the_rule_and_the_routes_stand() -> None:
+    def look(room: Room) -> Item:
+        room.world.delete("destinationrules", "lab", "model")
+        serve(room, version="stable")
+        return room.looked_at()["routes"]
+
+    item = in_room(PLAIN, look)
+    assert [one.kind for one in item.patches] == ["DestinationRule", "VirtualService", "Service"]
+    assert "Service model selects version=stable" in item.why
+
+
 def test_what_the_policy_skips_is_not_asked() -> None:
     skip = ("autoscaling", "buckets")
 

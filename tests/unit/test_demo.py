@@ -88,6 +88,20 @@ def test_a_lab_that_does_not_work_is_not_a_canary_that_failed(capsys: pytest.Cap
     assert "Envoy did not start" in capsys.readouterr().out
 
 
+def test_what_comes_next_can_be_typed_where_path_has_no_serin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`make demo` works without PATH; what it said to type then did not."""
+
+    async def play(_name: str, number: int) -> Told:
+        return told(Outcome.PROMOTED if number == 1 else Outcome.ROLLED_BACK)
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo.main(play) == 0
+    typed = [line for line in capsys.readouterr().out.splitlines() if "bin/serin" in line]
+    assert [Path(line.split("  ")[-1].split()[0]).exists() for line in typed] == [True, True]
+
+
 def test_ctrl_c_is_told_and_is_not_a_success(capsys: pytest.CaptureFixture[str]) -> None:
     async def play(_name: str, _number: int) -> Told:
         raise KeyboardInterrupt

@@ -214,6 +214,29 @@ def test_counts_of_a_whole_step_that_are_within_the_margin_do_not_stand_beside_a
     )
 
 
+def test_counts_of_late_are_said_where_they_argue_better_than_the_whole_steps() -> None:
+    """Of a fault after eight good minutes "13 of 900 failed, the margin allows 5.4" is hardly an argument."""
+    seen = {"canary_requests": 900, "canary_hits": 13, "expected_hits": 5.4}
+    late = judged("errors", Verdict.FAIL, estimate=0.014, lately=0.22, lately_hits=(9.0, 40.0, 0.2), **seen)
+    assert explain.sentence(ERRORS, late).endswith(
+        "; about 9 of its last 40 canary requests failed, the margin allows 0.2 on average"
+    )
+    rounded = replace(late, lately_hits=(9.0, 40.0, 0.0))  # as a status has it, to a tenth
+    assert "about 9 of its last 40 canary requests failed" in explain.sentence(ERRORS, rounded)
+
+
+def test_counts_of_the_whole_step_are_said_where_they_argue_better_than_those_of_late() -> None:
+    """Of a canary that was ill from its first request on, all of it says most."""
+    seen = {"canary_requests": 900, "canary_hits": 120, "expected_hits": 5.4}
+    ill = judged("errors", Verdict.FAIL, estimate=0.13, lately=0.13, lately_hits=(5.0, 40.0, 0.2), **seen)
+    assert explain.sentence(ERRORS, ill).endswith(
+        "; 120 of 900 canary requests failed, the margin allows 5.4 on average"
+    )
+    clicks = {"canary_requests": 5_600, "canary_hits": 252, "expected_hits": 471.0, "shares": (0.045, 0.1)}
+    fewer = judged("clicks", Verdict.FAIL, estimate=0.45, lately=0.4, lately_hits=(4.0, 90.0, 8.0), **clicks)
+    assert "252 of 5600 canary trials were hits" in explain.sentence(CLICKS, fewer)
+
+
 def test_the_margin_ends_every_bracket_of_a_failure() -> None:
     """Of a late fault it was the least that the whole step's share is, beside the figure of its last 10 s."""
     bad = judged("errors", Verdict.FAIL, estimate=0.04, interval=(0.0043, 0.1), lately=0.13)
@@ -225,16 +248,22 @@ def test_the_margin_ends_every_bracket_of_a_failure() -> None:
 def test_a_pass_beside_a_bound_beyond_the_margin_says_that_it_needs_less() -> None:
     """It said "Pass … (at most 1.58x, 1.4x is allowed)", and that 1.58x cannot be ruled out."""
     fine = judged("latency-p95", Verdict.PASS, estimate=1.02, interval=(0.8, 1.58))
-    said = "(1.2x is allowed; the bound on this figure, 1.58x, is wider than a Pass needs)"
+    said = (
+        "(1.2x is allowed, and that this is kept is proved; "
+        "how large the figure is takes more requests: at most 1.58x so far)"
+    )
     assert said in explain.sentence(LATENCY, fine)
     clicked = judged("clicks", Verdict.PASS, estimate=1.0, interval=(0.7, 1.3), shares=(0.1, 0.1))
-    assert "(at least 0.85x is required; the bound on this figure, 0.7x, is wider" in (
-        explain.sentence(CLICKS, clicked)
+    assert "(at least 0.85x is required, and that this is kept is proved;" in explain.sentence(
+        CLICKS, clicked
     )
+    assert "takes more requests: at least 0.7x so far)" in explain.sentence(CLICKS, clicked)
     seen = {"name": "latency-p95", "verdict": "Pass", "interval": [0.8, 1.58]}
     spec = {"name": "latency-p95", "type": "Latency", "maxIncrease": "20%"}
     run = {"spec": {"plan": {"policy": {"checks": [spec]}}}, "status": {"checks": [seen], "step": "1/1"}}
-    bound = "latency-p95: 1.58x cannot be ruled out with the requests so far; the Pass stands on less"
+    bound = (
+        "latency-p95: 1.58x cannot be ruled out with the requests so far; that the margin is kept is proved"
+    )
     assert any(line.startswith(bound) for line in report.unseen(run, now=NOW))
 
 

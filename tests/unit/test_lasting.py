@@ -40,6 +40,18 @@ def test_serin_is_named_by_its_path_where_no_folder_of_path_has_it(
     assert Path(typed).exists()
 
 
+def test_serin_is_named_by_its_path_where_path_leads_to_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An older one of /usr/local/bin would have been asked about a run whose fields it does not know."""
+    (tmp_path / "serin").write_text("#!/bin/sh\n")
+    (tmp_path / "serin").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert lasting.serin() == str(Path(sys.executable).with_name("serin"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{tmp_path}")
+    assert lasting.serin() == "serin"
+
+
 def test_the_address_of_the_page_is_said_and_a_command_that_explains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scenarios.plot import Ending, Outcome, Story
-from scenarios.result import Played, Requests, ended, result, said_by, sure, waits_for, wanted
+from scenarios.result import Played, Requests, ended, result, said_by, sure, unmet, waits_for, wanted
 from scenarios.story import loads
 
 STORY = """
@@ -184,3 +184,73 @@ def test_a_rollback_by_the_evidence_says_how_sure_it_is() -> None:
     ]
     assert list(sure(replace(found, reason="CanaryNotAnswering"), alpha=0.01)) == []
     assert list(sure(replace(found, evidence={"logE": 0.0}), alpha=0.01)) == []
+
+
+def missed(played: Played, **changes: object) -> list[str]:
+    one = story(**changes)
+    return [line for line in unmet(result(one, played, mode="virtual"), one) if line.startswith("expect")]
+
+
+@pytest.mark.parametrize(
+    ("played", "said"),
+    [
+        (
+            replace(ROLLED_BACK, last_routed=26.15),
+            ["within: wanted at most 6 s, got 6.15 s, until the last request was routed to the canary"],
+        ),
+        (replace(ROLLED_BACK, check="latency-p95"), ["check: wanted errors, got latency-p95"]),
+        (
+            replace(ROLLED_BACK, reason="Aborted", check=None),
+            ["check: wanted errors, got none", "reason: wanted CheckFailed, got Aborted"],
+        ),
+        (replace(ROLLED_BACK, outcome=Outcome.PROMOTED), ["outcome: wanted RolledBack, got Promoted"]),
+        (ROLLED_BACK, []),
+    ],
+)
+def test_a_story_that_is_not_met_names_the_part_that_was_missed(played: Played, said: list[str]) -> None:
+    """It said how the run had stood, and left who read it to find the 6 s among the columns."""
+    assert missed(played) == [f"expect.{each}" for each in said]
+
+
+def test_of_several_endings_each_says_what_was_missed() -> None:
+    endings = (
+        Ending(outcome=Outcome.PROMOTED),
+        Ending(outcome=Outcome.ROLLED_BACK, within=timedelta(seconds=2)),
+    )
+    assert [line.split(",")[0] for line in missed(ROLLED_BACK, expect=endings)] == [
+        "expect.oneOf[0].outcome: wanted Promoted",
+        "expect.oneOf[1].within: wanted at most 2 s",
+    ]
+
+
+QUICKER = "give more requestsPerSecond, larger steps or a smaller minRequests"
+
+
+@pytest.mark.parametrize(
+    ("rate", "policy", "advice"),
+    [
+        (
+            1.0,
+            {"steps": [5, 10, 25, 50]},
+            f"its steps take at least 3 h, waiting for requests: {QUICKER}; no longer duration is sensible",
+        ),
+        (
+            5.0,
+            {"steps": [10, 50]},
+            f"its steps take at least 12 min, waiting for requests: {QUICKER}, or a longer duration",
+        ),
+        (
+            100.0,
+            {"steps": [10, 50], "minStep": "90s"},
+            "its steps take at least 3 min: give a longer duration",
+        ),
+        (100.0, {"steps": [50]}, "still going: give a longer duration, or more requestsPerSecond"),
+        (0.0, {"steps": [50]}, "no longer duration is sensible"),
+    ],
+)
+def test_a_story_whose_time_was_up_says_what_helps(rate: float, policy: Any, advice: str) -> None:
+    """At a request a second it asked for a longer duration, whatever that had been."""
+    one = story(requests_per_second=rate, policy=policy)
+    going = replace(ROLLED_BACK, outcome=Outcome.HELD, evidence={"phase": "Progressing"})
+    said = next(line for line in unmet(result(one, going, mode="virtual"), one) if "its duration" in line)
+    assert said.endswith(advice)

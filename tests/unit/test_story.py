@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scenarios import fields
 from scenarios.distributions import Beta, Bimodal, Lognormal, Pareto
 from scenarios.objects import objects
 from scenarios.plot import Arm, Delete, Ending, Evict, Outcome, Patch, Pods, Target
@@ -185,7 +186,8 @@ def test_clicks_are_counted_where_a_rate_is_said_and_a_fault_changes_it() -> Non
         (("spec", "stable", "latency", "shape"), 2, "spec.stable.latency.shape: is unknown here"),
         (("spec", "seed"), "seven", "spec.seed: expected a whole number"),
         (("spec", "expect", "outcome"), "Fine", "expected one of RolledBack, Promoted, Held, got"),
-        (("spec", "expect", "check"), "p99", 'spec.expect: there is no check "p99"; the policy has p95'),
+        (("spec", "expect", "outcome"), "Rolledback", 'Held, got "Rolledback"; did you mean RolledBack?'),
+        (("spec", "expect", "check"), "p99", 'spec.expect: there is no check "p99"; known are p95'),
         (
             ("spec", "expect", "reason"),
             "CheckFaild",
@@ -227,7 +229,45 @@ def test_a_wrong_field_is_named_with_what_belongs_there(
 def test_a_missing_field_is_named() -> None:
     whole = loads_plain()
     del whole["spec"]["expect"]
-    assert complaint(yaml.safe_dump(whole)) == "scenarios/x.yaml: spec.expect: is missing; say it"
+    assert complaint(yaml.safe_dump(whole)) == (
+        "scenarios/x.yaml: spec.expect: is missing; say it, such as "
+        "expect: {outcome: RolledBack, within: 10s}"
+    )
+
+
+def without(path: tuple[str | int, ...]) -> str:
+    """The good story without the field at the path."""
+    whole = loads_plain()
+    *before, last = path
+    inside = whole
+    for part in before:
+        inside = inside[part]
+    del inside[last]
+    return said_of(yaml.safe_dump(whole))
+
+
+def test_a_missing_field_has_an_example_that_is_right() -> None:
+    """ "is missing; say it" left open what it looks like."""
+    named = 0
+    for path in paths(loads_plain()):
+        for line in without(path).splitlines():
+            if (found := re.search(r"is missing; say it, such as (\w+): (.*)", line)) is None:
+                continue
+            named += 1
+            if "…" not in found[2]:
+                value = fields.parse(found[2], file="x").value
+                assert "expected" not in said_of(changed(*path, to=value)), line
+        assert not re.search(r"is missing; say it$", without(path), re.MULTILINE)
+    assert named > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"), [("factor", "latencyFactor"), ("latencyfacter", "latencyFactor"), ("er", "")]
+)
+def test_a_word_is_meant_that_is_written_nearly_so_or_holds_what_was_written(name: str, likely: str) -> None:
+    said = fields.meant(name, ["latencyFactor", "errorRate", "clickRate"])
+    assert said.startswith(f"did you mean {likely}? known" if likely else "known")
+    assert fields.meant("rate", ["errorRate", "clickRate"]).startswith("known")  # either may be meant
 
 
 def test_all_mistakes_are_named_at_once() -> None:
@@ -242,7 +282,9 @@ def test_all_mistakes_are_named_at_once() -> None:
     whole["spec"]["expect"] = {"outcome": "Rolledback"}
     whole["spec"]["policy"]["step"] = [5]
     text = complaint(yaml.safe_dump(whole))
-    assert text.startswith("scenarios/x.yaml: spec.stable.latency.p95: is missing; say it\n")
+    assert text.startswith(
+        "scenarios/x.yaml: spec.stable.latency.p95: is missing; say it, such as p95: 60ms\n"
+    )
     for said in (
         "spec.canary.replica: is unknown here; did you mean replicas?",
         "spec.faults[0]: needs either arm (stable, canary) or target",
