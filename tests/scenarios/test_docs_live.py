@@ -168,6 +168,11 @@ def test_pages_that_are_typed_in_order_are_typed_where_it_says() -> None:
     assert len(RUN) >= 8
 
 
+def test_no_block_waits_for_a_time_instead_of_for_what_it_needs() -> None:
+    """`sleep 10` was as long as a segment lasts, so that on a busy machine there was none yet to replay."""
+    assert [str(block) for block in RUN if re.search(r"^sleep\b", block.commands, re.MULTILINE)] == []
+
+
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_the_commands_do_what_they_promise(block: Block, terminal: Terminal) -> None:
     promised = PROMISED.search(block.commands)
