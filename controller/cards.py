@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Any
 
-from controller import letters
+from controller import letters, record
 from controller.model import Message, Reason, Run
 
 Json = Any
@@ -23,7 +23,7 @@ _MARKS = re.compile(r"([\\*_~`|>\[\]()#])")
 
 def severity(message: Message) -> str:
     """As Prometheus' alerts have it: `info` for what needs nobody."""
-    if message.outcome == "RolledBack" and message.reason in letters.FOR_OTHER_REASONS:
+    if message.outcome == "RolledBack" and message.reason in record.ENDINGS:
         return "info" if message.reason is Reason.SUPERSEDED else "warning"
     return SEVERITIES.get(message.outcome, "info")
 

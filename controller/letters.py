@@ -8,11 +8,12 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controller import retraining
+from controller import record, retraining
 from controller.explain import duration
 from controller.gating import Question
 from controller.model import Message, Run, WeightChange
@@ -26,9 +27,6 @@ TITLES = {
     "Drifted": "Retraining wanted",
     "Warned": "Checklist not passed",
 }
-
-# Traffic was taken back, if there was any, and nothing had been found against the canary.
-FOR_OTHER_REASONS = {"Aborted": "Aborted", "Superseded": "Superseded", "StableChanged": "Stable changed"}
 
 KINDS = ("slack", "teams", "discord", "alertmanager", "webhook")  # of receivers
 
@@ -64,9 +62,14 @@ def slack(run: Run, message: Message) -> bytes:
 
 def title_of(message: Message) -> str:
     """What happened, in two words."""
-    if message.outcome == "RolledBack" and message.reason in FOR_OTHER_REASONS:
-        return FOR_OTHER_REASONS[message.reason]
+    if message.outcome == "RolledBack" and message.reason in record.ENDINGS:
+        return spaced(message.reason)  # traffic was taken back, if there was any, and nothing had been found
     return TITLES.get(message.outcome, message.outcome or message.reason.value)
+
+
+def spaced(reason: str) -> str:
+    """A reason as people write it: "Stable changed"."""
+    return re.sub("(?<=[a-z])[A-Z]", lambda letter: f" {letter[0].lower()}", reason)
 
 
 def heading(run: Run, message: Message) -> str:

@@ -14,7 +14,10 @@ from controller.explain import UNREAD, Finding
 
 Json = Any
 WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
-GIVEN_WAY = frozenset({"Superseded", "StableChanged"})  # after these another run follows
+# What ends a run and says nothing against its version, and one word for how it ended: nothing was found.
+ENDINGS = {"Aborted": "aborted", "Superseded": "superseded", "StableChanged": "superseded"}
+# Of those another run follows, and the same template may be asked for again.
+GIVEN_WAY = frozenset(why for why, word in ENDINGS.items() if word == "superseded")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -53,7 +56,12 @@ def order(run: Json) -> tuple[str, int, int, str]:
     """
     meta = run["metadata"]
     last = 2 if not ended(run) else 0 if reason(run) in GIVEN_WAY else 1
-    return meta.get("creationTimestamp", ""), last, _numbered(meta["name"])[1], meta["name"]
+    return meta.get("creationTimestamp", ""), last, attempt(run), meta["name"]
+
+
+def attempt(run: Json) -> int:
+    """Which attempt it is, by its name; 0 of one that somebody has named otherwise."""
+    return _numbered(run["metadata"]["name"])[1]
 
 
 def reason(run: Json) -> str | None:
@@ -289,4 +297,4 @@ def next_attempt(run: Json, siblings: Sequence[Json]) -> Json:
 def _numbered(name: str) -> tuple[str, int]:
     """A run's name as what stays the same over attempts, and which attempt it is."""
     stem, _, number = name.rpartition("-")
-    return (stem, int(number)) if stem and number.isdigit() else (name, 0)
+    return (stem, int(number)) if stem and number.isdecimal() else (name, 0)

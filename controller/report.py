@@ -74,8 +74,6 @@ HELD = {
     "GateClosed": "waiting for a webhook",
     "Paused": "paused",
 }
-# What ends a run and says nothing about its version; one word for it, here and on the page.
-ENDINGS = {"Aborted": "aborted", "Superseded": "superseded", "StableChanged": "superseded"}
 # Reasons that are counted facts, not test results: alpha has no part in them.
 FACTS = frozenset(
     {
@@ -166,7 +164,7 @@ def standing(run: Json) -> str:
         case "Succeeded":
             return "promoted"
         case "Failed":
-            return ENDINGS.get(record.reason(run) or "", "rolled back")
+            return record.ENDINGS.get(record.reason(run) or "", "rolled back")
     where = f"step {status.get('step', '?')}, {status.get('weight', 0)} % of requests"
     held = HELD.get(record.reason(run) or "", "held")
     return f"{ {'Paused': held, 'Promoting': 'promoting'}.get(phase, 'in progress') } at {where}"

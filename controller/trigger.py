@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from controller import policies, resource, strays
+from controller import policies, record, resource, strays
 from controller.cluster import Cluster, template_hash
-from controller.model import Commands, Plan, Reason, Stage
+from controller.model import Commands, Plan, Stage
 from controller.wire import MOST_PERCENT
 
 Json = Any
@@ -51,8 +51,6 @@ TOLD = 800  # bytes of an Event that say what is wrong with annotations; it has 
 SHOWN = 100  # bytes of a wrong value that are repeated back
 FEW = 3  # annotations that nobody knows, named in one sentence
 ALIKE = 0.85  # of names that all begin with serin.dev/: a letter too many, too few or wrong
-# A run that ended so says nothing about its template: the same template may be asked for again.
-UNJUDGED = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 # DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
 LONGEST_NAME = 63
 
@@ -328,18 +326,12 @@ def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
         for run in runs_of(cluster, deployment["metadata"]["namespace"], deployment["metadata"]["name"])
         if run["spec"]["plan"]["canaryHash"] == template
     ]
-    newest = max(past, key=lambda run: (_number(run), *_order(run)), default=None)
+    newest = max(past, key=lambda run: (record.attempt(run), *record.order(run)), default=None)
     if newest is None:
         return 1
     status = newest.get("status", {})
-    cut_short = _ended(status) and status.get("reason") in UNJUDGED
-    return 1 + _number(newest) if cut_short else None
-
-
-def _number(run: Json) -> int:
-    """Which attempt it is, by its name; 0 of one that somebody has named otherwise."""
-    tail = run["metadata"]["name"].rpartition("-")[2]
-    return int(tail) if tail.isdecimal() else 0
+    cut_short = _ended(status) and status.get("reason") in record.GIVEN_WAY
+    return 1 + record.attempt(newest) if cut_short else None
 
 
 def workload(run: Json) -> str:
@@ -351,7 +343,7 @@ def workload(run: Json) -> str:
 def runs_of(cluster: Cluster, namespace: str, name: str) -> list[Json]:
     """The workload's runs, oldest first."""
     found = (run for run in cluster.all("canaryruns", namespace) if workload(run) == name)
-    return sorted(found, key=_order)
+    return sorted(found, key=record.order)
 
 
 def replicas_before(cluster: Cluster, namespace: str, workload: str) -> int | None:
@@ -364,7 +356,7 @@ def replicas_before(cluster: Cluster, namespace: str, workload: str) -> int | No
 def successor(cluster: Cluster, workload: tuple[str, str], run: Json) -> Json | None:
     """The newest run of the workload (namespace, name) that was asked for after `run`, if there is one."""
     *_, newest = [run, *runs_of(cluster, *workload)]
-    return newest if _order(newest) > _order(run) else None
+    return newest if record.order(newest) > record.order(run) else None
 
 
 def rival(cluster: Cluster, run: Json) -> Json | None:
@@ -376,17 +368,10 @@ def rival(cluster: Cluster, run: Json) -> Json | None:
             for other in cluster.all("canaryruns", run["metadata"]["namespace"])
             if other["spec"]["plan"]["virtualService"] == service
             and live(other)
-            and _order(other) < _order(run)
+            and record.order(other) < record.order(run)
         ),
         None,
     )
-
-
-def _order(run: Json) -> tuple[str, bool, int, str]:
-    """When it was made, in whole seconds; of two in one the one that gave way is the older."""
-    meta, status = run["metadata"], run.get("status", {})
-    gave_way = _ended(status) and status.get("reason") in UNJUDGED
-    return meta["creationTimestamp"], not gave_way, _number(run), meta["name"]
 
 
 def live(run: Json) -> bool:

@@ -67,8 +67,8 @@ def _failed(run: Json, message: str) -> Answer:
     why = record.reason(run) or ""
     because = report.REASONS.get(why, why or "no reason is known")
     sentence = message or f"{because[:1].upper()}{because[1:]}."
-    if why in report.ENDINGS:
-        return Answer("ended", report.ENDINGS[why].capitalize(), sentence)
+    if why in record.ENDINGS:
+        return Answer("ended", record.ENDINGS[why].capitalize(), sentence)
     if why in report.FACTS or why == "CheckFailed":
         return Answer("bad", "Worse: rolled back", sentence)
     return Answer("bad", "Rolled back", sentence)

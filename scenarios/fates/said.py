@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from controller import letters, record
 from scenarios.cluster.patches import clone
 from scenarios.result import ended
 
@@ -77,5 +78,4 @@ def ready(pod: Json) -> bool:
 
 def title_of(reason: str) -> str:
     """What people read first of a run that ended so; only what nothing was found against has its own name."""
-    own = {"Promoted": "Promoted", "Aborted": "Aborted", "Superseded": "Superseded"}
-    return (own | {"StableChanged": "Stable changed"}).get(reason, "Rolled back")
+    return letters.spaced(reason) if reason == "Promoted" or reason in record.ENDINGS else "Rolled back"

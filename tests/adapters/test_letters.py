@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from controller import letters
+from controller import letters, record, report, trigger
+from controller.cluster import Cluster
+from controller.model import Reason
+from controller.page import views
+from scenarios.fates import said
 from tests.adapters.letterbox import SLACK, WEBHOOK, long_history, message, rolled_back
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "slack-rolled-back.json"
@@ -98,3 +102,32 @@ def test_a_secret_that_is_none_is_refused_without_being_quoted(value: bytes) -> 
 def test_without_a_secret_there_is_an_id_and_no_signature() -> None:
     headers = letters.signed("a", b"{}", secrets=(), at=datetime(2026, 1, 1, tzinfo=UTC))
     assert headers == {"webhook-id": "a", "webhook-timestamp": "1767225600"}
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_alerts_explain_page_and_witness_agree_on_what_says_nothing_against_a_version(reason: Reason) -> None:
+    """Each had a list of its own: a reason that was added to one would have been missing in the others."""
+    told = letters.title_of(replace(message("RolledBack"), reason=reason))
+    run = {"spec": {"plan": {}}, "status": {"phase": "Failed", "reason": reason.value}}
+    unjudged = reason in record.ENDINGS
+    assert (told != "Rolled back") == unjudged
+    assert (report.standing(run) != "rolled back") == unjudged
+    assert (views.answer(run).tone == "ended") == unjudged
+    if reason is not Reason.PROMOTED:
+        assert said.title_of(reason) == told
+
+
+def test_runs_are_in_one_order_for_the_controller_and_for_people() -> None:
+    """Of two in one second the one that gave way came first; attempts are numbered, and 10 is after 9."""
+    made = {"creationTimestamp": "2026-11-27T14:00:00Z", "namespace": "models"}
+    plan = {"spec": {"plan": {"canary": "model-canary"}}}
+    ended = {"phase": "Failed", "state": {"stage": "Ended"}}
+    runs = [
+        plan | {"metadata": made | {"name": f"model-canary-5b-{number}"}, "status": status}
+        for number, status in ((11, ended | {"reason": "Superseded"}), (9, ended), (10, ended), (2, {}))
+    ]
+    cluster = Cluster()
+    cluster.listed("canaryruns", [runs[2], runs[0], runs[3], runs[1]])
+    found = trigger.runs_of(cluster, "models", "model-canary")
+    assert found == runs
+    assert found == sorted([runs[1], runs[3], runs[0], runs[2]], key=record.order)

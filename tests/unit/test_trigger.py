@@ -92,7 +92,11 @@ def past_run(template: str, *, attempt: int = 1, stage: str = "Ended", reason: s
         "spec": {
             "plan": {"canary": "model-canary", "canaryHash": template, "virtualService": "model"},
         },
-        "status": {"state": {"stage": stage}, "reason": reason},
+        "status": {
+            "phase": "Failed" if stage == "Ended" else "Progressing",
+            "state": {"stage": stage},
+            "reason": reason,
+        },
     }
 
 
