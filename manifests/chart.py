@@ -31,6 +31,7 @@ NAMESPACE = "serin-system"  # of the manifests; a release has its own
 
 COMPONENTS = ("shadow", "monitoring", "egress")  # each is there where its value `enabled` says so
 BESIDE = {("shadow", "shadow-monitoring"): "shadow.monitoring"}  # what only adds objects to another one's
+WITHIN = {("shadow", "shadow-keep"): "shadow.keep"}  # what only adds items to another one's objects
 
 # Settings that the templates give themselves; all others are values.
 GIVEN = {"kubeconfig", "context", "identity", "lease_name", "lease_namespace", "shards", "bind", "port"}
@@ -126,7 +127,7 @@ def templates() -> Iterator[tuple[str, str]]:
         done |= {
             name: switched(base[name], more[name], component) for name in base if base[name] != more[name]
         }
-        added = written([obj for name, obj in more.items() if name not in base])
+        added = written([_within(component, obj) for name, obj in more.items() if name not in base])
         yield f"{component}.yaml", f"{{{{- if .Values.{component}.enabled }}}}\n{added}{{{{- end }}}}\n"
     for (first, component), value in BESIDE.items():
         before, more = ({name_of(obj): obj for obj in built(*one)} for one in ((first,), (first, component)))
@@ -144,6 +145,15 @@ def templates() -> Iterator[tuple[str, str]]:
         obj["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
     yield "crds.yaml", f"{{{{- if .Values.crds.enabled }}}}\n{written(definitions)}{{{{- end }}}}\n"
     yield "controller.yaml", written([obj for obj in done.values() if obj not in definitions])
+
+
+def _within(component: str, obj: Json) -> Json:
+    """An object of the component, and within it what others, where they are switched on, add to it."""
+    for (first, second), value in WITHIN.items():
+        if first == component:
+            more = {name_of(one): one for one in built(first, second)}
+            obj = switched(obj, more[name_of(obj)], value)
+    return obj
 
 
 def written(objects: Sequence[Json]) -> str:
@@ -275,6 +285,12 @@ def _values() -> Iterator[tuple[str, Json, Json, str]]:
     )
     yield "shadow.nodeSelector", {}, {"type": "object"}, "Which nodes the worker may be on."
     yield "shadow.tolerations", [], {"type": "array"}, "Which taints of them it bears."
+    yield (
+        "shadow.keep.enabled",
+        False,
+        flag,
+        "It keeps what it replays, a day of at most 1 GiB, encrypted: Secret serin-shadow-key, entry key.",
+    )
     yield (
         "shadow.monitoring.enabled",
         False,

@@ -132,6 +132,7 @@ def by_name(objects: list[Json]) -> dict[tuple[str, str], Json]:
 # -- what it renders ----------------------------------------------------------------------------------
 
 SHADOW, MONITORING = {"shadow": {"enabled": True}}, {"monitoring": {"enabled": True}}
+SHADOW_KEPT = {"shadow": {"enabled": True, "keep": {"enabled": True}}}
 SHADOW_SEEN = {"shadow": {"enabled": True, "monitoring": {"enabled": True}}}
 
 
@@ -141,18 +142,19 @@ SHADOW_SEEN = {"shadow": {"enabled": True, "monitoring": {"enabled": True}}}
         ({}, BASE),
         (SHADOW, SHADOWED),
         (SHADOW_SEEN, making.built("shadow", "shadow-monitoring")),
+        (SHADOW_KEPT, making.built("shadow", "shadow-keep")),
         (MONITORING, MONITORED),
         ({"replicas": 3, "shards": 6}, built("overlays/shards")),
     ],
-    ids=["base", "shadow", "shadow-monitoring", "monitoring", "shards"],
+    ids=["base", "shadow", "shadow-monitoring", "shadow-keep", "monitoring", "shards"],
 )
 def test_the_chart_is_what_kustomize_builds(values: Json, objects: list[Json]) -> None:
     assert by_name(template(values)) == by_name(objects)
 
 
 def test_every_component_at_once_is_each_of_them() -> None:
-    values = {**SHADOW_SEEN, **MONITORING, "egress": {"enabled": True}}
-    names = ("shadow", "shadow-monitoring", "monitoring", "egress")
+    values = {**merged(SHADOW_SEEN, SHADOW_KEPT), **MONITORING, "egress": {"enabled": True}}
+    names = ("shadow", "shadow-keep", "shadow-monitoring", "monitoring", "egress")
     assert by_name(template(values)) == by_name(making.built(*names))
 
 

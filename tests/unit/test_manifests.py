@@ -67,6 +67,7 @@ CRDS = {crd["spec"]["names"]["kind"]: crd for crd in documents(MANIFESTS / "base
 SCHEMAS = {kind: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for kind, crd in CRDS.items()}
 BASE = built("base")
 SAMPLES = built("samples")
+ONE_NAMESPACE = built("overlays/one-namespace")
 
 
 def of(objects: list[Json], kind: str) -> list[Json]:
@@ -574,6 +575,25 @@ def test_with_shards_the_leases_that_may_be_taken_are_theirs() -> None:
     assert given.shards == 2 * deployment["spec"]["replicas"]
     names = [name for _, rule in rules(of(objects, "Role")) for name in rule.get("resourceNames", [])]
     assert names == lease_names(given.lease_name, given.shards)
+
+
+def test_a_serin_for_one_namespace_overwrites_nothing_of_the_first_and_takes_nothing_along() -> None:
+    """`kubectl delete -k` of a second one would have taken everybody's policies and runs."""
+    names = {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in BASE}
+    mine = {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in ONE_NAMESPACE}
+    assert not names & mine
+    assert {name for kind, namespace, name in mine if namespace != "models"} == {"serin-namespaces.models"}
+    assert "serin-system" not in str(ONE_NAMESPACE)
+    assert "NAMESPACE" not in str([one["metadata"] for one in ONE_NAMESPACE])
+
+
+def test_a_serin_for_one_namespace_looks_at_that_which_it_runs_in() -> None:
+    pod = named(ONE_NAMESPACE, "Deployment", "serin-controller")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    environ = {one["name"]: one.get("valueFrom") for one in container["env"]}
+    runs_in = {"fieldRef": {"fieldPath": "metadata.namespace"}}
+    assert environ["SERIN_NAMESPACE"] == environ["SERIN_LEASE_NAMESPACE"] == runs_in
+    assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
 
 
 def test_every_sample_of_ours_is_valid_and_fully_known() -> None:

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from controller.cluster import FOLLOWED, path
 from scenarios.cluster.refusals import Refused
 from scenarios.people import NotDone, People
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from scenarios.world import World
+from tests.unit.test_manifests import BASE, ONE_NAMESPACE
 
 Json = Any
 GROUP = "rbac.authorization.k8s.io"
@@ -171,3 +173,31 @@ def test_a_binding_that_binds_nobody_to_nothing_is_refused(change: Json) -> None
 
 async def _made(obj: Json) -> None:
     World(clock=virtual_loop().now).create(obj)
+
+
+# What is installed where the base is, and a second Serin for the namespace "models" beside it.
+SPACES = [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    for name in ("serin-system", "models")
+]
+BOTH = [*SPACES, *(one for one in [*BASE, *ONE_NAMESPACE] if one["apiVersion"].startswith(GROUP))]
+SECOND = "system:serviceaccount:models:serin-controller"
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_a_serin_for_one_namespace_may_follow_it_and_no_other(kind: str) -> None:
+    """Of the base's rights, bound in that namespace; namespaces alone are in none."""
+    here, there = (
+        asked(*BOTH, method="GET", path=path(kind, name), user=SECOND) for name in ("models", "lab")
+    )
+    assert here == "200"
+    assert there == "200" if kind == "namespaces" else "forbidden" in there
+
+
+@pytest.mark.parametrize(("namespace", "may"), [("models", True), ("serin-system", False)])
+def test_a_serin_for_one_namespace_takes_a_lease_there_and_not_the_first_one_s(
+    namespace: str, *, may: bool
+) -> None:
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/serin-controller"
+    said = asked(*BOTH, method="GET", path=lease, user=SECOND)
+    assert ("forbidden" not in said) == may

@@ -11,7 +11,7 @@ import pytest
 from kubernetes_asyncio.client import models
 
 from manifests import chart
-from tests.unit.test_manifests import BASE, REPLAYED, SAMPLES, SHADOWED, built
+from tests.unit.test_manifests import BASE, ONE_NAMESPACE, REPLAYED, SAMPLES, SHADOWED, built
 from tests.unit.test_monitoring import OBJECTS as MONITORED
 
 Json = Any
@@ -30,6 +30,7 @@ SETS = {
     "shadow": SHADOWED,
     "shadow-replay": REPLAYED,
     "shards": built("overlays/shards"),
+    "one-namespace": ONE_NAMESPACE,
     "monitoring": MONITORED,
     "components": chart.built("shadow", "shadow-keep", "egress"),
 }
