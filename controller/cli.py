@@ -168,12 +168,12 @@ def plan(
 
 def _foreseen(spec: Any, *, rps: float, stable_pods: int, canary_pods: int) -> list[str]:
     """After how long the policy sees what, and what it cannot see."""
-    from controller import foresight, policies
+    from controller import foresight, foretold, policies
 
     policy = policies.policy(spec)
     found = foresight.foreseen(policy, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
     longer = foresight.patient(policy, found, rps=rps, stable_pods=stable_pods, canary_pods=canary_pods)
-    return foresight.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods, longer=longer)
+    return foretold.told(policy, found, stable_pods=stable_pods, canary_pods=canary_pods, longer=longer)
 
 
 def _proved(spec: Any, where: str) -> list[str]:

@@ -50,6 +50,7 @@ class Finding:
 
 COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
 LEAST_EXPECTED = 0.05  # hits at the margin: a status rounds them to a tenth, and nobody can lack a share of 0
+PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
@@ -196,8 +197,8 @@ def _certainty(found: Finding) -> str:
         return f" ({bad} {best}, {margin})" if beyond_margin(found, ends(found)[0]) else f" ({margin})"
     if found.verdict == "Pass":
         if beyond_margin(found, ends(found)[1]):
-            # a Pass asks one question, whether the margin is kept; an interval answers it for every margin
-            proved = f"{margin}, and that this is kept is proved"
+            # a Pass asks one question, whether a margin is kept; an interval answers it for every margin
+            proved = f"{margin}, and {_proved(found) or 'that this is kept'} is proved"
             return f" ({proved}; how large the figure is takes more requests: {good} {worst} so far)"
         return f" ({good} {worst}, {margin})"
     if found.interval[1] == math.inf:
@@ -205,6 +206,15 @@ def _certainty(found: Finding) -> str:
     if found.kind == "ErrorRate":
         low = low.removesuffix("s").removesuffix(" point")
     return f" (between {low} and {high}, not certain yet, {margin})"
+
+
+def _proved(found: Finding) -> str:
+    """What a Pass proves where that is less than the margin (docs/statistics.md#what-a-pass-proves)."""
+    if found.kind == "ErrorRate" and found.plus < PASS_PLUS:
+        return f"an increase below {100 * PASS_PLUS:g} percentage point"
+    if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
+        return f"a shift below {PASS_TOLERANCE:g}"
+    return ""
 
 
 def ends(found: Finding) -> tuple[float, float]:
@@ -232,7 +242,8 @@ def not_ruled_out(found: Finding) -> str:
         return "nothing worse can be ruled out yet, however much worse"
     beside = ""
     if found.verdict == "Pass" and beyond_margin(found, worst):
-        beside = "; that the margin is kept is proved all the same, which takes fewer"
+        proved = _proved(found) or "that the margin is kept"
+        beside = f"; {proved} is proved all the same, which takes fewer"
     return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from controller.cluster import arm, autoscalers
 from controller.items import Finding, Grounds, Item, Result, worst
 from controller.model import Sizing
-from controller.sizing import PARITY_LIMIT
+from controller.sizing import held_before, needed, scaled
 from controller.trigger import replicas_before
 
 Json = Any
@@ -157,21 +157,21 @@ def _of_canary(grounds: Grounds) -> Finding:
     """The canary can be as large as its largest weight takes, at stable's load per pod."""
     canary, size, last = grounds.plan["canary"], _size(grounds), grounds.policy.steps[-1]
     mine = autoscalers(grounds.cluster, grounds.namespace, canary)
-    needed = ceil(size * last / (100 - last) / PARITY_LIMIT)
+    pods = needed(last, size)
     if mine:
         most, name = mine[0]["spec"]["maxReplicas"], mine[0]["metadata"]["name"]
-        if most >= needed:
+        if most >= pods:
             return Finding(
-                Result.PASS, f"HPA {name} gives {canary} up to {most} pods, and {last} % take {needed}"
+                Result.PASS, f"HPA {name} gives {canary} up to {most} pods, and {last} % take {pods}"
             )
-        why = f"HPA {name} gives {canary} {most} pods at most, and {last} % of the requests take {needed}"
-        body = {"spec": {"maxReplicas": needed}}
+        why = f"HPA {name} gives {canary} {most} pods at most, and {last} % of the requests take {pods}"
+        body = {"spec": {"maxReplicas": pods}}
         return Finding(Result.FAIL, why, grounds.patch("HorizontalPodAutoscaler", name, body))
-    if grounds.policy.canary_replicas is Sizing.MATCH:
-        return Finding(Result.PASS, f"{canary} is scaled to its weight (canaryReplicas Match)")
     now = arm(grounds.cluster, grounds.namespace, canary).wanted
     now = now or replicas_before(grounds.cluster, grounds.namespace, canary) or 0
-    if now >= needed:
-        return Finding(Result.PASS, f"{canary} has {now} pods, and {last} % of the requests take {needed}")
-    why = f"{canary} keeps its {now} pods (canaryReplicas Keep), and {last} % of the requests take {needed}"
-    return Finding(Result.FAIL, why, grounds.patch("Deployment", canary, {"spec": {"replicas": needed}}))
+    if held_before(grounds.policy, stable=size, canary=now) is None:
+        match = grounds.policy.canary_replicas is Sizing.MATCH
+        has = "is scaled to its weight (canaryReplicas Match)" if match else f"has {now} pods"
+        return Finding(Result.PASS, f"{canary} {has}, and {last} % of the requests take {pods}")
+    why = f"{canary} has {now} pods, and {scaled(grounds.policy, size)}; {last} % of the requests take {pods}"
+    return Finding(Result.FAIL, why, grounds.patch("Deployment", canary, {"spec": {"replicas": pods}}))

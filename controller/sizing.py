@@ -6,7 +6,7 @@ are looked at before a weight is raised and for as long as it stands.
 
 from math import ceil
 
-from controller.model import Run, Seen, Sizing
+from controller.model import Policy, Run, Seen, Sizing
 
 # More than 10 % more requests per pod than at stable makes a healthy version look slow.
 PARITY_LIMIT = 1.1
@@ -19,6 +19,36 @@ FEW_STABLE = 0.9
 def replicas_for(weight: int, stable: int) -> int:
     """How many canary pods carry `weight` percent at stable's load per pod; at most stable's count."""
     return min(max(ceil(stable * weight / (100 - weight)), 1), max(stable, 1))
+
+
+def needed(weight: int, stable: int) -> int:
+    """How many canary pods it takes for `weight` not to be held as too much for them."""
+    return ceil(stable * weight / (100 - weight) / PARITY_LIMIT)
+
+
+def held_before(policy: Policy, *, stable: int, canary: int) -> tuple[int, str] | None:
+    """The first weight that so many pods will be too few for, and what helps; None if all are carried."""
+    match = policy.canary_replicas is Sizing.MATCH
+    for weight in policy.steps:
+        there = max(canary, replicas_for(weight, stable)) if match else canary
+        pods = needed(weight, stable)
+        if there < pods:
+            helps = f"give its Deployment {pods} replicas, or an autoscaler of its own, or take smaller steps"
+            return (
+                weight,
+                f"{weight} % takes {pods} pods of the canary, and {scaled(policy, stable)}; {helps}",
+            )
+    return None
+
+
+def scaled(policy: Policy, stable: int) -> str:
+    """How far the controller scales the canary, in words."""
+    match = policy.canary_replicas is Sizing.MATCH
+    return (
+        f"canaryReplicas Match scales it to stable's {stable} at most"
+        if match
+        else "canaryReplicas Keep scales nothing"
+    )
 
 
 def parity(weight: int, *, stable: int, canary: int) -> float:
@@ -66,10 +96,10 @@ def _pinned(seen: Seen) -> str:
 
 def too_few(run: Run, seen: Seen, weight: int) -> str:
     """What is wrong then, and how many replicas are needed."""
-    needed = ceil(seen.stable.ready * weight / (100 - weight) / PARITY_LIMIT)
+    pods = needed(weight, seen.stable.ready)
     there, wanted = seen.canary.ready, seen.canary.wanted
     ready = f"{there} of {wanted} pods of {run.plan.canary} {'is' if wanted == 1 else 'are'} ready"
-    enough = f"it needs {needed} replicas" if wanted < needed else f"{needed} ready ones are enough"
+    enough = f"it needs {pods} replicas" if wanted < pods else f"{pods} ready ones are enough"
     return (
         f"{ready}; at {weight} % each would take more than {PARITY_LIMIT} x the load of a stable pod and "
         f"look slow for that alone; {enough}"

@@ -17,7 +17,7 @@ from analysis.peers import RULES, Rule
 from analysis.proportions import Array
 from controller import planning, policies
 from controller.model import Policy, Sizing
-from controller.sizing import PARITY_LIMIT, parity, replicas_for
+from controller.sizing import PARITY_LIMIT, needed, parity, replicas_for
 from scenarios.distributions import Latency
 from scenarios.fields import BadStory
 from scenarios.page import SECONDS
@@ -207,7 +207,7 @@ def _pods(story: Story, policy: Policy) -> int:
     if parity(last, stable=stable, canary=pods) > PARITY_LIMIT:
         raise BadStory(
             f"{story.file}: spec.canary.replicas: {pods} pods would be held back as too few for {last} %;"
-            f" give it {replicas_for(last, stable)}"
+            f" give it {needed(last, stable)}"
         )
     return pods
 

@@ -20,8 +20,8 @@ from scenarios.world import World
 Json = Any
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adopting.md").read_text()
-BEFORE, LABEL, SUBSETS, SPLIT, GO, CANARY, ASK, START, NEW, BESIDE = range(10)
-BLOCKS: list[str] = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)  # ten, as they are called above
+BEFORE, LABEL, SUBSETS, SPLIT, GO, CANARY, ASK, START, BACK, NEW, BESIDE = range(11)
+BLOCKS: list[str] = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)  # eleven, as they are called above
 IN_ORDER = (LABEL, SUBSETS, SPLIT, GO, CANARY)
 FAILS = "503"
 
@@ -171,6 +171,18 @@ async def test_where_there_is_no_room_a_label_in_the_template_does(desk: Desk) -
     assert re.search("^routes +Pass", checked, re.MULTILINE)
     pods = [one["metadata"]["labels"] for one in desk.world.objects("pods", "shop")]
     assert len([one for one in pods if one.get("version") == "stable"]) == 3
+
+
+async def test_on_the_way_back_no_request_notices_either(desk: Desk) -> None:
+    for block in IN_ORDER:
+        await desk.types(block)
+    desk.look()
+    await desk.types(BACK)
+    assert met(desk) == {"stable"}
+    assert route(desk)["route"] == [{"destination": {"host": "fraud"}}]
+    assert not desk.world.objects("destinationrules", "shop")
+    named = {one["metadata"]["name"] for one in desk.world.objects("deployments", "shop")}
+    assert named == {"fraud"}
 
 
 @pytest.mark.parametrize(

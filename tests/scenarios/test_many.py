@@ -299,6 +299,8 @@ def test_too_few_canary_pods_are_refused_with_how_many_there_have_to_be(tmp_path
     policy = yaml.safe_load(STORY)["spec"]["policy"] | {"canaryReplicas": "Keep"}
     message = refused(written(tmp_path, policy=policy, canary={"replicas": 1}))
     assert "spec.canary.replicas: 1 pods would be held back as too few for 50 %; give it 3" in message
+    steep = written(tmp_path, policy=policy | {"canaryReplicas": "Match", "steps": [10, 80]})
+    assert "spec.canary.replicas: 3 pods would be held back as too few for 80 %; give it 11" in refused(steep)
     assert typed(written(tmp_path, policy=policy, duration="2s"), "--runs", 1).exit_code == 0
 
 

@@ -296,12 +296,29 @@ def test_a_canary_of_a_gpu_server_asks_for_what_stable_asks_for() -> None:
     in_room(case, mended)
 
 
+def test_match_has_an_end_that_the_checklist_knows() -> None:
+    """It said "is scaled to its weight" of a step that Match never brings enough pods for."""
+    steep = {("CanaryPolicy", "default"): {"spec": {"steps": [10, 80]}}}
+
+    async def mended(room: Room) -> None:
+        before = room.looked_at()["floor"]
+        assert before.result is Result.FAIL
+        assert (
+            "canaryReplicas Match scales it to stable's 6 at most; 80 % of the requests take 22" in before.why
+        )
+        for patch in before.patches:
+            await room.mend(patch)
+        assert room.looked_at()["floor"].result is Result.PASS
+
+    in_room(replace(SOUND[0], edits=steep), mended)
+
+
 def test_a_canary_that_keeps_its_size_has_to_carry_the_last_step() -> None:
     keeps = {("CanaryPolicy", "default"): {"spec": {"canaryReplicas": "Keep"}}}
 
     async def mended(room: Room) -> None:
         before = room.looked_at()["floor"]
-        assert "keeps its 2 pods (canaryReplicas Keep), and 50 % of the requests take 6" in before.why
+        assert "has 2 pods, and canaryReplicas Keep scales nothing; 50 % of the requests take 6" in before.why
         for patch in before.patches:
             await room.mend(patch)
         assert room.looked_at()["floor"].result is Result.PASS

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analysis import questions
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Verdict
 from controller import explain, record, report
@@ -265,6 +266,20 @@ def test_a_pass_beside_a_bound_beyond_the_margin_says_that_it_needs_less() -> No
         "latency-p95: 1.58x cannot be ruled out with the requests so far; that the margin is kept is proved"
     )
     assert any(line.startswith(bound) for line in report.unseen(run, now=NOW))
+
+
+def test_what_a_pass_proves_is_not_said_to_be_a_margin_that_is_narrower() -> None:
+    """It said "0.052 away (0.05 is allowed, and that this is kept is proved)"."""
+    assert (explain.PASS_PLUS, explain.PASS_TOLERANCE) == (questions.PASS_PLUS, questions.PASS_TOLERANCE)
+    few = judged("errors", Verdict.PASS, estimate=0.0018, interval=(-0.001, 0.017))
+    said = "plus 0.1 points is allowed, and an increase below 1 percentage point is proved; how large"
+    assert said in explain.sentence(ERRORS, few)
+    assert "and that this is kept is proved" in explain.sentence(replace(ERRORS, plus=0.01), few)
+    moved = judged("predictions", Verdict.PASS, estimate=0.052, interval=(0.0, 0.53))
+    said = explain.sentence(PREDICTIONS, moved)
+    assert "(0.05 is allowed, and a shift below 0.1 is proved; how large" in said
+    wide = explain.sentence(replace(PREDICTIONS, tolerance=0.1), moved)
+    assert "and that this is kept is proved" in wide
 
 
 def test_a_share_that_may_fall_says_at_least_how_much_is_left() -> None:

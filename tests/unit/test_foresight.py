@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
-from controller import foresight, planning, policies
+from controller import foresight, foretold, planning, policies
 from controller.foresight import Foreseen
 
 
@@ -30,7 +30,7 @@ def at(rps: float, canary_pods: int = 2, **changed: str) -> dict[str, Foreseen]:
 
 def text(rps: float, canary_pods: int = 2, **changed: str) -> str:
     found, policy = worked_out(rps, canary_pods, **changed), policies.policy(spec(**changed))
-    lines = foresight.told(policy, found, stable_pods=9, canary_pods=canary_pods)
+    lines = foretold.told(policy, found, stable_pods=9, canary_pods=canary_pods)
     return "\n".join(lines)
 
 
@@ -110,7 +110,7 @@ def test_what_no_check_looks_at_is_not_said_to_be_unseen_while_pods_warm_up() ->
     def unseen(*kinds: str) -> str:
         checks = [each for each in planning.builtin()["checks"] if each["type"] in kinds]
         policy = policies.policy(spec(checks=checks))
-        return " ".join(foresight._unseen(policy, 2))
+        return " ".join(foretold._unseen(policy, 2))
 
     assert "latency and predictions in the first" in unseen("Latency", "ErrorRate", "Predictions")
     assert "predictions in the first" in unseen("Predictions")
@@ -118,11 +118,41 @@ def test_what_no_check_looks_at_is_not_said_to_be_unseen_while_pods_warm_up() ->
     assert "in the first" not in unseen("ErrorRate")
 
 
+@pytest.mark.parametrize(
+    ("more", "canary_pods", "held"),
+    [
+        (
+            {"steps": [10, 30, 60]},
+            2,
+            "and is held then (CanaryUnderProvisioned): 60 % takes 6",
+        ),
+        ({"steps": [10, 30, 60]}, 6, ""),
+        ({"steps": [10, 30, 50]}, 2, ""),
+        (
+            {"steps": [10, 40], "canaryReplicas": "Keep"},
+            2,
+            "and is held then (CanaryUnderProvisioned): 40 % takes 3",
+        ),
+        ({"steps": [50], "canaryReplicas": "Keep"}, 2, "passes no step, and is held then"),
+    ],
+)
+def test_a_step_that_the_canary_never_has_pods_for_is_said_to_hold_it(
+    more: dict[str, Any], canary_pods: int, held: str
+) -> None:
+    """It said "and is promoted" of a policy that holds every canary."""
+    policy = policies.policy(spec(**more))
+    pods = {"stable_pods": 4, "canary_pods": canary_pods}
+    found = foresight.foreseen(policy, rps=180, **pods)
+    said = " ".join(" ".join(foretold.told(policy, found, **pods)).split())
+    assert ("and is promoted" in said) == (not held)
+    assert held in said
+
+
 def test_a_proportion_is_said_to_be_worked_out_for_a_tenth_and_where_to_ask_for_another() -> None:
     """It said "clicks falls by 50 %: after 2 min 40 s"; of a share of 1 % that took 16 minutes."""
     clicks = {"name": "clicks", "type": "Proportion", "direction": "decrease", "maxDecrease": "10%"}
     policy = policies.policy(spec(checks=[clicks]))
-    lines = foresight.told(
+    lines = foretold.told(
         policy,
         foresight.foreseen(policy, rps=60, stable_pods=4, canary_pods=2),
         stable_pods=4,
@@ -154,7 +184,7 @@ def test_a_fault_that_no_required_check_looks_at_is_said_to_get_through() -> Non
     checks = planning.builtin()["checks"]
     policy = policies.policy(spec(checks=[each | {"required": each["type"] != "Latency"} for each in checks]))
     found = foresight.foreseen(policy, rps=40, stable_pods=9, canary_pods=2)
-    said = " ".join(" ".join(foresight.told(policy, found, stable_pods=9, canary_pods=2)).split())
+    said = " ".join(" ".join(foretold.told(policy, found, stable_pods=9, canary_pods=2)).split())
     assert "Promoted before it is seen: latency-p95 x1.3 (no required check looks at it)" in said
 
 
@@ -163,7 +193,7 @@ def test_a_canary_held_for_want_of_requests_is_told_with_what_to_change() -> Non
     found = foresight.foreseen(policy, rps=4, **pods)
     longer = foresight.patient(policy, found, rps=4, **pods)
     assert longer is not None
-    said = " ".join(" ".join(foresight.told(policy, found, **pods, longer=longer)).split())
+    said = " ".join(" ".join(foretold.told(policy, found, **pods, longer=longer)).split())
     assert "it is still held at 10 % after 10 min. That is as far as this looks: stepTimeout of all" in said
     assert "steps, 2 times 5 min. Held until then it would pass 10 % after" in said
     ((hours, minutes),) = re.findall(r"stepTimeout: (?:(\d+)h|(\d+)m); to be quicker, larger steps", said)
@@ -180,9 +210,7 @@ def test_a_second_without_a_request_of_the_canary_s_is_no_silence_of_a_pass() ->
 def test_where_no_time_is_enough_that_is_said() -> None:
     policy = policies.policy(spec())
     found = foresight.foreseen(policy, rps=0.001, stable_pods=9, canary_pods=2)
-    assert "Not even a stepTimeout of" in " ".join(
-        foresight.told(policy, found, stable_pods=9, canary_pods=2)
-    )
+    assert "Not even a stepTimeout of" in " ".join(foretold.told(policy, found, stable_pods=9, canary_pods=2))
 
 
 def test_one_canary_pod_is_warned_of() -> None:
@@ -207,7 +235,7 @@ def test_the_least_and_the_most_traffic_are_worked_out_as_well(rps: float) -> No
 def test_a_check_with_a_margin_beyond_every_effect_is_named() -> None:
     checks = [{"name": "slow", "type": "Latency", "quantile": 0.95, "maxIncrease": "900%", "required": True}]
     policy = policies.policy(spec(checks=checks))
-    lines = foresight.told(policy, worked_out(400), stable_pods=9, canary_pods=2)
+    lines = foretold.told(policy, worked_out(400), stable_pods=9, canary_pods=2)
     assert "slow                   not worked out: nothing that is usual lies beyond its margin" in lines
 
 

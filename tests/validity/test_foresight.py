@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from controller import foresight, planning, policies
+from controller import foresight, foretold, planning, policies
 from scenarios.distributions import Lognormal
 from scenarios.page import SECONDS
 from scenarios.simulate import Ended, simulated
@@ -58,5 +58,5 @@ def test_a_pass_takes_as_long_as_the_command_says_by_its_median_and_in_nine_of_t
     took = np.where(runs.ended == Ended.PROMOTED, runs.at, np.inf)
     half, most = np.quantile(took, [0.5, 0.9], method="inverted_cdf")
     assert half <= PASS_MEDIAN * like.promoted
-    assert most <= foresight.SLOWEST_PASS * like.promoted
+    assert most <= foretold.SLOWEST_PASS * like.promoted
     assert most > PASS_MEDIAN * like.promoted  # so that 1.6 is no bound
