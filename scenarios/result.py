@@ -216,7 +216,8 @@ def _time_up(story: Story) -> str:
     times = planning.least(policy, rate)
     least, scarce = sum(times, timedelta(0)), max(times) > duration(policy["minStep"])
     if least <= story.duration:
-        return f"{ended}: give a longer duration, or more requestsPerSecond"
+        near = "beside a margin neither need suffice, and `serin plan` says how long which fault takes"
+        return f"{ended}: give a longer duration, or more requestsPerSecond; {near}"
     steps = f"at {rate:g} requestsPerSecond its steps take at least {explain.duration(least)}"
     if not scarce:
         return f"{ended}, and {steps}: give a longer duration"

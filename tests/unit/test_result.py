@@ -244,7 +244,12 @@ QUICKER = "give more requestsPerSecond, larger steps or a smaller minRequests"
             {"steps": [10, 50], "minStep": "90s"},
             "its steps take at least 3 min: give a longer duration",
         ),
-        (100.0, {"steps": [50]}, "still going: give a longer duration, or more requestsPerSecond"),
+        (
+            100.0,
+            {"steps": [50]},
+            "give a longer duration, or more requestsPerSecond; beside a margin neither need suffice, and"
+            " `serin plan` says how long which fault takes",
+        ),
         (0.0, {"steps": [50]}, "no longer duration is sensible"),
     ],
 )
