@@ -247,8 +247,7 @@ QUICKER = "give more requestsPerSecond, larger steps or a smaller minRequests"
         (
             100.0,
             {"steps": [50]},
-            "give a longer duration, or more requestsPerSecond; beside a margin neither need suffice, and"
-            " `serin plan` says how long which fault takes",
+            "beside a margin neither need suffice, and `serin plan` says how long which fault takes",
         ),
         (0.0, {"steps": [50]}, "no longer duration is sensible"),
     ],
