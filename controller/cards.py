@@ -9,23 +9,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Any
 
-from controller import letters, record
-from controller.model import Message, Reason, Run
+from controller import letters
+from controller.model import Message, Run
+from controller.telling import severity
 
 Json = Any
 
 # Discord's own limits (characters), from its reference of embeds; Teams takes 28 kB, more than ours ever is.
 TITLE_LIMIT, TEXT_LIMIT, FIELD_LIMIT = 256, 3000, 1024
 COLOURS = {"critical": 0xD13438, "warning": 0xF2A900, "info": 0x2E7D32}
-SEVERITIES = {"RolledBack": "critical", "Held": "warning", "Drifted": "warning", "Warned": "warning"}
 _MARKS = re.compile(r"([\\*_~`|>\[\]()#])")
-
-
-def severity(message: Message) -> str:
-    """As Prometheus' alerts have it: `info` for what needs nobody."""
-    if message.outcome == "RolledBack" and message.reason in record.ENDINGS:
-        return "info" if message.reason is Reason.SUPERSEDED else "warning"
-    return SEVERITIES.get(message.outcome, "info")
 
 
 def teams(run: Run, message: Message) -> bytes:
@@ -56,7 +49,7 @@ def discord(run: Run, message: Message) -> bytes:
     embed = {
         "title": _cut(_plain(letters.heading(run, message)), TITLE_LIMIT),
         "description": _cut(_plain(letters.sentence(message)), TEXT_LIMIT),
-        "color": COLOURS[severity(message)],
+        "color": COLOURS[severity(message.outcome, message.reason)],
         "timestamp": message.at.astimezone(UTC).isoformat(timespec="milliseconds"),
         "fields": fields,
         "footer": {"text": _cut(letters.look(run), FIELD_LIMIT)},
@@ -68,7 +61,7 @@ def alertmanager(run: Run, message: Message) -> bytes:
     """One alert for `POST /api/v2/alerts`; it resolves when Alertmanager has not heard of it for a while."""
     labels = {
         "alertname": f"Canary{message.outcome or message.reason.value}",
-        "severity": severity(message),
+        "severity": severity(message.outcome, message.reason),
         "namespace": run.plan.namespace,
         "workload": run.plan.canary,
         "run": run.name,

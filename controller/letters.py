@@ -17,6 +17,7 @@ from controller import record, retraining
 from controller.explain import duration
 from controller.gating import Question
 from controller.model import Message, Run, WeightChange
+from controller.telling import severity
 
 Json = Any
 
@@ -141,6 +142,7 @@ def cloud_event(run: Run, message: Message) -> bytes:
     data = {
         "outcome": message.outcome,
         "reason": message.reason.value,
+        "severity": severity(message.outcome, message.reason),
         "message": message.sentence,
         "check": run.check,
         "namespace": plan.namespace,

@@ -116,6 +116,7 @@ class Alert:
     key: str | None = None  # where in the Secret
     url: str | None = None
     on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
+    severity: str = "info"  # what is less is not told: `telling.SEVERITIES`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +139,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowCheck:
-    """A policy's Shadow check: how many replayed requests may be answered differently.
-
-    `share` is its part of alpha, normalised with those of the other checks.
-    """
+    """A policy's Shadow check: how many replayed requests may be answered differently."""
 
     name: str
     max_flips: float
     required: bool
-    share: float
+    share: float  # of alpha, normalised with those of the other checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from analysis.evidence import SHARES, CheckKind, CheckSpec, normalised
 from controller import wire
 from controller.model import Alert, Gate, Page, Policy, ShadowCheck
 from controller.record import at_quantile
+from controller.telling import SEVERITIES
 
 IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
 SHADOW = "Shadow"  # a type of check that no page of a pod can answer
@@ -162,9 +163,11 @@ URLS = "the URL of Teams and Discord stands in the Secret, and there is no url; 
 
 
 def _alert(alert: wire.Alert) -> Alert:
+    if alert.severity not in SEVERITIES:
+        raise wire.Malformed(f"alerts[].severity: {alert.severity!r:.40} is none of {', '.join(SEVERITIES)}")
     if alert.slack is not None:
         slack = alert.slack.secret_ref
-        return Alert(kind="slack", secret=slack.name, key=slack.key, on=alert.on)
+        return Alert(kind="slack", secret=slack.name, key=slack.key, on=alert.on, severity=alert.severity)
     if alert.webhook is None:
         raise wire.Malformed("alerts[]: give slack or webhook")
     secret, form = alert.webhook.secret_ref, alert.webhook.format
@@ -173,7 +176,14 @@ def _alert(alert: wire.Alert) -> Alert:
         raise wire.Malformed(f"alerts[].webhook.format: {form!r:.40} is none of {', '.join(FORMATS)}")
     if (alert.webhook.url is None) != (form in SECRET_URLS) or (form in SECRET_URLS and secret is None):
         raise wire.Malformed(f"alerts[].webhook: {URLS}")
-    return Alert(kind=FORMATS[form], url=alert.webhook.url, secret=name, key=key, on=alert.on)
+    return Alert(
+        kind=FORMATS[form],
+        url=alert.webhook.url,
+        secret=name,
+        key=key,
+        on=alert.on,
+        severity=alert.severity,
+    )
 
 
 def _gate(gate: wire.Gate) -> Gate:

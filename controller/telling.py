@@ -6,7 +6,7 @@ Pure. What is said goes out as an action; an alert also stays in the run's outbo
 from datetime import datetime, timedelta
 
 from analysis.values import replace
-from controller.model import Action, Message, Reason, Run, Tell
+from controller.model import Action, Alert, Message, Reason, Run, Tell
 
 # Not people's own doing, so people are told.
 ALERTED_HOLDS = frozenset(
@@ -25,6 +25,11 @@ ALERTED_HOLDS = frozenset(
     }
 )
 
+SEVERITIES = ("info", "warning", "critical")  # as Prometheus' alerts have them: info needs nobody
+GRAVE = {"RolledBack": "critical", "Held": "warning", "Drifted": "warning", "Warned": "warning"}
+# Ends for which nothing had been found against the canary.
+MILDER = {Reason.ABORTED: "warning", Reason.STABLE_CHANGED: "warning", Reason.SUPERSEDED: "info"}
+
 Next = tuple[Run, tuple[Action, ...]]
 """The run as it is from now on, and what has to be done for it."""
 
@@ -40,7 +45,7 @@ def hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
 
 def say(run: Run, what: Tell, now: datetime) -> Next:
     """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
-    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if what.outcome in alert.on]
+    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if _heard(alert, what)]
     waiting = {message.id.rpartition("/")[0] for message in run.outbox}
     messages = tuple(
         Message(
@@ -55,6 +60,20 @@ def say(run: Run, what: Tell, now: datetime) -> Next:
     )
     new = (message for message in messages if message.id.rpartition("/")[0] not in waiting)
     return replace(run, outbox=(*run.outbox, *new)), (what,)
+
+
+def severity(outcome: str, reason: Reason) -> str:
+    """How much it matters to whoever is on call: one of `SEVERITIES`."""
+    if outcome == "RolledBack" and reason in MILDER:
+        return MILDER[reason]
+    return GRAVE.get(outcome, "info")
+
+
+def _heard(alert: Alert, what: Tell) -> bool:
+    """Whether the receiver wants to hear of this."""
+    if what.outcome is None or what.outcome not in alert.on:
+        return False
+    return SEVERITIES.index(severity(what.outcome, what.reason)) >= SEVERITIES.index(alert.severity)
 
 
 def parting(run: Run, what: Tell, now: datetime) -> Next:

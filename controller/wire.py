@@ -152,6 +152,7 @@ class Alert(Wire, frozen=True, kw_only=True):
     slack: Slack | None = None
     webhook: Webhook | None = None
     on: tuple[str, ...] = ("RolledBack", "Held", "Promoted")
+    severity: str = "info"
 
 
 class Gate(Wire, frozen=True, kw_only=True):

@@ -79,6 +79,7 @@ def test_a_cloud_event_says_who_what_and_why() -> None:
     assert event["source"] == "/apis/serin.dev/v1alpha1/namespaces/lab/canaryruns/model-canary-6f7-1"
     assert event["time"] == "2026-03-01T12:01:15.200Z"
     assert event["data"]["reason"] == "CheckFailed"
+    assert event["data"]["severity"] == "critical"
     assert event["data"]["check"] == "latency-p95"
     assert [change["weight"] for change in event["data"]["weights"]] == [5, 10, 0]
 

@@ -268,6 +268,8 @@ SENSIBLE: list[Json] = [
     {"checks": [{**COMPLAINTS, "plus": "0.1%"}]},
     {"alerts": [{"slack": {"secretRef": {"name": "a"}}}]},
     {"alerts": [{"webhook": {"url": "http://receiver.lab:80/x"}, "on": ["Held"]}]},
+    {"alerts": [{"webhook": {"url": "https://a/"}, "severity": "critical"}]},
+    {"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Held", "Promoted"], "severity": "warning"}]},
     {"gates": []},
     {
         "gates": [
@@ -326,6 +328,15 @@ SENSELESS: list[tuple[Json, str]] = [
     ({"alerts": [{"webhook": {"format": "Pager", "url": "https://a/"}}]}, "supported values"),
     ({"alerts": [{"webhook": {"url": "https://user:word@a/"}}]}, "should match"),
     ({"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Failed"]}]}, "supported values"),
+    ({"alerts": [{"webhook": {"url": "https://a/"}, "severity": "error"}]}, "supported values"),
+    (
+        {"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Held"], "severity": "critical"}]},
+        "is so severe",
+    ),
+    (
+        {"alerts": [{"webhook": {"url": "https://a/"}, "on": ["Promoted"], "severity": "warning"}]},
+        "is so severe",
+    ),
     ({"checks": []}, "at least 1"),
     ({"checks": [{**LATENCY, "required": False}]}, "at least one check must be required"),
     ({"checks": [LATENCY, LATENCY]}, "Duplicate"),
@@ -472,13 +483,14 @@ def test_alerts_keep_their_secret_s_name_and_key_on_the_way_in() -> None:
         "alerts": [
             {"slack": {"secretRef": {"name": "a"}}},
             {"webhook": {"url": "https://b/", "secretRef": {"name": "b", "key": "c"}}},
-            {"webhook": {"url": "https://b/"}, "on": ["Held"]},
+            {"webhook": {"url": "https://b/"}, "on": ["Held"], "severity": "warning"},
         ]
     }
     first, second, third = resource.run(defaulted(obj)).plan.policy.alerts
     assert (first.kind, first.secret, first.key) == ("slack", "a", "url")
     assert (second.kind, second.secret, second.key) == ("webhook", "b", "c")
     assert (third.secret, third.key, third.on) == (None, None, ("Held",))
+    assert [one.severity for one in (first, second, third)] == ["info", "info", "warning"]
 
 
 # -- what is installed -----------------------------------------------------------------------------------

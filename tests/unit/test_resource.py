@@ -265,6 +265,13 @@ def test_a_shadow_check_that_the_schema_should_have_refused_is_named(checks: Any
         resource.run(shadowed(*checks))
 
 
+def test_a_severity_that_the_schema_should_have_refused_is_named() -> None:
+    obj = canary_run()
+    obj["spec"]["plan"]["policy"]["alerts"] = [{"webhook": {"url": "https://a/"}, "severity": "error"}]
+    with pytest.raises(wire.Malformed, match="severity: 'error' is none of info, warning, critical"):
+        resource.run(obj)
+
+
 def clicks(**fields: Any) -> Any:
     obj = canary_run()
     check = {"name": "clicks-home", "type": "Proportion", "direction": "decrease", "maxDecrease": "15%"}

@@ -9,7 +9,8 @@ from test_machine import NOW, arm, minutes, sight, stepping
 from controller.gating import question
 from controller.machine import advance
 from controller.model import Gate, Reason, Run, Tell, WeightChange
-from controller.telling import hold, say, visit
+from controller.record import ENDINGS
+from controller.telling import MILDER, SEVERITIES, hold, say, visit
 
 
 def raised(run: Run, after: float) -> Run:
@@ -74,3 +75,25 @@ def test_a_run_of_the_same_name_is_another_one() -> None:
     assert two is not None
     assert again is not None
     assert len({one.id, two.id, again.id}) == 3
+
+
+ENDS = ((Reason.CHECK_FAILED, 3), (Reason.ABORTED, 2), (Reason.STABLE_CHANGED, 2), (Reason.SUPERSEDED, 1))
+
+
+@pytest.mark.parametrize(("reason", "told"), ENDS)
+def test_who_is_called_at_night_hears_of_no_edit_of_a_policy(reason: Reason, told: int) -> None:
+    """Every end but a promotion is `RolledBack`, so `on` alone called people for whatever ended a run."""
+    first = stepping().plan.policy.alerts[0]
+    heeds = tuple(replace(first, on=("RolledBack",), severity=least) for least in SEVERITIES)
+    run, _ = say(stepping(policy={"alerts": heeds}), Tell(reason, "it ended", "RolledBack"), NOW)
+    assert [SEVERITIES[message.alert] for message in run.outbox] == list(SEVERITIES[:told])
+
+
+def test_what_is_severe_is_told_to_nobody_who_did_not_ask_for_it() -> None:
+    alert = replace(stepping().plan.policy.alerts[0], on=("Promoted",), severity="info")
+    run, _ = say(stepping(policy={"alerts": (alert,)}), Tell(Reason.CHECK_FAILED, "slow", "RolledBack"), NOW)
+    assert run.outbox == ()
+
+
+def test_what_is_called_otherwise_than_rolled_back_is_less_severe() -> None:
+    assert MILDER.keys() == set(ENDINGS)
