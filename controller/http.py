@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from errno import ECONNREFUSED
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from socket import AF_INET, AddressFamily
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from controller.kube import connect
 from controller.pages import Pages
-from controller.ports import Outside
+from controller.ports import Outside, Unreached
 from controller.receivers import FORBIDDEN, ONLY_PUBLIC, Allowed, literal
 
 CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
@@ -69,10 +70,27 @@ class Letters:
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, PermissionError) and error.os_error.args == (FORBIDDEN,):
                 raise PermissionError(FORBIDDEN) from None
-            raise ConnectionError(type(error).__name__) from None
+            raise Unreached(f"the receiver cannot be reached: {_trouble(error)}") from None
         except aiohttp.ClientError as error:
-            # its text may hold the URL, which is Slack's secret: only the kind of trouble is told
-            raise ConnectionError(type(error).__name__) from None
+            raise Unreached(f"the receiver cannot be reached: {_trouble(error)}") from None
+
+
+# The first that fits. aiohttp's own texts may hold the URL, which is Slack's secret.
+TROUBLE: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "its name is not known"),
+    (aiohttp.ClientConnectorCertificateError, "its certificate is of nobody whom the controller trusts"),
+    (aiohttp.ClientSSLError, "it speaks no TLS that the controller does; is it http?"),
+    (aiohttp.ConnectionTimeoutError, f"no connection within {CONNECT:g} s"),
+    (aiohttp.ServerDisconnectedError, "it hung up without an answer"),
+    (aiohttp.ClientResponseError, "what it answers is no HTTP; is it https?"),
+)
+
+
+def _trouble(error: aiohttp.ClientError) -> str:
+    """What is wrong with a receiver."""
+    if isinstance(error, ConnectionRefusedError) or getattr(error, "errno", None) == ECONNREFUSED:
+        return "nobody listens there"
+    return next((words for kind, words in TROUBLE if isinstance(error, kind)), type(error).__name__)
 
 
 class Questions:
@@ -107,10 +125,11 @@ async def _at_most(limit: int, response: aiohttp.ClientResponse, url: str) -> by
 
 
 def _session(
-    *, connections: int, trust_env: bool, resolver: AbstractResolver | None = None
+    *, connections: int, each: int = 0, trust_env: bool, resolver: AbstractResolver | None = None
 ) -> aiohttp.ClientSession:
+    """With so many connections, and to `each` host no more than that."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, resolver=resolver),
+        connector=aiohttp.TCPConnector(limit=connections, limit_per_host=each, resolver=resolver),
         timeout=aiohttp.ClientTimeout(sock_connect=CONNECT),  # callers limit the whole
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=trust_env,
@@ -127,13 +146,16 @@ async def outside(
 ) -> AsyncIterator[Outside]:
     """The real world, until the block ends; raises `kube.NoCluster` where there is none.
 
-    Pods, receivers and workers have connections of their own: who hangs takes none from the others.
+    Pods, receivers and workers have connections of their own, and no host of a receiver has all of them: who
+    hangs takes none from the others.
     """
     _open_many()
     async with (
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
         Pages() as pages,
-        _session(connections=20, trust_env=True, resolver=Resolver(receivers.also(proxies()))) as far,
+        _session(
+            connections=200, each=10, trust_env=True, resolver=Resolver(receivers.also(proxies()))
+        ) as far,
         _session(connections=20, trust_env=False) as workers,
     ):
         yield Outside(

@@ -231,6 +231,10 @@ class Fetch(Protocol):
         ...
 
 
+class Unreached(ConnectionError):
+    """Nobody took it; the text says why, in words for people and without the URL."""
+
+
 class Post(Protocol):
     """One POST to a receiver of alerts."""
 
@@ -239,7 +243,7 @@ class Post(Protocol):
     ) -> tuple[int, Mapping[str, str]]:
         """Status and headers; raises `OSError`. Callers set the timeout.
 
-        `PermissionError`, in words for people and without the URL, if it may not go there.
+        `Unreached` if nobody took it; `PermissionError`, as much in words for people, if it may not go there.
         """
         ...
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from controller import letters
-from controller.ports import Post
+from controller.ports import Post, Unreached
 
 Secrets = Callable[[str, str], Awaitable[Mapping[str, bytes]]]  # (namespace, name) -> values by key
 
@@ -82,7 +82,7 @@ class Sender:
         except OSError as error:
             if isinstance(error, TimeoutError):
                 raise
-            if isinstance(error, PermissionError):  # `ports.Post`'s own words
+            if isinstance(error, PermissionError | Unreached):  # `ports.Post`'s own words
                 raise Undelivered(str(error)) from None
             # in words of ours: other libraries' texts may quote the URL
             raise Undelivered(f"the receiver cannot be reached ({type(error).__name__})") from None

@@ -15,6 +15,7 @@ from aiohttp import web
 from controller.http import ANSWER, Letters, Resolver, _session, outside, proxies
 from controller.kube import NoCluster
 from controller.pages import Pages
+from controller.ports import Unreached
 from controller.receivers import allowed
 from tests.adapters.test_connect import AGENT, kubeconfig, serving
 
@@ -195,10 +196,70 @@ async def test_of_a_receivers_answer_only_so_much_is_read() -> None:
 async def test_trouble_with_a_receiver_does_not_tell_its_url() -> None:
     """Slack's URL is the secret itself, and errors end in logs."""
     async with letters() as post:
-        with pytest.raises(OSError, match="ClientConnector") as raised:
+        with pytest.raises(Unreached, match="nobody listens there") as raised:
             await post("http://127.0.0.1:9/services/T0/B0/s3cret", b"{}", headers={})
     assert "127.0.0.1" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("answer", "scheme", "says"),
+    [
+        (b"\0\xff this is no HTTP\r\n\r\n", "http", "what it answers is no HTTP; is it https"),
+        (b"", "http", "it hung up without an answer"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "https", "it speaks no TLS"),
+    ],
+)
+async def test_what_is_wrong_with_a_receiver_is_said_in_words(answer: bytes, scheme: str, says: str) -> None:
+    """All of it was `(ConnectionError)`, whatever somebody had to mend."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1")
+    async with server, letters() as post:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Unreached, match=says) as raised:
+            await post(f"{scheme}://127.0.0.1:{port}/s3cret", b"{}", headers={})
+    assert "s3cret" not in str(raised.value)
+
+
+async def test_a_name_that_is_not_known_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(*_: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    async with letters() as post:
+        with pytest.raises(Unreached, match="its name is not known"):
+            await post("http://hooks.slack.example/s3cret", b"{}", headers={})
+
+
+async def test_a_receiver_that_hangs_takes_no_connection_from_another(tmp_path: Path) -> None:
+    """Thirty runs before a gate that hangs had all connections, and Slack heard of no rollback meanwhile."""
+    waiting, enough = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.Response:
+        waiting.set()
+        await enough.wait()
+        return web.Response()
+
+    async with AsyncExitStack() as stack:
+        slow = await stack.enter_async_context(serving(hang))
+        quick = await stack.enter_async_context(serving(body(b"ok")))
+        config, near = kubeconfig(tmp_path, quick.port), allowed("127.0.0.1")
+        world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config, receivers=near))
+        url = f"http://127.0.0.1:{slow.port}/"
+        async with asyncio.TaskGroup() as asked:
+            tasks = [asked.create_task(world.post(url, b"", headers={})) for _ in range(30)]
+            await waiting.wait()
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                status, _ = await world.post(f"http://127.0.0.1:{quick.port}/", b"", headers={})
+            assert not any(task.done() for task in tasks)
+            enough.set()
+    assert status == 200
 
 
 async def test_the_world_outside_is_all_of_it(tmp_path: Path) -> None:
