@@ -40,6 +40,10 @@ async def screens_are_sound(tab: Tab, url: str) -> None:
         await tab.look(width=width, dark=dark)
         await go(tab, url, place)
         assert await tab.ask(AUDIT) == [], (place, width, dark)
+    for place in PLACES:  # a phone's, or a desk's at 400 %, where WCAG (1.4.10) wants no sideways scrolling
+        await tab.look(width=320)
+        await go(tab, url, place)
+        assert await tab.ask(AUDIT) == [], place
 
 
 async def the_step_at_which_a_canary_was_rolled_back_is_not_shown_as_passed(tab: Tab, url: str) -> None:
