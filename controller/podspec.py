@@ -69,19 +69,28 @@ def in_template(grounds: Grounds, deployment: Json, body: Json, note: str = "") 
 
 
 def _in_container(
-    grounds: Grounds, deployment: Json, container: str, body: Mapping[str, Json], note: str = ""
+    grounds: Grounds,
+    deployment: Json,
+    container: str,
+    body: Mapping[str, Json],
+    note: str = "",
+    *,
+    kind: str = "containers",
 ) -> Patch:
-    return in_template(
-        grounds, deployment, {"spec": {"containers": [{"name": container, **body}]}}, note=note
-    )
+    return in_template(grounds, deployment, {"spec": {kind: [{"name": container, **body}]}}, note=note)
 
 
 # -- resources -------------------------------------------------------------------------------------
 
 
 def _sizes(grounds: Grounds, deployment: Json) -> Iterator[Finding]:
-    """CPU and memory of every container: asked for, and bounded."""
-    for container in deployment["spec"]["template"]["spec"]["containers"]:
+    """CPU and memory of every container that runs beside the model: asked for, and bounded."""
+    spec = deployment["spec"]["template"]["spec"]
+    sidecars = [one for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always"]
+    for kind, container in (
+        *(("containers", one) for one in spec["containers"]),
+        *(("initContainers", one) for one in sidecars),
+    ):
         given = container.get("resources") or {}
         limits = dict(given.get("limits") or {})
         requests = {**limits, **(given.get("requests") or {})}  # the API server's own default
@@ -98,7 +107,9 @@ def _sizes(grounds: Grounds, deployment: Json) -> Iterator[Finding]:
         wanted = {"cpu": requests.get("cpu", CPU), "memory": requests.get("memory", MEMORY)}
         body = {"requests": wanted, "limits": {**wanted, **limits}}
         note = MEASURE if requests.keys() & wanted.keys() != wanted.keys() else ""
-        patch = _in_container(grounds, deployment, container["name"], {"resources": body}, note)
+        patch = _in_container(
+            grounds, deployment, container["name"], {"resources": body}, note=note, kind=kind
+        )
         yield Finding(Result.FAIL, f"{where} lacks {', '.join(missing)}", patch)
 
 

@@ -296,6 +296,27 @@ def test_a_canary_of_a_gpu_server_asks_for_what_stable_asks_for() -> None:
     in_room(case, mended)
 
 
+def test_a_sidecar_among_the_init_containers_is_held_to_its_resources_too() -> None:
+    """It runs as long as the model does; what ends before the model starts takes nothing from it."""
+    beside = {"name": "proxy", "image": "proxy:1", "restartPolicy": "Always"}
+    before = {"name": "download", "image": "fetch:1"}
+    edit = {"spec": {"template": {"spec": {"initContainers": [before, beside]}}}}
+
+    async def mended(room: Room) -> None:
+        found = room.looked_at()["resources"]
+        assert found.result is Result.FAIL
+        assert "container proxy of model lacks" in found.why
+        assert "download" not in found.why
+        for patch in found.patches:
+            await room.mend(patch)
+        assert room.looked_at()["resources"].result is Result.PASS
+        stable = room.world.get("deployments", "lab", "model")
+        assert stable is not None
+        assert [one["name"] for one in stable["spec"]["template"]["spec"]["containers"]] == ["server"]
+
+    in_room(replace(SOUND[0], edits={("Deployment", "model"): edit}), mended)
+
+
 def test_match_has_an_end_that_the_checklist_knows() -> None:
     """It said "is scaled to its weight" of a step that Match never brings enough pods for."""
     steep = {("CanaryPolicy", "default"): {"spec": {"steps": [10, 80]}}}
