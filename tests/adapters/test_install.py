@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scenarios.stand import furnished
 from scenarios.world import World
@@ -83,6 +84,20 @@ async def test_every_command_of_the_page_works_in_its_order(cluster: World, tmp_
     assert len(said) >= 8
     assert not cluster.objects("customresourcedefinitions", None)
     assert not cluster.objects("clusterroles", None)
+
+
+async def test_the_kustomization_of_the_page_is_one_with_its_image_and_its_alerts(tmp_path: Path) -> None:
+    (ours,) = [
+        one for one in re.findall(r"```yaml\n(.*?)```", PAGES["install"], re.DOTALL) if "kind: Kust" in one
+    ]
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "kustomization.yaml").write_text(ours)
+    (tmp_path / "manifests").symlink_to(ROOT / "manifests")
+    objects = list(yaml.safe_load_all(await typed(f"kubectl kustomize {tmp_path / 'ours'}", tmp_path)))
+    (controller,) = of(objects, "Deployment")
+    (container,) = controller["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/serin-controller:0.1.0"
+    assert {"PrometheusRule", "ServiceMonitor"} <= {obj["kind"] for obj in objects}
 
 
 def test_every_make_target_of_the_page_is_there() -> None:

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.live
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BLOCK = re.compile(
-    r"(?:<!-- not run by tests: (?P<why>[^>]+?) -->\n *)?```(?:sh|bash|shell|console)\n(?P<commands>.*?)```",
+    r"(?:<!-- not run by tests: (?P<why>[^>]+?) -->\n *)?"
+    r"```(?P<kind>sh|bash|shell|console)\n(?P<commands>.*?)```",
     re.DOTALL,
 )
 # Typed from the first to the last, there.
@@ -166,6 +167,14 @@ def test_pages_that_are_typed_in_order_are_typed_where_it_says() -> None:
     for page, test in IN_ORDER.items():
         assert f'"docs" / "{Path(page).name}"' in (ROOT / test).read_text()
     assert len(RUN) >= 8
+
+
+@pytest.mark.parametrize("page", IN_ORDER)
+def test_pages_that_are_typed_in_order_have_no_block_that_is_passed_over(page: str) -> None:
+    """Four blocks of install.md were `console`, so that nobody typed them, and nothing said why."""
+    found = [block for block in BLOCK.finditer((ROOT / page).read_text()) if not block["why"]]
+    assert found
+    assert [block["commands"] for block in found if block["kind"] != "sh"] == []
 
 
 def test_no_block_waits_for_a_time_instead_of_for_what_it_needs() -> None:
