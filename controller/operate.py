@@ -74,9 +74,13 @@ class Leadership:
     asks: Loop[Key]
     histories: Loop[Key]
     refused: Container[Key] = ()  # Deployments that were refused: of these is told that they ask no more, too
+    asked: dict[Key, int] = field(
+        default_factory=dict
+    )  # what the index had heard when a run last made it ask
 
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
+        self.asked.clear()  # of those that are gone as well
         for run in cluster.all("canaryruns"):
             if self.mine(_canary(run)):
                 self.runs.due(_key(run))
@@ -94,10 +98,13 @@ class Leadership:
         """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
         namespace = obj["metadata"]["name"] if kind == "namespaces" else _key(obj)[0]
         if kind == "canaryruns":
-            if self.mine(_canary(obj)):
+            canary, news = _canary(obj), cluster.news(namespace)
+            if self.mine(canary):
                 if not known or _key(obj) not in self.reconciler.lives:
                     self.runs.hurry(_key(obj))
-                self.asks.due(_canary(obj))
+                if self.asked.get(canary) != news:  # a checkpoint is none
+                    self.asked[canary] = news
+                    self.asks.due(canary)
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
