@@ -34,7 +34,7 @@ from analysis import (
 from analysis.batches import chosen
 from analysis.bursts import LIMIT
 from analysis.cells import Arm, Packed, Tick
-from analysis.checkpoint import EVIDENCE_VERSION, blank, load, save
+from analysis.checkpoint import EVIDENCE_VERSION, blank, load, load_all, save, save_all
 from analysis.informed import Informed
 from analysis.packing import NEVER, rounded
 from analysis.proportions import WAY_TO_ALIKE, Above, Array, Mask, Question
@@ -53,11 +53,13 @@ __all__ = [
     "begin",
     "blank",
     "load",
+    "load_all",
     "moved",
     "next_step",
     "normalised",
     "restart",
     "save",
+    "save_all",
     "update",
     "with_buckets",
     "with_nodes",

@@ -8,6 +8,7 @@ or users' labels.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from operator import is_
 from typing import Any
 
 from controller.model import ArmSeen, PodSeen
@@ -40,6 +41,7 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
     return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
 
+DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
 
@@ -56,6 +58,7 @@ class Cluster:
             Counter()
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
+        self._latest: dict[str, Json] = {}  # by kind
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""
@@ -126,7 +129,13 @@ class Cluster:
         if kind != "virtualservices":  # half of an object's bytes; but who set the weights is our business
             item["metadata"].pop("managedFields", None)
         namespace, name = _key(item)
-        quiet = kind == "canaryruns" and _told(self.get(kind, namespace, name)) == _told(item)
+        known = self.get(kind, namespace, name)
+        if known is None or kind != "canaryruns":  # whose checkpoints say something else each time
+            item = sharing(item, known or self._mate(kind, item))
+        elif "spec" in item and item["spec"] == known.get("spec") and _generation(item) == _generation(known):
+            item["spec"] = known["spec"]
+        self._latest[kind] = item
+        quiet = kind == "canaryruns" and _told(known) == _told(item)
         news = self._news[namespace]
         self._drop(kind, _key(item))
         self._changes[kind, namespace] += 1
@@ -135,6 +144,13 @@ class Cluster:
         owner = owner_uid(item)
         if owner is not None:
             self._owned[kind][owner].add(_key(item))
+
+    def _mate(self, kind: str, item: Json) -> Json | None:
+        """Another one of its owner's, or the newest of its kind: half of what they say is the same."""
+        owner = owner_uid(item)
+        mates = self._owned[kind].get(owner, ()) if owner is not None else ()
+        mate = next(iter(mates), None)
+        return self._latest.get(kind) if mate is None else self.get(kind, *mate)
 
     def _drop(self, kind: str, key: Key) -> None:
         namespace, name = key
@@ -151,6 +167,28 @@ class Cluster:
             self._owned[kind][owner].discard(key)
             if not self._owned[kind][owner]:
                 del self._owned[kind][owner]
+
+
+def _generation(item: Json) -> Json:
+    """A number that is another one after each change of its spec."""
+    return item["metadata"].get("generation")
+
+
+def sharing(new: Json, old: Json, *, deep: int = DEEP) -> Json:
+    """`new`, of which whatever stands in `old` as well, at the same place, is the one of `old`.
+
+    A number is not the same as the truth value or the other number that equals it.
+    """
+    if type(new) is not type(old) or not deep:
+        return new
+    if isinstance(new, dict):
+        for name, value in new.items():
+            new[name] = sharing(value, old.get(name), deep=deep - 1)
+        return old if new.keys() == old.keys() and all(map(is_, new.values(), map(old.get, new))) else new
+    if isinstance(new, list):
+        new[: len(old)] = [sharing(*both, deep=deep - 1) for both in zip(new, old, strict=False)]
+        return old if len(new) == len(old) and all(map(is_, new, old)) else new
+    return old if new == old else new
 
 
 def _told(run: Json | None) -> Json:

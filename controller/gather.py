@@ -414,7 +414,7 @@ def moved(gathered: Gathered, by: float) -> Gathered:
 def save(gathered: Gathered) -> str:
     """The body of a checkpoint."""
     body = {
-        "evidence": [ev.save(one) for one in gathered.evidence],
+        "evidence": ev.save_all(gathered.evidence),
         "cursor": ticks.save(gathered.cursor),
         "step": gathered.step,
         "pods": gathered.pods,
@@ -433,10 +433,9 @@ def load(plan: Plan, body: str | None) -> Gathered:
         return fresh
     try:
         saved = kept.read(body)
-        pairs = zip(plan.policy.checks, saved["evidence"], strict=True)
         cursor = ticks.load(saved["cursor"])
         return Gathered(
-            evidence=tuple(ev.load(spec, one, **terms(plan.policy)) for spec, one in pairs),
+            evidence=ev.load_all(plan.policy.checks, saved["evidence"], **terms(plan.policy)),
             cursor=Cursor() if cursor is None else cursor,
             step=saved["step"],
             pods=(tuple(saved["pods"][0]), tuple(saved["pods"][1])),

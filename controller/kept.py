@@ -47,12 +47,15 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What speaks for and against the canary in one check; `state` says itself whether it is as it was."""
+    """What speaks for and against the canary in one check; `state` says itself whether it is as it was.
+
+    The first one's is of all checks, unless a version of before wrote it.
+    """
 
     version: int
     kind: str
     sizes: Annotated[list[Size], msgspec.Meta(min_length=7, max_length=7)]
-    state: str
+    state: str = ""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from controller.tracing import Tracing
 
 
+# Of log e in one pass, a fifth of what takes traffic away at an alpha of 1 %: a canary that fails climbs so
+# far in its first tick, and one that is well in one of three at the very most, whatever they hold (Markov).
+CLIMBS = 1.0
+
+
 @dataclass(slots=True)
 class Live:
     """One run in memory: its state, its evidence, and what of them has been saved."""
@@ -53,6 +58,7 @@ class Live:
     looks: int = 0  # since then
     guarded: bool = False
     fenced: bool = False  # stable has its template back, and no copy from before can be made any more
+    climbs: bool = False  # evidence said much in the last pass
     raising: bool = False  # a raise was decided here, and as far as is known not made yet
     last_byte: float = 0.0  # when the newest page of the pass was read, seconds since 1970
     since: float = 0.0  # when this leader first saw the run, seconds since 1970
@@ -75,6 +81,16 @@ class Live:
             took = spared("waits", self.run, lambda: self.waits.took(said), took)
         told = bool(took) or not any(INFERENCE in one.sources.values() for one in stable.values())
         return gather.lag(self.gathered, self.run.plan.policy, took, told=told)
+
+    def heeds(self, judgement: Judgement) -> None:
+        """This is what is known now."""
+        self.climbs = judgement.log_e - self.judgement.log_e > CLIMBS
+        self.judgement = judgement
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the next tick may take the traffic away: it is read soon, be it that a core is full."""
+        return self.run.stage is not Stage.ENDED and (self.climbs or self.urgent)
 
     @property
     def urgent(self) -> bool:

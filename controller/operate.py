@@ -57,6 +57,9 @@ RETIRING = 2.0
 # Seconds for which our runs have been written under a newer epoch. A successor would have our Lease by then,
 # so it is another controller, and ours has to be the newest again, or nothing more is saved.
 USURPED, BETWEEN = 30.0, 5.0
+# Seconds to the next pages of a canary that may fail, where a core is full and ticks are longer. In as many a
+# dozen requests of 40 a second are answered, enough if all fail. Ticks that are over decide that it is so.
+SOON = 0.3
 ONE_LEASE = (
     "a controller with a Lease of its own writes our runs: give all the same --lease-name and namespace"
 )
@@ -74,9 +77,13 @@ class Leadership:
     asks: Loop[Key]
     histories: Loop[Key]
     refused: Container[Key] = ()  # Deployments that were refused: of these is told that they ask no more, too
+    asked: dict[Key, int] = field(
+        default_factory=dict
+    )  # what the index had heard when a run last made it ask
 
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
+        self.asked.clear()  # of those that are gone as well
         for run in cluster.all("canaryruns"):
             if self.mine(_canary(run)):
                 self.runs.due(_key(run))
@@ -94,10 +101,13 @@ class Leadership:
         """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
         namespace = obj["metadata"]["name"] if kind == "namespaces" else _key(obj)[0]
         if kind == "canaryruns":
-            if self.mine(_canary(obj)):
+            canary, news = _canary(obj), cluster.news(namespace)
+            if self.mine(canary):
                 if not known or _key(obj) not in self.reconciler.lives:
                     self.runs.hurry(_key(obj))
-                self.asks.due(_canary(obj))
+                if self.asked.get(canary) != news:  # a checkpoint is none
+                    self.asked[canary] = news
+                    self.asks.due(canary)
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
@@ -257,7 +267,7 @@ class Operator:
             lambda workload: shard_of(workload, of) == shard,
             reconciler,
             Loop(
-                lags.turn,
+                partial(self._turned, lags.turn, reconciler, scrape),
                 random=self.chance,
                 heed=self.telemetry.queue(shard if of > 1 else None),
                 urgent=reconciler.urgent,
@@ -303,6 +313,16 @@ class Operator:
             for reader in (*readers, *before):
                 await reader.close()
             await alerts.close()
+
+    async def _turned(
+        self, turn: Callable[[Key], Awaitable[float | None]], reconciler: Reconciler, scrape: Scrape, key: Key
+    ) -> float | None:
+        """A run's turn; of one that may fail the next pages are read soon, be it that a core is full."""
+        after = await turn(key)
+        live = reconciler.lives.get(key)
+        if live is not None and live.doubtful and self.tempo.stretch() > 1:
+            scrape.again("/".join(key), within=SOON)
+        return after
 
     async def _doubted(self, leading: Leadership, epoch: int, let_go: asyncio.Event) -> None:
         """The shard is let go, to be taken under a newer epoch, once ours has been passed by for too long."""

@@ -108,7 +108,8 @@ class Reconciler:
             self._forget(key)
             return None
         live.gathered, seen = await self._observe(live, obj)
-        before, live.judgement = (live.run, live.judgement), seen.judgement
+        before = live.run, live.judgement
+        live.heeds(seen.judgement)
         spared("onset", live.run, partial(live.onset.look, live.run, seen, self.means.clock()), None)
         run, actions = self._advanced(live.run, seen)
         done = await self._carry_out(live, run, actions)

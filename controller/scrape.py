@@ -226,6 +226,17 @@ class Scrape:
     def _later(self, run: "_Run") -> None:
         run.timer = asyncio.get_running_loop().call_at(run.due, self._round, run)
 
+    def again(self, name: str, *, within: float) -> None:
+        """The run's pages are read once more within so many seconds, beside its rounds."""
+        run, when = self._runs.get(name), asyncio.get_running_loop().time() + within
+        if run is not None and run.once_more is None and when < run.due:
+            run.once_more = asyncio.get_running_loop().call_at(when, self._once_more, run, when)
+
+    def _once_more(self, run: "_Run", due: float) -> None:
+        run.once_more = None
+        if self._runs.get(run.name) is run:
+            self._asked(run, due, late=asyncio.get_running_loop().time() - due, step=self._interval)
+
     def _round(self, run: "_Run") -> None:
         """Every pod's page is asked for once more; one that nobody has looked at yet may do: see `FRESH`."""
         now, step = asyncio.get_running_loop().time(), self._interval * self.stretch(run.name)
@@ -236,6 +247,9 @@ class Scrape:
         else:
             run.due += step * max(1, ceil((now - run.due) / step))
         self._later(run)
+        self._asked(run, wanted, late=late, step=step)
+
+    def _asked(self, run: "_Run", wanted: float, *, late: float, step: float) -> None:
         overdue = self.overdue(run.name)
         at, within = self._clock().timestamp() if overdue else 0.0, max(FRESH * step, overdue / 2)
         tried = [
@@ -411,6 +425,7 @@ class _Run:
         self.readers: dict[str, Reader] = {}
         self.awaited: set[str] = set()
         self.timer: asyncio.TimerHandle
+        self.once_more: asyncio.TimerHandle | None = None
 
     def look(self, pod: PodSeen, checks: ByPage) -> None:
         """The pod is read as it is now; what was read of it before is not lost."""

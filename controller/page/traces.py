@@ -5,8 +5,10 @@ takes is bounded whatever it lasts: when its rows are full every second one goes
 often. Another leader begins anew, and nothing waits for them (`controller.onlookers`).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,7 @@ class Recent:
 
     def quantiles(self, levels: Sequence[float]) -> list[float]:
         """Stable's, then the canary's, in the unit of the bounds; NaN where too little was counted."""
-        return [quantile(self.le, arm, level) for arm in self.cells for level in levels]
+        return [value for arm in self.cells for value in quantiles(self.le, arm, levels)]
 
 
 @dataclass(slots=True, eq=False)
@@ -187,23 +189,23 @@ def _one_a_page(specs: Sequence[CheckSpec], pages: Mapping[str, Page | None]) ->
     return tuple(name for _, name in found)
 
 
-def quantile(le: Sequence[float], cells: Array, level: float) -> float:
-    """The `level` quantile of `cells` (K,) in the buckets `le`, for the eye.
+def quantiles(le: Sequence[float], cells: Array, levels: Sequence[float]) -> list[float]:
+    """The quantiles of `cells` (K,) in the buckets `le`, for the eye.
 
-    Between two bounds it is taken to lie on a line where both are logarithmic, which is a guess that no
+    Between two bounds each is taken to lie on a line where both are logarithmic, which is a guess that no
     check makes. NaN where too little was counted, or it lies above the last bound.
     """
-    total = float(cells.sum())
+    total, sums = float(cells.sum()), cells.cumsum().tolist()
+    return [_quantile(le, sums, total, level) for level in levels]
+
+
+def _quantile(le: Sequence[float], sums: Sequence[float], total: float, level: float) -> float:
     least = LEAST if level <= 0.95 else 2 / (1 - level)
-    if total < least:
-        return float("nan")
-    sums = np.cumsum(cells)
-    at = int(np.searchsorted(sums, level * total))
-    if at >= len(le):
-        return float("nan")
-    low, high = (le[at - 1] if at else 0.0), le[at]
-    part = (level * total - (sums[at] - cells[at])) / cells[at]
-    return float(low * (high / low) ** part if low > 0 else high * part)
+    if total < least or (at := bisect_left(sums, level * total)) >= len(le):
+        return nan
+    low, high, before = (le[at - 1], le[at], sums[at - 1]) if at else (0.0, le[at], 0.0)
+    part = (level * total - before) / (sums[at] - before)
+    return low * (high / low) ** part if low > 0 else high * part
 
 
 def distribution(recent: Recent) -> Json:

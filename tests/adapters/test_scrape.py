@@ -775,6 +775,33 @@ def test_where_a_core_is_full_the_rounds_of_a_run_are_further_apart_and_then_as_
     scraping(story)
 
 
+def test_pages_are_read_once_more_between_two_rounds_which_stay_where_they_were() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        news: list[float] = []
+        scrape.on_news = lambda _run: news.append(virtual_loop().time())
+        scrape.stretch = lambda _run: 2.5
+        scrape.watch(RUN, [pod("a1"), pod("a2")], CHECKS)
+        await asyncio.sleep(8)
+        scrape.again(RUN, within=0.25)
+        scrape.again(RUN, within=0.25)  # it is asked for already
+        asked = virtual_loop().time()
+        await asyncio.sleep(8)
+        extra = [at for at in news if asked < at < asked + 0.26]
+        assert len(extra) == 1
+        usual = [at for at in news if at not in extra]
+        assert {round(b - a, 3) for a, b in pairwise(usual[1:])} == {2.5}
+        assert len(pods.asked[url("a1")]) == len(news)
+        count = len(news)
+        scrape.again(RUN, within=3.0)  # a round comes before
+        scrape.again("ns/nobody", within=0.1)
+        scrape.again(RUN, within=0.1)
+        scrape.watch(RUN, [], CHECKS)
+        await asyncio.sleep(5)
+        assert len(news) == count
+
+    scraping(story)
+
+
 def test_where_a_core_is_full_the_rounds_of_many_runs_fill_the_whole_of_the_longer_ticks() -> None:
     """All came in the first second of two and waited for each other; then the core waited for them."""
 

@@ -98,6 +98,23 @@ def test_a_leader_with_twice_as_much_to_do_as_its_core_can_keeps_its_lease_and_r
     assert 4 <= min(late) <= 9
 
 
+def test_where_ticks_are_longer_a_canary_that_may_fail_is_looked_at_again_soon() -> None:
+    """With ticks of three seconds it took three of them until evidence of twice the latency sufficed."""
+
+    async def play() -> float:
+        async with inside([SMALL] * 2) as found:
+            await asyncio.sleep(BEGUN)
+            found.operator.tempo.stretch = lambda: 3.0  # type: ignore[method-assign]
+            await asyncio.sleep(10)
+            found.pods.fault(0, "slow")
+            began = asyncio.get_running_loop().time()
+            took = await found.weighs(0, 0, within=30) - began
+            assert found.weights[1][-1][1] > 0
+            return took
+
+    assert run_virtual(play()) <= 6
+
+
 # -- an API server that is slow --------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """What is worked out once of the index is what would be worked out now."""
 
+import json
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import cluster as cluster_module
-from controller.cluster import Cluster, arm
+from controller.cluster import Cluster, arm, sharing
 
 Json = Any
 NAMES = ("model", "model-canary")
@@ -119,3 +121,63 @@ def test_it_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     index.changed("pods", "ADDED", thing("pods", 0, 1))
     index.arm("ml", NAMES[0])
     assert len(asked) == 2
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2),
+    st.sampled_from([0.0, 1.0, 0.5]),
+    st.text("ab", max_size=2),
+)
+OBJECTS = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(OBJECTS, OBJECTS)
+def test_what_shares_with_another_object_says_what_it_said(new: Json, old: Json) -> None:
+    said, others = json.dumps(new, sort_keys=True), deepcopy(old)
+    assert json.dumps(sharing(new, old), sort_keys=True) == said
+    assert json.dumps(old) == json.dumps(others)
+
+
+def test_what_two_objects_say_alike_is_kept_once_and_what_they_do_not_apart() -> None:
+    def pod(name: str, **status: Json) -> Json:
+        spec = {"containers": [{"name": "model", "env": [{"name": "A", "value": name}], "ports": [8080]}]}
+        return {"metadata": {"name": name}, "spec": spec, "status": status}
+
+    old = pod("one", ready=True, nodes=["a", "b"])
+    new = sharing(pod("two", ready=1, nodes=["a", "b"]), old)
+    containers = new["spec"]["containers"][0], old["spec"]["containers"][0]
+    assert containers[0]["ports"] is containers[1]["ports"]
+    assert containers[0]["env"][0]["value"] == "two"
+    assert new["status"]["nodes"] is old["status"]["nodes"]
+    assert new["status"]["ready"] is not True
+    assert sharing(pod("one", ready=True, nodes=["a", "b"]), old) is old
+
+
+def test_an_object_of_a_thousand_levels_ends_no_follower() -> None:
+    def deep() -> Json:
+        found: Json = 1
+        for _ in range(900):
+            found = [found]
+        return found
+
+    assert sharing(deep(), deep()) == deep()
+
+
+def test_a_checkpoint_keeps_the_plan_that_is_there_and_an_edit_brings_its_own() -> None:
+    def run(version: int, generation: int, weight: int) -> Json:
+        meta = {"namespace": "ml", "name": "run", "generation": generation, "resourceVersion": str(version)}
+        status = {"state": {"stage": "Stepping"}, "weight": 40, "checkpoint": str(version)}
+        return {"metadata": meta, "spec": {"plan": {"steps": [weight]}}, "status": status}
+
+    known, found = Cluster(), []
+    for obj in (run(1, 1, 40), run(2, 1, 40), run(3, 2, 60)):
+        known.changed("canaryruns", "MODIFIED", deepcopy(obj))
+        found.append(known.get("canaryruns", "ml", "run"))
+        assert found[-1] == obj
+    assert found[0]["spec"] is found[1]["spec"]

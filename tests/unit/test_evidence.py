@@ -1,6 +1,7 @@
 """One check's running evidence: what changes it, what does not, and that it can be kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from analysis.evidence import (
     advanced,
     begin,
     load,
+    load_all,
     next_step,
     normalised,
     question,
     restart,
     save,
+    save_all,
     tail_odds,
     update,
     without_nodes,
@@ -141,9 +144,45 @@ def silent(evidence: Evidence, pods: int, arm: str) -> Sample:
     return Sample(at, at + 1.0, tuple(PodSample(f"{arm}{j}", "", nothing) for j in range(pods)))
 
 
-def test_a_noisy_half_hour_of_three_checks_is_kept_in_four_kilobytes() -> None:
-    text = json.dumps([save(one) for one in recorded()], separators=(",", ":"))
-    assert len(text) <= 4_000
+def test_a_noisy_half_hour_of_three_checks_is_kept_in_less_than_four_kilobytes() -> None:
+    text = json.dumps(save_all(recorded()), separators=(",", ":"))
+    assert len(text) <= 3_700
+
+
+def test_all_checks_of_a_run_are_kept_together_bit_by_bit() -> None:
+    there = recorded()  # of the version that kept each by itself
+    kept = json.loads(json.dumps(save_all(there)))
+    assert ["state" in one for one in kept] == [True, False, False]
+    back = load_all([one.spec for one in there], kept, steps=3)
+    for one, other in zip(there, back, strict=True):
+        assert (one.nodes, one.groups, one.memory.le) == (other.nodes, other.groups, other.memory.le)
+        for a, b in zip(arrays(one), arrays(other), strict=True):
+            assert a.tobytes() == b.tobytes()
+    assert save_all([]) == []
+    assert load_all([], [], steps=3) == ()
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda kept: kept[:2],  # a check less than the plan has
+        lambda kept: [kept[1], kept[0], kept[2]],
+        lambda kept: [{name: kept[0][name] for name in ("version", "kind", "sizes")}, *kept[1:]],
+        lambda kept: [kept[0], {**kept[1], "state": kept[0]["state"]}, kept[2]],
+        lambda kept: [*kept[:2], {**kept[2], "sizes": kept[0]["sizes"]}],
+        lambda kept: [*kept[:2], {**kept[2], "version": 7, "state": kept[0]["state"]}],
+    ],
+)
+def test_checks_that_were_not_kept_together_are_refused(spoilt: Callable[[list[Any]], list[Any]]) -> None:
+    specs = [one.spec for one in recorded()]
+    with pytest.raises(ValueError):  # noqa: PT011 # which of the reasons depends on what is wrong
+        load_all(specs, spoilt(save_all(recorded())), steps=3)
+
+
+def test_a_state_of_more_checks_than_are_read_is_refused() -> None:
+    whole = save_all(recorded())
+    with pytest.raises(ValueError, match="longer than expected"):
+        load_all([one.spec for one in recorded()][:2], whole[:2], steps=3)
 
 
 def test_what_was_kept_goes_on_as_if_it_had_not_been_put_away() -> None:

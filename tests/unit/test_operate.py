@@ -183,3 +183,22 @@ def test_a_run_that_is_only_known_from_our_own_write_has_its_turn_when_all_are_l
     follower = Follower(Listed((checkpoint(1),)))
     follower.cluster.wrote("canaryruns", checkpoint(1))
     assert (follower.told(), follower.turns) == ([], 1)
+
+
+def test_a_checkpoint_of_a_run_lets_no_deployment_ask_anew() -> None:
+    async def asked() -> list[int]:
+        each, known, found = Turns(shard_of(("lab", NAMES[0]), SHARDS)), cluster(), []
+        begun = run(NAMES[0]) | {"status": {"state": {"stage": "Stepping"}, "weight": 40}}
+        ended = run(NAMES[0]) | {"status": {"state": {"stage": "Ended"}, "weight": 0}}
+        for number, obj in enumerate((begun, begun | {"checkpoint": "more"}, begun, ended, ended)):
+            known.changed(
+                "canaryruns",
+                "MODIFIED",
+                obj | {"metadata": obj["metadata"] | {"resourceVersion": str(number)}},
+            )
+            each.leadership.heard(known, "canaryruns", obj, known=True)
+            await asyncio.sleep(1)
+            found.append(len(each.asks))
+        return found
+
+    assert run_virtual(asked()) == [1, 1, 1, 2, 2]

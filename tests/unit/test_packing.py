@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from analysis.packing import LARGEST, NEVER, encoded, lessened, packed, rounded, unpacked
+from analysis.packing import LARGEST, NEVER, encoded, first, lessened, opened, packed, rounded, unpacked
 
 SHAPES = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 COUNTS = st.sampled_from([255, 65_535, 2**32 - 1]).flatmap(lambda most: st.integers(0, most)).map(float)
@@ -32,8 +32,9 @@ def test_finite_arrays_survive_bit_by_bit(values: list[np.ndarray]) -> None:
 
 @given(st.lists(FINITE, min_size=2, max_size=4))
 def test_the_first_can_be_had_without_knowing_the_rest(values: list[np.ndarray]) -> None:
-    (first,) = unpacked(packed(values), [values[0].shape], partly=True)
-    assert (first == values[0]).all()
+    (one,), rest = first(opened(packed(values)), [values[0].shape])
+    assert (one == values[0]).all()
+    assert first(rest, [values[1].shape])[0][0].tobytes() == values[1].tobytes()
     with pytest.raises(ValueError, match="longer than expected"):
         unpacked(packed(values), [values[0].shape])
 

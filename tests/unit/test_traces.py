@@ -23,7 +23,7 @@ from controller.page.traces import (
     blank,
     distribution,
     drawn,
-    quantile,
+    quantiles,
     tail,
 )
 from controller.placebos import Placebos
@@ -53,8 +53,8 @@ def test_a_run_of_any_length_takes_as_many_rows_and_keeps_its_beginning_and_its_
 
 def test_a_quantile_lies_between_the_bounds_where_it_falls() -> None:
     cells = np.array([0.0, 90.0, 10.0, 0.0])
-    assert quantile((0.01, 0.02, 0.04), cells, 0.5) == pytest.approx(0.01 * 2 ** (50 / 90))
-    assert quantile((0.01, 0.02, 0.04), cells, 0.95) == pytest.approx(0.02 * 2**0.5)
+    assert quantiles((0.01, 0.02, 0.04), cells, [0.5])[0] == pytest.approx(0.01 * 2 ** (50 / 90))
+    assert quantiles((0.01, 0.02, 0.04), cells, [0.95])[0] == pytest.approx(0.02 * 2**0.5)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_quantile_lies_between_the_bounds_where_it_falls() -> None:
     ids=["few", "few for p99", "above the last bound", "none"],
 )
 def test_a_quantile_that_nobody_knows_is_none(cells: list[float], level: float) -> None:
-    assert math.isnan(quantile((0.01, 0.02), np.array(cells, dtype=float), level))
+    assert math.isnan(quantiles((0.01, 0.02), np.array(cells, dtype=float), [level])[0])
 
 
 def test_what_is_finer_than_a_screen_is_joined_and_nothing_is_lost() -> None:
