@@ -27,7 +27,7 @@ Json = Any
     show_default=True,
     help="How long to wait for the first weight.",
 )
-@output_as("json")
+@output_as("json", "yaml")
 @told
 def drill(
     *, deployment: str, other_version: bool, patience: int, output: str | None, **flags: str | None
@@ -59,12 +59,7 @@ def drill(
     )
     measured = driven(steps, sleep=time.sleep)
     slow = max(measured.zero, measured.last or 0.0) > checklist.DRILL_WITHIN
-    if output == "json":
-        import json
-
-        show(json.dumps(as_json(measured) | {"ok": not slow}, indent=2))
-    else:
-        show(_said(measured, slow=slow))
+    show(shown(measured, slow=slow, output=output))
     sys.exit(3 if slow else 0)
 
 
@@ -92,6 +87,21 @@ def as_json(measured: "Measured") -> Json:
         "secondsToWeightZero": round(measured.zero, 2),
         "secondsToLastRequest": None if measured.last is None else round(measured.last, 2),
     }
+
+
+def shown(measured: "Measured", *, slow: bool, output: str | None) -> str:
+    """What was measured, in the form that was asked for."""
+    found = as_json(measured) | {"ok": not slow}
+    if output == "json":
+        import json
+
+        return json.dumps(found, indent=2)
+    if output == "yaml":
+        import yaml
+
+        text: str = yaml.safe_dump(found, sort_keys=False)
+        return text.rstrip("\n")
+    return _said(measured, slow=slow)
 
 
 def _said(measured: "Measured", *, slow: bool) -> str:

@@ -1,6 +1,7 @@
 """A drill by the controller as it is, in virtual time: measured, recorded, and broken off without harm."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 import structlog
+import yaml
 from prepared import Memory
 
 from controller import checklist, drilling
-from controller.drill import _said, as_json
+from controller.drill import _said, as_json, shown
 from controller.items import Grounds, Result
 from controller.kubectl import Trouble, Wrong
 from controller.surroundings import found
@@ -207,3 +209,15 @@ def test_a_drill_whose_virtual_service_is_deleted_says_so_and_aborts_its_run() -
         assert run["status"]["reason"] == "Aborted"
 
     on_stage(act)
+
+
+@pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_programs_are_told_in_the_form_they_asked_for(output: str, read: Callable[[str], Json]) -> None:
+    measured = drilling.Measured(run="model-canary-abc-1", weight=5, zero=0.31, last=None, why="no page")
+    assert read(shown(measured, slow=False, output=output)) == {
+        "run": "model-canary-abc-1",
+        "weight": 5,
+        "secondsToWeightZero": 0.31,
+        "secondsToLastRequest": None,
+        "ok": True,
+    }
