@@ -17,11 +17,7 @@ GATES = {
     "confirm-promotion": "Promotion",
 }
 TELLS = {"event": ["RolledBack", "Held", "Promoted"], "post-rollout": ["RolledBack", "Promoted"]}
-ON = {
-    "info": ["RolledBack", "Held", "Promoted"],
-    "warn": ["RolledBack", "Held"],
-    "error": ["RolledBack"],
-}
+LEAST = {"info": "info", "warn": "warning", "error": "critical"}  # each and what is worse, as here
 ALLOW = "an address within the cluster has to be allowed in SERIN_RECEIVERS (docs/alerts.md)"
 ATTEMPT = timedelta(seconds=10)  # a receiver has to answer within: gates.PATIENCE, alerts.ATTEMPT_TIMEOUT
 TOO_LONG = (
@@ -135,8 +131,8 @@ def _chat(account: Account, draft: Draft, at: str, provider: Account, kind: str)
     key = SECRET_KEY if secret else "url"
     receiver, form = CHAT[kind]
     given = {**form, "secretRef": {"name": name, "key": key}}
-    to = draft.alert({receiver: given, "on": ON.get(severity, ON["info"])})
-    account.becomes(f"{at}.severity", _of(to, "on"))
+    to = draft.alert({receiver: given, "severity": LEAST.get(severity, "info")})
+    account.becomes(f"{at}.severity", _of(to, "severity"))
     role = "the Secret stands in the run's own namespace, with a Role for it (manifests/samples/alerts.yaml)"
     account.becomes(f"{at}.providerRef.name", _of(to, receiver, "secretRef"), role)
     claimed(provider, "spec.type", _of(to, receiver), "")
