@@ -13,8 +13,10 @@ from controller import detours, exposure, floor, podspec, selected, trigger
 from controller.asks import unsteerable
 from controller.exposure import of_policy
 from controller.items import Grounds, Item, Patch, Result, worst
+from controller.model import Reason
 from controller.resource import DRILL
 from controller.shadow import ARTIFACT, BASELINE, REFERENCE
+from controller.telling import heard
 
 Json = Any
 
@@ -231,15 +233,16 @@ def retraining(grounds: Grounds) -> Item:
     name, alerts = "retraining-hook", grounds.policy.alerts
     if "canarypolicies" in grounds.unread:
         return Item(name=name, result=Result.UNKNOWN, why="canarypolicies may not be read here")
-    told = [one.kind for one in alerts if "Drifted" in one.on]
+    told = [one.kind for one in alerts if heard(one, "Drifted", Reason.INPUTS_DRIFTED)]
     if told:
         return Item(name=name, result=Result.PASS, why=f"drift is told to a {' and a '.join(told)}")
+    missed = "mild enough (severity: warning) for" if any("Drifted" in one.on for one in alerts) else "on"
     given = list(grounds.plan["policy"].get("alerts") or ())
     hook, note = {"webhook": {"url": TRAIN}, "on": ["Drifted"]}, "the URL of whatever starts a training"
     return Item(
         name=name,
         result=Result.FAIL,
-        why=f"{_none_of(len(alerts))} is on Drifted: nobody hears of inputs that changed",
+        why=f"{_none_of(len(alerts))} is {missed} Drifted: nobody hears of inputs that changed",
         mend="name who trains: an alert with on: [Drifted] (docs/drift.md)",
         patches=(of_policy(grounds, {"alerts": [*given, hook]}, note),),
     )

@@ -45,7 +45,7 @@ def hold(run: Run, reason: Reason, message: str, now: datetime) -> Next:
 
 def say(run: Run, what: Tell, now: datetime) -> Next:
     """`what` as an action, and in the outbox for every receiver that wants to hear of its outcome."""
-    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if _heard(alert, what)]
+    wanted = [i for i, alert in enumerate(run.plan.policy.alerts) if heard(alert, what.outcome, what.reason)]
     waiting = {message.id.rpartition("/")[0] for message in run.outbox}
     messages = tuple(
         Message(
@@ -69,11 +69,11 @@ def severity(outcome: str, reason: Reason) -> str:
     return GRAVE.get(outcome, "info")
 
 
-def _heard(alert: Alert, what: Tell) -> bool:
+def heard(alert: Alert, outcome: str | None, reason: Reason) -> bool:
     """Whether the receiver wants to hear of this."""
-    if what.outcome is None or what.outcome not in alert.on:
+    if outcome is None or outcome not in alert.on:
         return False
-    return SEVERITIES.index(severity(what.outcome, what.reason)) >= SEVERITIES.index(alert.severity)
+    return SEVERITIES.index(severity(outcome, reason)) >= SEVERITIES.index(alert.severity)
 
 
 def parting(run: Run, what: Tell, now: datetime) -> Next:

@@ -296,6 +296,21 @@ def test_a_canary_of_a_gpu_server_asks_for_what_stable_asks_for() -> None:
     in_room(case, mended)
 
 
+def test_an_alert_that_is_too_severe_for_drift_is_no_hook() -> None:
+    alert = {"webhook": {"url": "https://a.example"}, "on": ["RolledBack", "Drifted"], "severity": "critical"}
+    edits = {("CanaryPolicy", "default"): {"spec": {"alerts": [alert]}}}
+
+    async def mended(room: Room) -> None:
+        found = room.looked_at()["retraining-hook"]
+        assert found.result is Result.FAIL
+        assert "mild enough (severity: warning) for Drifted" in found.why
+        for patch in found.patches:
+            await room.mend(patch)
+        assert room.looked_at()["retraining-hook"].result is Result.PASS
+
+    in_room(replace(SOUND[0], edits=edits), mended)
+
+
 def test_a_sidecar_among_the_init_containers_is_held_to_its_resources_too() -> None:
     """It runs as long as the model does; what ends before the model starts takes nothing from it."""
     beside = {"name": "proxy", "image": "proxy:1", "restartPolicy": "Always"}
