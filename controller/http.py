@@ -154,7 +154,7 @@ async def outside(
         connect(agent=agent, kubeconfig=kubeconfig, context=context) as transport,
         Pages() as pages,
         _session(
-            connections=200, each=10, trust_env=True, resolver=Resolver(receivers.also(proxies()))
+            connections=200, each=20, trust_env=True, resolver=Resolver(receivers.also(proxies()))
         ) as far,
         _session(connections=20, trust_env=False) as workers,
     ):
