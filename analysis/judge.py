@@ -354,7 +354,8 @@ def _coarse_notes(evidence: Evidence, chosen: quantiles.Pair, *, failed: bool) -
 def _pass_notes(spec: CheckSpec) -> list[str]:
     """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
-        return [f"a Pass proves an increase below {100 * PASS_PLUS:g} percentage point, {BY_MARGIN}"]
+        proved = f"at most {1 + spec.max_increase:.3g}x stable's rate plus {100 * PASS_PLUS:g} point"
+        return [f"a Pass proves {proved}, {BY_MARGIN}"]
     if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
         return [f"a Pass proves a shift below {PASS_TOLERANCE:g}, {BY_MARGIN}"]
     return []

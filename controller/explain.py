@@ -198,7 +198,7 @@ def _certainty(found: Finding) -> str:
     if found.verdict == "Pass":
         if beyond_margin(found, ends(found)[1]):
             # a Pass asks one question, whether a margin is kept; an interval answers it for every margin
-            proved = f"{margin}, and {_proved(found) or 'that this is kept'} is proved"
+            proved = f"{margin}, and {proved_less(found) or 'that this is kept'} is proved"
             return f" ({proved}; how large the figure is takes more requests: {good} {worst} so far)"
         return f" ({good} {worst}, {margin})"
     if found.interval[1] == math.inf:
@@ -208,10 +208,10 @@ def _certainty(found: Finding) -> str:
     return f" (between {low} and {high}, not certain yet, {margin})"
 
 
-def _proved(found: Finding) -> str:
-    """What a Pass proves where that is less than the margin (docs/statistics.md#what-a-pass-proves)."""
+def proved_less(found: Finding) -> str:
+    """What a Pass proves where it is less than the margin (docs/statistics.md#what-a-pass-proves), or ""."""
     if found.kind == "ErrorRate" and found.plus < PASS_PLUS:
-        return f"an increase below {100 * PASS_PLUS:g} percentage point"
+        return f"at most {_times(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
     if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
         return f"a shift below {PASS_TOLERANCE:g}"
     return ""
@@ -242,7 +242,7 @@ def not_ruled_out(found: Finding) -> str:
         return "nothing worse can be ruled out yet, however much worse"
     beside = ""
     if found.verdict == "Pass" and beyond_margin(found, worst):
-        proved = _proved(found) or "that the margin is kept"
+        proved = proved_less(found) or "that the margin is kept"
         beside = f"; {proved} is proved all the same, which takes fewer"
     return f"{amount(found, worst)} cannot be ruled out with the requests so far{beside}"
 

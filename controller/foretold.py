@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from analysis.evidence import CheckKind
+from analysis.evidence import CheckKind, CheckSpec
+from analysis.questions import PASS_PLUS, PASS_TOLERANCE
 from controller.explain import duration
 from controller.foresight import FAILING, LONGER, OF, SPREAD, Foreseen, longest
 from controller.gather import WARM_AFTER_REQUESTS
@@ -133,9 +134,9 @@ def _slips(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:
         yield "Held from stepTimeout on: alerts for Held are sent, the weight stays, and the checks go on."
     until = ", or at stepTimeout without proof" if proceeds else "; until then its weight stays"
     yield (
-        f"A step is passed once every required check has proved its margin{until}. So what takes long to find"
-        f" waits, while a canary like stable goes on. By chance a canary that is worse than a required margin"
-        f" proves it all the same with probability at most beta ({policy.beta * 100:g} %)."
+        f"A step is passed once every required check has proved what that takes (above){until}. So what takes"
+        f" long to find waits, while a canary like stable goes on. By chance a canary that is worse than that"
+        f" passes all the same with probability at most beta ({policy.beta * 100:g} %)."
     )
 
 
@@ -199,6 +200,11 @@ def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
             f"{' and '.join(cold)} in the first {duration(policy.warm_up)} (warmUp), or while each canary"
             f" pod serves its first {WARM_AFTER_REQUESTS} requests, whichever is over first"
         )
+    if any(map(_proves_less, policy.checks)):
+        yield (
+            "in time, what is worse than its margin and within what a step takes to be passed (above, under"
+            " Let pass): it may be promoted before it is found"
+        )
     if WARM[CheckKind.LATENCY] in cold:
         yield (
             "latency within a bucket: with bounds a factor of 2 apart, an increase below x2 may not show;"
@@ -212,6 +218,12 @@ def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
         "WARNING: one canary pod cannot be told from its node. Longer bursts of that node roll it back;"
         " two pods on two nodes are enough"
     )
+
+
+def _proves_less(spec: CheckSpec) -> bool:
+    """Whether a Pass of the check proves less than its margin."""
+    plus = spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS
+    return plus or (spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE)
 
 
 def _about(seconds: float) -> str:

@@ -432,7 +432,11 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
 def permitted(spec: Json) -> list[str]:
     """What each check lets pass, in words."""
     from controller import record
-    from controller.explain import allowed, subject
+    from controller.explain import allowed, proved_less, subject
 
-    found = record.findings({"spec": {"plan": {"policy": spec}}})
-    return [f"{each.name}: {subject(each)}, {allowed(each)}" for each in found]
+    lines = []
+    for each in record.findings({"spec": {"plan": {"policy": spec}}}):
+        less = proved_less(each)
+        takes = f"; a step is passed once {less} is proved" if less else ""
+        lines.append(f"{each.name}: {subject(each)}, {allowed(each)}{takes}")
+    return lines

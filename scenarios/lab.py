@@ -95,8 +95,9 @@ async def _played(lab: "Lab", watch: Watch | None, after: Watch | None) -> Resul
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
         if after is not None:
+            lab.over = lab.result()  # whatever is done while somebody looks is not of the story
             await after(lab)
-    return lab.result()
+    return lab.over or lab.result()
 
 
 class Lab:
@@ -128,6 +129,7 @@ class Lab:
         self.began = time.time()  # of the processes' own clock: noise is counted from here
         self.zero = self.began  # when the canary's pods are started
         self.stopped = 0.0
+        self.over: Result | None = None  # what came of it, where the lab stays to be looked at
         self.envoy = Envoy(self.folder / "envoy", self._mesh, propagation=story.propagation.total_seconds())
         self._changed = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()

@@ -50,7 +50,11 @@ async def stays(there: "Lab", say: Say) -> None:
     """The page has been looked at: somebody pressed Enter or Ctrl-C, or had the time to, or nobody could."""
     if not (pages := urls(there)) or not attended():
         return
-    say(f"Over; its page stays at {pages[0]}/ until you press Enter, or for {LOOKED_AT / 60:g} minutes.")
+    outcome = f"Over: {there.over.outcome}" if there.over else "Over"
+    say(
+        f"{outcome}; its page stays at {pages[0]}/ until you press Enter, or for {LOOKED_AT / 60:g} minutes."
+        " The story's table follows then; what the page shows meanwhile is after its end."
+    )
     loop, seen, before = asyncio.get_running_loop(), asyncio.Event(), signal.getsignal(signal.SIGINT)
 
     def pressed() -> None:

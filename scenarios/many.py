@@ -5,7 +5,7 @@ edits) is refused, since a simulation that left it out would answer another ques
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def played(story: Story, *, runs: int, seed: int, told: Callable[[int], None] = 
     duration = story.duration.total_seconds()
     found = simulated(traffic, policy, runs=runs, seed=seed, duration=duration, told=told)
     begin = [fault.at.total_seconds() for fault in story.arm_faults if fault.arm is Arm.CANARY]
-    onset = max(begin) if begin else np.inf
+    onset = max(begin) if begin else 0.0 if _differs(story) else np.inf
     runs = len(found.ended)  # fewer, if somebody has had enough
     others = compared(traffic, policy, runs=runs, seed=seed, duration=duration)
     return Figures(
@@ -189,6 +189,12 @@ def _clicks(story: Story, policy: Policy) -> tuple[float, float] | None:
             f"{story.file}: spec.stable.clickRate: is missing; check {asking[0]} counts clicks, say 40%"
         )
     return None
+
+
+def _differs(story: Story) -> bool:
+    """Whether the canary is bad from its first request on: other than stable, and to be rolled back."""
+    same = replace(story.canary, replicas=story.stable.replicas) == story.stable
+    return not same and any(ending.outcome is Outcome.ROLLED_BACK for ending in story.expect)
 
 
 def _policy(story: Story) -> Policy:

@@ -104,6 +104,17 @@ def test_without_a_fault_there_is_no_delay_and_every_rollback_is_false(tmp_path:
     assert figures.falsely(np.array([3.0, np.inf, np.inf, 40.0, np.inf, np.inf]))["rate"] == 2 / 6
 
 
+def test_a_canary_that_is_another_from_the_beginning_is_found_and_no_false_alarm(tmp_path: Path) -> None:
+    """It said "rolled back without a fault 100 %", as of a rule that is wrong each time."""
+    bad = {"replicas": 1, "errorRate": "30%"}
+    figures = played(told(tmp_path, canary=bad, expect={"outcome": "RolledBack"}), runs=4, seed=1).as_json()
+    assert figures["falseRollbackRate"]["rate"] == 0
+    assert 0 < figures["delay"]["median"] < 30
+    fine = {"replicas": 2, "errorRate": "0.1%"}
+    other = played(told(tmp_path, canary=fine, expect={"outcome": "Promoted"}), runs=1, seed=1)
+    assert other.as_json()["delay"] is None
+
+
 def test_a_fault_of_stable_s_is_none_of_the_canary_s(tmp_path: Path) -> None:
     figures = played(told(tmp_path, faults=[FAULT | {"arm": "stable"}]), runs=2, seed=1)
     assert figures.onset == np.inf

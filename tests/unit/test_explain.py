@@ -272,7 +272,7 @@ def test_what_a_pass_proves_is_not_said_to_be_a_margin_that_is_narrower() -> Non
     """It said "0.052 away (0.05 is allowed, and that this is kept is proved)"."""
     assert (explain.PASS_PLUS, explain.PASS_TOLERANCE) == (questions.PASS_PLUS, questions.PASS_TOLERANCE)
     few = judged("errors", Verdict.PASS, estimate=0.0018, interval=(-0.001, 0.017))
-    said = "plus 0.1 points is allowed, and an increase below 1 percentage point is proved; how large"
+    said = "plus 0.1 points is allowed, and at most 1.5x stable's rate plus 1 point is proved; how large"
     assert said in explain.sentence(ERRORS, few)
     assert "and that this is kept is proved" in explain.sentence(replace(ERRORS, plus=0.01), few)
     moved = judged("predictions", Verdict.PASS, estimate=0.052, interval=(0.0, 0.53))

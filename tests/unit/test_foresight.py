@@ -113,6 +113,8 @@ def test_what_no_check_looks_at_is_not_said_to_be_unseen_while_pods_warm_up() ->
         return " ".join(foretold._unseen(policy, 2))
 
     assert "latency and predictions in the first" in unseen("Latency", "ErrorRate", "Predictions")
+    assert "it may be promoted before it is found" in unseen("ErrorRate")
+    assert "it may be promoted" not in unseen("Latency")
     assert "predictions in the first" in unseen("Predictions")
     assert "latency" not in unseen("Predictions")
     assert "in the first" not in unseen("ErrorRate")

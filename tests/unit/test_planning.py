@@ -229,9 +229,15 @@ def test_a_step_that_would_take_for_ever_takes_a_year_on_paper() -> None:
 
 
 def test_what_each_check_lets_pass_is_said() -> None:
-    assert planning.permitted(planning.builtin())[1] == (
-        "errors: error rate, 1.5x stable's rate plus 0.1 points is allowed"
+    """Of a Pass that proves less it said nothing, and foretold that none of what it lets by is promoted."""
+    narrow = planning.builtin()
+    assert planning.permitted(narrow)[1] == (
+        "errors: error rate, 1.5x stable's rate plus 0.1 points is allowed;"
+        " a step is passed once at most 1.5x stable's rate plus 1 point is proved"
     )
+    assert planning.permitted(narrow)[2].endswith("; a step is passed once a shift below 0.1 is proved")
+    wide = narrow | {"checks": [narrow["checks"][1] | {"plus": "1%"}]}
+    assert planning.permitted(wide) == ["errors: error rate, 1.5x stable's rate plus 1 point is allowed"]
 
 
 def test_what_several_quantiles_permit_is_said_of_each() -> None:
