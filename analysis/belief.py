@@ -11,9 +11,12 @@ it with capital.
 Right or wrong, it only decides how much is bet: the bet is as valid with a bad belief as with a good one.
 
 A node's own evidence counts in its belief no more than what the others say: where one node alone is
-slow, little is bet on it, and what is bet on the others is lost.
+slow, little is bet on it, and what is bet on the others is lost. So what is kept is a filter of what each
+one's others said, and one of what all said. These cannot be worked out from a filter for each: none ever
+believes less than that a change has just begun, and their sum as many times less as there are nodes.
 
-Symbols: N groups of canary nodes, J ways; leading axes (...) are canaries side by side.
+Symbols: N groups of canary nodes, M filters (N + 1; of one group 1), J ways; leading axes (...) are
+canaries side by side.
 """
 
 import numpy as np
@@ -30,15 +33,18 @@ def prior(ways: int) -> Array:
 
 
 def blank(groups: int, ways: int, several: tuple[int, ...] = ()) -> Array:
-    """Beliefs (..., N, J) before anything was seen; `several`: of as many canaries."""
-    return np.tile(prior(ways), (*several, groups, 1))
+    """Beliefs (..., M, J) before anything was seen; `several`: of as many canaries."""
+    return np.tile(prior(ways), (*several, groups + 1 if groups > 1 else 1, 1))
 
 
 def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, changes: float) -> Array:
-    """Each group's belief (..., N, J), `seconds` (...) after the last, by its requests' `log_likely`.
+    """Beliefs (..., M, J), `seconds` (...) after the last, by each group's `log_likely` (..., N, J).
 
     Pods' noise, as far as `phi` (...) knows it, makes requests say less.
     """
+    if log_likely.shape[-2] > 1:
+        together = log_likely.sum(axis=-2, keepdims=True)
+        log_likely = np.concatenate([together - log_likely, together], axis=-2)
     tempered = log_likely / phi[..., None, None]
     likely = belief * np.exp(tempered - tempered.max(axis=-1, keepdims=True))
     said_nothing = (log_likely == 0).all(axis=-1, keepdims=True)
@@ -47,19 +53,43 @@ def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, cha
 
 
 def forgotten(belief: Array, seconds: Array, *, changes: float) -> Array:
-    """Beliefs (..., N, J) when nothing more was seen for `seconds` (...), with so many `changes` a second."""
+    """Beliefs (..., M, J) when nothing more was seen for `seconds` (...), with so many `changes` a second."""
     change = -np.expm1(-changes * np.asarray(seconds))[..., None, None]
     return rounded((1 - change) * belief + change * prior(belief.shape[-1]))
 
 
-def held(belief: Array) -> Array:
-    """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say."""
+def of_each(own: Array) -> Array:
+    """Beliefs (..., M, J) from those about each group by its own requests (..., N, J), added up."""
+    if own.shape[-2] == 1:
+        return own
+    odds = np.log(own / prior(own.shape[-1]))
+    together = odds.sum(axis=-2, keepdims=True)
+    said = np.concatenate([together - odds, together], axis=-2)
+    weighed = prior(own.shape[-1]) * np.exp(said - said.max(axis=-1, keepdims=True))
+    return rounded(weighed / weighed.sum(axis=-1, keepdims=True))
+
+
+def regrouped(belief: Array, groups: int) -> Array:
+    """The beliefs (..., M, J) with room for more groups, to which all that was said is what others said."""
+    together, there = belief[..., -1:, :], max(belief.shape[-2] - 1, 1)
+    first = belief[..., :-1, :] if there > 1 else blank(1, belief.shape[-1], belief.shape[:-2])
+    return np.concatenate([first, np.repeat(together, groups - there + 1, axis=-2)], axis=-2)
+
+
+def held(belief: Array, requests: Array, *, seconds: Array, changes: float) -> Array:
+    """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say.
+
+    That is measured from where their odds stand when they say the least: that a change begins within the
+    tick, which lasts `seconds` (...). Others of whose `requests` (..., N) there are none in it say nothing.
+    """
     if belief.shape[-2] == 1:
         return belief
     at_first = prior(belief.shape[-1])
     odds = np.log(belief / at_first)
     odds = odds - odds[..., :1]  # against "like stable"
-    others = odds.sum(axis=-2, keepdims=True) - odds
-    total = others + np.minimum(odds, np.maximum(others, 0.0))
+    others, together = odds[..., :-1, :], odds[..., -1:, :]
+    heard = (requests.sum(axis=-1, keepdims=True) > requests)[..., None]
+    least = np.where(heard, np.log(-np.expm1(-changes * np.asarray(seconds)))[..., None, None], 0.0)
+    total = np.minimum(together, others + np.maximum(others - least, 0.0))
     weighed = at_first * np.exp(total - total.max(axis=-1, keepdims=True))
     return np.asarray(weighed / weighed.sum(axis=-1, keepdims=True))

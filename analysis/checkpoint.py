@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import cells, dispersion, informed, tracks
+from analysis import belief, cells, dispersion, informed, tracks
 from analysis.batches import arrays, filled
 from analysis.packing import NEVER, Array, ended, first, opened, packed
 from analysis.proportions import WAY_TO_ALIKE
@@ -14,7 +14,8 @@ from analysis.quantiles import ROUNDED
 from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
 from analysis.values import replace
 
-EVIDENCE_VERSION = 8  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 9  # raised when what is saved, or what it means, changes
+OF_EACH = 8  # up to it the beliefs kept were each group's by itself; it is read as well
 BY_LZMA = 7  # before, each check was compressed by itself, by LZMA; it is read as well
 ALIKE = -1  # bounds: the canary's are stable's
 
@@ -125,19 +126,19 @@ def load_all(
     found, rest = [], b""
     for spec, value in zip(specs, values, strict=True):
         version = value.get("version")
-        if version not in {EVIDENCE_VERSION, BY_LZMA} or value.get("kind") != spec.kind.value:
+        if version not in {EVIDENCE_VERSION, OF_EACH, BY_LZMA} or value.get("kind") != spec.kind.value:
             raise ValueError(f"evidence of check {spec.name} was saved by another version: restart the step")
         if "state" in value:
             ended(rest)
             rest = opened(value["state"], checks=len(specs), by_lzma=version == BY_LZMA)
-        one, rest = _loaded(spec, value["sizes"], rest, terms)
+        one, rest = _loaded(spec, value["sizes"], rest, terms, of_each=version <= OF_EACH)
         found.append(one)
     ended(rest)
     return tuple(found)
 
 
 def _loaded(
-    spec: CheckSpec, sizes: Sequence[int], state: bytes, terms: Mapping[str, Any]
+    spec: CheckSpec, sizes: Sequence[int], state: bytes, terms: Mapping[str, Any], *, of_each: bool
 ) -> tuple[Evidence, bytes]:
     """One check's evidence, and what follows it in the state."""
     finished, of_stable, of_canary, *lengths = sizes
@@ -152,8 +153,16 @@ def _loaded(
         groups=tuple(int(node) for node in groups),
         **terms,
     )
+    if of_each:
+        empty = _believing(empty, empty.informed.belief[: empty.informed.gained.shape[0]])
     numbers, rest = first(rest, [array.shape for array in arrays(empty)])
-    return filled(empty, numbers), rest
+    found = filled(empty, numbers)
+    return (_believing(found, belief.of_each(found.informed.belief)) if of_each else found), rest
+
+
+def _believing(evidence: Evidence, known: Array) -> Evidence:
+    """With these beliefs."""
+    return replace(evidence, informed=replace(evidence.informed, belief=known))
 
 
 @lru_cache(maxsize=1024)  # buckets of the checks that are under way

@@ -3,23 +3,35 @@
 A set of predictions shows only part of a shift, and which set is best has to be learned. Here the canary's
 distribution is expected to be stable's, tilted: up or down, a little or much, wider, narrower, or as the last
 few seconds were. A Bayesian filter (`belief`) says how far to trust each; the bet is on their mixture.
+Beside it a little is bet on some of the ways by itself, before there is much belief in any: large shifts show
+within one tick, and the tick that shows one pays then.
 
-Symbols: N groups of canary nodes, J ways the canary may differ, K cells; a and b the arms' shares of a tick's
-requests; leading axes (...) are canaries side by side.
+Symbols: N groups of canary nodes, J ways the canary may differ, A of them bet on by themselves, K cells; a
+and b the arms' shares of a tick's requests; leading axes (...) are canaries side by side.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.proportions import Array, Mask, picked
+from analysis.proportions import Array, Mask, log_sum, picked
 
 # Exponential tilts of stable's ranks: of a normal score, 1 is a shift of .3 sd, 3.5 one of 1 sd.
 TILTS = np.array([0.0, 1.0, -1.0, 3.5, -3.5])
 WIDER = np.array([6.0, -6.0])  # the same of the squared distance from the median's rank
-WAYS = len(TILTS) + len(WIDER) + 1  # the last: as the canary was
-CHANGES = 0.05  # a second; a model's answers do not change as often as its speed
+WAYS = len(TILTS) + len(WIDER) + 1  # the last: on from stable, as the canary was and as far again
+CHANGES = 0.03  # a second; a model's answers do not change as often as its speed
+# Ways that a tick of ten requests can show. What is bet on each by itself is its belief, with so much greater
+# odds in the first minute of a step, when most faults of a release show, and less later, since every
+# healthy second costs as much as is bet; nothing where that is less than `LEAST`.
+ALONE = np.array([3, 4, WAYS - 1])
+EAGER, MINUTE, LEAST = 2.5, 60.0, 1e-3
+# Small tilts are bet on with as much greater odds: a wrong bet on one costs a tenth of one on a large tilt
+# (0.35 nats of 4.2, in a second of ten canary requests), and one that waits until it is believed is late.
+FAVOUR = np.where(np.arange(WAYS) < 3, EAGER, 1.0)
+FAVOUR[0] = 1.0
 FIRM = 3.0  # of stable's requests, that the canary's last ones are mixed with
+FURTHER = 10.0  # at most, in either direction, is the last of the ways from what was seen
 ODD = 0.03  # of requests follow none of the ways
 CLEARLY = 0.01  # beyond the tolerance, before a bet is made
 ROUNDS = 6  # of looking for L and H; each makes the error about a tenth at most
@@ -35,7 +47,10 @@ def ways(stable: Array, canary: Array) -> Array:
     )
     tilted = tilted / tilted.sum(axis=-1, keepdims=True)
     seen = canary.sum(axis=-1, keepdims=True)
+    # After the first second in which all is new a memory of five is new by a fifth; as far again, by half.
     lately = (canary + FIRM * alike) / (seen + FIRM)
+    lately = lately * np.clip(lately / alike, 1 / FURTHER, FURTHER)
+    lately = lately / lately.sum(axis=-1, keepdims=True)
     return np.concatenate([tilted, lately[..., None, :]], axis=-2)
 
 
@@ -76,6 +91,52 @@ def gains(
     bet = apart & (n_c > 0)[..., None] & (n_s > 0)[..., None]
     share = n_j / np.maximum(n_c, 1.0)[..., None]
     return np.where(bet, of_canary + share * (of_stable - cost), 0.0), bet
+
+
+def wagered(
+    believed: Array, of: Array, stable: Array, canary: Array, *, age: Array, tolerance: float
+) -> tuple[Array, Mask]:
+    """Log e-values (..., N) of one tick by what each group is `believed` (..., N, J) to be, of the ways `of`.
+
+    And where one is bet on what is expected; `age` (...): of the step, when the tick ends. The rest as for
+    `gains`.
+
+    Guarantee: the sum over groups is the log of an e-value, a mean of such as `gains` gives, weighed before
+    the tick. To a group goes what its requests brought, as far as each bet turned out right.
+    """
+    alike, own = of[..., 0, :], by_itself(believed, age)
+    favoured = believed * FAVOUR
+    expected = (favoured / favoured.sum(axis=-1, keepdims=True)) @ of
+    gained, bet = gains(expected, alike, stable, canary, tolerance=tolerance)
+    some = np.asarray(own.any(axis=-1))
+    if not some.any():
+        return gained, bet
+    if some.all():
+        return _beside(gained, own, of, stable, canary, tolerance=tolerance), bet
+    few = (one[some] for one in (gained, own, of, stable, canary))  # most steps are old: they cost nothing
+    gained = gained.copy()
+    gained[some] = _beside(*few, tolerance=tolerance)
+    return gained, bet
+
+
+def _beside(gained: Array, own: Array, of: Array, stable: Array, canary: Array, *, tolerance: float) -> Array:
+    """Log of the mean (..., N) of what one bet has `gained` (..., N) and what the ways by themselves do."""
+    alike, stable = of[..., :1, :], stable[..., None, :]
+    alone, _ = gains(of[..., ALONE, None, :], alike, stable, canary[..., None, :, :], tolerance=tolerance)
+    each = np.concatenate([gained[..., None, :], alone], axis=-2)  # (..., 1 + A, N)
+    weights = np.concatenate([1 - own.sum(axis=-1, keepdims=True), own], axis=-1)
+    total = each.sum(axis=-1)
+    whole = log_sum(total, weights)[..., None]
+    shared = ((weights * np.exp(total - whole))[..., None] * each).sum(axis=-2)
+    return np.asarray(shared + (whole - shared.sum(axis=-1, keepdims=True)) / gained.shape[-1])
+
+
+def by_itself(believed: Array, age: Array) -> Array:
+    """How much of the capital (..., A) is bet on each way by itself, in a step of this age (...)."""
+    least = believed[..., ALONE].min(axis=-2)
+    eager = EAGER * np.minimum(1.0, MINUTE / np.maximum(age, 1e-3))[..., None]
+    part = eager * least / (1 + (eager - 1) * least.sum(axis=-1, keepdims=True))
+    return np.where(part < LEAST, 0.0, part)
 
 
 def _cuts(ours: Array, theirs: Array, tolerance: float) -> tuple[Array, Array, Mask]:

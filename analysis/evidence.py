@@ -389,9 +389,9 @@ def _slower(
     And above what would be expected of a canary nothing is known of: with coarse buckets or far out in the
     tail that alone may be beyond the margin. `rates` (..., L, J): of the tail, by factor.
     """
-    known = evidence.informed.belief
-    expected = belief.held(known) @ np.swapaxes(rates, -1, -2)
-    least = np.maximum(asked.line, rates @ belief.prior(known.shape[-1]))[..., None, :] * informed.CLEARLY
+    believed = _believed(evidence, tick)
+    expected = believed @ np.swapaxes(rates, -1, -2)
+    least = np.maximum(asked.line, rates @ belief.prior(believed.shape[-1]))[..., None, :] * informed.CLEARLY
     bet = np.asarray((expected > least) & (least < 1) & np.asarray(asked.ready)[..., None, None])
     if not bet.any():
         return np.zeros(bet.shape), bet
@@ -401,9 +401,16 @@ def _slower(
 
 def _drifted(evidence: Evidence, tick: Tick, stable: Array, of: Array) -> tuple[Array, Mask]:
     """Gains (..., N, 1) where predictions are expected beyond the tolerance, and where that is."""
-    expected = belief.held(evidence.informed.belief) @ of
-    gains, bet = drift.gains(expected, of[..., 0, :], stable, tick.canary, tolerance=evidence.spec.tolerance)
+    believed = _believed(evidence, tick)
+    age, tolerance = tick.end - evidence.step_began, evidence.spec.tolerance
+    gains, bet = drift.wagered(believed, of, stable, tick.canary, age=age, tolerance=tolerance)
     return gains[..., None], bet[..., None]
+
+
+def _believed(evidence: Evidence, tick: Tick) -> Array:
+    """How far each way is trusted of each group (..., N, J)."""
+    known, changes = evidence.informed.belief, _changes(evidence.spec)
+    return belief.held(known, tick.canary.sum(axis=-1), seconds=tick.seconds, changes=changes)
 
 
 def _few(tick: Tick) -> Mask:

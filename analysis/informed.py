@@ -34,7 +34,7 @@ class Informed:
     """The running state: log of what one unit of capital has become over the run.
 
     `began` (..., L): when the step began, by lens. `base` (..., L) and `gained` (..., N, L): at present,
-    `base` and what each group has brought since. `bursts`: of one group. `belief` (..., N, J): about each.
+    `base` and what each group has brought since. `bursts`: of one group. `belief` (..., M, J): see there.
     `block_ends` (...): seconds of the step at which a burst is forgiven, where stable's nodes are few.
     """
 
@@ -89,7 +89,7 @@ def fresh(*, groups: int, lenses: int, ways: int, several: tuple[int, ...] = ())
 
 def next_step(informed: Informed) -> Informed:
     """A weight step begins, with what is left; what is believed is forgotten."""
-    return _from(rounded(informed.worth), *informed.belief.shape[-2:])
+    return _from(rounded(informed.worth), informed.gained.shape[-2], informed.belief.shape[-1])
 
 
 def restarted(informed: Informed, groups: int) -> Informed:
@@ -98,16 +98,15 @@ def restarted(informed: Informed, groups: int) -> Informed:
 
 
 def regrouped(informed: Informed, groups: int) -> Informed:
-    """With room for more groups, of which nothing is believed yet."""
-    missing = groups - informed.belief.shape[-2]
+    """With room for more groups, of which no more is believed than what the others said."""
+    there = informed.gained.shape[-2]
+    missing = groups - there
     if missing <= 0:
         return informed
     several, lenses = informed.began.shape[:-1], informed.began.shape[-1]
-    known = np.concatenate(
-        [informed.belief, belief.blank(missing, informed.belief.shape[-1], several)], axis=-2
-    )
+    known = belief.regrouped(informed.belief, groups)
     gained = np.concatenate([informed.gained, np.zeros((*several, missing, lenses))], axis=-2)
-    if informed.belief.shape[-2] > 1:
+    if there > 1:
         return replace(informed, gained=gained, belief=known)
     fresh = _forgiven(informed, np.full(several, NEVER))
     return replace(fresh, gained=np.zeros_like(gained), belief=known)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.belief import DIFFERENT, blank, forgotten, held, prior, revised
+from analysis.belief import DIFFERENT, blank, forgotten, held, of_each, prior, regrouped, revised
 from analysis.drift import CHANGES as OF_ANSWERS
 from analysis.drift import WAYS
 from analysis.shifts import CHANGES, FACTORS
@@ -25,7 +25,8 @@ def test_all_belief_adds_up_to_one(ways: int) -> None:
     assert prior(ways).sum() == pytest.approx(1.0)
     assert len(prior(ways)) == ways
     assert prior(ways)[1:] == pytest.approx(DIFFERENT)
-    assert blank(2, ways, (3,)).shape == (3, 2, ways)
+    assert blank(1, ways, (3,)).shape == (3, 1, ways)
+    assert blank(2, ways, (3,)).shape == (3, 3, ways)  # by each one's others, and by both
     assert (blank(2, ways, (3,)) == prior(ways)).all()
 
 
@@ -33,7 +34,8 @@ def test_all_belief_adds_up_to_one(ways: int) -> None:
 def test_what_requests_say_is_believed_by_bayes_rule(ways: int, changes: float) -> None:
     likely = np.random.default_rng(1).normal(0, 1, (2, ways))
     after = revised(blank(2, ways), likely, phi=np.float64(1.0), seconds=np.float64(1.0), changes=changes)
-    posterior = prior(ways) * np.exp(likely)
+    said = np.stack([likely[1], likely[0], likely.sum(axis=0)])
+    posterior = prior(ways) * np.exp(said)
     posterior = posterior / posterior.sum(axis=1, keepdims=True)
     kept = np.exp(-changes)
     assert after == pytest.approx(kept * posterior + (1 - kept) * prior(ways), rel=1e-6)
@@ -65,11 +67,67 @@ def test_silence_ends_in_knowing_nothing(ways: int, changes: float) -> None:
     assert silent == pytest.approx(blank(1, ways), abs=1e-4)
 
 
+def heard(belief: np.ndarray, changes: float, groups: int = 2) -> np.ndarray:
+    """What is believed of each group before a second in which all have requests."""
+    return held(belief, np.ones(groups), seconds=np.float64(1.0), changes=changes)
+
+
+def told(each: list[float], ways: int, changes: float, belief: np.ndarray | None = None) -> np.ndarray:
+    """Beliefs a second after groups' requests that make the third way so much likelier, in nats."""
+    likely = np.zeros((len(each), ways))
+    likely[:, 2] = each
+    belief = blank(len(each), ways) if belief is None else belief
+    return revised(belief, likely, phi=np.float64(1.0), seconds=np.float64(1.0), changes=changes)
+
+
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_a_group_says_no_more_than_the_others_do(ways: int, changes: float, groups: int) -> None:
+    belief = blank(groups, ways)
+    for _ in range(10):
+        belief = told([2.0] + [-1.0] * (groups - 1), ways, changes, belief)
+    of_one = heard(belief, changes, groups)
+    assert of_one[0, 2] < DIFFERENT
+    assert of_one.sum(axis=1) == pytest.approx(np.ones(groups))
+    for _ in range(10):
+        belief = told([2.0] * groups, ways, changes, belief)
+    assert (heard(belief, changes, groups)[:, 2] > sure(ways, changes)[0, 2] - 0.01).all()
+    assert heard(belief[-1:], changes, 1) == pytest.approx(belief[-1:])
+
+
+@pytest.mark.parametrize(("ways", "changes"), CHANGING)
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_what_has_begun_is_believed_as_soon_of_many_groups_as_of_one_with_all_requests(
+    ways: int, changes: float, groups: int
+) -> None:
+    """Each group's own least of belief, added up, had made it slower by that for every group but one."""
+    several, one = blank(groups, ways), blank(1, ways)
+    for nats in [-4.0] * 20 + [3.0, 3.0]:
+        several, one = (
+            told([nats / groups] * groups, ways, changes, several),
+            told([nats], ways, changes, one),
+        )
+    assert heard(several, changes, groups)[0, 2] == pytest.approx(one[0, 2], rel=0.35)
+    assert several[-1] == pytest.approx(one[0])
+
+
 @pytest.mark.parametrize("ways", [len(FACTORS), WAYS])
-def test_a_group_says_no_more_than_the_others_do(ways: int) -> None:
-    believed = np.stack([sure(ways, 0.1)[0], prior(ways), prior(ways)])
-    assert held(believed)[0] == pytest.approx(prior(ways))
-    assert held(believed).sum(axis=1) == pytest.approx(np.ones(3))
-    assert held(believed[:1]) == pytest.approx(believed[:1])
-    agreed = held(np.repeat(believed[:1], 2, axis=0))
-    assert (agreed[:, 2] > believed[0, 2]).all()
+def test_others_without_requests_do_not_let_one_say_more(ways: int) -> None:
+    belief = told([5.0, 0.0], ways, 0.05)
+    silent = held(belief, np.array([9.0, 0.0]), seconds=np.float64(1.0), changes=0.05)
+    assert silent[0] == pytest.approx(prior(ways), abs=1e-6)
+    assert heard(belief, 0.05)[0, 2] > 2 * DIFFERENT
+
+
+@pytest.mark.parametrize("ways", [len(FACTORS), WAYS])
+def test_to_a_group_that_appears_the_others_have_said_what_all_have(ways: int) -> None:
+    one, two = told([3.0], ways, 0.05), told([3.0, 1.0], ways, 0.05)
+    assert regrouped(one, 3) == pytest.approx(np.stack([prior(ways), one[0], one[0], one[0]]))
+    assert regrouped(two, 3) == pytest.approx(np.stack([two[0], two[1], two[2], two[2]]))
+
+
+@pytest.mark.parametrize("ways", [len(FACTORS), WAYS])
+def test_beliefs_that_were_kept_of_each_are_added_up(ways: int) -> None:
+    own = np.concatenate([told([2.0], ways, 1e-9), told([1.0], ways, 1e-9)])
+    assert of_each(own) == pytest.approx(told([2.0, 1.0], ways, 1e-9), rel=1e-5)
+    assert of_each(own[:1]) == pytest.approx(own[:1])

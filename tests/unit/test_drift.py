@@ -7,7 +7,22 @@ import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, minimize
 
-from analysis.drift import FIRM, TILTS, WAYS, WIDER, gains, likelihoods, ways
+from analysis.belief import prior
+from analysis.drift import (
+    ALONE,
+    EAGER,
+    FAVOUR,
+    FIRM,
+    MINUTE,
+    TILTS,
+    WAYS,
+    WIDER,
+    by_itself,
+    gains,
+    likelihoods,
+    wagered,
+    ways,
+)
 
 TOLERANCES = [0.02, 0.1, 0.3]
 
@@ -94,6 +109,79 @@ def test_within_the_tolerance_no_choice_of_groups_grows_on_average(tolerance: fl
         for chosen in ([0], [1], [0, 1]):
             assert (likely @ np.exp(gain[:, chosen].sum(axis=1))).max() <= 1 + 1e-9
     assert bets > 3
+
+
+def favoured(belief: np.ndarray) -> np.ndarray:
+    """As the mean of the ways is weighed that is bet on."""
+    return belief * FAVOUR / (belief * FAVOUR).sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("tolerance", TOLERANCES)
+@pytest.mark.parametrize("age", [1.0, 200.0])
+def test_within_the_tolerance_bets_on_ways_by_themselves_do_not_grow_on_average_either(
+    age: float, tolerance: float
+) -> None:
+    cells, rng = 3, np.random.default_rng(9)
+    arms = [outcomes(1, cells), outcomes(2, cells), outcomes(5, cells)]
+    places = np.array(list(product(*map(range, map(len, arms)))))
+    canary = np.stack([arms[0][places[:, 0]], arms[1][places[:, 1]]], axis=1)
+    stable, some = arms[2][places[:, 2]], 0
+    for _ in range(12):
+        of = 0.998 * rng.dirichlet(np.full(cells, 0.5), WAYS) + 0.002 / cells
+        held = rng.dirichlet(np.full(WAYS, 0.5), 2)
+        each = (
+            np.broadcast_to(held, (len(places), *held.shape)),
+            np.broadcast_to(of, (len(places), *of.shape)),
+        )
+        gain, _ = wagered(*each, stable, canary, age=np.full(len(places), age), tolerance=tolerance)
+        alone, _ = gains(favoured(held) @ of, of[0], stable, canary, tolerance=tolerance)
+        some += not np.allclose(gain, alone)
+        for p, q in alike_enough(rng, cells, tolerance):
+            by_arm = (chances(arm, of) for arm, of in zip(arms, (p, p, q), strict=True))
+            likely = np.einsum("i,j,k->ijk", *by_arm).ravel()
+            assert likely @ np.exp(gain.sum(axis=1)) <= 1 + 1e-9
+    assert some > 3
+
+
+def test_what_is_bet_on_ways_by_themselves_is_part_of_what_there_is_and_less_in_an_old_step() -> None:
+    rng = np.random.default_rng(10)
+    for held in (
+        *rng.dirichlet(np.full(WAYS, 0.2), (50, 2)),
+        np.eye(WAYS)[[3, 3]],
+        np.tile(prior(WAYS), (2, 1)),
+    ):
+        young, old, oldest = (by_itself(held, np.array(age)) for age in (1.0, 5 * MINUTE, 1e6 * MINUTE))
+        assert young.shape == (len(ALONE),)
+        assert 0 <= young.sum() <= 1 + 1e-12
+        assert (old <= young).all()
+        assert not oldest.any() or held[:, ALONE].min(axis=0).sum() > 0.9
+    first = by_itself(np.tile(prior(WAYS), (1, 1)), np.array(0.0))
+    odds, share = prior(WAYS)[ALONE].sum(), first.sum()
+    assert share / (1 - share) == pytest.approx(EAGER * odds / (1 - odds))
+
+
+def test_where_little_is_believed_the_bet_is_the_one_on_what_is_expected_bit_by_bit() -> None:
+    rng = np.random.default_rng(11)
+    of = ways(1e3 * rng.dirichlet(np.ones(6), 2), np.zeros((2, 6)))
+    doubt, belief = np.full((2, WAYS), 1e-5), np.tile(prior(WAYS), (2, 1))
+    doubt[:, 1] = 1 - 1e-5 * (WAYS - 1)
+    stable, canary = rng.poisson(9, (2, 6)).astype(float), rng.poisson(3, (2, 2, 6)).astype(float)
+    both, _ = wagered(np.stack([doubt, belief]), of, stable, canary, age=np.ones(2), tolerance=0.05)
+    plain, _ = gains(favoured(doubt) @ of[0], of[0, 0], stable[0], canary[0], tolerance=0.05)
+    one, _ = wagered(belief, of[1], stable[1], canary[1], age=np.ones(()), tolerance=0.05)
+    assert both[0].tobytes() == plain.tobytes()
+    assert both[1].tobytes() == one.tobytes()
+
+
+def test_the_first_tick_of_a_large_shift_pays_before_it_is_believed() -> None:
+    stable = 1e3 * np.diff(np.linspace(0, 1, 21))
+    of, belief = ways(stable, np.zeros(20)), np.tile(prior(WAYS), (2, 1))
+    shifted = np.round(20 * of[3])
+    canary = np.stack([shifted // 2, shifted - shifted // 2])
+    gain, _ = wagered(belief, of, 0.09 * stable, canary, age=np.array(5.0), tolerance=0.02)
+    plain, _ = gains(favoured(belief) @ of, of[0], 0.09 * stable, canary, tolerance=0.02)
+    assert gain.sum() > plain.sum() + 1
+    assert (gain > 0).all()  # either node brought some of it
 
 
 def growth(p: np.ndarray, q: np.ndarray, a: float, tolerance: float) -> float:
@@ -227,7 +315,9 @@ def test_tilts_move_answers_their_way_and_bends_make_them_wider_or_narrower() ->
 def test_a_collapse_shows_in_the_last_way() -> None:
     stable, collapsed = np.full(10, 100.0), 50 * np.eye(10)[3]
     of = ways(stable, collapsed)
-    assert of[-1, 3] == pytest.approx((50 + FIRM / 10) / (50 + FIRM))
+    lately = (collapsed + FIRM / 10) / (50 + FIRM)
+    twice = lately * np.clip(10 * lately, 0.1, 10.0)
+    assert of[-1] == pytest.approx(twice / twice.sum(), rel=1e-3)
     likely = likelihoods(of, collapsed[None])
     assert likely.shape == (1, WAYS)
     assert likely[0].argmax() == WAYS - 1

@@ -61,8 +61,14 @@ def expected(belief: np.ndarray, n: float, margin: float = 1.2) -> tuple[np.ndar
     assert asked.ready
     assert isinstance(asked.canary, Above)
     by_factor = rates(odds, at, asked.canary.places)
-    assert prior(J) @ by_factor.T == pytest.approx((held(blank(1, J)) @ by_factor.T)[0])
-    return held(belief) @ by_factor.T, asked
+    assert prior(J) @ by_factor.T == pytest.approx((believed(blank(1, J)) @ by_factor.T)[0])
+    return believed(belief) @ by_factor.T, asked
+
+
+def believed(belief: np.ndarray) -> np.ndarray:
+    """Of each group, before a second in which all have requests."""
+    groups = max(len(belief) - 1, 1)
+    return held(belief, np.ones(groups), seconds=np.float64(1.0), changes=CHANGES)
 
 
 def of_the_line(belief: np.ndarray, margin: float = 1.2) -> np.ndarray:
@@ -123,7 +129,7 @@ def test_whatever_the_buckets_a_belief_stays_one(le: tuple[float, ...], canary_l
     belief = seen(blank(2, J), stable, canary, le=le, canary_le=canary_le)
     assert np.isfinite(belief).all()
     assert (belief > 0).all()
-    assert belief.sum(axis=1) == pytest.approx(np.ones(2), abs=1e-6)
+    assert belief.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-6)
 
 
 @pytest.mark.parametrize(
