@@ -67,6 +67,7 @@ __all__ = [
 ]
 
 WIDER = 2.0  # the margin's factor while caches fill
+CHANGES = {CheckKind.LATENCY: shifts.CHANGES, CheckKind.PREDICTIONS: drift.CHANGES}  # of belief, a second
 
 
 def begin(
@@ -409,7 +410,7 @@ def _drifted(evidence: Evidence, tick: Tick, stable: Array, of: Array) -> tuple[
 
 def _believed(evidence: Evidence, tick: Tick) -> Array:
     """How far each way is trusted of each group (..., N, J)."""
-    known, changes = evidence.informed.belief, _changes(evidence.spec)
+    known, changes = evidence.informed.belief, CHANGES[evidence.spec.kind]
     return belief.held(known, tick.canary.sum(axis=-1), seconds=tick.seconds, changes=changes)
 
 
@@ -467,7 +468,7 @@ def _believing(before: Evidence, evidence: Evidence, tick: Tick, past: Array | N
         evidence = replace(evidence, margin=np.where(moved, latency_margin(evidence), evidence.margin))
     if evidence.informed_share == 0:
         return evidence
-    known, changes = evidence.informed.belief, _changes(evidence.spec)
+    known, changes = evidence.informed.belief, CHANGES[evidence.spec.kind]
     seconds = tick.end - np.where(before.at <= NEVER, tick.start, np.minimum(tick.start, before.at))
     likely = _likelihoods(before, evidence, tick, past) if tick.canary_cells.any() else None
     if likely is None:
@@ -475,10 +476,6 @@ def _believing(before: Evidence, evidence: Evidence, tick: Tick, past: Array | N
     else:
         after = belief.revised(known, likely, phi=evidence.phi, seconds=seconds, changes=changes)
     return replace(evidence, informed=replace(evidence.informed, belief=after))
-
-
-def _changes(spec: CheckSpec) -> float:
-    return drift.CHANGES if spec.kind is CheckKind.PREDICTIONS else shifts.CHANGES
 
 
 def _likelihoods(before: Evidence, evidence: Evidence, tick: Tick, past: Array | None) -> Array | None:
