@@ -192,7 +192,7 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
     expected = float(min(allowed, 1.0) * n_c)
     if spec.max_decrease:  # the question counts those without a hit
         k_c, expected = n_c - k_c, float(n_c) - expected
-    of_a_pass, lately, failed = _pass_notes(spec), {}, verdict is Verdict.FAIL
+    of_a_pass, lately, failed = pass_notes(spec), {}, verdict is Verdict.FAIL
     if failed:
         of_a_pass = []
         lately = {"lately": _lately(evidence), "lately_hits": _lately_hits(evidence, asked)}
@@ -351,7 +351,7 @@ def _coarse_notes(evidence: Evidence, chosen: quantiles.Pair, *, failed: bool) -
     return [f"its buckets cannot tell {what} from none: finer ones can (docs/metrics.md)"]
 
 
-def _pass_notes(spec: CheckSpec) -> list[str]:
+def pass_notes(spec: CheckSpec) -> list[str]:
     """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
         proved = f"at most {1 + spec.max_increase:.3g}x stable's rate plus {100 * PASS_PLUS:g} point"

@@ -10,6 +10,7 @@ import lzma
 import zlib
 from base64 import b85decode
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,31 +126,19 @@ def first(whole: bytes, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Array],
 
 def opened(text: str, *, checks: int = 1, by_lzma: bool = False) -> bytes:
     """What `packed` wrote of so many checks, if it is all there as it was."""
-    whole = (_by_lzma if by_lzma else _inflated)(b85decode(text), checks * LARGEST)
+    stream = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA) if by_lzma else zlib.decompressobj(WINDOW)
+    whole = _undone(stream, b85decode(text), checks * LARGEST)
     whole, told = whole[:-CHECKSUM], whole[-CHECKSUM:]
     if zlib.crc32(whole).to_bytes(CHECKSUM) != told:
         raise ValueError("evidence is not as it was written: restart the step")
     return whole
 
 
-def _inflated(kept: bytes, most: int) -> bytes:
-    """What was deflated, if it is all there."""
-    stream = zlib.decompressobj(WINDOW)
+def _undone(stream: Any, kept: bytes, most: int) -> bytes:
+    """What was compressed, if it is all there; `stream` is zlib's decompressor or lzma's."""
     try:
-        whole = stream.decompress(kept, most)
-    except zlib.error as error:
-        raise ValueError("evidence cannot be unpacked: restart the step") from error
-    if not stream.eof or stream.unused_data:
-        raise ValueError("evidence was cut short: restart the step")
-    return whole
-
-
-def _by_lzma(kept: bytes, most: int) -> bytes:
-    """The same of what was compressed by LZMA."""
-    stream = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_LZMA)
-    try:
-        whole = stream.decompress(kept, most)
-    except lzma.LZMAError as error:
+        whole: bytes = stream.decompress(kept, most)
+    except (zlib.error, lzma.LZMAError) as error:
         raise ValueError("evidence cannot be unpacked: restart the step") from error
     if not stream.eof or stream.unused_data:
         raise ValueError("evidence was cut short: restart the step")

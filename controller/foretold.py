@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from analysis.evidence import CheckKind, CheckSpec
-from analysis.questions import PASS_PLUS, PASS_TOLERANCE
+from analysis.evidence import CheckKind
+from analysis.judge import pass_notes
 from controller.explain import duration
 from controller.foresight import FAILING, LONGER, OF, SPREAD, Foreseen, longest
 from controller.gather import WARM_AFTER_REQUESTS
@@ -200,7 +200,7 @@ def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
             f"{' and '.join(cold)} in the first {duration(policy.warm_up)} (warmUp), or while each canary"
             f" pod serves its first {WARM_AFTER_REQUESTS} requests, whichever is over first"
         )
-    if any(map(_proves_less, policy.checks)):
+    if any(map(pass_notes, policy.checks)):
         yield (
             "in time, what is worse than its margin and within what a step takes to be passed (above, under"
             " Let pass): it may be promoted before it is found"
@@ -218,12 +218,6 @@ def _unseen(policy: Policy, canary_pods: int) -> Iterator[str]:
         "WARNING: one canary pod cannot be told from its node. Longer bursts of that node roll it back;"
         " two pods on two nodes are enough"
     )
-
-
-def _proves_less(spec: CheckSpec) -> bool:
-    """Whether a Pass of the check proves less than its margin."""
-    plus = spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS
-    return plus or (spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE)
 
 
 def _about(seconds: float) -> str:

@@ -228,10 +228,9 @@ def _task(server: Server, known: Mapping[str, Any]) -> str:
 def _row(server: Server, given: Tensors) -> Row | str:
     """The request's tensors as they are, if they can be said."""
     for name, one in given.items():
-        if one.dtype == object and not (server.binary or is_json(one)):
-            return f"with text in {name[:40]} that JSON cannot write, as it is not UTF-8"
-        if one.dtype != object and not server.binary and not is_json(one):
-            return "with numbers that JSON cannot write"
+        if not (server.binary or is_json(one)):
+            text = f"text in {name[:40]} that JSON cannot write, as it is not UTF-8"
+            return f"with {text if one.dtype == object else 'numbers that JSON cannot write'}"
     return given
 
 

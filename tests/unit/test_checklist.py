@@ -332,34 +332,31 @@ def test_a_sidecar_among_the_init_containers_is_held_to_its_resources_too() -> N
     in_room(replace(SOUND[0], edits={("Deployment", "model"): edit}), mended)
 
 
-def test_match_has_an_end_that_the_checklist_knows() -> None:
-    """It said "is scaled to its weight" of a step that Match never brings enough pods for."""
-    steep = {("CanaryPolicy", "default"): {"spec": {"steps": [10, 80]}}}
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (
+            {"canaryReplicas": "Keep"},
+            "has 2 pods, and canaryReplicas Keep scales nothing; 50 % of the requests take 6",
+        ),
+        (
+            {"steps": [10, 80]},
+            "canaryReplicas Match scales it to stable's 6 at most; 80 % of the requests take 22",
+        ),
+    ],
+)
+def test_the_canary_has_to_carry_the_last_step(policy: Json, said: str) -> None:
+    """Of Match it said "is scaled to its weight", be it a step that this never brings enough pods for."""
 
     async def mended(room: Room) -> None:
         before = room.looked_at()["floor"]
         assert before.result is Result.FAIL
-        assert (
-            "canaryReplicas Match scales it to stable's 6 at most; 80 % of the requests take 22" in before.why
-        )
+        assert said in before.why
         for patch in before.patches:
             await room.mend(patch)
         assert room.looked_at()["floor"].result is Result.PASS
 
-    in_room(replace(SOUND[0], edits=steep), mended)
-
-
-def test_a_canary_that_keeps_its_size_has_to_carry_the_last_step() -> None:
-    keeps = {("CanaryPolicy", "default"): {"spec": {"canaryReplicas": "Keep"}}}
-
-    async def mended(room: Room) -> None:
-        before = room.looked_at()["floor"]
-        assert "has 2 pods, and canaryReplicas Keep scales nothing; 50 % of the requests take 6" in before.why
-        for patch in before.patches:
-            await room.mend(patch)
-        assert room.looked_at()["floor"].result is Result.PASS
-
-    in_room(replace(SOUND[0], edits=keeps), mended)
+    in_room(replace(SOUND[0], edits={("CanaryPolicy", "default"): {"spec": policy}}), mended)
 
 
 def test_an_autoscaler_that_has_not_acted_yet_is_said_to() -> None:
