@@ -8,6 +8,10 @@ over ways, which may change at any time. It costs next to nothing while all is w
 seconds it knows that a fault began and how large it is; a bet that has to learn both from the tail pays for
 it with capital.
 
+How long a belief lasts is each way's own. A large difference shows within a second wherever it begins, and
+is forgotten within seconds. A small one takes minutes to prove, and for as long a bet has to be as large as
+it is: what was seen of it a minute ago still counts.
+
 Right or wrong, it only decides how much is bet: the bet is as valid with a bad belief as with a good one.
 
 A node's own evidence counts in its belief no more than what the others say: where one node alone is
@@ -37,7 +41,7 @@ def blank(groups: int, ways: int, several: tuple[int, ...] = ()) -> Array:
     return np.tile(prior(ways), (*several, groups + 1 if groups > 1 else 1, 1))
 
 
-def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, changes: float) -> Array:
+def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, changes: Array) -> Array:
     """Beliefs (..., M, J), `seconds` (...) after the last, by each group's `log_likely` (..., N, J).
 
     Pods' noise, as far as `phi` (...) knows it, makes requests say less.
@@ -52,21 +56,16 @@ def revised(belief: Array, log_likely: Array, *, phi: Array, seconds: Array, cha
     return forgotten(likely, seconds, changes=changes)
 
 
-def forgotten(belief: Array, seconds: Array, *, changes: float) -> Array:
-    """Beliefs (..., M, J) when nothing more was seen for `seconds` (...), with so many `changes` a second."""
-    change = -np.expm1(-changes * np.asarray(seconds))[..., None, None]
-    return rounded((1 - change) * belief + change * prior(belief.shape[-1]))
+def forgotten(belief: Array, seconds: Array, *, changes: Array) -> Array:
+    """Beliefs (..., M, J) when nothing more was seen for `seconds` (...).
 
-
-def of_each(own: Array) -> Array:
-    """Beliefs (..., M, J) from those about each group by its own requests (..., N, J), added up."""
-    if own.shape[-2] == 1:
-        return own
-    odds = np.log(own / prior(own.shape[-1]))
-    together = odds.sum(axis=-2, keepdims=True)
-    said = np.concatenate([together - odds, together], axis=-2)
-    weighed = prior(own.shape[-1]) * np.exp(said - said.max(axis=-1, keepdims=True))
-    return rounded(weighed / weighed.sum(axis=-1, keepdims=True))
+    Each way ends with so many `changes` (J,) a second. What begins then is the likelier the sooner it ends,
+    so that of whom nothing is heard the same is believed as at first.
+    """
+    change = -np.expm1(-changes * np.asarray(seconds)[..., None, None])
+    ended, begun = belief * change, prior(belief.shape[-1]) * change
+    begun = begun / begun.sum(axis=-1, keepdims=True)
+    return rounded(belief - ended + ended.sum(axis=-1, keepdims=True) * begun)
 
 
 def regrouped(belief: Array, groups: int) -> Array:
@@ -76,11 +75,11 @@ def regrouped(belief: Array, groups: int) -> Array:
     return np.concatenate([first, np.repeat(together, groups - there + 1, axis=-2)], axis=-2)
 
 
-def held(belief: Array, requests: Array, *, seconds: Array, changes: float) -> Array:
+def held(belief: Array, requests: Array, *, seconds: Array, changes: Array) -> Array:
     """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say.
 
-    That is measured from where their odds stand when they say the least: that a change begins within the
-    tick, which lasts `seconds` (...). Others of whose `requests` (..., N) there are none in it say nothing.
+    That is measured from where their odds stand when they say the least: that "like stable" ends within
+    the tick, which lasts `seconds` (...). Others of whose `requests` (..., N) there are none say nothing.
     """
     if belief.shape[-2] == 1:
         return belief
@@ -89,7 +88,7 @@ def held(belief: Array, requests: Array, *, seconds: Array, changes: float) -> A
     odds = odds - odds[..., :1]  # against "like stable"
     others, together = odds[..., :-1, :], odds[..., -1:, :]
     heard = (requests.sum(axis=-1, keepdims=True) > requests)[..., None]
-    least = np.where(heard, np.log(-np.expm1(-changes * np.asarray(seconds)))[..., None, None], 0.0)
+    least = np.where(heard, np.log(-np.expm1(-changes[0] * np.asarray(seconds)))[..., None, None], 0.0)
     total = np.minimum(together, others + np.maximum(others - least, 0.0))
     weighed = at_first * np.exp(total - total.max(axis=-1, keepdims=True))
     return np.asarray(weighed / weighed.sum(axis=-1, keepdims=True))

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from analysis import belief, cells, dispersion, informed, tracks
+from analysis import cells, dispersion, informed, tracks
 from analysis.batches import arrays, filled
 from analysis.packing import NEVER, Array, ended, first, opened, packed
 from analysis.proportions import WAY_TO_ALIKE
 from analysis.quantiles import ROUNDED
-from analysis.state import INFORMED, LENSES, PROOFS, CheckSpec, Evidence
+from analysis.state import INFORMED, LENSES, PROOFS, CheckKind, CheckSpec, Evidence
 from analysis.values import replace
 
-EVIDENCE_VERSION = 9  # raised when what is saved, or what it means, changes
+EVIDENCE_VERSION = 10  # raised when what is saved, or what it means, changes
+SEVEN = 9  # up to it latency's beliefs were about seven factors; it is read as well
 OF_EACH = 8  # up to it the beliefs kept were each group's by itself; it is read as well
 BY_LZMA = 7  # before, each check was compressed by itself, by LZMA; it is read as well
 ALIKE = -1  # bounds: the canary's are stable's
@@ -126,19 +127,19 @@ def load_all(
     found, rest = [], b""
     for spec, value in zip(specs, values, strict=True):
         version = value.get("version")
-        if version not in {EVIDENCE_VERSION, OF_EACH, BY_LZMA} or value.get("kind") != spec.kind.value:
+        if version not in {EVIDENCE_VERSION, SEVEN, OF_EACH, BY_LZMA} or value.get("kind") != spec.kind.value:
             raise ValueError(f"evidence of check {spec.name} was saved by another version: restart the step")
         if "state" in value:
             ended(rest)
             rest = opened(value["state"], checks=len(specs), by_lzma=version == BY_LZMA)
-        one, rest = _loaded(spec, value["sizes"], rest, terms, of_each=version <= OF_EACH)
+        one, rest = _loaded(spec, value["sizes"], rest, terms, version=version)
         found.append(one)
     ended(rest)
     return tuple(found)
 
 
 def _loaded(
-    spec: CheckSpec, sizes: Sequence[int], state: bytes, terms: Mapping[str, Any], *, of_each: bool
+    spec: CheckSpec, sizes: Sequence[int], state: bytes, terms: Mapping[str, Any], *, version: int
 ) -> tuple[Evidence, bytes]:
     """One check's evidence, and what follows it in the state."""
     finished, of_stable, of_canary, *lengths = sizes
@@ -153,11 +154,17 @@ def _loaded(
         groups=tuple(int(node) for node in groups),
         **terms,
     )
-    if of_each:
-        empty = _believing(empty, empty.informed.belief[: empty.informed.gained.shape[0]])
-    numbers, rest = first(rest, [array.shape for array in arrays(empty)])
-    found = filled(empty, numbers)
-    return (_believing(found, belief.of_each(found.informed.belief)) if of_each else found), rest
+    saved = empty if version == EVIDENCE_VERSION else _believing(empty, _earlier(empty, version))
+    numbers, rest = first(rest, [array.shape for array in arrays(saved)])
+    found = filled(saved, numbers)
+    return (found if saved is empty else _believing(found, empty.informed.belief)), rest
+
+
+def _earlier(empty: Evidence, version: int) -> Array:
+    """Room for beliefs as an earlier version kept them. They are not used: seconds make up new ones."""
+    kept, ways = empty.informed.belief.shape
+    groups = empty.informed.gained.shape[0] if version <= OF_EACH else kept
+    return np.zeros((groups, 7 if empty.spec.kind is CheckKind.LATENCY else ways))
 
 
 def _believing(evidence: Evidence, known: Array) -> Evidence:

@@ -20,7 +20,7 @@ from analysis.proportions import Array, Mask, log_sum, picked
 TILTS = np.array([0.0, 1.0, -1.0, 3.5, -3.5])
 WIDER = np.array([6.0, -6.0])  # the same of the squared distance from the median's rank
 WAYS = len(TILTS) + len(WIDER) + 1  # the last: on from stable, as the canary was and as far again
-CHANGES = 0.03  # a second; a model's answers do not change as often as its speed
+CHANGES = np.full(WAYS, 0.03)  # a second; a model's answers do not change as often as its speed
 # Ways that a tick of ten requests can show. What is bet on each by itself is its belief, with so much greater
 # odds in the first minute of a step, when most faults of a release show, and less later, since every
 # healthy second costs as much as is bet; nothing where that is less than `LEAST`.

@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 WIDER = 2.0  # the margin's factor while caches fill
-CHANGES = {CheckKind.LATENCY: shifts.CHANGES, CheckKind.PREDICTIONS: drift.CHANGES}  # of belief, a second
+CHANGES = {CheckKind.LATENCY: shifts.CHANGES, CheckKind.PREDICTIONS: drift.CHANGES}  # of beliefs, a second
 
 
 def begin(
@@ -387,13 +387,14 @@ def _slower(
 ) -> tuple[Array, Mask]:
     """Gains (..., N, L) where the tail is expected above the margin, and where that is (..., N, L).
 
-    And above what would be expected of a canary nothing is known of: with coarse buckets or far out in the
-    tail that alone may be beyond the margin. `rates` (..., L, J): of the tail, by factor.
+    And the canary is rather believed to differ than not: of one that nothing is known of, the tail may be
+    expected beyond the margin already. `rates` (..., L, J): of the tail, by factor.
     """
     believed = _believed(evidence, tick)
     expected = believed @ np.swapaxes(rates, -1, -2)
-    least = np.maximum(asked.line, rates @ belief.prior(believed.shape[-1]))[..., None, :] * informed.CLEARLY
-    bet = np.asarray((expected > least) & (least < 1) & np.asarray(asked.ready)[..., None, None])
+    least = asked.line[..., None, :] * informed.CLEARLY
+    able = (least < 1) & np.asarray(asked.ready)[..., None, None]
+    bet = np.asarray((expected > least) & able & (believed[..., :1] < 0.5))
     if not bet.any():
         return np.zeros(bet.shape), bet
     p1 = np.clip(np.maximum(expected, least), proportions.EDGE, 1 - proportions.EDGE)[..., None]

@@ -196,6 +196,19 @@ def test_what_was_kept_goes_on_as_if_it_had_not_been_put_away() -> None:
         assert (later.log_e, later.log_e_pass) == (old.log_e, old.log_e_pass)
 
 
+@pytest.mark.parametrize(("version", "beliefs"), [(9, 3), (8, 2)])
+def test_evidence_of_the_versions_before_goes_on_with_beliefs_of_its_own(version: int, beliefs: int) -> None:
+    """Latency's were about seven factors; before that, a filter for each of the two nodes."""
+    there = fed(CheckKind.LATENCY, range(30, 60), history(CheckKind.LATENCY))
+    known = np.full((beliefs, 7), 1 / 7)
+    kept = save(replace(there, informed=replace(there.informed, belief=known)))
+    back = load(there.spec, {**kept, "version": version}, steps=4)
+    assert back.informed.belief == pytest.approx(blank(2, INFORMED[CheckKind.LATENCY][1]))
+    assert (back.log_e, back.at, back.tally.tolist()) == (there.log_e, there.at, there.tally.tolist())
+    with pytest.raises(ValueError):  # noqa: PT011 # of another length than this version's
+        load(there.spec, kept, steps=4)
+
+
 def test_a_run_of_three_checks_is_kept_in_a_few_kilobytes() -> None:
     sizes = [len(json.dumps(save(fed(kind, range(30, 200), history(kind))))) for kind in CheckKind]
     assert sum(sizes) <= 4_000
