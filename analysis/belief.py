@@ -64,7 +64,7 @@ def forgotten(belief: Array, seconds: Array, *, changes: Array) -> Array:
     """
     change = -np.expm1(-changes * np.asarray(seconds)[..., None, None])
     ended, begun = belief * change, prior(belief.shape[-1]) * change
-    begun = begun / begun.sum(axis=-1, keepdims=True)
+    begun = begun / np.maximum(begun.sum(axis=-1, keepdims=True), 1e-300)  # within no time nothing ends
     return rounded(belief - ended + ended.sum(axis=-1, keepdims=True) * begun)
 
 

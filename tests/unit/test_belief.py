@@ -69,6 +69,7 @@ def test_silence_ends_in_knowing_nothing(ways: int, changes: np.ndarray) -> None
     assert believed[0, 2] > 0.5
     silent = forgotten(believed, np.float64(12.0 / changes.min()), changes=changes)
     assert silent == pytest.approx(blank(1, ways), abs=1e-4)
+    assert (forgotten(believed, np.float64(0.0), changes=changes) == believed).all()
 
 
 def heard(belief: np.ndarray, changes: np.ndarray, groups: int = 2) -> np.ndarray:
