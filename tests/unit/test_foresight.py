@@ -99,7 +99,7 @@ def test_of_a_fault_that_is_found_after_steptimeout_is_said_that_it_is_held_befo
     """It said "rolled back after 23 min" of a canary that is held, with alerts, from minute 10 on."""
     lines = text(8).splitlines()
     (late,) = [line for line in lines if line.endswith(", held from 5 min on")]
-    assert late.split("  ")[-1].strip().startswith("rolled back after 7 min at 10 %")
+    assert late.split("  ")[-1].strip().startswith("rolled back after 6 min 50 s at 10 %")
     assert "alerts for Held are sent" in " ".join(" ".join(lines).split())
     assert "held from" not in text(8, onInconclusive="RollBack")
 
