@@ -79,7 +79,8 @@ def held(belief: Array, requests: Array, *, seconds: Array, changes: Array) -> A
     """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say.
 
     That is measured from where their odds stand when they say the least: that "like stable" ends within
-    the tick, which lasts `seconds` (...). Others of whose `requests` (..., N) there are none say nothing.
+    the tick, which lasts `seconds` (...). Ways that last begin more seldom than that: of them the others
+    have to say more. Others of whose `requests` (..., N) there are none say nothing.
     """
     if belief.shape[-2] == 1:
         return belief

@@ -15,9 +15,9 @@ from analysis.state import INFORMED, LENSES, PROOFS, CheckKind, CheckSpec, Evide
 from analysis.values import replace
 
 EVIDENCE_VERSION = 10  # raised when what is saved, or what it means, changes
-SEVEN = 9  # up to it latency's beliefs were about seven factors; it is read as well
-OF_EACH = 8  # up to it the beliefs kept were each group's by itself; it is read as well
-BY_LZMA = 7  # before, each check was compressed by itself, by LZMA; it is read as well
+OF_EACH = 8  # up to it the beliefs kept were each group's by itself
+BY_LZMA = 7  # each check was compressed by itself, by LZMA; the oldest that is read
+FACTORS_BEFORE = 7  # that latency's beliefs were about, up to version 9
 ALIKE = -1  # bounds: the canary's are stable's
 
 
@@ -126,8 +126,8 @@ def load_all(
     terms = {"steps": steps, "burst_tolerance": burst_tolerance, "step_timeout": step_timeout}
     found, rest = [], b""
     for spec, value in zip(specs, values, strict=True):
-        version = value.get("version")
-        if version not in {EVIDENCE_VERSION, SEVEN, OF_EACH, BY_LZMA} or value.get("kind") != spec.kind.value:
+        version = value.get("version", 0)
+        if version not in range(BY_LZMA, EVIDENCE_VERSION + 1) or value.get("kind") != spec.kind.value:
             raise ValueError(f"evidence of check {spec.name} was saved by another version: restart the step")
         if "state" in value:
             ended(rest)
@@ -164,7 +164,7 @@ def _earlier(empty: Evidence, version: int) -> Array:
     """Room for beliefs as an earlier version kept them. They are not used: seconds make up new ones."""
     kept, ways = empty.informed.belief.shape
     groups = empty.informed.gained.shape[0] if version <= OF_EACH else kept
-    return np.zeros((groups, 7 if empty.spec.kind is CheckKind.LATENCY else ways))
+    return np.zeros((groups, FACTORS_BEFORE if empty.spec.kind is CheckKind.LATENCY else ways))
 
 
 def _believing(evidence: Evidence, known: Array) -> Evidence:

@@ -209,6 +209,14 @@ def test_evidence_of_the_versions_before_goes_on_with_beliefs_of_its_own(version
         load(there.spec, kept, steps=4)
 
 
+def test_nothing_is_bet_on_whole_distributions_of_a_canary_of_which_nothing_is_known() -> None:
+    """At first so much is expected of large factors that the tail alone would be beyond the margin."""
+    first = fed(CheckKind.LATENCY, range(30, 31), history(CheckKind.LATENCY), bad=3.0)
+    assert first.tally[0] > 0
+    assert (first.informed.gained == 0).all()
+    assert (fed(CheckKind.LATENCY, range(31, 33), first, bad=3.0).informed.gained > 0).any()
+
+
 def test_a_run_of_three_checks_is_kept_in_a_few_kilobytes() -> None:
     sizes = [len(json.dumps(save(fed(kind, range(30, 200), history(kind))))) for kind in CheckKind]
     assert sum(sizes) <= 4_000
