@@ -78,18 +78,24 @@ def regrouped(belief: Array, groups: int) -> Array:
 def held(belief: Array, requests: Array, *, seconds: Array, changes: Array) -> Array:
     """Beliefs (..., N, J) in which a group's own evidence counts no more than what the others say.
 
-    That is measured from where their odds stand when they say the least: that "like stable" ends within
-    the tick, which lasts `seconds` (...). Ways that last begin more seldom than that: of them the others
-    have to say more. Others of whose `requests` (..., N) there are none say nothing.
+    That is measured from where their odds stand when they say the least: that the canary is like stable,
+    until a change begins within the tick, which lasts `seconds` (...). Others of whose `requests` (..., N)
+    there are none say nothing.
     """
     if belief.shape[-2] == 1:
         return belief
-    at_first = prior(belief.shape[-1])
-    odds = np.log(belief / at_first)
-    odds = odds - odds[..., :1]  # against "like stable"
+    odds = _odds(belief)
     others, together = odds[..., :-1, :], odds[..., -1:, :]
     heard = (requests.sum(axis=-1, keepdims=True) > requests)[..., None]
-    least = np.where(heard, np.log(-np.expm1(-changes[0] * np.asarray(seconds)))[..., None, None], 0.0)
+    alike = np.zeros((1, belief.shape[-1]))
+    alike[..., 0] = 1.0
+    least = np.where(heard, _odds(forgotten(alike, seconds, changes=changes)), 0.0)
     total = np.minimum(together, others + np.maximum(others - least, 0.0))
-    weighed = at_first * np.exp(total - total.max(axis=-1, keepdims=True))
+    weighed = prior(belief.shape[-1]) * np.exp(total - total.max(axis=-1, keepdims=True))
     return np.asarray(weighed / weighed.sum(axis=-1, keepdims=True))
+
+
+def _odds(belief: Array) -> Array:
+    """Log-odds of every way (..., J) against "like stable", over those at first."""
+    odds = np.log(np.maximum(belief, 1e-300) / prior(belief.shape[-1]))
+    return np.asarray(odds - odds[..., :1])
