@@ -46,7 +46,7 @@ def fingerprint() -> str:
     for arms in (NOISY, NOISY | ONE_POD):
         row = Row(name="", traffic=world(**arms, history=60.0, changes=slow), runs=8, duration=150.0)
         found = simulated(row.traffic, policy(row), runs=row.runs, seed=SEED, duration=row.duration)
-        told.update(repr((found.at.tolist(), np.round(found.highest, 1).tolist())).encode())
+        told.update(repr((found.at.tolist(), np.round(found.highest, 3).tolist())).encode())
     return told.hexdigest()[:8]
 
 
