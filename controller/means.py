@@ -1,5 +1,6 @@
 """What a pass works with: the run as it is in memory, and everything that it is done by."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -57,6 +58,7 @@ class Live:
     upon: Json | None = None  # the object that it was read from, until this leader has saved it
     saved_at: float = 0.0
     looks: int = 0  # since then
+    aside: asyncio.Task[None] | None = None  # a checkpoint on its way
     guarded: bool = False
     fenced: bool = False  # stable has its template back, and no copy from before can be made any more
     climbs: bool = False  # evidence said much in the last pass

@@ -17,20 +17,19 @@ import structlog
 
 from analysis.judge import Judgement
 from analysis.values import replace
-from controller import gather, inspection, machine, resource, shadow, ticks, trigger
+from controller import gather, machine, resource, shadow, ticks, trigger
 from controller.around import Around, around
 from controller.beside import checklist, spared, trouble
 from controller.clock import taken_over
 from controller.cluster import Key
 from controller.gather import Gathered
 from controller.istio import Unsteerable
-from controller.judging import FIGURES, judged, sentences
+from controller.judging import judged
 from controller.kube import ApiError
 from controller.means import Live, Means
 from controller.model import (
     Action,
     BeginStep,
-    Checkpoint,
     Commands,
     CopyTemplate,
     Fence,
@@ -51,7 +50,7 @@ from controller.peering import Company, arrived
 from controller.placebos import Placebos
 from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import FEW, Rounds
-from controller.schedule import Schedule, changes
+from controller.saving import FRESH, Saving, check
 from controller.telling import Next
 from controller.wire import Malformed
 from controller.workloads import TemplateLost
@@ -63,9 +62,6 @@ RETRY = timedelta(milliseconds=200)
 # Ticks until the next pass of a run whose pages are read, if nobody says that there are new ones: they say so
 # once a tick, and a pass that came just before would be one for nothing.
 UNHEARD = 1.25
-# Seconds that a save may take before something is done on the strength of it: while it waits nothing is
-# looked at, and a leader that was frozen meanwhile is one no more (a Lease holds 2 s longer than its work).
-FRESH = 2.0
 # Seconds a new leader looks before it raises or repairs a weight upwards, at least: pages come each second (a
 # Prometheus' more seldom), and what was counted since the last checkpoint is judged with the first two.
 LOOKING = 3.0
@@ -82,11 +78,13 @@ class Reconciler:
     errands: set[asyncio.Task[None]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
     company: Company = field(default_factory=Company)
-    schedule: Schedule = field(init=False)
+    saving: Saving = field(init=False)
 
     def __post_init__(self) -> None:
-        """Checkpoints are as often as the settings say."""
-        self.schedule = Schedule(self.means.checkpoint)
+        """Status is written under this epoch."""
+        self.saving = Saving(
+            self.means, self.epoch, lives=self.lives, company=self.company, errand=self._errand
+        )
 
     async def turn(self, key: Key) -> float | None:
         """One pass over the run; the seconds until its next one, or None when it needs no more."""
@@ -107,6 +105,7 @@ class Reconciler:
         if live is None:
             self._forget(key)
             return None
+        check(live)
         live.gathered, seen = await self._observe(live, obj)
         before = live.run, live.judgement
         live.heeds(seen.judgement)
@@ -322,19 +321,15 @@ class Reconciler:
             live.run, live.raising = run, False  # decided, whether or not it can be written down
             self.rounds.hasten()
             routed = await self._route(live, 0)
-            saved = await self._save(live, run, actions)
+            saved = await self.saving.saved(live, run, actions)
             told = tuple(action for action in actions if isinstance(action, Tell))
             return await self._act(live, actions if saved else told) and saved and routed
         try:
             async with asyncio.timeout(FRESH):
                 saved = await self._intended(live, run, actions)
         except TimeoutError:
-            log.warning("save_too_slow", run=run.name)
-            now = self.means.clock().timestamp()
-            self.schedule.took(FRESH, now=now)
-            if changes(live.saved, run, actions):
-                return False
-            live.saved_at, live.looks, saved = now, 0, True  # its next turn is time enough
+            self.saving.too_slow(run)
+            return False
         if not saved:
             return False
         live.run, live.raising = run, live.raising or bool(weights)
@@ -352,7 +347,7 @@ class Reconciler:
         except (ApiError, OSError) as error:
             log.warning("run_not_guarded", run=run.name, error=str(error))
             return False
-        return await self._save(live, run, actions)
+        return await self.saving.saved(live, run, actions)
 
     async def _route(self, live: Live, weight: int) -> bool:
         began = self.means.clock()
@@ -377,48 +372,6 @@ class Reconciler:
             None,
         )
         return True
-
-    async def _save(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
-        """Whether status holds `run`, where it has to: on every change, every raise, every checkpoint.
-
-        A weight that is repaired upwards is saved again: that is the fence against a newer leader.
-        """
-        now = self.means.clock().timestamp()
-        live.looks += 1
-        due = self.schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks)
-        told = changes(live.saved, run, actions)
-        if not due and not told:
-            return True
-        if told:
-            live.figures.known = None  # people look at what has changed
-            spared("peers", run, self.company.tell, None)
-        begun = [action for action in actions if isinstance(action, BeginStep)]
-        gathered = live.gathered
-        if begun:
-            gathered = gather.begin_step(gathered, begun[-1].step, at=now)
-        try:
-            held = self._checkpoint(live, run, gathered)
-            await self.means.store.save(run, held, epoch=self.epoch, upon=live.upon)
-        except (ApiError, OSError) as error:
-            if not (isinstance(error, ApiError) and error.not_found):  # deleted: nobody reads it again
-                log.warning("save_failed", run=run.name, error=str(error))
-                return False
-        live.gathered, live.saved, live.saved_at, live.looks, live.upon = gathered, run, now, 0, None
-        ended = self.means.clock().timestamp()
-        self.schedule.took(ended - now, now=ended)
-        spared("alerts", run, partial(self.means.alerter.offer, run), None)
-        return True
-
-    def _checkpoint(self, live: Live, run: Run, gathered: Gathered) -> Checkpoint:
-        now = self.means.clock().timestamp()
-        many = len(self.lives) > FEW
-        found = live.figures.of(live.judgement, run, live.gathered, now=now, lasting=FIGURES if many else 0.0)
-        return Checkpoint(
-            body=gather.save(replace(gathered, saved=now)),
-            judgement=found,
-            sentences=spared("sentences", run, partial(sentences, found, run, self.means.clock()), {}),
-            beside=spared("words", run, lambda: live.onlookers.said() | inspection.said(live.items), {}),
-        )
 
     async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
         done = True
@@ -462,10 +415,11 @@ class Reconciler:
         log.info("told", run=run.name, reason=what.reason.value, message=what.message)
         self._errand(self.means.recorder.tell(run, what))
 
-    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+    def _errand(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self.errands.add(task)
         task.add_done_callback(self.errands.discard)
+        return task
 
     # -- forget ------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def saves_before_leaving() -> Sequence[Swap]:
 
     async def saved(self: Any, live: Any, run: Any, actions: Any) -> bool:
         leaves = any(isinstance(action, SetWeight) and action.weight == 0 for action in actions)
-        if leaves and not await self._save(live, run, actions):
+        if leaves and not await self.saving.saved(live, run, actions):
             return False
         return await whole(self, live, run, actions)
 
