@@ -9,7 +9,7 @@ OWNERS: Mapping[str, str] = {
     "controller/placebos.py": "placebos",
     "controller/peering.py": "peers",
     "controller/history.py": "histories",
-    "controller/reconcile.py:_save": "save",
+    "controller/saving.py": "save",
 }
 # Else the innermost function of these decides.
 PARTS: Mapping[str, str] = {

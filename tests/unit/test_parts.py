@@ -17,7 +17,7 @@ PASS = ["controller/loop.py:_run", "controller/reconcile.py:_pass"]
         (["analysis/evidence.py:advanced", "numpy/core.py:sum"], "evidence"),
         (["controller/placebos.py:look", "analysis/evidence.py:advanced", "numpy/core.py:sum"], "placebos"),
         (["controller/peering.py:look", "analysis/peers.py:seen"], "peers"),
-        (["controller/reconcile.py:_save", "analysis/packing.py:packed", "lzma.py:compress"], "save"),
+        (["controller/saving.py:_checkpoint", "analysis/packing.py:packed", "lzma.py:compress"], "save"),
         (["controller/reconcile.py:_route_seen", "analysis/values.py:replace"], "pass"),
         ([], "pass"),
     ],
