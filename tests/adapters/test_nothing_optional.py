@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from analysis.judge import Verdict
-from controller import inspection, judging, leaving, machine, reconcile, retraining, telling, trigger
+from controller import inspection, judging, leaving, machine, retraining, saving, telling, trigger
 from controller.gates import Gates
 from controller.means import Means
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.reconcile import Reconciler
+from controller.saving import Saving
 from controller.shadowing import Shadowing
 from controller.workloads import Workloads
 from tests.adapters.test_reconcile import Pages, Quiet, Stage, fail, stage
@@ -29,7 +30,7 @@ OPTIONAL = (
     (retraining, "last_asked"),
     (machine, "mirrored"),
     (judging, "explained"),
-    (reconcile, "sentences"),
+    (saving, "sentences"),
     (inspection, "said"),
     (trigger, "successor"),
     (trigger, "replicas_before"),
@@ -49,7 +50,9 @@ OPTIONAL = (
     (Means, "routed"),
     (Means, "show"),
     (Reconciler, "_answered"),
-    (Reconciler, "_save"),
+    (Saving, "saved"),
+    (Saving, "_begin_aside"),
+    (Saving, "_checkpoint"),
     (Workloads, "scale"),
 )
 
