@@ -36,10 +36,10 @@ def test_ticks_become_longer_until_turns_begin_when_they_are_due_and_then_shorte
         needed, most = 2.4, 0.0  # intervals that the core takes for all runs
         for _ in range(90):
             enough = tempo.stretch() >= needed
-            await turns(tempo, waited=0.05 if enough else 0.5, seconds=1)
+            await turns(tempo, waited=0.035 if enough else 0.5, seconds=1)
             most = max(most, tempo.stretch())
         assert 0.8 * needed <= tempo.stretch() <= most <= 1.4 * needed
-        await turns(tempo, waited=0.05, seconds=120)
+        await turns(tempo, waited=0.035, seconds=120)
         assert tempo.stretch() == 1.0
 
     run_virtual(story())
@@ -47,17 +47,17 @@ def test_ticks_become_longer_until_turns_begin_when_they_are_due_and_then_shorte
     assert max(heard) >= 2.0
 
 
-def test_a_queue_of_an_eighth_of_a_tick_makes_it_longer_and_one_moments_runs_do_not() -> None:
+def test_a_queue_of_a_tenth_of_a_tick_makes_it_longer_and_one_moments_runs_do_not() -> None:
     """A queue is for nothing: as much is done without it, and what comes of it is late."""
 
     async def story() -> None:
         tempo = Tempo(SECOND)
         await turns(tempo, waited=0.055, seconds=5)  # half of the runs of a moment, on a core nearly full
         assert tempo.stretch() == 1.0
-        await turns(tempo, waited=0.15, seconds=5)
+        await turns(tempo, waited=0.1, seconds=5)
         assert tempo.stretch() > 1.1
         for _ in range(60):
-            await turns(tempo, waited=0.05 * tempo.stretch(), seconds=1)
+            await turns(tempo, waited=0.035 * tempo.stretch(), seconds=1)
         assert tempo.stretch() == 1.0
 
     run_virtual(story())
