@@ -16,8 +16,8 @@ import structlog
 log = structlog.get_logger(__name__)
 
 # What a turn waited for the core, as a part of the interval as it is. Those of one of ten moments wait for
-# each other, half of them for a twentieth where a core is full and less where some of it is free: a twelfth is
-# a queue, and for nothing, as much is done without it. Below a twenty-fifth the interval may become shorter.
+# each other, half of them for a twentieth where a core is full and less where some of it is free. A twelfth
+# is a queue, and for nothing: as much is done without it. Below a twenty-fifth it may become shorter.
 FAR, LATE, EARLY, AT_ONCE = 1.0, 0.08, 0.04, 0.02
 LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.1, 0.95, 0.85
 MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
