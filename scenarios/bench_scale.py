@@ -42,9 +42,8 @@ STEADY = 20.0  # seconds from the first step of the last canary until anything i
 BAD = 120.0  # seconds within which a canary that fails must be rolled back
 FEW = 10  # canaries that a controller has for as good as none: each has two milliseconds of a second
 AGED = 60.0  # seconds that canaries among few have had their traffic for: those among many have as long
-APART = (
-    3.0  # seconds from one fault to the next on average, and by chance, so that it is in step with nothing
-)
+# Seconds from one fault to the next on average, and by chance, so that it is in step with nothing.
+APART = 3.0
 
 
 @dataclass(frozen=True, slots=True)
