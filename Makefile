@@ -82,7 +82,7 @@ bench-page: setup  ## the live page with 200 runs in a real Chromium; half a min
 bench-small: setup  ## a command's start, and what instrumentation costs a request; half a minute
 	$(BIN)/python -m scenarios.bench_small
 
-bench-scale: setup  ## how many canaries one core holds, with everything around it real but the cluster; half an hour
+bench-scale: setup  ## how many canaries one core holds, with everything around it real but the cluster; most of an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.bench_scale
 	OMP_NUM_THREADS=1 $(BIN)/python -m scenarios.scale.ages
 

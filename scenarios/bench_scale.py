@@ -37,13 +37,14 @@ from scenarios.scale.parts import parts
 
 Json = Any
 Rollback = tuple[float, float]  # seconds to the patch: from the fault, and from the first page that shows it
-MINUTES = 15.0  # for everything
+MINUTES = 25.0  # for everything
 STEADY = 20.0  # seconds from the first step of the last canary until anything is measured
 BAD = 120.0  # seconds within which a canary that fails must be rolled back
 FEW = 10  # canaries that a controller has for as good as none: each has two milliseconds of a second
 AGED = 60.0  # seconds that canaries among few have had their traffic for: those among many have as long
 # Seconds from one fault to the next on average, and by chance, so that it is in step with nothing.
 APART = 3.0
+RESAMPLES, SEED = 2_000, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +302,25 @@ def _rollbacks(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measure
             for title, row in (
                 ("  median", [f"{_median(one):.2f}" for one in many]),
                 (f"  of that among {FEW}", [f"{_median(one) / _median(few):.2f}" for one in many]),
+                ("  95 % of resamples", [f"{low:.1f}-{high:.1f}" for low, high in _ratios(many, few)]),
                 ("  worst", [f"{max(one, default=nan):.2f}" for one in many]),
             ):
                 yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
+
+
+def _ratios(many: Sequence[Sequence[float]], few: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Between what the ratio of the medians lies in 95 of 100 resamples (percentile bootstrap)."""
+    chance = random.Random(SEED)
+    for one in many:
+        if not one or not few:
+            yield nan, nan
+            continue
+        drawn = sorted(_median(_again(chance, one)) / _median(_again(chance, few)) for _ in range(RESAMPLES))
+        yield drawn[RESAMPLES // 40], drawn[-RESAMPLES // 40]
+
+
+def _again(chance: random.Random, seconds: Sequence[float]) -> Sequence[float]:
+    return chance.choices(seconds, k=len(seconds))
 
 
 def _median(seconds: Sequence[float]) -> float:
@@ -370,9 +387,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--canaries", type=int, nargs="+", default=many, help="how many (default: %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=30, help="measured for so long (default: 30)")
-    parser.add_argument("--faults", type=int, default=5, help="of each kind, among few and among many (5)")
+    parser.add_argument("--faults", type=int, default=12, help="of each kind, among few and among many (12)")
     parser.add_argument("--fault", choices=FAULTS, nargs="+", default=FAULTS, help="kinds (default: both)")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: 15)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: 25)")
     parser.add_argument("--keep", type=Path, help="where figures, logs and stacks are to stay")
     told = parser.parse_args(arguments)
     folder = told.keep or Path(tempfile.mkdtemp(prefix="serin-scale-"))

@@ -47,3 +47,14 @@ def test_a_rollback_takes_from_the_fault_on_and_is_compared_with_those_among_few
         ["2.00"],
     ]
     assert [line[26:].split() for line in lines if line.startswith("  worst")] == [["3.00"], ["0.30"]]
+
+
+def test_how_much_longer_it_takes_has_an_interval() -> None:
+    def intervals(few: list[tuple[float, float]]) -> list[list[str]]:
+        lines = table({"slow": few}, [measured(canaries=1000, cpu=1.0, ticks=0.5)])
+        return [line[26:].split() for line in lines if line.startswith("  95 % of resamples")]
+
+    always = [(0.6, 0.1)] * 3
+    assert intervals(always) == [["1.5-5.0"], ["1.0-3.0"]]  # 0.9 to 3.0 s, and 0.1 to 0.3 s, of many
+    assert intervals([(0.3, 0.1), (0.6, 0.1), (1.2, 0.1)])[0] == ["0.8-10.0"]
+    assert intervals([]) == [["nan-nan"], ["nan-nan"]]
