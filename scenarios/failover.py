@@ -243,6 +243,7 @@ class Failover:
         onset = max(self.failing, min(answered, default=0.0), began or 0.0)
         return {
             **{name: value for name, value in result.as_json().items() if name != "evidence"},
+            "ok": kept,  # the story itself knows of no blow, and when it should end
             "message": (result.evidence or {}).get("message", ""),
             "moment": self.blow.moment,
             "how": self.blow.how,
