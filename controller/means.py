@@ -18,7 +18,7 @@ from controller.gather import Gathered
 from controller.hearing import Lag, Waits
 from controller.items import Item
 from controller.judging import Figures
-from controller.model import Plan, PodSeen, Reason, Run, Stage
+from controller.model import Action, Plan, PodSeen, Reason, Run, Stage
 from controller.onlookers import Onlookers
 from controller.onset import Onset
 from controller.page.traces import Traces
@@ -47,6 +47,14 @@ if TYPE_CHECKING:
 CLIMBS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A write to one of the run's Deployments, and what for."""
+
+    wanted: Action
+    task: asyncio.Task[bool]
+
+
 @dataclass(slots=True)
 class Live:
     """One run in memory: its state, its evidence, and what of them has been saved."""
@@ -58,7 +66,8 @@ class Live:
     upon: Json | None = None  # the object that it was read from, until this leader has saved it
     saved_at: float = 0.0
     looks: int = 0  # since then
-    aside: asyncio.Task[None] | None = None  # a checkpoint on its way
+    aside: asyncio.Task[None] | None = None  # a write of its status on its way
+    touch: Touch | None = None  # the last one begun, until what came of it is heeded
     guarded: bool = False
     fenced: bool = False  # stable has its template back, and no copy from before can be made any more
     climbs: bool = False  # evidence said much in the last pass

@@ -17,7 +17,7 @@ import structlog
 
 from analysis.judge import Judgement
 from analysis.values import replace
-from controller import gather, machine, resource, shadow, ticks, trigger
+from controller import gather, machine, resource, saving, shadow, ticks, touching, trigger
 from controller.around import Around, around
 from controller.beside import checklist, spared, trouble
 from controller.clock import taken_over
@@ -31,15 +31,12 @@ from controller.model import (
     Action,
     BeginStep,
     Commands,
-    CopyTemplate,
     Fence,
     Mirror,
     Plan,
     PodSeen,
-    RestoreTemplate,
     RouteSeen,
     Run,
-    Scale,
     Seen,
     SetWeight,
     Stage,
@@ -52,8 +49,8 @@ from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import FEW, Rounds
 from controller.saving import FRESH, Saving, check
 from controller.telling import Next
+from controller.touching import Touching
 from controller.wire import Malformed
-from controller.workloads import TemplateLost
 
 log = structlog.get_logger(__name__)
 
@@ -75,16 +72,18 @@ class Reconciler:
     means: Means
     epoch: int
     lives: dict[Key, Live] = field(default_factory=dict)
-    errands: set[asyncio.Task[None]] = field(default_factory=set)
+    errands: set[asyncio.Task[Any]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
     company: Company = field(default_factory=Company)
     saving: Saving = field(init=False)
+    touching: Touching = field(init=False)
 
     def __post_init__(self) -> None:
         """Status is written under this epoch."""
         self.saving = Saving(
             self.means, self.epoch, lives=self.lives, company=self.company, errand=self._errand
         )
+        self.touching = Touching(self.means.workloads, errand=self._errand)
 
     async def turn(self, key: Key) -> float | None:
         """One pass over the run; the seconds until its next one, or None when it needs no more."""
@@ -106,6 +105,8 @@ class Reconciler:
             self._forget(key)
             return None
         check(live)
+        other = obj is not None and obj["metadata"]["uid"] != live.run.identity
+        obj = None if other else obj  # the run's own is gone, and what it owes is not: it comes first
         live.gathered, seen = await self._observe(live, obj)
         before = live.run, live.judgement
         live.heeds(seen.judgement)
@@ -120,7 +121,7 @@ class Reconciler:
             await self.means.store.release(live.run)
         if machine.finished(live.run) and live.saved == live.run:
             await self._close(key, live)
-            return None
+            return RETRY.total_seconds() if other else None
         if not done or (live.run.weight > 0 and live.run.step_since is None):  # or a step is about to begin
             return RETRY.total_seconds()
         tick = self.means.tick.total_seconds()
@@ -320,10 +321,13 @@ class Reconciler:
         if 0 in weights:
             live.run, live.raising = run, False  # decided, whether or not it can be written down
             self.rounds.hasten()
-            routed = await self._route(live, 0)
-            saved = await self.saving.saved(live, run, actions)
+            routed, saved = await self._route(live, 0), False
+            if routed:
+                saved = await self.saving.saved(live, run, actions)
+            else:  # it is sent again before anything is waited for
+                self.saving.begin(live, run, actions)
             told = tuple(action for action in actions if isinstance(action, Tell))
-            return await self._act(live, actions if saved else told) and saved and routed
+            return await self._act(live, actions if saved else told) and saved
         try:
             async with asyncio.timeout(FRESH):
                 saved = await self._intended(live, run, actions)
@@ -383,9 +387,7 @@ class Reconciler:
             elif isinstance(action, Mirror):
                 self.means.shadowing.move(live.run, on=action.on)
             elif not isinstance(action, SetWeight | BeginStep):
-                touched = await self._touch(live.run.plan, action)
-                live.fenced = live.fenced or (touched and isinstance(action, RestoreTemplate))
-                done = touched and done
+                done = await self.touching.done(live, action, wait=live.run.weight == 0) and done
         return done
 
     async def _fenced(self, run: Run) -> bool:
@@ -396,26 +398,11 @@ class Reconciler:
             return False
         return True
 
-    async def _touch(self, plan: Plan, action: Scale | CopyTemplate | RestoreTemplate) -> bool:
-        """Whether the Deployment is as the action wants it."""
-        try:
-            match action:
-                case Scale(replicas):
-                    await self.means.workloads.scale(plan, replicas)
-                case CopyTemplate():
-                    await self.means.workloads.promote(plan)
-                case RestoreTemplate():
-                    await self.means.workloads.restore(plan)
-        except (ApiError, OSError, TemplateLost) as error:
-            log.warning("workload_not_changed", plan=plan.canary, action=repr(action), error=str(error))
-            return False
-        return True
-
     def _tell(self, run: Run, what: Tell) -> None:
         log.info("told", run=run.name, reason=what.reason.value, message=what.message)
         self._errand(self.means.recorder.tell(run, what))
 
-    def _errand(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _errand(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self.errands.add(task)
         task.add_done_callback(self.errands.discard)
@@ -432,6 +419,8 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         live = self.lives.pop(key, None)
         if live is not None:
+            saving.end(live)
+            touching.end(live)
             plan = live.run.plan
             if not any(trigger.runs_of(self.means.cluster, plan.namespace, plan.canary)):
                 self.means.telemetry.forget(plan.namespace, plan.canary)

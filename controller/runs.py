@@ -9,6 +9,7 @@ Nor does a run that has ended end otherwise, or go on, for one that has seen an 
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -56,7 +57,7 @@ class Runs:
                 raise Behind(f"CanaryRun {run.name} has ended ({end}), and epoch {epoch} knew nothing of it")
             return {"status": merge_patch(before, _without_nulls(after))}
 
-        await self._amend(run.plan.namespace, run.name, status, sub="status")
+        await self._amend(run.plan.namespace, run.name, status, sub="status", uid=run.identity)
 
     async def create(self, obj: Json) -> Json:
         """The run exists: `obj`, or the one that another leader (or an earlier try) made of this name."""
@@ -72,12 +73,14 @@ class Runs:
 
     async def guard(self, run: Run) -> None:
         """A deleted run stays until its traffic is restored: to be called before a weight above 0."""
-        await self._amend(run.plan.namespace, run.name, lambda obj: _finalizers(obj, guarded=True))
+        guarding = partial(_finalizers, guarded=True)
+        await self._amend(run.plan.namespace, run.name, guarding, uid=run.identity)
 
     async def release(self, run: Run) -> None:
         """Nothing keeps a deleted run any more: to be called when the weight is 0 for good."""
+        releasing = partial(_finalizers, guarded=False)
         try:
-            await self._amend(run.plan.namespace, run.name, lambda obj: _finalizers(obj, guarded=False))
+            await self._amend(run.plan.namespace, run.name, releasing, uid=run.identity)
         except ApiError as error:
             if not error.not_found:
                 raise
@@ -147,11 +150,17 @@ class Runs:
         return obj
 
     async def _amend(
-        self, namespace: str, name: str, change: Callable[[Json], Json], *, sub: str = ""
+        self, namespace: str, name: str, change: Callable[[Json], Json], *, sub: str = "", uid: str = ""
     ) -> None:
-        """The object is changed as `change` says from what is really there; None: it is right already."""
+        """The object is changed as `change` says from what is really there; None: it is right already.
+
+        Raises `ApiError`, not found, where another object has its name than the one with this `uid`.
+        """
         obj = self._cluster.get(KIND, namespace, name) or await self._read(namespace, name)
         for left in reversed(range(TRIES)):
+            if uid and obj["metadata"].get("uid") != uid:
+                request = f"PATCH CanaryRun {namespace}/{name}"
+                raise ApiError(404, "NotFound", "another run has its name", request=request)
             patch = change(obj)
             if patch is None:
                 return

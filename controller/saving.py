@@ -65,6 +65,14 @@ class Saving:
         if live.aside is not None:
             await asyncio.wait({live.aside})
             check(live)
+        return await self._changed(live, run, actions, now=now)
+
+    def begin(self, live: Live, run: Run, actions: tuple[Action, ...]) -> None:
+        """The same on its way, if no write is; for a pass that has something else to see to."""
+        if live.aside is None and changes(live.saved, run, actions):
+            self._set_out(live, self._alone(live, run, actions))
+
+    async def _changed(self, live: Live, run: Run, actions: tuple[Action, ...], *, now: float) -> bool:
         live.figures.known = None  # people look at what has changed
         spared("peers", run, self._company.tell, None)
         begun = [action for action in actions if isinstance(action, BeginStep)]
@@ -88,8 +96,24 @@ class Saving:
             return
         if self._schedule.due(run.name, last=live.saved_at, now=now, looks=live.looks):
             spared("alerts", run, partial(self._means.alerter.offer, run), None)
-            held = self._checkpoint(live, run, live.gathered)
-            live.aside = self._errand(self._aside(live, run, held, before=live.saved, now=now))
+            held = spared("checkpoint", run, lambda: self._checkpoint(live, run, live.gathered), None)
+            if held is None:  # it is no reason to look at the run less
+                live.saved_at, live.looks = now, 0
+            else:
+                self._set_out(live, self._aside(live, run, held, before=live.saved, now=now))
+
+    def _set_out(self, live: Live, writing: Coroutine[Any, Any, None]) -> None:
+        live.aside = self._errand(writing)
+        live.aside.add_done_callback(_heard)
+
+    async def _alone(self, live: Live, run: Run, actions: tuple[Action, ...]) -> None:
+        """What has changed is written, however long that takes."""
+        try:
+            await self._changed(live, run, actions, now=self._now())
+        except Overtaken:
+            raise
+        except Exception:
+            log.exception("status_lost", run=run.name)
 
     async def _aside(self, live: Live, run: Run, held: Checkpoint, *, before: Run | None, now: float) -> None:
         """The checkpoint is saved, or the server has had its time: the run's next turn is soon enough."""
@@ -104,7 +128,7 @@ class Saving:
         except Overtaken:
             raise
         except Exception:
-            log.exception("checkpoint_lost", run=run.name)  # it is no reason to look at the run less
+            log.exception("checkpoint_lost", run=run.name)
         live.saved_at, live.looks = now, 0
 
     async def _written(self, live: Live, run: Run, held: Checkpoint) -> bool:
@@ -136,8 +160,21 @@ class Saving:
 
 
 def check(live: Live) -> None:
-    """Raises `Overtaken` if the run's last checkpoint was."""
+    """Raises `Overtaken` if the run's last write that nobody waited for was."""
     task = live.aside
     if task is not None and task.done():
         live.aside = None
         task.result()
+
+
+def end(live: Live) -> None:
+    """What is on its way is not written any more: the run is somebody else's, or there is none."""
+    if live.aside is not None:
+        live.aside.cancel()
+    live.aside = None
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """`Overtaken` is no news where nobody looks at the run again."""
+    if not task.cancelled():
+        task.exception()
