@@ -305,7 +305,7 @@ def _passes(run: Run, seen: Seen, now: datetime) -> bool:
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     """Why nothing may be raised or promoted now, although nothing failed."""
     if seen.commands.frozen:
-        said = 'frozen by serin.dev/freeze (any value but "false", also misspelt) or --freeze'
+        said = 'frozen by serin.dev/freeze (any value but "false", also misspelt or a label) or --freeze'
         return Reason.FROZEN, f"{said}: nothing is raised or promoted"
     if seen.commands.paused:
         return Reason.PAUSED, "paused: the weight stays, checks go on"

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TextIO
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
@@ -51,6 +52,10 @@ SPANS = ("ended", "exported", "failed")  # what was put into the queue, and what
 FAULT_BUCKETS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 # Nobody asked for these two libraries' routine: one line a request each.
 QUIET = ("aiohttp.access", "kubernetes_asyncio")
+# Where it happened, and no values: variables hold tokens, receivers' URLs, whatever a caller sent.
+_traced = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def start_logging(format_: str = "auto", *, level: str = "info", stream: TextIO | None = None) -> None:
@@ -59,7 +64,9 @@ def start_logging(format_: str = "auto", *, level: str = "info", stream: TextIO 
     console = format_ == "console" or (format_ == "auto" and stream.isatty())
     colours = stream.isatty() and not os.environ.get("NO_COLOR")
     last: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
     )
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -68,7 +75,7 @@ def start_logging(format_: str = "auto", *, level: str = "info", stream: TextIO 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if not console:
-        shared.append(structlog.processors.dict_tracebacks)
+        shared.append(_traced)
     least = getattr(logging, level.upper())
     structlog.configure(
         processors=[*shared, last],
@@ -107,6 +114,12 @@ def _others(
     root.setLevel(max(level, logging.INFO))
     for name in QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.getLogger("aiohttp.server").addFilter(_ours)
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether it is no request that was not HTTP: anybody can send such, as many as they like."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 class Telemetry:

@@ -18,26 +18,9 @@ from controller.wire import MOST_PERCENT
 
 Json = Any
 
-PREFIX = f"{resource.GROUP}/"
-CANARY_OF = strays.CANARY_OF
+PREFIX, CANARY_OF, KNOWN = strays.PREFIX, strays.CANARY_OF, strays.KNOWN
 FREEZE = f"{PREFIX}freeze"
 APPROVAL = "annotation"  # in a run's `spec.approved`: who approved by annotation
-KNOWN = frozenset(
-    f"{PREFIX}{name}"
-    for name in (
-        "canary-of",
-        "policy",
-        "virtual-service",
-        "stable-subset",
-        "canary-subset",
-        "steps",
-        "max-latency-increase",
-        "pause",
-        "abort",
-        "approve",
-        "promote",
-    )
-)
 # Annotations that name an object, or part of one.
 NAMING = {
     "policy": "a CanaryPolicy in this namespace",
@@ -51,6 +34,7 @@ TOLD = 800  # bytes of an Event that say what is wrong with annotations; it has 
 SHOWN = 100  # bytes of a wrong value that are repeated back
 FEW = 3  # annotations that nobody knows, named in one sentence
 ALIKE = 0.85  # of names that all begin with serin.dev/: a letter too many, too few or wrong
+SAME = 0.9  # of runs' names: of two templates' ten characters are others, of 74 at most
 # DNS label; a Deployment's name is one already, hash and attempt need at most 14 characters more.
 LONGEST_NAME = 63
 
@@ -80,7 +64,7 @@ def annotations(deployment: Json) -> dict[str, str]:
 
 def asks(deployment: Json) -> bool:
     """Whether anything on the Deployment is for us, or was meant to be."""
-    return bool(annotations(deployment)) or strays.misplaced(deployment) is not None
+    return bool(annotations(deployment)) or any(strays.misplaced(deployment))
 
 
 def wanted(deployment: Json, cluster: Cluster, steerable: Steerable) -> Asked | Refused | None:
@@ -101,9 +85,13 @@ def stops(value: str | None) -> bool:
 
 
 def frozen(namespace: Json | None) -> bool:
-    """Whether nothing is raised or promoted in the namespace: a freeze with a slip of the pen is one, too."""
-    notes = {} if namespace is None else namespace["metadata"].get("annotations") or {}
-    return any(stops(notes[name]) for name in _freezes(notes))
+    """Whether nothing is raised or promoted in the namespace.
+
+    A freeze with a slip of the pen is one, too, and so is one that was set as a label: somebody meant it.
+    """
+    meta = {} if namespace is None else namespace["metadata"]
+    said = (meta.get("annotations") or {}, meta.get("labels") or {})
+    return any(stops(notes[name]) for notes in said for name in _freezes(notes))
 
 
 def _freezes(notes: Mapping[str, str]) -> list[str]:
@@ -175,10 +163,15 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
 def _misput(deployment: Json, cluster: Cluster) -> Iterator[str]:
     """What stands where nobody reads it: on the Deployment, or on its namespace but for a freeze."""
     name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
-    if (found := strays.misplaced(deployment)) is not None:
+    for place, what, value in strays.misplaced(deployment):
         yield (
-            f"{CANARY_OF} stands {found[0]}, where nothing reads it; it is an annotation of the Deployment: "
-            f"kubectl annotate deployment {name} -n {namespace} {CANARY_OF}={_shown(found[1])}"
+            f"{what} stands {place}, where nothing reads it; it is an annotation of the Deployment: "
+            f"kubectl annotate deployment {name} -n {namespace} {what}={_shown(value)}"
+        )
+    for canary, what, value in strays.upon_stable(deployment, cluster.all("deployments", namespace)):
+        yield (
+            f"annotation {what} does nothing on {name}, which is stable; it belongs on its canary: "
+            f"kubectl annotate deployment {canary} -n {namespace} {what}={_shown(value)}"
         )
     around = annotations(cluster.get("namespaces", "", namespace) or {"metadata": {}})
     others = {key: value for key, value in around.items() if key not in _freezes(around)}
@@ -215,18 +208,35 @@ def _misnamed(notes: dict[str, str]) -> Iterator[str]:
 
 def _unheard(notes: dict[str, str], cluster: Cluster, deployment: Json) -> list[str]:
     """Which doorbells name what can be no run, such as "true": whoever rang believes to be heard."""
-    namespace = deployment["metadata"]["namespace"]
+    namespace, workload = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
     found = []
     for name in ("abort", "approve", "promote"):
         value = notes.get(f"{PREFIX}{name}")
-        if value is None or _RUN.fullmatch(value) or cluster.get("canaryruns", namespace, value):
+        if value is None or cluster.get("canaryruns", namespace, value):
             continue
+        meant = _meant(value, runs_of(cluster, namespace, workload))
+        if meant is None and _RUN.fullmatch(value):
+            continue
+        said = "is not the name of a run" if meant is None else f"is no run that is there; {meant} goes on"
         found.append(
-            f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of a run; nothing was done; '
+            f'annotation {PREFIX}{name}: "{_shown(value)}" {said}; nothing was done; '
             f"give the name that `kubectl get canaryruns -n {namespace}` shows, or type"
-            f" `kubectl serin {name} {deployment['metadata']['name']} -n {namespace}`"
+            f" `kubectl serin {name} {workload} -n {namespace}`"
         )
     return found
+
+
+def _meant(value: str, runs: Sequence[Json]) -> str | None:
+    """The run that goes on, where `value` names none that there ever was: a leftover names an earlier one."""
+    run = next((one for one in runs if live(one)), None)
+    if run is None or not _RUN.fullmatch(value):
+        return None
+    name = str(run["metadata"]["name"])
+    (mine, _, now), (stem, _, attempt) = name.rpartition("-"), value.rpartition("-")
+    if stem == mine:
+        return name if int(attempt) > int(now) else None
+    other = stem.rpartition("-")[0] != mine.rpartition("-")[0]  # of no template of this Deployment
+    return name if other or get_close_matches(value, [name], cutoff=SAME) else None
 
 
 def _shown(text: str) -> str:

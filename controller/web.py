@@ -16,6 +16,7 @@ from aiohttp import web
 from controller.cluster import Key
 from controller.page.routes import Views, routes
 from controller.page.traces import Trace
+from controller.resource import GROUP
 
 Json = Any
 # The loop turns every second. A replica that has not for so long is stuck, and better restarted;
@@ -154,6 +155,7 @@ def _shown(run: Json) -> Json:
     """The object without what is nobody's interface: checkpoint, outbox, bookkeeping, field owners.
 
     And without who is told: everybody who reaches the port may read this, and some hooks' URLs are secrets.
+    kubectl keeps what was applied in an annotation, URLs and all: others' annotations are not shown.
     """
     status = {
         field: value
@@ -161,6 +163,9 @@ def _shown(run: Json) -> Json:
         if field not in {"checkpoint", "outbox", "state"}
     }
     metadata = {field: value for field, value in run["metadata"].items() if field != "managedFields"}
+    if annotations := metadata.get("annotations"):
+        ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+        metadata["annotations"] = ours
     return {**run, "metadata": metadata, "spec": _untold(run["spec"]), "status": status}
 
 

@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
 import click
-import structlog
 
 from controller.command import Misused, Taught
 from controller.planning import builtin
+from controller.telemetry import start_logging
 from scenarios.live import digits
 from scenarios.people import NotDone
 from scenarios.play import Report, play
@@ -143,10 +142,7 @@ def _ignore(_line: str) -> None:
 
 def _hush() -> None:
     """The controller's own log stays silent below errors: what matters is reported as it happens."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    start_logging("console", level="error", stream=sys.stderr)
 
 
 @click.command(cls=Taught, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,6 +1,7 @@
 """Probes, metrics and runs over real HTTP on loopback."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -126,13 +127,23 @@ async def test_a_run_is_shown_without_the_urls_of_those_who_are_told() -> None:
     }
     policy = {"alpha": 0.01, "alerts": [hook], "gates": [hook]}
     plan = {**RUN["spec"]["plan"], "policy": policy}
-    told = {**RUN, "spec": {"plan": plan, "paused": True}}
+    applied = {
+        "kubectl.kubernetes.io/last-applied-configuration": json.dumps(policy),
+        "serin.dev/drill": "yes",
+    }
+    told = {
+        **RUN,
+        "metadata": {**RUN["metadata"], "annotations": applied},
+        "spec": {"plan": plan, "paused": True},
+    }
     async with asked(replace(CALM, runs=lambda: [told])) as session:
         for place in ("/runs", "/runs/lab/model-canary-abc-1"):
             async with session.get(place) as answer:
                 text = await answer.text()
                 assert "very-secret" not in text
-        shown = (await answer.json())["spec"]
+        whole = await answer.json()
+    shown = whole["spec"]
+    assert whole["metadata"]["annotations"] == {"serin.dev/drill": "yes"}
     assert (shown["paused"], shown["plan"]["policy"]) == (True, {"alpha": 0.01})
     assert policy["alerts"] == [hook]  # what is held is as it was
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import BadHttpMessage
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller import letters
@@ -71,6 +72,36 @@ def test_an_exception_is_a_field_not_a_dump() -> None:
         structlog.get_logger().exception("scrape_failed")
     assert out.getvalue().count("\n") == 1
     assert json.loads(out.getvalue())["exception"][0]["exc_type"] == "OSError"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_says_where_and_no_variable(form: str) -> None:
+    out = io.StringIO()
+    start_logging(form, stream=out)
+    secret = "very" + "-secret"  # in two, since lines of the source are shown
+
+    def tell(url: str) -> None:
+        raise OSError(len(url))
+
+    try:
+        tell(f"https://hooks.example/{secret}")
+    except OSError:
+        structlog.get_logger().exception("alert_lost")
+        logging.getLogger("asyncio").exception("task_lost")
+    assert out.getvalue().count("in tell" if form == "console" else '"name": "tell"') == 2
+    assert secret not in out.getvalue()
+
+
+def test_what_is_no_request_is_no_error_of_ours() -> None:
+    out = io.StringIO()
+    start_logging("json", stream=out)
+    for wrong in (BadHttpMessage("Bearer token"), ZeroDivisionError("ours")):
+        try:
+            raise wrong
+        except (BadHttpMessage, ZeroDivisionError):
+            logging.getLogger("aiohttp.server").exception("Error handling request")
+    (line,) = out.getvalue().splitlines()
+    assert "ours" in line
 
 
 def test_levels_below_the_chosen_one_are_silent() -> None:

@@ -310,6 +310,8 @@ def test_a_misspelt_freeze_is_one(name: str) -> None:
     """`serin.dev/freze` was no freeze, and nobody was told."""
     assert frozen({"metadata": {"annotations": {f"{PREFIX}{name}": "true"}}})
     assert not frozen({"metadata": {"annotations": {f"{PREFIX}{name}": "false", f"{PREFIX}policy": "x"}}})
+    assert frozen({"metadata": {"labels": {f"{PREFIX}{name}": "true"}}})  # in a hurry people label, too
+    assert not frozen({"metadata": {"labels": {f"{PREFIX}{name}": "false", "team": "freeze"}}})
 
 
 @pytest.mark.parametrize("notes", [{}, {f"{PREFIX}freeze": "false"}, {f"{PREFIX}freeze": "False"}, None])
@@ -435,6 +437,56 @@ def test_an_annotation_that_stands_where_nobody_reads_it_is_said_to(place: str) 
     )
     made["metadata"]["annotations"] = {f"{PREFIX}canary-of": "model"}
     assert isinstance(wanted(made, there, lambda *_: None), Asked)
+
+
+@pytest.mark.parametrize("name", ["abort", "pause", "steps"])
+@pytest.mark.parametrize("place", ["as a label", "in its pod template", "as a label in its pod template"])
+def test_so_is_all_else_that_is_asked_where_nobody_reads_it(place: str, name: str) -> None:
+    """`kubectl label deployment model-canary serin.dev/abort=…` was silently nothing."""
+    made = labelled(place)
+    made["metadata"]["annotations"] = {f"{PREFIX}canary-of": "model"}
+    for names in (made["metadata"]["labels"], made["spec"]["template"]["metadata"].get("annotations", {})):
+        names.pop(f"{PREFIX}canary-of", None)
+    template = made["spec"]["template"]["metadata"]
+    where = {"as a label": made["metadata"]["labels"], "in its pod template": template.get("annotations")}
+    there = where.get(place)
+    (template["labels"] if there is None else there)[PREFIX + name] = "5"
+    refused = wanted(made, cluster(), lambda *_: None)
+    assert isinstance(refused, Refused)
+    assert f"{PREFIX}{name} stands {place}, where nothing reads it" in refused.message
+    assert refused.message.endswith(f"kubectl annotate deployment model-canary -n shop {PREFIX}{name}=5")
+
+
+def test_what_is_asked_of_a_run_upon_stable_is_said_to_be_the_canarys() -> None:
+    there = cluster()
+    stable = there.get("deployments", "shop", "model")
+    stable["metadata"]["annotations"] = {f"{PREFIX}pause": "true", f"{PREFIX}policy": "strict"}
+    refused = wanted(stable, there, lambda *_: None)
+    assert refused == Refused(
+        "annotation serin.dev/pause does nothing on model, which is stable; it belongs on its canary: "
+        "kubectl annotate deployment model-canary -n shop serin.dev/pause=true"
+    )
+    del stable["metadata"]["annotations"][f"{PREFIX}pause"]
+    assert wanted(stable, there, lambda *_: None) is None
+
+
+@pytest.mark.parametrize("value", ["model-canary-new-21", "model-canary-nex-2", "other-new-2", "a-b-2"])
+def test_a_doorbell_that_names_no_run_there_ever_was_is_said_while_one_goes_on(value: str) -> None:
+    """A slip of the pen in its name left a canary at work that somebody believed to be gone."""
+    run = past_run("new", attempt=2, stage="Stepping")
+    refused = ask(cluster(notes={f"{PREFIX}abort": value}, runs=[run]))
+    assert isinstance(refused, Refused)
+    said = f'serin.dev/abort: "{value}" is no run that is there; model-canary-new-2 goes on; nothing was done'
+    assert said in refused.message
+    assert isinstance(
+        ask(cluster(notes={f"{PREFIX}abort": value})), Asked
+    )  # with none, nothing is in its way
+
+
+@pytest.mark.parametrize("value", ["model-canary-new-1", "model-canary-9f2c5d7b-4", "model-canary-new-2"])
+def test_a_doorbell_for_an_earlier_run_is_a_leftover(value: str) -> None:
+    run = past_run("new", attempt=2, stage="Stepping")
+    assert ask(cluster(notes={f"{PREFIX}abort": value}, runs=[run])) is None
 
 
 def test_an_annotation_that_a_promotion_brought_to_stable_s_template_asks_for_nothing() -> None:
