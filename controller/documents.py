@@ -4,6 +4,7 @@ An alias costs a file nothing, and whoever walks what was read walks it every ti
 aliases each make a billion values. So what a document holds with its aliases written out is counted first.
 """
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -31,6 +32,11 @@ class Document(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(None, None, f"{name!r} stands twice; say it once", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML reads, wants a point in 1.0e-3; kubectl takes 1e-3 for a number, and so do people.
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+Document.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:

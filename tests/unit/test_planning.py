@@ -78,8 +78,8 @@ FEWER = "checks: [{name: a, type: Proportion, direction: decrease, maxDecrease: 
             "spec.checks[0].tolerance: expected a number such as 0.05 (5 %), got '5%'",
         ),
         ("minRequests: 5%", "spec.minRequests: expected a whole number, got '5%'"),
-        ("alpha: 0", "spec.alpha: 0 is not between 0 and 0.5"),
-        ("alpha: 0.9", "spec.alpha: 0.9 is not between 0 and 0.5"),
+        ("alpha: 0", "spec.alpha: 0 is not between 0.000001 and 0.5"),
+        ("alpha: 0.9", "spec.alpha: 0.9 is not between 0.000001 and 0.5"),
         ("onNoData: Proceed", "spec.onNoData: 'Proceed' is not one of Hold, RollBack"),
         ("checks: [{name: a}]", "spec.checks[0].type: is missing"),
         ("checks: [{name: a, type: Latency, maxIncrease: a lot}]", "does not have the form of"),
@@ -314,6 +314,12 @@ POLICIES: list[dict[str, Any]] = [
     {"alerts": [{"webhook": {"url": "https://a"}, "on": []}]},
     {"historyLimit": 100}, {"historyLimit": 101}, {"minRequests": 0}, {"beta": 0.5}, {"beta": 0},
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "1E-03", "0.001"])
+def test_a_number_is_read_as_kubectl_reads_it(file: Path, text: str) -> None:
+    file.write_text(f"alpha: {text}")
+    assert planning.read(file)["alpha"] == 0.001
 
 
 @pytest.mark.parametrize("spec", POLICIES, ids=json.dumps)
