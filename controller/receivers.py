@@ -18,8 +18,16 @@ FORBIDDEN = (
 )
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # What Python calls global and is not: RFC 6890's protocols, with a cloud's metadata; the address by which
-# Azure's machines reach what steers them; IPv6 that was once local to a site (RFC 3879).
-_NEAR = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"), IPv6Network("fec0::/10"))
+# Azure's machines reach what steers them; IPv6 that was once local to a site (RFC 3879), names segments of an
+# operator's own network (RFC 9602) or is for documents (RFC 9637); the nearest of all 6to4 relays (RFC 7526).
+_NEAR = (
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv4Network("168.63.129.16/32"),
+    IPv6Network("fec0::/10"),
+    IPv6Network("5f00::/16"),
+    IPv6Network("3fff::/20"),
+)
 # Networks of addresses whose last four bytes are an IPv4 one, which packets to them reach where somebody
 # translates: NAT64 (RFC 6052), IPv4-translated (RFC 2765) and IPv4-compatible (RFC 4291).
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::ffff:0:0:0/96"), IPv6Network("::/96"))

@@ -21,6 +21,7 @@ Kind = TypeVar("Kind")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _PART = re.compile(r'\["([^"]+)"\]|([^.\[\]]+)|\[(\d*)\]')
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # of an object, as Kubernetes has it
 EACH = -1  # in a pattern: any place of a list
 ALIKE = 0.75  # of a slip and what was meant: one letter in four, so that `mean` is not told as `min`
 WORDS = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping", list: "a list"}
@@ -103,6 +104,13 @@ class Account:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.bad(parsed(path), f"expected {WORDS[kind]}, got {value!r:.60}; correct it")
         return value
+
+    def name(self, path: str) -> str | None:
+        """The name of an object, or of part of one: it stands in commands that people paste. As `get`."""
+        found = self.get(path, str)
+        if found and not NAME.fullmatch(found):
+            raise self.bad(parsed(path), f"{found!r:.60} is no name of an object; correct it")
+        return found
 
     def number(self, path: str) -> float | None:
         """The number there, also one that is written as text."""

@@ -43,12 +43,12 @@ def convert(account: Account, given: Given) -> Written:
 
 def _arms(account: Account) -> Arms:
     """Names: the Deployment is called as the Rollout, or as the Deployment that it borrows."""
-    name = account.get("spec.workloadRef.name", str) or account.source.name
-    single = account.get(f"{ISTIOS}.virtualService.name", str)
-    several = [account.get(f"{at}.name", str) for at in account.each(f"{ISTIOS}.virtualServices")]
+    name = account.name("spec.workloadRef.name") or account.source.name
+    single = account.name(f"{ISTIOS}.virtualService.name")
+    several = [account.name(f"{at}.name") for at in account.each(f"{ISTIOS}.virtualServices")]
     service = single or next(iter(several), None) or name
     subsets = {
-        field: account.get(f"{ISTIOS}.destinationRule.{theirs}", str)
+        field: account.name(f"{ISTIOS}.destinationRule.{theirs}")
         for field, theirs in (("stable_subset", "stableSubsetName"), ("canary_subset", "canarySubsetName"))
     }
     arms = Arms(name, account.source.name, account.source.namespace, virtual_service=service)
@@ -196,8 +196,8 @@ def _deployments(account: Account, given: Given, written: Written, arms: Arms) -
     names = [name for name in CARRIED if account.any(f"spec.{name}") is not None]
     spec: Json = {name: account.any(f"spec.{name}") for name in names} | _strategy(account)
     borrowed = given.find("Deployment", arms.stable, account.source)
+    replicas = account.whole("spec.replicas")
     if account.any("spec.workloadRef.name") and borrowed:
-        replicas = account.whole("spec.replicas")
         if replicas is not None:
             borrowed.built_in("spec.replicas", "the Rollout's own replicas hold")
         label = workload.own(written, borrowed, arms, replicas=replicas)

@@ -20,10 +20,10 @@ LATENCY = 0.99  # the quantile of `request-duration`
 def convert(account: Account, given: Given) -> Written:
     """The objects that replace the Canary; every field of it and of what it names is claimed."""
     written = Written()
-    target = account.get("spec.targetRef.name", str)
+    target = account.name("spec.targetRef.name")
     if not target:
         raise account.bad(("spec", "targetRef", "name"), "is missing; name the Deployment")
-    name = account.get("spec.service.name", str) or target
+    name = account.name("spec.service.name") or target
     arms = Arms(target, account.source.name, account.source.namespace, virtual_service=name)
     draft = Draft(account.source.name, account.source.namespace)
     _ramp(account, draft, written)

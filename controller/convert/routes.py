@@ -43,7 +43,7 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
 def _rule(account: Account, given: Given, written: Written, arms: Arms, by: tuple[str, str]) -> None:
     """The DestinationRule tells the arms of the host apart by the label."""
     host, label = by
-    name = account.get(f"{ISTIOS}.destinationRule.name", str)
+    name = account.name(f"{ISTIOS}.destinationRule.name")
     there = given.find("DestinationRule", name, account.source) if name else None
     if there:
         _told_apart(there, written, arms, label)

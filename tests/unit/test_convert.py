@@ -439,6 +439,18 @@ TARGETED = f"{CANARY}spec: {{targetRef: {{name: a}}}}\n"
         ),
         ("apiVersion: v1\nkind: Canary\nmetadata: {name: a}", "Canary a: apiVersion: is 'v1'"),
         ("apiVersion: flagger.app/v1beta1\nkind: Canary", "metadata.name: is missing; name the object"),
+        (
+            'apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: "a\\n---\\nkind: Pod"}',
+            "Canary: metadata.name: 'a\\n---\\nkind: Pod' is no name of an object; correct it",
+        ),
+        (
+            "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {name: a, namespace: ../x}",
+            "Canary a: metadata.namespace: '../x' is no name",
+        ),
+        (
+            f"{CANARY}spec: {{targetRef: {{name: a; $(id)}}}}",
+            "Canary a: spec.targetRef.name: 'a; $(id)' is no name of an object; correct it",
+        ),
         (f"{CANARY}spec: {{on: 1}}", "has a key that is no text"),
         (f"{CANARY}spec: {{}}", "Canary a: spec.targetRef.name: is missing; name the Deployment"),
         (f"{CANARY}spec: 5", "Canary a: spec: expected a mapping, got 5; correct it"),

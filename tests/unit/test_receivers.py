@@ -34,6 +34,9 @@ NEAR = [
     "64:ff9b:1::a00:1",  # 10.0.0.1 behind an operator's own NAT64
     "64:ff9b:1:fffe::808:808",
     "fec0::1",  # local to a site
+    "5f00::1",  # a segment of an operator's network
+    "3fff::1",  # for documents
+    "192.88.99.1",  # the nearest 6to4 relay
     "::10.0.0.1",  # IPv4-compatible
     "::ffff:0:a00:1",  # IPv4-translated
     "2001:0:a00:1::f7f7:f7f7",  # Teredo by 10.0.0.1 to 8.8.8.8
