@@ -136,6 +136,15 @@ def _wrong(line: Line) -> Iterator[str]:
     for arm, counted in (("stable", line.stable), ("canary", line.canary)):
         for index, one in enumerate((counted, *counted.pods)):
             yield from _miscounted(one, where=arm if index == 0 else f"{arm}.pods[{index - 1}]")
+        if counted.pods:
+            yield from _unlike(counted, where=arm)
+
+
+def _unlike(arm: ArmLine, *, where: str) -> Iterator[str]:
+    """Pods that served more than all of them; less is right, where only some were read."""
+    together = sum(pod.requests for pod in arm.pods)
+    if together > arm.requests:
+        yield f"{where}.requests: {arm.requests}, and its pods have {together}; give all, or no pods"
 
 
 def _miscounted(one: Served, *, where: str) -> Iterator[str]:

@@ -126,6 +126,10 @@ def test_pods_that_had_traffic_before_are_warm_at_the_next_weight_and_cold_after
         ({"t": "soon"}, "Expected `float`, got `str` - at `$.t`"),
         ({"stabel": {}}, "unknown field `stabel`"),
         ({"canary": {"requests": 3, "errors": 4}}, "canary.errors: 4 of 3 requests"),
+        (
+            {"canary": {"requests": 3, "pods": [{"name": "a", "requests": 2}, {"name": "b", "requests": 2}]}},
+            "canary.requests: 3, and its pods have 4; give all, or no pods",
+        ),
         ({"canary": {"requests": 3, "latency": {"le": [1, 1], "count": [1, 1, 1]}}}, "bounds have to rise"),
         ({"canary": {"requests": 3, "latency": {"le": [1], "count": [3]}}}, "1 counts for 1 bounds"),
         ({"canary": {"requests": 3, "predictions": {"le": [1], "count": [4, -1]}}}, "a count below 0"),
