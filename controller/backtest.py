@@ -104,7 +104,9 @@ def read(file: Path) -> tuple[Line, ...]:
     """The file's ticks, in order; raises `BadTicks`."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise BadTicks(f"{file}: is not UTF-8; save it as UTF-8, a JSON object a line") from error
+    except OSError as error:
         raise BadTicks(f"{file}: cannot be read: {error}; give a .jsonl file of ticks") from error
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not numbered:

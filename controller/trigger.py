@@ -287,6 +287,11 @@ def _asked(
             f"{meta['namespace']}; create it or correct the name"
         )
     plan = _plan(notes, deployment, stable)
+    if plan["stableSubset"] == plan["canarySubset"]:
+        return Refused(
+            f"annotations {PREFIX}stable-subset and {PREFIX}canary-subset: both arms would be subset "
+            f'"{plan["stableSubset"]}"; name the one that each is (unset: stable and canary)'
+        )
     if said := _policy(cluster, notes, plan, meta["namespace"]):
         return Refused(
             said
@@ -437,7 +442,9 @@ def _policy(cluster: Cluster, notes: dict[str, str], plan: Json, namespace: str)
     steps = notes.get(f"{PREFIX}steps")
     plan["policy"] = policy if steps is None else policy | {"steps": _steps(steps)}
     plan |= origin(policy_object(cluster, notes, namespace))
-    return policies.unusable(plan["policy"])
+    said = policies.unusable(plan["policy"])
+    named = f"CanaryPolicy {plan['policyName']}"
+    return said.replace("policy", named, 1) if said and plan["policyName"] else said
 
 
 def policy_of(cluster: Cluster, notes: dict[str, str], namespace: str) -> Json | None:

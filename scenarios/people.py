@@ -8,6 +8,7 @@ from controller.ports import Transport
 
 Json = Any
 
+SHOWN = 500  # characters of a refusal
 STRICT = {"fieldValidation": "Strict"}  # as kubectl asks: a misspelt field is refused, not dropped
 MERGE = "application/merge-patch+json"
 PLACES: Mapping[str, str] = {  # where the objects of a kind live; {} is the namespace
@@ -29,6 +30,11 @@ PLACES: Mapping[str, str] = {  # where the objects of a kind live; {} is the nam
 
 class NotDone(RuntimeError):
     """The API server refused; the text is what it said."""
+
+
+def _short(text: str) -> str:
+    """What is wrong, without the whole object that it quotes: a server names the field first or last."""
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}"
 
 
 class People:
@@ -76,5 +82,5 @@ class People:
         async with asking as answer:
             said = json.loads(await answer.read())
         if answer.status >= 400:
-            raise NotDone(f"{method} {path}: {answer.status} {said.get('message', said)}")
+            raise NotDone(f"{method} {path}: {answer.status} {_short(str(said.get('message', said)))}")
         return said

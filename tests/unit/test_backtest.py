@@ -291,3 +291,10 @@ def test_fewer_clicks_would_have_been_rolled_back_by_the_check_of_that_name(tmp_
     assert outcome.at < 60
     peers = {one["rule"]: one["check"] for one in backtest.compared(ticks, policy)}
     assert peers["Flagger (10 s x 2)"] == "clicks"
+
+
+def test_a_file_that_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "ticks.jsonl"
+    file.write_bytes(b'{"t": 1.0, "name": "\xe4"}')
+    with pytest.raises(backtest.BadTicks, match=r"ticks\.jsonl: is not UTF-8; save it as UTF-8"):
+        backtest.read(file)

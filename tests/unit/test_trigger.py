@@ -411,6 +411,23 @@ def test_a_policy_that_is_not_there_is_refused_whatever_becomes_of_the_run(stage
     assert ask(cluster(runs=[run])) is None
 
 
+def test_what_a_policy_asks_and_cannot_have_is_said_with_its_name() -> None:
+    there = cluster(notes={f"{PREFIX}policy": "strict"})
+    spec = {"steps": [10], "checks": [{"name": "a", "type": "Shadow"}, {"name": "b", "type": "Shadow"}]}
+    there.listed("canarypolicies", [{"metadata": {"name": "strict", "namespace": "shop"}, "spec": spec}])
+    refused = ask(there)
+    assert isinstance(refused, Refused)
+    assert refused.message.startswith("CanaryPolicy strict: checks")
+
+
+def test_two_arms_in_one_subset_are_refused() -> None:
+    refused = ask(cluster(notes={f"{PREFIX}stable-subset": "canary"}))
+    assert refused == Refused(
+        'annotations serin.dev/stable-subset and serin.dev/canary-subset: both arms would be subset "canary"; '
+        "name the one that each is (unset: stable and canary)"
+    )
+
+
 def labelled(place: str, value: str = "model") -> Json:
     """A canary that asks, but not by an annotation of its own."""
     made = deployment("model-canary")
