@@ -246,6 +246,12 @@ def _shown(text: str) -> str:
 
 
 def _misread_values(notes: dict[str, str]) -> Iterator[str]:
+    arms = _targets(notes, "")
+    if arms["stableSubset"] == arms["canarySubset"]:
+        yield (
+            f"annotations {PREFIX}stable-subset and {PREFIX}canary-subset: both arms are subset "
+            f'"{_shown(arms["stableSubset"])}"; name the one that each is (unset: stable and canary)'
+        )
     steps, increase = notes.get(f"{PREFIX}steps"), notes.get(f"{PREFIX}max-latency-increase")
     if steps is not None and _steps(steps) is None:
         yield (
@@ -287,11 +293,6 @@ def _asked(
             f"{meta['namespace']}; create it or correct the name"
         )
     plan = _plan(notes, deployment, stable)
-    if plan["stableSubset"] == plan["canarySubset"]:
-        return Refused(
-            f"annotations {PREFIX}stable-subset and {PREFIX}canary-subset: both arms would be subset "
-            f'"{plan["stableSubset"]}"; name the one that each is (unset: stable and canary)'
-        )
     if said := _policy(cluster, notes, plan, meta["namespace"]):
         return Refused(
             said

@@ -423,7 +423,7 @@ def test_what_a_policy_asks_and_cannot_have_is_said_with_its_name() -> None:
 def test_two_arms_in_one_subset_are_refused() -> None:
     refused = ask(cluster(notes={f"{PREFIX}stable-subset": "canary"}))
     assert refused == Refused(
-        'annotations serin.dev/stable-subset and serin.dev/canary-subset: both arms would be subset "canary"; '
+        'annotations serin.dev/stable-subset and serin.dev/canary-subset: both arms are subset "canary"; '
         "name the one that each is (unset: stable and canary)"
     )
 
