@@ -247,7 +247,7 @@ def _shown(text: str) -> str:
 
 def _misread_values(notes: dict[str, str]) -> Iterator[str]:
     arms = _targets(notes, "")
-    if arms["stableSubset"] == arms["canarySubset"]:
+    if arms["stableSubset"] == arms["canarySubset"] and _NAME.fullmatch(arms["stableSubset"]):
         yield (
             f"annotations {PREFIX}stable-subset and {PREFIX}canary-subset: both arms are subset "
             f'"{_shown(arms["stableSubset"])}"; name the one that each is (unset: stable and canary)'
