@@ -321,13 +321,13 @@ class Reconciler:
         if 0 in weights:
             live.run, live.raising = run, False  # decided, whether or not it can be written down
             self.rounds.hasten()
-            routed, saved = await self._route(live, 0), False
+            routed = await self._route(live, 0)
             if routed:
                 saved = await self.saving.saved(live, run, actions)
             else:  # it is sent again before anything is waited for
-                self.saving.begin(live, run, actions)
+                saved = self.saving.begin(live, run, actions)
             told = tuple(action for action in actions if isinstance(action, Tell))
-            return await self._act(live, actions if saved else told) and saved
+            return await self._act(live, actions if saved else told, wait=routed) and saved and routed
         try:
             async with asyncio.timeout(FRESH):
                 saved = await self._intended(live, run, actions)
@@ -339,7 +339,7 @@ class Reconciler:
         live.run, live.raising = run, live.raising or bool(weights)
         routed = not weights or await self._route(live, weights[-1])
         live.raising = live.raising and not (weights and routed)
-        return await self._act(live, actions) and routed
+        return await self._act(live, actions, wait=run.weight == 0) and routed
 
     async def _intended(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
         """Whether the run's object holds what is about to be done, and cannot vanish meanwhile."""
@@ -377,7 +377,8 @@ class Reconciler:
         )
         return True
 
-    async def _act(self, live: Live, actions: tuple[Action, ...]) -> bool:
+    async def _act(self, live: Live, actions: tuple[Action, ...], *, wait: bool) -> bool:
+        """Whether all is done; `wait` for Deployments, since the canary has no traffic."""
         done = True
         for action in actions:
             if isinstance(action, Tell):
@@ -387,7 +388,7 @@ class Reconciler:
             elif isinstance(action, Mirror):
                 self.means.shadowing.move(live.run, on=action.on)
             elif not isinstance(action, SetWeight | BeginStep):
-                done = await self.touching.done(live, action, wait=live.run.weight == 0) and done
+                done = await self.touching.done(live, action, wait=wait) and done
         return done
 
     async def _fenced(self, run: Run) -> bool:

@@ -67,10 +67,13 @@ class Saving:
             check(live)
         return await self._changed(live, run, actions, now=now)
 
-    def begin(self, live: Live, run: Run, actions: tuple[Action, ...]) -> None:
-        """The same on its way, if no write is; for a pass that has something else to see to."""
-        if live.aside is None and changes(live.saved, run, actions):
+    def begin(self, live: Live, run: Run, actions: tuple[Action, ...]) -> bool:
+        """As `saved`, and if not, it is on its way, or what was before: the pass has something else to do."""
+        if not changes(live.saved, run, actions):
+            return True
+        if live.aside is None:
             self._set_out(live, self._alone(live, run, actions))
+        return False
 
     async def _changed(self, live: Live, run: Run, actions: tuple[Action, ...], *, now: float) -> bool:
         live.figures.known = None  # people look at what has changed

@@ -182,6 +182,30 @@ async def test_why_the_traffic_cannot_be_taken_is_written_though_it_cannot(
     assert (stage.run["status"]["reason"], stage.weight) == ("Aborted", 10)
 
 
+async def test_stable_is_given_its_template_back_although_the_traffic_cannot_be_taken(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def template(name: str) -> Any:
+        return stage.world.get("deployments", NAMESPACE, name)["spec"]["template"]["spec"]
+
+    await stage.at_first_step()
+    before = template(STABLE)
+    assert before != template(CANARY)
+
+    async def route(*_: object) -> None:
+        raise ApiError(403, "Forbidden", "not allowed", request="PATCH virtualservices")
+
+    async with Alive(stage).open() as alive:
+        stage.world.patch("canaryruns", *stage.key, {"spec": {"promote": {"reason": "now"}}})
+        while template(STABLE) == before:  # noqa: ASYNC110 - as people look
+            await asyncio.sleep(0.05)
+        monkeypatch.setattr(IstioRouter, "route", route)
+        stage.world.patch("canaryruns", *stage.key, {"spec": {"abort": {"reason": "enough"}}})
+        await alive.until("Failed")
+        await asyncio.sleep(3)
+    assert (template(STABLE), stage.weight) == (before, 10)
+
+
 # -- a run of the same name -------------------------------------------------------------------------
 
 
