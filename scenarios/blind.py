@@ -95,6 +95,7 @@ async def away(seed: int) -> Json:
     told = {name: counts[-1][name] - counts[0][name] for name in (SCRAPED, QUERIED)} if counts else {}
     return {
         **{name: value for name, value in result.as_json().items() if name != "evidence"},
+        "ok": kept,  # the story itself knows of no outage, and when it should end
         "message": (result.evidence or {}).get("message", ""),
         "meanwhile": told,
         "seconds": round(max(answered) - failing, 3) if kept else None,
