@@ -271,12 +271,7 @@ def _wrong_scalar(schema: Json, value: Json, *, where: str) -> Iterator[str]:
             yield f"{where}: has {len(value)} characters; expected {low} to {high}"
     elif not _within(schema, value):
         low, high = schema.get("minimum"), schema.get("maximum", LARGEST[schema.get("format", "int64")])
-        yield f"{where}: {_shown(value)} is not between {_plain(low)} and {high:g}"
-
-
-def _plain(low: float) -> str:
-    """As people write a policy's smallest numbers: 0.000001."""
-    return f"{low:f}" if 0 < low < 1e-4 else f"{low:g}"  # `g` writes an exponent there
+        yield f"{where}: {_shown(value)} is not between {low:g} and {high:g}"
 
 
 def _shown(value: Json) -> str:

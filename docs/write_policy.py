@@ -139,7 +139,6 @@ def _value(field: Schema) -> str:
     if field.get("type") == "array":
         return f"list of {_value(field['items'])}" if "properties" not in field["items"] else "list"
     low, high = (field.get(bound) for bound in ("minimum", "maximum"))
-    low = f"{low:f}" if low is not None and 0 < low < 1e-4 else low  # no exponent
     bounds = [f"from {low}"] * (low is not None) + [f"to {high}"] * (high is not None)
     return " ".join([field.get("type", "object"), *bounds])
 
