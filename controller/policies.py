@@ -5,7 +5,7 @@ refused here, with the field and a remedy.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from controller.telling import SEVERITIES
 
 IMPRESSIONS = "model_impressions_total"  # a proportion's trials, where the check does not name them
 SHADOW = "Shadow"  # a type of check that no page of a pod can answer
+LEAST = 1e-9  # of alpha, beta and a check's share: nobody measures how often that is
 SHADOW_SHARE = 0.20  # of alpha, before all are normalised
 
 # What clients make another path of, or the servers behind them: before the API server's proxy kubectl
@@ -143,6 +144,7 @@ def unusable(policy: Json) -> str | None:
         _shadow(given, _checks(given, None))
         for check in given:
             _led(check)
+        _countable(policy, given)
         for field in DURATIONS & policy.keys():
             wire.duration(policy[field], field=field)
         for field, delay in delays.items():
@@ -150,6 +152,15 @@ def unusable(policy: Json) -> str | None:
     except (wire.Malformed, msgspec.ValidationError) as error:
         return f"policy: {error}"
     return None
+
+
+def _countable(policy: Json, checks: Sequence[wire.Check]) -> None:
+    """Parts of so small an alpha would be none in floating point, and evidence would have no end."""
+    parts = {name: policy.get(name) for name in ("alpha", "beta")}
+    parts |= {f"checks[{check.name}].share": check.share for check in checks}
+    for field, value in parts.items():
+        if value is not None and value < LEAST:
+            raise wire.Malformed(f"{field}: {value:g} is too small to reckon with; give {LEAST:.9f} or more")
 
 
 FORMATS = {

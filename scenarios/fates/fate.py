@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from scenarios.fates import clocks, policies
+from scenarios.fates import again, clocks, policies
 from scenarios.fates.clocks import Skew
 from scenarios.objects import ACCOUNT, NAMESPACE, SYSTEM
 from scenarios.plot import Story
@@ -40,9 +40,11 @@ class Ail:
     replica: int | None  # None: every replica; else its place among those that were started
     kind: str  # of KINDS
     much: float  # a probability, or seconds
+    of: str = ""  # in the path of the requests that are meant
 
     def __str__(self) -> str:
         who = "every replica" if self.replica is None else f"replica {self.replica + 1}"
+        who += f", {self.of}" if self.of else ""
         return f"{self.kind} {self.much:.2g} from {self.at:.1f} to {self.until:.1f} s for {who}"
 
 
@@ -209,6 +211,7 @@ def drawn(seed: int) -> Fate:
     core = _core(chance)
     mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     edits = _edits(chance) if chance.random() < 0.4 else []
+    anew = again.drawn(seed)
     spec = {
         "seed": seed,
         "duration": f"{DURATION:g}s",
@@ -222,7 +225,7 @@ def drawn(seed: int) -> Fate:
         },
         "canary": {"replicas": chance.choice(FEW)},
         "faults": [*core.bad, *([] if mild else _around(chance))],
-        "edits": core.edits or edits,
+        "edits": anew.edits() if anew else core.edits or edits,
         "policy": policies.drawn(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
     }
@@ -243,8 +246,8 @@ def drawn(seed: int) -> Fate:
         healthy=not core.bad and spec["canary"].get("model") != policies.WRONG,
         effect=next((what for fault in core.bad for what in EFFECTS if what in fault), ""),
         fatal=core.fatal,
-        commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
-        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails),
+        commands=(*(_several(chance, 2, _command) if chance.random() < 0.3 else ()), *_deletions(anew)),
+        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails, *_unwritten(anew)),
         crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
         meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
         skews=_skews(chance, seed),
@@ -262,6 +265,15 @@ def _shards(chance: Random) -> tuple[int, ...]:
 def _skews(chance: Random, seed: int) -> tuple[Skew, ...]:
     skews, more = _several(chance, REPLICAS, partial(clocks.drawn, until=BUSY)), Random(f"clocks {seed}")
     return tuple(clocks.far(one, more) if seed >= DAYS_OFF else one for one in skews)
+
+
+def _deletions(anew: again.Again | None) -> Sequence[Command]:
+    return [Command(at=anew.deleted, what="delete")] if anew else []
+
+
+def _unwritten(anew: again.Again | None) -> Sequence[Ail]:
+    spell = {} if anew is None else {"at": anew.refused, "until": anew.heals}
+    return [Ail(**spell, replica=None, kind="refused", much=1.0, of="/status")] if spell else []
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:

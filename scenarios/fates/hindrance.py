@@ -60,7 +60,7 @@ class Hindered:
     ) -> AsyncIterator[Answer]:
         """The answer to one request, unless the fate has it otherwise."""
         await self._on_its_way()
-        refused = self._strikes("refused")
+        refused = self._strikes("refused", path)
         if refused:
             codes = [code for code in REFUSALS if code != 409 or method in WRITES]
             yield _Refusal(self._chance.choice(codes))
@@ -98,15 +98,14 @@ class Hindered:
                         await (asyncio.sleep(0) if crash.frozen else asyncio.Event().wait())
                         raise ConnectionResetError("the connection broke while it was frozen")
 
-    def much(self, kind: str) -> float:
-        """How much of it there is now; 0 if it is not there."""
+    def much(self, kind: str, path: str = "") -> float:
+        """How much of it there is now, for requests with this path; 0 if it is not there."""
         now = self._clock()
-        return max(
-            (one.much for one in self._ails if one.kind == kind and one.at <= now < one.until), default=0
-        )
+        there = (one for one in self._ails if one.kind == kind and one.at <= now < one.until)
+        return max((one.much for one in there if one.of in path), default=0)
 
-    def _strikes(self, kind: str) -> bool:
-        much = self.much(kind)
+    def _strikes(self, kind: str, path: str = "") -> bool:
+        much = self.much(kind, path)
         return much > 0 and self._chance.random() < much
 
     async def watched(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

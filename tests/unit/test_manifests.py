@@ -300,7 +300,7 @@ SENSELESS: list[tuple[Json, str]] = [
     ({"warmUp": "30"}, "should match"),
     ({"warmUp": "1 m"}, "should match"),
     ({"minStep": "1h", "stepTimeout": "10m"}, "minStep must not be longer than stepTimeout"),
-    ({"alpha": 0}, "greater than or equal to 0.0001"),
+    ({"alpha": 0}, "greater than 0"),
     ({"alpha": 0.9}, "less than or equal"),
     ({"alpha": "1%"}, "number"),
     ({"onInconclusive": "hold"}, "supported values"),
