@@ -1,4 +1,4 @@
-"""A run that waits for its first weight is deleted while its status cannot be written, and asked for again.
+"""A run that waits for its first weight is deleted while its status is being written, and asked for again.
 
 The second has the name of the first, and nothing else of it: nothing of the first is written upon it.
 """
@@ -12,20 +12,28 @@ Json = Any
 
 FIRST = 20_001  # of the seeds in which it may happen
 OFTEN = 0.4
+REFUSED = "a status that is refused"  # the first is the moment
+PAUSE = "serin.dev/pause"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """Seconds since the story's beginning."""
+    """Until then the canary is paused: then writes of its run's status are refused, and it is deleted."""
 
-    refused: float  # since when the status cannot be written
-    deleted: float
-    resumed: float  # when the second may have its weight
-    heals: float  # until when the status cannot be written
+    at: float  # seconds since the story's beginning, or some later: when a status is written next
+    times: int  # so many writes are refused, by whomever
+
+    def __str__(self) -> str:
+        return f"from {self.at:.1f} s on {self.times} writes of status are refused; at the first its run goes"
 
     def edits(self) -> list[Mapping[str, Json]]:
-        """The canary is paused from the beginning until it is asked for again, or about to be."""
-        return [_paused("100ms", "true"), _paused(f"{round(1000 * self.resumed)}ms", None)]
+        """It is paused from the beginning."""
+        (kind, name, merge) = "Deployment", "model-canary", _pause("true")
+        return [{"at": "100ms", "patch": {"kind": kind, "name": name, "merge": merge}}]
+
+    def meddlings(self) -> list[tuple[str, str, Json]]:
+        """What somebody does then: the run goes, and whoever comes after it may have its weight."""
+        return [("deployments", "model-canary", _pause(None)), ("canaryruns", "", None)]
 
 
 def drawn(seed: int) -> Again | None:
@@ -33,15 +41,8 @@ def drawn(seed: int) -> Again | None:
     chance = Random(f"again {seed}")
     if seed < FIRST or chance.random() >= OFTEN:
         return None
-    at = chance.uniform(8, 18)
-    return Again(
-        refused=at - chance.uniform(1, 6),
-        deleted=at,
-        resumed=at + chance.uniform(-0.5, 0.3),
-        heals=at + chance.uniform(0.1, 2.5),
-    )
+    return Again(at=chance.uniform(4, 16), times=chance.randint(1, 9))
 
 
-def _paused(at: str, said: str | None) -> Mapping[str, Json]:
-    notes = {"metadata": {"annotations": {"serin.dev/pause": said}}}
-    return {"at": at, "patch": {"kind": "Deployment", "name": "model-canary", "merge": notes}}
+def _pause(said: str | None) -> Json:
+    return {"metadata": {"annotations": {PAUSE: said}}}

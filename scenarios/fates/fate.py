@@ -40,11 +40,9 @@ class Ail:
     replica: int | None  # None: every replica; else its place among those that were started
     kind: str  # of KINDS
     much: float  # a probability, or seconds
-    of: str = ""  # in the path of the requests that are meant
 
     def __str__(self) -> str:
         who = "every replica" if self.replica is None else f"replica {self.replica + 1}"
-        who += f", {self.of}" if self.of else ""
         return f"{self.kind} {self.much:.2g} from {self.at:.1f} to {self.until:.1f} s for {who}"
 
 
@@ -107,9 +105,10 @@ RAISES: Mapping[str, Sequence[int]] = {
 class Meddling:
     """Somebody does something just before the n-th write of a kind: between seeing and doing."""
 
-    of: str  # of WRITTEN
+    of: str  # of WRITTEN, or again.REFUSED
     write: int
-    merge: tuple[str, str, Json]  # (plural, name, what is merged); a name of "" means whichever run is live
+    # (plural, name, what is merged): a name of "" is whichever run is live, and None that it is deleted
+    merge: tuple[str, str, Json]
 
     def __str__(self) -> str:
         plural, name, merge = self.merge
@@ -186,11 +185,13 @@ class Fate:
     shards: tuple[int, ...]  # how many each replica counts, in turn
     taken: tuple[Taken, ...]
     opens: float  # when gates answer yes
+    anew: again.Again | None
 
     def told(self) -> str:
         """All of it, for people."""
         shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
         more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, *self.taken, shards)
+        more += () if self.anew is None else (self.anew,)
         gates = [f"# webhooks before a move say no until {self.opens:.1f} s"] if self.gated else []
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more), *gates])
 
@@ -246,14 +247,15 @@ def drawn(seed: int) -> Fate:
         healthy=not core.bad and spec["canary"].get("model") != policies.WRONG,
         effect=next((what for fault in core.bad for what in EFFECTS if what in fault), ""),
         fatal=core.fatal,
-        commands=(*(_several(chance, 2, _command) if chance.random() < 0.3 else ()), *_deletions(anew)),
-        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails, *_unwritten(anew)),
+        commands=tuple(_several(chance, 2, _command)) if chance.random() < 0.3 else (),
+        ails=(*_several(chance, 1 if mild else 3, _ail), *core.ails),
         crashes=(*_several(chance, 1 if mild else 3, _crash), *core.crashes),
-        meddlings=tuple(_several(chance, 2, _meddling)) if chance.random() < 0.3 else (),
+        meddlings=(*(_several(chance, 2, _meddling) if chance.random() < 0.3 else ()), *_deleting(anew)),
         skews=_skews(chance, seed),
         shards=(1,) if newer is None else _shards(Random(f"shards {seed}")),
         taken=tuple(_several(newer, 2, _taken)) if newer and newer.random() < 0.15 else (),
         opens=newer.uniform(0, BUSY) if newer else 0.0,
+        anew=anew,
     )
 
 
@@ -267,13 +269,8 @@ def _skews(chance: Random, seed: int) -> tuple[Skew, ...]:
     return tuple(clocks.far(one, more) if seed >= DAYS_OFF else one for one in skews)
 
 
-def _deletions(anew: again.Again | None) -> Sequence[Command]:
-    return [Command(at=anew.deleted, what="delete")] if anew else []
-
-
-def _unwritten(anew: again.Again | None) -> Sequence[Ail]:
-    spell = {} if anew is None else {"at": anew.refused, "until": anew.heals}
-    return [Ail(**spell, replica=None, kind="refused", much=1.0, of="/status")] if spell else []
+def _deleting(anew: again.Again | None) -> Sequence[Meddling]:
+    return [Meddling(of=again.REFUSED, write=1, merge=what) for what in (anew.meddlings() if anew else ())]
 
 
 def _several(chance: Random, most: int, draw: Callable[[Random], Any]) -> Sequence[Any]:

@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 
 from controller.ports import Answer, Transport
+from scenarios.fates.again import REFUSED, Again
 from scenarios.fates.fate import WRITTEN, ZERO, Ail, Crash
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -31,6 +32,7 @@ class Hindered:
         name: str,
         *,
         ails: Sequence[Ail],
+        anew: Again | None,
         crashes: dict[tuple[str, int], Crash],
         writes: Counter[str],
         chance: Random,
@@ -41,6 +43,7 @@ class Hindered:
         self._beyond = beyond
         self._name = name
         self._ails = ails
+        self._anew = anew
         self._crashes = crashes  # by kind and number of the write, whosever it is
         self._writes = writes  # of all replicas
         self._chance = chance
@@ -60,7 +63,10 @@ class Hindered:
     ) -> AsyncIterator[Answer]:
         """The answer to one request, unless the fate has it otherwise."""
         await self._on_its_way()
-        refused = self._strikes("refused", path)
+        if self._anew is not None and self._is_its_status(method, path, self._anew):
+            yield _Refusal(500)
+            return
+        refused = self._strikes("refused")
         if refused:
             codes = [code for code in REFUSALS if code != 409 or method in WRITES]
             yield _Refusal(self._chance.choice(codes))
@@ -75,6 +81,15 @@ class Hindered:
             if unanswered:
                 raise ConnectionResetError("the connection broke before the answer")
             yield _Hindered(answer, self, torn=self._strikes("torn"))
+
+    def _is_its_status(self, method: str, path: str, anew: Again) -> bool:
+        """Whether this is one of the writes that are refused while the run is deleted."""
+        over = self._writes[REFUSED] >= anew.times
+        if over or self._clock() < anew.at or not (method == "PATCH" and path.endswith("/status")):
+            return False
+        self._writes[REFUSED] += 1
+        self._meddle(REFUSED, self._writes[REFUSED])
+        return True
 
     async def _on_its_way(self) -> None:
         while self.much("cut"):  # noqa: ASYNC110 (nothing arrives, and nobody says so)
@@ -98,14 +113,15 @@ class Hindered:
                         await (asyncio.sleep(0) if crash.frozen else asyncio.Event().wait())
                         raise ConnectionResetError("the connection broke while it was frozen")
 
-    def much(self, kind: str, path: str = "") -> float:
-        """How much of it there is now, for requests with this path; 0 if it is not there."""
+    def much(self, kind: str) -> float:
+        """How much of it there is now; 0 if it is not there."""
         now = self._clock()
-        there = (one for one in self._ails if one.kind == kind and one.at <= now < one.until)
-        return max((one.much for one in there if one.of in path), default=0)
+        return max(
+            (one.much for one in self._ails if one.kind == kind and one.at <= now < one.until), default=0
+        )
 
-    def _strikes(self, kind: str, path: str = "") -> bool:
-        much = self.much(kind, path)
+    def _strikes(self, kind: str) -> bool:
+        much = self.much(kind)
         return much > 0 and self._chance.random() < much
 
     async def watched(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

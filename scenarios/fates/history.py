@@ -121,6 +121,7 @@ class Fated(Theatre):
             Wire(self.world.transport(CONTROLLER)),
             replica,
             ails=[one for one in fate.ails if one.replica in {None, number}],
+            anew=fate.anew,
             crashes=self._crashes,
             writes=self._writes,
             chance=Random(f"way {fate.seed} {replica}"),
@@ -181,7 +182,10 @@ class Fated(Theatre):
                 self._say(str(one))
                 for each in names:
                     with contextlib.suppress(Refused):  # it is gone
-                        self.world.patch(plural, NAMESPACE, each, merge)
+                        if merge is None:
+                            self.world.delete(plural, NAMESPACE, each)
+                        else:
+                            self.world.patch(plural, NAMESPACE, each, merge)
 
     async def _happen(self) -> None:
         async with asyncio.TaskGroup() as group:

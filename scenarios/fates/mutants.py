@@ -25,6 +25,7 @@ from controller import (
     reconcile,
     resource,
     runs,
+    saving,
     shadow,
     trigger,
     weights,
@@ -293,6 +294,13 @@ def raises_blindly() -> Sequence[Swap]:
     return [(writing, "unwritten", lambda _vs: [])]
 
 
+def writes_upon_another() -> Sequence[Swap]:
+    """What was on its way for a run that is gone is written upon the next of its name."""
+    whole = runs.Runs._amend
+    amend = (runs.Runs, "_amend", lambda *given, **how: whole(*given, **how | {"uid": ""}))
+    return [amend, (saving, "end", lambda _live: None)]
+
+
 def moves_after_the_end() -> Sequence[Swap]:
     """A run that has ended may still be written about."""
     whole = after_the_end.chores
@@ -483,6 +491,7 @@ MUTANTS: Mapping[str, Mutant] = {
         no_freeze,
         hears_no_doorbell,
         overwrites_an_end,
+        writes_upon_another,
         opens_every_gate,
         takes_no_for_yes,
         no_replay,

@@ -39,6 +39,15 @@ def allowance(run: Json) -> int:
     return 0 if ended(run) else int((run.get("status") or {}).get("weight", 0))
 
 
+def lost(before: Json, after: Json) -> str | None:
+    """What its status takes back: a weight that is less and not zero, or that there ever was one."""
+    was, meant = allowance(before), allowance(after)
+    if 0 < meant < was:
+        return f"goes back from {was} % to {meant} %"
+    said, left = (len((run.get("status") or {}).get("weights", ())) for run in (before, after))
+    return f"said {said} weights that it had, and says {left}" if left < said else None
+
+
 def weights_in(obj: Json) -> Mapping[str, int]:
     """By subset."""
     return {

@@ -18,6 +18,7 @@ from scenarios.fates.said import (
     allowance,
     foreign,
     held,
+    lost,
     notes_of_people,
     of_people,
     ready,
@@ -38,7 +39,6 @@ STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 OURS = "serin-"  # how replicas sign their requests
 # Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
 BOUND = 15.0
-READ = 1.0  # seconds between two readings of a pod
 NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
 READ = 2.0  # seconds after which every pod's page was read once more, when nothing hinders
 HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
@@ -296,8 +296,8 @@ class Witness:
         steps = run["spec"]["plan"]["policy"]["steps"]
         if any(most < step < meant for step in steps):
             self.breaks(f"{name} goes from {most} % to {meant} %, the steps being {steps}")
-        if before is not None and 0 < meant < allowance(before):
-            self.breaks(f"{name} goes back from {allowance(before)} % to {meant} %")
+        if before is not None and (gone := lost(before, run)):
+            self.breaks(f"{name} {gone}")
         self._meant[name] = max(most, meant)
 
     def _in_turn(self, name: str, before: Json, run: Json) -> None:

@@ -79,6 +79,7 @@ CAUGHT = {
     "no-command": 602,
     "no-replay": 950,
     "overwrites-an-end": 704,
+    "writes-upon-another": 20_004,
     "opens-every-gate": 631,
     "takes-no-for-yes": 642,
     "no-pause": 1092,
