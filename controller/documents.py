@@ -12,6 +12,7 @@ import yaml
 
 Json = Any
 LARGEST = 1024 * 1024  # characters of a file: as much as the API server takes, some seconds of PyYAML
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # of an object, or of what is named as one
 MOST = 100_000  # values with aliases written out; the longest policy has some hundred
 
 

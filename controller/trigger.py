@@ -13,6 +13,7 @@ from typing import Any
 
 from controller import policies, record, resource, strays
 from controller.cluster import Cluster, template_hash
+from controller.documents import NAME
 from controller.model import Commands, Plan, Stage
 from controller.wire import MOST_PERCENT
 
@@ -28,7 +29,6 @@ NAMING = {
     "stable-subset": "a subset",
     "canary-subset": "a subset",
 }
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _RUN = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}-[a-z0-9]{1,20}-[0-9]{1,9}")
 TOLD = 800  # bytes of an Event that say what is wrong with annotations; it has 1 024 in all
 SHOWN = 100  # bytes of a wrong value that are repeated back
@@ -150,7 +150,7 @@ def _misread(deployment: Json, notes: dict[str, str]) -> list[str]:
     """All that is wrong with the annotations as such."""
     stable = notes.get(CANARY_OF)
     found = [said] if (said := unknown(notes)) else []
-    if stable is not None and not _NAME.fullmatch(stable):
+    if stable is not None and not NAME.fullmatch(stable):
         found.append(
             f'annotation {CANARY_OF}: "{_shown(stable)}" is not the name of a Deployment in this namespace; '
             "give the name alone (a canary and its stable Deployment share a namespace)"
@@ -199,7 +199,7 @@ def _misnamed(notes: dict[str, str]) -> Iterator[str]:
     """Which annotations name something and do not hold a name."""
     for name, what in NAMING.items():
         value = notes.get(f"{PREFIX}{name}")
-        if value is not None and not _NAME.fullmatch(value):
+        if value is not None and not NAME.fullmatch(value):
             yield (
                 f'annotation {PREFIX}{name}: "{_shown(value)}" is not the name of {what}; '
                 "correct it, or remove the annotation"
@@ -247,7 +247,7 @@ def _shown(text: str) -> str:
 
 def _misread_values(notes: dict[str, str]) -> Iterator[str]:
     arms = _targets(notes, "")
-    if arms["stableSubset"] == arms["canarySubset"] and _NAME.fullmatch(arms["stableSubset"]):
+    if arms["stableSubset"] == arms["canarySubset"] and NAME.fullmatch(arms["stableSubset"]):
         yield (
             f"annotations {PREFIX}stable-subset and {PREFIX}canary-subset: both arms are subset "
             f'"{_shown(arms["stableSubset"])}"; name the one that each is (unset: stable and canary)'

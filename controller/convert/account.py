@@ -15,13 +15,14 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeVar
 
+from controller.documents import NAME
+
 Json = Any
 Path = tuple[str | int, ...]
 Kind = TypeVar("Kind")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _PART = re.compile(r'\["([^"]+)"\]|([^.\[\]]+)|\[(\d*)\]')
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")  # of an object, as Kubernetes has it
 EACH = -1  # in a pattern: any place of a list
 ALIKE = 0.75  # of a slip and what was meant: one letter in four, so that `mean` is not told as `min`
 WORDS = {str: "text", int: "a whole number", bool: "true or false", dict: "a mapping", list: "a list"}

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from controller import documents
-from controller.convert.account import NAME, Account, BadObject, Source
+from controller.convert.account import Account, BadObject, Source
 
 Json = Any
 
@@ -113,12 +113,12 @@ def _source(file: str, number: int, document: Json) -> Source:
         raise BadObject(f"{said}: apiVersion: is {version!r}; a {kind} is of {KINDS[kind]}, correct it")
     if not isinstance(name, str) or not name:
         raise BadObject(f"{said}: metadata.name: is missing; name the object")
-    if not NAME.fullmatch(name):
+    if not documents.NAME.fullmatch(name):
         raise BadObject(f"{where}: {kind}: metadata.name: {name!r:.60} is no name of an object; correct it")
     namespace = metadata.get("namespace")
     if namespace is not None and not isinstance(namespace, str):
         raise BadObject(f"{said}: metadata.namespace: expected text, got {namespace!r:.60}; correct it")
-    if namespace and not NAME.fullmatch(namespace):
+    if namespace and not documents.NAME.fullmatch(namespace):
         raise BadObject(f"{said}: metadata.namespace: {namespace!r:.60} is no name; correct it")
     if not all(isinstance(part, str) for part in _keys(document)):
         raise BadObject(f"{said}: has a key that is no text; put it in quotes (YAML reads on, yes and 1 so)")

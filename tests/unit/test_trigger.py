@@ -495,9 +495,8 @@ def test_a_doorbell_that_names_no_run_there_ever_was_is_said_while_one_goes_on(v
     assert isinstance(refused, Refused)
     said = f'serin.dev/abort: "{value}" is no run that is there; model-canary-new-2 goes on; nothing was done'
     assert said in refused.message
-    assert isinstance(
-        ask(cluster(notes={f"{PREFIX}abort": value})), Asked
-    )  # with none, nothing is in its way
+    # with none, nothing is in its way
+    assert isinstance(ask(cluster(notes={f"{PREFIX}abort": value})), Asked)
 
 
 @pytest.mark.parametrize("value", ["model-canary-new-1", "model-canary-9f2c5d7b-4", "model-canary-new-2"])
