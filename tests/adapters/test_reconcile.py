@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from analysis.evidence import CheckSpec
 from analysis.judge import Verdict
@@ -486,7 +487,7 @@ async def test_a_checkpoint_that_meets_a_newer_leader_ends_ours(stage: Stage) ->
 
 
 async def test_a_fault_of_ours_on_the_way_of_a_checkpoint_stops_no_pass(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await stage.at_first_step()
 
@@ -494,10 +495,12 @@ async def test_a_fault_of_ours_on_the_way_of_a_checkpoint_stops_no_pass(
         raise ZeroDivisionError
 
     monkeypatch.setattr(Runs, "save", broken)
-    for second in range(25):
-        stage.serve(stable=20 * second, canary=2 * second)
-        await stage.turns()
-    assert 2 <= capsys.readouterr().out.count("checkpoint_lost") <= 3  # each in its time, as if it had worked
+    with capture_logs() as told:
+        for second in range(25):
+            stage.serve(stable=20 * second, canary=2 * second)
+            await stage.turns()
+    lost = [one for one in told if one["event"] == "checkpoint_lost"]
+    assert 2 <= len(lost) <= 3  # each in its time, as if it had worked
 
 
 async def test_what_is_to_be_written_stays_so_though_a_checkpoint_of_before_arrives(stage: Stage) -> None:
