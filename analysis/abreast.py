@@ -76,6 +76,11 @@ def _beside(ready: Ready) -> int:
 
 def _shape(evidence: Evidence, tick: Packed) -> Hashable:
     """All that canaries must have in common to be scored as one value."""
+    return common(evidence), _shapes(evidence), tick.shape
+
+
+def common(evidence: Evidence) -> Hashable:
+    """What it asks, in which buckets, of how many groups: beside shapes, all that one value has but once."""
     memory = evidence.memory
     return (
         question_of(evidence.spec),
@@ -84,8 +89,6 @@ def _shape(evidence: Evidence, tick: Packed) -> Hashable:
         memory.le,
         memory.canary_le,
         len(evidence.groups),
-        _shapes(evidence),
-        tick.shape,
     )
 
 

@@ -10,17 +10,21 @@ cannot: what did not happen while they ran. Rare bursts need days, and a run has
 placebos chance alone brings one to the line in up to M x alpha of runs.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from analysis import evidence as ev
-from analysis.batches import stacked, taken
+from analysis.abreast import common
+from analysis.batches import apart, shapes, stacked, taken
 from analysis.cells import COUNT, Arm, Tick, in_cells, joined
 from analysis.dispersion import FEW, interrupted
 from analysis.evidence import Evidence
 from analysis.samples import Sample
 from analysis.tracks import MOST_GROUPS
+
+Asked = tuple[Evidence, Sample, Sample, int]  # placebos, a tick's stable and canary, how many nodes it has
 
 MOST = 4  # side by side; a check's cost little more than one canary, but each takes as much memory
 
@@ -62,8 +66,34 @@ def update(evidence: Evidence, stable: Sample, canary: Sample, *, nodes: int) ->
     Bit by bit what `evidence.update` makes of a placebo's pods as canary and the others as stable, where all
     pods have the same buckets. Of fewer than three stable nodes there are none: the evidence stays as it is.
     """
+    return updated([(evidence, stable, canary, nodes)])[0]
+
+
+def updated(asked: Sequence[Asked]) -> list[Evidence]:
+    """`update` of the placebos of any number of runs, bit by bit: those of equal shapes side by side."""
+    after, alike = [each[0] for each in asked], dict[Hashable, list[tuple[int, Evidence, Tick]]]()
+    for place, each in enumerate(asked):
+        after[place], tick = _prepared(*each)
+        if tick is not None:
+            shape = common(after[place]), shapes(after[place]), shapes(tick)
+            alike.setdefault(shape, []).append((place, after[place], tick))
+    for group in alike.values():
+        places, some, ticks = zip(*group, strict=True)
+        for place, one in zip(places, _advanced(some, ticks), strict=True):
+            after[place] = one
+    return after
+
+
+def _advanced(each: Sequence[Evidence], ticks: Sequence[Tick]) -> list[Evidence]:
+    if len(each) == 1:
+        return [ev.advanced(each[0], ticks[0])]
+    return apart(ev.advanced(stacked(each), stacked(ticks)), each)
+
+
+def _prepared(evidence: Evidence, stable: Sample, canary: Sample, nodes: int) -> tuple[Evidence, Tick | None]:
+    """The evidence with room for one tick, and the tick; None for one that is ignored, or of too few."""
     if (stable.end <= evidence.at).any():
-        return evidence
+        return evidence, None
     kind, there = evidence.spec.kind, bool(canary.pods)
     of, _ = in_cells(kind, evidence.memory, stable, stable)
     coarser = joined(kind, evidence.memory, of.le, of.le)
@@ -72,11 +102,11 @@ def update(evidence: Evidence, stable: Sample, canary: Sample, *, nodes: int) ->
     evidence = ev.with_buckets(evidence, of, of, stable.start)
     if not evidence.nodes:
         if len(of.cells) < FEW:
-            return evidence
+            return evidence, None
         evidence = _chosen(evidence, of, nodes)
     rest = {node: cells for node, cells in of.cells.items() if node not in evidence.groups}
     evidence = ev.with_nodes(evidence, Arm(of.le, rest), Arm(of.le, {}))
-    return ev.advanced(evidence, _tick(evidence, of, stable, there=there))
+    return evidence, _tick(evidence, of, stable, there=there)
 
 
 def _chosen(evidence: Evidence, of: Arm, nodes: int) -> Evidence:

@@ -44,7 +44,7 @@ from controller.model import (
 )
 from controller.onlookers import Look
 from controller.peering import Company, arrived
-from controller.placebos import Placebos
+from controller.placebos import Placebos, Together
 from controller.ports import Behind, Overtaken, Reading
 from controller.rounds import FEW, Rounds
 from controller.saving import FRESH, Saving, check
@@ -75,6 +75,7 @@ class Reconciler:
     errands: set[asyncio.Task[Any]] = field(default_factory=set)
     rounds: Rounds = field(default_factory=Rounds)
     company: Company = field(default_factory=Company)
+    together: Together = field(default_factory=Together)
     saving: Saving = field(init=False)
     touching: Touching = field(init=False)
 
@@ -171,7 +172,7 @@ class Reconciler:
             run = machine.begun_again(run, now)
             gathered = gather.begin_step(gathered, run.step, at=now.timestamp())
         live = Live(run, gathered, self._judged(run, gathered), saved=saved, upon=obj, since=now.timestamp())
-        placebos = Placebos(run.plan.policy, others=len(self.lives))
+        placebos = Placebos(run.plan.policy, others=len(self.lives), together=self.together)
         traces = self.means.traces.begin(run, placebos)
         company = self.company if len(self.lives) >= FEW else None
         live.onlookers.watching = [*arrived(run, obj, now, company=company), placebos, *traces]

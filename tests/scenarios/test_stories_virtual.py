@@ -175,7 +175,7 @@ def test_a_placebo_that_fails_changes_nothing_of_the_run(monkeypatch: pytest.Mon
     def fails(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(placebo, "update", fails)
+    monkeypatch.setattr(placebo, "updated", fails)
     with capture_logs() as lines:
         without = played(short)
     assert [line["onlooker"] for line in lines if line["event"] == "onlooker_dropped"] == ["placebos"]

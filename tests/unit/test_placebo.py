@@ -94,6 +94,25 @@ def test_a_placebo_is_bit_by_bit_what_a_canary_with_its_pods_would_be(
 
 
 @pytest.mark.parametrize("kind", CheckKind)
+def test_placebos_of_many_runs_side_by_side_are_bit_by_bit_what_each_run_s_are_alone(kind: CheckKind) -> None:
+    names = [f"run-{number}" for number in range(5)]
+    each = [placebo.begin(begin(replace(SPECS[kind], name=name), steps=4)) for name in names]
+    alone = list(each)
+    for second in range(60):
+        samples = [stable(kind, second + 1000 * number, (5, 3)[number == 3]) for number in range(5)]
+        asked = [(sample, sample if second > 20 else nobody(sample)) for sample in samples]
+        each = placebo.updated([(one, *both, 2) for one, both in zip(each, asked, strict=True)])
+        alone = [placebo.update(one, *both, nodes=2) for one, both in zip(alone, asked, strict=True)]
+        if second == 40:
+            each[0], alone[0] = next_step(each[0], at=41.0), next_step(alone[0], at=41.0)
+    assert [one.spec.name for one in each] == names
+    for one, other in zip(each, alone, strict=True):
+        assert (one.nodes, one.groups, one.tally.all()) == (other.nodes, other.groups, True)
+        for a, b in zip(arrays(one), arrays(other), strict=True):
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+@pytest.mark.parametrize("kind", CheckKind)
 def test_placebos_begin_with_what_the_run_knows_of_stable(kind: CheckKind) -> None:
     both = Both(kind, 5, 1, size=1, count=4, since=50)
     assert both.placebos.memory.recent.any()

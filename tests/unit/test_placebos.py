@@ -1,5 +1,6 @@
 """Placebos beside a run: what they are shown, what is kept of them, and when people are told."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import pytest
 from test_gather import START, sight, stepping, ticks
 
+from analysis import placebo
+from analysis.batches import arrays
 from analysis.evidence import Evidence, update
 from controller import gather
 from controller.gather import Gathered
 from controller.model import Stage, Tell
 from controller.onlookers import Look
-from controller.placebos import MOST_RUNS, Placebos
+from controller.placebos import MOST_RUNS, Placebos, Together
 from controller.ticks import Cursor, Tick
 
 POLICY = stepping().plan.policy
@@ -21,9 +24,9 @@ POLICY = stepping().plan.policy
 class Leader:
     """A run's own evidence, and placebos beside it."""
 
-    def __init__(self, *, others: int = 0, **changes: Any) -> None:
+    def __init__(self, *, others: int = 0, together: Together | None = None, **changes: Any) -> None:
         self.policy = replace(POLICY, **changes)
-        self.placebos = Placebos(self.policy, others=others)
+        self.placebos = Placebos(self.policy, others=others, together=together)
         self.gathered = Gathered(evidence=gather.begun(self.policy), cursor=Cursor())
         self.told: list[Tell] = []
 
@@ -141,3 +144,79 @@ def test_while_stable_is_replaced_its_pods_are_not_compared(leader: Leader) -> N
     before = leader.said
     leader.passes(range(60, 90), slow=0, stage=Stage.PROMOTING)
     assert leader.said == before
+
+
+# -- of several runs
+
+
+def _three(together: Together | None) -> list[Leader]:
+    """Three runs, of one controller unless each is to be scored by itself."""
+    return [Leader(together=together) for _ in range(3)]
+
+
+def _pass(leaders: list[Leader], seconds: range, **run: Any) -> None:
+    for second in seconds:
+        for number, leader in enumerate(leaders):
+            leader.passes(range(second, second + 1), slow=number if second > 40 else None, **run)
+
+
+def test_those_of_several_runs_are_scored_in_one_go_and_come_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+    really = placebo.updated
+
+    def counted(asked: Sequence[placebo.Asked]) -> list[Evidence]:
+        calls.append(len(asked))
+        return really(asked)
+
+    monkeypatch.setattr(placebo, "updated", counted)
+    side_by_side = Together()
+    alone, together = _three(None), _three(side_by_side)
+    _pass(alone, range(60))
+    apart, calls[:] = len(calls), []
+    _pass(together, range(60))
+    assert (apart, len(calls)) == (3 * 59, 59)
+    for one in together:
+        side_by_side.settle(one.placebos)
+    assert [one.said for one in together] == [one.said for one in alone]
+    assert [one.told for one in together] == [one.told for one in alone]
+    assert any(one.told for one in together)
+    for one, other in zip(together, alone, strict=True):
+        for mine, its in zip(_latency_and_errors(one), _latency_and_errors(other), strict=True):
+            assert [a.tobytes() for a in arrays(mine)] == [b.tobytes() for b in arrays(its)]
+
+
+def test_those_of_a_run_that_is_over_keep_nobody_waiting_for_longer_than_a_tick() -> None:
+    first, second, third = leaders = _three(Together())
+    _pass(leaders, range(30))
+    before = third.said
+    del leaders[2]
+    _pass(leaders, range(30, 60))
+    alone = Leader()
+    alone.passes(range(60))
+    assert third.said == before
+    assert first.said["since"] == second.said["since"] == alone.said["since"]
+    for leader in (first, second):
+        known = leader.placebos._gathered
+        assert known is not None
+        assert max(float(one.at.max()) for one in known.evidence) >= START.timestamp() + 59
+
+
+def test_one_that_cannot_be_scored_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, leaders = _three(None), _three(Together())
+    _pass(alone[:2], range(60))
+    _pass(leaders, range(20))
+    spoilt, really = leaders[2].placebos._gathered, placebo.updated
+    assert spoilt is not None
+
+    def fails(asked: Sequence[placebo.Asked]) -> list[Evidence]:
+        if any(one is its for one, *_ in asked for its in spoilt.evidence):
+            raise ZeroDivisionError
+        return really(asked)
+
+    monkeypatch.setattr(placebo, "updated", fails)
+    with pytest.raises(ZeroDivisionError):
+        _pass(leaders, range(20, 21))
+    _pass(leaders[:2], range(21, 60))
+    assert [one.said for one in leaders[:2]] == [one.said for one in alone[:2]]
