@@ -33,7 +33,8 @@ def convert(*, files: tuple[str, ...], out: Path | None, report: Path | None, fo
 
     FILEs hold a Canary, MetricTemplates and AlertProviders, or a Rollout and AnalysisTemplates; - is stdin.
     Give what they name as well: the Deployment, and for a Rollout its VirtualService and DestinationRule.
-    Nothing in a cluster is touched. Objects go to stdout, the report to stderr, a line for each field:
+    Other objects are named in the report and stay as they are. Nothing in a cluster is touched. Objects go to
+    stdout, the report to stderr, a line for each field:
 
       ->  became this field, with this value
       =   needs nothing: Serin works so

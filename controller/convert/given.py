@@ -23,15 +23,17 @@ KINDS: Mapping[str, str] = {
     "VirtualService": "networking.istio.io",
     "DestinationRule": "networking.istio.io",
 }
+PEERS = {"flagger.app", "argoproj.io"}
 RECORDS = {"AnalysisRun", "Experiment"}  # what Argo Rollouts writes itself
 CLUSTERWIDE = {"ClusterAnalysisTemplate"}
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """All objects, in the order of the files."""
+    """All objects, in the order of the files; `aside`: those of kinds that nothing is read from."""
 
     accounts: tuple[Account, ...]
+    aside: tuple[Source, ...] = ()
 
     def of(self, *kinds: str) -> list[Account]:
         """Those of the kinds."""
@@ -48,7 +50,8 @@ class Given:
 
 def given(files: Mapping[str, str]) -> Given:
     """The objects of the files, by name and text; raises `BadObject`."""
-    accounts = [Account(source, obj) for file, text in files.items() for source, obj in _objects(file, text)]
+    objects = [each for file, text in files.items() for each in _objects(file, text)]
+    accounts = [Account(source, obj) for source, obj in objects if source.kind in KINDS]
     seen: dict[tuple[str, str, str | None], Source] = {}
     for account in accounts:
         at = account.source
@@ -62,7 +65,7 @@ def given(files: Mapping[str, str]) -> Given:
             f"and with "
             "it the templates that it names"
         )
-    return Given(tuple(accounts))
+    return Given(tuple(accounts), tuple(source for source, _ in objects if source.kind not in KINDS))
 
 
 def _objects(file: str, text: str) -> Iterator[tuple[Source, Json]]:
@@ -107,13 +110,14 @@ def _source(file: str, number: int, document: Json) -> Source:
     said = f"{where}: {kind} {name}"
     if str(kind) in RECORDS:
         raise BadObject(f"{said}: kind: is a record of what was done; leave it out, give the Rollout")
-    if not isinstance(kind, str) or kind not in KINDS:
+    group = version.partition("/")[0] if isinstance(version, str) else ""
+    if not isinstance(kind, str) or (kind not in KINDS and (not group or group in PEERS)):
         raise BadObject(f"{said}: kind: is not converted; leave it out, there are {', '.join(KINDS)}")
-    if not isinstance(version, str) or version.partition("/")[0] != KINDS[kind]:
+    if group != KINDS.get(kind, group):
         raise BadObject(f"{said}: apiVersion: is {version!r}; a {kind} is of {KINDS[kind]}, correct it")
     if not isinstance(name, str) or not name:
         raise BadObject(f"{said}: metadata.name: is missing; name the object")
-    if not documents.NAME.fullmatch(name):
+    if not (documents.NAME.fullmatch(name) or (kind not in KINDS and name.isprintable())):  # a role's: "a:b"
         raise BadObject(f"{where}: {kind}: metadata.name: {name!r:.60} is no name of an object; correct it")
     namespace = metadata.get("namespace")
     if namespace is not None and not isinstance(namespace, str):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controller.convert.account import Account, Entry, Fate, shown
+from controller.convert.account import Account, Entry, Fate, Source, shown
 from controller.convert.workload import Written
 
 Json = Any
@@ -16,10 +16,14 @@ SIGNS = {Fate.CONVERTED: "->", Fate.BUILT_IN: "= ", Fate.MISSING: "! ", Fate.UNK
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What is written, what became of the input, and what is left to do."""
+    """What is written, what became of the input, and what is left to do.
+
+    `aside`: what no Canary or Rollout here names, or of a kind that is not read; it stays as it is.
+    """
 
     written: Sequence[Written]
     accounts: Sequence[Account]
+    aside: Sequence[Source] = ()
 
     @property
     def todo(self) -> list[str]:
@@ -65,6 +69,8 @@ def lines(converted: Converted) -> Iterator[str]:
         for entry in account.entries:
             yield f"  {SIGNS[entry.fate]} {_line(converted, entry, hidden=_hidden(account, entry))}"
         yield ""
+    for source in converted.aside:
+        yield f"{source} - is not read: it stays as it is"
     for each in converted.todo:
         yield f"  to do: {each}"
     for each in converted.commands():
@@ -135,6 +141,10 @@ def as_json(converted: Converted) -> Json:
                 "fields": [_entry(converted, account, entry) for entry in account.entries],
             }
             for account in converted.accounts
+        ],
+        "aside": [
+            {"file": one.file, "document": one.number, "kind": one.kind, "name": one.name}
+            for one in converted.aside
         ],
     }
 

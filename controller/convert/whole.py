@@ -22,10 +22,9 @@ def converted(files: Mapping[str, str]) -> Converted:
     flagger.templates(found)
     receivers.providers(found)
     analyses.templates(found)
-    for each in found.of(*BESIDE):
-        if not each.claimed:
-            raise BadObject(f"{each.source}: metadata.name: no Canary or Rollout here names it; leave it out")
-    done = Converted(written, found.accounts)
+    unnamed = [each.source for each in found.of(*BESIDE) if not each.claimed]
+    accounts = [each for each in found.accounts if each.source not in unnamed]
+    done = Converted(written, accounts, [*unnamed, *found.aside])
     _checked(done)
     return done
 

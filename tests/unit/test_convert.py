@@ -463,8 +463,12 @@ TARGETED = f"{CANARY}spec: {{targetRef: {{name: a}}}}\n"
             "document 2: Canary a: metadata.name: is given twice",
         ),
         (
-            f"{TARGETED}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: b}}",
-            "document 2: Deployment b: metadata.name: no Canary or Rollout here names it; leave it out",
+            f"{TARGETED}---\napiVersion: flagger.app/v1beta1\nkind: Canarry\nmetadata: {{name: b}}",
+            "document 2: Canarry b: kind: is not converted; leave it out",
+        ),
+        (
+            f"{TARGETED}---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: b}}",
+            "document 2: Service None: metadata.name: is missing; name the object",
         ),
     ],
 )
@@ -479,6 +483,34 @@ def test_what_cannot_be_converted_is_said_and_nothing_is_written(
     assert done.stderr.endswith("Nothing was written\n")
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nothing_is_read_from_stays_as_it_is_and_is_named(tmp_path: Path) -> None:
+    flagger = (PEERS / "flagger-1-simple.yaml").read_text()
+    beside = (
+        "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: fraud}\nspec: {ports: [{port: 80}]}"
+        "\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: other}"
+        "\n---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: fraud}"
+        "\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: 'ours:fraud'}"
+    )
+    report = tmp_path / "report.json"
+    alone, done = typed("-", stdin=flagger), typed("-", "--report", str(report), stdin=flagger + beside)
+
+    assert (done.exit_code, done.stdout) == (alone.exit_code, alone.stdout)
+    named = [line for line in done.stderr.splitlines() if "stays as it is" in line]
+    assert [line.partition(": ")[2].partition(" - ")[0] for line in named] == [
+        "Deployment other",
+        "Service fraud",
+        "HorizontalPodAutoscaler fraud",
+        "ClusterRole ours:fraud",
+    ]
+    assert done.stderr.replace("".join(f"{line}\n" for line in named), "") == alone.stderr
+    assert [one["kind"] for one in json.loads(report.read_text())["aside"]] == [
+        "Deployment",
+        "Service",
+        "HorizontalPodAutoscaler",
+        "ClusterRole",
+    ]
 
 
 @pytest.mark.parametrize(
