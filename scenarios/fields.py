@@ -79,10 +79,12 @@ class _Yaml(documents.Document):
 
 _TAG = "tag:yaml.org,2002:"
 _Yaml.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0] not in (_TAG + "bool", _TAG + "timestamp")]
+    first: [rule for rule in rules if rule[0] not in (_TAG + "bool", _TAG + "timestamp", _TAG + "float")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml.add_implicit_resolver(_TAG + "bool", re.compile(r"(?:true|false)\Z"), list("tf"))
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")  # .nan and .inf are text
+_Yaml.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 
 
 def _instead(path: Path) -> str:

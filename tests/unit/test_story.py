@@ -383,7 +383,7 @@ def test_of_very_many_mistakes_ten_are_named() -> None:
         ("a: [1", "line 1, column 6: is not YAML: "),
         ("a: 1\na: 2", "line 2, column 1: is not YAML: 'a' stands twice"),
         ("a: &x [*x]", "an alias of what it stands in"),
-        ("a: .nan", "holds what JSON cannot"),
+        ("a: 1e999", "holds what JSON cannot"),
         ("a: !!timestamp x", "is not YAML"),
         ("{[1]: 2}", "is not YAML"),
         ("a: !!python/object:os.system {}", "is not YAML"),
@@ -392,6 +392,18 @@ def test_of_very_many_mistakes_ten_are_named() -> None:
 )
 def test_what_is_no_file_of_ours_is_refused_in_one_line(text: str, said: str) -> None:
     assert said in complaint(text)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_finite_number_is_refused_with_its_field(number: float) -> None:
+    said = complaint(changed("spec", "traffic", "requestsPerSecond", to=number))
+    assert said.startswith("scenarios/x.yaml: spec.traffic.requestsPerSecond: expected a number")
+
+
+def test_a_number_may_have_an_exponent_and_no_point() -> None:
+    text = changed("spec", "traffic", "requestsPerSecond", to=100)
+    assert ": 100\n" in text
+    assert said_of(text.replace(": 100\n", ": 1e2\n")) == ""
 
 
 def test_a_story_of_ours_that_is_called_by_its_name_is_answered_with_its_path() -> None:
