@@ -367,11 +367,14 @@ def _annotated(lease: Json, notes: Mapping[str, str | None]) -> Json:
 
 
 def _is_lease(lease: Json) -> bool:
-    """Whether an answer is a Lease whose spec can be read."""
+    """Whether an answer is a Lease whose spec can be read; its numbers have 32 bits, as Kubernetes says."""
     spec = (lease.get("spec") or {}) if stored(lease) else None
-    kinds = {"holderIdentity": str, "leaseDurationSeconds": int, "leaseTransitions": int, "acquireTime": str}
-    return isinstance(spec, dict) and all(
-        isinstance(spec.get(name), kind | None) for name, kind in kinds.items()
+    if not isinstance(spec, dict):
+        return False
+    texts = (spec.get(name) or "" for name in ("holderIdentity", "acquireTime"))
+    numbers = (spec.get(name) or 0 for name in ("leaseDurationSeconds", "leaseTransitions"))
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(number, int) and abs(number) < 2**31 for number in numbers
     )
 
 

@@ -2,6 +2,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -81,6 +82,39 @@ class Severable:
             if self.loses_answers and method != "GET":
                 raise ConnectionResetError("the answer is lost")
             yield answer
+
+
+@dataclass(slots=True)
+class Garbled:
+    """A way to the API server on which something puts `new` in the place of `old`; `count`: how often so far."""
+
+    inner: Transport
+    old: bytes
+    new: bytes
+    count: int = 0
+
+    @asynccontextmanager
+    async def request(self, *args: Any, **kwargs: Any) -> AsyncIterator[Answer]:
+        async with self.inner.request(*args, **kwargs) as answer:
+            body = await answer.read()
+            self.count += self.old != self.new and self.old in body
+            yield Whole(answer.status, answer.headers, body.replace(self.old, self.new))
+
+
+@dataclass(slots=True)
+class Whole:
+    """An answer that is all there."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        for line in self.body.splitlines():
+            yield line
 
 
 def now() -> float:
@@ -401,6 +435,19 @@ async def test_a_lease_without_a_spec_is_nobodys(world: World) -> None:
     world.create({key: value for key, value in held_by("x").items() if key != "spec"})
     replica = Replica(world, "a").start()
     await asyncio.sleep(1)
+    assert replica.leads
+    await replica.end()
+
+
+async def test_a_number_that_no_lease_has_is_an_answer_that_cannot_be_read(world: World) -> None:
+    world.create(held_by("gone"))
+    garbled = Garbled(world.transport(), b'"leaseDurationSeconds":6', b'"leaseDurationSeconds":' + b"6" * 400)
+    replica = Replica(world, "a", transport=garbled).start()
+    await asyncio.sleep(20)
+    assert garbled.count > 2
+    assert not replica.spells
+    garbled.old = garbled.new
+    await asyncio.sleep(WORST)
     assert replica.leads
     await replica.end()
 
