@@ -86,7 +86,7 @@ class Severable:
 
 @dataclass(slots=True)
 class Garbled:
-    """A way to the API server on which something puts `new` in the place of `old`; `count`: how often so far."""
+    """A way to the API server on which something puts `new` in place of `old`, `count` times so far."""
 
     inner: Transport
     old: bytes
