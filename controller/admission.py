@@ -26,7 +26,7 @@ def through(run: Run, seen: Seen, now: datetime) -> tuple[Next, bool]:
         return (run, ()), True
     enforced = run.plan.policy.preflight is Preflight.ENFORCE
     if run.hold is Reason.PREFLIGHT_FAILED and seen.commands.approvals > run.approved:
-        return (replace(run, approved=run.approved + 1, admitted=True, hold=None), ()), True
+        return (replace(run, approved=seen.commands.approvals, admitted=True, hold=None), ()), True
     if not seen.preflight:  # nothing failed; None: pages are still to come
         return (run, ()), seen.preflight is not None or not enforced
     how = f"how to mend it: kubectl serin preflight {run.plan.canary} -n {run.plan.namespace}"

@@ -8,6 +8,7 @@ or users' labels.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -43,6 +44,7 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
 
 DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
+MOST_TEMPLATES = 10  # of a Deployment, whose names are remembered: as many as Kubernetes keeps by default
 OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
 
 
@@ -59,6 +61,7 @@ class Cluster:
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
+        self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""
@@ -84,15 +87,20 @@ class Cluster:
     def listed(self, kind: str, items: Iterable[Json]) -> None:
         """`items` is all there is now."""
         now = {_key(item): item for item in items}
-        for key in {_key(item) for item in self.all(kind)} - now.keys():
-            self._drop(kind, key)
+        for old in [item for item in self.all(kind) if _key(item) not in now]:
+            self._called.pop(_uid(old), None)
+            self._drop(kind, _key(old))
         for item in now.values():
             self._put(kind, item)
 
     def changed(self, kind: str, event: str, item: Json) -> Key:
-        """One watch event is taken in; the key it is about."""
+        """One watch event is taken in, unless an answer has told something newer; the key it is about."""
         key = _key(item)
+        known = self.get(kind, *key)
+        if known is not None and int(_version(known)) > int(_version(item)):
+            return key
         if event == "DELETED":
+            self._called.pop(_uid(item), None)
             self._drop(kind, key)
         else:
             self._put(kind, item)
@@ -108,6 +116,15 @@ class Cluster:
         known = self.get(kind, *_key(item))
         if known is None or int(_version(known)) < int(_version(item)):
             self._put(kind, item)
+
+    def called(self, deployment: Json) -> list[tuple[Json, str]]:
+        """The Deployment's templates that were seen so far, and the hash of each, newest last.
+
+        A ReplicaSet is gone once there are too many; the template is still the one that was compared.
+        """
+        known = self._called.setdefault(_uid(deployment), [])
+        del known[:-MOST_TEMPLATES]
+        return known
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """The object, or None."""
@@ -217,6 +234,10 @@ def _key(item: Json) -> Key:
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
+def _uid(item: Json) -> str:
+    return str(item["metadata"].get("uid", ""))
+
+
 def _version(item: Json | None) -> str:
     return "" if item is None else item["metadata"].get("resourceVersion", "0")
 
@@ -240,23 +261,29 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     """The identity of the newest template; None until the Deployment's controller has caught up.
 
     A `rollout restart` makes a new ReplicaSet whose template differs in one annotation only; the
-    identity is then still that of the oldest ReplicaSet with the same template.
+    identity is then still that of the oldest ReplicaSet with the same template, also once that is gone.
     """
     sets = replica_sets(cluster, deployment)
     if not sets or not caught_up(deployment):
         return None
     newest = _essence(sets[0])
+    called = cluster.called(deployment)
+    if (known := next((name for essence, name in called if essence == newest), None)) is not None:
+        return known
     same = next(old for old in reversed(sets) if _essence(old) == newest)
     found: str = same["metadata"]["labels"][HASH]
+    called.append((newest, found))
     return found
 
 
 def template_of(cluster: Cluster, deployment: Json, wanted: str) -> Json | None:
     """The pod template whose hash is `wanted`, without the hash label; None if history lost it."""
-    for found in replica_sets(cluster, deployment):
-        if found["metadata"].get("labels", {}).get(HASH) == wanted:
-            return _unhashed(found["spec"]["template"])
-    return None
+    sets = replica_sets(cluster, deployment)
+    essence = next((essence for essence, name in cluster.called(deployment) if name == wanted), None)
+    named = (one for one in sets if one["metadata"].get("labels", {}).get(HASH) == wanted)
+    alike = (one for one in sets if essence is not None and _essence(one) == essence)
+    found = next(chain(named, alike), None)
+    return None if found is None else _unhashed(found["spec"]["template"])
 
 
 def _revision(replica_set: Json) -> tuple[int, str]:

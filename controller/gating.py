@@ -62,7 +62,7 @@ def lacking(run: Run, seen: Seen, now: datetime) -> str:
 def through(run: Run, seen: Seen) -> tuple[Run, tuple[Reason, str] | None]:
     """The run with the gates that have opened, and why it may not move yet: None if it may.
 
-    One approval opens all that wait for a person.
+    One approval opens all that wait for a person; what was approved once more meanwhile opens nothing later.
     """
     standing = _standing(run)
     if not standing:
@@ -70,7 +70,8 @@ def through(run: Run, seen: Seen) -> tuple[Run, tuple[Reason, str] | None]:
     approved = seen.commands.approvals > run.approved and run.hold in OPENED_BY_APPROVAL
     opened = {index for index, gate in standing if (seen.gates.get(index) == OPEN if gate.url else approved)}
     manual = any(not gate.url for index, gate in standing if index in opened)
-    run = replace(run, opened=(*run.opened, *sorted(opened)), approved=run.approved + manual)
+    used = seen.commands.approvals if manual else run.approved
+    run = replace(run, opened=(*run.opened, *sorted(opened)), approved=used)
     shut = _shut(run, seen.gates)
     return replace(run, gated=shut is not None and shut[0] is Reason.GATE_CLOSED), shut
 

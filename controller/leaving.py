@@ -152,7 +152,8 @@ def _outgrew(run: Run, seen: Seen) -> str:
 def _evicted(run: Run, seen: Seen) -> bool:
     """Whether the pods that had the traffic were taken away, rather than having failed in place."""
     fresh = all(pod.restarts == 0 and pod.created > _known(run) for pod in seen.canary.pods)
-    return run.stage is Stage.STEPPING and seen.canary.wanted > 0 and fresh
+    before = run.stage is Stage.STEPPING or (run.stage is Stage.PROMOTING and not run.copied)
+    return before and seen.canary.wanted > 0 and fresh
 
 
 def _known(run: Run) -> datetime:

@@ -96,6 +96,8 @@ class Loop(Generic[Key]):
 
     def hurry(self, key: Key) -> None:
         """`key` has its turn before all that are not urgent."""
+        if self._over:
+            return
         self.due(key)
         timer = self._timers.pop(key, None)
         if timer is not None:

@@ -25,6 +25,8 @@ stateDiagram-v2
     Stepping --> Stepping: every required check has passed
     Stepping --> Waiting: interrupted (healthy pods were evicted)
     Stepping --> Promoting: the last step has passed
+    Promoting --> Stepping: promote was taken back
+    Promoting --> Waiting: interrupted
     Waiting --> Ended: rolled back
     Stepping --> Ended: rolled back
     Promoting --> Ended: promoted or rolled back
@@ -224,8 +226,8 @@ def _step(run: Run, seen: Seen, now: datetime) -> Next:
         run = run if run.step_since else begun_again(run, now)
         run = _informed(replace(run, passed=run.passed or _passes(run, seen, now)), seen, now)
     blocked = _blocked(run, seen)
-    if seen.commands.promote is not None and not seen.commands.frozen:
-        return _begin_promotion(run, now, f"promoted by hand: {seen.commands.promote}")
+    if seen.commands.promote is not None and not (seen.commands.frozen or seen.commands.paused):
+        return _begin_promotion(run, now, f"promoted by hand: {seen.commands.promote}", by_hand=True)
     if blocked is not None:
         run, told = hold(run, *blocked, now)
         return run, (*_growth(run, seen), *told)
@@ -266,12 +268,35 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
             return replace(run, hold=None), ()  # it may have failed while nobody led
         message = f"{run.plan.stable} runs the template that was analysed ({run.plan.canary_hash})"
         return _end(run, Reason.PROMOTED, message, "Promoted", now)
-    if not run.copied and (waits := _unpromoted(run, seen, now)) is not None:
-        return waits
+    if not run.copied:
+        return _uncopied(run, seen, now)
+    return _copy(run, seen, run.step_since or now)
+
+
+def _uncopied(run: Run, seen: Seen, now: datetime) -> Next:
+    """Back to its step, or held, or stable is given the template."""
+    if seen.canary.ready == 0:  # evicted, as at a step
+        return _interrupt(run, now)
+    if run.by_hand and seen.commands.promote is None:
+        return _step(replace(run, stage=Stage.STEPPING, by_hand=False, hold=None), seen, now)
+    run = _approved_in_doubt(run, seen)
+    waits = _unpromoted(run, seen, now)
+    return _copy(run, seen, now) if waits is None else waits
+
+
+def _copy(run: Run, seen: Seen, since: datetime) -> Next:
     if seen.stable_matches or seen.stable.template_hash is None or not looked(run, seen):
         return replace(run, hold=None), ()
-    since = run.step_since if run.copied else now
     return replace(run, hold=None, copied=True, step_since=since), (CopyTemplate(),)
+
+
+def _approved_in_doubt(run: Run, seen: Seen) -> Run:
+    """The run whose promotion somebody lets go on, in spite of what it is held for, if so."""
+    if run.hold not in IN_DOUBT or seen.commands.approvals <= run.approved:
+        return run
+    blind = run.blind or run.hold is Reason.NO_DATA
+    passed = run.passed and run.hold is not Reason.INCONCLUSIVE
+    return replace(run, approved=seen.commands.approvals, blind=blind, passed=passed)
 
 
 def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
@@ -279,8 +304,8 @@ def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
     if not handoff and (blocked := _blocked(run, seen)):
         return hold(run, *blocked, now)
-    silent = (run.passed or handoff) and gating.unknown(run, seen) and seen.commands.promote is None
-    if silent and not seen.stable_matches:  # that it passed may be long ago
+    told = run.blind or seen.commands.promote is not None
+    if gating.unknown(run, seen) and not told and not seen.stable_matches:  # that it passed may be long ago
         return _blind(run, seen, now)
     if run.passed and not seen.stable_matches and (why_not := gating.doubted(run, seen)):
         return hold(run, Reason.INCONCLUSIVE, why_not, now)
@@ -332,7 +357,7 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
     if run.inputs is not None and not run.drift_approved:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
-        run = replace(run, approved=run.approved + 1, drift_approved=True)
+        run = replace(run, approved=seen.commands.approvals, drift_approved=True)
     if run.stage is not Stage.WAITING or seen.canary.ready:  # there is nothing to ask about before
         run, shut = gating.through(run, seen)
         if shut is not None:
@@ -345,8 +370,9 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
     return _begin_promotion(run, now, f"{said}{caveat(run, seen, run.weight)}")
 
 
-def _begin_promotion(run: Run, now: datetime, why: str) -> Next:
+def _begin_promotion(run: Run, now: datetime, why: str, *, by_hand: bool = False) -> Next:
     run = replace(run, stage=Stage.PROMOTING, hold=None, step_since=now, told=(), message=why)
+    run = replace(run, by_hand=by_hand, blind=False)
     return say(run, Tell(Reason.PROMOTING, why), now)
 
 
@@ -368,8 +394,10 @@ def _approved(run: Run, seen: Seen, now: datetime) -> Next:
     accepted = run.drift_approved or run.inputs is not None
     after, actions = _forward(replace(run, drift_approved=accepted), seen, now)
     moved = (after.stage, after.step) != (run.stage, run.step)
-    used = run.approved + 1 if moved else run.approved
-    return replace(after, approved=used, hold=after.hold if moved else run.hold), actions
+    if not moved:
+        return replace(after, approved=run.approved, hold=run.hold), actions
+    blind = run.hold is Reason.NO_DATA and after.stage is Stage.PROMOTING
+    return replace(after, approved=seen.commands.approvals, blind=blind), actions
 
 
 def _blind(run: Run, seen: Seen, now: datetime) -> Next:

@@ -305,6 +305,8 @@ class Run:
     admitted: bool = False  # people know what failed of the checklist, or approved it
     gated: bool = False  # a webhook is asked whether the run may move
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
+    by_hand: bool = False  # its promotion was begun by `promote`, which may be taken back
+    blind: bool = False  # somebody lets it be promoted although nothing is known of it
     copied: bool = False  # stable was given the analysed template
     landed: bool = False  # ... and had it when it was looked at
     stable_known: timedelta | None = None  # how long stable had been read when the weight first rose
@@ -431,7 +433,7 @@ class Seen:
     stable_matches: bool = False  # stable's template.spec is the analysed one
     looked: bool = True  # this leader has had the time to see how the canary does
     fenced: bool = True  # stable was written since the end: no copy from before can be made any more
-    successor: int | None = None  # the weight of the canary's next run, if there is one
+    successor: int | None = None  # the weight here of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     overdue: tuple[str, ...] = ()  # required checks whose last tick with both arms' pods is too long ago
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does

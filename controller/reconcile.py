@@ -219,7 +219,7 @@ class Reconciler:
             stable_matches=there.stable_matches,
             fenced=live.fenced,
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
-            successor=None if later is None else later.get("status", {}).get("weight", 0),
+            successor=None if later is None else trigger.weight_at(plan, later),
             canary_replicas_before=there.replicas_before,
             gates=spared("gates", run, partial(means.gates.read, _name(run)), {}),
             inputs=None if replayed is None else replayed.inputs,
@@ -321,6 +321,7 @@ class Reconciler:
         weights = [action.weight for action in actions if isinstance(action, SetWeight)]
         if 0 in weights:
             live.run, live.raising = run, False  # decided, whether or not it can be written down
+            touching.uncopied(live)
             self.rounds.hasten()
             routed = await self._route(live, 0)
             if routed:

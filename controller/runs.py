@@ -23,6 +23,7 @@ from controller.workloads import merge_patch
 
 KIND = "canaryruns"
 TRIES = 5  # people and GitOps write rarely; five conflicts in a row are another program's loop
+LAST_EPOCH = 2**31 - 1  # `leaseTransitions` has 32 bits
 ENOUGH = 100  # approvals: the schema's own limit
 
 _log = structlog.get_logger(__name__)
@@ -190,8 +191,12 @@ def _end(status: Json) -> str | None:
 
 
 def epoch_of(obj: Json) -> int:
-    """Read without the schema's strictness: the fence must stand whatever else is wrong."""
-    return int((obj.get("status") or {}).get("epoch") or 0)
+    """Read without the schema's strictness: the fence must stand whatever else is wrong.
+
+    Beyond what a Lease counts to it is nobody's: no leader could come after it, of this run or any other.
+    """
+    found = int((obj.get("status") or {}).get("epoch") or 0)
+    return found if found < LAST_EPOCH else 0
 
 
 def _finalizers(obj: Json, *, guarded: bool) -> Json:

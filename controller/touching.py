@@ -66,6 +66,12 @@ class Touching:
         return True
 
 
+def uncopied(live: Live) -> None:
+    """A copy that is under way is wanted no more, whatever is wanted next."""
+    if live.touch is not None and isinstance(live.touch.wanted, CopyTemplate):
+        end(live)
+
+
 def end(live: Live) -> None:
     """What is under way is wanted no more."""
     if live.touch is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from controller import policies, record, resource, strays
 from controller.cluster import Cluster, template_hash
 from controller.documents import NAME
-from controller.model import Commands, Plan, Stage
+from controller.model import Commands, Place, Plan, Stage
 from controller.wire import MOST_PERCENT
 
 Json = Any
@@ -373,6 +373,14 @@ def successor(cluster: Cluster, workload: tuple[str, str], run: Json) -> Json | 
     """The newest run of the workload (namespace, name) that was asked for after `run`, if there is one."""
     *_, newest = [run, *runs_of(cluster, *workload)]
     return newest if record.order(newest) > record.order(run) else None
+
+
+def weight_at(place: Place, run: Json) -> int:
+    """The weight that the run has there: 0 if it steers another VirtualService or to other subsets."""
+    theirs = resource.place(run)
+    there = (theirs.virtual_service, theirs.stable_subset, theirs.canary_subset)
+    weight: int = (run.get("status") or {}).get("weight", 0)
+    return weight if there == (place.virtual_service, place.stable_subset, place.canary_subset) else 0
 
 
 def rival(cluster: Cluster, run: Json) -> Json | None:

@@ -306,6 +306,8 @@ class State(Timed, frozen=True, kw_only=True):
     approved: int = 0
     opened: tuple[int, ...] = ()
     admitted: bool = False
+    by_hand: bool = False
+    blind: bool = False
     copied: bool = False
     landed: bool = False
     settled: bool = False

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from controller.cluster import Cluster, path, template_of
+from controller.cluster import RESTARTED, Cluster, path, template_of
 from controller.kube import ApiError, Kube
-from controller.model import Plan
+from controller.model import Plan, PromotionMode
 from controller.wire import StoredDeployment, stored
 from controller.writing import FENCE
 
@@ -26,14 +26,17 @@ class Workloads:
         self._cluster = cluster
 
     def matches(self, plan: Plan) -> bool:
-        """Whether stable's template.spec is the one that was analysed."""
+        """Whether stable's template.spec is the one that was analysed; where that is copied, annotations too.
+
+        Stable may have others besides, which somebody adds (an injector); a restart's is no difference.
+        """
         stable = self._cluster.get("deployments", plan.namespace, plan.stable)
         analysed = self._template(plan, plan.canary, plan.canary_hash)
-        return (
-            stable is not None
-            and analysed is not None
-            and bool(stable["spec"]["template"]["spec"] == analysed["spec"])
-        )
+        if stable is None or analysed is None:
+            return False
+        there = stable["spec"]["template"]
+        copied = _notes(analysed) if plan.policy.promotion is PromotionMode.COPY else {}
+        return bool(there["spec"] == analysed["spec"] and copied.items() <= _notes(there).items())
 
     async def scale(self, plan: Plan, replicas: int) -> None:
         """The canary's Deployment wants `replicas` pods."""
@@ -76,12 +79,12 @@ class Workloads:
 
     async def _read(self, plan: Plan) -> Json:
         """Stable as it is; raises `ApiError` if its template is not the one that was decided upon."""
+        known = self._cluster.get("deployments", plan.namespace, plan.stable)
         stable = await self._kube.call("GET", path("deployments", plan.namespace, plan.stable))
         if stable is None:
             raise ApiError(404, "NotFound", f"Deployment {plan.stable} is gone")
         if not stored(stable, StoredDeployment):
             raise ApiError(0, "Garbled", "the answer is no Deployment", request=f"GET {plan.stable}")
-        known = self._cluster.get("deployments", plan.namespace, plan.stable)
         if known is not None and known["spec"]["template"] != stable["spec"]["template"]:
             raise ApiError(409, "Conflict", f"Deployment {plan.stable} was edited; its event is on the way")
         return stable
@@ -104,6 +107,11 @@ class Workloads:
         rules = self._cluster.all("destinationrules", plan.namespace)
         subsets = (subset for rule in rules for subset in rule.get("spec", {}).get("subsets") or ())
         return {key for subset in subsets for key in subset.get("labels") or ()}
+
+
+def _notes(template: Json) -> dict[str, str]:
+    notes = template.get("metadata", {}).get("annotations") or {}
+    return {name: value for name, value in notes.items() if name != RESTARTED}
 
 
 def _labels(stable: Json, analysed: Json, subset_keys: set[str]) -> dict[str, str]:

@@ -111,6 +111,18 @@ async def test_what_is_saved_can_be_read_back(shelf: Shelf) -> None:
     assert resource.epoch(shelf.stored()) == shelf.runs.highest_epoch == 3
 
 
+async def test_an_epoch_that_no_lease_counts_to_is_nobodys(shelf: Shelf) -> None:
+    """Somebody edited it: no replica could have taken the Lease any more, and no run had a leader."""
+    await shelf.follow()
+    run = await shelf.create()
+    await shelf.runs.save(run, checkpoint(), epoch=3)
+    shelf.world.patch("canaryruns", "default", NAME, {"status": {"epoch": 2**40}}, part="status")
+    await asyncio.sleep(1)
+    assert shelf.runs.highest_epoch == 0
+    await shelf.runs.save(run, checkpoint(), epoch=4)
+    assert resource.epoch(shelf.stored()) == 4
+
+
 async def test_what_is_no_longer_so_leaves_the_status(shelf: Shelf) -> None:
     """A merge patch keeps every field that it does not mention."""
     run = await shelf.create()

@@ -226,3 +226,30 @@ def test_gates_are_read_from_a_policy_and_what_has_opened_from_a_status() -> Non
     assert resource._state(replace(run, opened=(1,)))["opened"] == [1]
     with pytest.raises(wire.Malformed, match="exactly one of manual and webhook"):
         policies.policy(obj["spec"]["plan"]["policy"] | {"gates": [{"before": "Start"}]})
+
+
+TWICE = Commands(approvals=2)
+
+
+def test_who_approves_twice_while_a_gate_waits_for_a_check_has_not_opened_the_next_gate() -> None:
+    gates = {"policy": {"gates": (Gate(before=Before.RAISE), Gate(before=Before.PROMOTION))}}
+    run, _ = advance(stepping(passed=True, **gates), passing(), LATER)
+    run, _ = advance(run, doubtful(commands=Commands(approvals=1)), LATER)  # nothing happens: so once more
+    run, actions = advance(run, doubtful(commands=TWICE), LATER)
+    assert weights(actions) == []
+    run, actions = advance(run, passing(commands=TWICE), LATER)
+    assert weights(actions) == [50]
+    later = passing(weight=50, commands=TWICE, load=LoadSeen(step_canary_requests=10_000))
+    for after in range(1, 6):
+        run, _ = advance(run, later, LATER + minutes(2 * after))
+    assert (run.stage, run.hold) == (Stage.STEPPING, Reason.AWAITING_APPROVAL)
+
+
+def test_an_approval_too_many_raises_nothing_in_silence() -> None:
+    run, _ = advance(stepping(passed=True, **gate()), passing(), LATER)
+    run, actions = advance(run, passing(commands=TWICE), LATER)
+    assert weights(actions) == [50]
+    blind = sight(Verdict.NO_DATA, weight=50, commands=TWICE)
+    for after in range(1, 8):
+        run, _ = advance(run, blind, LATER + minutes(60 * after))
+    assert (run.stage, run.weight, run.hold) == (Stage.STEPPING, 50, Reason.NO_DATA)

@@ -265,3 +265,31 @@ def test_the_queue_s_depth_is_of_keys_that_wait_and_not_of_those_whose_time_is_t
     assert telemetry.registry.get_sample_value("workqueue_adds_total", {"name": "canaryrun"}) == 3
     count = {"name": "canaryrun"}
     assert telemetry.registry.get_sample_value("workqueue_queue_duration_seconds_count", count) == 3
+
+
+def test_who_is_in_a_hurry_while_a_loop_finishes_has_no_second_turn_at_once() -> None:
+    at_once: list[str] = []
+    ended: list[str] = []
+    most = 0
+
+    async def turn(key: str) -> float:
+        nonlocal most
+        at_once.append(key)
+        most = max(most, at_once.count(key))
+        await asyncio.sleep(0.5)
+        at_once.remove(key)
+        ended.append(key)
+        return 1.0
+
+    async def play() -> None:
+        loop = Loop(turn, random=Random(1))
+        loop.due("a")
+        await asyncio.sleep(0.3)
+        finishing = asyncio.create_task(loop.finish(["a", "b"]))
+        await asyncio.sleep(0.1)
+        loop.hurry("b")  # a watch tells of something while the shard is let go
+        await finishing
+        await loop.close()
+
+    run_virtual(play())
+    assert (most, ended.count("b")) == (1, 1)

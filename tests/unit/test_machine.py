@@ -749,3 +749,81 @@ def test_a_stable_that_is_short_of_pods_is_told_with_the_raise() -> None:
     seen = sight(weight=0, stable=arm("old", 2, wanted=3), canary=arm("new", 1))
 
     assert advance(a_run(), seen, NOW)[0].message.endswith("; only 2 of 3 pods of model are ready")
+
+
+# -- promotions that wait
+
+UNHEARD = LoadSeen(unheard=("new-1",))
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_DATA])
+def test_a_promotion_by_hand_that_is_taken_back_before_the_copy_gives_nothing(verdict: Verdict) -> None:
+    promote = Commands(promote="now")
+    run, _ = advance(stepping(), sight(verdict, commands=promote), NOW)
+    assert (run.stage, run.by_hand) == (Stage.PROMOTING, True)
+    run, _ = advance(run, sight(verdict, commands=replace(promote, paused=True)), NOW)
+    assert (run.hold, run.copied) == (Reason.PAUSED, False)
+    run, actions = advance(run, sight(verdict, commands=Commands(paused=True)), NOW)  # {"promote": null}
+    assert (run.stage, run.step, run.weight, actions) == (Stage.STEPPING, 0, 5, ())
+    run, actions = advance(run, sight(verdict), NOW)  # and resumed
+    assert (run.stage, run.copied, actions) == (Stage.STEPPING, False, ())
+
+
+def test_a_paused_run_is_promoted_by_hand_once_it_is_resumed() -> None:
+    run, actions = advance(stepping(), sight(commands=Commands(promote="now", paused=True)), NOW)
+    assert (run.stage, run.hold, told(actions)) == (Stage.STEPPING, Reason.PAUSED, [Reason.PAUSED])
+    run, _ = advance(run, sight(commands=Commands(promote="now")), NOW)
+    assert run.stage is Stage.PROMOTING
+    run, actions = advance(run, sight(commands=Commands(promote="now")), NOW)
+    assert CopyTemplate() in actions
+
+
+def test_what_goes_on_in_doubt_and_is_frozen_is_not_promoted_in_silence() -> None:
+    """The policy goes on with doubt, never with silence; metrics died while the freeze lasted."""
+    load = LoadSeen(step_canary_requests=10_000)
+    run = stepping(step=1, weight=50, policy={"on_inconclusive": OnDoubt.PROCEED})
+    run, _ = advance(run, sight(Verdict.INCONCLUSIVE, weight=50, load=load), NOW + minutes(600))
+    assert (run.stage, run.passed) == (Stage.PROMOTING, False)
+    frozen = sight(Verdict.NO_DATA, weight=50, commands=Commands(frozen=True))
+    run, _ = advance(run, frozen, NOW + minutes(601))
+    assert run.hold is Reason.FROZEN
+    blind, actions = advance(run, sight(Verdict.NO_DATA, weight=50), NOW + minutes(660))
+    assert (blind.hold, blind.copied, CopyTemplate() in actions) == (Reason.NO_DATA, False, False)
+    _, actions = advance(run, sight(Verdict.INCONCLUSIVE, weight=50), NOW + minutes(660))
+    assert CopyTemplate() in actions
+
+
+def test_an_approval_lets_a_promotion_go_on_that_is_held_in_doubt_or_in_silence() -> None:
+    doubtful = CheckJudgement(
+        name="errors", verdict=Verdict.INCONCLUSIVE, log_e=0.0, log_e_pass=0.0, doubtful=True
+    )
+    seen = replace(sight(Verdict.INCONCLUSIVE, weight=50))
+    seen = replace(seen, judgement=replace(seen.judgement, checks=(doubtful,)))
+    for held, why in ((seen, Reason.INCONCLUSIVE), (sight(weight=50, load=UNHEARD), Reason.NO_DATA)):
+        run, _ = advance(promoting(passed=True), held, NOW + minutes(60))
+        assert (run.hold, run.copied) == (why, False)
+        run, actions = advance(run, replace(held, commands=Commands(approvals=1)), NOW + minutes(61))
+        assert (run.copied, run.approved, CopyTemplate() in actions) == (True, 1, True)
+
+
+def test_who_approves_silence_at_the_last_step_is_not_asked_once_more_at_the_promotion() -> None:
+    blind = sight(Verdict.NO_DATA, weight=50)
+    run, _ = advance(stepping(step=1, weight=50), blind, NOW + minutes(60))
+    assert run.hold is Reason.NO_DATA
+    run, _ = advance(run, replace(blind, commands=Commands(approvals=1)), NOW + minutes(61))
+    assert (run.stage, run.blind) == (Stage.PROMOTING, True)
+    run, actions = advance(run, replace(blind, commands=Commands(approvals=1)), NOW + minutes(62))
+    assert CopyTemplate() in actions
+
+
+@pytest.mark.parametrize("mode", PromotionMode)
+def test_a_canary_that_is_drained_while_its_promotion_waits_has_not_failed(mode: PromotionMode) -> None:
+    run = promoting(passed=True, policy={"promotion": mode})
+    paused = Commands(paused=mode is PromotionMode.COPY)
+    run, _ = advance(run, sight(Verdict.PASS, weight=50, commands=paused), NOW + minutes(60))
+    gone = sight(weight=50, canary=replace(arm("new", 0), wanted=3), commands=paused)
+    run, actions = advance(run, gone, NOW + minutes(61))
+    assert (run.stage, run.weight, weights(actions)) == (Stage.WAITING, 0, [0])
+    assert run.hold is Reason.INTERRUPTED
+    run, actions = advance(run, sight(weight=0), NOW + minutes(62))
+    assert (run.stage, run.passed, weights(actions)) == (Stage.STEPPING, False, [50])
