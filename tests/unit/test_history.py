@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -190,8 +191,10 @@ async def test_another_template_of_stable_is_another_stable() -> None:
     stage = Stage()
     await stage.passes(60)
     assert fresh(stage.begun(stable_hash="new"), stable_hash="new")
-    (older,) = (one for one in stage.there.all("replicasets") if one["metadata"]["name"] == "model-old")
+    sets = stage.there.all("replicasets")
+    (older,) = (deepcopy(one) for one in sets if one["metadata"]["name"] == "model-old")
     older["metadata"]["labels"]["pod-template-hash"] = "newer"
+    older["spec"]["template"]["spec"] = {"containers": [{"name": "model", "image": "model:newer"}]}
     stage.there.changed("replicasets", "MODIFIED", older)
     await stage.passes(20)
     assert fresh(stage.begun())
