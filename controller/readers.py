@@ -20,6 +20,7 @@ from controller.reading import understood
 
 # Of a pod's new requests this part, and so many, have failed: whoever looks at its run does so first.
 ALARMING, SOME = 0.25, 3
+UNEXPECTED = "the page cannot be read; please report it, with this"
 
 _log = structlog.get_logger(__name__)
 
@@ -46,11 +47,8 @@ class Text:
     page: bytes
 
     def read(self, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> "Read":
-        """Its reading, and what is wrong with it."""
-        try:
-            return layouts.read(self.page, checks, at=at, kind=self.kind, cut=cut)
-        except ValueError as error:
-            return None, (str(error) or repr(error),)
+        """Its reading, and what is wrong with it; `ValueError` if the page as a whole cannot be read."""
+        return layouts.read(self.page, checks, at=at, kind=self.kind, cut=cut)
 
 
 Said = Found | Text | str  # of a page: what it holds, itself, or in words why it could not be had
@@ -151,9 +149,15 @@ Read = tuple[Reading | None, Sequence[str]]  # a reading if there is a page, and
 
 
 def _read(page: Said, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> Read:
-    if isinstance(page, Text):
-        return page.read(checks, at, cut)
-    return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
+    """Never raises: one page costs neither a pass nor the pod's next page."""
+    if isinstance(page, str):
+        return None, (page,)
+    try:
+        return page.read(checks, at, cut) if isinstance(page, Text) else understood(page, checks, at=at)
+    except ValueError as error:
+        return None, (str(error) or repr(error),)
+    except Exception as error:  # noqa: BLE001 - what people's pages may hold that nobody thought of
+        return None, (f"{UNEXPECTED}: {error!r}",)
 
 
 def _anothers(before: Reading | None, now: Reading) -> str:

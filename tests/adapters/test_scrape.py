@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller import effort, layouts, protobuf
+from controller import scrape as scraped
 from controller.model import Page, PodSeen
 from controller.pages import Pages
-from controller.reading import ACCEPT
+from controller.reading import ACCEPT, PLAIN
 from controller.scrape import FEW, MOMENTS, TOGETHER, Scrape, addressed, chosen, target
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
@@ -833,6 +835,40 @@ def test_what_nobody_expected_of_a_fetch_is_a_trouble_and_the_pod_is_asked_again
         pods.answers[url("a1")] = answering(page(8))
         await asyncio.sleep(1)
         assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+
+    scraping(story)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "said"),
+    [
+        (layouts, "read", ("text/plain", page(7))),
+        (scraped, "negotiated", (protobuf.TYPE, b"\x09")),
+        (scraped, "found", (protobuf.TYPE, b"\x09")),
+    ],
+)
+def test_what_nobody_expected_of_a_page_is_a_trouble_and_the_pod_is_asked_again(
+    module: ModuleType, name: str, said: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise IndexError("no such line")
+
+    told = []
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.on_news = told.append
+        monkeypatch.setattr(module, name, raises)
+        pods.kinds[url("a1"), ACCEPT] = pods.kinds[url("a1"), PLAIN] = said
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(3)
+        assert "no such line" in scrape.troubles(RUN)["a1"].what
+        assert len(told) == 3
+        monkeypatch.undo()
+        pods.kinds.clear()
+        pods.answers[url("a1")] = answering(page(8))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+        assert scrape.troubles(RUN) == {}
 
     scraping(story)
 
