@@ -133,7 +133,7 @@ class Reader:
         kept, falling = self.falls.look(whole)
         yield from falling
         if kept is not None:
-            before, self.reading = self.reading, kept
+            before, self.reading = self.reading, _remembering(self.reading, kept)
             self.alarming = _alarming(before, kept)
             yield from _other_buckets(before, kept)
 
@@ -169,6 +169,11 @@ def _anothers(before: Reading | None, now: Reading) -> str:
         return ""
     was, found = (", ".join(sorted(one.of)) for one in (before, now))
     return f"its page is one of {found} now, not of {was}: another pod may have its address"
+
+
+def _remembering(before: Reading | None, now: Reading) -> Reading:
+    """The reading, and whose page it last was: one that has served nothing yet does not say."""
+    return now if before is None or now.of else replace(now, of=before.of)
 
 
 def _alarming(before: Reading | None, now: Reading) -> bool:

@@ -413,6 +413,25 @@ def test_the_page_of_another_pod_at_the_same_address_is_not_taken_for_this_ones(
     scraping(story)
 
 
+def test_whose_page_it_was_is_remembered_while_nothing_has_been_served_at_its_address() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("p1")] = answering(of_workload("model-canary", 7))
+        scrape.watch(RUN, [pod("p1")], CHECKS)
+        await asyncio.sleep(2)
+        pods.answers[url("p1")] = answering(b"up 1\n")
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["p1"].requests is None
+        pods.answers[url("p1")] = answering(of_workload("model", 9000))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["p1"].requests is None
+        assert "its page is one of model now, not of model-canary" in scrape.troubles(RUN)["p1"].what
+        pods.answers[url("p1")] = answering(of_workload("model-canary", 8))  # it was its own restart
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["p1"].requests == Counts(8, 0)
+
+    scraping(story)
+
+
 def test_of_two_pods_at_one_address_the_later_one_has_it() -> None:
     later = replace(pod("p2", "10.0.0.1"), created=CREATED + timedelta(minutes=1))
     aside = pod("p3", "10.0.0.1", port="8081")  # on the node's own network
