@@ -122,7 +122,11 @@ def counted(
     pods, those without a page as well; `lag` says when a request can be back.
     """
     windows = {"stable": _windows(served, stable), "canary": _windows(served, canary)}
-    pages = {name: reading.at for name, reading in (*stable.items(), *canary.items())}
+    pages = {
+        name: reading.at
+        for name, reading in (*stable.items(), *canary.items())
+        if _counts(served.get(name), reading)
+    }
     ready = frozenset(ready) | canary.keys()
     after = {}
     for name, instant in since.items():
@@ -156,6 +160,11 @@ def _later(hush: Hush, by: float) -> Hush:
 def _since(load: Load | None, instant: float) -> Load:
     """The load as counted so far, or nothing yet if the instant is a new one."""
     return load if load and load.since == instant else Load(since=instant, hush=Hush(instant, instant))
+
+
+def _counts(before: Served | None, reading: Reading) -> bool:
+    """Whether the page says how many requests there were: without a count none, unless it had some before."""
+    return reading.requests is not None or before is None or not before.n
 
 
 def _mark(before: Served | None, reading: Reading) -> Served | None:

@@ -210,6 +210,25 @@ def test_a_healthy_canary_whose_pages_are_away_for_a_moment_is_promoted(lasts: f
     assert played(away(40, lasts)).outcome == "Promoted"
 
 
+def lacking(begins: float, lasts: float, what: tuple[bytes, ...]) -> Page:
+    """Meanwhile the canary's pages come without these lines."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if life.pod.arm == "stable" or not 0 <= stage.now - begins < lasts:
+            return page
+        return b"".join(line for line in page.splitlines(keepends=True) if not line.startswith(what))
+
+    return page
+
+
+@pytest.mark.parametrize("what", [b"", b"istio_ model_inference"])
+@pytest.mark.parametrize("lasts", [4.0, 8.0])
+def test_a_healthy_canary_whose_pages_lack_their_requests_for_a_moment_is_promoted(
+    lasts: float, what: bytes
+) -> None:
+    assert played(lacking(40, lasts, tuple(what.split(b" ")))).outcome == "Promoted"
+
+
 def test_a_canary_whose_pages_are_gone_for_good_loses_its_traffic_as_one_of_which_nothing_is_known() -> None:
     found = played(away(40, 1000))
     assert (found.outcome, found.reason) == ("RolledBack", "NoData")

@@ -513,6 +513,17 @@ def test_a_canary_whose_page_does_not_come_is_not_silent_until_one_comes_that_sa
     assert passes.loads["weight"].hush == Hush(10.0, 15.0, 250)
 
 
+def test_a_page_without_the_count_that_it_had_is_no_silence() -> None:
+    """Four seconds of empty pages were taken for four seconds in which the canary completed nothing."""
+    passes = loaded()
+    for second in (11.0, 12.0, 13.0, 14.0):
+        passes.at(second, s1=page(second, int(50 * (second - 8))), c1=replace(page(second, None), values={}))
+    assert passes.loads["weight"].hush == Hush(10.0, 10.0, 0, missed=200)
+    assert passes.loads["weight"].pods["c1"].n == 0
+    passes.at(15.0, s1=page(15.0, 350), c1=page(15.0, 100))
+    assert passes.loads["weight"].hush == Hush(10.0, 15.0, 250)
+
+
 def test_one_pod_s_silence_is_not_broken_by_another_s_answers() -> None:
     passes = Passes(stable="s1", canary="c1 c2")
     passes.since = {"weight": 10.0}
