@@ -14,6 +14,7 @@ from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Histogram, Statistic
 from controller.model import Checkpoint, Page, Place, PodSeen, Replayed, RouteSeen, Run, Tell
 
+UNREAD = ""  # the source of a check that nobody has read yet, as opposed to one that is not there
 ANNOTATED: Mapping[str, Page | None] = {}  # every check on the page that the pod's annotations name
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`

@@ -14,7 +14,7 @@ from controller import layouts
 from controller.effort import Effort
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import Reading, Trouble
+from controller.ports import UNREAD, Reading, Trouble
 from controller.protobuf import Found
 from controller.reading import understood
 
@@ -119,7 +119,10 @@ class Reader:
         if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
             wrong.append(why)
         elif readings[0] is not None:
-            wrong += self._taken(together(readings[0], readings[1:]))
+            others = zip(readings[1:], self.checks[1:], strict=True)
+            wrong += self._taken(
+                together(readings[0], [one or _unread(checks, at) for one, (_, checks) in others])
+            )
         self.effort.done(begun)
         if waits := self.effort.wait():
             wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
@@ -201,12 +204,16 @@ def _other_buckets(before: Reading | None, now: Reading) -> Iterator[str]:
             )
 
 
-def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
+def _unread(checks: Sequence[CheckSpec], at: float) -> Reading:
+    """That of a page that could not be had: its checks may well be there."""
+    return Reading(at=at, requests=None, sources=dict.fromkeys((check.name for check in checks), UNREAD))
+
+
+def together(first: Reading, others: Iterable[Reading]) -> Reading:
     """With the checks that were read from other pages."""
     for other in others:
-        if other is not None:
-            values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
-            first = replace(first, values=values, sources=sources, took=first.took or other.took)
+        values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
+        first = replace(first, values=values, sources=sources, took=first.took or other.took)
     return first
 
 

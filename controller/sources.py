@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 from analysis.evidence import CheckSpec
 from controller.model import Page, PodSeen
-from controller.ports import ANNOTATED, MetricsSource, Reading, Trouble
+from controller.ports import ANNOTATED, UNREAD, MetricsSource, Reading, Trouble
 
-UNREAD = ""  # the source of a check that nobody has read yet, as opposed to one that is not there
 UNSET = (
     "this controller was told of no Prometheus; set SERIN_PROMETHEUS_URL, or leave source.prometheus out of"
     " the policy's checks"

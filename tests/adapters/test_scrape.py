@@ -21,6 +21,7 @@ from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT, PLAIN
 from controller.scrape import FEW, MOMENTS, TOGETHER, Scrape, addressed, chosen, target
+from controller.ticks import Cursor, advance
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
 
@@ -169,6 +170,27 @@ def test_checks_are_read_from_their_pages_and_requests_from_the_annotations() ->
         assert "no answer" in scrape.troubles(RUN)["a1"].what
 
     scraping(story)
+
+
+def test_a_page_that_could_not_be_had_does_not_pass_for_a_series_that_is_not_there() -> None:
+    """The canary's second page hangs at first; what it had served before the run is no news when it comes."""
+    counted = []
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers["http://10.0.0.1:9090/metrics"] = answering(page(9000))
+        pods.answers["http://10.0.0.2:9090/metrics"] = hangs
+        scrape.watch(RUN, [pod("s1"), pod("c2")], BOTH, {"calls": Page(port=9090)})
+        cursor = Cursor()
+        for second in range(10):
+            if second == 4:
+                pods.answers["http://10.0.0.2:9090/metrics"] = answering(page(5000, 400))
+            await asyncio.sleep(1)
+            now, readings = virtual_loop().now().timestamp(), scrape.read(RUN)
+            cursor, ticks, _ = advance(cursor, readings, stable={"s1": "n"}, canary={"c2": "m"}, now=now)
+            counted.extend(one.value for tick in ticks if tick.check == "calls" for one in tick.canary.pods)
+
+    scraping(story)
+    assert set(counted) == {Counts(0, 0)}
 
 
 def test_without_the_page_that_counts_requests_there_is_no_reading() -> None:
