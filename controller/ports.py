@@ -61,7 +61,8 @@ class Reading:
     no value was not read, one that has neither is not there. `times` are those of checks that were
     counted at another moment than `at`. `took` is how long requests took with the time that they waited,
     where the latency check reads the model's own time and the sidecar says more. `of` are the workloads that
-    the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address.
+    the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address. If
+    not `paged`, the page on which requests are counted was not read, but for checks that stand elsewhere.
     """
 
     at: float
@@ -71,6 +72,7 @@ class Reading:
     times: Mapping[str, float] = field(default_factory=dict)
     took: Histogram | None = None
     of: frozenset[str] = frozenset()
+    paged: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

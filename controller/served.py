@@ -121,6 +121,7 @@ def counted(
     stable's may be back a second before the canary's, with all its requests at once. `ready` are the canary's
     pods, those without a page as well; `lag` says when a request can be back.
     """
+    stable, canary = _paged(stable), _paged(canary)
     windows = {"stable": _windows(served, stable), "canary": _windows(served, canary)}
     pages = {
         name: reading.at
@@ -160,6 +161,11 @@ def _later(hush: Hush, by: float) -> Hush:
 def _since(load: Load | None, instant: float) -> Load:
     """The load as counted so far, or nothing yet if the instant is a new one."""
     return load if load and load.since == instant else Load(since=instant, hush=Hush(instant, instant))
+
+
+def _paged(readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
+    """Those of pods whose page was read."""
+    return {name: reading for name, reading in readings.items() if reading.paged}
 
 
 def _counts(before: Served | None, reading: Reading) -> bool:

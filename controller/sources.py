@@ -102,7 +102,8 @@ def _together(page: Reading | None, asked: Reading | None, shares: _Shares) -> R
     """A pod's reading at both sources; what one of them did not read does not pass for not being there."""
     if page is None:
         given = asked or Reading(at=0.0, requests=None)
-        return replace(given, requests=None, sources={**_unread(shares.pages), **given.sources})
+        sources = {**_unread(shares.pages), **given.sources}
+        return replace(given, requests=None, sources=sources, paged=False)
     if asked is None:
         return replace(page, sources={**_unread(shares.prometheus), **page.sources})
     return replace(
