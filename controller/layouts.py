@@ -137,7 +137,7 @@ def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | Non
     if requests is None or lacks or None in values.values() or max(numbers) > LARGEST:
         return None
     known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took, "of": layout.of}
-    return Reading(at=at, sources=layout.sources, **known)
+    return Reading(at=at, sources=layout.sources, counter=REQUESTS, **known)
 
 
 def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout | None:

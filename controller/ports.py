@@ -56,7 +56,7 @@ class Reading:
     """What one pod's page said at `at` (seconds since 1970), all counters cumulative.
 
     `values` is keyed by check name; a check whose series the page lacks is absent. `requests` counts
-    completed requests (k: failed ones) for breakers and load parity, whatever the checks are.
+    completed requests (k: failed ones) for breakers and load parity, whatever the checks are, by `counter`.
     `sources` says which series each check was read from, for `explain`; a check that has a source and
     no value was not read, one that has neither is not there. `times` are those of checks that were
     counted at another moment than `at`. `took` is how long requests took with the time that they waited,
@@ -73,6 +73,7 @@ class Reading:
     took: Histogram | None = None
     of: frozenset[str] = frozenset()
     paged: bool = True
+    counter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,6 +236,43 @@ def test_a_canary_whose_pages_are_gone_for_good_loses_its_traffic_as_one_of_whic
     assert "no metrics page of model-canary was read" in found.evidence["message"]
 
 
+COUNTED = rb'istio_requests_total{.*response_code="200".*}|model_inference_duration_seconds_count\S*'
+LIVED = re.compile(rb"^((?:" + COUNTED + rb") )(\d+)$", re.MULTILINE)
+
+
+def lived(page: bytes, n: int = 100_000) -> bytes:
+    """The page of a pod that had completed so many requests before."""
+    return LIVED.sub(lambda found: found[1] + b"%d" % (int(found[2]) + n), page)
+
+
+def less(page: bytes) -> bytes:
+    return lived(page, 95_000)
+
+
+def of_the_model(page: bytes) -> bytes:
+    lines = lived(page, 130_000).splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b"istio_"))
+
+
+@pytest.mark.parametrize("odd", [less, of_the_model])
+def test_one_odd_page_of_one_stable_pod_makes_no_silence_of_a_canary_that_gets_little(
+    odd: Callable[[bytes], bytes],
+) -> None:
+    struck = []
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if life.pod.arm == "canary":
+            return page
+        if stage.now > 30 and not struck:
+            struck.append(life.pod.name)
+            return odd(page)
+        return lived(page)
+
+    found = played(page, rps=10, steps="2", duration="80s", step="150s")
+    assert (found.outcome, found.reason, struck != []) == ("Held", None, True)
+    assert [weight for _, weight in found.weights] == [0, 2]
+
+
 def late(seconds: float) -> Page:
     """Pages tell of the requests that came so long ago: the others are not answered yet."""
     kept: dict[str, list[tuple[float, bytes]]] = {}
