@@ -26,13 +26,15 @@ class Falls:
     """Of one pod's page."""
 
     _last: dict[str, int] = field(default_factory=dict)  # by check, and of requests
+    _when: dict[str, float] = field(default_factory=dict)  # what has fallen was counted last
     _fallen: dict[str, deque[bool]] = field(default_factory=dict)
     _often: set[str] = field(default_factory=set)
 
     def look(self, now: Reading) -> tuple[Reading | None, list[str]]:
         """The reading without what falls again and again, and a sentence on that.
 
-        None where requests do, by which it is known whether the pod answers at all.
+        None where requests do, by which it is known whether the pod answers at all. What was counted at the
+        same time as in the reading before, as a Prometheus has it for a while, is not looked at again.
         """
         counts = {name: one.n for name, one in now.values.items() if isinstance(one, Counts | Histogram)}
         if now.requests is not None:
@@ -40,7 +42,7 @@ class Falls:
         if not self._fallen and all(map(ge, counts.values(), map(self._last.get, counts, counts.values()))):
             self._last |= counts  # nearly always
             return now, []
-        often = [name for name, n in counts.items() if self._falls(name, n)]
+        often = [name for name, n in counts.items() if self._falls(name, n, now.times.get(name, now.at))]
         if not often:
             return now, []
         said = [f"{', '.join(name or 'requests' for name in often)}: {REMEDY}"]
@@ -48,17 +50,21 @@ class Falls:
             return None, said
         return replace(now, values={name: one for name, one in now.values.items() if name not in often}), said
 
-    def _falls(self, name: str, n: int) -> bool:
+    def _falls(self, name: str, n: int, at: float) -> bool:
+        if at == self._when.get(name):
+            return name in self._often
         before, self._last[name] = self._last.get(name, n), n
         fallen = self._fallen.get(name)
         if fallen is None:
             if n >= before:
                 return False
             fallen = self._fallen[name] = deque(maxlen=REMEMBERED)
+        self._when[name] = at
         fallen.append(n < before)
         if sum(fallen) >= OFTEN:
             self._often.add(name)
         if not any(fallen):
             del self._fallen[name]
             self._often.discard(name)
+            del self._when[name]
         return name in self._often

@@ -137,13 +137,15 @@ def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | Non
     if requests is None or lacks or None in values.values() or max(numbers) > LARGEST:
         return None
     known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took, "of": layout.of}
-    return Reading(at=at, sources=layout.sources, **known)
+    return Reading(at=at, sources=layout.sources, counter=REQUESTS, **known)
 
 
 def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout | None:
     """That of a page whose lines begin so; None where one has to look closer each time."""
-    if b"" in befores:  # a line of one word may be anything
-        return None
+    look = reading.wanted(checks).wants
+    looked_at = [place for place, before in enumerate(befores) if look(before)]
+    if b"" in befores or any(_followed(befores[place]) for place in looked_at):
+        return None  # a line of one word may be anything
     page = b"".join(b"%s %d\n" % (before, place) for place, before in enumerate(befores))
     try:
         found = reading.found(page, checks)
@@ -154,9 +156,7 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
         took = _waited(found, places) if INFERENCE in sources.values() else None
     except (KeyError, ValueError):
         return None
-    look = reading.wanted(checks).wants
-    looked_at = [place for place, before in enumerate(befores) if look(before)]
-    if len(places.all) < 2 or any(map(_stamped, (befores[place] for place in looked_at))):
+    if len(places.all) < 2:
         return None
     others, of = (
         [place for place in looked_at if place not in places.all],
@@ -167,9 +167,9 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
     return Layout(between, taking, len(places.all), requests, values, sources, took, of)
 
 
-def _stamped(before: bytes) -> bool:
-    """Whether what follows may be a timestamp, and the figure stands before it."""
-    return not before.endswith(b"}") and len(before.split()) > 1
+def _followed(before: bytes) -> bool:
+    """Whether the line's last word may be a timestamp or of an exemplar, and the figure stands before it."""
+    return b"#" in before or (not before.endswith(b"}") and len(before.split()) > 1)
 
 
 class _Places:

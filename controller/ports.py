@@ -14,6 +14,7 @@ from analysis.evidence import CheckSpec
 from analysis.samples import Counts, Histogram, Statistic
 from controller.model import Checkpoint, Page, Place, PodSeen, Replayed, RouteSeen, Run, Tell
 
+UNREAD = ""  # the source of a check that nobody has read yet, as opposed to one that is not there
 ANNOTATED: Mapping[str, Page | None] = {}  # every check on the page that the pod's annotations name
 
 Json = Any  # a JSON value; the wire's shapes are checked in `resource`
@@ -55,12 +56,13 @@ class Reading:
     """What one pod's page said at `at` (seconds since 1970), all counters cumulative.
 
     `values` is keyed by check name; a check whose series the page lacks is absent. `requests` counts
-    completed requests (k: failed ones) for breakers and load parity, whatever the checks are.
+    completed requests (k: failed ones) for breakers and load parity, whatever the checks are, by `counter`.
     `sources` says which series each check was read from, for `explain`; a check that has a source and
     no value was not read, one that has neither is not there. `times` are those of checks that were
     counted at another moment than `at`. `took` is how long requests took with the time that they waited,
     where the latency check reads the model's own time and the sidecar says more. `of` are the workloads that
-    the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address.
+    the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address. If
+    not `paged`, the page on which requests are counted was not read, but for checks that stand elsewhere.
     """
 
     at: float
@@ -70,6 +72,8 @@ class Reading:
     times: Mapping[str, float] = field(default_factory=dict)
     took: Histogram | None = None
     of: frozenset[str] = frozenset()
+    paged: bool = True
+    counter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from urllib3.exceptions import HTTPError
 
 from analysis.evidence import CheckKind, CheckSpec
 from controller.exposition import Series
+from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Reading, Trouble
 from controller.protobuf import Found
@@ -224,12 +225,13 @@ class _Watched:
     readings: dict[str, Reading] = field(default_factory=dict)
     scraped: dict[str, float] = field(default_factory=dict)  # when these were, by Prometheus' clock
     troubles: dict[str, Trouble] = field(default_factory=dict)
+    falls: dict[str, Falls] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
     def about(self, pods: Sequence[str], checks: Sequence[CheckSpec]) -> None:
         """It is about these now; of others nothing is known."""
         self.pods, self.checks = tuple(pods), tuple(checks)
-        for known in (self.readings, self.scraped, self.troubles):
+        for known in (self.readings, self.scraped, self.troubles, self.falls):
             for gone in known.keys() - set(pods):
                 del known[gone]
 
@@ -248,8 +250,11 @@ class _Watched:
             reading, wrong = said[pod]
             last = self.scraped.get(pod)
             if reading is not None and (last is None or reading.at >= last):
-                by = ahead if last is None else max(ahead, self.readings[pod].at - last)
-                self.readings[pod], self.scraped[pod] = _later(reading, by), reading.at
+                kept, falling = self.falls.setdefault(pod, Falls()).look(reading)
+                wrong = (*wrong, *falling)
+                if kept is not None:
+                    by = ahead if last is None else max(ahead, self.readings[pod].at - last)
+                    self.readings[pod], self.scraped[pod] = _later(kept, by), kept.at
             if wrong:
                 self._trouble(pod, "; ".join(wrong), at)
             else:

@@ -77,7 +77,7 @@ class Budget:
 
 def families(page: bytes, wanted: Collection[str]) -> Found:
     """What the page says of the wanted families; `ValueError` if it cannot be read, or not in a moment."""
-    found, names, series = Found(), {name.encode() for name in wanted}, 0
+    parts: dict[bytes, list[bytes]] = {name.encode(): [] for name in wanted}
     budget, passed, at = Budget(), 0, 0
     while at < len(page):
         passed += 1
@@ -88,11 +88,14 @@ def families(page: bytes, wanted: Collection[str]) -> Found:
         if end > len(page):
             raise ValueError(f"the page ends {end - len(page)} bytes before its last metric family does")
         name = _name(page, at, end, budget)
-        if name in names:
-            series += _added(found, name.decode(), page[at:end], budget)
+        if name in parts:
+            parts[name].append(page[at:end])
+        at = end
+    found, series = Found(), 0
+    for name, some in parts.items():  # messages one after the other are one with the parts of all
+        series += _added(found, name.decode(), b"".join(some), budget) if some else 0
         if series > MOST_SERIES:
             raise ValueError(f"more than {MOST_SERIES} series of the wanted names; filter the page")
-        at = end
     return found
 
 

@@ -14,12 +14,13 @@ from controller import layouts
 from controller.effort import Effort
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import Reading, Trouble
+from controller.ports import UNREAD, Reading, Trouble
 from controller.protobuf import Found
 from controller.reading import understood
 
 # Of a pod's new requests this part, and so many, have failed: whoever looks at its run does so first.
 ALARMING, SOME = 0.25, 3
+UNEXPECTED = "the page cannot be read; please report it, with this"
 
 _log = structlog.get_logger(__name__)
 
@@ -46,11 +47,8 @@ class Text:
     page: bytes
 
     def read(self, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> "Read":
-        """Its reading, and what is wrong with it."""
-        try:
-            return layouts.read(self.page, checks, at=at, kind=self.kind, cut=cut)
-        except ValueError as error:
-            return None, (str(error) or repr(error),)
+        """Its reading, and what is wrong with it; `ValueError` if the page as a whole cannot be read."""
+        return layouts.read(self.page, checks, at=at, kind=self.kind, cut=cut)
 
 
 Said = Found | Text | str  # of a page: what it holds, itself, or in words why it could not be had
@@ -121,7 +119,10 @@ class Reader:
         if readings[0] is not None and (why := _anothers(self.reading, readings[0])):
             wrong.append(why)
         elif readings[0] is not None:
-            wrong += self._taken(together(readings[0], readings[1:]))
+            others = zip(readings[1:], self.checks[1:], strict=True)
+            wrong += self._taken(
+                together(readings[0], [one or _unread(checks, at) for one, (_, checks) in others])
+            )
         self.effort.done(begun)
         if waits := self.effort.wait():
             wrong.append(f"its page takes long to read, so it is read again in {waits:.0f} s only; filter it")
@@ -135,7 +136,7 @@ class Reader:
         kept, falling = self.falls.look(whole)
         yield from falling
         if kept is not None:
-            before, self.reading = self.reading, kept
+            before, self.reading = self.reading, _remembering(self.reading, kept)
             self.alarming = _alarming(before, kept)
             yield from _other_buckets(before, kept)
 
@@ -151,9 +152,15 @@ Read = tuple[Reading | None, Sequence[str]]  # a reading if there is a page, and
 
 
 def _read(page: Said, checks: Sequence[CheckSpec], at: float, cut: layouts.Cut) -> Read:
-    if isinstance(page, Text):
-        return page.read(checks, at, cut)
-    return (None, (page,)) if isinstance(page, str) else understood(page, checks, at=at)
+    """Never raises: one page costs neither a pass nor the pod's next page."""
+    if isinstance(page, str):
+        return None, (page,)
+    try:
+        return page.read(checks, at, cut) if isinstance(page, Text) else understood(page, checks, at=at)
+    except ValueError as error:
+        return None, (str(error) or repr(error),)
+    except Exception as error:  # noqa: BLE001 - what people's pages may hold that nobody thought of
+        return None, (f"{UNEXPECTED}: {error!r}",)
 
 
 def _anothers(before: Reading | None, now: Reading) -> str:
@@ -165,6 +172,11 @@ def _anothers(before: Reading | None, now: Reading) -> str:
         return ""
     was, found = (", ".join(sorted(one.of)) for one in (before, now))
     return f"its page is one of {found} now, not of {was}: another pod may have its address"
+
+
+def _remembering(before: Reading | None, now: Reading) -> Reading:
+    """The reading, and whose page it last was: one that has served nothing yet does not say."""
+    return now if before is None or now.of else replace(now, of=before.of)
 
 
 def _alarming(before: Reading | None, now: Reading) -> bool:
@@ -192,12 +204,16 @@ def _other_buckets(before: Reading | None, now: Reading) -> Iterator[str]:
             )
 
 
-def together(first: Reading, others: Iterable[Reading | None]) -> Reading:
+def _unread(checks: Sequence[CheckSpec], at: float) -> Reading:
+    """That of a page that could not be had: its checks may well be there."""
+    return Reading(at=at, requests=None, sources=dict.fromkeys((check.name for check in checks), UNREAD))
+
+
+def together(first: Reading, others: Iterable[Reading]) -> Reading:
     """With the checks that were read from other pages."""
     for other in others:
-        if other is not None:
-            values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
-            first = replace(first, values=values, sources=sources, took=first.took or other.took)
+        values, sources = {**first.values, **other.values}, {**first.sources, **other.sources}
+        first = replace(first, values=values, sources=sources, took=first.took or other.took)
     return first
 
 

@@ -133,9 +133,10 @@ def understood(
         except ValueError as error:
             wrong.append(f"{check.name}: {family}: {error}")
         sources[check.name] = family
-    requests, complaint = _completed(found, where)
+    requests, counter, complaint = _completed(found, where)
     took = _took(found) if INFERENCE in sources.values() else None
-    known: Mapping[str, Any] = {"took": took, "of": workloads(found.series.get(REQUESTS, ()))}
+    of = workloads(found.series.get(REQUESTS, ()))
+    known: Mapping[str, Any] = {"took": took, "of": of, "counter": counter}
     return Reading(at=at, requests=requests, values=values, sources=sources, **known), (*wrong, *complaint)
 
 
@@ -277,17 +278,17 @@ def _failed(one: Series) -> bool:
     return code == "0" or (len(code) == 3 and code.startswith("5")) or grpc in GRPC_FAILURES
 
 
-def _completed(found: Found, where: str) -> tuple[Counts | None, tuple[str, ...]]:
-    """Completed requests for breakers: the sidecar's count, else how many inferences there were."""
+def _completed(found: Found, where: str) -> tuple[Counts | None, str, tuple[str, ...]]:
+    """Completed requests for breakers, and by which series: the sidecar's, or else the inferences."""
     try:
-        return _outcomes(found.series[REQUESTS]), ()
+        return _outcomes(found.series[REQUESTS]), REQUESTS, ()
     except KeyError:
         pass
     except ValueError as error:
-        return None, (f"{REQUESTS}: {error}",)
+        return None, "", (f"{REQUESTS}: {error}",)
     try:
-        return Counts(total(found.series[f"{INFERENCE}_count"]), 0), ()
+        return Counts(total(found.series[f"{INFERENCE}_count"]), 0), INFERENCE, ()
     except KeyError:
-        return None, (f"neither {REQUESTS} nor {INFERENCE} is {where} (yet)",)
+        return None, "", (f"neither {REQUESTS} nor {INFERENCE} is {where} (yet)",)
     except ValueError as error:
-        return None, (f"{INFERENCE}: {error}",)
+        return None, "", (f"{INFERENCE}: {error}",)

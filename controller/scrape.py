@@ -327,8 +327,8 @@ class Scrape:
             begun = reader.effort.begun()
             try:
                 read = negotiated(page, checks, kind=kind)
-            except ValueError as error:
-                self._fetched(one, place, partial(self._came_as_text, str(error)), plain=True)
+            except Exception as error:  # noqa: BLE001 - whatever it holds, the pod is asked again
+                self._fetched(one, place, partial(self._came_as_text, _words(error)), plain=True)
             else:
                 reader.garbled.pop(which, None)
                 self._said(one, place, read)
@@ -351,7 +351,7 @@ class Scrape:
                 if reader.garbled[page] == GARBLED:
                     _log.debug("page_read_as_text", pod=reader.pod.name, why=why)
                     reader.plain.add(page)
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 - as before
                 said = _words(error)
         if isinstance(said, str) and not asked.cancelled():
             said = f"{why}; asked for as text: {said}"

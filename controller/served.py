@@ -16,10 +16,16 @@ from controller.ports import Reading
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a pod had completed by its page at `at`."""
+    """What a pod had completed by its page at `at`, and by which counter, if that is known.
+
+    `odd` is a page after it from which nothing can be told: its figure is less, or another counter's, as
+    where the sidecar's part is missing. If the next page goes on from there, it is counted from there.
+    """
 
     at: float
     n: int
+    counter: str = ""
+    odd: "Served | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +100,13 @@ class Load:
 
 
 class _Window(NamedTuple):
-    """What one pod completed between its last two pages."""
+    """What one pod completed between its last two pages; after an `odd` one it may have spoken before."""
 
     pod: str
     start: float
     end: float
     n: int
+    odd: bool = False
 
 
 def counted(
@@ -121,20 +128,30 @@ def counted(
     stable's may be back a second before the canary's, with all its requests at once. `ready` are the canary's
     pods, those without a page as well; `lag` says when a request can be back.
     """
-    windows = {"stable": _windows(served, stable), "canary": _windows(served, canary)}
-    pages = {name: reading.at for name, reading in (*stable.items(), *canary.items())}
+    stable, canary = _paged(stable), _paged(canary)
+    seen = {name: _seen(served.get(name), one) for name, one in (*stable.items(), *canary.items())}
+    windows = {"stable": _windows(seen, stable), "canary": _windows(seen, canary)}
+    pages = {
+        name: reading.at
+        for name, reading in (*stable.items(), *canary.items())
+        if _tells(seen[name].known, reading)
+    }
     ready = frozenset(ready) | canary.keys()
     after = {}
     for name, instant in since.items():
         load = _grown(_since(loads.get(name), instant), **windows, settled=instant + lag.most)
         heard = [one for one in windows["stable"] if one.start >= instant and one.end - one.start <= stale]
         spoken = {
-            one.pod: one.end for kind in windows.values() for one in kind if one.n and one.start >= instant
+            one.pod: one.end if one.n else one.start
+            for kind in windows.values()
+            for one in kind
+            if (one.n or one.odd) and one.start >= instant
         }
         after[name] = _hushed(load, pages, _Heard(heard, spoken, now, lag), ready=ready)
-    marks = {name: _mark(served.get(name), reading) for name, reading in stable.items()}
-    marks |= {name: _mark(served.get(name) or Served(seen.at, 0), seen) for name, seen in canary.items()}
-    return {name: mark for name, mark in marks.items() if mark is not None}, after
+    # A canary's page without a count is a zero: the series is created by the first request, and that it has
+    # answered one must not wait for a second page.
+    begun = {name: Served(reading.at, 0) for name, reading in canary.items()}
+    return begun | {name: one.known for name, one in seen.items() if one.known is not None}, after
 
 
 def later(load: Load, by: float) -> Load:
@@ -158,26 +175,66 @@ def _since(load: Load | None, instant: float) -> Load:
     return load if load and load.since == instant else Load(since=instant, hush=Hush(instant, instant))
 
 
-def _mark(before: Served | None, reading: Reading) -> Served | None:
-    """The pod's newest known count; a page without one leaves the old.
-
-    A canary's page without one is a zero: the series is created by the first request, and that it has
-    answered one must not wait for a second page.
-    """
-    return before if reading.requests is None else Served(reading.at, reading.requests.n)
+def _paged(readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
+    """Those of pods whose page was read."""
+    return {name: reading for name, reading in readings.items() if reading.paged}
 
 
-def _windows(served: Mapping[str, Served], readings: Mapping[str, Reading]) -> list[_Window]:
-    """One window for each pod with a new page; a counter that began again counts from zero."""
+def _tells(known: Served | None, reading: Reading) -> bool:
+    """Whether the page says how many requests there were: without a count none, unless it had some before."""
+    return known is None or (known.odd is None and (reading.requests is not None or not known.n))
+
+
+class _Seen(NamedTuple):
+    """What is known of a pod after its newest page, and since what that page counts; None if it does not."""
+
+    known: Served | None
+    since: Served | None = None
+    odd: bool = False  # since an odd page
+
+
+def _seen(before: Served | None, reading: Reading) -> _Seen:
+    """A page without a count, and one that was seen before, leave what was known."""
+    if reading.requests is None:
+        return _Seen(before)
+    now = Served(reading.at, reading.requests.n, reading.counter)
+    if before is None or now.at < before.at:
+        return _Seen(now)
+    seen_before = now.at == before.at or (before.odd is not None and now.at <= before.odd.at)
+    return _Seen(before) if seen_before else _new(before, now)
+
+
+def _new(before: Served, now: Served) -> _Seen:
+    if _goes_on(before, now):
+        return _Seen(now, before)
+    if _began_again(before, now):
+        return _Seen(now, replace(before, n=0))
+    if before.odd is not None and _goes_on(before.odd, now):
+        return _Seen(now, before.odd, odd=True)
+    return _Seen(replace(before, odd=now))
+
+
+def _goes_on(before: Served, now: Served) -> bool:
+    return now.n >= before.n and (before.n == 0 or _same(before, now))
+
+
+def _began_again(before: Served, now: Served) -> bool:
+    """Whether the counter began at zero since; one that has half of it again by its next page hardly did."""
+    return 2 * now.n < before.n and _same(before, now)
+
+
+def _same(before: Served, now: Served) -> bool:
+    """Whether it is the same counter, as far as is known: another leader's is not."""
+    return before.counter in {"", now.counter} or not now.counter
+
+
+def _windows(seen: Mapping[str, _Seen], pods: Iterable[str]) -> list[_Window]:
+    """One window for each of the pods with a new page that can be counted."""
+    each = ((pod, seen[pod]) for pod in pods)
     return [
-        _Window(
-            name,
-            before.at,
-            reading.at,
-            reading.requests.n - (before.n if reading.requests.n >= before.n else 0),
-        )
-        for name, reading in readings.items()
-        if reading.requests is not None and (before := served.get(name)) and reading.at > before.at
+        _Window(pod, since.at, known.at, known.n - since.n, odd)
+        for pod, (known, since, odd) in each
+        if known is not None and since is not None
     ]
 
 

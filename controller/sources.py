@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 from analysis.evidence import CheckSpec
 from controller.model import Page, PodSeen
-from controller.ports import ANNOTATED, MetricsSource, Reading, Trouble
+from controller.ports import ANNOTATED, UNREAD, MetricsSource, Reading, Trouble
 
-UNREAD = ""  # the source of a check that nobody has read yet, as opposed to one that is not there
 UNSET = (
     "this controller was told of no Prometheus; set SERIN_PROMETHEUS_URL, or leave source.prometheus out of"
     " the policy's checks"
@@ -103,7 +102,8 @@ def _together(page: Reading | None, asked: Reading | None, shares: _Shares) -> R
     """A pod's reading at both sources; what one of them did not read does not pass for not being there."""
     if page is None:
         given = asked or Reading(at=0.0, requests=None)
-        return replace(given, requests=None, sources={**_unread(shares.pages), **given.sources})
+        sources = {**_unread(shares.pages), **given.sources}
+        return replace(given, requests=None, sources=sources, paged=False)
     if asked is None:
         return replace(page, sources={**_unread(shares.prometheus), **page.sources})
     return replace(

@@ -232,6 +232,23 @@ async def until(true: Callable[[], bool], source: Prometheus) -> None:
         pytest.fail(f"{source.read(RUN)}, {source.troubles(RUN)}")
 
 
+async def test_a_pod_each_scrape_of_which_is_of_another_process_is_not_read_for_long() -> None:
+    scraped, at = Scraped("a", "b"), NOW
+    async with asking(scraped, clock=lambda: datetime.fromtimestamp(at + 0.5, UTC)) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], [ERRORS])
+        for scrape in range(8):
+            at = NOW + 15 * scrape
+            scraped.now = at + 0.5
+            scraped.series["up"] = [(of(name), at) for name in ("a", "b")]
+            scraped.series["istio_requests_total"] = []
+            scraped.requests("a", (600 if scrape % 2 else 1000) + scrape)
+            scraped.requests("b", 100 * scrape)
+            found = await asked.round()
+            assert (asked.trouble == "") == (scrape < 5)  # the third fall
+        assert (found["a"].at, found["b"].at) == (NOW + 60, NOW + 105)
+        assert "its counters fall again and again" in asked.trouble
+
+
 async def test_each_pod_has_a_reading_as_old_as_its_scrape() -> None:
     scraped = Scraped("a")
     scraped.series["up"].append((of("b"), NOW - 7.5))

@@ -79,7 +79,7 @@ class Pages:
 
     now: dict[str, Reading] = field(default_factory=dict)
     broken: bool = False
-
+    paged: bool = True
     empty: dict[str, Reading] = field(default_factory=dict)
 
     def watch(
@@ -90,7 +90,8 @@ class Pages:
     def read(self, _run: str) -> Mapping[str, Reading]:
         if self.broken:
             raise KeyError("nobody thought of this")
-        return self.empty | self.now
+        unread = {name: replace(one, paged=self.paged) for name, one in self.empty.items()}
+        return unread | self.now
 
     def troubles(self, _run: str) -> Mapping[str, Trouble]:
         return {}
@@ -280,6 +281,15 @@ async def test_a_rollback_out_of_a_virtual_service_that_was_edited_is_tried_unti
     stage.net.fails = []
     await stage.turns(2)
     assert stage.weight == 0
+
+
+async def test_a_run_of_which_only_a_prometheus_knows_something_gets_no_traffic(stage: Stage) -> None:
+    stage.pages.paged = False
+    await stage.turns(5)
+    assert stage.weight == 0
+    stage.pages.paged = True
+    await stage.turns(2)
+    assert stage.weight == 10
 
 
 async def test_a_run_that_cannot_be_read_gets_no_traffic(stage: Stage) -> None:

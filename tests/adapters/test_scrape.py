@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller import effort, layouts, protobuf
+from controller import scrape as scraped
 from controller.model import Page, PodSeen
 from controller.pages import Pages
-from controller.reading import ACCEPT
+from controller.reading import ACCEPT, PLAIN
 from controller.scrape import FEW, MOMENTS, TOGETHER, Scrape, addressed, chosen, target
+from controller.ticks import Cursor, advance
 from scenarios.virtual.loop import run_virtual, virtual_loop
 from tests import wire
 
@@ -167,6 +170,27 @@ def test_checks_are_read_from_their_pages_and_requests_from_the_annotations() ->
         assert "no answer" in scrape.troubles(RUN)["a1"].what
 
     scraping(story)
+
+
+def test_a_page_that_could_not_be_had_does_not_pass_for_a_series_that_is_not_there() -> None:
+    """The canary's second page hangs at first; what it had served before the run is no news when it comes."""
+    counted = []
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers["http://10.0.0.1:9090/metrics"] = answering(page(9000))
+        pods.answers["http://10.0.0.2:9090/metrics"] = hangs
+        scrape.watch(RUN, [pod("s1"), pod("c2")], BOTH, {"calls": Page(port=9090)})
+        cursor = Cursor()
+        for second in range(10):
+            if second == 4:
+                pods.answers["http://10.0.0.2:9090/metrics"] = answering(page(5000, 400))
+            await asyncio.sleep(1)
+            now, readings = virtual_loop().now().timestamp(), scrape.read(RUN)
+            cursor, ticks, _ = advance(cursor, readings, stable={"s1": "n"}, canary={"c2": "m"}, now=now)
+            counted.extend(one.value for tick in ticks if tick.check == "calls" for one in tick.canary.pods)
+
+    scraping(story)
+    assert set(counted) == {Counts(0, 0)}
 
 
 def test_without_the_page_that_counts_requests_there_is_no_reading() -> None:
@@ -407,6 +431,25 @@ def test_the_page_of_another_pod_at_the_same_address_is_not_taken_for_this_ones(
         await asyncio.sleep(2)
         assert scrape.read(RUN)["p1"].requests == Counts(8, 0)
         assert scrape.troubles(RUN) == {}
+
+    scraping(story)
+
+
+def test_whose_page_it_was_is_remembered_while_nothing_has_been_served_at_its_address() -> None:
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("p1")] = answering(of_workload("model-canary", 7))
+        scrape.watch(RUN, [pod("p1")], CHECKS)
+        await asyncio.sleep(2)
+        pods.answers[url("p1")] = answering(b"up 1\n")
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["p1"].requests is None
+        pods.answers[url("p1")] = answering(of_workload("model", 9000))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["p1"].requests is None
+        assert "its page is one of model now, not of model-canary" in scrape.troubles(RUN)["p1"].what
+        pods.answers[url("p1")] = answering(of_workload("model-canary", 8))  # it was its own restart
+        await asyncio.sleep(1)
+        assert scrape.read(RUN)["p1"].requests == Counts(8, 0)
 
     scraping(story)
 
@@ -833,6 +876,40 @@ def test_what_nobody_expected_of_a_fetch_is_a_trouble_and_the_pod_is_asked_again
         pods.answers[url("a1")] = answering(page(8))
         await asyncio.sleep(1)
         assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+
+    scraping(story)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "said"),
+    [
+        (layouts, "read", ("text/plain", page(7))),
+        (scraped, "negotiated", (protobuf.TYPE, b"\x09")),
+        (scraped, "found", (protobuf.TYPE, b"\x09")),
+    ],
+)
+def test_what_nobody_expected_of_a_page_is_a_trouble_and_the_pod_is_asked_again(
+    module: ModuleType, name: str, said: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise IndexError("no such line")
+
+    told = []
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        scrape.on_news = told.append
+        monkeypatch.setattr(module, name, raises)
+        pods.kinds[url("a1"), ACCEPT] = pods.kinds[url("a1"), PLAIN] = said
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(3)
+        assert "no such line" in scrape.troubles(RUN)["a1"].what
+        assert len(told) == 3
+        monkeypatch.undo()
+        pods.kinds.clear()
+        pods.answers[url("a1")] = answering(page(8))
+        await asyncio.sleep(2)
+        assert scrape.read(RUN)["a1"].values["errors"] == Counts(8, 0)
+        assert scrape.troubles(RUN) == {}
 
     scraping(story)
 

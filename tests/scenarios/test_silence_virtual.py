@@ -135,9 +135,18 @@ def anothers(stage: Theatre, life: Life, page: bytes) -> bytes:
     return next(stables).page.text().encode()
 
 
-def test_a_canary_whose_address_a_stable_pod_has_now_is_not_promoted_by_that_ones_page() -> None:
+def anothers_fresh(stage: Theatre, life: Life, page: bytes) -> bytes:
+    """The same of a stable pod that has served nothing in its first two seconds."""
+    page = anothers(stage, life, page)
+    fresh = life.pod.arm == "canary" and 0 <= stage.now - 20 < 2
+    lines = page.splitlines(keepends=True)
+    return b"".join(line for line in lines if not (fresh and line.startswith(b"istio_request")))
+
+
+@pytest.mark.parametrize("page", [anothers, anothers_fresh])
+def test_a_canary_whose_address_a_stable_pod_has_now_is_not_promoted_by_that_ones_page(page: Page) -> None:
     dead = "{at: 20s, arm: canary, blackhole: true}"
-    found = played(anothers, faults=dead, steps="40, 50")  # at 40 % pods of both arms have equal loads
+    found = played(page, faults=dead, steps="40, 50")  # at 40 % pods of both arms have equal loads
     assert (found.outcome, found.reason) == ("RolledBack", "NoData")
     assert "its page is one of model now, not of model-canary" in found.evidence["message"]
 
@@ -201,11 +210,67 @@ def test_a_healthy_canary_whose_pages_are_away_for_a_moment_is_promoted(lasts: f
     assert played(away(40, lasts)).outcome == "Promoted"
 
 
+def lacking(begins: float, lasts: float, what: tuple[bytes, ...]) -> Page:
+    """Meanwhile the canary's pages come without these lines."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if life.pod.arm == "stable" or not 0 <= stage.now - begins < lasts:
+            return page
+        return b"".join(line for line in page.splitlines(keepends=True) if not line.startswith(what))
+
+    return page
+
+
+@pytest.mark.parametrize("what", [b"", b"istio_ model_inference"])
+@pytest.mark.parametrize("lasts", [4.0, 8.0])
+def test_a_healthy_canary_whose_pages_lack_their_requests_for_a_moment_is_promoted(
+    lasts: float, what: bytes
+) -> None:
+    assert played(lacking(40, lasts, tuple(what.split(b" ")))).outcome == "Promoted"
+
+
 def test_a_canary_whose_pages_are_gone_for_good_loses_its_traffic_as_one_of_which_nothing_is_known() -> None:
     found = played(away(40, 1000))
     assert (found.outcome, found.reason) == ("RolledBack", "NoData")
     assert 48 < found.weights[-1][0] < 55
     assert "no metrics page of model-canary was read" in found.evidence["message"]
+
+
+COUNTED = rb'istio_requests_total{.*response_code="200".*}|model_inference_duration_seconds_count\S*'
+LIVED = re.compile(rb"^((?:" + COUNTED + rb") )(\d+)$", re.MULTILINE)
+
+
+def lived(page: bytes, n: int = 100_000) -> bytes:
+    """The page of a pod that had completed so many requests before."""
+    return LIVED.sub(lambda found: found[1] + b"%d" % (int(found[2]) + n), page)
+
+
+def less(page: bytes) -> bytes:
+    return lived(page, 95_000)
+
+
+def of_the_model(page: bytes) -> bytes:
+    lines = lived(page, 130_000).splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b"istio_"))
+
+
+@pytest.mark.parametrize("odd", [less, of_the_model])
+def test_one_odd_page_of_one_stable_pod_makes_no_silence_of_a_canary_that_gets_little(
+    odd: Callable[[bytes], bytes],
+) -> None:
+    struck = []
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if life.pod.arm == "canary":
+            return page
+        if stage.now > 30 and not struck:
+            struck.append(life.pod.name)
+            return odd(page)
+        return lived(page)
+
+    found = played(page, rps=10, steps="2", duration="80s", step="150s")
+    assert (found.outcome, found.reason, struck != []) == ("Held", None, True)
+    assert [weight for _, weight in found.weights] == [0, 2]
 
 
 def late(seconds: float) -> Page:

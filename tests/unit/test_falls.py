@@ -1,6 +1,7 @@
 """Pages of several processes are told from those of one that began anew."""
 
 import random
+from itertools import count
 
 import pytest
 
@@ -8,12 +9,13 @@ from analysis.samples import Counts, Histogram
 from controller.falls import OFTEN, REMEDY, REMEMBERED, Falls
 from controller.ports import Reading
 
+moments = count()
+
 
 def said(n: int, *, requests: int | None = None) -> Reading:
     own = None if requests is None else Counts(requests, 0)
-    return Reading(
-        at=0.0, requests=own, values={"latency": Histogram((1.0,), (n, 0))}, sources={"latency": "s"}
-    )
+    values = {"latency": Histogram((1.0,), (n, 0))}
+    return Reading(at=float(next(moments)), requests=own, values=values, sources={"latency": "s"})
 
 
 def read(falls: Falls, counts: list[int]) -> list[bool]:
@@ -45,6 +47,12 @@ def test_what_has_stopped_to_fall_is_read_again() -> None:
     falls = Falls()
     assert read(falls, [9, 1, 9, 1, 9, 1])[-1] is False
     assert read(falls, [*range(10, 10 + REMEMBERED)])[-1] is True
+
+
+def test_what_was_counted_once_and_is_read_ten_times_is_looked_at_once() -> None:
+    falls, counts = Falls(), [5, 9, 1, 9, 1, 9, 1]
+    found = [falls.look(one)[1] for n in counts for one in [said(n, requests=7)] * 10]
+    assert [bool(why) for why in found] == [False] * 60 + [True] * 10
 
 
 def test_where_requests_fall_nothing_is_known_of_the_pod() -> None:

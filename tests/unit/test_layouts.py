@@ -89,8 +89,9 @@ def outcome(read: Callable[[], object]) -> object:
         return str(error)
 
 
+EXEMPLAR = b'7 # {a="b"} 1'
 FIGURES = st.sampled_from(
-    [b"0", b"7", b"10", b"1e1", b"NaN", b"-1", b"1_0", b"7 99", b"9007199254740993", b"x", b""]
+    [EXEMPLAR, b"0", b"7", b"10", b"1e1", b"NaN", b"-1", b"1_0", b"7 99", b"9007199254740993", b"x", b""]
 )
 EDITS = st.sampled_from(["figure", "drop", "repeat", "swap", "tab", "word", "text", "eof", "torn"])
 
@@ -110,10 +111,36 @@ def test_where_the_figures_stood_they_are_taken_without_looking_at_lines(
         assert layouts.read(longer, CHECKS, at=3.0, cut=cut) == reading.read(longer, CHECKS, at=3.0)
 
 
+REQUESTED = b"""istio_requests_total{reporter="destination",response_code="200"} %d%s
+istio_requests_total{reporter="destination",response_code="500"} 3
+"""
+LIVE = b"""model_inference_duration_seconds_bucket{le="0.1"} %d%s
+model_inference_duration_seconds_bucket{le="+Inf"} 300
+"""
+
+
+@pytest.mark.parametrize("figure", [b"0.25", b"1", b"0", b"1 1700000000", b"1 "])
+def test_an_exemplar_is_not_taken_for_the_figure(figure: bytes) -> None:
+    after = b' # {trace_id="ab"} ' + figure
+    for line, checks in ((REQUESTED, CHECKS[1:2]), (LIVE + REQUESTED % (300, b""), CHECKS[:1])):
+        cut = layouts.Cut()
+        for n in (100, 250, 251, 252):
+            said = line % (n, after)
+            assert layouts.read(said, checks, at=1.0, cut=cut) == reading.read(said, checks, at=1.0)
+
+
+@pytest.mark.parametrize("figure", [b"NaN", b"+Inf", b"1e300"])
+def test_a_figure_before_an_exemplar_that_is_no_count_is_refused_as_ever(figure: bytes) -> None:
+    said = REQUESTED.replace(b"%d%s", figure + b' # {trace_id="ab"} 1')
+    wanted = outcome(lambda: reading.read(said, CHECKS[1:2], at=1.0))
+    assert outcome(lambda: layouts.read(said, CHECKS[1:2], at=1.0)) == wanted
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(EDITS, st.integers(0, 200), FIGURES), max_size=4), codes=st.booleans())
 @example(edits=[("figure", 2, b"7 99")], codes=False)  # a timestamp was taken for the figure
 @example(edits=[("tab", 2, b"")], codes=False)
+@example(edits=[("figure", 2, EXEMPLAR)], codes=False)
 def test_whatever_is_on_the_page_it_is_read_as_if_parsed(
     edits: list[tuple[str, int, bytes]], *, codes: bool
 ) -> None:

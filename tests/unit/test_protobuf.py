@@ -100,6 +100,19 @@ def test_of_equal_label_sets_the_first_counts() -> None:
     assert families(twice, WANTED).series["wanted_total"] == [Series({"a": "1", "b": "2"}, 3.0)]
 
 
+def test_a_family_that_stands_on_the_page_twice_is_one_of_both_as_in_text() -> None:
+    """Pages of several processes that are put one after the other: the first one's was lost."""
+    other = {**LABELS, "response_code": "500"}
+    twice = page(
+        wire.family("wanted_total", wire.counter(other, 9), wire.counter(LABELS, 5), kind=0),
+        wire.family("wanted_seconds", wire.native(other, 4, {3: 1}), wire.native(LABELS, 4, {3: 7})),
+    )
+    found = families(twice, WANTED)
+    assert found.series["wanted_total"] == [Series(LABELS, 41.0), Series({}, 1.0), Series(other, 9.0)]
+    assert found.series["wanted_seconds_count"] == [Series(LABELS, 11), Series(other, 1)]
+    assert [one.labels for one in found.native["wanted_seconds"]] == [LABELS, other]
+
+
 def test_fields_in_another_order_and_unknown_ones_change_nothing() -> None:
     metric = wire.counter({}, 5)
     body = wire.number(99, 7) + wire.message(77, b"new") + metric + wire.message(1, b"wanted_total")
@@ -205,10 +218,12 @@ def test_a_page_that_would_hold_up_everything_else_is_refused(many: bytes, why: 
 
 def test_what_is_read_of_all_families_together_is_counted_whether_its_labels_are_remembered_or_not() -> None:
     one = wire.family("wanted_seconds", *(wire.native({"x": str(i)}, 4, {1: 2}) for i in range(1000)))
+    eight = [f"wanted_second{i}" for i in range(8)]
+    many = b"".join(one.replace(b"wanted_seconds", name.encode()) for name in eight)
     for _ in range(2):
         assert len(families(one, WANTED).native["wanted_seconds"]) == 1000
         with pytest.raises(ValueError, match="fields and numbers"):
-            families(one * 8, WANTED)
+            families(many, eight)
 
 
 @pytest.mark.parametrize("body", [endless(13), endless(10), wire.message(12, wire.number(9, 1) * 10**6)])

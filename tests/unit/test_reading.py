@@ -42,6 +42,7 @@ def test_a_model_servers_page_gives_every_check() -> None:
     assert wrong == ()
     assert reading.at == 7.0
     assert reading.requests == reading.values["errors"] == Counts(3, 1)
+    assert reading.counter == "istio_requests_total"
     assert (reading.values["latency-p95"].n, reading.values["predictions"].n) == (3, 2)
     assert reading.sources == {
         "latency-p95": "model_inference_duration_seconds",
@@ -114,7 +115,8 @@ def test_requests_that_the_pod_makes_itself_do_not_count() -> None:
 
 
 def test_without_a_sidecar_the_inferences_are_the_requests() -> None:
-    assert read(INFERENCE.encode(), [], at=0)[0].requests == Counts(5, 0)
+    found = read(INFERENCE.encode(), [], at=0)[0]
+    assert (found.requests, found.counter) == (Counts(5, 0), "model_inference_duration_seconds")
 
 
 def test_what_is_missing_is_said() -> None:

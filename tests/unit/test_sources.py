@@ -8,7 +8,9 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller.model import Page, PodSeen
 from controller.ports import Reading, Trouble
+from controller.served import Load
 from controller.sources import Sources
+from controller.ticks import Cursor, advance
 
 RUN = "lab/model-canary-abc-1"
 ERRORS = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE)
@@ -95,6 +97,26 @@ def test_requests_are_never_counted_at_both() -> None:
     found = sources.read(RUN)
     assert found["a"].requests is None
     assert found["b"].requests == Counts(100, 0)
+
+
+def test_a_page_that_never_came_is_no_silence_although_prometheus_has_the_pod() -> None:
+    pages, prometheus = Told(), Told()
+    sources, cursor, loads = Sources(pages, prometheus), Cursor(), dict[str, Load]()
+    sources.watch(RUN, PODS, [ERRORS, CALLS], MIXED)
+    for second in range(1000, 1030):
+        scraped = second // 5 * 5.0
+        pages.readings = {"a": reading(second, 30 * second, errors=30 * second)}
+        prometheus.readings = {pod: reading(scraped, 90, calls=int(scraped)) for pod in ("a", "b")}
+        cursor, _, found = advance(
+            *(cursor, sources.read(RUN)),
+            stable={"a": "n1"},
+            canary={"b": "n2"},
+            now=float(second),
+            since={"weight": 1000.0},
+        )
+        loads |= found
+    assert (loads["weight"].hush.n, loads["weight"].hush.until) == (0, 1000.0)
+    assert loads["weight"].pods["b"].until == 1000.0
 
 
 def test_a_check_that_was_not_read_has_a_source_and_no_value() -> None:

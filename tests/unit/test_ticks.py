@@ -485,6 +485,49 @@ def test_a_counter_that_began_again_counts_what_it_shows() -> None:
     assert passes.loads["weight"].canary == 4
 
 
+def by(at: float, n: int, counter: str) -> Reading:
+    return replace(page(at, n), counter=counter)
+
+
+@pytest.mark.parametrize(
+    "odd", [by(12.0, 95_000, "sidecar"), by(12.0, 98_000, "model"), by(12.0, 120_000, "model")]
+)
+@pytest.mark.parametrize("pod", ["s1", "c1"])
+def test_one_page_with_less_or_by_another_counter_adds_nothing_and_loses_nothing(
+    odd: Reading, pod: str
+) -> None:
+    """95 000 requests after 100 000 were 95 000 more; and the 5 000 to the next page as well."""
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    for second in (10.0, 11.0):
+        passes.at(second, **{name: by(second, 100_000, "sidecar") for name in ("s1", "c1")})
+    for second, one in ((12.0, odd), (13.0, by(13.0, 100_010, "sidecar"))):
+        passes.at(second, **{name: by(second, 100_000, "sidecar") for name in ("s1", "c1")} | {pod: one})
+    found = passes.loads["weight"]
+    assert (found.stable, found.canary) == ((10, 0) if pod == "s1" else (0, 10))
+    assert found.shared == (found.stable, found.canary)
+    assert found.hush.n == found.stable
+
+
+def test_a_canary_s_page_with_less_is_no_silence_and_the_next_is_counted_from_there() -> None:
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    counts = {10.0: 5000, 11.0: 4900, 12.0: 4900, 13.0: 4900, 14.0: 4903}
+    for second, n in counts.items():
+        passes.at(second, s1=page(second, int(100 * second)), c1=by(second, n, "sidecar"))
+        assert passes.loads["weight"].hush.n == (100 if second == 13.0 else 0)
+        assert second != 13.0 or passes.loads["weight"].hush.since == 11.0
+    assert passes.loads["weight"].canary == 3
+
+
+def test_the_first_request_by_the_sidecar_s_count_is_counted_although_the_model_s_said_none_before() -> None:
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    passes.at(10.0, s1=page(10.0, 100), c1=by(10.0, 0, "model"))
+    passes.at(11.0, s1=page(11.0, 200), c1=by(11.0, 3, "sidecar"))
+    assert passes.loads["weight"].canary == 3
+
+
 def test_nothing_known_of_an_arm_is_not_the_same_as_no_requests() -> None:
     passes = loaded()
     passes.at(11.0, s1=page(11.0, 150))
@@ -509,6 +552,17 @@ def test_a_canary_whose_page_does_not_come_is_not_silent_until_one_comes_that_sa
     for second in (11.0, 12.0, 13.0, 14.0):
         passes.at(second, s1=page(second, 100 + 50 * (second - 10)))
     assert passes.loads["weight"].hush == Hush(10.0, 10.0, 0, missed=200)
+    passes.at(15.0, s1=page(15.0, 350), c1=page(15.0, 100))
+    assert passes.loads["weight"].hush == Hush(10.0, 15.0, 250)
+
+
+def test_a_page_without_the_count_that_it_had_is_no_silence() -> None:
+    """Four seconds of empty pages were taken for four seconds in which the canary completed nothing."""
+    passes = loaded()
+    for second in (11.0, 12.0, 13.0, 14.0):
+        passes.at(second, s1=page(second, int(50 * (second - 8))), c1=replace(page(second, None), values={}))
+    assert passes.loads["weight"].hush == Hush(10.0, 10.0, 0, missed=200)
+    assert passes.loads["weight"].pods["c1"].n == 0
     passes.at(15.0, s1=page(15.0, 350), c1=page(15.0, 100))
     assert passes.loads["weight"].hush == Hush(10.0, 15.0, 250)
 
