@@ -434,6 +434,7 @@ class Seen:
     successor: int | None = None  # the weight of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     overdue: tuple[str, ...] = ()  # required checks whose last tick with both arms' pods is too long ago
+    unshown: str = ""  # which canary pods serve and show nothing of a required check, if any lastingly do
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
     gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating

@@ -171,6 +171,48 @@ def test_a_canary_whose_page_is_of_one_of_several_processes_is_held_and_it_is_sa
     assert found.seconds_to_verdict < 60
 
 
+def without(series: bytes) -> Page:
+    return lambda _stage, _life, page: b"".join(
+        line for line in page.splitlines(keepends=True) if series not in line
+    )
+
+
+def frozen(series: bytes, *, since: float) -> Page:
+    """The series stand still from then on, while requests are served."""
+    kept: dict[str, bytes] = {}
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if stage.now < since:
+            return page
+        there = b"".join(line for line in page.splitlines(keepends=True) if series in line)
+        return without(series)(stage, life, page) + kept.setdefault(life.pod.name, there)
+
+    return page
+
+
+WRONG = "{at: 4s, arm: canary, pods: one, predictions: {distribution: beta, a: 9, b: 2}}"
+
+
+@pytest.mark.parametrize("what", [without(b"model_prediction"), frozen(b"model_prediction", since=4)])
+def test_a_canary_of_whose_pods_one_shows_no_predictions_is_not_promoted_by_the_others(what: Page) -> None:
+    found = played(of_the_struck(what), faults=WRONG, duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert "serves requests and shows nothing of predictions" in found.evidence["message"]
+    assert found.seconds_to_verdict is not None
+    assert found.seconds_to_verdict < 20
+
+
+def test_a_pod_that_shows_no_predictions_for_a_moment_keeps_nobody_from_promoting() -> None:
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        return without(b"model_prediction")(stage, life, page) if 20 <= stage.now < 40 else page
+
+    assert played(of_the_struck(page), duration="300s").outcome == "Promoted"
+
+
+def test_at_a_request_in_two_seconds_pods_that_have_none_in_a_tick_keep_nobody_from_promoting() -> None:
+    assert played(rps=5, steps="20", duration="1100s", policy=", stepTimeout: 20m").outcome == "Promoted"
+
+
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
 
 
