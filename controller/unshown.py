@@ -15,7 +15,7 @@ from analysis.samples import Statistic
 from controller.hearing import SILENT_AFTER_DUE
 from controller.model import Policy
 from controller.ports import Reading
-from controller.ticks import Pace, Tick
+from controller.ticks import UNKNOWN, Pace, Tick, usual_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,17 @@ class Shown:
         checks, said = set(), []
         for check, lacks in self._lacks.items():
             fresh, part = (queried if check in policy.queried else pace).fresh, _part(check, of_stable)
-            due = {pod: lack for pod, lack in lacks.items() if _due(lack, readings.get(pod), part)}
-            if any(now - due[pod].since < fresh for pod in due.keys() - self._ever[check]):
+            usual = usual_source(_sources(check, of_stable))
+            odd = {pod: one for pod in lacks for one in _sources(check, [readings.get(pod)]) if one != usual}
+            due = {pod for pod, lack in lacks.items() if _due(lack, readings.get(pod), part)}
+            if any(now - lacks[pod].since < fresh for pod in (due | odd.keys()) - self._ever[check]):
                 checks.add(check)
-            if long := [pod for pod in sorted(due) if _serves(due[pod], readings[pod], now - fresh)]:
-                checks.add(check)
-                said.append(f"{_named(long)} and shows nothing of {check}")
+            long = [pod for pod in sorted(lacks) if now - lacks[pod].since >= fresh]
+            words = _said_of_sources(check, {pod: odd[pod] for pod in long if pod in odd}, usual, canary)
+            silent = [pod for pod in long if pod in due - odd.keys() and _serves(lacks[pod], readings[pod])]
+            words += [f"{_named(silent)} serves requests and shows nothing of {check}"] if silent else []
+            checks |= {check} if words else set()
+            said += words
         return Missed(checks=frozenset(checks), sentence="; ".join(said))
 
     def _heed(
@@ -120,9 +125,21 @@ def _due(lack: Lack, reading: Reading | None, part: float) -> bool:
     return (requests - (lack.by if requests >= lack.by else 0)) * part >= SILENT_AFTER_DUE
 
 
-def _serves(lack: Lack, reading: Reading, before: float) -> bool:
-    """Whether it has lacked the check since `before`, and completed requests meanwhile."""
-    return lack.since <= before and _requests(reading) != lack.then
+def _serves(lack: Lack, reading: Reading) -> bool:
+    """Whether it completed requests while it lacked the check."""
+    return _requests(reading) != lack.then
+
+
+def _sources(check: str, readings: Iterable[Reading | None]) -> list[str]:
+    """Which series the check was read from, of those where it was."""
+    return [one.sources.get(check, UNKNOWN) for one in readings if one is not None and check in one.values]
+
+
+def _said_of_sources(check: str, odd: Mapping[str, str], usual: str, canary: Collection[str]) -> list[str]:
+    if not odd:
+        return []
+    who = "the canary" if odd.keys() >= set(canary) else _named(sorted(odd))
+    return [f"{check}: {who} is read from {min(odd.values())}, stable from {usual}: the two are not compared"]
 
 
 def _part(check: str, of_stable: Iterable[Reading]) -> float:
@@ -142,4 +159,4 @@ def _n(value: Statistic | None) -> int:
 
 def _named(pods: list[str]) -> str:
     others = f" (and {len(pods) - 1} more)" if len(pods) > 1 else ""
-    return f"pod {pods[0]}{others} serves requests"
+    return f"pod {pods[0]}{others}"

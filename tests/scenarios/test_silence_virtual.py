@@ -213,6 +213,66 @@ def test_at_a_request_in_two_seconds_pods_that_have_none_in_a_tick_keep_nobody_f
     assert played(rps=5, steps="20", duration="1100s", policy=", stepTimeout: 20m").outcome == "Promoted"
 
 
+def waiting(page: bytes) -> bytes:
+    """The sidecar counts each request two buckets higher than it took: it waited for the model."""
+    lines, last, counts = [], b"", [b"0", b"0"]
+    for line in page.splitlines(keepends=True):
+        before, _, rest = line.partition(b'le="')
+        if b"istio_request_duration_milliseconds_bucket" not in before or b"+Inf" in rest:
+            lines.append(line)
+            continue
+        start, _, count = line.rpartition(b" ")
+        counts, last = [*(counts if before == last else [b"0\n", b"0\n"]), count], before
+        lines.append(start + b" " + counts[-3])
+    return b"".join(lines)
+
+
+def unmeasured(arm: str, *, begins: float = 0.0, lasts: float = 1000.0) -> Page:
+    """The model's own latencies are not on this arm's pages meanwhile, and its sidecars see requests wait."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        gone = life.pod.arm == arm and 0 <= stage.now - begins < lasts
+        return waiting(without(b"model_inference")(stage, life, page) if gone else page)
+
+    return page
+
+
+OWN, SIDECARS = "model_inference_duration_seconds", "istio_request_duration_milliseconds"
+
+
+@pytest.mark.parametrize(
+    ("page", "of_canary", "of_stable"),
+    [
+        (unmeasured("canary"), SIDECARS, OWN),  # was rolled back as 4 times as slow
+        (unmeasured("canary", begins=20), SIDECARS, OWN),
+        (unmeasured("stable"), OWN, SIDECARS),
+    ],
+)
+def test_arms_whose_latencies_are_not_measured_alike_are_not_compared_and_it_is_said_why(
+    page: Page, of_canary: str, of_stable: str
+) -> None:
+    found = played(page, step="60s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    said = f"latency-p95: the canary is read from {of_canary}, stable from {of_stable}"
+    assert said in found.evidence["message"]
+
+
+def test_a_slow_canary_is_not_promoted_since_stable_is_measured_with_its_waiting() -> None:
+    found = played(unmeasured("stable"), faults="{at: 0s, arm: canary, latencyFactor: 3}", duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+
+
+def test_a_healthy_canary_whose_own_latencies_are_away_for_a_moment_is_promoted() -> None:
+    assert played(unmeasured("canary", begins=20, lasts=10), duration="300s").outcome == "Promoted"
+
+
+def test_a_slow_pod_whose_own_latencies_are_away_is_not_promoted_by_the_others() -> None:
+    slow = "{at: 3s, arm: canary, pods: one, latencyFactor: 5}"
+    found = played(of_the_struck(without(b"model_inference")), faults=slow, duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert f"is read from {SIDECARS}, stable from {OWN}" in found.evidence["message"]
+
+
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
 
 

@@ -14,6 +14,7 @@ from controller.ticks import Pace, Tick
 from controller.unshown import Missed, Shown
 
 LE = (0.5,)
+STABLE = 10_000  # requests of its only pod
 SPECS = {
     "scores": CheckSpec(name="scores", kind=CheckKind.PREDICTIONS),
     "clicks": CheckSpec(name="clicks", kind=CheckKind.PROPORTION),
@@ -37,7 +38,7 @@ class Pods:
 
     def at(self, now: float, **pods: tuple[int, int | None, int | None]) -> Missed:
         """Of each canary pod: requests and figures ever, and figures in the tick that closes (None: out)."""
-        readings = {"s1": self.page(now, 10_000, int(10_000 * self.part))}
+        readings = {"s1": self.page(now, STABLE, int(STABLE * self.part))}
         readings |= {pod: self.page(now, n, figures) for pod, (n, figures, _) in pods.items()}
         new = [PodSample(pod, "", self.value(n)) for pod, (_, _, n) in pods.items() if n is not None]
         stable = (PodSample("s1", "", self.value(10)),)
@@ -115,3 +116,18 @@ def test_a_proportion_whose_trials_are_known_later_is_missed_only_where_they_are
     for second in range(12):
         found = pods.at(second, a=(100 * second, trials, trials))
     assert bool(found.sentence) is missed
+
+
+def test_where_arms_are_read_from_other_series_it_is_said_from_which() -> None:
+    pods, own, sidecar = Pods(), "model_inference_duration_seconds", "istio_request_duration_milliseconds"
+    usual = pods.page
+
+    def page(at: float, n: int, figures: int | None) -> Reading:
+        return replace(usual(at, n, figures), sources={"scores": own if n == STABLE else sidecar})
+
+    pods.page = page  # type: ignore[method-assign]
+    both = {"a": (10, 10, None), "b": (10, 10, None)}
+    assert (pods.at(0.0, **both).checks, pods.at(9.0, **both).sentence) == ({"scores"}, "")
+    said = f"is read from {sidecar}, stable from {own}: the two are not compared"
+    assert pods.at(10.0, **both).sentence == f"scores: the canary {said}"
+    assert pods.at(11.0, **both | {"a": (20, 20, 10)}).sentence == f"scores: pod b {said}"
