@@ -219,6 +219,8 @@ def silence(run: Run, seen: Seen) -> str:
         first, *more = seen.load.unheard
         others = f" (and {len(more)} more)" if more else ""
         return f"pod {first}{others} shows no fresh metrics page{_troubled(seen)}"
+    if seen.unshown:
+        return f"{seen.unshown}{_troubled(seen)}"
     if seen.overdue:
         return f"{', '.join(seen.overdue)}: no fresh figures of both arms{_troubled(seen)}"
     return ""

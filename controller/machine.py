@@ -405,7 +405,7 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     policy, since = run.plan.policy, run.data_since or run.step_since or now
     missing = silence(run, seen)
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
-        lasting = quiet(run, seen) or ((seen.load.unheard or seen.overdue) and seen.trouble)
+        lasting = quiet(run, seen) or seen.unshown or ((seen.load.unheard or seen.overdue) and seen.trouble)
         if missing and (lasting or run.hold is Reason.READY_TO_PROMOTE):
             return hold(run, Reason.NO_DATA, f"nothing is raised or promoted: {missing}", now)
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()

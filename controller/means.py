@@ -35,6 +35,7 @@ from controller.ports import (
 from controller.reading import INFERENCE
 from controller.shadowing import Shadowing
 from controller.telemetry import Telemetry
+from controller.unshown import Shown
 from controller.workloads import Workloads
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Live:
     onset: Onset = field(default_factory=Onset)
     apart: Apart = field(default_factory=Apart)
     waits: Waits = field(default_factory=Waits)
+    shown: Shown = field(default_factory=Shown)
     figures: Figures = field(default_factory=Figures)
     around: Around | None = None  # what stood around it when that last changed
     watched: Sequence[PodSeen] | None = None  # the pods whose pages are read

@@ -296,8 +296,7 @@ class Run:
     data_since: datetime | None = None
     ended: datetime | None = None
     weights: tuple[WeightChange, ...] = ()
-    # what the weight was last raised from, or repaired upwards; None: not yet, or what was seen was not so
-    raised_from: Sighting | None = None
+    raised_from: Sighting | None = None  # by the newest raise, or repair upwards; None: not seen so
     pods_known: datetime | None = None  # when its youngest pod was made, at that time: by the API server
     passed: bool = False  # the step has passed; the raise waits for something else
     approved: int = 0  # approvals used up
@@ -306,7 +305,7 @@ class Run:
     gated: bool = False  # a webhook is asked whether the run may move
     canary_replicas: int | None = None  # the canary's size before it was scaled to 0
     by_hand: bool = False  # its promotion was begun by `promote`, which may be taken back
-    blind: bool = False  # somebody lets it be promoted although nothing is known of it
+    blind: bool = False  # somebody lets it be promoted although nothing is known
     copied: bool = False  # stable was given the analysed template
     landed: bool = False  # ... and had it when it was looked at
     stable_known: timedelta | None = None  # how long stable had been read when the weight first rose
@@ -436,6 +435,7 @@ class Seen:
     successor: int | None = None  # the weight here of the canary's next run, if there is one
     canary_read: bool = True  # the page of at least one ready canary pod has been read
     overdue: tuple[str, ...] = ()  # required checks whose last tick with both arms' pods is too long ago
+    unshown: str = ""  # which canary pods serve and show nothing of a required check, if any lastingly do
     trouble: str = ""  # what keeps pods' pages from being read, if anything lasting does
     canary_replicas_before: int | None = None  # the canary's size before an earlier run scaled it to 0
     gates: Mapping[int, str] = field(default_factory=dict)  # what webhooks before the next move said: gating

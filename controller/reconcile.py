@@ -50,6 +50,7 @@ from controller.rounds import FEW, Rounds
 from controller.saving import FRESH, Saving, check
 from controller.telling import Next
 from controller.touching import Touching
+from controller.unshown import LOST
 from controller.wire import Malformed
 
 log = structlog.get_logger(__name__)
@@ -278,8 +279,12 @@ class Reconciler:
         seen = replace(seen, load=known, canary_read=read, trouble=found)
         steps = gather.take(replace(live.gathered, cursor=cursor), run, seen, new, now)
         gathered = await self.rounds.scored(steps, among=0 if live.urgent else len(self.lives))
-        overdue = gather.overdue(gathered, run.plan.policy, at=at, pace=pace, queried=self.means.queried)
-        seen = replace(seen, judgement=self._judged(run, gathered), overdue=overdue)
+        paces: dict[str, Any] = {"pace": pace, "queried": self.means.queried}
+        overdue = gather.overdue(gathered, run.plan.policy, at=at, **paces)
+        look = partial(live.shown.look, new, run.plan.policy, readings, now=at, **paces)
+        missed = spared("shown", run, partial(look, stable=there.stable_nodes, canary=nodes), LOST)
+        overdue = (*overdue, *sorted(missed.checks.difference(overdue)))
+        seen = replace(seen, judgement=self._judged(run, gathered), overdue=overdue, unshown=missed.sentence)
         live.onlookers.next = Look(run, seen, new, gathered.evidence, now)
         return gathered, seen
 

@@ -15,15 +15,19 @@ Who is waited for, and how long (`Pace`):
   requests moved and whose histogram did not is waited for two flush intervals. It loses nothing: what
   it counted is all in its next flush;
 * a pod that counted more hits than trials, since it counts these late, is waited for as long.
+
+Pods are compared in one measurement: those that are read from another series than most of stable's are left
+out, and one whose series is another than before begins afresh.
 """
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
-from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, difference
+from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, bounds_of, difference
 from analysis.values import replace
 from controller import served as load_of
 from controller.hearing import AT_ONCE, Lag
@@ -31,6 +35,7 @@ from controller.ports import Json, Reading
 from controller.served import Load, Served, counted, later
 
 LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
+UNKNOWN = ""  # of a mark that a checkpoint kept
 LATCHED = "istio_"  # series of the proxy; everything else is taken to be live
 
 
@@ -82,11 +87,13 @@ class Mark:
 
     No value: a canary's page that does not have the series yet. It is created by the first request,
     so what it says when it appears counts from zero, and a bad canary's first second is not lost.
+    The `source` is which series it is; it is not saved.
     """
 
     at: float
     value: Statistic | None
     requests: int | None = None
+    source: str = field(default=UNKNOWN, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +199,9 @@ def _pages(check: str, readings: Mapping[str, Reading], unborn: Collection[str])
                 reading.times.get(check, reading.at),
                 value,
                 None if reading.requests is None else reading.requests.n,
+                source := reading.sources.get(check, UNKNOWN),
             ),
-            latched=isinstance(value, Histogram) and reading.sources.get(check, "").startswith(LATCHED),
+            latched=isinstance(value, Histogram) and source.startswith(LATCHED),
         )
         for name, reading in readings.items()
         if (value := reading.values.get(check)) is not None
@@ -214,8 +222,9 @@ def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | No
         return _next(replace(tick, marks={}), set(), view), None
     news = {name for name, mark in marks.items() if name in pages and pages[name].mark.at > mark.at}
     first = view.now if tick.first is None and news else tick.first
-    whole = {name for name in news if _flushed(marks[name], pages[name])}
-    if first is None or _waits(marks, news, first, view, flushed=len(whole) == len(news)):
+    odd = _odd(marks, news, view)
+    whole = {name for name in news - odd if _flushed(marks[name], pages[name])}
+    if first is None or _waits(marks, news, first, view, flushed=whole | odd >= news):
         return tick if first == tick.first else replace(tick, first=first), None
     return _next(tick, news, view), _closed(check, tick, news, whole, view)
 
@@ -236,6 +245,31 @@ def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View,
         if view.now - first < view.pace.page_patience:
             return True
     return not flushed and view.now - first < view.pace.flush_patience
+
+
+def _odd(marks: Mapping[str, Mark], news: set[str], view: _View) -> set[str]:
+    """Pods with news whose series is not the one that most of stable's show, or is another than before."""
+    sources = {page.mark.source for page in view.pages.values()}
+    sources |= {mark.source for mark in marks.values()}
+    if len(sources) == 1:  # nearly always
+        return set()
+    usual = usual_source(view.pages[name].mark.source for name in view.stable if name in view.pages)
+    return {name for name in news if _strange(marks[name], view.pages[name].mark, usual)}
+
+
+def usual_source(sources: Iterable[str]) -> str:
+    """The most frequent one; of equally frequent ones always the same, the model's own before the proxy's."""
+    frequency = Counter(sources)
+    return max(frequency, key=lambda one: (frequency[one], one), default=UNKNOWN)
+
+
+def _strange(before: Mark, now: Mark, usual: str) -> bool:
+    """Whether what was counted in between is no figure of this series, as far as can be told."""
+    if now.value is None or before.value is None:
+        return now.source not in {usual, UNKNOWN}
+    if before.source != UNKNOWN:
+        return now.source != usual or now.source != before.source
+    return now.source != usual or bounds_of(now.value) != bounds_of(before.value)
 
 
 def _flushed(mark: Mark, page: _Page) -> bool:

@@ -180,6 +180,108 @@ def test_a_canary_whose_page_is_of_one_of_several_processes_is_held_and_it_is_sa
     assert found.seconds_to_verdict < 60
 
 
+def without(series: bytes) -> Page:
+    return lambda _stage, _life, page: b"".join(
+        line for line in page.splitlines(keepends=True) if series not in line
+    )
+
+
+def frozen(series: bytes, *, since: float) -> Page:
+    """The series stand still from then on, while requests are served."""
+    kept: dict[str, bytes] = {}
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        if stage.now < since:
+            return page
+        there = b"".join(line for line in page.splitlines(keepends=True) if series in line)
+        return without(series)(stage, life, page) + kept.setdefault(life.pod.name, there)
+
+    return page
+
+
+WRONG = "{at: 4s, arm: canary, pods: one, predictions: {distribution: beta, a: 9, b: 2}}"
+
+
+@pytest.mark.parametrize("what", [without(b"model_prediction"), frozen(b"model_prediction", since=4)])
+def test_a_canary_of_whose_pods_one_shows_no_predictions_is_not_promoted_by_the_others(what: Page) -> None:
+    found = played(of_the_struck(what), faults=WRONG, duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert "serves requests and shows nothing of predictions" in found.evidence["message"]
+    assert found.seconds_to_verdict is not None
+    assert found.seconds_to_verdict < 20
+
+
+def test_a_pod_that_shows_no_predictions_for_a_moment_keeps_nobody_from_promoting() -> None:
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        return without(b"model_prediction")(stage, life, page) if 20 <= stage.now < 40 else page
+
+    assert played(of_the_struck(page), duration="300s").outcome == "Promoted"
+
+
+def test_at_a_request_in_two_seconds_pods_that_have_none_in_a_tick_keep_nobody_from_promoting() -> None:
+    assert played(rps=5, steps="20", duration="1100s", policy=", stepTimeout: 20m").outcome == "Promoted"
+
+
+def waiting(page: bytes) -> bytes:
+    """The sidecar counts each request two buckets higher than it took: it waited for the model."""
+    lines, last, counts = [], b"", [b"0", b"0"]
+    for line in page.splitlines(keepends=True):
+        before, _, rest = line.partition(b'le="')
+        if b"istio_request_duration_milliseconds_bucket" not in before or b"+Inf" in rest:
+            lines.append(line)
+            continue
+        start, _, count = line.rpartition(b" ")
+        counts, last = [*(counts if before == last else [b"0\n", b"0\n"]), count], before
+        lines.append(start + b" " + counts[-3])
+    return b"".join(lines)
+
+
+def unmeasured(arm: str, *, begins: float = 0.0, lasts: float = 1000.0) -> Page:
+    """The model's own latencies are not on this arm's pages meanwhile, and its sidecars see requests wait."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        gone = life.pod.arm == arm and 0 <= stage.now - begins < lasts
+        return waiting(without(b"model_inference")(stage, life, page) if gone else page)
+
+    return page
+
+
+OWN, SIDECARS = "model_inference_duration_seconds", "istio_request_duration_milliseconds"
+
+
+@pytest.mark.parametrize(
+    ("page", "of_canary", "of_stable"),
+    [
+        (unmeasured("canary"), SIDECARS, OWN),  # was rolled back as 4 times as slow
+        (unmeasured("canary", begins=20), SIDECARS, OWN),
+        (unmeasured("stable"), OWN, SIDECARS),
+    ],
+)
+def test_arms_whose_latencies_are_not_measured_alike_are_not_compared_and_it_is_said_why(
+    page: Page, of_canary: str, of_stable: str
+) -> None:
+    found = played(page, step="60s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    said = f"latency-p95: the canary is read from {of_canary}, stable from {of_stable}"
+    assert said in found.evidence["message"]
+
+
+def test_a_slow_canary_is_not_promoted_since_stable_is_measured_with_its_waiting() -> None:
+    found = played(unmeasured("stable"), faults="{at: 0s, arm: canary, latencyFactor: 3}", duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+
+
+def test_a_healthy_canary_whose_own_latencies_are_away_for_a_moment_is_promoted() -> None:
+    assert played(unmeasured("canary", begins=20, lasts=10), duration="300s").outcome == "Promoted"
+
+
+def test_a_slow_pod_whose_own_latencies_are_away_is_not_promoted_by_the_others() -> None:
+    slow = "{at: 3s, arm: canary, pods: one, latencyFactor: 5}"
+    found = played(of_the_struck(without(b"model_inference")), faults=slow, duration="300s")
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert f"is read from {SIDECARS}, stable from {OWN}" in found.evidence["message"]
+
+
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
 
 

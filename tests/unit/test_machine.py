@@ -246,6 +246,19 @@ def test_a_step_is_not_passed_by_figures_of_half_a_minute_ago() -> None:
     assert "errors: no fresh figures of both arms" in run.message
 
 
+def test_no_step_is_passed_while_a_pod_serves_and_shows_nothing_of_a_check() -> None:
+    """Half of the canary's users were on a pod without predictions, and it was promoted."""
+    load = LoadSeen(step_canary_requests=ENOUGH)
+    blind = sight(Verdict.PASS, load=load, unshown="pod new-1 serves requests and shows nothing of scores")
+    run, actions = advance(stepping(), blind, NOW + minutes(2))
+    assert (run.passed, run.hold, weights(actions)) == (False, Reason.NO_DATA, [])
+    assert "pod new-1 serves requests and shows nothing of scores" in run.message
+    run, actions = advance(stepping(passed=True), blind, NOW + minutes(2))
+    assert (run.hold, weights(actions)) == (Reason.NO_DATA, [])
+    run, actions = advance(run, sight(Verdict.PASS, load=load), NOW + minutes(2))
+    assert weights(actions) == [50]
+
+
 @pytest.mark.parametrize(("away", "missed"), [(9, 10_000), (60, 379)])
 def test_pages_that_are_away_for_a_moment_do_not_roll_back(away: float, missed: int) -> None:
     load = LoadSeen(unheard=("new-1",), unheard_for=seconds(away), missed=missed)

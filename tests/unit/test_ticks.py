@@ -334,6 +334,67 @@ def test_a_live_histogram_is_not_waited_for() -> None:
     assert told(tick)["c1"].n == 0
 
 
+# -- one measurement in both arms ------------------------------------------------------------------
+
+MODEL, SIDECAR = "model_inference_duration_seconds", "istio_request_duration_milliseconds"
+
+
+def measured(at: float, n: int, source: str, le: tuple[float, ...] = LE) -> Reading:
+    """A page whose `n` requests' latencies are read from this series."""
+    values = {"latency": Histogram(le, (n,) + (0,) * len(le))}
+    return Reading(at=at, requests=Counts(n, 0), values=values, sources={"latency": source})
+
+
+def measuring(second: int, **sources: str) -> dict[str, Reading]:
+    return {pod: measured(10.0 + second, 10 * second, source) for pod, source in sources.items()}
+
+
+@pytest.mark.parametrize(("usual", "other"), [(MODEL, SIDECAR), (SIDECAR, MODEL)])
+def test_pods_that_are_read_from_another_series_than_most_of_stables_are_left_out(
+    usual: str, other: str
+) -> None:
+    """A healthy canary that had lost its own histogram was rolled back as 4 times as slow."""
+    passes = Passes(stable="s1 s2", canary="c1 c2")
+    sources = {"s1": usual, "s2": usual, "c1": usual, "c2": other}
+    passes.at(10.0, **measuring(1, **sources))
+    (tick,) = passes.at(11.0, **measuring(2, **sources))
+    assert set(told(tick)) == {"s1", "s2", "c1"}
+
+    sources |= {"s2": other, "s1": usual, "c1": other}  # of as many the same ones always
+    passes.at(12.0, **measuring(3, **sources))
+    (tick,) = passes.at(13.0, **measuring(4, **sources))
+    assert set(told(tick)) == ({"s1"} if usual == MODEL else {"s2", "c1", "c2"})
+
+
+def test_a_pod_whose_series_is_another_than_before_gives_no_difference() -> None:
+    passes = Passes(stable="s1 s2", canary="c1")
+    passes.at(10.0, **measuring(1, s1=MODEL, s2=MODEL, c1=MODEL))
+    (tick,) = passes.at(11.0, **measuring(2, s1=MODEL, s2=MODEL, c1=SIDECAR))
+    assert set(told(tick)) == {"s1", "s2"}
+    (tick,) = passes.at(12.0, **measuring(3, s1=MODEL, s2=MODEL, c1=MODEL))
+    assert set(told(tick)) == {"s1", "s2"}
+    (tick,) = passes.at(13.0, **measuring(4, s1=MODEL, s2=MODEL, c1=MODEL))
+    assert told(tick)["c1"].n == 10
+
+
+def test_a_pod_that_is_left_out_is_not_waited_for() -> None:
+    passes = Passes(stable="s1", canary="c1")
+    still = measured(10.0, 10, SIDECAR)
+    passes.at(10.0, s1=measured(10.0, 10, MODEL), c1=still)
+    moved = replace(still, at=11.0, requests=Counts(20, 0))  # its proxy has not flushed
+    (tick,) = passes.at(11.0, s1=measured(11.0, 20, MODEL), c1=moved)
+    assert set(told(tick)) == {"s1"}
+
+
+def test_a_series_that_changed_while_nobody_led_gives_no_difference() -> None:
+    passes = Passes(stable="s1 s2", canary="c1")
+    passes.at(10.0, **measuring(1, s1=SIDECAR, s2=SIDECAR, c1=SIDECAR))
+    passes.cursor = load(json.loads(json.dumps(save(passes.cursor))))
+    now = measuring(3, s1=SIDECAR, s2=SIDECAR) | {"s1": measured(13.0, 30, SIDECAR, (*LE, 1.0))}
+    (tick,) = passes.at(13.0, **now, c1=measured(13.0, 30, SIDECAR))
+    assert {pod: value.n for pod, value in told(tick).items()} == {"s2": 20, "c1": 20}
+
+
 # -- the canary's first second ---------------------------------------------------------------------
 
 
