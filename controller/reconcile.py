@@ -188,8 +188,12 @@ class Reconciler:
         seen = self.means.router.seen(place)
         if not resource.guarded(obj) or (seen.weight == 0 and not seen.mirrored):
             return None
-        await self.means.router.route(place, 0)
-        await self.means.router.mirror(place, on=False)
+        try:
+            await self.means.router.route(place, 0)
+            await self.means.router.mirror(place, on=False)
+        except (ApiError, Unsteerable, OSError) as failed:
+            log.warning("route_failed", run=meta["name"], weight=0, error=str(failed))
+            return RETRY.total_seconds()
         return self.means.tick.total_seconds()
 
     async def _observe(self, live: Live, obj: Any) -> tuple[Gathered, Seen]:

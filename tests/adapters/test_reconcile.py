@@ -302,6 +302,22 @@ async def test_a_run_that_cannot_be_read_gets_no_traffic(stage: Stage) -> None:
     assert stage.weight == 0
 
 
+async def test_the_traffic_of_a_run_that_cannot_be_read_leaves_as_soon_as_that_is_not_refused(
+    stage: Stage,
+) -> None:
+    await stage.at_first_step()
+    stage.patch_status(reason="FromTheFuture")
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    stage.net.fails = [("PATCH", f"virtualservices/{STABLE}")]
+    for _ in range(100):
+        assert await stage.reconciler.turn(stage.key) == 0.2
+    assert stage.weight == 10
+    stage.net.fails = []
+    await stage.turns(1)
+    assert stage.weight == 0
+
+
 async def test_our_metrics_say_what_holds_a_run_until_nothing_does(stage: Stage) -> None:
     await stage.at_first_step()
     registry = stage.reconciler.means.telemetry.registry
