@@ -5,12 +5,23 @@ the largest difference in probability that any set of predictions can show; to p
 a tolerance, one set suffices. Which set is learned from the past alone.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import gammaln
 
 from analysis.proportions import Array, Mask, Question
 
 WITNESS, HALF = 0.5, 0.25  # mass on the learned set, and on either half of stable's distribution
+
+# Of stable's predictions in one bucket, from which on little is told apart: if all the others moved, that
+# would be a shift of 0.05, which is what a check tolerates by default.
+NEARLY_ALL = 0.95
+
+
+def in_one(cells: Sequence[float] | Array) -> float:
+    """The part of these predictions that the fullest bucket holds; 0 of none."""
+    return max(cells, default=0) / max(sum(cells), 1)
 
 
 def drift_question(recent: Array, canary: Array, *, tolerance: float, ready: Mask) -> Question:

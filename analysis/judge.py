@@ -19,7 +19,7 @@ from analysis import distributions, proportions, quantiles
 from analysis.bursts import LIMIT, within
 from analysis.evidence import CheckKind, CheckSpec, Evidence
 from analysis.proportions import Array, Integers, Mask, Question
-from analysis.questions import PASS_PLUS, PASS_TOLERANCE, question, tail_odds
+from analysis.questions import ENOUGH, PASS_PLUS, PASS_TOLERANCE, question, tail_odds
 from analysis.state import Standing, standing
 from analysis.values import replace
 
@@ -332,6 +332,8 @@ def _notes(evidence: Evidence, asked: Question | None, *, failed: bool) -> list[
         notes.append(f"its latencies come in steps wider than the margin: {allowed}")
     if spec.kind is CheckKind.PREDICTIONS and memory.recent.sum() > 0 and not memory.le:
         notes.append("the two arms have no bucket in common: nothing can be compared")
+    elif spec.kind is CheckKind.PREDICTIONS and not failed:
+        notes += crowded(memory.recent[0])
     if len(evidence.groups) == 1:
         notes.append("one canary node: bursts longer than the tolerance look like the version")
     return notes
@@ -349,6 +351,16 @@ def _coarse_notes(evidence: Evidence, chosen: quantiles.Pair, *, failed: bool) -
         return [f"its buckets are coarse: {held}, so a smaller increase may not show (docs/metrics.md)"]
     what = f"an increase below x{ratio:.2g}" if np.isfinite(ratio) else "an increase, however large,"
     return [f"its buckets cannot tell {what} from none: finer ones can (docs/metrics.md)"]
+
+
+def crowded(cells: Array) -> list[str]:
+    """What predictions that lie nearly all in one bucket cannot show."""
+    part = distributions.in_one(cells.tolist())
+    if part < distributions.NEARLY_ALL or cells.sum() < ENOUGH:
+        return []
+    return [
+        f"{100 * part:.0f} % of stable's lie in one bucket: a shift within it does not show (docs/metrics.md)"
+    ]
 
 
 def pass_notes(spec: CheckSpec) -> list[str]:

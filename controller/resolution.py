@@ -12,7 +12,7 @@ import numpy as np
 from analysis import quantiles
 from analysis.buckets import tiers
 from analysis.evidence import CheckKind, CheckSpec
-from analysis.judge import RESOLVED
+from analysis.judge import RESOLVED, crowded
 from analysis.questions import ENOUGH
 from analysis.samples import Histogram
 from controller import protobuf
@@ -55,6 +55,10 @@ def _there(page: Found, checks: Sequence[CheckSpec]) -> Iterator[str]:
         yield from (f"{line}{hint}" for line in said)
         if not said:
             yield f"{check.name}: {reading.sources[check.name]} is on the page"
+        if check.kind is CheckKind.PREDICTIONS and isinstance(
+            value := reading.values.get(check.name), Histogram
+        ):
+            yield from (f"  Warning: {note}" for note in crowded(np.array(value.count)))
 
 
 def _resolved(page: Found, latency: Sequence[CheckSpec]) -> list[str]:

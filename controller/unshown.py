@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from analysis.distributions import NEARLY_ALL, in_one
 from analysis.evidence import CheckKind
-from analysis.samples import Statistic
+from analysis.samples import Histogram, Statistic, bounds_of, coarsened, usual_bounds
 from controller.hearing import SILENT_AFTER_DUE
 from controller.model import Policy
 from controller.ports import Reading
@@ -35,6 +36,8 @@ class Missed:
     sentence: str = ""
 
 
+TOLD = 0.9  # joining lost something where stable's own fullest bucket held less than this of the joined one
+SOME_BOUNDS = 5  # that a sentence names
 LOST = Missed(sentence="which of its pods show what could not be worked out; the log says why")
 
 
@@ -44,6 +47,7 @@ class Shown:
 
     _ever: dict[str, frozenset[str]] = field(default_factory=dict)
     _lacks: dict[str, dict[str, Lack]] = field(default_factory=dict)
+    _blurred: dict[str, tuple[float, str]] = field(default_factory=dict)  # by check: since when, in words
 
     def look(
         self,
@@ -59,10 +63,13 @@ class Shown:
     ) -> Missed:
         """What is missed now that these ticks have closed; `stable` and `canary` are their ready pods."""
         self._heed(new, policy, readings, frozenset(canary), now)
-        if not any(self._lacks.values()):  # nearly always
+        if not self._blurred and not any(self._lacks.values()):  # nearly always
             return Missed()
         of_stable = [readings[pod] for pod in stable if pod in readings]
-        checks, said = set(), []
+        checks, said = set(self._blurred), []
+        for check, (since, lost) in self._blurred.items():
+            fresh = (queried if check in policy.queried else pace).fresh
+            said += [f"{check}: {lost}"] if now - since >= fresh else []
         for check, lacks in self._lacks.items():
             fresh, part = (queried if check in policy.queried else pace).fresh, _part(check, of_stable)
             usual = usual_source(_sources(check, of_stable))
@@ -90,6 +97,8 @@ class Shown:
         for tick in new:
             if (kind := required.get(tick.check)) is None:
                 continue
+            if kind is CheckKind.PREDICTIONS and tick.canary.pods:
+                self._compare_buckets(tick, readings, now)
             # a proportion's trials may be known much later: that they are counted is all that can be asked
             late = kind is CheckKind.PROPORTION
             shown = frozenset([pod.name for pod in tick.canary.pods if late or any(pod.value.cells)])
@@ -98,6 +107,16 @@ class Shown:
                 self._lacks.pop(tick.check, None)
             else:
                 self._some_lack(tick.check, shown, readings, canary, now)
+
+    def _compare_buckets(self, tick: Tick, readings: Mapping[str, Reading], now: float) -> None:
+        """Whether what is left of two kinds of buckets still tells stable's predictions apart."""
+        le = bounds_of(tick.canary.pods[0].value)
+        alike = all(bounds_of(pod.value) == le for pod in (*tick.stable.pods, *tick.canary.pods))
+        words = "" if alike else _lost(tick, readings)  # nearly always they are
+        if words:
+            self._blurred[tick.check] = self._blurred.get(tick.check, (now, ""))[0], words
+        else:
+            self._blurred.pop(tick.check, None)
 
     def _some_lack(
         self,
@@ -160,3 +179,22 @@ def _n(value: Statistic | None) -> int:
 def _named(pods: list[str]) -> str:
     others = f" (and {len(pods) - 1} more)" if len(pods) > 1 else ""
     return f"pod {pods[0]}{others}"
+
+
+def _lost(tick: Tick, readings: Mapping[str, Reading]) -> str:
+    """What joining to the arms' common bounds loses, by all that stable has counted; empty if not much."""
+    le, other = (usual_bounds(arm.pods, known=()) for arm in (tick.stable, tick.canary))
+    common = tuple(bound for bound in le if bound in set(other))
+    pages = [readings[pod.name].values.get(tick.check) for pod in tick.stable.pods if pod.name in readings]
+    own = [one for one in pages if isinstance(one, Histogram) and one.le == le]
+    fine = in_one(list(map(sum, zip(*(one.count for one in own), strict=True))))
+    left = in_one(list(map(sum, zip(*(coarsened(one, common).count for one in own), strict=True))))
+    if common == le or left < NEARLY_ALL or fine >= TOLD * left:
+        return ""
+    bounds = ", ".join(f"{bound:g}" for bound in common[:SOME_BOUNDS])
+    more = " ..." if len(common) > SOME_BOUNDS else ""
+    both = f"only the bucket bounds {bounds}{more}" if common else "no bucket bound"
+    return (
+        f"the two arms have {both} in common, so that {100 * left:.0f} % of stable's lie in one bucket "
+        "and a shift within it would not show; give both the same buckets"
+    )

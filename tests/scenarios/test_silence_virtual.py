@@ -282,6 +282,22 @@ def test_a_slow_pod_whose_own_latencies_are_away_is_not_promoted_by_the_others()
     assert f"is read from {SIDECARS}, stable from {OWN}" in found.evidence["message"]
 
 
+BOUND = re.compile(rb'(model_prediction_value_bucket{.*le=")(0[.][^"]*)(")')
+
+
+def other_buckets(_stage: Theatre, life: Life, page: bytes) -> bytes:
+    """Of stable's bounds the canary has 1.0 alone."""
+    return page if life.pod.arm == "stable" else BOUND.sub(rb"\g<1>\g<2>01\3", page)
+
+
+def test_predictions_in_buckets_that_have_nothing_but_the_last_bound_in_common_are_not_promoted() -> None:
+    found = played(
+        other_buckets, faults="{at: 0s, arm: canary, predictions: {distribution: beta, a: 9, b: 2}}"
+    )
+    assert (found.outcome, found.reason) == ("Held", "NoData")
+    assert "the two arms have only the bucket bounds 1 in common" in found.evidence["message"]
+
+
 PAGES_GO = "{at: 80s, target: metrics, kind: outage}, {at: 81s, arm: canary, errorRate: 100%}"
 
 

@@ -304,3 +304,12 @@ def test_without_one_hit_of_stable_s_there_is_no_ratio() -> None:
     check = judged(evidence, now=30.0).checks[0]
     assert (check.estimate, check.interval, check.shares) == (None, None, (0.0, 0.0))
     assert check.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("le", "says"), [((10.0, 20.0), True), ((0.001,), True), (LE, False)])
+def test_predictions_that_lie_in_one_bucket_are_said_to_show_no_shift(
+    le: tuple[float, ...], *, says: bool
+) -> None:
+    """All were beyond the last bucket: "0 away", passed, and not a word of it."""
+    check = judged(fed(DRIFT, le=le)).checks[0]
+    assert ("100 % of stable's lie in one bucket: a shift within it does not show" in check.note) is says

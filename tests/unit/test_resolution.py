@@ -132,3 +132,14 @@ def test_the_ratio_is_that_of_the_two_bounds_that_have_to_be_passed() -> None:
         b for b in le if SLOW.sf(max((one for one in le if one <= b / 1.2 * (1 + 1e-6)), default=0.0)) <= 0.05
     )
     assert certain_from(lines) == pytest.approx(beyond / le[at - 1], rel=0.01)
+
+
+def test_predictions_that_lie_in_one_bucket_are_warned_of_beforehand() -> None:
+    drift = CheckSpec(name="scores", kind=CheckKind.PREDICTIONS)
+    page = 'model_prediction_value_bucket{{le="0.5"}} {}\nmodel_prediction_value_bucket{{le="+Inf"}} 1000\n'
+    said = [proved(of_file(page.format(n).encode()), [drift])[1:] for n in (400, 20)]
+    assert said[0] == ["scores: model_prediction_value is on the page"]
+    (warning,) = said[1][1:]
+    assert warning.startswith(
+        "  Warning: 98 % of stable's lie in one bucket: a shift within it does not show"
+    )

@@ -131,3 +131,55 @@ def test_where_arms_are_read_from_other_series_it_is_said_from_which() -> None:
     said = f"is read from {sidecar}, stable from {own}: the two are not compared"
     assert pods.at(10.0, **both).sentence == f"scores: the canary {said}"
     assert pods.at(11.0, **both | {"a": (20, 20, 10)}).sentence == f"scores: pod b {said}"
+
+
+def histogram(le: tuple[float, ...], each: int = 100) -> Histogram:
+    """So many predictions below each bound, and none above the last."""
+    return Histogram(le, (each,) * len(le) + (0,))
+
+
+def in_buckets(
+    shown: Shown, now: float, stable: Histogram, canary: tuple[float, ...], check: str = "scores"
+) -> Missed:
+    pages = {"s1": stable, "a": histogram(canary)}
+    arms = [Sample(now - 1, now, (PodSample(pod, "", value),)) for pod, value in pages.items()]
+    readings = {
+        pod: Reading(at=now, requests=Counts(900, 0), values={check: one}) for pod, one in pages.items()
+    }
+    how: dict[str, Any] = {"pace": Pace(), "queried": Pace(), "stable": ["s1"], "canary": ["a"]}
+    return shown.look([Tick(check, *arms)], policy(check), readings, now=now, **how)
+
+
+TENTHS = tuple(n / 10 for n in range(1, 11))
+SHIFTED = tuple(bound + 0.01 for bound in TENTHS)
+
+
+@pytest.mark.parametrize(
+    ("canary", "both"),
+    [((*SHIFTED[:9], 1.0), "only the bucket bounds 1"), (SHIFTED, "no bucket bound")],
+)
+def test_where_joining_the_buckets_loses_what_stable_tells_apart_nothing_passes(
+    canary: tuple[float, ...], both: str
+) -> None:
+    shown = Shown()
+    assert in_buckets(shown, 0.0, histogram(TENTHS), canary) == Missed(checks=frozenset({"scores"}))
+    found = in_buckets(shown, 10.0, histogram(TENTHS), canary)
+    assert found.sentence == (
+        f"scores: the two arms have {both} in common, so that 100 % of stable's lie in one bucket "
+        "and a shift within it would not show; give both the same buckets"
+    )
+    assert in_buckets(shown, 11.0, histogram(TENTHS), TENTHS) == FINE
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary"),
+    [
+        (histogram(TENTHS), TENTHS[1::2]),  # coarser, and enough is told apart
+        (histogram((1.0,)), TENTHS),  # stable's own tell nothing apart: that is said in a note
+        (Histogram(TENTHS, (970, 30, *(0,) * 9)), TENTHS[:1]),  # nearly all are in one of its own
+    ],
+)
+def test_other_buckets_that_lose_little_keep_nobody_from_passing(
+    stable: Histogram, canary: tuple[float, ...]
+) -> None:
+    assert in_buckets(Shown(), 0.0, stable, canary) == FINE
