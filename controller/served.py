@@ -20,12 +20,13 @@ class Served:
 
     `odd` is a page after it from which nothing can be told: its figure is less, or another counter's, as
     where the sidecar's part is missing. If the next page goes on from there, it is counted from there.
+    Neither is saved: a new leader takes the next page as it comes.
     """
 
     at: float
     n: int
-    counter: str = ""
-    odd: "Served | None" = None
+    counter: str = field(default="", compare=False)
+    odd: "Served | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
