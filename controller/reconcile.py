@@ -224,7 +224,9 @@ class Reconciler:
             stable_matches=there.stable_matches,
             fenced=live.fenced,
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
-            successor=None if later is None else trigger.weight_at(plan, later),
+            successor=None
+            if later is None
+            else spared("successor", run, partial(trigger.weight_at, plan, later), 0),
             canary_replicas_before=there.replicas_before,
             gates=spared("gates", run, partial(means.gates.read, _name(run)), {}),
             inputs=None if replayed is None else replayed.inputs,
