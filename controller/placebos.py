@@ -26,7 +26,7 @@ from controller.ticks import Cursor
 
 Json = Any
 
-# Of one controller that have placebos. What they take is taken from every run's next pass: a hundredth of a
+# Of one controller that have placebos. What they take is taken from every run's next pass: a fiftieth of a
 # core for ten runs that are scored side by side (record 65).
 MOST_RUNS = 10
 
