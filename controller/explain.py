@@ -52,6 +52,7 @@ COUNTED = "they count while the canary's pods are warm and take no more load eac
 LEAST_EXPECTED = 0.05  # hits at the margin: a status rounds them to a tenth, and nobody can lack a share of 0
 PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
+ROUNDED = 1e-4  # of a log e: four decimals of it are kept
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
 
@@ -199,7 +200,8 @@ def _certainty(found: Finding) -> str:
         if beyond_margin(found, ends(found)[1]):
             # a Pass asks one question, whether a margin is kept; an interval answers it for every margin
             proved = f"{margin}, and {proved_less(found) or 'that this is kept'} is proved"
-            return f" ({proved}; how large the figure is takes more requests: {good} {worst} so far)"
+            so_far = f": {good} {worst} so far" if math.isfinite(ends(found)[1]) else ""
+            return f" ({proved}; how large the figure is takes more requests{so_far})"
         return f" ({good} {worst}, {margin})"
     if found.interval[1] == math.inf:
         return f" (at least {low}, not certain yet, {margin})"
@@ -211,7 +213,7 @@ def _certainty(found: Finding) -> str:
 def proved_less(found: Finding) -> str:
     """What a Pass proves where it is less than the margin (docs/statistics.md#what-a-pass-proves), or ""."""
     if found.kind == "ErrorRate" and found.plus < PASS_PLUS:
-        return f"at most {_times(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
+        return f"at most {_margin(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
     if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
         return f"a shift below {PASS_TOLERANCE:g}"
     return ""
@@ -227,12 +229,21 @@ def beyond_margin(found: Finding, value: float) -> bool:
     """Whether so much is more harm than is allowed; what covers a whole step dilutes a late fault."""
     if found.max_decrease:
         return value <= 1 - found.max_decrease
-    margins = {"Latency": 1 + found.max_increase, "ErrorRate": found.plus}
+    margins = {"Latency": 1 + found.max_increase, "ErrorRate": _more_failing(found)}
     if (
         found.kind == "Proportion" and found.shares is not None
     ):  # that of stable is not 0, or there is no interval
         return value >= 1 + found.max_increase + found.plus / found.shares[1]
     return value >= margins.get(found.kind, found.tolerance)
+
+
+def _more_failing(found: Finding) -> float:
+    """How much higher than stable's an error rate may be: that grows with stable's own, which hits tell."""
+    if not found.canary_requests:
+        return found.plus
+    at_margin = found.expected_hits / found.canary_requests  # (1 + max_increase) times stable's, and plus
+    stable = max((at_margin - found.plus) / (1 + found.max_increase), 0.0)
+    return found.max_increase * stable + found.plus
 
 
 def not_ruled_out(found: Finding) -> str:
@@ -326,15 +337,15 @@ def subject(found: Finding) -> str:
 def allowed(found: Finding) -> str:
     """The margin: the harm that is still allowed."""
     if found.kind == "Latency":
-        return f"{_times(1 + found.max_increase)} is allowed"
+        return f"{_margin(1 + found.max_increase)} is allowed"
     if found.kind == "Shadow":
-        return f"{_percent(found.max_flips)} may differ"
+        return f"{_exactly(found.max_flips * 100)} % may differ"
     if found.max_decrease:
-        return f"at least {_times(1 - found.max_decrease)} is required"
+        return f"at least {_margin(1 - found.max_decrease)} is required"
     if found.kind in {"ErrorRate", "Proportion"}:
         what = "rate" if found.kind == "ErrorRate" else "share"
-        margin = f"{_times(1 + found.max_increase)} stable's {what}"
-        return f"{margin} plus {_points(found.plus)} is allowed" if found.plus else f"{margin} is allowed"
+        margin = f"{_margin(1 + found.max_increase)} stable's {what}"
+        return f"{margin} plus {_added(found.plus)} is allowed" if found.plus else f"{margin} is allowed"
     return f"{found.tolerance:g} is allowed"
 
 
@@ -349,11 +360,29 @@ def amount(found: Finding, value: float) -> str:
     return f"{value:.2g}"
 
 
-def odds(log_e: float) -> str:
-    """Evidence as a bet that paid: 240 to 1."""
+def odds(log_e: float, alpha: float | None = None) -> str:
+    """Evidence as a bet that paid: 240 to 1; never as much as rolls back at `alpha`, where it is not."""
     if log_e > math.log(1e6):
         return "more than a million to 1"
-    return "nothing" if none_yet(log_e) else f"{math.exp(log_e):,.0f} to 1"
+    if none_yet(log_e):
+        return "nothing"
+    said, short = _to_one(math.exp(log_e)), alpha is not None and log_e < -math.log(alpha) - ROUNDED
+    return f"just under {said}" if alpha is not None and short and said == _to_one(1 / alpha) else said
+
+
+def rolls_back(alpha: float, whom: str = "") -> str:
+    """The odds that do: 100 to 1."""
+    return f"{_to_one(1 / alpha)} rolls {f'{whom} ' if whom else ''}back"
+
+
+def _to_one(ratio: float) -> str:
+    return f"{ratio:,.0f} to 1"
+
+
+def part(log_e: float, alpha: float) -> float:
+    """How much of what rolls back that is, 0 to 1; below 1 as three figures, too, where it is not enough."""
+    missing = log_e + math.log(alpha)
+    return 1.0 if missing >= 0 else min(math.exp(missing), 0.999)
 
 
 def none_yet(log_e: float | None) -> bool:
@@ -392,8 +421,10 @@ def seconds(value: float) -> str:
 
 
 def duration(value: timedelta) -> str:
-    """4.2 s below a minute, then 3 min 20 s, then 2 h 5 min."""
+    """40 ms, 4.2 s below a minute, then 3 min 20 s, then 2 h 5 min."""
     total = value.total_seconds()
+    if 0 < total < 0.05:
+        return f"{total * 1000:.2g} ms"
     if round(total, 1) < 60:
         return f"{total:.1f} s" if total % 1 else f"{total:.0f} s"
     minutes, rest = divmod(round(total), 60)
@@ -408,11 +439,29 @@ def _times(ratio: float) -> str:
     return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}".rstrip("0").rstrip(".") + "x"
 
 
+def _margin(ratio: float) -> str:
+    """1.2x, 1.004x: a margin is what the policy says, to the last figure."""
+    return f"{_exactly(ratio)}x"
+
+
 def _points(rate: float) -> str:
-    """A difference of rates as percentage points: 0.42, 4, 100."""
+    """A difference of rates as percentage points: 0.42, 4, -100."""
     points = rate * 100
-    number = f"{points:.0f}" if points >= 9.95 else f"{points:.2g}"
-    return f"{number} point{'' if number == '1' else 's'}"
+    return _counted(f"{points:.0f}" if abs(points) >= 9.95 else f"{points:.2g}")
+
+
+def _added(rate: float) -> str:
+    """Percentage points of a margin: 0.1, 12.5."""
+    return _counted(_exactly(rate * 100))
+
+
+def _counted(number: str) -> str:
+    return f"{number} point{'' if number in {'1', '-1'} else 's'}"
+
+
+def _exactly(number: float) -> str:
+    """As people wrote it, in twelve characters at most; what binary fractions add is left out."""
+    return f"{number:.12f}".rstrip("0").rstrip(".")
 
 
 def _percent(share: float) -> str:

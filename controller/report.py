@@ -22,6 +22,8 @@ from controller.explain import (
     none_yet,
     not_ruled_out,
     odds,
+    part,
+    rolls_back,
     said,
     subject,
 )
@@ -210,8 +212,8 @@ def certainty(run: Json) -> Iterator[str]:
     if log_e is None:
         yield "No evidence yet."
         return
-    line = f"{1 / alpha:,.0f} to 1 rolls back"
-    yield f'All checks together: {odds(log_e)} against "no worse than the margins"; {line}.'
+    against = f'{odds(log_e, alpha)} against "no worse than the margins"'
+    yield f"All checks together: {against}; {rolls_back(alpha)}."
     yield (
         f"A version within its margins gets there in at most {_percent(alpha)} of runs,"
         " however often one looks."
@@ -230,7 +232,7 @@ def _placebos(seen: Json, alpha: float) -> Iterator[str]:
         return
     size, highest = {name: seen[name] for name in ("count", "nodes")}, seen.get("logE") or 0.0
     since = record.time(seen["since"])
-    yield f"{beside(**size)} since {since:%H:%M:%S}Z: the furthest came to {odds(highest)}."
+    yield f"{beside(**size)} since {since:%H:%M:%S}Z: the furthest came to {odds(highest, alpha)}."
     if highest >= -math.log(alpha):
         yield f"Warning: {noisy(**size, alpha=alpha)}."
 
@@ -264,8 +266,8 @@ def _of_the_line(log_e: float, alpha: float) -> str:
 def _part(log_e: float, alpha: float) -> str:
     if none_yet(log_e):
         return "none yet"
-    part = math.exp(min(log_e + math.log(alpha), 0.0))
-    return _percent(part) if part >= 0.01 else "less than 1 %"
+    gathered = part(log_e, alpha)
+    return _percent(gathered) if gathered >= 0.01 else "less than 1 %"
 
 
 def _weights(run: Json) -> Iterator[str]:

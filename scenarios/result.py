@@ -232,7 +232,8 @@ def sure(result: Result, *, alpha: float) -> Iterator[str]:
     """How sure a rollback by the evidence is."""
     log_e = result.evidence.get("logE")
     if result.reason == "CheckFailed" and not explain.none_yet(log_e):
-        yield f"{explain.odds(log_e)} against a version within its margins; {1 / alpha:,.0f} to 1 rolls back"
+        against = f"{explain.odds(log_e, alpha)} against a version within its margins"
+        yield f"{against}; {explain.rolls_back(alpha)}"
 
 
 def wanted(expect: Sequence[Ending]) -> str:

@@ -23,7 +23,8 @@ const fill = (node, children) => (node.append(...children.flat(9).filter((one) =
 const h = (tag, given = {}, ...children) => fill(set(document.createElement(tag), given), children);
 const s = (tag, given = {}, ...children) => fill(set(document.createElementNS(SVG, tag), given), children);
 const mark = (tone) => s("svg", { class: `mark ${tone}`, viewBox: "0 0 18 18", "aria-hidden": "true" }, s("path", { d: MARKS[tone] || MARKS.open }));
-const percent = (part) => (part === 0 ? "0 %" : part < 0.01 ? "< 1 %" : `${Number((100 * part).toPrecision(3))} %`);
+const percent = (part) => (part === 0 ? "0 %" : part < 0.01 ? "< 1 %" : plain(part));
+const plain = (part) => `${Number((100 * part).toPrecision(3))} %`;
 const against = (part) => (part === 0 ? "none yet" : percent(part));
 const exact = (part) => `${Number((100 * part).toPrecision(2))} %`;
 const known = (value) => value !== null && value !== undefined;
@@ -41,11 +42,13 @@ function duration(value) {
   if (total < 172800) return `${Math.floor(m / 60)} h${m % 60 ? ` ${m % 60} min` : ""}`;
   return `${Math.floor(total / 86400)} d`;
 }
-function odds(log) {
+function odds(log, line = -Infinity) {
   if (!known(log)) return "–";
   if (log > Math.log(1e6)) return "> 1 000 000 to 1";
   const value = Math.exp(log);
-  return value < 1.5 ? "nothing" : `${Math.round(value).toLocaleString("en").replaceAll(",", " ")} to 1`;
+  if (value < 1.5) return "nothing";
+  const words = `${Math.round(value).toLocaleString("en").replaceAll(",", " ")} to 1`;
+  return log < line - 1e-4 && words === odds(line) ? `just under ${words}` : words; // `line`: what rolls back
 }
 let skew = 0; // of this machine's clock, ms
 function age(value) {
@@ -357,9 +360,9 @@ class One {
     const high = Math.max(1.12 * line, ...e.filter(known).map((one) => 1.05 * one), ...placebo.filter(known));
     const ticks = [0, ...[1, 2, 3, 4, 5, 6].map((power) => power * Math.LN10)].filter((value) => value < high && Math.abs(value - line) > 0.5);
     const worst = Math.max(-1, ...e.filter(known));
-    this.plots.evidence.draw({ ...shared, range: [-1, high], ticks, format: (y) => (y === 0 ? "none" : odds(y)), tell: odds,
+    this.plots.evidence.draw({ ...shared, range: [-1, high], ticks, format: (y) => (y === 0 ? "none" : odds(y)), tell: (y) => odds(y, line),
       limit: { y: line, word: `${odds(line)} rolls back` },
-      words: `Now ${odds(run.logE)}, at most ${odds(worst)}; ${odds(line)} rolls back.${known(run.placebo) ? ` The furthest placebo came to ${odds(run.placebo)}.` : ""}`,
+      words: `Now ${odds(run.logE, line)}, at most ${odds(worst, line)}; ${odds(line)} rolls back.${known(run.placebo) ? ` The furthest placebo came to ${odds(run.placebo, line)}.` : ""}`,
       lines: [{ name: "furthest placebo (stable's own pods)", class: "placebo dashed thin", x: t, y: floor(placebo) }, { name: "canary", class: "canary", x: t, y: floor(e) }] });
   }
 
@@ -421,7 +424,7 @@ class One {
   ledger(run) {
     if (!run.ledger) return null;
     return h("section", { class: "panel" }, h("h2", {}, "What alpha is spent on"),
-      h("p", { class: "small muted" }, `A canary within its margins is rolled back in at most ${percent(run.alpha)} of runs. Checks share that, and steps share each check's part: `,
+      h("p", { class: "small muted" }, `A canary within its margins is rolled back in at most ${plain(run.alpha)} of runs. Checks share that, and steps share each check's part: `,
         run.ledger.steps.map((step) => `${step.weight} % has ${percent(step.share)}`).join(", "), "."),
       table("How alpha is shared", ["Check", { name: "Share of alpha", number: true }, "Evidence, of what rolls back", { name: "Furthest placebo" }], run.ledger.checks.map((one) =>
         row(one.name, cell({ class: "number", "data-name": "share" }, percent(one.share)), cell({ "data-name": "evidence", class: "inline" }, gauge(one.part, against(one.part), one.placebo)),

@@ -89,14 +89,14 @@ def _judged(run: Json) -> Answer:
         )
         return Answer("good", "No worse so far", f"Every required check has passed at {share}.{more}")
     log_e, alpha = said.get("logE"), record.policy(run).get("alpha", 0.01)
-    odds = "nothing" if log_e is None else explain.odds(log_e)
+    odds = "nothing" if log_e is None else explain.odds(log_e, alpha)
     against = "Nothing speaks against the canary"
     if odds != "nothing":
         against = f"The evidence against the canary is {odds}"
     return Answer(
         "open",
         "Not known yet",
-        f"{against} at {share}; {1 / alpha:,.0f} to 1 rolls it back. Still to pass: {_names(missing)}.",
+        f"{against} at {share}; {explain.rolls_back(alpha, 'it')}. Still to pass: {_names(missing)}.",
     )
 
 
@@ -188,7 +188,7 @@ def shown(run: Json, *, now: datetime, trace: Json = None) -> Json:
         "step": said.get("step"),
         "alpha": alpha,
         "logE": said.get("logE"),
-        "odds": None if said.get("logE") is None else explain.odds(said["logE"]),
+        "odds": None if said.get("logE") is None else explain.odds(said["logE"], alpha),
         "placebo": record.placebos(run).get("logE"),
         "weights": [_change(one) for one in said.get("weights") or []],
         "checks": [_check(one) for one in record.findings(run, now=now)],
@@ -272,12 +272,23 @@ def _scale(found: Finding) -> tuple[float | None, float | None]:
         case "Latency":
             return 1.0, 1 + found.max_increase
         case "Proportion":
-            return 1.0, 1 - found.max_decrease if found.max_decrease else 1 + found.max_increase
+            return _of_share(found)
         case "Predictions":
             return 0.0, found.tolerance
         case "Shadow":
             return 0.0, found.max_flips
     return None, None
+
+
+def _of_share(found: Finding) -> tuple[float | None, float | None]:
+    """Of a proportion: points that are added count by stable's share, which has to be known then."""
+    if found.max_decrease:
+        return 1.0, 1 - found.max_decrease
+    if not found.plus:
+        return 1.0, 1 + found.max_increase
+    if found.shares is None or not found.shares[1]:
+        return None, None
+    return 1.0, 1 + found.max_increase + found.plus / found.shares[1]
 
 
 def _ledger(run: Json) -> Json:
@@ -310,8 +321,4 @@ def _ledger(run: Json) -> Json:
 
 def _part(log_e: float | None, alpha: float) -> float:
     """How much of what rolls back has been gathered, 0 to 1; 0 as long as that is none (`explain.odds`)."""
-    return (
-        0.0
-        if log_e is None or explain.none_yet(log_e)
-        else round(math.exp(min(log_e + math.log(alpha), 0.0)), 4)
-    )
+    return 0.0 if log_e is None or explain.none_yet(log_e) else round(explain.part(log_e, alpha), 4)

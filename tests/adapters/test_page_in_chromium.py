@@ -124,6 +124,20 @@ async def plots_are_tables_too(tab: Tab, url: str) -> None:
     assert words.startswith("Evidence against the canary. Now 3 to 1")
 
 
+async def small_parts_and_odds_just_short_of_the_line_are_said_as_they_are(tab: Tab, url: str) -> None:
+    """Of an alpha of 0.5 % the page said "at most < 1 % of runs", where `explain` has the figure."""
+    policy = ROOM.runs[0]["spec"]["plan"]["policy"]
+    policy["alpha"], before = 0.005, policy["alpha"]
+    ROOM.runs[0]["metadata"]["resourceVersion"] = "3"
+    await go(tab, url, LIVE)
+    await tab.until("document.body.textContent.includes('200 to 1 rolls')")
+    assert await tab.ask("document.body.textContent.includes('in at most 0.5 % of runs. Checks share')")
+    assert await tab.ask("odds(Math.log(199.7), Math.log(200))") == "just under 200 to 1"
+    assert await tab.ask("[odds(Math.log(200), Math.log(200)), odds(Math.log(199.7))]") == ["200 to 1"] * 2
+    policy["alpha"] = before
+    ROOM.runs[0]["metadata"]["resourceVersion"] = "4"
+
+
 async def what_was_replayed_is_a_section_of_its_own(tab: Tab, url: str) -> None:
     said = (
         "[...document.querySelectorAll('h2')].find((one) => one.textContent.startsWith('Requests replayed'))"
@@ -158,6 +172,7 @@ async def test_the_page_in_a_browser() -> None:
         a_screen_reader_hears_of_news_and_of_nothing_else,
         a_row_keeps_the_evidence_that_rolled_back,
         plots_are_tables_too,
+        small_parts_and_odds_just_short_of_the_line_are_said_as_they_are,
         what_was_replayed_is_a_section_of_its_own,
     ]
     async with serving(answers, "127.0.0.1", 0) as url, browser() as tab:

@@ -389,3 +389,76 @@ def test_where_no_request_was_measured_it_is_said_which_ones_are() -> None:
         "no p95 to compare: no request was measured yet;"
         " they count while the canary's pods are warm and take no more load each than stable's"
     )
+
+
+@pytest.mark.parametrize(
+    ("check", "margin"),
+    [
+        ({"type": "Latency", "maxIncrease": "0.4%"}, "1.004x is allowed"),
+        ({"type": "Latency", "maxIncrease": "12.5%"}, "1.125x is allowed"),
+        (
+            {"type": "ErrorRate", "maxIncrease": "33.3%", "plus": "12.5%"},
+            "1.333x stable's rate plus 12.5 points is allowed",
+        ),
+        ({"type": "Proportion", "maxDecrease": "0.3%"}, "at least 0.997x is required"),
+        ({"type": "Shadow", "maxFlips": "0.1234%"}, "0.1234 % may differ"),
+    ],
+)
+def test_a_margin_is_said_to_the_last_figure_of_the_policy(check: dict[str, str], margin: str) -> None:
+    """`serin plan` said "1x is allowed" of 0.4%, and "plus 12 points" of 12.5%."""
+    plan = {"policy": {"checks": [{"name": "a", "quantile": 0.95, **check}]}}
+    assert explain.allowed(record.findings({"spec": {"plan": plan}})[0]) == margin
+
+
+def test_an_error_rate_below_stables_is_said_in_points_as_one_above() -> None:
+    """The lower end of one that few requests leave open read "-1e+02 points"."""
+    few = judged("errors", Verdict.INCONCLUSIVE, estimate=0.0, interval=(-0.999, 0.999))
+    assert "(between -100 and 100 points, not certain yet" in explain.sentence(ERRORS, few)
+    open_ = judged("errors", Verdict.INCONCLUSIVE, estimate=0.0, interval=(-0.01, math.inf))
+    assert "(at least -1 point, not certain yet" in explain.sentence(ERRORS, open_)
+
+
+def test_of_a_pass_whose_interval_is_open_above_no_infinite_bound_is_said() -> None:
+    fine = judged("latency-p95", Verdict.PASS, estimate=1.1, interval=(0.9, math.inf))
+    assert explain.sentence(LATENCY, fine) == (
+        "p95 at the canary is 1.1x stable's (1.2x is allowed, and that this is kept is proved;"
+        " how large the figure is takes more requests)"
+    )
+
+
+def test_the_margin_of_an_error_rate_grows_with_stables_own() -> None:
+    """With a tenth of stable's failing 5.1 points more are allowed: a bound within was called unproved.
+
+    And a Fail said "at least 3.9 points", which reads as if so much were not allowed.
+    """
+    figures: dict[str, Any] = {"canary_requests": 1000, "expected_hits": 151.0}
+    fine = judged("errors", Verdict.PASS, estimate=0.015, interval=(-0.01, 0.037), canary_hits=115, **figures)
+    assert explain.sentence(ERRORS, fine).startswith(
+        "the error rate at the canary is 1.5 points above stable's (at most 3.7 points, 1.5x stable's rate"
+        " plus 0.1 points is allowed)"
+    )
+    bad = judged("errors", Verdict.FAIL, estimate=0.17, interval=(0.039, 0.3), canary_hits=270, **figures)
+    assert explain.sentence(ERRORS, bad).startswith(
+        "the error rate at the canary is 17 points above stable's (1.5x stable's rate plus 0.1 points is"
+        " allowed)"
+    )
+    late = judged("errors", Verdict.FAIL, estimate=0.02, interval=(0.0, 0.04), canary_hits=120, **figures)
+    assert "2 points above stable's, over the whole step, which dilutes" in explain.sentence(ERRORS, late)
+
+
+def test_what_lasts_less_than_a_tenth_of_a_second_is_no_zero() -> None:
+    """Of a burstTolerance of 40ms the plan said "0.0 s"."""
+    assert explain.duration(timedelta(milliseconds=40)) == "40 ms"
+    assert explain.duration(timedelta(0)) == "0 s"
+    assert explain.duration(timedelta(milliseconds=60)) == "0.1 s"
+
+
+def test_evidence_that_does_not_roll_back_is_never_said_to_be_as_much_as_does() -> None:
+    """At 99.7 to 1 a run that went on read "100 to 1 ...; 100 to 1 rolls back", and "100 %"."""
+    short = math.log(99.7)
+    assert explain.odds(short, 0.01) == "just under 100 to 1"
+    assert explain.odds(math.log(100), 0.01) == explain.odds(short) == "100 to 1"
+    assert explain.odds(round(-math.log(0.05), 4), 0.05) == "20 to 1"  # which is what a status keeps
+    assert explain.odds(math.log(98), 0.01) == "98 to 1"
+    assert explain.part(short, 0.01) < 0.9995
+    assert explain.part(math.log(100), 0.01) == 1.0

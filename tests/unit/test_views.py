@@ -1,12 +1,15 @@
 """What the page is told of a run: the answer first."""
 
 import json
+import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from controller import record, report
+from controller.explain import Finding
 from controller.page import views
 from controller.page.views import answer, line, listed, shown
 from scenarios import gallery
@@ -246,3 +249,21 @@ def test_what_was_replayed_is_told_with_its_figures_and_absent_where_nobody_asks
         ],
     }
     assert shown(gallery.progressing("model", BEGAN), now=NOW)["shadow"] is None
+
+
+def test_the_page_never_says_of_evidence_that_it_is_as_much_as_rolls_back_where_it_is_not() -> None:
+    run = judged("Inconclusive", "Pass", "Pass", logE=math.log(99.7))
+    run["status"]["checks"][0]["logE"] = math.log(99.97)
+    assert "is just under 100 to 1 at 10 %" in answer(run).sentence
+    told = shown(run, now=NOW)
+    assert told["odds"] == "just under 100 to 1"
+    assert told["ledger"]["checks"][0]["part"] == 0.999
+    assert f"All checks together: {told['odds']} against" in told["sure"][0]
+
+
+def test_the_margin_that_is_drawn_of_a_share_has_the_points_in_it() -> None:
+    """It was drawn where stable is, for a check that says `plus` alone."""
+    complaints = Finding(name="complaints", kind="Proportion", verdict="Pass", plus=0.01, shares=(0.05, 0.04))
+    assert views._scale(complaints) == (1.0, 1.25)
+    assert views._scale(replace(complaints, shares=None)) == (None, None)
+    assert views._scale(replace(complaints, plus=0.0, max_increase=0.2)) == (1.0, 1.2)
