@@ -27,6 +27,7 @@ from controller.wire import Wire
 Json = Any
 LATEST = 1e12  # seconds: thousands of years, and a tick later is still another number
 ODD = 1.0  # seconds: a histogram whose first bucket ends here or later was not meant in seconds
+MANY = 1.5  # counts of a bucket each for a request; one has a latency, and seldom more than a prediction
 FAR = 1e9  # seconds, or predictions: no bucket ends there
 
 
@@ -103,7 +104,7 @@ class Outcome:
 def read(file: Path) -> tuple[Line, ...]:
     """The file's ticks, in order; raises `BadTicks`."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadTicks(f"{file}: is not UTF-8; save it as UTF-8, a JSON object a line") from error
     except OSError as error:
@@ -114,7 +115,8 @@ def read(file: Path) -> tuple[Line, ...]:
     lines = tuple(_line(line, where=f"{file}:{number}") for number, line in numbered)
     for (number, _), (early, late) in zip(numbered[1:], pairwise(lines), strict=True):
         if late.t <= early.t:
-            raise BadTicks(f"{file}:{number}: t: {late.t:g} does not come after {early.t:g}; sort the ticks")
+            order = f"t: {_second(late.t)} does not come after {_second(early.t)}"
+            raise BadTicks(f"{file}:{number}: {order}; sort the ticks")
     return lines
 
 
@@ -178,14 +180,23 @@ def _uncountable(proportions: Mapping[str, Hits], *, where: str) -> Iterator[str
             yield f"{where}.{name}: {counted}; give this tick's, 0 to all of them"
 
 
-def doubtful(lines: Iterable[Line]) -> str | None:
-    """What looks like another unit: buckets of which none tells answers below a second apart; or None."""
-    arms = (arm for line in lines for arm in (line.stable, line.canary))
-    bounds = (each.latency.le for arm in arms for each in (arm, *arm.pods) if each.latency)
-    first = next((le[0] for le in bounds if le and le[0] >= ODD), None)
-    if first is None:
-        return None
-    return f"latency.le begins at {first:g} s: bounds are in seconds; milliseconds?"
+def doubtful(lines: Sequence[Line]) -> Iterator[str]:
+    """What looks as if something else was meant: milliseconds, or counts of all below a bound."""
+    served = [one for line in lines for arm in (line.stable, line.canary) for one in (arm, *arm.pods)]
+    first = next((one.latency.le[0] for one in served if one.latency and one.latency.le[0] >= ODD), None)
+    if first is not None:
+        yield f"latency.le begins at {first:g} s: bounds are in seconds; milliseconds?"
+    for name in ("latency", "predictions"):
+        counted = [(one.requests, found.count) for one in served if (found := getattr(one, name)) is not None]
+        if _cumulative(counted):
+            yield f"{name}.count never falls and adds up to more than requests: give each bucket's own"
+
+
+def _cumulative(counted: Iterable[tuple[int, tuple[int, ...]]]) -> bool:
+    """Whether all counts rise from bucket to bucket, to far more than there were requests."""
+    full = [(requests, count) for requests, count in counted if sum(count)]
+    rising = all(early <= late for _, count in full for early, late in pairwise(count))
+    return rising and sum(sum(count) for _, count in full) > MANY * sum(requests for requests, _ in full)
 
 
 def moments(lines: Sequence[Line], policy: Policy) -> tuple[Moment, ...]:
@@ -288,7 +299,7 @@ def result(outcome: Outcome, policy: Policy, others: Sequence[Json] = ()) -> Jso
 
 def told(result: Json) -> Iterator[str]:
     """The same for people."""
-    when = f"{result['verdict']} at t = {result['at']:g}"
+    when = f"{result['verdict']} at t = {_second(result['at'])}"
     yield when + (f" by {result['check']}" if result["check"] else "")
     for one in result["checks"]:
         yield f"  {one['name']} ({one['verdict']}): {one['sentence']}"
@@ -296,6 +307,11 @@ def told(result: Json) -> Iterator[str]:
         yield "On the same ticks:"
     for one in result["peers"]:
         yield f"  {one['sentence']}" + (f", by {one['check']}" if one["check"] else "")
+
+
+def _second(t: float) -> str:
+    """As it stands in the file, which may count from 1970."""
+    return f"{t:.15g}"
 
 
 def _tick(spec: CheckSpec, line: Line, start: float) -> Tick:

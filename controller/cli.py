@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PAGE_WITHIN = 10.0  # seconds
 PAGE_LIMIT = 2 * 1024 * 1024  # bytes, as `scrape` reads
 PATIENCE = 5.0  # seconds after which people want to know how far it is
+MOST_PODS = (
+    10_000  # of an arm that `plan` works with: far more than there are, and no more than fit in memory
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -105,7 +108,7 @@ for _command in (
 @click.option("--print-policy", is_flag=True, help="Print the policy with all its defaults and stop.")
 @click.option(
     "--stable-pods",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_PODS),
     metavar="N",
     default=10,
     help="Pods of stable.",
@@ -113,7 +116,7 @@ for _command in (
 )
 @click.option(
     "--canary-pods",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_PODS),
     metavar="N",
     default=2,
     help="Pods of the canary.",
@@ -229,6 +232,7 @@ def _whole(page: IO[bytes]) -> bytes:
     return said
 
 
+OF_PROMETHEUS = ("start", "end", "step", "namespace", "stable_pods", "canary_pods")
 RESULT = 'Write the result here as JSON; "-" is standard output, and the report goes to stderr.'
 
 
@@ -246,9 +250,7 @@ RESULT = 'Write the result here as JSON; "-" is standard output, and the report 
 @click.option("--start", metavar="T", help="From when on: 2026-11-27T14:00:00Z, or seconds since 1970.")
 @click.option("--end", metavar="T", help="Until when. Default: now.")
 @click.option("--step", metavar="D", help="Time between instants. Default: as it scraped, at most 15s.")
-@click.option(
-    "-n", "--namespace", default="default", metavar="N", help="The pods' namespace.", show_default=True
-)
+@click.option("-n", "--namespace", metavar="N", help="The pods' namespace. Default: default.")
 @click.option("--stable-pods", metavar="PODS", help="Stable's pods: a regular expression, or a,b,c.")
 @click.option("--canary-pods", metavar="PODS", help="The canary's pods, likewise.")
 def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recorded: str | None) -> None:
@@ -267,6 +269,11 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
 
     if ticks is not None and recorded["prometheus"] is not None:
         raise click.UsageError(f"{ticks} and --prometheus are both recordings; give one of the two")
+    if ticks is not None and (told := [name for name in OF_PROMETHEUS if recorded[name] is not None]):
+        flag = f"--{told[0].replace('_', '-')}"
+        raise click.UsageError(
+            f"{flag} says what to ask a Prometheus for; of {ticks} all is read: leave it out"
+        )
     if ticks is None and recorded["prometheus"] is None:
         raise click.UsageError("give a file of ticks, or --prometheus, --start, --stable-pods, --canary-pods")
     if out is not None and str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
@@ -279,7 +286,7 @@ def backtest(*, ticks: Path | None, file: Path | None, out: Path | None, **recor
             policy, found = _recorded(policy, recorded)
         else:
             lines = tried.read(ticks)
-            if doubt := tried.doubtful(lines):
+            for doubt in tried.doubtful(lines):
                 click.echo(f"{ticks}: {doubt}", err=True)
             found = tried.moments(lines, policy)
     except (planning.BadPolicy, tried.BadTicks) as error:

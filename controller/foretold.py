@@ -157,8 +157,9 @@ def _like_stable(
         yield f"{line}, and is rolled back undecided after {_about(one.given_up)}."
     else:
         count, each = len(policy.steps), duration(policy.step_timeout)
+        times = f"all steps, {count} times" if count > 1 else "the step,"
         yield f"{line}; it is still held at {one.weight} % after {_about(longest(policy))}. That is as far"
-        yield f"as this looks: stepTimeout of all steps, {count} times {each}."
+        yield f"as this looks: stepTimeout of {times} {each}."
     yield from _remedy(policy, longer)
 
 

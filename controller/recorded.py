@@ -59,7 +59,7 @@ def span(said: Mapping[str, str | None]) -> Span:
             raise BadSpan(f"--{option.replace('_', '-')}: is missing; give for example {example}")
     now = datetime.now(UTC).timestamp()
     return Span(
-        namespace=said["namespace"] or "",
+        namespace=said["namespace"] or "default",
         stable=_pattern(said["stable_pods"]),
         canary=_pattern(said["canary_pods"]),
         start=_time("--start", said["start"], now),
@@ -69,7 +69,8 @@ def span(said: Mapping[str, str | None]) -> Span:
 
 
 def _pattern(said: str | None) -> str:
-    return (said or "").replace(",", "|")  # no pod has a comma in its name
+    """No pod has a comma in its name; one between braces says how often something is repeated."""
+    return re.sub(r",(?![0-9]*\})", "|", said or "")
 
 
 def _time(option: str, said: str | None, now: float) -> float:
@@ -83,7 +84,7 @@ def _time(option: str, said: str | None, now: float) -> float:
     except ValueError:
         raise BadSpan(f'{option}: "{said}" is no time; give for example {_AN_EXAMPLE}') from None
     if found.tzinfo is None:
-        raise BadSpan(f'{option}: "{said}" has no time zone; give for example {said}Z for UTC')
+        raise BadSpan(f'{option}: "{said}" has no time zone; give for example {found.isoformat()}Z for UTC')
     return found.timestamp()
 
 

@@ -103,7 +103,7 @@ def played(story: Story, *, runs: int, seed: int, told: Callable[[int], None] = 
 def said(story: Story, figures: Figures) -> Iterator[str]:
     """The figures for people: Serin's line, and one for each of the peers."""
     ended = ", ".join(f"{count} {name}" for name, count in figures.as_json()["outcomes"].items() if count)
-    yield f"{story.name}: {figures.runs} runs: {ended}"
+    yield f"{story.name}: {figures.runs} run{'' if figures.runs == 1 else 's'}: {ended}"
     faulty = bool(np.isfinite(figures.onset))
     wrong = (
         f"rolled back before the fault at {figures.onset:g} s" if faulty else "rolled back without a fault"
@@ -115,6 +115,9 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
     yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     if faulty:
         yield LEGEND.format(onset=figures.onset)
+    if faulty and not _to_be_found(story):
+        wanted = " or ".join(dict.fromkeys(str(ending.outcome) for ending in story.expect))
+        yield f"the story expects {wanted}: here a rollback is a false alarm, and what is missed is right."
     if gates := story.policy.get("gates"):
         asked = "its gate is" if len(gates) == 1 else f"its {len(gates)} gates are"
         yield f"{asked} not asked: nobody is there to answer, and every step is raised when its checks pass."
@@ -194,7 +197,12 @@ def _clicks(story: Story, policy: Policy) -> tuple[float, float] | None:
 def _differs(story: Story) -> bool:
     """Whether the canary is bad from its first request on: other than stable, and to be rolled back."""
     same = replace(story.canary, replicas=story.stable.replicas) == story.stable
-    return not same and any(ending.outcome is Outcome.ROLLED_BACK for ending in story.expect)
+    return not same and _to_be_found(story)
+
+
+def _to_be_found(story: Story) -> bool:
+    """Whether a rollback is what the story expects."""
+    return any(ending.outcome is Outcome.ROLLED_BACK for ending in story.expect)
 
 
 def _policy(story: Story) -> Policy:
@@ -212,8 +220,8 @@ def _pods(story: Story, policy: Policy) -> int:
         pods = max(pods, replicas_for(last, stable))
     if parity(last, stable=stable, canary=pods) > PARITY_LIMIT:
         raise BadStory(
-            f"{story.file}: spec.canary.replicas: {pods} pods would be held back as too few for {last} %;"
-            f" give it {needed(last, stable)}"
+            f"{story.file}: spec.canary.replicas: {pods} pod{'' if pods == 1 else 's'} would be held back"
+            f" as too few for {last} %; give it {needed(last, stable)}"
         )
     return pods
 

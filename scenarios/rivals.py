@@ -36,7 +36,9 @@ def compared(
 
 
 def weight_at(policy: Policy, rps: float, seconds: float) -> int:
-    """The weight then, were every step passed as soon as it may."""
+    """The weight then, were every step passed as soon as it may; without a request none is."""
+    if not rps:
+        return policy.steps[0]
     for weight in policy.steps[:-1]:
         seconds -= max(policy.min_step.total_seconds(), 100 * policy.min_requests / (rps * weight))
         if seconds < 0:

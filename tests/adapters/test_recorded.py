@@ -26,7 +26,7 @@ from controller.backtest import Moment
 from controller.cli import serin
 from controller.prometheus import Past
 from controller.queries import Unanswered
-from controller.recorded import BadSpan, Span
+from controller.recorded import BadSpan, Span, span
 from tests.adapters.test_connect import Server, serving
 from tests.adapters.test_prometheus import Pages, named, running
 
@@ -269,6 +269,14 @@ async def test_what_cannot_be_read_is_said_with_the_option_and_what_to_do(
     assert remedy in str(caught.value)
 
 
+def test_a_comma_between_braces_is_the_regular_expressions_own() -> None:
+    """'model-[0-9a-f]{8,10}-.*' was asked for as {8|10}, which no pod is called."""
+    said = {"start": "5", "stable_pods": "model-[0-9a-f]{8,10}-.*,model-b", "canary_pods": "a,b{2,},c"}
+    found = span({"namespace": None, "end": None, "step": None, **said})
+    assert (found.stable, found.canary) == ("model-[0-9a-f]{8,10}-.*|model-b", "a|b{2,}|c")
+    assert found.namespace == "default"
+
+
 async def test_pods_without_any_of_the_series_are_no_recording() -> None:
     async with reading(Recording({name: Life(0.0) for name in ("stable-0", "canary-0")})) as read:
         with pytest.raises(BadSpan, match=r"nothing could be compared.*requests_total is not in"):
@@ -327,6 +335,7 @@ async def test_the_command_says_what_the_policy_would_have_done(
         ({"start": "yesterday"}, 2, '--start: "yesterday" is no time; give for example 2026-11-27T14:00:00Z'),
         ({"start": "nan"}, 2, '--start: "nan" is no time'),
         ({"end": "2026-09-21T14:13:20"}, 2, "has no time zone; give for example 2026-09-21T14:13:20Z"),
+        ({"start": "2026-09-21"}, 2, "has no time zone; give for example 2026-09-21T00:00:00Z"),
         ({"start": None}, 2, "--start: is missing"),
         ({"canary-pods": None}, 2, "--canary-pods: is missing"),
         ({"step": "soon"}, 2, '--step: expected a duration such as "30s"'),

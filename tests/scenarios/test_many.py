@@ -194,6 +194,27 @@ def test_people_are_not_told_never_where_nobody_was_there_for_the_fault() -> Non
     assert many._row("Serin", found, found.back_at)[3:] == ("never", "never", "1")
 
 
+def test_a_story_without_a_request_is_held_and_nobody_rolls_it_back(tmp_path: Path) -> None:
+    """`serin simulate scenarios/no-traffic.yaml` ended in a ZeroDivisionError."""
+    policy = yaml.safe_load(STORY)["spec"]["policy"] | {"steps": [10, 50]}
+    story = told(tmp_path, traffic={"requestsPerSecond": 0}, policy=policy)
+    found = played(story, runs=2, seed=1).as_json()
+    assert found["outcomes"] == {"Held": 2, "Promoted": 0, "RolledBack": 0}
+    assert {peer["falseRollbackRate"]["rate"] for name, peer in found["peers"].items()} == {0.0}
+
+
+def test_where_no_rollback_is_expected_that_is_said_of_what_is_missed(tmp_path: Path) -> None:
+    """Of a canary within its margin it said that Serin had missed all, and the peers' alarms looked right."""
+    story = told(tmp_path, faults=[FAULT | {"latencyFactor": 1.1}])
+    lines = list(said(story, played(story, runs=1, seed=1)))
+    assert lines[0].startswith("small: 1 run: 1 ")
+    assert lines[-1] == (
+        "the story expects Promoted: here a rollback is a false alarm, and what is missed is right."
+    )
+    bad = told(tmp_path, faults=[FAULT], expect={"outcome": "RolledBack"})
+    assert "expects" not in "".join(said(bad, played(bad, runs=1, seed=1)))
+
+
 # -- what becomes of the story ---------------------------------------------------------------------
 
 
@@ -309,7 +330,7 @@ def test_edits_are_refused(tmp_path: Path) -> None:
 def test_too_few_canary_pods_are_refused_with_how_many_there_have_to_be(tmp_path: Path) -> None:
     policy = yaml.safe_load(STORY)["spec"]["policy"] | {"canaryReplicas": "Keep"}
     message = refused(written(tmp_path, policy=policy, canary={"replicas": 1}))
-    assert "spec.canary.replicas: 1 pods would be held back as too few for 50 %; give it 3" in message
+    assert "spec.canary.replicas: 1 pod would be held back as too few for 50 %; give it 3" in message
     steep = written(tmp_path, policy=policy | {"canaryReplicas": "Match", "steps": [10, 80]})
     assert "spec.canary.replicas: 3 pods would be held back as too few for 80 %; give it 11" in refused(steep)
     assert typed(written(tmp_path, policy=policy, duration="2s"), "--runs", 1).exit_code == 0

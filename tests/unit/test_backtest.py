@@ -298,3 +298,48 @@ def test_a_file_that_is_no_text_is_refused_with_what_to_do(tmp_path: Path) -> No
     file.write_bytes(b'{"t": 1.0, "name": "\xe4"}')
     with pytest.raises(backtest.BadTicks, match=r"ticks\.jsonl: is not UTF-8; save it as UTF-8"):
         backtest.read(file)
+
+
+def test_times_since_1970_are_told_to_the_second(tmp_path: Path) -> None:
+    """It said "Fail at t = 1.79579e+09"."""
+    lines = recorded(slower=3.0)
+    for line in lines:
+        line["t"] += 1795788000.0
+    said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, lines))])
+    at = judged(tmp_path / "ticks.jsonl").at
+    assert said.stdout.startswith(f"Fail at t = {at:.0f} by latency-p95")
+    lines[1]["t"] = lines[0]["t"]
+    with pytest.raises(backtest.BadTicks, match="t: 1795788000 does not come after 1795788000; sort"):
+        backtest.read(written(tmp_path, lines))
+
+
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_the_first_tick(tmp_path: Path) -> None:
+    """What Windows saves begins with one; a policy may, too."""
+    file = written(tmp_path, recorded(seconds=2))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(backtest.read(file)) == 2
+
+
+@pytest.mark.parametrize(
+    "flag", ["--start", "--end", "--step", "--namespace", "--stable-pods", "--canary-pods"]
+)
+def test_what_a_prometheus_is_asked_for_is_not_ignored_beside_a_file(tmp_path: Path, flag: str) -> None:
+    """`--start` beside a file did nothing, and the whole file was read."""
+    said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, recorded(seconds=2))), flag, "5"])
+    assert said.exit_code == 2
+    assert f"{flag} says what to ask a Prometheus for; of {tmp_path}" in said.stderr
+
+
+@pytest.mark.parametrize("of", ["latency", "predictions"])
+def test_counts_of_all_below_a_bound_are_doubted_aloud(tmp_path: Path, of: str) -> None:
+    """As Prometheus has buckets; each request was counted dozens of times over, without a word."""
+    lines = recorded(seconds=40)
+    for pod in (pod for line in lines for arm in ("stable", "canary") for pod in line[arm]["pods"]):
+        pod[of] = {"le": LE, "count": [int(one) for one in np.cumsum(pod.pop("latency")["count"])]}
+    doubt = f"{of}.count never falls and adds up to more than requests: give each bucket's own"
+    said = CliRunner().invoke(serin, ["backtest", str(written(tmp_path, lines))])
+    assert doubt in said.stderr
+    assert (
+        "never falls"
+        not in CliRunner().invoke(serin, ["backtest", str(written(tmp_path, recorded()))]).stderr
+    )

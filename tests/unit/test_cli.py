@@ -893,6 +893,14 @@ MODELS_PAGE = (
 )
 
 
+@pytest.mark.parametrize("arm", ["--stable-pods", "--canary-pods"])
+def test_more_pods_than_fit_in_memory_are_bad_usage(arm: str) -> None:
+    """A billion canary pods took all of the machine's memory."""
+    said = CliRunner().invoke(serin, ["plan", "--rps", "200", arm, "1000000000"])
+    assert said.exit_code == 2
+    assert f"'{arm}': 1000000000 is not in the range 1<=x<=10000" in said.stderr
+
+
 def test_a_plan_says_what_the_buckets_of_a_saved_page_can_prove(tmp_path: Path) -> None:
     file = tmp_path / "page.txt"
     file.write_text(MODELS_PAGE)

@@ -209,6 +209,14 @@ def test_a_second_without_a_request_of_the_canary_s_is_no_silence_of_a_pass() ->
     assert at(1, stepTimeout="4h")[""].promoted < np.inf
 
 
+def test_of_a_plan_with_one_step_its_time_is_not_multiplied() -> None:
+    """It said "stepTimeout of all steps, 1 times 10 min"."""
+    policy = policies.policy(spec(steps=[5]))
+    found = foresight.foreseen(policy, rps=2, stable_pods=9, canary_pods=2)
+    said = " ".join(foretold.told(policy, found, stable_pods=9, canary_pods=2))
+    assert "as far as this looks: stepTimeout of the step, 5 min." in said
+
+
 def test_where_no_time_is_enough_that_is_said() -> None:
     policy = policies.policy(spec())
     found = foresight.foreseen(policy, rps=0.001, stable_pods=9, canary_pods=2)
