@@ -4,7 +4,9 @@ Reading arguments imports nothing heavy: every command imports what it needs whe
 Exit codes: 0 yes, 1 the tool failed, 2 bad usage or input, 3 no: the canary failed, say.
 """
 
+import errno
 import importlib
+import io
 import json
 import math
 import os
@@ -30,21 +32,30 @@ if TYPE_CHECKING:
     from controller.recorded import Span
 
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+UNWRITABLE = FULL | {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 PAGE_WITHIN = 10.0  # seconds
 PAGE_LIMIT = 2 * 1024 * 1024  # bytes, as `scrape` reads
 PATIENCE = 5.0  # seconds after which people want to know how far it is
-MOST_PODS = (
-    10_000  # of an arm that `plan` works with: far more than there are, and no more than fit in memory
-)
+MOST_PODS = 10_000  # of an arm in `plan`: far more than there are, no more than fit in memory
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command that was typed and ends the process with its exit code."""
     plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding has not is no end
+            stream.reconfigure(errors="backslashreplace")
     try:
         serin.main(arguments, prog_name=PLUGIN if plugin else "serin")
     except BrokenPipeError:  # `serin explain ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (UNWRITABLE if error.filename else FULL):
+            raise
+        what = f"{error.filename or 'the output'}: cannot be written: {error.strerror}"
+        click.echo(f"Error: {what}; make room there, or name another place", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

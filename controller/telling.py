@@ -6,6 +6,7 @@ Pure. What is said goes out as an action; an alert also stays in the run's outbo
 from datetime import datetime, timedelta
 
 from analysis.values import replace
+from controller.explain import duration
 from controller.model import Action, Alert, Message, Reason, Run, Tell
 
 # Not people's own doing, so people are told.
@@ -94,5 +95,5 @@ def visit(run: Run) -> str:
 
 
 def spoken(value: timedelta) -> str:
-    """A duration in seconds, as a sentence says it."""
-    return f"{value.total_seconds():.4g} s"
+    """A duration as a sentence says it: in seconds, from an hour on as `explain` does."""
+    return duration(value) if value >= timedelta(hours=1) else f"{value.total_seconds():.4g} s"

@@ -67,6 +67,9 @@ def cluster(kubeconfig: Path, *, port: int, namespace: str, bare: bool) -> None:
     try:
         asyncio.run(stand(kubeconfig.absolute(), port=port, namespace=namespace, bare=bare))
     except OSError as error:
+        if error.filename is not None:
+            why = f"cannot be written: {error.strerror}"
+            raise Failed(f"--kubeconfig {kubeconfig}: {why}; name a file in a folder of yours") from None
         raise Failed(f"cannot serve on 127.0.0.1:{port}: {error}; choose another --port") from None
     finally:
         kubeconfig.unlink(missing_ok=True)

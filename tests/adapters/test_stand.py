@@ -135,3 +135,11 @@ async def test_a_bare_cluster_has_nodes_and_none_of_our_kinds() -> None:
     assert world.get("namespaces", "", "shop") is not None
     assert world.objects("customresourcedefinitions") == []
     await world.close()
+
+
+def test_a_kubeconfig_that_cannot_be_written_is_not_a_matter_of_the_port() -> None:
+    """It said "cannot serve on 127.0.0.1:0 ...; choose another --port"."""
+    ran = CliRunner().invoke(cluster, ["--kubeconfig", "/proc/there-is-none"])
+    assert ran.exit_code == 1
+    assert ran.stderr.startswith("Error: --kubeconfig /proc/there-is-none: cannot be written: No such file")
+    assert "--port" not in ran.stderr

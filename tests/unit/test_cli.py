@@ -350,6 +350,47 @@ def test_no_color_is_obeyed_on_a_terminal(cluster: Cluster, monkeypatch: pytest.
     assert "\x1b[" not in CliRunner().invoke(serin, ["list"], color=True).stdout
 
 
+@pytest.mark.parametrize("where", ["/dev/full", "/proc/there-is-none"])
+def test_what_cannot_be_written_is_told_in_a_sentence(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or a folder that is somebody else's, ended in a traceback of thirty lines."""
+    ticks = tmp_path / "ticks.jsonl"
+    ticks.write_text('{"t": 1, "weight": 0, "stable": {"requests": 1}}')
+    with pytest.raises(SystemExit) as ended:
+        main(["backtest", str(ticks), "--json", where])
+    assert ended.value.code == 1
+    assert re.search(
+        "Error: .*: cannot be written: No s.*; make room there, or name", capsys.readouterr().err
+    )
+
+
+def test_a_terminal_of_another_encoding_shows_what_it_can() -> None:
+    """In a Latin-1 locale `serin shadow merge --help` ended in a UnicodeEncodeError at its "PART…"."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "shadow", "merge", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"[OPTIONS] PART\\u2026" in done.stdout
+
+
+def test_a_standard_output_without_room_is_told_in_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the output: cannot be written: No space left on device; make room")
+    assert done.stderr.count("\n") == 1
+
+
 PROGRAM = "import sys; sys.argv[0] = 'serin'; from controller.cli import main; main()"
 
 

@@ -10,7 +10,7 @@ from controller.gating import question
 from controller.machine import advance
 from controller.model import Gate, Reason, Run, Tell, WeightChange
 from controller.record import ENDINGS
-from controller.telling import MILDER, SEVERITIES, hold, say, visit
+from controller.telling import MILDER, SEVERITIES, hold, say, spoken, visit
 
 
 def raised(run: Run, after: float) -> Run:
@@ -97,3 +97,10 @@ def test_what_is_severe_is_told_to_nobody_who_did_not_ask_for_it() -> None:
 
 def test_what_is_called_otherwise_than_rolled_back_is_less_severe() -> None:
     assert MILDER.keys() == set(ENDINGS)
+
+
+def test_hours_are_said_in_hours() -> None:
+    """A step that neither passed nor failed "within 2.16e+04 s" had a stepTimeout of six hours."""
+    assert spoken(timedelta(hours=6)) == "6 h"
+    assert spoken(timedelta(minutes=10)) == "600 s"
+    assert spoken(timedelta(seconds=300.123)) == "300.1 s"
