@@ -162,9 +162,12 @@ def labelled(column: Column) -> list[str | None]:
     """The column's categories; of numbers, whole ones are written without a point."""
     if column.dtype == object:
         return [None if value in {None, ""} else str(value)[:LONGEST] for value in column]
-    return [
-        None if np.isnan(x) else f"{x:.0f}" if x == np.rint(x) else repr(float(x)) for x in _finite(column)
-    ]
+    return [None if np.isnan(x) else code(x) for x in _finite(column)]
+
+
+def code(number: float) -> str:
+    """A number that stands for a category, to its last figure; a whole one is written without a point."""
+    return f"{number:.0f}" if number == np.rint(number) else repr(float(number))
 
 
 def _named(name: str) -> str:

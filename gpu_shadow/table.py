@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from gpu_shadow.sketch import MOST_FEATURES, Column
+from gpu_shadow.sketch import MOST_FEATURES, Column, code
 
 LARGEST = 2 * 2**30  # bytes of a file
 MOST_VALUES = 50_000_000  # rows x features: 400 MB as float64; a baseline needs a sample, not everything
@@ -150,7 +150,8 @@ def _checked(lines: Iterator[list[str]], wide: int) -> Iterator[list[str]]:
     for number, line in enumerate((line for line in lines if line), start=1):
         _fits(wide, number)
         if len(line) != wide:
-            raise BadTable(f"row {number}: {len(line)} values for {wide} columns")
+            values = f"{len(line)} value{'' if len(line) == 1 else 's'}"
+            raise BadTable(f"row {number}: {values} for {wide} column{'' if wide == 1 else 's'}")
         yield line
 
 
@@ -167,7 +168,7 @@ def _jsonl(path: Path) -> dict[str, Column]:
     decode = msgspec.json.Decoder(dict[str, float | bool | str | None]).decode
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -184,7 +185,7 @@ def _jsonl(path: Path) -> dict[str, Column]:
 
 def _mixed(values: list[Any]) -> Column:
     if any(isinstance(value, str) for value in values):
-        texts = [f"{value:g}" if isinstance(value, float) else value for value in values]
+        texts = [code(value) if isinstance(value, float) else value for value in values]
         return np.array([None if value is None else str(value) for value in texts], dtype=object)
     return np.array([np.nan if value is None else float(value) for value in values])
 

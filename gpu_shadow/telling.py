@@ -30,12 +30,12 @@ NAMES = {
 def held(baseline: Baseline) -> Iterator[str]:
     """What the baseline holds, a line a feature."""
     tally = baseline.tally
-    yield f"{len(baseline.features)} features of {tally.rows} rows"
+    yield f"{_count(len(baseline.features), 'feature')} of {_count(tally.rows, 'row')}"
     rows: list[tuple[str, ...]] = [("feature", "is", "missing", "mean", "sd", "range")]
     for i, one in enumerate(baseline.features):
         missing = f"{tally.missing[i] / tally.rows:.1%}"
         if one.labels is not None:
-            kinds = f"{len(one.labels)} categories"
+            kinds = f"{len(one.labels)} categor{'y' if len(one.labels) == 1 else 'ies'}"
             rows.append((one.name, kinds, missing, "", "", ", ".join(one.labels[:4])))
         elif not one.edges:
             rows.append((one.name, "never there", missing, "", "", ""))
@@ -48,13 +48,14 @@ def held(baseline: Baseline) -> Iterator[str]:
 def compared(baseline: Baseline, found: Figures, moved: tuple[Moved, ...]) -> Iterator[str]:
     """The answer, and the figures of those that moved most."""
     features, least = len(baseline.features), Bounds().least
+    of, rows_of = _count(features, "feature"), _count(found.rows, "row")
     if found.rows < least:
-        yield f"Undecided: {found.rows} rows, and it takes {least}"
+        yield f"Undecided: {rows_of}, and it takes {least}"
     elif moved:
-        yield f"Drifted: {len(moved)} of {features} features, in {found.rows} rows"
+        yield f"Drifted: {len(moved)} of {of}, in {rows_of}"
         yield from (f"  {each}" for each in moved[:SHOWN])
     else:
-        yield f"Not drifted: none of {features} features, in {found.rows} rows"
+        yield f"Not drifted: none of {of}, in {rows_of}"
     yield ""
     rows: list[tuple[str, ...]] = [
         ("feature", "PSI", "p", "KS", "JS", "W1/sd", "missing", "was", "outside", "was")
@@ -67,6 +68,10 @@ def compared(baseline: Baseline, found: Figures, moved: tuple[Moved, ...]) -> It
     yield from _table(rows)
     if features > SHOWN:
         yield f"and {features - SHOWN} more (--json)"
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}{'' if number == 1 else 's'}"
 
 
 def others(names: Collection[str], columns: Iterable[str]) -> str:
@@ -101,7 +106,8 @@ def _number(value: float) -> float | None:
 def _figures(one: Feature, found: Figures, i: int) -> tuple[str, ...]:
     figures = (found.psi[i], found.psi_p[i], found.ks[i], found.js[i], found.w1[i])
     rates = (found.missing[i], found.missing_was[i], found.outside[i], found.outside_was[i])
-    said = ("-" if np.isnan(each) else f"{each:.2g}" if abs(each) >= 5e-4 else "0" for each in figures)
+    said = ["-" if np.isnan(each) else f"{each:.2g}" if abs(each) >= 5e-4 else "0" for each in figures]
+    said[1] = "<0.001" if said[1] == "0" else said[1]  # no chance is none
     return (one.name, *said, *(f"{each:.1%}" for each in rates))
 
 

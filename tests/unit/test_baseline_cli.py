@@ -103,6 +103,17 @@ def test_others_have_and_that_is_exit_3(tmp_path: Path, known: Path) -> None:
     assert said.output.startswith("Drifted: 1 of 2 features, in 2000 rows\n  size (PSI ")
 
 
+def test_no_chance_is_said_to_be_none_and_one_row_is_one(tmp_path: Path, known: Path) -> None:
+    """Of what chance does once in 10^26 it said "p 0"."""
+    told = ran("compare", known, rows(tmp_path, "others.csv", shift=0.8)).output.splitlines()
+    (size,) = [line.split() for line in told if line.startswith("size ")]
+    assert size[2] == "<0.001"
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"age": 4}')
+    assert ran("capture", one, "--out", tmp_path / "one.json").exit_code == 0
+    assert ran("show", tmp_path / "one.json").output.startswith("1 feature of 1 row\n")
+
+
 def test_few_rows_decide_nothing(tmp_path: Path, known: Path) -> None:
     said = ran("compare", known, rows(tmp_path, "now.csv", shift=5.0, n=999))
     assert (said.exit_code, said.output.splitlines()[0]) == (0, "Undecided: 999 rows, and it takes 1000")
