@@ -200,8 +200,9 @@ def _cumulative(counted: Iterable[tuple[int, tuple[int, ...]]]) -> bool:
 
 
 def moments(lines: Sequence[Line], policy: Policy) -> tuple[Moment, ...]:
-    """A tick file's lines as the policy's checks see them."""
-    starts = [lines[0].t - 1.0, *(line.t for line in lines[:-1])]
+    """A tick file's lines as the policy's checks see them; the first is as long as the shortest."""
+    length = min((late.t - early.t for early, late in pairwise(lines)), default=1.0)
+    starts = [lines[0].t - length, *(line.t for line in lines[:-1])]
     return tuple(
         Moment(
             start,

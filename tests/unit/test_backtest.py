@@ -313,6 +313,14 @@ def test_times_since_1970_are_told_to_the_second(tmp_path: Path) -> None:
         backtest.read(written(tmp_path, lines))
 
 
+def test_the_first_tick_is_as_long_as_the_others(tmp_path: Path) -> None:
+    """Ticks of 15 s began 14 s late: rules that look each minute were said to look at 61 s, 301 s ..."""
+    failing = {"stable": {"requests": 900}, "canary": {"requests": 100, "errors": 10}}
+    found = others([{"t": 15.0 * tick, "weight": 10, **failing} for tick in range(1, 41)], tmp_path)
+    assert found["Flagger (60 s x 5)"]["sentence"].endswith("after 300 s")
+    assert found["Kayenta (60 s points)"]["at"] == 120.0
+
+
 def test_a_mark_of_the_order_of_bytes_is_no_part_of_the_first_tick(tmp_path: Path) -> None:
     """What Windows saves begins with one; a policy may, too."""
     file = written(tmp_path, recorded(seconds=2))
