@@ -213,7 +213,7 @@ def _certainty(found: Finding) -> str:
 def proved_less(found: Finding) -> str:
     """What a Pass proves where it is less than the margin (docs/statistics.md#what-a-pass-proves), or ""."""
     if found.kind == "ErrorRate" and found.plus < PASS_PLUS:
-        return f"at most {_margin(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
+        return f"at most {exact_times(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
     if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
         return f"a shift below {PASS_TOLERANCE:g}"
     return ""
@@ -337,14 +337,14 @@ def subject(found: Finding) -> str:
 def allowed(found: Finding) -> str:
     """The margin: the harm that is still allowed."""
     if found.kind == "Latency":
-        return f"{_margin(1 + found.max_increase)} is allowed"
+        return f"{exact_times(1 + found.max_increase)} is allowed"
     if found.kind == "Shadow":
         return f"{_exactly(found.max_flips * 100)} % may differ"
     if found.max_decrease:
-        return f"at least {_margin(1 - found.max_decrease)} is required"
+        return f"at least {exact_times(1 - found.max_decrease)} is required"
     if found.kind in {"ErrorRate", "Proportion"}:
         what = "rate" if found.kind == "ErrorRate" else "share"
-        margin = f"{_margin(1 + found.max_increase)} stable's {what}"
+        margin = f"{exact_times(1 + found.max_increase)} stable's {what}"
         return f"{margin} plus {_added(found.plus)} is allowed" if found.plus else f"{margin} is allowed"
     return f"{found.tolerance:g} is allowed"
 
@@ -439,7 +439,7 @@ def _times(ratio: float) -> str:
     return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.2f}".rstrip("0").rstrip(".") + "x"
 
 
-def _margin(ratio: float) -> str:
+def exact_times(ratio: float) -> str:
     """1.2x, 1.004x: a margin is what the policy says, to the last figure."""
     return f"{_exactly(ratio)}x"
 

@@ -11,7 +11,7 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import RESOLVED
 from analysis.samples import Histogram
 from controller.cluster import arm
-from controller.explain import seconds
+from controller.explain import exact_times, seconds
 from controller.items import Finding, Grounds, Item, Paged, Patch, Result, worst
 from controller.podspec import in_template
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS
@@ -144,8 +144,8 @@ def _resolved(grounds: Grounds, check: CheckSpec, pages: Mapping[str, Paged]) ->
     where = f"{seconds(proved.at)} lies between {seconds(proved.low)} and {seconds(proved.high)}"
     said = f"{check.name}: an increase of {what} is certain from {times(proved.certain)} on ({where})"
     if proved.certain <= allowed * RESOLVED:
-        return Finding(Result.PASS, f"{said}; {times(allowed)} is allowed")
-    why = f"{said}, and beyond {times(allowed)} nothing is allowed: what lies between may stay unseen"
+        return Finding(Result.PASS, f"{said}; {exact_times(allowed)} is allowed")
+    why = f"{said}, and beyond {exact_times(allowed)} nothing is allowed: what lies between may stay unseen"
     low, high = proved.at / FINE**6, proved.at * FINE**6
     mend = (
         f"give {family} bounds {FINE} x apart, from {low:.3g} to {high:.3g} s, or make it a native histogram"

@@ -16,7 +16,7 @@ from analysis.judge import RESOLVED, crowded
 from analysis.questions import ENOUGH
 from analysis.samples import Histogram
 from controller import protobuf
-from controller.explain import seconds
+from controller.explain import exact_times, seconds
 from controller.exposition import is_text
 from controller.protobuf import Found
 from controller.reading import DURATION, INFERENCE, found, understood
@@ -129,7 +129,7 @@ def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
     what, margin = f"p{check.quantile * 100:g}", 1 + check.max_increase
     bounds = f"between {seconds(found.low)} and {seconds(found.high)}"
     yield f"{check.name}: {family}, {what} of {of.n} requests: {seconds(found.at)}, {bounds}"
-    certain, allowed = times(found.certain), f"{times(margin)} is allowed"
+    certain, allowed = times(found.certain), f"{exact_times(margin)} is allowed"
     if not isfinite(found.certain):
         yield f"  no increase of it is certain to show, however large; {allowed}"
     else:
@@ -139,7 +139,9 @@ def _proved(check: CheckSpec, of: Histogram, family: str) -> Iterator[str]:
         yield f"  likely from {convex} on if stable's density falls there, {power} if as a power"
     if found.certain > margin * RESOLVED:
         upper = (
-            f"between {times(margin)} and {certain}" if isfinite(found.certain) else f"above {times(margin)}"
+            f"between {exact_times(margin)} and {certain}"
+            if isfinite(found.certain)
+            else f"above {exact_times(margin)}"
         )
         yield f"  Warning: what lies {upper} may stay unseen; {_finer(family)}"
 

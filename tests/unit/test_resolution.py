@@ -1,5 +1,7 @@
 """What people are told of their buckets before a canary depends on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import lognorm
@@ -143,3 +145,11 @@ def test_predictions_that_lie_in_one_bucket_are_warned_of_beforehand() -> None:
     assert warning.startswith(
         "  Warning: 98 % of stable's lie in one bucket: a shift within it does not show"
     )
+
+
+def test_a_margin_is_said_as_the_policy_has_it() -> None:
+    """`serin plan --page` said "1.12x is allowed" of 12.5%, below its own "1.125x is allowed"."""
+    check = replace(LATENCY, max_increase=0.125)
+    _, certain, _, warning, *_ = proved(of_file(text(DURATION, ISTIO, unit=0.001)), [check])
+    assert certain.endswith("1.125x is allowed")
+    assert "what lies between 1.125x and" in warning
