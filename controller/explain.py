@@ -49,7 +49,7 @@ class Finding:
 
 
 COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
-LEAST_EXPECTED = 0.05  # hits at the margin: a status rounds them to a tenth, and nobody can lack a share of 0
+LEAST_EXPECTED = 0.05  # hits at the margin: fewer weigh as these do, and nobody can lack a share of 0
 PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 ROUNDED = 1e-4  # of a log e: four decimals of it are kept

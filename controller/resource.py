@@ -217,14 +217,19 @@ def _check_status(check: CheckJudgement, sentence: str) -> Json:
         "canaryRequests": check.canary_requests,
         "stableRequests": check.stable_requests,
         "canaryHits": check.canary_hits,
-        "expectedHits": round(check.expected_hits, 2),
+        "expectedHits": _kept(check.expected_hits),
         "shares": None if check.shares is None else list(check.shares),
         "threshold": check.threshold,
         "lately": check.lately,
-        "latelyHits": None if check.lately_hits is None else [round(each, 1) for each in check.lately_hits],
+        "latelyHits": None if check.lately_hits is None else [_kept(each) for each in check.lately_hits],
         "note": check.note,
         "sentence": sentence,
     }
+
+
+def _kept(hits: float) -> float:
+    """As fine as sentences say them, so that `explain` says what the alert did."""
+    return round(hits, 2) if abs(hits) >= 1 else float(f"{hits:.3g}")
 
 
 def _finite(value: Json) -> Json:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from test_machine import a_run, sight
 
+from analysis.evidence import CheckKind, CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import explain, planning, record, report, resource
 from controller.machine import advance
@@ -474,6 +475,29 @@ def test_what_the_controller_writes_is_what_is_explained() -> None:
     assert "p95 at the canary is 1.1x stable's (between 0.93x and 1.31x, not certain yet" in text
     assert "14 of 240 canary requests took longer than 142 ms, the margin allows 12 on average" in text
     assert "3 to 1 against" in text
+
+
+@pytest.mark.parametrize("expected", [0.0, 0.0943, 0.106, 0.0049, 3.456, 11.74, 99.964, 4321.5])
+def test_explain_says_of_counts_what_the_alert_said(expected: float) -> None:
+    """An alert had "the margin allows 0.11 on average" of the last ten seconds, and `explain` 0.1."""
+    spec = CheckSpec(name="errors", kind=CheckKind.ERROR_RATE, max_increase=0.5, plus=0.001)
+    figures = {"canary_requests": 9000, "stable_requests": 90000, "canary_hits": 200, "threshold": None}
+    for lately in (None, (4900.2, 5000.4, expected)):
+        failed = CheckJudgement(
+            name="errors",
+            verdict=Verdict.FAIL,
+            log_e=7.0,
+            log_e_pass=-5.0,
+            estimate=0.0315,
+            interval=(-0.005, 0.114),
+            expected_hits=expected,
+            lately=None if lately is None else 0.115,
+            lately_hits=lately,
+            **figures,
+        )
+        obj = run(checks=[resource._check_status(failed, "")])
+        (kept,) = [one for one in record.findings(obj) if one.name == "errors"]
+        assert explain.said(kept) == explain.sentence(spec, failed)
 
 
 def test_a_share_is_explained_from_the_object_with_what_it_cannot_rule_out() -> None:
