@@ -43,6 +43,7 @@ def told(
         "",
         "What these times are",
         *_points(_premises(pods, alone=canary_pods == 1)),
+        *_points(queried(policy)),
         "",
         "Not seen",
         *_points(_unseen(policy, canary_pods)),
@@ -76,6 +77,17 @@ def _premises(pods: str, *, alone: bool) -> Iterator[str]:
         f" {factor} of them, nine runs in ten within 2.5 times as long; of a Pass the median is up to 1.6"
         f" times as long, nine in ten are within {SLOWEST_PASS:g}; noisy pods may triple all of it"
     )
+
+
+def queried(policy: Policy) -> Iterator[str]:
+    """What is not read each second, as all is taken to be."""
+    names = [spec.name for spec in policy.checks if spec.name in policy.queried]
+    if names:
+        yield (
+            f"as if pods' pages were read each second; a Prometheus, as {', '.join(names)}"
+            f" {'asks' if len(names) == 1 else 'ask'}, shows a fault about one of its scrape intervals later"
+            " (SERIN_PROMETHEUS_INTERVAL, 15 s if nothing else is said), seldom two"
+        )
 
 
 def _table(policy: Policy, found: Sequence[Foreseen]) -> Iterator[str]:

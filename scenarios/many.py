@@ -16,6 +16,7 @@ from analysis.evidence import CheckKind
 from analysis.peers import RULES, Rule
 from analysis.proportions import Array
 from controller import planning, policies
+from controller.foretold import queried
 from controller.model import Policy, Sizing
 from controller.sizing import PARITY_LIMIT, needed, parity, replicas_for
 from scenarios.distributions import Latency
@@ -118,6 +119,7 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
     if faulty and not _to_be_found(story):
         wanted = " or ".join(dict.fromkeys(str(ending.outcome) for ending in story.expect))
         yield f"the story expects {wanted}: here a rollback is a false alarm, and what is missed is right."
+    yield from (f"these times are {line}" for line in queried(_policy(story)))
     if gates := story.policy.get("gates"):
         asked = "its gate is" if len(gates) == 1 else f"its {len(gates)} gates are"
         yield f"{asked} not asked: nobody is there to answer, and every step is raised when its checks pass."

@@ -187,6 +187,14 @@ def test_a_policy_s_gates_are_said_not_to_be_asked(tmp_path: Path) -> None:
     assert line.startswith("its gate is not asked")
 
 
+def test_what_a_prometheus_would_be_asked_for_is_said_to_be_later_there(tmp_path: Path) -> None:
+    policy = yaml.safe_load(STORY)["spec"]["policy"]
+    policy["checks"] = [{"name": "errors", "type": "ErrorRate", "plus": "1%", "source": {"prometheus": {}}}]
+    story = told(tmp_path, policy=policy)
+    *_, line = said(story, played(story, runs=1, seed=1))
+    assert line.startswith("these times are as if pods' pages were read each second; a Prometheus, as errors")
+
+
 def test_people_are_not_told_never_where_nobody_was_there_for_the_fault() -> None:
     found = figures(100.0, ended=[Ended.PROMOTED], at=[50.0])
     assert many._row("Serin", found, found.back_at)[3:] == ("-", "-", "-")

@@ -217,6 +217,20 @@ def test_of_a_plan_with_one_step_its_time_is_not_multiplied() -> None:
     assert "as far as this looks: stepTimeout of the step, 5 min." in said
 
 
+def test_of_what_a_prometheus_is_asked_for_is_said_that_it_is_later() -> None:
+    """It said "rolled back after 3 s" of a check whose figures come every 15 s."""
+    checks = [dict(each) for each in planning.builtin()["checks"]]
+    assert list(foretold.queried(policies.policy(spec()))) == []
+    checks[1]["source"] = {"prometheus": {}}
+    (line,) = foretold.queried(policies.policy(spec(checks=checks)))
+    assert "a Prometheus, as errors asks, shows a fault about one of its scrape intervals later" in line
+    checks[0]["source"] = {"prometheus": {}}
+    policy = policies.policy(spec(checks=checks))
+    found = foresight.foreseen(policy, rps=200, stable_pods=9, canary_pods=2)
+    said = " ".join(foretold.told(policy, found, stable_pods=9, canary_pods=2))
+    assert "as latency-p95, errors ask" in " ".join(said.split())
+
+
 def test_where_no_time_is_enough_that_is_said() -> None:
     policy = policies.policy(spec())
     found = foresight.foreseen(policy, rps=0.001, stable_pods=9, canary_pods=2)
