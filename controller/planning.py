@@ -413,6 +413,7 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
     from controller.wire import duration as written
 
     timeout, lines, times = written(spec["stepTimeout"]), [], least(spec, requests_per_second)
+    patience = min(timeout, written(spec["noDataTimeout"])).total_seconds()
     for weight, needed in zip(spec["steps"], times, strict=True):
         rate = requests_per_second * weight / 100
         late = (
@@ -420,6 +421,8 @@ def schedule(spec: Json, requests_per_second: float) -> list[str]:
             if needed <= timeout
             else f"; longer than stepTimeout ({spec['stepTimeout']}): {spec['onInconclusive']}"
         )
+        if rate * patience < 1:
+            late += f"; not one request in noDataTimeout ({spec['noDataTimeout']}): {spec['onNoData']}"
         lines.append(
             f"{weight:3d} %  {rate:8.4g} canary requests/s  at least {duration(needed)}"
             f" ({max(spec['minRequests'], int(rate * needed.total_seconds()))} requests){late}"

@@ -229,6 +229,14 @@ def test_a_step_that_cannot_get_its_requests_in_time_is_said_to_hold() -> None:
     assert lines[0].endswith("longer than stepTimeout (10m): Hold")
 
 
+def test_a_step_in_which_silence_is_usual_is_said_to_be_without_data() -> None:
+    """With onNoData: Proceed it said "held", of a canary that silence would have promoted."""
+    spec = planning.builtin() | {"noDataTimeout": "20s", "onNoData": "Proceed", "steps": [10, 50]}
+    first, second, _ = planning.schedule(spec, 0.2)
+    assert first.endswith("; not one request in noDataTimeout (20s): Proceed")
+    assert "noDataTimeout" not in second
+
+
 def test_a_step_that_would_take_for_ever_takes_a_year_on_paper() -> None:
     lines = planning.schedule(planning.builtin() | {"minRequests": 2**63 - 1}, 0.001)
     assert "at least 8760 h" in lines[0]
