@@ -392,17 +392,19 @@ def none_yet(log_e: float | None) -> bool:
 
 def noisy(*, count: int, nodes: int, alpha: float) -> str:
     """What it means that one of so many placebos, on so many nodes each, would have been rolled back."""
+    among = "with 1 placebo" if count == 1 else f"among {count} placebos"
     return (
         f"noise on stable's pods alone would have rolled back a canary on {_nodes(nodes)}:"
-        f" alpha is not to be relied on for such a canary here (among {count} placebos chance alone"
-        f" does this in at most {count * alpha * 100:.3g} % of runs);"
+        f" alpha is not to be relied on for such a canary here ({among} chance alone"
+        f" does this in at most {min(count * alpha, 1.0) * 100:.3g} % of runs);"
         " pods on more nodes or a longer burstTolerance help"
     )
 
 
 def beside(*, count: int, nodes: int) -> str:
     """What placebos are."""
-    return f"{count} placebos ({_nodes(nodes)} of stable each, judged as if it were the canary)"
+    placebos = "1 placebo" if count == 1 else f"{count} placebos"
+    return f"{placebos} ({_nodes(nodes)} of stable each, judged as if it were the canary)"
 
 
 def _nodes(nodes: int) -> str:

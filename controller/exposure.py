@@ -78,9 +78,8 @@ def _exposed(grounds: Grounds, check: CheckSpec, pages: Mapping[str, Paged]) -> 
     having = [name for name, one in readings.items() if check.name in one.values]
     if having:
         source = readings[having[0]].sources.get(check.name, "")
-        return Finding(
-            Result.PASS, f"{check.name} reads {source} on {len(having)} of {len(readings)} pages of stable"
-        )
+        pages_of = f"{len(readings)} page{'' if len(readings) == 1 else 's'} of stable"
+        return Finding(Result.PASS, f"{check.name} reads {source} on {len(having)} of {pages_of}")
     odd = [name for name, one in readings.items() if check.name in one.sources]
     if odd:
         said = pages[odd[0]].trouble or readings[odd[0]].sources[check.name]

@@ -137,10 +137,16 @@ def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
             Reason.CANARY_UNAVAILABLE, f"no pod of {run.plan.canary} is ready; one was evicted: {own}"
         )
     if seen.canary.ready == 0 and not _evicted(run, seen):
-        return Ending(
-            Reason.CANARY_UNAVAILABLE, f"none of {len(seen.canary.pods)} pods of {run.plan.canary} is ready"
-        )
+        return Ending(Reason.CANARY_UNAVAILABLE, _none_ready(run.plan.canary, len(seen.canary.pods)))
     return None
+
+
+def _none_ready(canary: str, pods: int) -> str:
+    if pods == 0:
+        return f"{canary} has no pod"
+    return (
+        f"none of {pods} pods of {canary} is ready" if pods > 1 else f"the one pod of {canary} is not ready"
+    )
 
 
 def _outgrew(run: Run, seen: Seen) -> str:

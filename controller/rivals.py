@@ -33,11 +33,12 @@ def _said(rule: Rule, ticks: Sequence[tuple[CheckSpec, Ticks]], since: float) ->
         return {"rule": str(rule), "at": None, "check": None, "sentence": f"{rule}: had nothing to look at"}
     first = min(watched, key=lambda one: float(one.failed_at))
     failed = bool(np.isfinite(first.failed_at))
+    whose = "" if failed or len(watched) == 1 else f" ({first.spec.name})"  # several have a reading
     return {
         "rule": str(rule),
         "at": float(first.failed_at) if failed else None,
         "check": first.spec.name if failed else None,
-        "sentence": peers.said(first),
+        "sentence": f"{peers.said(first)}{whose}",
     }
 
 

@@ -243,6 +243,13 @@ def test_the_peers_rules_are_shown_what_the_checks_saw(tmp_path: Path) -> None:
     assert like["Flagger (60 s x 5)"]["at"] is None
 
 
+def test_of_several_checks_it_is_said_whose_metric_read_what(tmp_path: Path) -> None:
+    """ "its metric read x1.06" was of one of three, and nobody knew which."""
+    like = others(recorded(seconds=200), tmp_path)["Argo Rollouts (60 s, failureLimit 3)"]
+    assert like["at"] is None
+    assert like["sentence"].endswith(" (latency-p95)")
+
+
 def test_a_recording_without_anything_of_a_check_says_so(tmp_path: Path) -> None:
     bare = [
         {"t": float(t), "weight": 10, "stable": {"requests": 90}, "canary": {"requests": 10}}

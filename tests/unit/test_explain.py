@@ -446,6 +446,13 @@ def test_the_margin_of_an_error_rate_grows_with_stables_own() -> None:
     assert "2 points above stable's, over the whole step, which dilutes" in explain.sentence(ERRORS, late)
 
 
+def test_one_placebo_is_one() -> None:
+    assert explain.beside(count=1, nodes=1).startswith("1 placebo (1 node of stable each")
+    assert "(with 1 placebo chance alone" in explain.noisy(count=1, nodes=2, alpha=0.01)
+    assert "(among 4 placebos chance alone" in explain.noisy(count=4, nodes=2, alpha=0.01)
+    assert "in at most 100 % of runs" in explain.noisy(count=4, nodes=2, alpha=0.4)  # it said 160 %
+
+
 def test_what_lasts_less_than_a_tenth_of_a_second_is_no_zero() -> None:
     """Of a burstTolerance of 40ms the plan said "0.0 s"."""
     assert explain.duration(timedelta(milliseconds=40)) == "40 ms"

@@ -82,6 +82,21 @@ def sight(verdict: Verdict = Verdict.INCONCLUSIVE, *, weight: int | None = 5, **
     return replace(seen, **changes)
 
 
+@pytest.mark.parametrize(
+    ("pods", "words"),
+    [
+        (0, "model-canary has no pod"),
+        (1, "the one pod of model-canary is not ready"),
+        (2, "none of 2 pods of model-canary is ready"),
+    ],
+)
+def test_of_one_pod_that_is_not_ready_nobody_says_none_of_1_pods(pods: int, words: str) -> None:
+    there = arm("new", pods)
+    there = replace(there, pods=tuple(replace(pod, ready=False) for pod in there.pods))
+    after, actions = advance(stepping(), sight(canary=there), NOW + minutes(1))
+    assert (after.reason, after.message, weights(actions)) == (Reason.CANARY_UNAVAILABLE, words, [0])
+
+
 def weights(actions: tuple[Action, ...]) -> list[int]:
     return [action.weight for action in actions if isinstance(action, SetWeight)]
 
