@@ -105,6 +105,8 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
     """The figures for people: Serin's line, and one for each of the peers."""
     ended = ", ".join(f"{count} {name}" for name, count in figures.as_json()["outcomes"].items() if count)
     yield f"{story.name}: {figures.runs} run{'' if figures.runs == 1 else 's'}: {ended}"
+    if undecided := int(((figures.found.ended == Ended.ROLLED_BACK) & (figures.found.check < 0)).sum()):
+        yield f"{undecided} of them undecided at stepTimeout (onInconclusive: RollBack), by no check"
     faulty = bool(np.isfinite(figures.onset))
     wrong = (
         f"rolled back before the fault at {figures.onset:g} s" if faulty else "rolled back without a fault"

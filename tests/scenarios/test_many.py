@@ -187,6 +187,16 @@ def test_a_policy_s_gates_are_said_not_to_be_asked(tmp_path: Path) -> None:
     assert line.startswith("its gate is not asked")
 
 
+def test_rollbacks_for_want_of_evidence_are_told_from_those_by_a_check(tmp_path: Path) -> None:
+    """Of a healthy canary it said "rolled back without a fault 100.0 %", as if its tests were wrong."""
+    policy = yaml.safe_load(STORY)["spec"]["policy"]
+    policy |= {"stepTimeout": "15s", "minStep": "1s", "minRequests": 100_000, "onInconclusive": "RollBack"}
+    story = told(tmp_path, policy=policy)
+    first, second, *_ = said(story, played(story, runs=2, seed=1))
+    assert first == "small: 2 runs: 2 RolledBack"
+    assert second == ("2 of them undecided at stepTimeout (onInconclusive: RollBack), by no check")
+
+
 def test_what_a_prometheus_would_be_asked_for_is_said_to_be_later_there(tmp_path: Path) -> None:
     policy = yaml.safe_load(STORY)["spec"]["policy"]
     policy["checks"] = [{"name": "errors", "type": "ErrorRate", "plus": "1%", "source": {"prometheus": {}}}]
