@@ -15,6 +15,7 @@ from math import ceil
 from analysis.samples import Sample
 from controller import ticks
 from controller.backtest import Moment
+from controller.explain import duration as spoken
 from controller.model import Policy
 from controller.ports import Reading
 from controller.prometheus import Past
@@ -26,6 +27,7 @@ MOST_PODS = 200  # of both arms: they are named one by one in each query
 OFTEN = (
     15.0  # seconds; asking more often than it scraped costs time and finds nothing, more rarely joins ticks
 )
+OLDEST = 1e9  # seconds since 1970, in 2001: no Prometheus is as old
 EVER = -1e9  # seconds before the span
 LEAST = 0.1
 SOME = 8  # pods that a message names
@@ -78,7 +80,7 @@ def _time(option: str, said: str | None, now: float) -> float:
     if not said:
         return now
     if re.fullmatch(r"[0-9]{1,10}(\.[0-9]+)?", said):
-        return float(said)
+        return _lately(option, said)
     try:
         found = datetime.fromisoformat(said)
     except ValueError:
@@ -86,6 +88,14 @@ def _time(option: str, said: str | None, now: float) -> float:
     if found.tzinfo is None:
         raise BadSpan(f'{option}: "{said}" has no time zone; give for example {found.isoformat()}Z for UTC')
     return found.timestamp()
+
+
+def _lately(option: str, said: str) -> float:
+    """Seconds since 1970; a date without its dashes would be one in that year."""
+    if float(said) < OLDEST:
+        then = datetime.fromtimestamp(float(said), UTC)
+        raise BadSpan(f'{option}: "{said}" s after 1970 are {then:%Y-%m-%d}; give for example {_AN_EXAMPLE}')
+    return float(said)
 
 
 def _step(said: str | None) -> float | None:
@@ -116,7 +126,7 @@ def moments(past: Past, span: Span, policy: Policy, *, told: Told = lambda *_: N
     if count > MOST:
         longer = ceil((span.end - span.start) / (MOST - 1))
         raise BadSpan(
-            f"--step: {count} instants, one every {timedelta(seconds=step)}, are more than {MOST}; "
+            f"--step: {count} instants, one every {spoken(timedelta(seconds=step))}, are more than {MOST}; "
             f"read a shorter time, or give --step {longer}s"
         )
     pace = Pace(interval=timedelta(seconds=max(often, step)))

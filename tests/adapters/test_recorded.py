@@ -256,7 +256,7 @@ async def test_without_a_step_it_is_asked_as_often_as_it_scraped() -> None:
         ),
         ({"namespace": "nowhere"}, "nor any other", "labels namespace and pod"),
         ({"canary": ".*"}, "--canary-pods: stable-0 is one of --stable-pods too", "tell them apart"),
-        ({"step": 0.1}, "--step: 6001 instants", "give --step 1s"),
+        ({"step": 0.1}, "--step: 6001 instants, one every 0.1 s, are more", "give --step 1s"),
     ],
 )
 async def test_what_cannot_be_read_is_said_with_the_option_and_what_to_do(
@@ -271,7 +271,11 @@ async def test_what_cannot_be_read_is_said_with_the_option_and_what_to_do(
 
 def test_a_comma_between_braces_is_the_regular_expressions_own() -> None:
     """'model-[0-9a-f]{8,10}-.*' was asked for as {8|10}, which no pod is called."""
-    said = {"start": "5", "stable_pods": "model-[0-9a-f]{8,10}-.*,model-b", "canary_pods": "a,b{2,},c"}
+    said = {
+        "start": "1795788000",
+        "stable_pods": "model-[0-9a-f]{8,10}-.*,model-b",
+        "canary_pods": "a,b{2,},c",
+    }
     found = span({"namespace": None, "end": None, "step": None, **said})
     assert (found.stable, found.canary) == ("model-[0-9a-f]{8,10}-.*|model-b", "a|b{2,}|c")
     assert found.namespace == "default"
@@ -336,6 +340,11 @@ async def test_the_command_says_what_the_policy_would_have_done(
         ({"start": "nan"}, 2, '--start: "nan" is no time'),
         ({"end": "2026-09-21T14:13:20"}, 2, "has no time zone; give for example 2026-09-21T14:13:20Z"),
         ({"start": "2026-09-21"}, 2, "has no time zone; give for example 2026-09-21T00:00:00Z"),
+        (
+            {"start": "20260921"},
+            2,
+            '--start: "20260921" s after 1970 are 1970-08-23; give for example 2026-11',
+        ),
         ({"start": None}, 2, "--start: is missing"),
         ({"canary-pods": None}, 2, "--canary-pods: is missing"),
         ({"step": "soon"}, 2, '--step: expected a duration such as "30s"'),
