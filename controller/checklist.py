@@ -7,6 +7,7 @@ reads what the controller may read anyway, and writes nothing.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from controller import detours, exposure, floor, podspec, selected, trigger
@@ -260,9 +261,11 @@ def drill(grounds: Grounds) -> Item:
         why = f"no rollback of {canary} was measured that is on record"
         return Item(name=name, result=Result.FAIL, why=why, mend=mend)
     at, took = max(drills)
-    days = (grounds.now - at) / timedelta(days=1)
     late, slow = grounds.now - at > DRILL_AGE, took > DRILL_WITHIN
-    said = f"a rollback of {canary} took {took:.1f} s, {days:.0f} days ago"
+    # What is beyond a limit is not rounded back to it.
+    days, tenths = (grounds.now - at) / timedelta(days=1), 10 * took
+    ago, seconds = ceil(days) if late else int(days), (ceil(tenths) if slow else round(tenths)) / 10
+    said = f"a rollback of {canary} took {seconds:.1f} s, {ago} day{'' if ago == 1 else 's'} ago"
     if not late and not slow:
         return Item(name=name, result=Result.PASS, why=said)
     limit = f"{DRILL_WITHIN:g} s are allowed" if slow else f"{DRILL_AGE.days} days are the most"

@@ -64,6 +64,10 @@ def test_a_drill_mends_its_item_while_it_is_young_and_was_fast() -> None:
         now = room.world.clock()
         room.drilled("1.4", ended=now - timedelta(days=31))
         assert "31 days ago; 30 days are the most" in room.looked_at()["rollback-drill"].why
+        room.drilled("1.4", ended=now - timedelta(days=30, hours=1))  # it said that 30 days are more than 30
+        assert "31 days ago; 30 days are the most" in room.looked_at()["rollback-drill"].why
+        room.drilled("300.02", ended=now - timedelta(days=1))  # and 300.0 s more than 300
+        assert "took 300.1 s, 1 day ago; 300 s are allowed" in room.looked_at()["rollback-drill"].why
         room.drilled("301", ended=now)
         assert "took 301.0 s, 0 days ago; 300 s are allowed" in room.looked_at()["rollback-drill"].why
         room.drilled("soon", ended=now)
