@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in (UNWRITABLE if error.filename else FULL):
             raise
-        what = f"{error.filename or 'the output'}: cannot be written: {error.strerror}"
+        what = f"{error.filename}: cannot be opened" if error.filename else "the output cannot be written"
+        what += f": {error.strerror}"
         click.echo(f"Error: {what}; make room there, or name another place", err=True)
         sys.exit(1)
     sys.exit(0)

@@ -387,7 +387,7 @@ def test_a_standard_output_without_room_is_told_in_a_sentence() -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: the output: cannot be written: No space left on device; make room")
+    assert done.stderr.startswith("Error: the output cannot be written: No space left on device; make room")
     assert done.stderr.count("\n") == 1
 
 
