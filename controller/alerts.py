@@ -7,7 +7,7 @@ delivered when a leader died is offered again by the next one, under the same id
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,7 +16,7 @@ from zlib import crc32
 import structlog
 
 from controller.cards import RENDERED
-from controller.model import Alert, Message, Run
+from controller.model import Alert, Message, Reason, Run, Tell
 from controller.posting import Key, Sender, Undelivered
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,7 @@ FIRST_RETRY = 1.0  # seconds, doubling
 LONGEST_RETRY = 300.0  # seconds; about 290 attempts in a day
 LONGEST_WAIT = 3600.0  # seconds; a Retry-After beyond it is taken as this
 GIVE_UP_AFTER = timedelta(hours=24)
+LASTING = 3  # failed attempts of which people are told: fewer may be a moment's
 JSON = "application/json; charset=utf-8"
 RESULTS = ("delivered", "retried", "given_up")  # of one attempt: the last two failed
 QUEUE_LIMIT = 100  # letters a receiver; what is over it stays in the outbox and is offered again
@@ -53,6 +54,14 @@ def _unheard(_attempt: Attempt) -> None:
     """Nobody counts."""
 
 
+Says = Callable[[Run, Tell], Awaitable[None]]
+"""Says it where a run's people read, who have no log of ours; `ports.Recorder.tell` is one."""
+
+
+async def _unsaid(_run: Run, _what: Tell) -> None:
+    """Nobody reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receiver:
     """Where one alert of a policy goes: the same definition in the same namespace is one receiver."""
@@ -65,11 +74,9 @@ class Receiver:
 class Letter:
     """One message on its way, rendered once so that every attempt sends the same bytes."""
 
-    id: str
-    run: str
-    created: datetime  # the run
+    message: Message
+    run: Run  # as it was then
     body: bytes
-    at: datetime
     taken: float  # the loop's clock, as it is for the next one: others may be set
     attempts: int = 0
     due: float = 0.0
@@ -88,9 +95,10 @@ class Desk:
 class Alerts:
     """An Alerter (`ports.Alerter`); `close` ends its tasks, undelivered messages stay in the outbox."""
 
-    def __init__(self, sender: Sender, heed: Heed = _unheard) -> None:
+    def __init__(self, sender: Sender, heed: Heed = _unheard, say: Says = _unsaid) -> None:
         self._sender = sender
         self._heed = heed
+        self._say = say
         self._clock = sender.clock
         self._desks: dict[Receiver, Desk] = {}
         self._delivered: dict[str, set[str]] = {}
@@ -129,11 +137,9 @@ class Alerts:
             return
         render = RENDERED[receiver.alert.kind]
         desk.letters[message.id] = Letter(
-            id=message.id,
-            run=run.name,
-            created=run.created,
+            message=message,
+            run=run,
             body=render(run, message),
-            at=message.at,
             taken=asyncio.get_running_loop().time(),
         )
         desk.arrived.set()
@@ -159,7 +165,9 @@ class Alerts:
             async with asyncio.timeout(ATTEMPT_TIMEOUT):
                 await self._send(receiver, letter)
         except Exception as error:  # noqa: BLE001 - whatever one receiver does, its task goes on
-            self._put_off(receiver, desk, letter, _reason(error))
+            if (said := self._put_off(receiver, desk, letter, _reason(error))) is not None:
+                with contextlib.suppress(Exception):
+                    await self._say(letter.run, Tell(Reason.ALERT_DELAYED, said))
         else:
             self._done(desk, letter)
             self._ended(receiver, letter, "delivered")
@@ -176,24 +184,28 @@ class Alerts:
             status, answer = await sender.send(url, letter.body, headers={"content-type": JSON})
         else:
             status, answer = await sender.event(
-                alert.url or "", letter.body, event_id=letter.id, key=key if named else None
+                alert.url or "", letter.body, event_id=letter.message.id, key=key if named else None
             )
         _accept(status, answer, now=self._clock())
 
-    def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> None:
-        """The letter is due again later, or was given up."""
+    def _put_off(self, receiver: Receiver, desk: Desk, letter: Letter, error: Undelivered) -> str | None:
+        """The letter is due again later, or was given up; what people are to be told of it, if anything."""
+        whom, of = f"alerts[{letter.message.alert}] ({receiver.alert.kind})", letter.message.outcome
         now = asyncio.get_running_loop().time()
         if error.final or now - letter.taken >= GIVE_UP_AFTER.total_seconds():
             self._ended(receiver, letter, "given_up")
             log.warning("alert_given_up", why=str(error), **_keys(receiver, letter))
             self._done(desk, letter)
-            return
+            return f"{whom} is not told of {of}, and not tried any more: {error}"
         self._ended(receiver, letter, "retried")
         if letter.attempts == 1:
             log.warning("alert_delayed", why=str(error), **_keys(receiver, letter))
         backoff = min(FIRST_RETRY * 2.0 ** min(letter.attempts - 1, 16), LONGEST_RETRY)
         letter.due = now + backoff * _jitter(letter)
         desk.not_before = now + error.wait
+        if letter.attempts == LASTING:
+            return f"{whom} has not been told of {of} and is tried again for a day: {error}"
+        return None
 
     def _ended(self, receiver: Receiver, letter: Letter, result: str) -> None:
         self._heed(
@@ -202,16 +214,16 @@ class Alerts:
                 result=result,
                 attempts=letter.attempts,
                 namespace=receiver.namespace,
-                run=letter.run,
-                created=letter.created,
-                at=letter.at,
+                run=letter.run.name,
+                created=letter.run.created,
+                at=letter.message.at,
                 ended=self._clock(),
             )
         )
 
     def _done(self, desk: Desk, letter: Letter) -> None:
-        desk.letters.pop(letter.id)
-        self._delivered.setdefault(letter.run, set()).add(letter.id)
+        desk.letters.pop(letter.message.id)
+        self._delivered.setdefault(letter.run.name, set()).add(letter.message.id)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:
@@ -224,7 +236,7 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 
 def _jitter(letter: Letter) -> float:
     """From 0.5 to 1.5, spread over letters and attempts; the same in every replay of a history."""
-    return 0.5 + crc32(f"{letter.id} {letter.attempts}".encode()) / 2**32
+    return 0.5 + crc32(f"{letter.message.id} {letter.attempts}".encode()) / 2**32
 
 
 def _accept(status: int, headers: Mapping[str, str], *, now: datetime) -> None:
@@ -267,8 +279,8 @@ def _reason(error: Exception) -> Undelivered:
 def _keys(receiver: Receiver, letter: Letter) -> dict[str, object]:
     return {
         "namespace": receiver.namespace,
-        "run": letter.run,
+        "run": letter.run.name,
         "receiver": receiver.alert.kind,
-        "message": letter.id,
+        "message": letter.message.id,
         "attempts": letter.attempts,
     }

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     PREFLIGHT_FAILED = "PreflightFailed"
     AWAITING_APPROVAL = "AwaitingApproval"  # a gate is shut
     GATE_CLOSED = "GateClosed"
+    ALERT_DELAYED = "AlertDelayed"
 
 
 class OnDoubt(StrEnum):
@@ -337,9 +338,8 @@ class Replayed:
 class Checkpoint:
     """What is saved beside a run so that a new leader goes on with nothing lost.
 
-    `body` holds the evidence and the counters it was read from, as opaque JSON text (a merge patch
-    would keep the pods that are gone); `judgement`, `sentences` (by check) and what onlookers say `beside`
-    (by field of status) are for people.
+    `body`: the evidence and the counters it was read from, as opaque JSON text (a merge patch would keep the
+    pods that are gone). The rest is for people: `sentences` by check, `beside` by the field of status.
     """
 
     body: str = ""

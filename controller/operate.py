@@ -235,7 +235,8 @@ class Operator:
         if of > 1:
             structlog.contextvars.bind_contextvars(shard=shard)
         sender = Sender(self.outside.post, _secrets(kube), self.outside.clock)
-        alerts, gates = Alerts(sender, self._alerted), Gates(sender)
+        events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
+        alerts, gates = Alerts(sender, self._alerted, events.tell), Gates(sender)
         steady = Steady(self.outside.clock, asyncio.get_running_loop().time)
         scrape, prometheus = self._scrape(steady, self.settings.scrape_interval), self._prometheus(steady)
         slow, seldom = self._scrape(steady, EVERY), self._prometheus(steady, rounds=1)
@@ -253,7 +254,6 @@ class Operator:
             replays=replays,
         )
         reconciler = Reconciler(means, epoch, rounds=Rounds(self.slices))
-        events = Events(kube, identity=self.settings.identity, clock=self.outside.clock)
         asks = Asks(
             self.cluster,
             create=runs.create,

@@ -39,7 +39,7 @@ KINDS = {
 }
 # Below twenty expected requests beyond stable's quantile a check has hardly anything to go by.
 FEW = 20
-TRIED = "it is tried again for a day, and the controller's log says why (alert_delayed)."
+TRIED = "it is tried again for a day; the Event AlertDelayed of the canary's Deployment says why."
 SOON = timedelta(seconds=15)  # an alert that arrives within it is not waited for
 
 REASONS = {
@@ -69,6 +69,7 @@ REASONS = {
     "RetrainingWanted": "inputs differ from those the model was trained on; whoever trains it was told",
     "AwaitingApproval": "the policy asks a person before traffic moves up",
     "GateClosed": "the policy asks a webhook before traffic moves up, and it has not said yes",
+    "AlertDelayed": "one of the policy's alerts has not arrived",
 }
 # How a run is held, where that is a wish of people's: the phase is Paused whatever holds it.
 HELD = {

@@ -34,7 +34,7 @@ from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.readers import Batch, ByPage, Reader, Said, Text, Try, by_page
 from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated
-from controller.tempo import Beat
+from controller.tempo import Beat, Moments
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
@@ -45,9 +45,7 @@ LONGEST_PATH = 512  # characters, as a policy's path
 FRESH = 1.5
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
-# In an interval, at which the rounds of more than a few runs begin. Those of one moment are looked at
-# together and scored side by side, each time the same ones: the more the cheaper (`controller.rounds`).
-MOMENTS, FEW = 10, 20
+FEW = 20  # runs that have their rounds at a time of their own; more share some (`controller.tempo`)
 TOGETHER = 32  # pods that are asked in one turn of the loop, which takes it 2 ms
 SPREAD = 0.1  # of an interval, over which those of a run with more are asked
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
@@ -139,6 +137,7 @@ class Scrape:
         self.stretch: Callable[[str], float] = _as_ever
         self._runs: dict[str, _Run] = {}
         self._beat = Beat(self._interval)
+        self._moments = Moments()
         self._tasks: set[asyncio.Future[Any]] = set()
         self._alone = asyncio.Lock()
 
@@ -155,8 +154,8 @@ class Scrape:
         if known is not None and known.told == told:
             return
         if known is None:
-            first = self._first(run)
-            known = self._runs[run] = _Run(run, first, part=first / self._interval % 1)
+            part = self._moments.taken() if len(self._runs) >= FEW else _hash(run) / 2**32
+            known = self._runs[run] = _Run(run, self._first(part), part=part)
             self._later(known)
         known.told = told
         for name in known.readers.keys() - {pod.name for pod in pods}:
@@ -166,6 +165,7 @@ class Scrape:
             known.look(pod, where)
         if not pods:
             known.timer.cancel()
+            self._moments.left(known.part)
             del self._runs[run]
 
     def read(self, run: str) -> Mapping[str, Reading]:
@@ -215,12 +215,9 @@ class Scrape:
 
     # -- rounds
 
-    def _first(self, run: str) -> float:
-        """When the run's first round is due: at its own time in an interval, or one that it shares."""
-        now, part = asyncio.get_running_loop().time(), _hash(run) / 2**32
-        if len(self._runs) >= FEW:
-            part = (floor(part * MOMENTS) + 0.5) / MOMENTS
-        phase = part * self._interval
+    def _first(self, part: float) -> float:
+        """When a first round at that part of an interval is due."""
+        now, phase = asyncio.get_running_loop().time(), part * self._interval
         return phase + (floor((now - phase) / self._interval) + 1) * self._interval
 
     def _later(self, run: "_Run") -> None:

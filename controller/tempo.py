@@ -6,6 +6,7 @@ cumulative: a longer tick holds all that was counted, and no evidence is lost.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from math import floor
@@ -23,6 +24,33 @@ LEAPS, GROWS, SHRINKS, FALLS = 1.6, 1.1, 0.95, 0.85
 MOST = 10.0  # intervals: a canary that fails is seen within ten seconds, however many there are
 LEAST = 5  # turns that say anything
 TOLD = 60.0  # seconds from one line in the log to the next, while the interval is longer than it should be
+# Moments of an interval that many runs share, in the order in which they are opened: as far apart as may be.
+# One more is opened for each so many runs.
+MOMENTS = tuple((place + 0.5) / 10 for place in (0, 5, 2, 7, 4, 9, 1, 6, 3, 8))
+OPEN, SIDE_BY_SIDE = 2, 25
+
+
+class Moments:
+    """At which part of an interval each of many runs is looked at: no more moments than it takes.
+
+    Those of one moment are scored side by side, each time the same ones, at a fraction of what each costs
+    alone (`controller.rounds`): some twenty-five are nearly as cheap as any number.
+    """
+
+    def __init__(self) -> None:
+        self._runs: Counter[float] = Counter()
+
+    def taken(self) -> float:
+        """The open moment that the fewest share, which one more run has from now on."""
+        among = max(OPEN, (self._runs.total() + 1) // SIDE_BY_SIDE)
+        moment = min(MOMENTS[:among], key=self._runs.__getitem__)
+        self._runs[moment] += 1
+        return moment
+
+    def left(self, moment: float) -> None:
+        """A run is over that had this one, or a time of its own."""
+        if self._runs[moment]:
+            self._runs[moment] -= 1
 
 
 class Beat:

@@ -293,7 +293,8 @@ def table(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -
 
 def _rollbacks(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -> Iterator[str]:
     """Medians of each kind of fault, the worst, and how much longer it takes than among few."""
-    for kind in dict.fromkeys(kind for one in found for kind in one.rollbacks):
+    kinds = dict.fromkeys(kind for one in found for kind, measured in one.rollbacks.items() if measured)
+    for kind in kinds:
         for place, since in enumerate(("fault", "first page with it")):
             few = [one[place] for one in single.get(kind, ())]
             many = [[back[place] for back in one.rollbacks.get(kind, ())] for one in found]

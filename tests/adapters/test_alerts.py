@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from controller import alerts
 from controller.alerts import Alerts
 from controller.kube import ApiError
-from controller.model import Alert, Run
+from controller.model import Alert, Reason, Run, Tell
 from controller.posting import Sender, Undelivered, check_url
 from controller.receivers import FORBIDDEN
 from scenarios.virtual.loop import VirtualLoop
@@ -29,6 +29,7 @@ class Post:
     alerts: Alerts
     receivers: Receivers
     clock: Callable[[], datetime]
+    said: list[tuple[float, str, Tell]]  # when, of which run, what
 
     def at(self) -> float:
         return asyncio.get_running_loop().time()
@@ -63,8 +64,14 @@ def story(
         def clock() -> datetime:
             return message().at + timedelta(seconds=loop.time())
 
-        ours = Alerts(Sender(post or receivers, read, clock))
-        await tell(Post(ours, receivers, clock))
+        said: list[tuple[float, str, Tell]] = []
+
+        async def say(run: Run, what: Tell) -> None:
+            said.append((loop.time(), run.name, what))
+            raise ApiError(403, "Forbidden", "Events may not be written either")
+
+        ours = Alerts(Sender(post or receivers, read, clock), say=say)
+        await tell(Post(ours, receivers, clock, said))
         await ours.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -201,9 +208,33 @@ def test_a_receiver_that_stays_away_is_given_up_after_a_day_and_a_warning_says_s
     story(tell, scripts={"slack": [503]})
 
 
-def test_a_receiver_that_says_gone_is_given_up_at_once() -> None:
+def test_after_three_failed_attempts_an_event_says_why_once() -> None:
+    """Whoever owns the model cannot read the controller's log."""
+
+    async def tell(post: Post) -> None:
+        run = rolled_back(WEBHOOK, SLACK, outbox=(message(alert=1),))
+        post.alerts.offer(run)
+        await asyncio.sleep(1)
+        assert not post.said
+        assert await post.until_delivered(run) > 3600
+        ((at, of, what),) = post.said
+        assert (2 <= at <= 6, of, what.reason, what.outcome) == (True, run.name, Reason.ALERT_DELAYED, None)
+        assert what.message == (
+            "alerts[1] (slack) has not been told of RolledBack and is tried again for a day:"
+            " the receiver answered 503"
+        )
+
+    story(tell, scripts={"slack": [*[503] * 20, 200]})
+
+
+def test_a_receiver_that_says_gone_is_given_up_at_once_and_an_event_says_so() -> None:
     async def tell(post: Post) -> None:
         assert await post.until_delivered(rolled_back(WEBHOOK, outbox=(message(),))) < 1
+        ((_, _, what),) = post.said
+        assert what.message == (
+            "alerts[0] (webhook) is not told of RolledBack, and not tried any more:"
+            " the receiver is gone (410); take it out of the policy"
+        )
 
     story(tell, scripts={"receiver": [410]})
 
@@ -295,7 +326,7 @@ def test_closing_ends_a_hanging_delivery_and_a_successor_delivers_it() -> None:
         await post.alerts.close()
         assert not post.alerts.delivered(run.name)
         successor = Alerts(replace(post.alerts._sender, post=post.receivers))
-        assert await Post(successor, post.receivers, post.clock).until_delivered(run) < 2
+        assert await Post(successor, post.receivers, post.clock, post.said).until_delivered(run) < 2
 
     story(tell, post=hangs)
 

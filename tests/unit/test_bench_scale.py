@@ -1,5 +1,6 @@
 """What the table of many canaries says."""
 
+from dataclasses import replace
 from math import isnan
 
 from scenarios.bench_scale import Measured, table
@@ -47,6 +48,11 @@ def test_a_rollback_takes_from_the_fault_on_and_is_compared_with_those_among_few
         ["2.00"],
     ]
     assert [line[26:].split() for line in lines if line.startswith("  worst")] == [["3.00"], ["0.30"]]
+
+
+def test_nothing_is_said_of_rollbacks_where_nothing_was_to_fail() -> None:
+    well = replace(measured(canaries=1000, cpu=1.0, ticks=0.5), rollbacks={"slow": [], "errors": []})
+    assert not [line for line in table({"slow": [], "errors": []}, [well]) if "rollback" in line]
 
 
 def test_how_much_longer_it_takes_has_an_interval() -> None:

@@ -103,7 +103,7 @@ def test_an_alert_that_does_not_arrive_is_said_where_people_look() -> None:
     late = rolled_back()
     sent = {"id": "a", "alert": 0, "outcome": "RolledBack", "reason": "CheckFailed", "sentence": "x"}
     late["status"]["outbox"] = [sent | {"at": (NOW - timedelta(minutes=3)).isoformat()}]
-    said = "1 alert has not arrived for 3 min; it is tried again for a day, and the controller's log says why"
+    said = "1 alert has not arrived for 3 min; it is tried again for a day; the Event AlertDelayed of"
     assert said in " ".join(explained(late).split())
     assert said in report.glance(late, now=NOW)
     late["status"]["outbox"][0]["at"] = (NOW - timedelta(seconds=5)).isoformat()

@@ -1,6 +1,7 @@
 """How often runs are looked at, in virtual time."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from datetime import timedelta
 from math import inf
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from controller.tempo import LATE, MOST, TOLD, Beat, Tempo
+from controller.tempo import LATE, MOMENTS, MOST, SIDE_BY_SIDE, TOLD, Beat, Moments, Tempo
 from scenarios.virtual.loop import run_virtual
 
 SECOND = timedelta(seconds=1)
@@ -139,3 +140,22 @@ def test_ticks_are_never_longer_than_ten_intervals_and_people_are_told() -> None
     assert 2 <= lines.count("ticks_longer") <= 2 + 600 / TOLD
     assert lines[-1] == "ticks_as_set"
     assert lines.count("ticks_as_set") == 1
+
+
+def test_moments_are_shared_evenly_and_as_many_are_open_as_the_runs_need() -> None:
+    moments = Moments()
+    taken = [moments.taken() for _ in range(1000)]
+    for runs in (1, 2, 60, 100, 180, 300, 1000):
+        shared = Counter(taken[:runs])
+        assert len(shared) == min(runs, len(MOMENTS), max(2, runs // SIDE_BY_SIDE))
+    assert Counter(taken) == dict.fromkeys(MOMENTS, 100)
+    assert taken[:2] == [0.05, 0.55]
+
+
+def test_a_moment_that_is_left_is_the_next_ones_and_a_time_of_ones_own_is_nobodys() -> None:
+    moments = Moments()
+    first, second = moments.taken(), moments.taken()
+    moments.left(0.123)
+    moments.left(second)
+    assert moments.taken() == second
+    assert moments.taken() == first
