@@ -136,8 +136,9 @@ story's end; never: so many were missed that the median, or p90, is among them."
 
 def _row(name: str, figures: Figures, back_at: Array, rule: Rule | None = None) -> tuple[str, ...]:
     false, delay = figures.falsely(back_at), figures.delay(back_at)
-    share = f"{100 * false['rate']:.1f} %"
-    bounds = f"{100 * false['low']:.1f} to {100 * false['high']:.1f} %"
+    digits = max(1, len(str(figures.runs - 1)) - 2)  # one run of all shows: a tenth of a percent of 1 000
+    share = f"{100 * false['rate']:.{digits}f} %"
+    bounds = f"{100 * false['low']:.{digits}f} to {100 * false['high']:.{digits}f} %"
     if rule is not None and np.isfinite(figures.onset) and rule.earliest > figures.onset:
         share, bounds = f"first decides at {rule.earliest:g} s", "-"
     if delay is None or (delay["median"] is None and not delay["missed"]):

@@ -179,6 +179,15 @@ def test_peers_that_had_not_looked_before_the_fault_are_not_told_to_be_right(tmp
     assert "first decides" not in "".join(lines)
 
 
+def test_one_false_rollback_of_many_is_not_said_to_be_none() -> None:
+    """Of four in ten thousand it said "0.0 %"."""
+    many_runs = [Ended.ROLLED_BACK] * 4 + [Ended.PROMOTED] * 9_996
+    found = figures(np.inf, ended=many_runs, at=[5.0] * 10_000)
+    assert many._row("Serin", found, found.back_at)[1:3] == ("0.04 %", "0.01 to 0.10 %")
+    few = figures(np.inf, ended=[Ended.ROLLED_BACK, *[Ended.PROMOTED] * 999], at=[5.0] * 1_000)
+    assert many._row("Serin", few, few.back_at)[1] == "0.1 %"
+
+
 def test_a_policy_s_gates_are_said_not_to_be_asked(tmp_path: Path) -> None:
     """They were ignored without a word."""
     policy = yaml.safe_load(STORY)["spec"]["policy"] | {"gates": [{"before": "Raise", "manual": {}}]}
