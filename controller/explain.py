@@ -50,6 +50,7 @@ class Finding:
 
 COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
 LEAST_EXPECTED = 0.05  # hits at the margin: fewer weigh as these do, and nobody can lack a share of 0
+WHOLE = 99.95  # hits, from which on no fraction of one is said
 PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 ROUNDED = 1e-4  # of a log e: four decimals of it are kept
@@ -289,7 +290,7 @@ def _argues(found: Finding, hits: float, requests: float, expected: float) -> bo
     """
     beyond = expected - hits if found.max_decrease else hits - expected
     if found.kind != "Predictions":
-        return beyond > 0
+        return beyond > (0.5 if expected >= WHOLE else 0.0)  # or both are said to be the same number
     return beyond > 2 * math.sqrt(expected * max(1 - expected / requests, 0.0))
 
 
@@ -308,7 +309,7 @@ def _said_lately(found: Finding, hits: float, requests: float, expected: float) 
 
 def _at_margin(found: Finding, expected: float) -> str:
     """How many hits a canary at its margin would have, on average: chance alone makes it more or fewer."""
-    figures = ".0f" if expected >= 99.95 else ".3g" if expected >= 10 else ".2g"
+    figures = ".0f" if expected >= WHOLE else ".3g" if expected >= 10 else ".2g"
     return f"the margin {'requires' if found.max_decrease else 'allows'} {expected:{figures}} on average"
 
 

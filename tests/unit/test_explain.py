@@ -446,6 +446,24 @@ def test_the_margin_of_an_error_rate_grows_with_stables_own() -> None:
     assert "2 points above stable's, over the whole step, which dilutes" in explain.sentence(ERRORS, late)
 
 
+def test_a_fail_is_not_argued_with_two_numbers_that_look_alike() -> None:
+    """ "150 of 1792 failed, the margin allows 150 on average" was said of 149.7."""
+    near = judged(
+        "errors",
+        Verdict.FAIL,
+        estimate=0.03,
+        interval=(0.0, 0.06),
+        canary_requests=1792,
+        canary_hits=150,
+        expected_hits=149.7,
+        log_e=6.0,
+    )
+    said = explain.sentence(ERRORS, near)
+    assert "the margin allows 150" not in said
+    assert said.endswith("the odds against its being within the margin are 403 to 1")
+    assert "151 of 1792" in explain.sentence(ERRORS, replace(near, canary_hits=151))
+
+
 def test_one_placebo_is_one() -> None:
     assert explain.beside(count=1, nodes=1).startswith("1 placebo (1 node of stable each")
     assert "(with 1 placebo chance alone" in explain.noisy(count=1, nodes=2, alpha=0.01)
