@@ -196,7 +196,8 @@ def _certainty(found: Finding) -> str:
     good, bad = ("at least", "at most") if found.max_decrease else ("at most", "at least")
     best, worst = (high, low) if found.max_decrease else (low, high)
     if found.verdict == "Fail":
-        return f" ({bad} {best}, {margin})" if beyond_margin(found, ends(found)[0]) else f" ({margin})"
+        told = beyond_margin(found, ends(found)[0]) and best not in margin.split()  # rounded to the margin
+        return f" ({bad} {best}, {margin})" if told else f" ({margin})"
     if found.verdict == "Pass":
         if beyond_margin(found, ends(found)[1]):
             # a Pass asks one question, whether a margin is kept; an interval answers it for every margin

@@ -464,6 +464,17 @@ def test_a_fail_is_not_argued_with_two_numbers_that_look_alike() -> None:
     assert "151 of 1792" in explain.sentence(ERRORS, replace(near, canary_hits=151))
 
 
+def test_an_end_that_is_rounded_to_the_margin_is_not_said_of_a_fail() -> None:
+    """ "(at least 1.2x, 1.2x is allowed)" was said of 1.203, as if what is allowed had failed."""
+    near = replace(SLOW, interval=(1.203, 2.9))
+    assert "is 2.03x stable's (1.2x is allowed);" in explain.sentence(LATENCY, near)
+    assert "(at least 1.21x, 1.2x is allowed);" in explain.sentence(
+        LATENCY, replace(SLOW, interval=(1.21, 2.9))
+    )
+    few = judged("clicks", Verdict.FAIL, estimate=0.5, interval=(0.3, 0.849), shares=(0.2, 0.4))
+    assert "(at least 0.85x is required)" in explain.sentence(CLICKS, few)
+
+
 def test_one_placebo_is_one() -> None:
     assert explain.beside(count=1, nodes=1).startswith("1 placebo (1 node of stable each")
     assert "(with 1 placebo chance alone" in explain.noisy(count=1, nodes=2, alpha=0.01)
