@@ -8,6 +8,7 @@ Lines of JSONL files are read when their block is; segments, which are bounded, 
 """
 
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -206,7 +207,7 @@ class _Lines:
     def _request(self, place: int, line: bytes) -> Recorded | str:
         name = f"{self.path.name}:{place}"
         try:
-            asked = request(line, text=True)
+            asked = request(line.removeprefix(BOM_UTF8) if place == 1 else line, text=True)
         except Unreadable as error:
             return f"{name}: {error}"
         return Recorded(id=asked.id or name, tensors=asked.tensors, size=len(line), order=0)

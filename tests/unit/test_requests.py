@@ -93,6 +93,13 @@ def test_a_request_without_an_id_is_called_by_its_line(tmp_path: Path) -> None:
     assert sorted(ids(found([path], seed=0))[0]) == ["a.jsonl:1", "a.jsonl:2"]
 
 
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_the_first_request(tmp_path: Path) -> None:
+    """What Windows saves begins with one: its first request was left out."""
+    path = file(tmp_path / "a.jsonl", range(3))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert sum(map(len, ids(found([path], seed=0)))) == 3
+
+
 def test_files_without_requests_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(BadRequests, match=r"empty\.jsonl: no line in it"):
