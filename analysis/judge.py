@@ -188,6 +188,9 @@ def _explained(evidence: Evidence, verdict: Verdict, alpha: float) -> dict[str, 
     asked = question(evidence, tail_odds(evidence))
     usable = asked is not None and asked.ready
     allowed = float(asked.rho[0] * rate + asked.delta[0]) if asked is not None and usable else rate
+    if spec.kind in {CheckKind.ERROR_RATE, CheckKind.PROPORTION}:  # the first question came later
+        of_step = evidence.memory.step_canary
+        n_c, k_c = of_step.sum(), of_step[0 if spec.max_decrease else 1]
     estimate, interval = _figures(evidence, alpha)
     expected = float(min(allowed, 1.0) * n_c)
     if spec.max_decrease:  # the question counts those without a hit
@@ -366,7 +369,7 @@ def crowded(cells: Array) -> list[str]:
 def pass_notes(spec: CheckSpec) -> list[str]:
     """Where a Pass proves less than the margin; it says nothing of a rollback."""
     if spec.kind is CheckKind.ERROR_RATE and spec.plus < PASS_PLUS:
-        proved = f"at most {1 + spec.max_increase:.3g}x stable's rate plus {100 * PASS_PLUS:g} point"
+        proved = f"at most {1 + spec.max_increase:.10g}x stable's rate plus {100 * PASS_PLUS:g} point"
         return [f"a Pass proves {proved}, {BY_MARGIN}"]
     if spec.kind is CheckKind.PREDICTIONS and spec.tolerance < PASS_TOLERANCE:
         return [f"a Pass proves a shift below {PASS_TOLERANCE:g}, {BY_MARGIN}"]

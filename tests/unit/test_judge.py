@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, normalised, update
-from analysis.judge import Judgement, Verdict, explained, judge, log_term
+from analysis.judge import Judgement, Verdict, explained, judge, log_term, pass_notes
 from analysis.samples import Counts, Histogram, PodSample, Sample
 from analysis.state import INFORMED_SHARES, step_weights
 
@@ -304,6 +304,26 @@ def test_without_one_hit_of_stable_s_there_is_no_ratio() -> None:
     check = judged(evidence, now=30.0).checks[0]
     assert (check.estimate, check.interval, check.shares) == (None, None, (0.0, 0.0))
     assert check.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("spec", [CLICKS, replace(CLICKS, max_decrease=0.0, max_increase=0.2), ERRORS])
+def test_hits_are_the_step_s_as_requests_are_where_stable_was_not_known_before(
+    spec: CheckSpec,
+) -> None:
+    """All of 2 000 trials were hits, and 1 980 were said to be: the first question came a tick later."""
+    evidence = begin(spec, steps=1)
+    for second in range(100):
+        arms = (Sample(second, second + 1.0, (PodSample(arm, arm, Counts(20, 20)),)) for arm in "sc")
+        evidence = update(evidence, *arms)
+    check = judged(evidence, now=100.0).checks[0]
+    assert (check.canary_hits, check.canary_requests) == (2000, 2000)
+    assert 1.0 <= check.expected_hits <= 2000.0
+
+
+@pytest.mark.parametrize(("increase", "says"), [(0.125, "1.125x"), (0.2, "1.2x"), (0.004, "1.004x")])
+def test_what_a_pass_proves_of_errors_is_said_to_the_last_figure(increase: float, says: str) -> None:
+    (note,) = pass_notes(replace(ERRORS, max_increase=increase))
+    assert note.startswith(f"a Pass proves at most {says} stable's rate plus 1 point")
 
 
 @pytest.mark.parametrize(("le", "says"), [((10.0, 20.0), True), ((0.001,), True), (LE, False)])
