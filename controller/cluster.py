@@ -5,6 +5,8 @@ one arm out of it the way Kubernetes itself relates things, by owner references 
 or users' labels.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -220,7 +222,7 @@ def _told(run: Json | None) -> Json:
         {name: value for name, value in run["metadata"].items() if name not in CHECKPOINTED},
         run.get("spec"),
         [status.get(name) for name in ("canaryReplicas", "weight")],
-        [state.get(name) for name in ("stage", "retrainingAsked")],
+        [state.get(name) for name in ("stage", "settled", "retrainingAsked")],
     )
 
 
@@ -261,7 +263,8 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     """The identity of the newest template; None until the Deployment's controller has caught up.
 
     A `rollout restart` makes a new ReplicaSet whose template differs in one annotation only; the
-    identity is then still that of the oldest ReplicaSet with the same template, also once that is gone.
+    identity is then still that of the oldest ReplicaSet with the same template, also once that is gone:
+    what a run's plan calls it is known to a leader that never saw it.
     """
     sets = replica_sets(cluster, deployment)
     if not sets or not caught_up(deployment):
@@ -271,19 +274,71 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     if (known := next((name for essence, name in called if essence == newest), None)) is not None:
         return known
     same = next(old for old in reversed(sets) if _essence(old) == newest)
-    found: str = same["metadata"]["labels"][HASH]
+    meta = deployment["metadata"]
+    planned = [name for name, said in _planned(cluster, meta) if said == _digested(newest)]
+    found: str = planned[-1] if planned else same["metadata"]["labels"][HASH]
     called.append((newest, found))
     return found
 
 
 def template_of(cluster: Cluster, deployment: Json, wanted: str) -> Json | None:
-    """The pod template whose hash is `wanted`, without the hash label; None if history lost it."""
+    """The pod template whose hash is `wanted`, without the hash label; None if it was lost.
+
+    Where no ReplicaSet has it any more, it is as it was last seen.
+    """
     sets = replica_sets(cluster, deployment)
     essence = next((essence for essence, name in cluster.called(deployment) if name == wanted), None)
     named = (one for one in sets if one["metadata"].get("labels", {}).get(HASH) == wanted)
     alike = (one for one in sets if essence is not None and _essence(one) == essence)
-    found = next(chain(named, alike), None)
-    return None if found is None else _unhashed(found["spec"]["template"])
+    found = next(chain(named, alike, _as_planned(cluster, deployment, sets, wanted)), None)
+    if found is not None:
+        return _unhashed(found["spec"]["template"])
+    if essence is None:
+        return None
+    labels, notes, spec = essence
+    return {"metadata": {"labels": labels, "annotations": notes}, "spec": spec}
+
+
+def _as_planned(cluster: Cluster, deployment: Json, sets: Iterable[Json], wanted: str) -> Iterator[Json]:
+    """The ReplicaSets that have the template which a run's plan calls so."""
+    said = {digest for name, digest in _planned(cluster, deployment["metadata"]) if name == wanted}
+    return (one for one in sets if said and _digested(_essence(one)) in said)
+
+
+def like_planned(cluster: Cluster, template: Json, *, namespace: str, of: str, wanted: str) -> bool:
+    """Whether the template is, but for its labels, what a run's plan calls `wanted` of the Deployment `of`.
+
+    To be asked where that is found nowhere any more.
+    """
+    mine = _digested(_told_apart(template)).split("-")[1:]
+    known = _planned(cluster, {"namespace": namespace, "name": of})
+    return any(said.split("-")[1:] == mine for name, said in known if name == wanted)
+
+
+def _planned(cluster: Cluster, meta: Json) -> list[tuple[str, str]]:
+    """Hash and digest of each template of the Deployment that a run's plan names, the newest run's last."""
+    runs = sorted(cluster.all("canaryruns", meta["namespace"]), key=_made)
+    plans = [(run.get("spec") or {}).get("plan") or {} for run in runs]
+    return [
+        (plan[f"{which}Hash"], said)
+        for plan in plans
+        for which in ("stable", "canary")
+        if plan.get(which) == meta["name"] and (said := plan.get(f"{which}Digest"))
+    ]
+
+
+def _made(run: Json) -> tuple[str, str]:
+    return run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]
+
+
+def template_digest(cluster: Cluster, deployment: Json) -> str:
+    """What tells the newest template from others, a restart apart: of its labels, annotations and spec."""
+    return _digested(_essence(replica_sets(cluster, deployment)[0]))
+
+
+def _digested(essence: Json) -> str:
+    parts = (json.dumps(part, sort_keys=True, separators=(",", ":")).encode() for part in essence)
+    return "-".join(hashlib.sha256(part).hexdigest()[:32] for part in parts)
 
 
 def _revision(replica_set: Json) -> tuple[int, str]:
@@ -298,8 +353,12 @@ def _unhashed(template: Json) -> Json:
 
 
 def _essence(replica_set: Json) -> Json:
-    template = _unhashed(replica_set["spec"]["template"])
-    notes = template["metadata"].get("annotations", {})
+    return _told_apart(replica_set["spec"]["template"])
+
+
+def _told_apart(template: Json) -> tuple[Json, Json, Json]:
+    template = _unhashed(template)
+    notes = template["metadata"].get("annotations") or {}
     kept = {key: value for key, value in notes.items() if key != RESTARTED}
     return template["metadata"]["labels"], kept, template["spec"]
 

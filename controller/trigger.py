@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from controller import policies, record, resource, strays
-from controller.cluster import Cluster, template_hash
+from controller.cluster import Cluster, template_digest, template_hash
 from controller.documents import NAME
 from controller.model import Commands, Place, Plan, Stage
 from controller.wire import MOST_PERCENT
@@ -304,6 +304,10 @@ def _asked(
     if attempt is None or any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
         return None  # a live run will be superseded by what it sees, and its end brings us back
     plan |= {"canaryHash": canary_hash, "stableHash": stable_hash}
+    plan |= {
+        "canaryDigest": template_digest(cluster, deployment),
+        "stableDigest": template_digest(cluster, stable),
+    }
     refusal = _unfit(deployment, stable) or steerable(plan, deployment)
     refusal = refusal or _taken(cluster, plan, meta["namespace"])
     if refusal is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from controller.cluster import RESTARTED, Cluster, path, template_of
+from controller.cluster import RESTARTED, Cluster, like_planned, path, template_of
 from controller.kube import ApiError, Kube
 from controller.model import Plan, PromotionMode
 from controller.wire import StoredDeployment, stored
@@ -29,12 +29,16 @@ class Workloads:
         """Whether stable's template.spec is the one that was analysed; where that is copied, annotations too.
 
         Stable may have others besides, which somebody adds (an injector); a restart's is no difference.
+        Where the canary's Deployment has it no more, it is known by its digest.
         """
         stable = self._cluster.get("deployments", plan.namespace, plan.stable)
-        analysed = self._template(plan, plan.canary, plan.canary_hash)
-        if stable is None or analysed is None:
+        if stable is None:
             return False
         there = stable["spec"]["template"]
+        analysed = self._template(plan, plan.canary, plan.canary_hash)
+        if analysed is None:
+            whose = {"namespace": plan.namespace, "of": plan.canary, "wanted": plan.canary_hash}
+            return like_planned(self._cluster, there, **whose)
         copied = _notes(analysed) if plan.policy.promotion is PromotionMode.COPY else {}
         return bool(there["spec"] == analysed["spec"] and copied.items() <= _notes(there).items())
 
