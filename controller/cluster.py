@@ -44,6 +44,8 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
     return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
 
+WRITTEN = frozenset({"deployments", "virtualservices", "canaryruns"})  # by us, and learnt of by the answers
+MOST_GONE = 1000  # a request may be on its way for seconds
 DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 MOST_TEMPLATES = 10  # of a Deployment, whose names are remembered: as many as Kubernetes keeps by default
@@ -64,6 +66,9 @@ class Cluster:
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
         self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
+        self._gone: dict[
+            str, None
+        ] = {}  # uids of what was deleted lately, of the kinds that are written here
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""
@@ -90,7 +95,7 @@ class Cluster:
         """`items` is all there is now."""
         now = {_key(item): item for item in items}
         for old in [item for item in self.all(kind) if _key(item) not in now]:
-            self._called.pop(_uid(old), None)
+            self._deleted(kind, old)
             self._drop(kind, _key(old))
         for item in now.values():
             self._put(kind, item)
@@ -102,7 +107,7 @@ class Cluster:
         if known is not None and int(_version(known)) > int(_version(item)):
             return key
         if event == "DELETED":
-            self._called.pop(_uid(item), None)
+            self._deleted(kind, item)
             self._drop(kind, key)
         else:
             self._put(kind, item)
@@ -111,13 +116,22 @@ class Cluster:
     def wrote(self, kind: str, item: Json) -> None:
         """The answer to a write of ours, unless the watch has brought something newer already.
 
-        Of an answer that is no object nothing is learnt: the write is done, and the watch will tell.
+        Of an answer that is no object nothing is learnt: the write is done, and the watch will tell. Nor of
+        one about what the watch has told is gone.
         """
-        if not stored(item):
+        if not stored(item) or _uid(item) in self._gone:
             return
         known = self.get(kind, *_key(item))
         if known is None or int(_version(known)) < int(_version(item)):
             self._put(kind, item)
+
+    def _deleted(self, kind: str, item: Json) -> None:
+        """What there is no more: no answer that comes late brings it back."""
+        self._called.pop(_uid(item), None)
+        if kind in WRITTEN:
+            self._gone[_uid(item)] = None
+            while len(self._gone) > MOST_GONE:
+                del self._gone[next(iter(self._gone))]
 
     def called(self, deployment: Json) -> list[tuple[Json, str]]:
         """The Deployment's templates that were seen so far, and the hash of each, newest last.
@@ -305,14 +319,20 @@ def _as_planned(cluster: Cluster, deployment: Json, sets: Iterable[Json], wanted
     return (one for one in sets if said and _digested(_essence(one)) in said)
 
 
-def like_planned(cluster: Cluster, template: Json, *, namespace: str, of: str, wanted: str) -> bool:
+def like_planned(cluster: Cluster, template: Json, *, namespace: str, of: str, wanted: str) -> bool | None:
     """Whether the template is, but for its labels, what a run's plan calls `wanted` of the Deployment `of`.
 
-    To be asked where that is found nowhere any more.
+    To be asked where that is found nowhere any more. None if no plan says.
     """
     mine = _digested(_told_apart(template)).split("-")[1:]
     known = _planned(cluster, {"namespace": namespace, "name": of})
-    return any(said.split("-")[1:] == mine for name, said in known if name == wanted)
+    named = [said.split("-")[1:] == mine for name, said in known if name == wanted]
+    return any(named) if named else None
+
+
+def alike(one: Json, other: Json) -> bool:
+    """Whether two templates are the same, but for a restart."""
+    return _told_apart(one) == _told_apart(other)
 
 
 def _planned(cluster: Cluster, meta: Json) -> list[tuple[str, str]]:

@@ -125,7 +125,7 @@ def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collectio
     `approved` is who approved so far; the annotation counts once, beside whoever else did.
     """
     approves = notes.get(f"{PREFIX}approve") == run and APPROVAL not in approved
-    note = "asked for by annotation"
+    note = record.BY_ANNOTATION
     return replace(
         said,
         paused=said.paused or stops(notes.get(f"{PREFIX}pause")),
