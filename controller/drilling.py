@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from controller import reading, resource, trigger
+from controller import neighbours, reading, resource, trigger
 from controller.asks import unsteerable
 from controller.cluster import arm, template_digest, template_hash
 from controller.istio import seen_weight, to_zero
@@ -53,7 +53,8 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
         (
             run["metadata"]["name"]
             for run in cluster.all("canaryruns", grounds.namespace)
-            if trigger.live(run) and run["spec"]["plan"]["virtualService"] == grounds.plan["virtualService"]
+            if neighbours.live(run)
+            and run["spec"]["plan"]["virtualService"] == grounds.plan["virtualService"]
         ),
         None,
     )
@@ -79,7 +80,7 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
         "stableDigest": template_digest(cluster, stable),
     }
     del plan["policyGeneration"]  # no change of it plans a drill anew
-    runs = trigger.runs_of(cluster, grounds.namespace, name)
+    runs = neighbours.runs_of(cluster, grounds.namespace, name)
     tails = [run["metadata"]["name"].rpartition("-")[2] for run in runs]
     attempt = 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
     return resource.run_object(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from controller import trigger
+from controller import neighbours, trigger
 from controller.alerts import Alerts, Attempt
 from controller.asks import Asks
 from controller.clock import Steady
@@ -65,6 +65,7 @@ ONE_LEASE = (
 )
 # A change of these asks no Deployment anything, and they come and go all day.
 SILENT_KINDS = frozenset({"pods"})
+ENDED = ("Succeeded", "Failed")  # phases
 
 
 @dataclass(slots=True)
@@ -76,7 +77,9 @@ class Leadership:
     runs: Loop[Key]
     asks: Loop[Key]
     histories: Loop[Key]
-    refused: Container[Key] = ()  # Deployments that were refused: of these is told that they ask no more, too
+    refused: Collection[
+        Key
+    ] = ()  # Deployments that were refused: of these is told that they ask no more, too
     asked: dict[Key, int] = field(
         default_factory=dict
     )  # what the index had heard when a run last made it ask
@@ -108,6 +111,8 @@ class Leadership:
                 if self.asked.get(canary) != news:  # a checkpoint is none
                     self.asked[canary] = news
                     self.asks.due(canary)
+            if _over(obj):  # what was refused since it steered may be no more
+                self._refused_in(namespace)
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
@@ -118,6 +123,11 @@ class Leadership:
             self.asks.due(_key(obj))  # it may be gone
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
+
+    def _refused_in(self, namespace: str) -> None:
+        for key in list(self.refused):
+            if key[0] == namespace and self.mine(key):
+                self.asks.due(key)
 
     def beyond(self, cluster: Cluster, epoch: int) -> Json:
         """A run of ours that somebody wrote under a newer epoch than this; None if there is none."""
@@ -440,7 +450,12 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
 
 
 def _canary(run: Json) -> Key:
-    return run["metadata"].get("namespace", ""), trigger.workload(run)
+    return run["metadata"].get("namespace", ""), neighbours.workload(run)
+
+
+def _over(run: Json) -> bool:
+    status = run.get("status")
+    return isinstance(status, dict) and status.get("phase") in ENDED
 
 
 def _same(known: Json | None, news: Changed) -> bool:

@@ -10,6 +10,7 @@ from controller import inspection, resource
 from controller.cluster import Cluster
 from controller.events import note
 from controller.model import Commands
+from controller.neighbours import rival, successor
 from controller.trigger import (
     NAMING,
     Asked,
@@ -17,10 +18,8 @@ from controller.trigger import (
     asks,
     frozen,
     plan_of,
-    rival,
     run_name,
     rung,
-    successor,
     wanted,
 )
 
