@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import structlog
 
 from controller import istio, mirror, neighbours, policies, shadow, trigger
-from controller.apart import told_apart
+from controller.apart import strangers, told_apart
 from controller.cluster import Cluster, Key, template_hash
 from controller.kube import ApiError
 from controller.shadowing import UNSET as NO_WORKER
@@ -150,6 +150,7 @@ def unsteerable(cluster: Cluster, plan: Mapping[str, Json], canary: Json) -> str
         return f"VirtualService {plan['virtualService']}: {found}"
     stable = cluster.get("deployments", namespace, plan["stable"])
     mixed = told_apart(cluster, canary, stable, found, **names)
+    mixed = mixed or strangers(cluster, canary, stable, found, canary_subset=plan["canarySubset"])
     return None if mixed is None else str(mixed)
 
 

@@ -8,7 +8,7 @@ or users' labels.
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from operator import is_
@@ -64,6 +64,7 @@ class Cluster:
             Counter()
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
+        self._kept: dict[tuple[str, str], tuple[int, Any]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
         self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
         self._gone: dict[
@@ -79,6 +80,15 @@ class Cluster:
             if seen.exists:
                 self._arms[namespace, name] = now, seen
         return seen
+
+    def kept(self, what: str, namespace: str, *kinds: str, work: Callable[[], Any]) -> Any:
+        """What `work` says, worked out once until anything of these kinds has changed in the namespace."""
+        now = self.changes(namespace, *kinds)
+        then, found = self._kept.get((what, namespace), (-1, None))
+        if then != now:
+            found = work()
+            self._kept[what, namespace] = now, found
+        return found
 
     def changes(self, namespace: str, *kinds: str) -> int:
         """How many changes of these kinds there were in the namespace so far."""

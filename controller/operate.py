@@ -111,8 +111,7 @@ class Leadership:
                 if self.asked.get(canary) != news:  # a checkpoint is none
                     self.asked[canary] = news
                     self.asks.due(canary)
-            if _over(obj):  # what was refused since it steered may be no more
-                self._refused_in(namespace)
+            self._refused_for(kind, obj)
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
@@ -123,10 +122,14 @@ class Leadership:
             self.asks.due(_key(obj))  # it may be gone
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
+        self._refused_for(kind, obj)
 
-    def _refused_in(self, namespace: str) -> None:
+    def _refused_for(self, kind: str, obj: Json) -> None:
+        """Who was refused since another's run steers, or its pods are there, has a turn once either is over."""
+        if not (_over(obj) if kind == "canaryruns" else "deletionTimestamp" in obj["metadata"]):
+            return
         for key in list(self.refused):
-            if key[0] == namespace and self.mine(key):
+            if key[0] == _key(obj)[0] and self.mine(key):
                 self.asks.due(key)
 
     def beyond(self, cluster: Cluster, epoch: int) -> Json:

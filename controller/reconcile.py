@@ -248,7 +248,8 @@ class Reconciler:
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
-        apart = {"refusal": route.refusal or mixed or None, "mixed": bool(mixed), "pinned": live.apart.pinned}
+        refusal = route.refusal or mixed or live.apart.strange or None
+        apart = {"refusal": refusal, "mixed": bool(mixed), "pinned": live.apart.pinned}
         route = replace(route, ours=route.ours and not live.raising, **apart)
         other = there.rival
         if other is None:

@@ -85,6 +85,7 @@ async def test_an_ended_run_s_late_zero_ends_no_other_canary_s_run(stage: Stage,
         await asyncio.sleep(3)
         other = await neighbour(stage)
         ask(stage, abort={"reason": "no"})
+        stage.world.patch("deployments", NAMESPACE, CANARY, {"spec": {"replicas": 0}})  # both in one subset
         await asyncio.sleep(3)
         going = asyncio.create_task(passes(first))
         if how == "by hand":

@@ -141,6 +141,8 @@ def test_an_end_of_a_run_is_heard_by_those_who_were_refused_since_it_steered() -
     over = run("model-0") | {"status": {"phase": "Failed", "state": {"stage": "Ended"}}}
     assert heard("canaryruns", goes_on, refused={waits, elsewhere}) == {("lab", "model-0")}
     assert heard("canaryruns", over, refused={waits, elsewhere}) == {("lab", "model-0"), waits}
+    pod = {"metadata": {"name": "x", "namespace": "lab", "deletionTimestamp": "2026-03-02T03:00:00Z"}}
+    assert heard("pods", pod, refused={waits, elsewhere}) == {waits}
 
 
 def checkpoint(version: int, *, weight: int = 10) -> Any:
