@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
+from math import inf
 from operator import is_
 from typing import Any
 
@@ -64,6 +65,9 @@ class Cluster:
             Counter()
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
+        self._answered: dict[str, dict[Key, int]] = {
+            kind: {} for kind in FOLLOWED
+        }  # versions ahead of watches
         self._kept: dict[tuple[str, str], tuple[int, Any]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
         self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
@@ -101,14 +105,16 @@ class Cluster:
         """
         return self._news[namespace] + self._news[""]
 
-    def listed(self, kind: str, items: Iterable[Json]) -> None:
-        """`items` is all there is now."""
-        now = {_key(item): item for item in items}
-        for old in [item for item in self.all(kind) if _key(item) not in now]:
+    def listed(self, kind: str, items: Iterable[Json], *, version: str = "") -> None:
+        """`items` is all there was at `version`; an answer since then, of which no watch has told, stays."""
+        now, then = {_key(item): item for item in items}, float(version) if version.isdecimal() else inf
+        newer = {key for key, answered in self._answered[kind].items() if answered > then}
+        for old in [item for item in self.all(kind) if _key(item) not in now.keys() | newer]:
             self._deleted(kind, old)
             self._drop(kind, _key(old))
-        for item in now.values():
-            self._put(kind, item)
+        for key in now.keys() - newer:
+            self._put(kind, now[key])
+        self._answered[kind] = {key: self._answered[kind][key] for key in newer}
 
     def changed(self, kind: str, event: str, item: Json) -> Key:
         """One watch event is taken in, unless an answer has told something newer; the key it is about."""
@@ -116,6 +122,7 @@ class Cluster:
         known = self.get(kind, *key)
         if known is not None and int(_version(known)) > int(_version(item)):
             return key
+        self._answered[kind].pop(key, None)
         if event == "DELETED":
             self._deleted(kind, item)
             self._drop(kind, key)
@@ -134,6 +141,7 @@ class Cluster:
         known = self.get(kind, *_key(item))
         if known is None or int(_version(known)) < int(_version(item)):
             self._put(kind, item)
+            self._answered[kind][_key(item)] = int(_version(item))
 
     def _deleted(self, kind: str, item: Json) -> None:
         """What there is no more: no answer that comes late brings it back."""

@@ -125,7 +125,7 @@ class Leadership:
         self._refused_for(kind, obj)
 
     def _refused_for(self, kind: str, obj: Json) -> None:
-        """Who was refused since another's run steers, or its pods are there, has a turn once either is over."""
+        """Who was refused for another's run, or its pods, has a turn once these are over."""
         if not (_over(obj) if kind == "canaryruns" else "deletionTimestamp" in obj["metadata"]):
             return
         for key in list(self.refused):
@@ -211,7 +211,7 @@ class Operator:
         """The index holds what the API server says of `kind`, for ever."""
         async for news in kube.follow(path(kind, self.settings.namespace)):
             if isinstance(news, Listed):
-                self.cluster.listed(kind, news.items)
+                self.cluster.listed(kind, news.items, version=news.version)
                 self._delivered(kind)
                 for leading in self.leading.values():  # a run of our own making may be known, and had no turn
                     leading.everything(self.cluster)

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from controller import report
 from scenarios.objects import CANARY, NAMESPACE, STABLE
+from scenarios.virtual.loop import virtual_loop
 from tests.adapters.test_hanging import Alive
 from tests.adapters.test_odd_moments import Woken, ask, image
 from tests.adapters.test_reconcile import Stage, stage
@@ -122,3 +124,29 @@ async def test_a_scaling_down_that_arrives_late_does_not_take_the_next_run_s_pod
         async with request("PATCH", path, **more) as answer:
             assert answer.status == 409
     assert stage.world.get("deployments", NAMESPACE, CANARY)["spec"]["replicas"] == 2
+
+
+async def test_a_list_from_before_the_copy_that_comes_after_it_ends_no_promotion(stage: Stage) -> None:
+    """The watch was lost, and all Deployments are listed anew, which takes a second."""
+    await stage.at_first_step()
+    request, taken = stage.net.request, []
+
+    @asynccontextmanager
+    async def listing(method: str, path: str, **more: Any) -> AsyncIterator[Any]:
+        there = list(stage.world.objects("deployments", NAMESPACE))
+        version = str(max(int(one["metadata"]["resourceVersion"]) for one in there))
+        async with request(method, path, **more) as answer:
+            yield answer
+        if method == "PATCH" and path.endswith(f"/deployments/{STABLE}") and not taken:
+            taken.append(path)
+            virtual_loop().call_later(
+                0.2, partial(stage.cluster.listed, "deployments", there, version=version)
+            )
+
+    async with Woken(stage, late=1.0, kinds=("deployments", "replicasets")).open():
+        await asyncio.sleep(8)
+        stage.net.request = listing  # type: ignore[method-assign]
+        ask(stage, promote={"reason": "now"})
+        await asyncio.sleep(40)
+    assert taken
+    assert (stage.run["status"]["reason"], image(stage, STABLE)) == ("Promoted", image(stage, CANARY))

@@ -167,7 +167,7 @@ class Stage:
     async def follow(self, kind: str) -> None:
         async for news in self.kube.follow(path(kind)):
             if isinstance(news, Listed):
-                self.cluster.listed(kind, news.items)
+                self.cluster.listed(kind, news.items, version=news.version)
             else:
                 self.cluster.changed(kind, news.type, news.object)
 
