@@ -90,3 +90,22 @@ async def test_a_hand_off_whose_promotion_was_taken_back_is_not_promoted_by_what
         edit(stage, STABLE, template={"spec": template(stage, CANARY)["spec"]})
         await asyncio.sleep(20)
     assert stage.run["status"]["reason"] == "StableChanged"
+
+
+async def test_who_rolls_a_hand_off_out_whose_canary_fails_meanwhile_is_told_to_take_it_back(
+    stage: Stage,
+) -> None:
+    """Nobody takes git's template away from stable, and all requests go where it is being rolled out."""
+    await handed_off(stage)
+    async with Woken(stage).open() as alive:
+        await asyncio.sleep(3)
+        ask(stage, promote={"reason": "now"})
+        await asyncio.sleep(5)
+        edit(stage, STABLE, minReadySeconds=60)
+        edit(stage, STABLE, template={"spec": template(stage, CANARY)["spec"]})
+        alive.failing = True
+        await alive.until("Failed")
+    assert stage.run["status"]["reason"] == "CheckFailed"
+    assert stage.run["status"]["message"].endswith(
+        "model was given that template already, not by Serin: take it back"
+    )
