@@ -302,6 +302,10 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     if not sets or not caught_up(deployment):
         return None
     newest = _essence(sets[0])
+    wanted = deployment["spec"].get("template")
+    # a paused one keeps what it has; else its ReplicaSet is to come, or was deleted and is made anew
+    if wanted and not deployment["spec"].get("paused") and newest != _told_apart(wanted):
+        return None
     called = cluster.called(deployment)
     if (known := next((name for essence, name in called if essence == newest), None)) is not None:
         return known

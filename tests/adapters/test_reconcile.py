@@ -228,7 +228,7 @@ async def stage() -> AsyncIterator[Stage]:
         world.create(obj)
     net = Net(world.transport())
     stage = Stage(world, net, Kube(net, chance=random.Random(1)), Cluster())
-    stage.followers = [asyncio.create_task(stage.follow(kind)) for kind in FOLLOWED]
+    stage.followers = [asyncio.create_task(stage.follow(kind), name=kind) for kind in FOLLOWED]
     await asyncio.sleep(5)
     await stage.ask()
     stage.lead()

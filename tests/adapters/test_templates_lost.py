@@ -10,7 +10,7 @@ from controller import trigger
 from controller.cluster import FOLLOWED, Cluster
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from tests.adapters.test_hanging import DEPLOYMENTS, Alive, promoting
-from tests.adapters.test_odd_moments import ask, image, template
+from tests.adapters.test_odd_moments import Woken, ask, image, template
 from tests.adapters.test_reconcile import Stage, stage
 
 pytestmark = pytest.mark.virtual
@@ -133,3 +133,60 @@ async def test_stable_gets_its_template_back_though_the_analysed_one_is_found_no
         stage.net.fails = []
         await asyncio.sleep(20)
     assert image(stage, STABLE) == old
+
+
+async def test_stable_that_keeps_no_history_any_more_gets_its_template_back_all_the_same(
+    stage: Stage,
+) -> None:
+    """`revisionHistoryLimit: 0` is refused at the start, and was set since."""
+    await stage.at_first_step()
+    old = image(stage, STABLE)
+    async with Alive(stage).open() as alive:
+        await asyncio.sleep(3)
+        edit(stage, STABLE, revisionHistoryLimit=0)
+        await promoting(stage, alive)
+        while image(stage, STABLE) == old:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.01)
+        stage.net.fails = [("PATCH", "/virtualservices/"), DEPLOYMENTS]
+        edit(stage, STABLE, minReadySeconds=5)
+        ask(stage, abort={"reason": "no"})
+        await asyncio.sleep(30)
+        stage.net.fails = []
+        await asyncio.sleep(20)
+    assert image(stage, STABLE) == old
+
+
+@pytest.mark.parametrize("arm", [STABLE, CANARY])
+async def test_a_replica_set_that_is_deleted_and_made_anew_changes_no_template(
+    stage: Stage, arm: str
+) -> None:
+    """`kubectl delete replicaset`: for a moment the newest one that is left is of the template before."""
+    own = template(stage, arm)["spec"]["containers"][0]["image"]
+    other_image(stage, arm, "before:v0")
+    await asyncio.sleep(20)
+    other_image(stage, arm, own)
+    await asyncio.sleep(20)
+    await stage.at_first_step()
+    hashes = stage.run["spec"]["plan"]
+    async with Woken(stage).open():
+        await asyncio.sleep(3)
+        newest = hashes["stableHash" if arm == STABLE else "canaryHash"]
+        stage.world.delete("replicasets", NAMESPACE, f"{arm}-{newest}")
+        await asyncio.sleep(40)
+    assert stage.run["status"].get("reason") in {None, "Interrupted"}
+    assert stage.run["status"]["phase"] in {"Progressing", "Paused"}
+
+
+async def test_a_canary_whose_new_replica_set_is_told_of_late_asks_for_no_run_of_the_one_before(
+    stage: Stage,
+) -> None:
+    stage.world.delete("canaryruns", *stage.key)
+    for task in stage.followers:
+        if task.get_name() == "replicasets":
+            task.cancel()
+    other_image(stage, CANARY, "third:v3")
+    await asyncio.sleep(2)
+    canary = stage.cluster.get("deployments", NAMESPACE, CANARY)
+    assert canary is not None
+    assert canary["spec"]["template"]["spec"]["containers"][0]["image"] == "third:v3"
+    assert trigger.wanted(canary, stage.cluster, lambda *_: None) is None
