@@ -444,11 +444,13 @@ def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
     deployment = cluster.get("deployments", namespace, name)
     if deployment is None or "deletionTimestamp" in deployment["metadata"]:
         return ArmSeen(exists=False, template_hash=None, wanted=0, rolled_out=False)
+    known = tuple(_pod(pod) for pod in pods(cluster, deployment))
     return ArmSeen(
         exists=True,
         template_hash=template_hash(cluster, deployment),
         wanted=deployment["spec"].get("replicas", 1),
-        pods=tuple(_pod(pod) for pod in pods(cluster, deployment)),
+        pods=known,
+        unlisted=0 if known else deployment.get("status", {}).get("readyReplicas", 0),
         rolled_out=_rolled_out(deployment),
         autoscaled=bool(autoscalers(cluster, namespace, name)),
         overran=max(filter(None, map(_overran, _pods(cluster, deployment))), default=None),

@@ -134,7 +134,8 @@ _KEEPS_SIZE = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 
 
 def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
-    stays = seen.stable.ready == 0 and seen.canary.ready > 0 and ending.reason is not Reason.LEADER_LOST
+    nobody = seen.stable.ready == seen.stable.unlisted == 0
+    stays = nobody and seen.canary.ready > 0 and ending.reason is not Reason.LEADER_LOST
     if run.weight > 0 and stays:
         why = f"{ending.message}; traffic stays, since {run.plan.stable} has no ready pod to take it"
         return repaired(*hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)

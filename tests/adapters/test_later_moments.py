@@ -14,7 +14,7 @@ from scenarios.virtual.loop import virtual_loop
 from tests.adapters.test_hanging import Alive
 from tests.adapters.test_odd_moments import Woken, ask, image
 from tests.adapters.test_reconcile import Stage, stage
-from tests.adapters.test_templates_lost import edit, other_image
+from tests.adapters.test_templates_lost import edit, other_image, restart
 
 pytestmark = pytest.mark.virtual
 __all__ = ["stage"]
@@ -150,3 +150,16 @@ async def test_a_list_from_before_the_copy_that_comes_after_it_ends_no_promotion
         await asyncio.sleep(40)
     assert taken
     assert (stage.run["status"]["reason"], image(stage, STABLE)) == ("Promoted", image(stage, CANARY))
+
+
+async def test_an_abort_while_stable_s_new_replica_set_is_told_of_late_takes_the_traffic_at_once(
+    stage: Stage,
+) -> None:
+    """Stable was restarted, and its new pods are nobody's that is known: it seemed to have none at all."""
+    await stage.at_first_step()
+    async with Woken(stage, late=60.0, kinds=("replicasets",)).open() as alive:
+        await asyncio.sleep(5)
+        restart(stage, STABLE)
+        await asyncio.sleep(15)
+        ask(stage, abort={"reason": "no"})
+        assert await alive.gone() < 1
