@@ -3,13 +3,17 @@
 What each pod counts stays its own arm's, since pods are told apart by their owners. But the weight then sends
 requests elsewhere, and a pod's load is no more what the weight says: nothing is raised, and no figure but
 errors is compared, until the subsets are again as they were when the run was asked for.
+
+Pods of another canary of the same stable that are in the canary's subset have their part of its weight, too,
+and nobody looks at what they do with it: nothing is raised while there are any.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from controller import detours, istio
+from controller import detours, istio, strays
 from controller.cluster import Cluster, pods
 from controller.istio import Refusal, Steering
 from controller.model import Plan
@@ -37,6 +41,51 @@ def told_apart(
     )
 
 
+def strangers(
+    cluster: Cluster, canary: Json, stable: Json, found: Steering, *, canary_subset: str
+) -> Refusal | None:
+    """Which other canary of stable's has pods in the canary's subset; None if none has."""
+    namespace = canary["metadata"]["namespace"]
+    for rule in cluster.all("destinationrules", namespace):
+        if detours.fqdn(rule.get("spec", {}).get("host", ""), rule) != found.host:
+            continue
+        subsets = {one["name"]: one.get("labels") or {} for one in rule["spec"].get("subsets") or []}
+        labels = subsets.get(canary_subset) or {}
+        for other in _others(cluster, canary, stable) if labels else ():
+            if any(
+                labels.items() <= pod["metadata"].get("labels", {}).items() for pod in pods(cluster, other)
+            ):
+                where = f"DestinationRule spec.subsets[{canary_subset}].labels"
+                value = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+                name = other["metadata"]["name"]
+                remedy = f"it selects pods of {name} too, which would have a part of this canary's requests"
+                return Refusal(
+                    where, value, f"{remedy}; scale {name} to 0, or give each canary its own subset"
+                )
+    return None
+
+
+def _others(cluster: Cluster, canary: Json, stable: Json) -> list[Json]:
+    """The Deployments beside `canary` that are canaries of stable's, or were."""
+    namespace, name = stable["metadata"]["namespace"], stable["metadata"]["name"]
+    known = cluster.kept("canaries", namespace, "deployments", work=partial(_canaries, cluster, namespace))
+    names = known.get(name, set()) - {canary["metadata"]["name"], name}
+    found = (cluster.get("deployments", namespace, one) for one in sorted(names))
+    return [one for one in found if one is not None]
+
+
+def _canaries(cluster: Cluster, namespace: str) -> dict[str, set[str]]:
+    """By stable Deployment, those that ask to be a canary of it, or had a run."""
+    found: dict[str, set[str]] = {}
+    for one in cluster.all("deployments", namespace):
+        if stable := (one["metadata"].get("annotations") or {}).get(strays.CANARY_OF):
+            found.setdefault(stable, set()).add(one["metadata"]["name"])
+    for run in cluster.all("canaryruns", namespace):
+        plan = (run.get("spec") or {}).get("plan") or {}
+        found.setdefault(str(plan.get("stable")), set()).add(str(plan.get("canary")))
+    return found
+
+
 def _labels(cluster: Cluster, deployment: Json) -> list[Mapping[str, str]]:
     """The labels of the Deployment's template and of each of its pods."""
     template = deployment["spec"]["template"]["metadata"].get("labels", {})
@@ -49,6 +98,7 @@ class Apart:
 
     seen: tuple[int, str] = (-1, "")
     said: str = ""
+    strange: str = ""  # which pods of others are in the canary's subset
     pinned: str = ""  # routes that lead those whom they pick to the canary, whatever the weight
 
     def look(self, cluster: Cluster, plan: Plan) -> str:
@@ -58,18 +108,21 @@ class Apart:
             return ""
         now = cluster.changes(plan.namespace, *KINDS), str(service["metadata"].get("resourceVersion"))
         if now != self.seen:
-            self.said, self.pinned, self.seen = _mixed(cluster, plan, service), _pinned(service, plan), now
+            self.said, self.strange = _mixed(cluster, plan, service)
+            self.pinned, self.seen = _pinned(service, plan), now
         return self.said
 
 
-def _mixed(cluster: Cluster, plan: Plan, service: Json) -> str:
+def _mixed(cluster: Cluster, plan: Plan, service: Json) -> tuple[str, str]:
+    """Why the arms are not told apart, and who else is in the canary's subset."""
     names = {"stable_subset": plan.stable_subset, "canary_subset": plan.canary_subset}
     found = istio.located(service, **names)
     canary, stable = (cluster.get("deployments", plan.namespace, one) for one in (plan.canary, plan.stable))
     if isinstance(found, Refusal) or canary is None or stable is None:
-        return ""
+        return "", ""
     refused = told_apart(cluster, canary, stable, found, **names)
-    return "" if refused is None else str(refused)
+    strange = strangers(cluster, canary, stable, found, canary_subset=plan.canary_subset)
+    return str(refused or ""), str(strange or "")
 
 
 def _pinned(service: Json, plan: Plan) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from analysis.values import replace
-from controller import inspection, retraining, trigger
+from controller import inspection, neighbours, retraining, trigger
 from controller.beside import spared
 from controller.model import ArmSeen, Commands, PodSeen, Run
 from controller.scrape import addressed, chosen
@@ -63,8 +63,8 @@ def around(known: Around | None, means: "Means", run: Run, obj: Json) -> Around:
     replanned = False
     if obj is not None:
         said, heard = trigger.commands(cluster, plan, obj, frozen_all=means.freeze)
-        later = spared("successor", run, partial(trigger.successor, cluster, workload, obj), None)
-        rival = trigger.rival(cluster, obj)
+        later = spared("successor", run, partial(neighbours.successor, cluster, workload, obj), None)
+        rival = neighbours.rival(cluster, obj)
         if not run.weights:
             asked = partial(inspection.replanned, run, obj["spec"]["plan"], cluster)
             replanned = spared("policy", run, asked, False)
@@ -82,9 +82,9 @@ def around(known: Around | None, means: "Means", run: Run, obj: Json) -> Around:
         rings=replace(heard, paused=said.paused) != said,
         approved=heard.approvals > said.approvals,
         stable_matches=means.workloads.matches(plan),
-        replicas_before=spared("size", run, partial(trigger.replicas_before, cluster, *workload), None),
+        replicas_before=spared("size", run, partial(neighbours.replicas_before, cluster, *workload), None),
         retraining_asked=spared(
-            "retraining", run, lambda: retraining.last_asked(trigger.runs_of(cluster, *workload)), None
+            "retraining", run, lambda: retraining.last_asked(neighbours.runs_of(cluster, *workload)), None
         ),
         replanned=replanned,
     )

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from controller import istio, mirror, policies, shadow, trigger
-from controller.apart import told_apart
+from controller import istio, mirror, neighbours, policies, shadow, trigger
+from controller.apart import strangers, told_apart
 from controller.cluster import Cluster, Key, template_hash
 from controller.kube import ApiError
 from controller.shadowing import UNSET as NO_WORKER
@@ -120,12 +120,12 @@ def _instead(deployment: Json, cluster: Cluster) -> str | None:
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
     if trigger.CANARY_OF not in trigger.annotations(deployment):
         return f"Deployment {name} asks for no canary any more, and nothing about it is refused"
-    runs, template = trigger.runs_of(cluster, namespace, name), template_hash(cluster, deployment)
-    its = [run for run in runs if trigger.live(run) or run["spec"]["plan"]["canaryHash"] == template]
+    runs, template = neighbours.runs_of(cluster, namespace, name), template_hash(cluster, deployment)
+    its = [run for run in runs if neighbours.live(run) or run["spec"]["plan"]["canaryHash"] == template]
     if not its:
         return None
     run, reason = its[-1]["metadata"]["name"], its[-1].get("status", {}).get("reason")
-    if trigger.live(its[-1]):
+    if neighbours.live(its[-1]):
         return f"nothing that the annotations say is refused any more; CanaryRun {run} is what they ask for"
     return (
         f"nothing that the annotations say is refused any more, and this template has had its run, {run} "
@@ -150,6 +150,7 @@ def unsteerable(cluster: Cluster, plan: Mapping[str, Json], canary: Json) -> str
         return f"VirtualService {plan['virtualService']}: {found}"
     stable = cluster.get("deployments", namespace, plan["stable"])
     mixed = told_apart(cluster, canary, stable, found, **names)
+    mixed = mixed or strangers(cluster, canary, stable, found, canary_subset=plan["canarySubset"])
     return None if mixed is None else str(mixed)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
-from controller import detours, exposure, floor, podspec, selected, trigger
+from controller import detours, exposure, floor, neighbours, podspec, selected
 from controller.asks import unsteerable
 from controller.exposure import of_policy
 from controller.items import Grounds, Item, Patch, Result, worst
@@ -254,7 +254,7 @@ def drill(grounds: Grounds) -> Item:
     name, canary = "rollback-drill", grounds.plan["canary"]
     if "canaryruns" in grounds.unread:
         return Item(name=name, result=Result.UNKNOWN, why="canaryruns may not be read here")
-    runs = trigger.runs_of(grounds.cluster, grounds.namespace, canary)
+    runs = neighbours.runs_of(grounds.cluster, grounds.namespace, canary)
     drills = [one for one in map(_drilled, runs) if one is not None]
     mend = f"kubectl serin drill {canary} -n {grounds.namespace}"
     if not drills:

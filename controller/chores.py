@@ -35,10 +35,14 @@ def _last(run: Run, seen: Seen, now: datetime) -> Next:
     delay = policy.scale_down_promoted if promoted else policy.scale_down_rolled_back
     if run.scaled_down or run.ended is None or now - run.ended < delay:
         return run, ()
-    run = replace(run, scaled_down=True)
+    if seen.canary.exists and seen.canary.template_hash is None:
+        return run, ()  # its own controller has not caught up: whose pods it has will be known
     ours = seen.canary.template_hash == run.plan.canary_hash and seen.successor is None
     if not ours or seen.canary.autoscaled or seen.canary.wanted == 0:
-        return run, ()
+        return replace(run, scaled_down=True), ()
+    if now - run.ended > delay + policy.progress_deadline:
+        message = f"{run.plan.canary} could not be scaled to 0; `kubectl scale` may"
+        return replace(run, scaled_down=True), (Tell(run.reason or Reason.ABORTED, message),)
     return replace(run, canary_replicas=seen.canary.wanted), (Scale(0),)
 
 

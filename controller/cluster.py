@@ -5,10 +5,13 @@ one arm out of it the way Kubernetes itself relates things, by owner references 
 or users' labels.
 """
 
+import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
+from math import inf
 from operator import is_
 from typing import Any
 
@@ -42,6 +45,8 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
     return f"{FOLLOWED[kind]}{within}/{kind}" + (f"/{name}" if name else "") + (f"/{sub}" if sub else "")
 
 
+WRITTEN = frozenset({"deployments", "virtualservices", "canaryruns"})  # by us, and learnt of by the answers
+MOST_GONE = 1000  # a request may be on its way for seconds
 DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 MOST_TEMPLATES = 10  # of a Deployment, whose names are remembered: as many as Kubernetes keeps by default
@@ -60,8 +65,15 @@ class Cluster:
             Counter()
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
+        self._answered: dict[str, dict[Key, int]] = {
+            kind: {} for kind in FOLLOWED
+        }  # versions ahead of watches
+        self._kept: dict[tuple[str, str], tuple[int, Any]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
         self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
+        self._gone: dict[
+            str, None
+        ] = {}  # uids of what was deleted lately, of the kinds that are written here
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""
@@ -72,6 +84,15 @@ class Cluster:
             if seen.exists:
                 self._arms[namespace, name] = now, seen
         return seen
+
+    def kept(self, what: str, namespace: str, *kinds: str, work: Callable[[], Any]) -> Any:
+        """What `work` says, worked out once until anything of these kinds has changed in the namespace."""
+        now = self.changes(namespace, *kinds)
+        then, found = self._kept.get((what, namespace), (-1, None))
+        if then != now:
+            found = work()
+            self._kept[what, namespace] = now, found
+        return found
 
     def changes(self, namespace: str, *kinds: str) -> int:
         """How many changes of these kinds there were in the namespace so far."""
@@ -84,14 +105,16 @@ class Cluster:
         """
         return self._news[namespace] + self._news[""]
 
-    def listed(self, kind: str, items: Iterable[Json]) -> None:
-        """`items` is all there is now."""
-        now = {_key(item): item for item in items}
-        for old in [item for item in self.all(kind) if _key(item) not in now]:
-            self._called.pop(_uid(old), None)
+    def listed(self, kind: str, items: Iterable[Json], *, version: str = "") -> None:
+        """`items` is all there was at `version`; an answer since then, of which no watch has told, stays."""
+        now, then = {_key(item): item for item in items}, float(version) if version.isdecimal() else inf
+        newer = {key for key, answered in self._answered[kind].items() if answered > then}
+        for old in [item for item in self.all(kind) if _key(item) not in now.keys() | newer]:
+            self._deleted(kind, old)
             self._drop(kind, _key(old))
-        for item in now.values():
-            self._put(kind, item)
+        for key in now.keys() - newer:
+            self._put(kind, now[key])
+        self._answered[kind] = {key: self._answered[kind][key] for key in newer}
 
     def changed(self, kind: str, event: str, item: Json) -> Key:
         """One watch event is taken in, unless an answer has told something newer; the key it is about."""
@@ -99,8 +122,9 @@ class Cluster:
         known = self.get(kind, *key)
         if known is not None and int(_version(known)) > int(_version(item)):
             return key
+        self._answered[kind].pop(key, None)
         if event == "DELETED":
-            self._called.pop(_uid(item), None)
+            self._deleted(kind, item)
             self._drop(kind, key)
         else:
             self._put(kind, item)
@@ -109,13 +133,23 @@ class Cluster:
     def wrote(self, kind: str, item: Json) -> None:
         """The answer to a write of ours, unless the watch has brought something newer already.
 
-        Of an answer that is no object nothing is learnt: the write is done, and the watch will tell.
+        Of an answer that is no object nothing is learnt: the write is done, and the watch will tell. Nor of
+        one about what the watch has told is gone.
         """
-        if not stored(item):
+        if not stored(item) or _uid(item) in self._gone:
             return
         known = self.get(kind, *_key(item))
         if known is None or int(_version(known)) < int(_version(item)):
             self._put(kind, item)
+            self._answered[kind][_key(item)] = int(_version(item))
+
+    def _deleted(self, kind: str, item: Json) -> None:
+        """What there is no more: no answer that comes late brings it back."""
+        self._called.pop(_uid(item), None)
+        if kind in WRITTEN:
+            self._gone[_uid(item)] = None
+            while len(self._gone) > MOST_GONE:
+                del self._gone[next(iter(self._gone))]
 
     def called(self, deployment: Json) -> list[tuple[Json, str]]:
         """The Deployment's templates that were seen so far, and the hash of each, newest last.
@@ -220,7 +254,7 @@ def _told(run: Json | None) -> Json:
         {name: value for name, value in run["metadata"].items() if name not in CHECKPOINTED},
         run.get("spec"),
         [status.get(name) for name in ("canaryReplicas", "weight")],
-        [state.get(name) for name in ("stage", "retrainingAsked")],
+        [state.get(name) for name in ("stage", "settled", "retrainingAsked")],
     )
 
 
@@ -261,29 +295,92 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     """The identity of the newest template; None until the Deployment's controller has caught up.
 
     A `rollout restart` makes a new ReplicaSet whose template differs in one annotation only; the
-    identity is then still that of the oldest ReplicaSet with the same template, also once that is gone.
+    identity is then still that of the oldest ReplicaSet with the same template, also once that is gone:
+    what a run's plan calls it is known to a leader that never saw it.
     """
     sets = replica_sets(cluster, deployment)
     if not sets or not caught_up(deployment):
         return None
     newest = _essence(sets[0])
+    wanted = deployment["spec"].get("template")
+    # a paused one keeps what it has; else its ReplicaSet is to come, or was deleted and is made anew
+    if wanted and not deployment["spec"].get("paused") and newest != _told_apart(wanted):
+        return None
     called = cluster.called(deployment)
     if (known := next((name for essence, name in called if essence == newest), None)) is not None:
         return known
     same = next(old for old in reversed(sets) if _essence(old) == newest)
-    found: str = same["metadata"]["labels"][HASH]
+    meta = deployment["metadata"]
+    planned = [name for name, said in _planned(cluster, meta) if said == _digested(newest)]
+    found: str = planned[-1] if planned else same["metadata"]["labels"][HASH]
     called.append((newest, found))
     return found
 
 
 def template_of(cluster: Cluster, deployment: Json, wanted: str) -> Json | None:
-    """The pod template whose hash is `wanted`, without the hash label; None if history lost it."""
+    """The pod template whose hash is `wanted`, without the hash label; None if it was lost.
+
+    Where no ReplicaSet has it any more, it is as it was last seen.
+    """
     sets = replica_sets(cluster, deployment)
     essence = next((essence for essence, name in cluster.called(deployment) if name == wanted), None)
     named = (one for one in sets if one["metadata"].get("labels", {}).get(HASH) == wanted)
     alike = (one for one in sets if essence is not None and _essence(one) == essence)
-    found = next(chain(named, alike), None)
-    return None if found is None else _unhashed(found["spec"]["template"])
+    found = next(chain(named, alike, _as_planned(cluster, deployment, sets, wanted)), None)
+    if found is not None:
+        return _unhashed(found["spec"]["template"])
+    if essence is None:
+        return None
+    labels, notes, spec = essence
+    return {"metadata": {"labels": labels, "annotations": notes}, "spec": spec}
+
+
+def _as_planned(cluster: Cluster, deployment: Json, sets: Iterable[Json], wanted: str) -> Iterator[Json]:
+    """The ReplicaSets that have the template which a run's plan calls so."""
+    said = {digest for name, digest in _planned(cluster, deployment["metadata"]) if name == wanted}
+    return (one for one in sets if said and _digested(_essence(one)) in said)
+
+
+def like_planned(cluster: Cluster, template: Json, *, namespace: str, of: str, wanted: str) -> bool | None:
+    """Whether the template is, but for its labels, what a run's plan calls `wanted` of the Deployment `of`.
+
+    To be asked where that is found nowhere any more. None if no plan says.
+    """
+    mine = _digested(_told_apart(template)).split("-")[1:]
+    known = _planned(cluster, {"namespace": namespace, "name": of})
+    named = [said.split("-")[1:] == mine for name, said in known if name == wanted]
+    return any(named) if named else None
+
+
+def alike(one: Json, other: Json) -> bool:
+    """Whether two templates are the same, but for a restart."""
+    return _told_apart(one) == _told_apart(other)
+
+
+def _planned(cluster: Cluster, meta: Json) -> list[tuple[str, str]]:
+    """Hash and digest of each template of the Deployment that a run's plan names, the newest run's last."""
+    runs = sorted(cluster.all("canaryruns", meta["namespace"]), key=_made)
+    plans = [(run.get("spec") or {}).get("plan") or {} for run in runs]
+    return [
+        (plan[f"{which}Hash"], said)
+        for plan in plans
+        for which in ("stable", "canary")
+        if plan.get(which) == meta["name"] and (said := plan.get(f"{which}Digest"))
+    ]
+
+
+def _made(run: Json) -> tuple[str, str]:
+    return run["metadata"].get("creationTimestamp", ""), run["metadata"]["name"]
+
+
+def template_digest(cluster: Cluster, deployment: Json) -> str:
+    """What tells the newest template from others, a restart apart: of its labels, annotations and spec."""
+    return _digested(_essence(replica_sets(cluster, deployment)[0]))
+
+
+def _digested(essence: Json) -> str:
+    parts = (json.dumps(part, sort_keys=True, separators=(",", ":")).encode() for part in essence)
+    return "-".join(hashlib.sha256(part).hexdigest()[:32] for part in parts)
 
 
 def _revision(replica_set: Json) -> tuple[int, str]:
@@ -298,8 +395,12 @@ def _unhashed(template: Json) -> Json:
 
 
 def _essence(replica_set: Json) -> Json:
-    template = _unhashed(replica_set["spec"]["template"])
-    notes = template["metadata"].get("annotations", {})
+    return _told_apart(replica_set["spec"]["template"])
+
+
+def _told_apart(template: Json) -> tuple[Json, Json, Json]:
+    template = _unhashed(template)
+    notes = template["metadata"].get("annotations") or {}
     kept = {key: value for key, value in notes.items() if key != RESTARTED}
     return template["metadata"]["labels"], kept, template["spec"]
 
@@ -343,11 +444,13 @@ def arm(cluster: Cluster, namespace: str, name: str) -> ArmSeen:
     deployment = cluster.get("deployments", namespace, name)
     if deployment is None or "deletionTimestamp" in deployment["metadata"]:
         return ArmSeen(exists=False, template_hash=None, wanted=0, rolled_out=False)
+    known = tuple(_pod(pod) for pod in pods(cluster, deployment))
     return ArmSeen(
         exists=True,
         template_hash=template_hash(cluster, deployment),
         wanted=deployment["spec"].get("replicas", 1),
-        pods=tuple(_pod(pod) for pod in pods(cluster, deployment)),
+        pods=known,
+        unlisted=0 if known else deployment.get("status", {}).get("readyReplicas", 0),
         rolled_out=_rolled_out(deployment),
         autoscaled=bool(autoscalers(cluster, namespace, name)),
         overran=max(filter(None, map(_overran, _pods(cluster, deployment))), default=None),

@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from controller import reading, resource, trigger
+from controller import neighbours, reading, resource, trigger
 from controller.asks import unsteerable
-from controller.cluster import arm, template_hash
+from controller.cluster import arm, template_digest, template_hash
 from controller.istio import seen_weight, to_zero
 from controller.items import Grounds
 from controller.kubectl import Conflict, Trouble, Wrong
@@ -53,7 +53,8 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
         (
             run["metadata"]["name"]
             for run in cluster.all("canaryruns", grounds.namespace)
-            if trigger.live(run) and run["spec"]["plan"]["virtualService"] == grounds.plan["virtualService"]
+            if neighbours.live(run)
+            and run["spec"]["plan"]["virtualService"] == grounds.plan["virtualService"]
         ),
         None,
     )
@@ -74,8 +75,12 @@ def asked(grounds: Grounds, *, other_version: bool = False) -> Json:
     if None in hashes:
         raise Wrong(f"the Deployments of {name} are being changed; try again when they have settled")
     plan = {**grounds.plan, "canaryHash": hashes[0], "stableHash": hashes[1], "policy": _policy(grounds)}
+    plan |= {
+        "canaryDigest": template_digest(cluster, canary),
+        "stableDigest": template_digest(cluster, stable),
+    }
     del plan["policyGeneration"]  # no change of it plans a drill anew
-    runs = trigger.runs_of(cluster, grounds.namespace, name)
+    runs = neighbours.runs_of(cluster, grounds.namespace, name)
     tails = [run["metadata"]["name"].rpartition("-")[2] for run in runs]
     attempt = 1 + max((int(tail) for tail in tails if tail.isdecimal()), default=0)
     return resource.run_object(

@@ -12,8 +12,8 @@ from typing import Any
 from controller.cluster import arm, autoscalers
 from controller.items import Finding, Grounds, Item, Result, worst
 from controller.model import Sizing
+from controller.neighbours import replicas_before
 from controller.sizing import held_before, needed, scaled
-from controller.trigger import replicas_before
 
 Json = Any
 HPAS = "horizontalpodautoscalers"

@@ -52,7 +52,7 @@ async def _from_a_list(
 ) -> AsyncGenerator[Listed | Changed, None]:
     """One `Listed` and what changes after it, until the thread is lost and a list is needed."""
     items, version = await _list(kube, path, query)
-    yield Listed(items)
+    yield Listed(items, version)
     fruitless = 0
     while fruitless < PERSISTENCE:
         patience.begin()

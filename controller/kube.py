@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -112,9 +112,10 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Everything there is; whatever is not among `items` is gone."""
+    """Everything there is as of `version`; whatever is not among `items` is gone."""
 
     items: tuple[Json, ...]
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,13 +79,20 @@ def _superseded(run: Run, seen: Seen, _: datetime) -> Ending | None:
 
 def _stable_changed(run: Run, seen: Seen, _: datetime) -> Ending | None:
     new = seen.stable.template_hash
-    promoted = run.stage is Stage.PROMOTING and seen.stable_matches
+    promoted = (run.stage is Stage.PROMOTING and seen.stable_matches) or handed_over(run, seen)
     if new in {None, run.plan.stable_hash} or promoted:
         return None
     return Ending(
         Reason.STABLE_CHANGED,
         f"{run.plan.stable} has a new template ({new}); the canary was compared with {run.plan.stable_hash}",
     )
+
+
+def handed_over(run: Run, seen: Seen) -> bool:
+    """Whether git has given stable the template, as it was told to, of a canary drained meanwhile."""
+    taken_back = run.by_hand and seen.commands.promote is None
+    told = run.stage is Stage.WAITING and Reason.READY_TO_PROMOTE.value in run.told and not taken_back
+    return told and seen.stable_matches
 
 
 def _replanned(run: Run, seen: Seen, _: datetime) -> Ending | None:

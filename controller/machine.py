@@ -12,8 +12,8 @@ top to bottom in the order in which things matter:
    of recorded requests, gathers evidence at a step, promotes, or, when ended, does its last chores.
    The checklist, gates, and inputs that have drifted from the training's, stop it where it would be raised,
    and nowhere else.
-3. **Repair.** If the VirtualService does not say what the run says, it is told again; the mirror of
-   a Shadow check stands in it for as long as that is undecided, and not a moment longer.
+3. **Repair.** If the VirtualService does not say what the run says, it is told again (`weights.repaired`);
+   the mirror of a Shadow check stands in it for as long as that is undecided, and not a moment longer.
 
 Weights only rise by one step or fall to zero. Silence is not a reason to go on: only a Pass of every
 required check, a person, or a policy that says `Proceed` raises a weight.
@@ -22,6 +22,7 @@ required check, a person, or a policy that says `Proceed` raises a weight.
 stateDiagram-v2
     [*] --> Waiting
     Waiting --> Stepping: pods are ready and carry the load
+    Waiting --> Promoting: git has promoted what was drained
     Stepping --> Stepping: every required check has passed
     Stepping --> Waiting: interrupted (healthy pods were evicted)
     Stepping --> Promoting: the last step has passed
@@ -35,14 +36,14 @@ stateDiagram-v2
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from analysis.judge import CheckJudgement, Verdict
 from analysis.values import replace
 from controller import admission, gating, retraining
 from controller.chores import chores, owes_template
 from controller.explain import UNREAD
-from controller.leaving import Ending, quiet, silence, taken, through, why
+from controller.leaving import Ending, handed_over, quiet, silence, through, why
 from controller.model import (
     Action,
     BeginStep,
@@ -66,13 +67,11 @@ from controller.weights import (
     awaited,
     interruptions,
     looked,
-    stopped,
+    repaired,
     weighted,
     youngest,
 )
 
-# A weight that differs is somebody else's doing once our own patch must have come back to us.
-DRIFT_AFTER = timedelta(seconds=3)
 BUILT_IN = "; by the built-in policy, for there is no CanaryPolicy/default"
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
@@ -86,16 +85,18 @@ def advance(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _advanced(run: Run, seen: Seen, now: datetime) -> Next:
     if run.stage is Stage.ENDED:
-        return _repair(*chores(run, seen, now), seen, now)
+        return repaired(*chores(run, seen, now), seen, now)
     if (ending := why(run, seen, now)) is not None:
         return _leave(run, seen, now, ending)
-    return _repair(*STAGES[run.stage](run, seen, now), seen, now)
+    if handed_over(run, seen):
+        run = replace(run, stage=Stage.PROMOTING, step_since=now)
+    return repaired(*STAGES[run.stage](run, seen, now), seen, now)
 
 
 def left(run: Run, seen: Seen, now: datetime) -> Next | None:
     """The way out alone, if there is a reason for it: whatever else a pass does may be in its way."""
     if run.stage is Stage.ENDED:
-        return _repair(run, (), seen, now)
+        return repaired(run, (), seen, now)
     ending = why(run, seen, now)
     return None if ending is None else _leave(run, seen, now, ending)
 
@@ -133,13 +134,21 @@ _KEEPS_SIZE = frozenset({Reason.SUPERSEDED, Reason.STABLE_CHANGED})
 
 
 def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
-    stays = seen.stable.ready == 0 and seen.canary.ready > 0 and ending.reason is not Reason.LEADER_LOST
+    nobody = seen.stable.ready == seen.stable.unlisted == 0
+    stays = nobody and seen.canary.ready > 0 and ending.reason is not Reason.LEADER_LOST
     if run.weight > 0 and stays:
         why = f"{ending.message}; traffic stays, since {run.plan.stable} has no ready pod to take it"
-        return _repair(*hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
+        return repaired(*hold(run, Reason.STABLE_UNAVAILABLE, why, now), seen, now)
     restore = run.copied and ending.reason is not Reason.STABLE_CHANGED
     if run.copied and ending.reason in _FAULTS:
         ending = replace(ending, reason=Reason.PROMOTION_FAILED)
+    if (
+        not run.copied and run.stage is Stage.PROMOTING and seen.stable_matches
+    ):  # ours to say, and not to undo
+        said = (
+            f"{ending.message}; {run.plan.stable} was given that template already, not by Serin: take it back"
+        )
+        ending = replace(ending, message=said)
     owned = seen.canary.exists and not seen.commands.withdrawn and ending.reason not in _KEEPS_SIZE
     run = replace(run, check=ending.check, scaled_down=not owned, copied=restore)
     back = (RestoreTemplate(),) if restore else ()
@@ -275,13 +284,25 @@ def _promote(run: Run, seen: Seen, now: datetime) -> Next:
 
 def _uncopied(run: Run, seen: Seen, now: datetime) -> Next:
     """Back to its step, or held, or stable is given the template."""
-    if seen.canary.ready == 0:  # evicted, as at a step
-        return _interrupt(run, now)
+    if seen.canary.ready == 0 or run.weight == 0:  # evicted, as at a step
+        return _drained(run, seen, now)
     if run.by_hand and seen.commands.promote is None:
-        return _step(replace(run, stage=Stage.STEPPING, by_hand=False, hold=None), seen, now)
+        told = tuple(reason for reason in run.told if reason != Reason.READY_TO_PROMOTE)
+        return _step(replace(run, stage=Stage.STEPPING, by_hand=False, hold=None, told=told), seen, now)
     run = _approved_in_doubt(run, seen)
     waits = _unpromoted(run, seen, now)
     return _copy(run, seen, now) if waits is None else waits
+
+
+def _drained(run: Run, seen: Seen, now: datetime) -> Next:
+    """Back to before its step; where others are giving stable the template, they are waited for."""
+    if not seen.stable_matches:
+        return _interrupt(run, now)
+    away = (SetWeight(0),) if run.weight else ()
+    message = f"every pod of {run.plan.canary} was evicted; {run.plan.stable} is being given its template"
+    run = replace(weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.PROMOTING)
+    run, told = hold(run, Reason.INTERRUPTED, message, now)
+    return run, (*away, *told)
 
 
 def _copy(run: Run, seen: Seen, since: datetime) -> Next:
@@ -465,29 +486,3 @@ def _await_pods(run: Run, seen: Seen, now: datetime) -> Next:
         few = f"{seen.canary.ready} of {seen.canary.wanted} pods of {run.plan.canary} are ready"
         return hold(run, Reason.CANARY_UNDER_PROVISIONED, f"{few}; the next step waits for all", now)
     return replace(run, hold=run.hold if run.hold is Reason.INTERRUPTED else None), ()
-
-
-# -- 3. repair, and the small words ----------------------------------------------------------------
-
-
-def _repair(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
-    """The same, with the wanted weight sent again if the VirtualService says another.
-
-    Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
-    where one of us had taken it.
-    """
-    sent = any(isinstance(action, SetWeight) for action in actions)
-    if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
-        return run, actions  # there already, not ours yet, or no more
-    refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
-    if run.weight > 0 and (refused or not looked(run, seen)):
-        return run, actions
-    actions, since = (*actions, SetWeight(run.weight)), run.weight_since
-    if run.weight > 0:
-        run = replace(run, raised_from=seen.route.sighting)
-    if now - since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
-        return run, actions
-    there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
-    message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
-    told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
-    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))

@@ -293,8 +293,7 @@ class Run:
     created: datetime
     step_since: datetime | None = None  # the step, or the promotion, began
     weight_since: datetime | None = None  # the weight last changed
-    # the last pass at which every required check had data; while waiting: all wanted pods were ready
-    data_since: datetime | None = None
+    data_since: datetime | None = None  # all required checks had data; while waiting: all pods were ready
     ended: datetime | None = None
     weights: tuple[WeightChange, ...] = ()
     raised_from: Sighting | None = None  # by the newest raise, or repair upwards; None: not seen so
@@ -372,6 +371,7 @@ class ArmSeen:
     pods: tuple[PodSeen, ...] = ()
     rolled_out: bool = True  # every wanted replica is of the newest template and available
     autoscaled: bool = False  # an HPA owns its size
+    unlisted: int = 0  # ready pods that its own controller tells of, where none at all is known here
     overran: tuple[datetime, str] | None = None  # when the last pod went that outgrew its own limits, and why
 
     @property

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from controller import trigger
+from controller import neighbours, trigger
 from controller.alerts import Alerts, Attempt
 from controller.asks import Asks
 from controller.clock import Steady
@@ -65,6 +65,7 @@ ONE_LEASE = (
 )
 # A change of these asks no Deployment anything, and they come and go all day.
 SILENT_KINDS = frozenset({"pods"})
+ENDED = ("Succeeded", "Failed")  # phases
 
 
 @dataclass(slots=True)
@@ -76,7 +77,9 @@ class Leadership:
     runs: Loop[Key]
     asks: Loop[Key]
     histories: Loop[Key]
-    refused: Container[Key] = ()  # Deployments that were refused: of these is told that they ask no more, too
+    refused: Collection[
+        Key
+    ] = ()  # Deployments that were refused: of these is told that they ask no more, too
     asked: dict[Key, int] = field(
         default_factory=dict
     )  # what the index had heard when a run last made it ask
@@ -108,6 +111,7 @@ class Leadership:
                 if self.asked.get(canary) != news:  # a checkpoint is none
                     self.asked[canary] = news
                     self.asks.due(canary)
+            self._refused_for(kind, obj)
             return
         workload = _workload(cluster, kind, obj)
         for key, live in self.reconciler.lives.items():
@@ -118,6 +122,15 @@ class Leadership:
             self.asks.due(_key(obj))  # it may be gone
         if kind not in SILENT_KINDS:
             self.annotated(cluster, namespace)
+        self._refused_for(kind, obj)
+
+    def _refused_for(self, kind: str, obj: Json) -> None:
+        """Who was refused for another's run, or its pods, has a turn once these are over."""
+        if not (_over(obj) if kind == "canaryruns" else "deletionTimestamp" in obj["metadata"]):
+            return
+        for key in list(self.refused):
+            if key[0] == _key(obj)[0] and self.mine(key):
+                self.asks.due(key)
 
     def beyond(self, cluster: Cluster, epoch: int) -> Json:
         """A run of ours that somebody wrote under a newer epoch than this; None if there is none."""
@@ -198,7 +211,7 @@ class Operator:
         """The index holds what the API server says of `kind`, for ever."""
         async for news in kube.follow(path(kind, self.settings.namespace)):
             if isinstance(news, Listed):
-                self.cluster.listed(kind, news.items)
+                self.cluster.listed(kind, news.items, version=news.version)
                 self._delivered(kind)
                 for leading in self.leading.values():  # a run of our own making may be known, and had no turn
                     leading.everything(self.cluster)
@@ -440,7 +453,12 @@ def _workload(cluster: Cluster, kind: str, obj: Json) -> str | None:
 
 
 def _canary(run: Json) -> Key:
-    return run["metadata"].get("namespace", ""), trigger.workload(run)
+    return run["metadata"].get("namespace", ""), neighbours.workload(run)
+
+
+def _over(run: Json) -> bool:
+    status = run.get("status")
+    return isinstance(status, dict) and status.get("phase") in ENDED
 
 
 def _same(known: Json | None, news: Changed) -> bool:

@@ -17,7 +17,7 @@ import structlog
 
 from analysis.judge import Judgement
 from analysis.values import replace
-from controller import gather, machine, resource, saving, shadow, ticks, touching, trigger
+from controller import gather, machine, neighbours, resource, saving, shadow, ticks, touching, trigger
 from controller.around import Around, around
 from controller.beside import checklist, spared, trouble
 from controller.clock import taken_over
@@ -226,7 +226,7 @@ class Reconciler:
             looked=_looked(live, now, least=max(LOOKING, self._pace(plan).stale)),
             successor=None
             if later is None
-            else spared("successor", run, partial(trigger.weight_at, plan, later), 0),
+            else spared("successor", run, partial(neighbours.weight_at, plan, later), 0),
             canary_replicas_before=there.replicas_before,
             gates=spared("gates", run, partial(means.gates.read, _name(run)), {}),
             inputs=None if replayed is None else replayed.inputs,
@@ -248,7 +248,8 @@ class Reconciler:
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
         mixed = spared("subsets", live.run, partial(live.apart.look, self.means.cluster, plan), "")
-        apart = {"refusal": route.refusal or mixed or None, "mixed": bool(mixed), "pinned": live.apart.pinned}
+        refusal = route.refusal or mixed or live.apart.strange or None
+        apart = {"refusal": refusal, "mixed": bool(mixed), "pinned": live.apart.pinned}
         route = replace(route, ours=route.ours and not live.raising, **apart)
         other = there.rival
         if other is None:
@@ -437,7 +438,7 @@ class Reconciler:
             saving.end(live)
             touching.end(live)
             plan = live.run.plan
-            if not any(trigger.runs_of(self.means.cluster, plan.namespace, plan.canary)):
+            if not any(neighbours.runs_of(self.means.cluster, plan.namespace, plan.canary)):
                 self.means.telemetry.forget(plan.namespace, plan.canary)
             self.means.metrics.watch(f"{key[0]}/{key[1]}", [], [])
             self.means.shadowing.forget(f"{key[0]}/{key[1]}")

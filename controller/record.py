@@ -18,6 +18,7 @@ WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothin
 ENDINGS = {"Aborted": "aborted", "Superseded": "superseded", "StableChanged": "superseded"}
 # Of those another run follows, and the same template may be asked for again.
 GIVEN_WAY = frozenset(why for why, word in ENDINGS.items() if word == "superseded")
+BY_ANNOTATION = "asked for by annotation"  # the reason of an abort or a promotion by a doorbell
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

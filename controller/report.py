@@ -459,9 +459,14 @@ def commands(run: Json, *, program: str, flags: str = "") -> list[str]:
 
 
 def withdrawal(run: Json, flags: str) -> str:
-    """What takes a promotion back that was asked for and has not begun."""
+    """What takes a promotion back that was asked for and has not begun; an annotation would ask again."""
     where = f"{run['metadata']['name']} -n {run['metadata']['namespace']}{flags}"
-    return f'kubectl patch crun {where} --type merge -p \'{{"spec":{{"promote":null}}}}\''
+    if record.promotion(run) == record.BY_ANNOTATION:
+        on = f"{run['spec']['plan']['canary']} -n {run['metadata']['namespace']}{flags}"
+        away = f"kubectl annotate deployment {on} serin.dev/promote- && "
+    else:
+        away = ""
+    return f'{away}kubectl patch crun {where} --type merge -p \'{{"spec":{{"promote":null}}}}\''
 
 
 _REASON = " --reason '...'"

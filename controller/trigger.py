@@ -12,9 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 from controller import policies, record, resource, strays
-from controller.cluster import Cluster, template_hash
+from controller.cluster import Cluster, template_digest, template_hash
 from controller.documents import NAME
-from controller.model import Commands, Place, Plan, Stage
+from controller.model import Commands, Plan
+from controller.neighbours import live, runs_of, taken
 from controller.wire import MOST_PERCENT
 
 Json = Any
@@ -125,7 +126,7 @@ def rung(said: Commands, notes: dict[str, str], run: str, *, approved: Collectio
     `approved` is who approved so far; the annotation counts once, beside whoever else did.
     """
     approves = notes.get(f"{PREFIX}approve") == run and APPROVAL not in approved
-    note = "asked for by annotation"
+    note = record.BY_ANNOTATION
     return replace(
         said,
         paused=said.paused or stops(notes.get(f"{PREFIX}pause")),
@@ -304,8 +305,12 @@ def _asked(
     if attempt is None or any(live(run) for run in runs_of(cluster, meta["namespace"], meta["name"])):
         return None  # a live run will be superseded by what it sees, and its end brings us back
     plan |= {"canaryHash": canary_hash, "stableHash": stable_hash}
+    plan |= {
+        "canaryDigest": template_digest(cluster, deployment),
+        "stableDigest": template_digest(cluster, stable),
+    }
     refusal = _unfit(deployment, stable) or steerable(plan, deployment)
-    refusal = refusal or _taken(cluster, plan, meta["namespace"])
+    refusal = refusal or taken(cluster, plan, meta["namespace"])
     if refusal is not None:
         return Refused(refusal)
     name = run_name(meta["name"], canary_hash, attempt)
@@ -346,65 +351,8 @@ def _attempt(cluster: Cluster, deployment: Json, template: str) -> int | None:
     if newest is None:
         return 1
     status = newest.get("status", {})
-    cut_short = _ended(status) and status.get("reason") in record.GIVEN_WAY
+    cut_short = not live(newest) and status.get("reason") in record.GIVEN_WAY
     return 1 + record.attempt(newest) if cut_short else None
-
-
-def workload(run: Json) -> str:
-    """The canary's Deployment of a CanaryRun object; empty if that does not say one."""
-    plan = (run.get("spec") or {}).get("plan")
-    return str(plan.get("canary", "")) if isinstance(plan, dict) else ""
-
-
-def runs_of(cluster: Cluster, namespace: str, name: str) -> list[Json]:
-    """The workload's runs, oldest first."""
-    found = (run for run in cluster.all("canaryruns", namespace) if workload(run) == name)
-    return sorted(found, key=record.order)
-
-
-def replicas_before(cluster: Cluster, namespace: str, workload: str) -> int | None:
-    """The canary's size before the last run scaled it to zero."""
-    past = (run.get("status", {}) for run in runs_of(cluster, namespace, workload))
-    sizes = [status["canaryReplicas"] for status in past if status.get("canaryReplicas")]
-    return sizes[-1] if sizes else None
-
-
-def successor(cluster: Cluster, workload: tuple[str, str], run: Json) -> Json | None:
-    """The newest run of the workload (namespace, name) that was asked for after `run`, if there is one."""
-    *_, newest = [run, *runs_of(cluster, *workload)]
-    return newest if record.order(newest) > record.order(run) else None
-
-
-def weight_at(place: Place, run: Json) -> int:
-    """The weight that the run has there: 0 if it steers another VirtualService or to other subsets."""
-    theirs = resource.place(run)
-    there = (theirs.virtual_service, theirs.stable_subset, theirs.canary_subset)
-    weight: int = (run.get("status") or {}).get("weight", 0)
-    return weight if there == (place.virtual_service, place.stable_subset, place.canary_subset) else 0
-
-
-def rival(cluster: Cluster, run: Json) -> Json | None:
-    """A live run that was there before `run` and steers the same VirtualService, if there is one."""
-    service = run["spec"]["plan"]["virtualService"]
-    return next(
-        (
-            other
-            for other in cluster.all("canaryruns", run["metadata"]["namespace"])
-            if other["spec"]["plan"]["virtualService"] == service
-            and live(other)
-            and record.order(other) < record.order(run)
-        ),
-        None,
-    )
-
-
-def live(run: Json) -> bool:
-    """Whether the CanaryRun object has not ended."""
-    return not _ended(run.get("status", {}))
-
-
-def _ended(status: Json) -> bool:
-    return bool(status.get("state", {}).get("stage") == Stage.ENDED)
 
 
 def _plan(notes: dict[str, str], deployment: Json, stable: Json) -> Json:
@@ -473,14 +421,3 @@ def origin(policy: Json | None) -> Json:
         return {"policyName": "", "policyGeneration": 0}
     meta = policy["metadata"]
     return {"policyName": meta["name"], "policyGeneration": meta.get("generation", 1)}
-
-
-def _taken(cluster: Cluster, plan: Json, namespace: str) -> str | None:
-    for run in cluster.all("canaryruns", namespace):
-        other = run["spec"]["plan"]
-        if live(run) and other["virtualService"] == plan["virtualService"]:
-            return (
-                f"VirtualService {plan['virtualService']} is being steered by CanaryRun "
-                f"{run['metadata']['name']}; one run at a time, wait for it or abort it"
-            )
-    return None

@@ -1,15 +1,19 @@
 """What a run knows of its weights: when each came, how often its step was interrupted, what may rise."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import takewhile
 
 from analysis.values import replace
-from controller.model import Reason, Run, Seen, Stage, WeightChange
+from controller.leaving import taken
+from controller.model import Action, Reason, Run, Seen, SetWeight, Stage, Tell, WeightChange
+from controller.telling import Next
 
 # So often a step begins anew by itself after healthy pods were evicted, and so often again once a person has
 # approved. A rolling change of nodes may take a canary's pods twice in a step; what takes them five times
 # is no maintenance, and each time users' requests are broken off.
 MOST_INTERRUPTIONS = 5
+# A weight that differs is somebody else's doing once our own patch must have come back to us.
+DRIFT_AFTER = timedelta(seconds=3)
 # Changes of the weight that are kept, first and last: twenty steps, each raised and some of them interrupted.
 # A status that grows without end is refused one day.
 FIRST_CHANGES, LAST_CHANGES = 20, 80
@@ -62,3 +66,26 @@ def looked(run: Run, seen: Seen) -> bool:
     """
     by_hand = run.stage is Stage.PROMOTING and seen.commands.promote is not None
     return seen.looked or run.weight_since is None or by_hand
+
+
+def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
+    """The same, with the wanted weight sent again if the VirtualService says another.
+
+    Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
+    where one of us had taken it.
+    """
+    sent = any(isinstance(action, SetWeight) for action in actions)
+    if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
+        return run, actions  # there already, not ours yet, or no more
+    refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
+    if run.weight > 0 and (refused or not looked(run, seen)):
+        return run, actions
+    actions, since = (*actions, SetWeight(run.weight)), run.weight_since
+    if run.weight > 0:
+        run = replace(run, raised_from=seen.route.sighting)
+    if now - since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
+        return run, actions
+    there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
+    message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
+    told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
+    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))

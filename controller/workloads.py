@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from controller.cluster import RESTARTED, Cluster, path, template_of
+from controller.cluster import RESTARTED, Cluster, alike, like_planned, path, template_of
 from controller.kube import ApiError, Kube
 from controller.model import Plan, PromotionMode
 from controller.wire import StoredDeployment, stored
@@ -29,26 +29,43 @@ class Workloads:
         """Whether stable's template.spec is the one that was analysed; where that is copied, annotations too.
 
         Stable may have others besides, which somebody adds (an injector); a restart's is no difference.
+        Where the canary's Deployment has it no more, it is known by its digest.
         """
         stable = self._cluster.get("deployments", plan.namespace, plan.stable)
-        analysed = self._template(plan, plan.canary, plan.canary_hash)
-        if stable is None or analysed is None:
+        if stable is None:
             return False
-        there = stable["spec"]["template"]
+        return self._is_analysed(plan, stable["spec"]["template"]) is True
+
+    def _is_analysed(self, plan: Plan, there: Json) -> bool | None:
+        """As `matches`; None if nobody knows any more what was analysed."""
+        analysed = self._template(plan, plan.canary, plan.canary_hash)
+        if analysed is None:
+            whose = {"namespace": plan.namespace, "of": plan.canary, "wanted": plan.canary_hash}
+            return like_planned(self._cluster, there, **whose)
         copied = _notes(analysed) if plan.policy.promotion is PromotionMode.COPY else {}
         return bool(there["spec"] == analysed["spec"] and copied.items() <= _notes(there).items())
 
     async def scale(self, plan: Plan, replicas: int) -> None:
-        """The canary's Deployment wants `replicas` pods."""
+        """The canary's Deployment wants `replicas` pods; a late one is not for what it has become since."""
+        known = self._cluster.get("deployments", plan.namespace, plan.canary)
+        if known is None:
+            raise ApiError(404, "NotFound", f"Deployment {plan.canary} is gone")
+        meta = {"resourceVersion": known["metadata"]["resourceVersion"]}
         where = path("deployments", plan.namespace, plan.canary, sub="scale")
-        await self._kube.call("PATCH", where, body={"spec": {"replicas": replicas}}, content_type=MERGE)
+        body = {"metadata": meta, "spec": {"replicas": replicas}}
+        await self._kube.call("PATCH", where, body=body, content_type=MERGE)
 
     async def promote(self, plan: Plan) -> None:
-        """Stable has the analysed template.spec and annotations; its labels stay its own."""
+        """Stable has the analysed template.spec and annotations; its labels stay its own.
+
+        What its ReplicaSets do not tell of yet, or will once it is resumed, is somebody's edit.
+        """
         analysed = self._template(plan, plan.canary, plan.canary_hash)
         if analysed is None:
             raise TemplateLost(f"Deployment {plan.canary} no longer has template {plan.canary_hash}")
-        stable = await self._read(plan)
+        stable, before = await self._read(plan), self._template(plan, plan.stable, plan.stable_hash)
+        if before is not None and not alike(stable["spec"]["template"], before):
+            raise ApiError(409, "Conflict", f"Deployment {plan.stable} was edited, and is not rolled out so")
         labels = _labels(stable, analysed, self._subset_keys(plan))
         await self._give(plan, stable, analysed | {"metadata": analysed["metadata"] | {"labels": labels}})
 
@@ -56,16 +73,18 @@ class Workloads:
         """Stable has the template again that the canary was compared with, and no copy from before is taken.
 
         Where it has it still, a copy may be on its way, of a leader that was cut off while it made it: upon
-        the Deployment as it was read, so that any write after that makes it a conflict.
+        the Deployment as it was read, so that any write after that makes it a conflict. Where it has neither,
+        somebody has edited it since, and it stays so.
         """
         before = self._template(plan, plan.stable, plan.stable_hash)
         if before is None:
             raise TemplateLost(f"Deployment {plan.stable} no longer has template {plan.stable_hash}")
         stable = await self._read(plan)
-        if merge_patch(stable["spec"]["template"], before):
-            await self._give(plan, stable, before)
-        else:
+        there = stable["spec"]["template"]
+        if not merge_patch(there, before):
             await self._fence(plan, stable["metadata"]["resourceVersion"])
+        elif alike(there, before) or self._is_analysed(plan, there) is not False:
+            await self._give(plan, stable, before)
 
     async def _fence(self, plan: Plan, version: str) -> None:
         """Stable was written: not as it was, which is not stored, but with an annotation for a moment."""

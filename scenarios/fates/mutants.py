@@ -92,7 +92,7 @@ def saves_before_leaving() -> Sequence[Swap]:
 
 def never_again() -> Sequence[Swap]:
     """A weight that could not be set is not sent again."""
-    return [(machine, "_repair", lambda run, actions, _seen, _now: (run, actions))]
+    return [(machine, "repaired", lambda run, actions, _seen, _now: (run, actions))]
 
 
 # As where a tool strips `managedFields`: nobody knows that a weight was taken, and looking is what is left.
@@ -101,12 +101,12 @@ STRIPPED: Swap = (writing, "ours", lambda _vs: False)
 
 def repairs_at_once() -> Sequence[Swap]:
     """A new leader repairs a weight upwards before it has looked."""
-    whole = machine._repair
+    whole = weights.repaired
     return [
         STRIPPED,
         (
             machine,
-            "_repair",
+            "repaired",
             lambda run, actions, seen, now: whole(run, actions, replace(seen, looked=True), now),
         ),
     ]
@@ -114,7 +114,7 @@ def repairs_at_once() -> Sequence[Swap]:
 
 def goes_on_at_once() -> Sequence[Swap]:
     """A new leader raises, repairs and promotes before it has looked."""
-    return [STRIPPED, (machine, "looked", lambda _run, _seen: True)]
+    return [STRIPPED, *((where, "looked", lambda _run, _seen: True) for where in (machine, weights))]
 
 
 def counts_anew() -> Sequence[Swap]:

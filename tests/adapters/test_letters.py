@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from controller import letters, record, report, trigger
+from controller import letters, neighbours, record, report
 from controller.cluster import Cluster
 from controller.model import Reason
 from controller.page import views
@@ -129,6 +129,6 @@ def test_runs_are_in_one_order_for_the_controller_and_for_people() -> None:
     ]
     cluster = Cluster()
     cluster.listed("canaryruns", [runs[2], runs[0], runs[3], runs[1]])
-    found = trigger.runs_of(cluster, "models", "model-canary")
+    found = neighbours.runs_of(cluster, "models", "model-canary")
     assert found == runs
     assert found == sorted([runs[1], runs[3], runs[0], runs[2]], key=record.order)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.judge import Verdict
-from controller import inspection, judging, leaving, machine, retraining, saving, telling, trigger
+from controller import inspection, judging, leaving, machine, neighbours, retraining, saving, telling
 from controller.gates import Gates
 from controller.means import Means
 from controller.onlookers import Onlookers
@@ -32,8 +32,8 @@ OPTIONAL = (
     (judging, "explained"),
     (saving, "sentences"),
     (inspection, "said"),
-    (trigger, "successor"),
-    (trigger, "replicas_before"),
+    (neighbours, "successor"),
+    (neighbours, "replicas_before"),
     (Pages, "troubles"),
     (Gates, "read"),
     (Gates, "watch"),

@@ -44,7 +44,10 @@ class Woken(Alive):
         while True:
             after = await self.stage.reconciler.turn(self.stage.key) or 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.woken.wait(), after)
+                async with asyncio.timeout(
+                    after
+                ):  # `wait_for` swallows a cancellation that comes with a wake
+                    await self.woken.wait()
             self.woken.clear()
 
 

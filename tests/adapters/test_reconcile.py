@@ -167,7 +167,7 @@ class Stage:
     async def follow(self, kind: str) -> None:
         async for news in self.kube.follow(path(kind)):
             if isinstance(news, Listed):
-                self.cluster.listed(kind, news.items)
+                self.cluster.listed(kind, news.items, version=news.version)
             else:
                 self.cluster.changed(kind, news.type, news.object)
 
@@ -228,7 +228,7 @@ async def stage() -> AsyncIterator[Stage]:
         world.create(obj)
     net = Net(world.transport())
     stage = Stage(world, net, Kube(net, chance=random.Random(1)), Cluster())
-    stage.followers = [asyncio.create_task(stage.follow(kind)) for kind in FOLLOWED]
+    stage.followers = [asyncio.create_task(stage.follow(kind), name=kind) for kind in FOLLOWED]
     await asyncio.sleep(5)
     await stage.ask()
     stage.lead()

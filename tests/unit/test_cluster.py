@@ -181,3 +181,24 @@ def test_a_checkpoint_keeps_the_plan_that_is_there_and_an_edit_brings_its_own() 
         found.append(known.get("canaryruns", "ml", "run"))
         assert found[-1] == obj
     assert found[0]["spec"] is found[1]["spec"]
+
+
+def test_a_list_from_before_an_answer_takes_nothing_of_it_back() -> None:
+    """Its pages take a while, and what the answer told of comes with the watch that begins where they end."""
+    index = Cluster()
+    kind, (before, after, made) = (
+        "deployments",
+        (thing("deployments", *one) for one in ((0, 1), (0, 5), (1, 6))),
+    )
+    for version, item in ((1, before), (5, after), (6, made)):
+        item["metadata"]["resourceVersion"] = str(version)
+    index.listed(kind, [before], version="3")
+    index.wrote(kind, after)
+    index.wrote(kind, made)
+    index.listed(kind, [dict(before)], version="4")
+    assert sorted(one["metadata"]["resourceVersion"] for one in index.all(kind)) == ["5", "6"]
+    index.changed(kind, "MODIFIED", after)
+    index.listed(kind, [dict(before)], version="4")  # as after the API server's store was restored
+    assert sorted(one["metadata"]["resourceVersion"] for one in index.all(kind)) == ["1", "6"]
+    index.listed(kind, [before], version="7")
+    assert [one["metadata"]["resourceVersion"] for one in index.all(kind)] == ["1"]

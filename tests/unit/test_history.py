@@ -196,6 +196,11 @@ async def test_another_template_of_stable_is_another_stable() -> None:
     older["metadata"]["labels"]["pod-template-hash"] = "newer"
     older["spec"]["template"]["spec"] = {"containers": [{"name": "model", "image": "model:newer"}]}
     stage.there.changed("replicasets", "MODIFIED", older)
+    (stable,) = (
+        deepcopy(one) for one in stage.there.all("deployments") if one["metadata"]["name"] == "model"
+    )
+    stable["spec"]["template"]["spec"] = older["spec"]["template"]["spec"]
+    stage.there.changed("deployments", "MODIFIED", stable)
     await stage.passes(20)
     assert fresh(stage.begun())
     assert stage.begun(stable_hash="newer").known == 10

@@ -142,6 +142,26 @@ def test_stable_is_written_once_more_although_it_has_its_template_still() -> Non
     assert (actions, run.copied) == ((), False)
 
 
+def test_a_canary_is_scaled_down_until_it_is_and_told_and_let_go_if_it_cannot_be() -> None:
+    later = NOW + minutes(11)
+    run, actions = advance(ended(settled=True), sight(weight=0), later)
+    assert (actions, run.scaled_down, run.canary_replicas) == ((Scale(0),), False, sight().canary.wanted)
+    again, actions = advance(run, sight(weight=0), later + minutes(1))
+    assert (actions, again) == ((Scale(0),), run)
+    down = replace(sight(weight=0), canary=replace(sight().canary, wanted=0, pods=()))
+    done, actions = advance(run, down, later + minutes(1))
+    assert (actions, done.scaled_down, done.canary_replicas) == ((), True, run.canary_replicas)
+    let_go, actions = advance(run, sight(weight=0), NOW + minutes(60))
+    assert (let_go.scaled_down, [type(one) for one in actions]) == (True, [Tell])
+
+
+def test_whether_a_canary_is_to_be_scaled_down_is_decided_when_it_is_known_what_it_is() -> None:
+    """Its Deployment was written a moment ago, and its own controller has not caught up."""
+    unknown = replace(sight(weight=0), canary=replace(sight().canary, template_hash=None))
+    run, actions = advance(ended(settled=True), unknown, NOW + minutes(11))
+    assert (actions, run.scaled_down) == ((), False)
+
+
 def test_a_template_that_cannot_be_given_back_is_told_and_let_go() -> None:
     run = ended(reason=Reason.PROMOTION_FAILED, copied=True)
     stuck = sight(weight=0, stable=arm("analysed", 3), stable_matches=True)

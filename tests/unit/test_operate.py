@@ -1,7 +1,7 @@
 """Whose turn it is: each run and each annotated Deployment in the one shard that it belongs to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Collection
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +102,7 @@ def test_a_pod_that_says_no_namespace_is_nobodys() -> None:
     assert shard.runs == before
 
 
-def heard(kind: str, obj: Any, *, refused: Container[Key] = (), known: Cluster | None = None) -> set[Key]:
+def heard(kind: str, obj: Any, *, refused: Collection[Key] = (), known: Cluster | None = None) -> set[Key]:
     """Which Deployments have a turn after a change."""
 
     async def play() -> list[Key]:
@@ -132,6 +132,17 @@ def test_a_change_of_a_namespace_is_heard_by_those_that_ask_in_it() -> None:
     assert heard("namespaces", {"metadata": {"name": "other"}}) == set()
     assert heard("namespaces", {"metadata": {"name": "lab"}}) == {("lab", name) for name in NAMES}
     assert heard("pods", {"metadata": {"name": "x", "namespace": "lab"}}) == set()
+
+
+def test_an_end_of_a_run_is_heard_by_those_who_were_refused_since_it_steered() -> None:
+    """They had their turn five minutes later, unless something else happened to change there."""
+    waits, elsewhere = ("lab", "waits"), ("other", "waits")
+    goes_on = run("model-0") | {"status": {"phase": "Progressing"}}
+    over = run("model-0") | {"status": {"phase": "Failed", "state": {"stage": "Ended"}}}
+    assert heard("canaryruns", goes_on, refused={waits, elsewhere}) == {("lab", "model-0")}
+    assert heard("canaryruns", over, refused={waits, elsewhere}) == {("lab", "model-0"), waits}
+    pod = {"metadata": {"name": "x", "namespace": "lab", "deletionTimestamp": "2026-03-02T03:00:00Z"}}
+    assert heard("pods", pod, refused={waits, elsewhere}) == {waits}
 
 
 def checkpoint(version: int, *, weight: int = 10) -> Any:

@@ -10,6 +10,7 @@ from controller import inspection, resource
 from controller.cluster import Cluster
 from controller.events import note
 from controller.model import Commands
+from controller.neighbours import rival, successor
 from controller.trigger import (
     NAMING,
     Asked,
@@ -17,10 +18,8 @@ from controller.trigger import (
     asks,
     frozen,
     plan_of,
-    rival,
     run_name,
     rung,
-    successor,
     wanted,
 )
 
@@ -453,6 +452,11 @@ def test_an_annotation_that_stands_where_nobody_reads_it_is_said_to(place: str) 
         "kubectl annotate deployment model-canary -n shop serin.dev/canary-of=model"
     )
     made["metadata"]["annotations"] = {f"{PREFIX}canary-of": "model"}
+    its = replica_set(made, "new")
+    its["spec"]["template"]["metadata"] |= {
+        "annotations": made["spec"]["template"]["metadata"].get("annotations", {})
+    }
+    there.changed("replicasets", "MODIFIED", its)
     assert isinstance(wanted(made, there, lambda *_: None), Asked)
 
 
