@@ -19,9 +19,10 @@ from controller.ports import Outside
 from scenarios.cluster.refusals import Refused
 from scenarios.fates import policies
 from scenarios.fates.clocks import skewed
-from scenarios.fates.fate import CALM, COMMANDS, Ail, Command, Crash, Fate, Taken
+from scenarios.fates.fate import COMMANDS, Ail, Command, Crash, Fate, Taken
 from scenarios.fates.hindrance import AGENT, Hindered
 from scenarios.fates.said import held
+from scenarios.fates.spells import CALM
 from scenarios.fates.witness import BOUND, Witness
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone

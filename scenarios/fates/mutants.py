@@ -1,12 +1,8 @@
-"""Faults that somebody could write into the controller. Each has to be caught, or the promises do not bite.
-
-A mutant replaces one function of the controller, for as long as its histories are played, by one that
-forgets, skips or trusts what it must not.
-"""
+"""Faults that somebody could write into the controller. Each has to be caught, or promises do not bite."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,28 +32,9 @@ from controller import chores as after_the_end
 from controller.model import Reason, SetWeight, Stage, Tell
 from controller.ports import Behind
 from scenarios.cluster.patches import clone, patched
+from scenarios.fates.swaps import Mutant, Swap, without
 
 Json = Any
-Swap = tuple[Any, str, Any]  # (whose, name, what instead)
-Mutant = Callable[[], Sequence[Swap]]
-
-
-@contextmanager
-def alive(mutant: Mutant) -> Iterator[None]:
-    """The controller has this fault while the block runs."""
-    swaps = [(whose, name, getattr(whose, name), instead) for whose, name, instead in mutant()]
-    for whose, name, _, instead in swaps:
-        setattr(whose, name, instead)
-    try:
-        yield
-    finally:
-        for whose, name, before, _ in swaps:
-            setattr(whose, name, before)
-
-
-def _without(rule: Callable[..., Any]) -> Sequence[Swap]:
-    """No such reason to leave."""
-    return [(leaving, "LEAVING", tuple(one for one in leaving.LEAVING if one is not rule))]
 
 
 async def _nothing(*_: Any, **__: Any) -> Any:
@@ -222,7 +199,7 @@ def promotes_the_latest() -> Sequence[Swap]:
 
     return [
         (workloads.Workloads, "promote", promote),
-        *_without(leaving._superseded),
+        *without(leaving._superseded),
     ]
 
 
@@ -397,17 +374,17 @@ def too_short_steps() -> Sequence[Swap]:
 
 def no_check() -> Sequence[Swap]:
     """A failed check is no reason."""
-    return _without(leaving._check_failed)
+    return without(leaving._check_failed)
 
 
 def no_silence() -> Sequence[Swap]:
     """A canary that answers nothing is no reason."""
-    return _without(leaving._not_answering)
+    return without(leaving._not_answering)
 
 
 def no_command() -> Sequence[Swap]:
     """Nobody can abort."""
-    return _without(leaving._commanded)
+    return without(leaving._commanded)
 
 
 def _heedless(**heard: bool) -> Sequence[Swap]:

@@ -6,7 +6,8 @@ from controller.operate import Operator
 from scenarios.fates.__main__ import main, seeds
 from scenarios.fates.fate import drawn
 from scenarios.fates.history import History, history
-from scenarios.fates.mutants import MUTANTS, STRIPPED, alive
+from scenarios.fates.mutants import MUTANTS, STRIPPED
+from scenarios.fates.swaps import alive
 
 # Seeds that once broke a promise: a fall whose reason was not saved was undone, a raise came after the end.
 # In 704 a new leader, whose watch lagged, undid the end that an earlier one had written; in 1125 people took
