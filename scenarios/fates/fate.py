@@ -5,14 +5,14 @@ happens to single requests of single replicas, to their clocks, and between two 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any
 
 import yaml
 
-from scenarios.fates import again, clocks, edits, policies
+from scenarios.fates import again, between, clocks, edits, policies
 from scenarios.fates.clocks import Skew
 from scenarios.fates.spells import BUSY, CALM, DURATION, ms, spell
 from scenarios.objects import ACCOUNT, NAMESPACE, SYSTEM
@@ -184,12 +184,14 @@ class Fate:
     taken: tuple[Taken, ...]
     opens: float  # when gates answer yes
     anew: again.Again | None
+    moments: between.Between | None
 
     def told(self) -> str:
         """All of it, for people."""
         shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
         more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, *self.taken, shards)
         more += () if self.anew is None else (self.anew,)
+        more += () if self.moments is None else (self.moments,)
         gates = [f"# webhooks before a move say no until {self.opens:.1f} s"] if self.gated else []
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more), *gates])
 
@@ -210,7 +212,9 @@ def drawn(seed: int) -> Fate:
     core = _core(chance)
     mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
     theirs = edits.drawn(chance) if chance.random() < 0.4 else []
-    anew = again.drawn(seed)
+    anew, moments = again.drawn(seed), between.drawn(seed)
+    alone = moments is not None and moments.alone
+    anew, core = (None, _Core()) if alone else (anew, core)
     spec = {
         "seed": seed,
         "duration": f"{DURATION:g}s",
@@ -231,6 +235,7 @@ def drawn(seed: int) -> Fate:
     if newer is not None:
         policies.enrich(spec, newer)
         policies.be_patient(spec, Random(f"patience {seed}"))
+    between.prepare(spec, moments)
     whole = {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Scenario",
@@ -238,7 +243,7 @@ def drawn(seed: int) -> Fate:
         "spec": spec,
     }
     text = yaml.safe_dump(whole, sort_keys=False, width=110)
-    return Fate(
+    fate = Fate(
         seed=seed,
         text=text,
         story=loads(text, file=f"fate {seed}"),
@@ -254,7 +259,10 @@ def drawn(seed: int) -> Fate:
         taken=tuple(_several(newer, 2, _taken)) if newer and newer.random() < 0.15 else (),
         opens=newer.uniform(0, BUSY) if newer else 0.0,
         anew=anew,
+        moments=moments,
     )
+    nothing: Any = dict.fromkeys(("commands", "ails", "crashes", "meddlings", "skews", "taken"), ())
+    return replace(fate, **nothing) if alone else fate
 
 
 def _shards(chance: Random) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from controller import chores as after_the_end
 from controller.model import Reason, SetWeight, Stage, Tell
 from controller.ports import Behind
 from scenarios.cluster.patches import clone, patched
+from scenarios.fates.mutants_between import BETWEEN
 from scenarios.fates.swaps import Mutant, Swap, without
 
 Json = Any
@@ -432,45 +433,48 @@ def no_replay() -> Sequence[Swap]:
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    one.__name__.replace("_", "-"): one
-    for one in (
-        acts_before_saving,
-        saves_before_leaving,
-        never_again,
-        repairs_at_once,
-        goes_on_at_once,
-        counts_anew,
-        silence_passes,
-        no_fence,
-        two_leaders,
-        clings_to_the_lease,
-        leaves_weight_behind,
-        promotes_the_latest,
-        promotes_another,
-        signs_deployments,
-        overwrites,
-        half_a_weight,
-        trusts_its_cache,
-        raises_blindly,
-        moves_after_the_end,
-        tells_once,
-        loses_its_outbox,
-        mute,
-        skips_a_step,
-        weights_in_between,
-        fails_to_fail,
-        too_few_requests,
-        too_short_steps,
-        no_check,
-        no_silence,
-        no_command,
-        no_pause,
-        no_freeze,
-        hears_no_doorbell,
-        overwrites_an_end,
-        writes_upon_another,
-        opens_every_gate,
-        takes_no_for_yes,
-        no_replay,
-    )
+    **{
+        one.__name__.replace("_", "-"): one
+        for one in (
+            acts_before_saving,
+            saves_before_leaving,
+            never_again,
+            repairs_at_once,
+            goes_on_at_once,
+            counts_anew,
+            silence_passes,
+            no_fence,
+            two_leaders,
+            clings_to_the_lease,
+            leaves_weight_behind,
+            promotes_the_latest,
+            promotes_another,
+            signs_deployments,
+            overwrites,
+            half_a_weight,
+            trusts_its_cache,
+            raises_blindly,
+            moves_after_the_end,
+            tells_once,
+            loses_its_outbox,
+            mute,
+            skips_a_step,
+            weights_in_between,
+            fails_to_fail,
+            too_few_requests,
+            too_short_steps,
+            no_check,
+            no_silence,
+            no_command,
+            no_pause,
+            no_freeze,
+            hears_no_doorbell,
+            overwrites_an_end,
+            writes_upon_another,
+            opens_every_gate,
+            takes_no_for_yes,
+            no_replay,
+        )
+    },
+    **BETWEEN,
 }

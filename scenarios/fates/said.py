@@ -9,12 +9,18 @@ from scenarios.result import ended
 
 Json = Any
 
+WAITS = frozenset({"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"})
 FENCE = "serin.dev/fence"  # ours, on the VirtualService
 
 
 def held(run: Json) -> bool:
     """Whether the run says that it waits for somebody."""
     return bool((run.get("status") or {}).get("phase") == "Paused")
+
+
+def waits(run: Json) -> bool:
+    """Whether it says that it waits for somebody's approval."""
+    return held(run) and run["status"].get("reason") in WAITS
 
 
 def notes_of_people(deployment: Json) -> set[str]:
