@@ -80,7 +80,7 @@ IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
     """The run as it is from now on, and what has to be done for it."""
-    run = replace(retraining.known(run, seen), gated=False)
+    run = gating.unasked(replace(retraining.known(run, seen), gated=False), seen)
     return retraining.asked(mirrored(*_advanced(run, seen, now), seen), seen, now)
 
 

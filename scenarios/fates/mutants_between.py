@@ -40,6 +40,11 @@ def keeps_approvals() -> Sequence[Swap]:
     return [(gating, "through", opened), (machine, "_approved", one)]
 
 
+def hears_early_approvals() -> Sequence[Swap]:
+    """Who approves a hold that is over approves the next one."""
+    return [(gating, "unasked", lambda run, _seen: run)]
+
+
 def keeps_promoting() -> Sequence[Swap]:
     """A promotion that was taken back is made all the same."""
     whole = machine._uncopied
@@ -114,6 +119,7 @@ BETWEEN: Mapping[str, Mutant] = {
     for one in (
         believes_late_events,
         keeps_approvals,
+        hears_early_approvals,
         keeps_promoting,
         promotes_when_stopped,
         counts_weight_elsewhere,

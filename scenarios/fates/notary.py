@@ -22,7 +22,6 @@ Json = Any
 BOUND = 15.0  # seconds, as the witness'
 HEARD = 3.0
 SILENT = 8.0  # seconds without a page of the canary's, after which nobody knows anything of it
-JUST = 1.0  # seconds: who approves so soon after a run was held no more may not have seen it
 
 
 @dataclass(slots=True)
@@ -32,12 +31,13 @@ class Account:
     since: float  # when it was asked for
     known: frozenset[str] = frozenset()  # the Deployments that had the templates of its plan then
     asked: bool = False  # `promote` stands in its spec
-    taken_back: float = float("-inf")  # when that was last taken out
-    held: bool = False  # it waits for an approval
-    freed: float = float("-inf")  # when it last waited no more
+    taken_back: float | None = None  # when that was last taken out
+    waited: bool = False  # it has said since it last moved that it waits for an approval
     approvals: list[float] = field(default_factory=list)  # when each came
-    approved: float = float("-inf")  # the last that came while it waited for one
+    approved: float = float("-inf")  # the last of them that came after it had said so
+    blind: float = float("-inf")  # the last of these that came while nothing was known
     moved: float = float("-inf")  # when it last said that it goes up, or is promoted
+    earlier: float = float("-inf")  # ... and the time before
     meant: int = 0  # the highest weight that it has said
     promoting: bool = False
 
@@ -97,7 +97,9 @@ class Notary:
         if "promote" in run["spec"]:
             return True
         account = self._accounts.get(run["metadata"]["name"])
-        return account is not None and min(self.clock() - account.taken_back, self._calm) <= HEARD
+        if account is None or account.taken_back is None:
+            return False
+        return min(self.clock() - account.taken_back, self._calm) <= HEARD  # it may not be known yet
 
     def _run(self, kind: str, name: str, before: Json, obj: Json) -> None:
         if kind == "DELETED":
@@ -121,13 +123,12 @@ class Notary:
         if account.asked and not asked:
             account.taken_back = now
         account.asked = asked
-        if account.held and not waits(obj):
-            account.freed = now
-        account.held = waits(obj)
+        account.waited = account.waited or waits(obj)
         if approvals > len(account.approvals):
             account.approvals += [now] * (approvals - len(account.approvals))
-            if account.held or now - account.freed < JUST:
+            if account.waited:
                 account.approved = now
+                account.blind = now if (obj.get("status") or {}).get("reason") == "NoData" else account.blind
 
     # -- moves
 
@@ -139,13 +140,14 @@ class Notary:
         account.promoting, was = promoting, account.moved
         if not (raised or begins):
             return
-        account.meant, account.moved = max(account.meant, meant), now
+        account.meant, account.waited = max(account.meant, meant), False
+        account.earlier, account.moved = was, now
         if begins:
             self.witness.unpaused(obj, f"{name} begins its promotion")
         if before is not None and waits(before) and not self.by_hand(obj):
             self._asked_for(account, was, name, before)
-        if meant and (begins or account.meant != meant or was > 0):
-            self._known(account, name, obj, "goes up")
+        if was > 0:  # before its first weight there is nothing to know
+            self._known(account, name, obj, "goes up", since=was)
 
     def _asked_for(self, account: Account, moved: float, name: str, before: Json) -> None:
         """One approval lets it go on once: who approved what came before has not approved this."""
@@ -153,10 +155,10 @@ class Notary:
         if reason == "AwaitingApproval" and account.approved <= moved and self._free:
             self.witness.breaks(f"{name} moves on, and what was approved was another move")
 
-    def _known(self, account: Account, name: str, run: Json, what: str) -> None:
-        now = self.clock()
-        silent = now - self.read
-        if silent < SILENT or self.by_hand(run) or account.approved > self.read or not self._free:
+    def _known(self, account: Account, name: str, run: Json, what: str, *, since: float) -> None:
+        """Something is known of its canary, or somebody lets it go on without, since it last moved."""
+        silent = self.clock() - self.read
+        if silent < SILENT or self.by_hand(run) or account.approved > since or not self._free:
             return
         self.witness.breaks(f"{name} {what}, and nobody has read of its canary for {silent:.0f} s")
 
@@ -181,7 +183,10 @@ class Notary:
             self.witness.breaks(f"{self.witness.author} wrote over what somebody had given {STABLE}")
         run = next((run for run in self.witness.runs.values() if not ended(run)), None)
         if run is not None and run["spec"]["plan"]["canaryHash"] in self._hashes(obj):
-            self._known(self._accounts[run["metadata"]["name"]], run["metadata"]["name"], run, "is promoted")
+            name = run["metadata"]["name"]
+            account = self._accounts[name]
+            since = account.earlier if account.blind > account.earlier else account.moved
+            self._known(account, name, run, "is promoted", since=since)
 
     def _hashes(self, deployment: Json) -> set[str]:
         """The names of its template, a restart being no difference."""
