@@ -83,6 +83,7 @@ class Between:
     edits: tuple[Json, ...] = ()  # at the beginning
     policy: Mapping[str, Json] | None = None  # what the story's policy says besides
     elsewhere: bool = False  # there is another VirtualService
+    slow: float = 0.0  # seconds that requests take at most; watches are as quick as ever
     alone: bool = True  # nothing else goes wrong
 
     def __str__(self) -> str:
@@ -218,19 +219,22 @@ def _twice(chance: Random) -> Between:
 
 
 def _by_hand(chance: Random) -> Between:
-    """Somebody promotes, and takes it back, or is paused or frozen meanwhile."""
+    """Somebody promotes, and takes it back, or stops the run meanwhile."""
+    stop, go = chance.choice([("pause", "resume"), ("freeze", "thaw")])
+    policy = chance.choice([SLOWLY, SOON])
+    if chance.random() < 0.5:  # it is stopped before stable is given anything
+        later = _in_turn(chance, ["not promote", go])
+        waits = Moment(on="promoting", deeds=(ASKED[stop](0.0), *later))
+        begun = Moment(on="weight", deeds=_in_turn(chance, ["promote"]))
+        return Between(moments=(begun, waits), policy=policy)
     asked = chance.choice(
         [
             ["promote", "not promote"],
-            ["pause", "promote", "not promote", "resume"],
-            ["promote", "pause", "not promote", "resume"],
-            ["pause", "promote", "resume"],
-            ["freeze", "promote", "thaw"],
-            ["freeze", "promote", "not promote", "thaw"],
-            ["promote", "freeze", "not promote", "thaw"],
+            [stop, "promote", "not promote", go],
+            ["promote", stop, "not promote", go],
+            [stop, "promote", go],
         ]
     )
-    policy = chance.choice([SLOWLY, SOON])
     return Between(moments=(Moment(on="weight", deeds=_in_turn(chance, asked)),), policy=policy)
 
 
@@ -307,7 +311,8 @@ def _touched(chance: Random) -> Between:
     moments = [Moment(on="read", deeds=(deed,), times=chance.randint(1, 2))]
     if chance.random() < 0.5:
         moments.append(Moment(on="weight", deeds=_in_turn(chance, ["promote"], most=6)))
-    return Between(moments=tuple(moments), policy=SOON)
+    slow = chance.choice([0.0, 0.3, 1.0, 3.0])
+    return Between(moments=tuple(moments), policy=SOON, slow=slow)
 
 
 def _alike(chance: Random) -> Between:

@@ -262,7 +262,13 @@ def drawn(seed: int) -> Fate:
         moments=moments,
     )
     nothing: Any = dict.fromkeys(("commands", "ails", "crashes", "meddlings", "skews", "taken"), ())
-    return replace(fate, **nothing) if alone else fate
+    fate = replace(fate, **nothing) if alone else fate
+    return replace(fate, ails=(*fate.ails, *_slow(moments)))
+
+
+def _slow(moments: between.Between | None) -> Sequence[Ail]:
+    much = moments.slow if moments else 0.0
+    return [Ail(at=0.0, until=CALM, replica=None, kind="slow", much=much)] if much else []
 
 
 def _shards(chance: Random) -> tuple[int, ...]:

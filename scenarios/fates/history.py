@@ -24,8 +24,8 @@ from scenarios.fates.fate import COMMANDS, Ail, Command, Crash, Fate, Taken
 from scenarios.fates.hindrance import AGENT, Hindered
 from scenarios.fates.others import Others
 from scenarios.fates.said import held
-from scenarios.fates.spells import CALM
-from scenarios.fates.witness import BOUND, Witness
+from scenarios.fates.spells import BOUND, CALM
+from scenarios.fates.witness import Witness
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from controller import cluster, gating, leaving, machine, trigger, workloads
+from controller import cluster, gating, leaving, machine, touching, trigger, workloads
 from controller.model import PromotionMode, Stage
 from scenarios.fates.swaps import Mutant, Swap
 
@@ -37,7 +37,7 @@ def keeps_approvals() -> Sequence[Swap]:
         after, actions = approved(run, seen, now)
         return once(after, run), actions
 
-    return [(gating, "through", opened), (machine, "_approved", one)]
+    return [(gating, "through", opened), (machine, "_approved", one), *hears_early_approvals()]
 
 
 def hears_early_approvals() -> Sequence[Swap]:
@@ -87,15 +87,15 @@ def forgets_templates() -> Sequence[Swap]:
     return [(cluster.Cluster, "called", lambda _self, _deployment: [])]
 
 
-def reads_stable_first() -> Sequence[Swap]:
-    """What a copy is made upon is compared with what is known afterwards."""
+def copies_upon_an_edit() -> Sequence[Swap]:
+    """What a copy is made upon is compared with what is known afterwards, also by a run that has left."""
     whole = workloads.Workloads._read
 
     async def read(self: Any, plan: Any) -> Json:
         await self._kube.call("GET", cluster.path("deployments", plan.namespace, plan.stable))
         return await whole(self, plan)
 
-    return [(workloads.Workloads, "_read", read)]
+    return [(workloads.Workloads, "_read", read), (touching, "uncopied", lambda _live: None)]
 
 
 def forgets_annotations() -> Sequence[Swap]:
@@ -125,7 +125,7 @@ BETWEEN: Mapping[str, Mutant] = {
         counts_weight_elsewhere,
         fails_the_drained,
         forgets_templates,
-        reads_stable_first,
+        copies_upon_an_edit,
         forgets_annotations,
         promotes_in_silence,
     )

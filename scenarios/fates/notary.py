@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from scenarios.cluster.patches import clone
 from scenarios.fates.between import RESTARTED
-from scenarios.fates.said import allowance, foreign, of_people, title_of, waits, weights_in
-from scenarios.objects import CANARY, STABLE
+from scenarios.fates.said import STOPS, allowance, foreign, of_people, stopping, title_of, waits, weights_in
+from scenarios.fates.spells import BOUND, HEARD
+from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 Json = Any
 
-BOUND = 15.0  # seconds, as the witness'
-HEARD = 3.0
+JUST = 1.0  # seconds until what was taken back is known, when nothing hinders
 SILENT = 8.0  # seconds without a page of the canary's, after which nobody knows anything of it
 
 
@@ -63,6 +63,7 @@ class Notary:
     _dropped: dict[str, int] = field(
         default_factory=dict
     )  # ReplicaSets that are gone, by hash; at which epoch
+    _stops: dict[str, float] = field(default_factory=dict)  # which kinds or runs say so, and since when
     _epoch: int = 0  # the highest so far
     _now: dict[str, Json] = field(default_factory=dict)  # both Deployments as they are
 
@@ -79,6 +80,8 @@ class Notary:
     def heard(self, kind: str, resource: str, before: Json, obj: Json) -> None:
         """An object was written or is gone; the witness knows it by now."""
         name = obj["metadata"]["name"]
+        if resource in STOPS and name in {CANARY, NAMESPACE}:
+            self._stop(resource, stopping(resource, obj))
         match resource:
             case "deployments":
                 self._deployment(kind, name, before, obj)
@@ -92,6 +95,12 @@ class Notary:
 
     # -- what is asked of a run
 
+    def _stop(self, by: str, stopped: bool) -> None:  # noqa: FBT001 (what was heard)
+        if not stopped:
+            self._stops.pop(by, None)
+        else:
+            self._stops.setdefault(by, self.clock())
+
     def by_hand(self, run: Json) -> bool:
         """Whether somebody promotes it, or did until a moment ago."""
         if "promote" in run["spec"]:
@@ -99,7 +108,7 @@ class Notary:
         account = self._accounts.get(run["metadata"]["name"])
         if account is None or account.taken_back is None:
             return False
-        return min(self.clock() - account.taken_back, self._calm) <= HEARD  # it may not be known yet
+        return self.clock() - account.taken_back <= JUST or self._calm <= HEARD  # it may not be known yet
 
     def _run(self, kind: str, name: str, before: Json, obj: Json) -> None:
         if kind == "DELETED":
@@ -124,6 +133,7 @@ class Notary:
             account.taken_back = now
         account.asked = asked
         account.waited = account.waited or waits(obj)
+        self._stop(obj["metadata"]["name"], bool(obj["spec"].get("paused")))
         if approvals > len(account.approvals):
             account.approvals += [now] * (approvals - len(account.approvals))
             if account.waited:
@@ -143,11 +153,16 @@ class Notary:
         account.meant, account.waited = max(account.meant, meant), False
         account.earlier, account.moved = was, now
         if begins:
-            self.witness.unpaused(obj, f"{name} begins its promotion")
+            self._begins(name)
         if before is not None and waits(before) and not self.by_hand(obj):
             self._asked_for(account, was, name, before)
         if was > 0:  # before its first weight there is nothing to know
             self._known(account, name, obj, "goes up", since=was)
+
+    def _begins(self, name: str) -> None:
+        since = min((at for by, at in self._stops.items() if by in {*STOPS, name}), default=self.clock())
+        if self.clock() - since > JUST and self._calm > HEARD:
+            self.witness.breaks(f"{name} begins its promotion while it is stopped")
 
     def _asked_for(self, account: Account, moved: float, name: str, before: Json) -> None:
         """One approval lets it go on once: who approved what came before has not approved this."""
@@ -214,7 +229,7 @@ class Notary:
             self.witness.breaks(f"{name} says that it is promoted, and {STABLE} has another template")
 
     def _forgotten(self, hash_: str, status: Json) -> bool:
-        """Whether who leads now could not know by that name what stable has: see record 66."""
+        """Whether who leads now cannot know by that name what stable had: see record 66."""
         epoch = status.get("epoch", 0)
         return bool(epoch > self._dropped.get(hash_, epoch))
 
@@ -292,7 +307,8 @@ class Notary:
             or not self._now.get(STABLE)
         ):
             return
-        if not self._has(STABLE, run["spec"]["plan"]["stableHash"]):
+        before = run["spec"]["plan"]["stableHash"]
+        if not self._has(STABLE, before) and not self._forgotten(before, run["status"]):
             self.witness.breaks(f"{newest} was rolled back, and {STABLE} has not got its template back")
 
 

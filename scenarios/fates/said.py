@@ -9,6 +9,7 @@ from scenarios.result import ended
 
 Json = Any
 
+STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 WAITS = frozenset({"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"})
 FENCE = "serin.dev/fence"  # ours, on the VirtualService
 
@@ -21,6 +22,11 @@ def held(run: Json) -> bool:
 def waits(run: Json) -> bool:
     """Whether it says that it waits for somebody's approval."""
     return held(run) and run["status"].get("reason") in WAITS
+
+
+def stopping(resource: str, obj: Json) -> bool:
+    """Whether the object, of a resource in `STOPS`, says that nothing moves up."""
+    return STOPS[resource] in obj["metadata"].get("annotations", ())
 
 
 def notes_of_people(deployment: Json) -> set[str]:

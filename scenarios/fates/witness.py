@@ -16,6 +16,7 @@ from scenarios.fates.fate import WRITTEN, Fate
 from scenarios.fates.notary import Notary, steers
 from scenarios.fates.policies import ERRORS, WRONG
 from scenarios.fates.said import (
+    STOPS,
     allowance,
     foreign,
     held,
@@ -24,10 +25,12 @@ from scenarios.fates.said import (
     of_people,
     ready,
     restarted,
+    stopping,
     taken_for,
     weights_in,
     wishes,
 )
+from scenarios.fates.spells import BOUND, FATAL_BOUND, HEARD, NEWS, READ
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -35,16 +38,7 @@ from scenarios.result import ended
 Json = Any
 
 CANARY_OF = "serin.dev/canary-of"
-STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 OURS = "serin-"  # how replicas sign their requests
-# Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
-BOUND = 15.0
-NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
-READ = 2.0  # seconds after which every pod's page was read once more, when nothing hinders
-HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
-# ... and what the errors of the least canary traffic (3 a second) need to be proof; twice that where one or
-# two stable pods cannot show how noisy pods are (seeds 2791, 2957, 3034).
-FATAL_BOUND = 22.0
 
 
 @dataclass(slots=True)
@@ -211,7 +205,7 @@ class Witness:
         if self._weight > wanted and not self._late:
             self.breaks(f"{self.author} set {self._weight} % before the run's status said so ({wanted} %)")
         if reached < self._weight:  # else it is only given back what it had
-            self.unpaused(run, f"raised to {self._weight} %")
+            self._unpaused(run, f"raised to {self._weight} %")
             self._replayed(run)
             step = steps.index(self._weight) if self._weight in steps else 0
             self._agreed(run, "Raise" if step else "Start", max(step - 1, 0))
@@ -223,8 +217,7 @@ class Witness:
         self._reached[name] = max(reached, self._weight)
         self._raised, self._lost = (now, self.served()), 0
 
-    def unpaused(self, run: Json, what: str) -> None:
-        """Nothing goes up once somebody has stopped it."""
+    def _unpaused(self, run: Json, what: str) -> None:
         now = self.clock()
         if self._still(run) and min(now - self._asked, now - self.hindered) > HEARD:
             self.breaks(f"{what} while it was paused")
@@ -400,7 +393,7 @@ class Witness:
 
     def _stops(self, resource: str, obj: Json) -> None:
         """An annotation says that nothing moves up, or no more."""
-        if (STOPS[resource] in obj["metadata"].get("annotations", ())) != (resource in self._stopped):
+        if stopping(resource, obj) != (resource in self._stopped):
             self._stopped ^= {resource}
             self._asked = self.clock()
 
@@ -414,7 +407,7 @@ class Witness:
         run = next((run for run in self.runs.values() if not ended(run)), None)
         if run is not None and run["spec"]["plan"]["canaryHash"] in found:
             self._analysed(run, self.clock(), "promoted")
-            self.unpaused(run, "promoted")
+            self._unpaused(run, "promoted")
             steps = run["spec"]["plan"]["policy"]["steps"]
             name, phase = run["metadata"]["name"], (run.get("status") or {}).get("phase")
             if phase == "Promoting" and name not in self._given_by:
@@ -423,7 +416,7 @@ class Witness:
 
     def _through(self, run: Json) -> bool:
         """Whether the run has reached its last step, or was told that it need not."""
-        reached = self._reached.get(run["metadata"]["name"], 0)
+        reached = (self._reached if steers(run) == STABLE else self._meant).get(run["metadata"]["name"], 0)
         return self.notary.by_hand(run) or reached >= run["spec"]["plan"]["policy"]["steps"][-1]
 
     def _template(self, obj: Json) -> None:
