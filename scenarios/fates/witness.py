@@ -289,8 +289,7 @@ class Witness:
 
     def _over(self, name: str, status: Json) -> None:
         """It ends just now."""
-        here = name in self._here
-        if self.ours and here and self._weight > 0 and self.clock() - self.impeded > HEARD:
+        if self.ours and name in self._here and self._weight > 0 and self.clock() - self.impeded > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
         if status.get("reason") == "LeaderLost" and name not in self._taken:
             self.breaks(f"{name} ends for a fall that there was not")
@@ -432,6 +431,7 @@ class Witness:
         self._past.append((now, self.drawn()))
         if hindered or impeded:
             self.hindered = now
+        self._churned = self._churned if stable_ready else now  # what the canary serves alone is not compared
         self._gapped(now)
         if impeded:
             self.impeded = now
