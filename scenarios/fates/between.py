@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from scenarios.fates import policies
+from scenarios.fates.said import RESTARTED
 from scenarios.fates.spells import CALM
 from scenarios.objects import CANARY, NAMESPACE, STABLE, VERSIONS, container
 from scenarios.plot import Arm
@@ -30,7 +31,6 @@ HEARD_LATE: Sequence[tuple[str, ...]] = (
     ("virtualservices",),
     ALL,
 )
-RESTARTED = "kubectl.kubernetes.io/restartedAt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ def _twice(chance: Random) -> Between:
         deeds += [Deed(after=chance.uniform(8, 14), what="back")]
     gates: Sequence[Json] = [{"before": before, "manual": {}} for before in ("Start", "Raise", "Promotion")]
     policy: Json = {"steps": chance.choice([[10, 50], [5, 25, 50]]), "onNoData": "Hold"}
-    policy |= {"onInconclusive": "Hold", "stepTimeout": "8s"}
+    policy |= {"onInconclusive": "Hold", "minStep": "3s", "stepTimeout": "8s"}
     if chance.random() < 0.7:
         policy |= {**SOON, "gates": chance.sample(gates, chance.randint(1, 3))}
     return Between(

@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scenarios.cluster.patches import clone
-from scenarios.fates.between import RESTARTED
-from scenarios.fates.said import STOPS, allowance, foreign, of_people, stopping, title_of, waits, weights_in
+from scenarios.fates.said import (
+    STOPS,
+    allowance,
+    foreign,
+    of_people,
+    plain,
+    stopping,
+    title_of,
+    waits,
+    weights_in,
+)
 from scenarios.fates.spells import BOUND, HEARD
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
@@ -192,21 +201,21 @@ class Notary:
 
     def _given(self, before: Json, obj: Json) -> None:
         """Stable is given a template, upon one that some run knew of."""
-        known = self._hashes(before)
+        known = self.hashes(before["spec"]["template"])
         plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
         if not any(plan[arm] in known for plan in plans for arm in ("stableHash", "canaryHash")):
             self.witness.breaks(f"{self.witness.author} wrote over what somebody had given {STABLE}")
         run = next((run for run in self.witness.runs.values() if not ended(run)), None)
-        if run is not None and run["spec"]["plan"]["canaryHash"] in self._hashes(obj):
+        if run is not None and run["spec"]["plan"]["canaryHash"] in self.hashes(obj["spec"]["template"]):
             name = run["metadata"]["name"]
             account = self._accounts[name]
             since = account.earlier if account.blind > account.earlier else account.moved
             self._known(account, name, run, "is promoted", since=since)
 
-    def _hashes(self, deployment: Json) -> set[str]:
-        """The names of its template, a restart being no difference."""
-        there = _plain(of_people(deployment["spec"]["template"]))
-        return {name for name, one in self.witness.templates.items() if _plain(one) == there}
+    def hashes(self, template: Json) -> set[str]:
+        """The names of the template, a restart being no difference."""
+        there = plain(of_people(template))
+        return {name for name, one in self.witness.templates.items() if plain(one) == there}
 
     # -- ends
 
@@ -239,7 +248,7 @@ class Notary:
 
     def _has(self, name: str, hash_: str) -> bool:
         there = self._now.get(name)
-        return there is not None and hash_ in self._hashes(there)
+        return there is not None and hash_ in self.hashes(there["spec"]["template"])
 
     def _promoted(self, plan: Json) -> bool:
         """Whether stable has what was analysed: its spec, and where we copy it its annotations, too."""
@@ -249,7 +258,7 @@ class Notary:
             return False
         there = of_people(stable["spec"]["template"])
         copied = (plan["policy"].get("promotion") or {}).get("mode") == "Copy"
-        notes = _plain(analysed)["annotations"] if copied else {}
+        notes = plain(analysed)["annotations"] if copied else {}
         return bool(there["spec"] == analysed["spec"] and notes.items() <= there["annotations"].items())
 
     # -- what is looked at
@@ -321,10 +330,4 @@ def _asking(deployment: Json) -> Json:
     """What of a Deployment makes another run of it, or ends one."""
     notes = deployment["metadata"].get("annotations") or {}
     ours = {name: value for name, value in notes.items() if name.startswith("serin.dev/")}
-    return _plain(of_people(deployment["spec"]["template"])), ours
-
-
-def _plain(template: Json) -> Json:
-    """A template of people as it is whenever it was restarted."""
-    notes = {name: value for name, value in template["annotations"].items() if name != RESTARTED}
-    return {**template, "annotations": notes}
+    return plain(of_people(deployment["spec"]["template"])), ours

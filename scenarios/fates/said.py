@@ -11,6 +11,7 @@ Json = Any
 
 STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 WAITS = frozenset({"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"})
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
 FENCE = "serin.dev/fence"  # ours, on the VirtualService
 
 
@@ -38,6 +39,12 @@ def notes_of_people(deployment: Json) -> set[str]:
 def of_people(template: Json) -> Json:
     """What of a pod template is somebody's choice; labels tell the arms apart."""
     return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}
+
+
+def plain(template: Json) -> Json:
+    """A template of people as it is whenever it was restarted."""
+    notes = {name: value for name, value in template["annotations"].items() if name != RESTARTED}
+    return {**template, "annotations": notes}
 
 
 def taken_for(run: Json) -> str | None:
