@@ -40,7 +40,7 @@ from datetime import datetime, timedelta
 from analysis.judge import CheckJudgement, Verdict
 from analysis.values import replace
 from controller import admission, gating, retraining
-from controller.chores import chores, owes_template
+from controller.chores import chores, owes_template, returns
 from controller.explain import UNREAD
 from controller.leaving import Ending, quiet, silence, taken, through, why
 from controller.model import (
@@ -142,7 +142,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
         ending = replace(ending, reason=Reason.PROMOTION_FAILED)
     owned = seen.canary.exists and not seen.commands.withdrawn and ending.reason not in _KEEPS_SIZE
     run = replace(run, check=ending.check, scaled_down=not owned, copied=restore)
-    back = (RestoreTemplate(),) if restore else ()
+    back = (RestoreTemplate(),) if restore and returns(run, seen) else ()
     run, actions = _end(run, ending.reason, ending.message, "RolledBack", now)
     return run, (*actions[:1], *back, *actions[1:])
 

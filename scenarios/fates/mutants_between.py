@@ -98,6 +98,11 @@ def copies_upon_an_edit() -> Sequence[Swap]:
     return [(workloads.Workloads, "_read", read), (touching, "uncopied", lambda _live: None)]
 
 
+def gives_back_at_once() -> Sequence[Swap]:
+    """Stable gets its template back before it is known what it has."""
+    return [(machine, "returns", lambda _run, _seen: True)]
+
+
 def forgets_annotations() -> Sequence[Swap]:
     """Stable is promoted when it has the spec alone."""
     return [(workloads, "_notes", lambda _template: {})]
@@ -126,6 +131,7 @@ BETWEEN: Mapping[str, Mutant] = {
         fails_the_drained,
         forgets_templates,
         copies_upon_an_edit,
+        gives_back_at_once,
         forgets_annotations,
         promotes_in_silence,
     )

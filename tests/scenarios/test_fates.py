@@ -13,7 +13,8 @@ from scenarios.fates.swaps import alive
 # In 704 a new leader, whose watch lagged, undid the end that an earlier one had written; in 1125 people took
 # the weight, it was given back, and the witness did not count the requests before that; in 6896 a leader gave
 # the weight that its predecessor had only meant to give, while the run was paused. In 927 and 982 the second
-# approval of a hold that was over raised the weight in silence.
+# approval of a hold that was over raised the weight in silence; in 30447 a run that ended just when somebody
+# mended stable gave the template of before over that.
 MENDED = (
     107,
     118,
@@ -99,6 +100,7 @@ CAUGHT = {
     "fails-the-drained": 899,
     "forgets-templates": 801,
     "copies-upon-an-edit": 813,
+    "gives-back-at-once": 30_447,
     "forgets-annotations": 845,
     "promotes-in-silence": 803,
 }
