@@ -291,7 +291,7 @@ class Witness:
         """It ends just now."""
         if self.ours and name in self._here and self._weight > 0 and self.clock() - self.impeded > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
-        if status.get("reason") == "LeaderLost" and name not in self._taken:
+        if status.get("reason") == "LeaderLost" and name in self._here.keys() - self._taken:
             self.breaks(f"{name} ends for a fall that there was not")
         if self.fate.healthy and status.get("reason") == "CheckFailed":
             self.breaks(f"{name} failed a check with a healthy canary: {status.get('message')}")
