@@ -15,6 +15,17 @@ def owes_template(run: Run) -> bool:
     return run.copied and run.reason is not Reason.PROMOTED
 
 
+def returns(run: Run, seen: Seen) -> bool:
+    """Whether stable may be given its template back now: what it has is known, and is nobody else's."""
+    known = seen.stable.template_hash is not None or seen.stable_matches
+    return known and not _theirs(run, seen)
+
+
+def _theirs(run: Run, seen: Seen) -> bool:
+    there = seen.stable.template_hash
+    return there not in {None, run.plan.stable_hash} and seen.canary.exists and not seen.stable_matches
+
+
 def chores(run: Run, seen: Seen, now: datetime) -> Next:
     """What is owed after the end: weight 0 seen to stand, stable's template, the canary's size.
 
@@ -50,10 +61,9 @@ def _give_back(run: Run, seen: Seen, now: datetime) -> Next:
     """Stable gets its template back, until it has it, has somebody else's, or cannot for too long."""
     there, policy = seen.stable.template_hash, run.plan.policy
     same = there == run.plan.stable_hash  # a copy may still be on its way to it, until it was fenced
-    other = there is not None and not same and seen.canary.exists and not seen.stable_matches
-    if (same and seen.fenced) or other or not seen.stable.exists:
+    if (same and seen.fenced) or _theirs(run, seen) or not seen.stable.exists:
         return replace(run, copied=False), ()
     if now - (run.ended or now) > policy.progress_deadline:
         message = f"{run.plan.stable} could not be given its template back; `kubectl rollout undo` may"
         return replace(run, copied=False), (Tell(Reason.PROMOTION_FAILED, message),)
-    return run, (RestoreTemplate(),) if there or seen.stable_matches else ()
+    return run, (RestoreTemplate(),) if returns(run, seen) else ()

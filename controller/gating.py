@@ -19,6 +19,8 @@ from controller.telling import spoken, visit
 Json = Any
 
 OPENED_BY_APPROVAL = frozenset({Reason.AWAITING_APPROVAL, Reason.INCONCLUSIVE, Reason.NO_DATA})
+# Of a checklist people may have been told although the run is not held for it; the hold itself is asked for.
+WAITED_FOR = OPENED_BY_APPROVAL | {Reason.INPUTS_DRIFTED, Reason.GATE_CLOSED}
 UNANSWERED = "has not answered yet"
 OPEN = ""  # what is said of a webhook that opens
 
@@ -57,6 +59,16 @@ def lacking(run: Run, seen: Seen, now: datetime) -> str:
         return f"minStep is {spoken(policy.min_step)}"
     few = served < policy.min_requests
     return f"{served} of minRequests {policy.min_requests}" if few else silence(run, seen)
+
+
+def unasked(run: Run, seen: Seen) -> Run:
+    """The run, with all approvals used up that came before it was held for anybody since it last moved.
+
+    Whoever gave them (the second who approved one hold) has not seen what comes next. A hold that comes and
+    goes was seen.
+    """
+    waits = run.hold in {*WAITED_FOR, Reason.PREFLIGHT_FAILED} or WAITED_FOR.intersection(run.told)
+    return run if waits else replace(run, approved=max(run.approved, seen.commands.approvals))
 
 
 def through(run: Run, seen: Seen) -> tuple[Run, tuple[Reason, str] | None]:

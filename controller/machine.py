@@ -41,7 +41,7 @@ from datetime import datetime
 from analysis.judge import CheckJudgement, Verdict
 from analysis.values import replace
 from controller import admission, gating, retraining
-from controller.chores import chores, owes_template
+from controller.chores import chores, owes_template, returns
 from controller.explain import UNREAD
 from controller.leaving import Ending, handed_over, quiet, silence, through, why
 from controller.model import (
@@ -79,7 +79,7 @@ IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
 
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
     """The run as it is from now on, and what has to be done for it."""
-    run = replace(retraining.known(run, seen), gated=False)
+    run = gating.unasked(replace(retraining.known(run, seen), gated=False), seen)
     return retraining.asked(mirrored(*_advanced(run, seen, now), seen), seen, now)
 
 
@@ -151,7 +151,7 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
         ending = replace(ending, message=said)
     owned = seen.canary.exists and not seen.commands.withdrawn and ending.reason not in _KEEPS_SIZE
     run = replace(run, check=ending.check, scaled_down=not owned, copied=restore)
-    back = (RestoreTemplate(),) if restore else ()
+    back = (RestoreTemplate(),) if restore and returns(run, seen) else ()
     run, actions = _end(run, ending.reason, ending.message, "RolledBack", now)
     return run, (*actions[:1], *back, *actions[1:])
 

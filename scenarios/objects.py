@@ -164,7 +164,7 @@ def _deployment(arm: Arm, behaviour: Behaviour, artifacts: Mapping[str, str]) ->
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels, "annotations": {**_scraped(), **artifact}},
-                "spec": {"containers": [_container(VERSIONS[arm])]},
+                "spec": {"containers": [container(VERSIONS[arm])]},
             },
         },
     }
@@ -178,7 +178,8 @@ def _scraped() -> Mapping[str, str]:
     }
 
 
-def _container(version: str) -> Json:
+def container(version: str) -> Json:
+    """A model server of this version, as its Deployment has it."""
     return {
         "name": "model",
         "image": f"serin.dev/lab-model:{version}",

@@ -17,7 +17,7 @@ from controller.ports import Outside
 from controller.settings import Settings
 from controller.shards import lease_names, shard_of
 from scenarios.fields import BadStory
-from scenarios.objects import CANARY, CONTROLLER, NAMESPACE, objects
+from scenarios.objects import CANARY, CONTROLLER, NAMESPACE, STABLE, objects
 from scenarios.people import NotDone, People
 from scenarios.plot import Arm, ArmFault, Delete, Evict, Outcome, Patch, Story, Target, TargetFault
 from scenarios.result import Played, Requests, Result, ended, result, said_by, waits_for
@@ -262,7 +262,7 @@ class Theatre:
     # -- what the world tells
 
     def _changed(self, _type: str, resource: str, obj: Json) -> None:
-        if resource == "virtualservices":
+        if resource == "virtualservices" and obj["metadata"]["name"] == STABLE:
             self.traffic.route(_weight(obj))
             if self.shadow is not None:
                 self.shadow.mirrored = any("mirrors" in http for http in obj["spec"].get("http", ()))

@@ -12,7 +12,8 @@ from functools import partial
 
 from scenarios.fates.fate import drawn
 from scenarios.fates.history import History, history
-from scenarios.fates.mutants import MUTANTS, alive
+from scenarios.fates.mutants import MUTANTS
+from scenarios.fates.swaps import alive
 
 EVERY = 10.0  # seconds between lines of progress
 AT_ONCE = 8  # seeds that a process takes at a time

@@ -5,24 +5,22 @@ happens to single requests of single replicas, to their clocks, and between two 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any
 
 import yaml
 
-from scenarios.fates import again, clocks, policies
+from scenarios.fates import again, between, clocks, edits, policies
 from scenarios.fates.clocks import Skew
+from scenarios.fates.spells import BUSY, CALM, DURATION, ms, spell
 from scenarios.objects import ACCOUNT, NAMESPACE, SYSTEM
 from scenarios.plot import Story
 from scenarios.story import loads
 
 Json = Any
 
-CALM = 24.0  # seconds; by then all that goes wrong for a time is over, but for what follows on a write
-BUSY = 19.0  # seconds; what begins has begun by then
-DURATION = 60.0  # seconds until a history that has not ended is left where it is
 REPLICAS = 2
 FEW: Sequence[int] = (1, 1, 2, 2, 3)  # pods; each costs
 # The first seed of those that know more: several shards, steps that pass by their evidence, gates,
@@ -186,12 +184,14 @@ class Fate:
     taken: tuple[Taken, ...]
     opens: float  # when gates answer yes
     anew: again.Again | None
+    moments: between.Between | None
 
     def told(self) -> str:
         """All of it, for people."""
         shards = f"replicas count {' and '.join(map(str, self.shards))} shards in turn"
         more = (*self.commands, *self.ails, *self.crashes, *self.meddlings, *self.skews, *self.taken, shards)
         more += () if self.anew is None else (self.anew,)
+        more += () if self.moments is None else (self.moments,)
         gates = [f"# webhooks before a move say no until {self.opens:.1f} s"] if self.gated else []
         return "\n".join([self.text.rstrip(), *(f"# {one}" for one in more), *gates])
 
@@ -211,8 +211,10 @@ def drawn(seed: int) -> Fate:
     chance, newer = Random(f"fate {seed}"), Random(f"newer {seed}") if seed >= NEWER else None
     core = _core(chance)
     mild = chance.random() < 0.3  # few troubles, so that some canaries are promoted and some alerts arrive
-    edits = _edits(chance) if chance.random() < 0.4 else []
-    anew = again.drawn(seed)
+    theirs = edits.drawn(chance) if chance.random() < 0.4 else []
+    anew, moments = again.drawn(seed), between.drawn(seed)
+    alone = moments is not None and moments.alone
+    anew, core = (None, _Core()) if alone else (anew, core)
     spec = {
         "seed": seed,
         "duration": f"{DURATION:g}s",
@@ -226,13 +228,14 @@ def drawn(seed: int) -> Fate:
         },
         "canary": {"replicas": chance.choice(FEW)},
         "faults": [*core.bad, *([] if mild else _around(chance))],
-        "edits": anew.edits() if anew else core.edits or edits,
+        "edits": anew.edits() if anew else core.edits or theirs,
         "policy": policies.drawn(chance),
         "expect": {"oneOf": [{"outcome": outcome} for outcome in ("RolledBack", "Promoted", "Held")]},
     }
     if newer is not None:
         policies.enrich(spec, newer)
         policies.be_patient(spec, Random(f"patience {seed}"))
+    between.prepare(spec, moments)
     whole = {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Scenario",
@@ -240,7 +243,7 @@ def drawn(seed: int) -> Fate:
         "spec": spec,
     }
     text = yaml.safe_dump(whole, sort_keys=False, width=110)
-    return Fate(
+    fate = Fate(
         seed=seed,
         text=text,
         story=loads(text, file=f"fate {seed}"),
@@ -256,7 +259,16 @@ def drawn(seed: int) -> Fate:
         taken=tuple(_several(newer, 2, _taken)) if newer and newer.random() < 0.15 else (),
         opens=newer.uniform(0, BUSY) if newer else 0.0,
         anew=anew,
+        moments=moments,
     )
+    nothing: Any = dict.fromkeys(("commands", "ails", "crashes", "meddlings", "skews", "taken"), ())
+    fate = replace(fate, **nothing) if alone else fate
+    return replace(fate, ails=(*fate.ails, *_slow(moments)))
+
+
+def _slow(moments: between.Between | None) -> Sequence[Ail]:
+    much = moments.slow if moments else 0.0
+    return [Ail(at=0.0, until=CALM, replica=None, kind="slow", much=much)] if much else []
 
 
 def _shards(chance: Random) -> tuple[int, ...]:
@@ -307,9 +319,9 @@ def _core(chance: Random) -> _Core:
     if which < 0.56:
         return _unheard(chance)
     at = chance.uniform(0.1, BUSY)
-    fault = {"at": _ms(at), "arm": "canary", **chance.choice(FATAL)}
+    fault = {"at": ms(at), "arm": "canary", **chance.choice(FATAL)}
     if chance.random() < 0.2:
-        return _Core(bad=[fault | {"for": _ms(chance.uniform(1, 8))}])
+        return _Core(bad=[fault | {"for": ms(chance.uniform(1, 8))}])
     return _Core(bad=[fault], fatal=at)
 
 
@@ -321,17 +333,17 @@ def _late(chance: Random) -> _Core:
     crashes = (Crash(of=of, write=write, done=False, frozen=True, back=back),)
     if chance.random() < 0.5:
         return _Core(crashes=crashes)
-    return _Core(bad=[{"at": _ms(at), "arm": "canary", "errorRate": "100%"}], fatal=at, crashes=crashes)
+    return _Core(bad=[{"at": ms(at), "arm": "canary", "errorRate": "100%"}], fatal=at, crashes=crashes)
 
 
 def _unheard(chance: Random) -> _Core:
     """A run ends while nobody has heard that somebody gave its canary weight."""
     at = chance.uniform(0.1, 6)
     return _Core(
-        bad=[{"at": _ms(0.1), "arm": "canary", "crash": True}],
+        bad=[{"at": ms(0.1), "arm": "canary", "crash": True}],
         fatal=0.1,
         ails=(Ail(at=at, until=CALM, replica=None, kind="stale", much=1.0),),
-        edits=[{"at": _ms(at + chance.uniform(0.5, 5))} | _weights(chance)],
+        edits=[{"at": ms(at + chance.uniform(0.5, 5))} | edits.weights(chance)],
     )
 
 
@@ -355,89 +367,13 @@ def _around(chance: Random) -> list[Json]:
                 ("alerts", "hang"),
             ]
         )
-        at, lasting = _spell(chance)
-        found.append({"at": _ms(at), "target": target, "kind": kind, "for": _ms(lasting)})
+        at, lasting = spell(chance)
+        found.append({"at": ms(at), "target": target, "kind": kind, "for": ms(lasting)})
     return found
 
 
-def _ms(seconds: float) -> str:
-    return f"{round(1000 * seconds)}ms"
-
-
-def _spell(chance: Random) -> tuple[float, float]:
-    """When something begins, and how long it lasts; over before the calm."""
-    at = chance.uniform(0.5, BUSY)
-    return at, min(chance.choice([1.0, 4.0, 10.0]) * chance.uniform(0.5, 1.5), CALM - at)
-
-
-def _edits(chance: Random) -> list[Json]:
-    """What people do meanwhile."""
-    found = [
-        {"at": _ms(chance.uniform(1, CALM))} | chance.choice(EDITS)(chance)
-        for _ in range(chance.randint(1, 2))
-    ]
-    return sorted(found, key=lambda edit: int(edit["at"].removesuffix("ms")))
-
-
-def _merged(kind: str, name: str, merge: Json) -> Json:
-    return {"patch": {"kind": kind, "name": name, "merge": merge}}
-
-
-def _weights(chance: Random) -> Json:
-    canary = chance.choice([0, 30, 100])
-    route = [
-        {"destination": {"host": "model", "subset": "stable"}, "weight": 100 - canary},
-        {"destination": {"host": "model", "subset": "canary"}, "weight": canary},
-    ]
-    http = {"name": "primary", "timeout": "20s", "route": route}
-    return _merged("VirtualService", "model", {"spec": {"http": [http]}})
-
-
-def _annotated(chance: Random) -> Json:
-    notes = chance.choice(
-        [{"serin.dev/canary-of": None}, {"serin.dev/pause": "true"}, {"example.com/x": "1"}]
-    )
-    return _merged("Deployment", "model-canary", {"metadata": {"annotations": notes}})
-
-
-def _templated(chance: Random) -> Json:
-    name = chance.choice(["model", "model-canary"])
-    notes = {"example.com/build": str(chance.randint(1, 99))}
-    return _merged(
-        "Deployment", name, {"spec": {"template": {"metadata": {"annotations": notes}, "spec": {}}}}
-    )
-
-
-def _scaled(chance: Random) -> Json:
-    name = chance.choice(["model", "model-canary"])
-    return _merged("Deployment", name, {"spec": {"replicas": chance.randint(1, 3)}})
-
-
-def _frozen(_: Random) -> Json:
-    return _merged("Namespace", "lab", {"metadata": {"annotations": {"serin.dev/freeze": "true"}}})
-
-
-def _evicted(chance: Random) -> Json:
-    return {"evict": {"arm": chance.choice(["stable", "canary"]), "pods": chance.randint(1, 2)}}
-
-
-def _deleted(_: Random) -> Json:
-    return {"delete": {"kind": "Deployment", "name": "model-canary"}}
-
-
-EDITS: Sequence[Callable[[Random], Json]] = (
-    _weights,
-    _annotated,
-    _templated,
-    _scaled,
-    _frozen,
-    _evicted,
-    _deleted,
-)
-
-
 def _taken(chance: Random) -> Taken:
-    (role, resource, verb), (at, lasting) = chance.choice(RIGHTS), _spell(chance)
+    (role, resource, verb), (at, lasting) = chance.choice(RIGHTS), spell(chance)
     return Taken(at=at, until=at + lasting, role=role, resource=resource, verb=verb)
 
 
@@ -446,7 +382,7 @@ def _command(chance: Random) -> Command:
 
 
 def _ail(chance: Random) -> Ail:
-    at, lasting = _spell(chance)
+    at, lasting = spell(chance)
     kind = chance.choice(sorted(KINDS))
     replica = chance.choice([None, 0, 1])
     return Ail(at=at, until=at + lasting, replica=replica, kind=kind, much=chance.uniform(*KINDS[kind]))

@@ -11,7 +11,11 @@ from random import Random
 
 from controller.ports import Answer, Transport
 from scenarios.fates.again import REFUSED, Again
+from scenarios.fates.between import Late
 from scenarios.fates.fate import WRITTEN, ZERO, Ail, Crash
+from scenarios.fates.lagging import lagging
+from scenarios.fates.others import Others
+from scenarios.objects import NAMESPACE, STABLE
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 REFUSALS: Mapping[int, str] = {
@@ -21,6 +25,7 @@ REFUSALS: Mapping[int, str] = {
     504: "Timeout",
 }
 AGENT = "user-agent"
+READ = ("GET", f"namespaces/{NAMESPACE}/deployments/{STABLE}")  # by whoever is about to write it
 
 
 class Hindered:
@@ -39,6 +44,8 @@ class Hindered:
         clock: Callable[[], float],
         end: Callable[[Crash, Callable[[], Awaitable[None]]], None],
         meddle: Callable[[str, int], None],
+        late: Sequence[Late],
+        others: Others | None,
     ) -> None:
         self._beyond = beyond
         self._name = name
@@ -50,6 +57,8 @@ class Hindered:
         self._clock = clock  # seconds since the story's beginning
         self._end = end  # told how the write is done that was on its way
         self._meddle = meddle  # told before each write of a kind is done
+        self._late = late
+        self._others = others
 
     @contextlib.asynccontextmanager
     async def request(
@@ -66,6 +75,9 @@ class Hindered:
         if self._anew is not None and self._is_its_status(method, path, self._anew):
             yield _Refusal(500)
             return
+        if self._shut(method, path):
+            yield _Refusal(500)
+            return
         refused = self._strikes("refused")
         if refused:
             codes = [code for code in REFUSALS if code != 409 or method in WRITES]
@@ -77,10 +89,30 @@ class Hindered:
         )
         if method in WRITES:
             await self._ending(path, body or b"", partial(_done, asking))
-        async with asking() as answer:
+        if self._others is not None and (method, path.rpartition("/apps/v1/")[2]) == READ:
+            self._others.come("read")
+        async with asking() as answer, self._lagging(answer, path, query) as late:
             if unanswered:
                 raise ConnectionResetError("the connection broke before the answer")
-            yield _Hindered(answer, self, torn=self._strikes("torn"))
+            yield _Hindered(late, self, torn=self._strikes("torn"))
+
+    def _lagging(
+        self, answer: Answer, path: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[Answer]:
+        """The answer, whose lines may come late if it is a watch."""
+        kind = path.rpartition("/")[2]
+        late = [one for one in self._late if kind in one.kinds]
+        if not late or "watch" not in query:
+            return contextlib.nullcontext(answer)
+
+        def by() -> float:
+            return max((one.by for one in late if self._clock() < one.until), default=0.0)
+
+        return lagging(answer, late=by, clock=self._clock)
+
+    def _shut(self, method: str, path: str) -> bool:
+        shut = () if self._others is None or method not in WRITES else self._others.shut
+        return any(path.endswith(one) for one in shut)
 
     def _is_its_status(self, method: str, path: str, anew: Again) -> bool:
         """Whether this is one of the writes that are refused while the run is deleted."""

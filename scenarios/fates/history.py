@@ -18,11 +18,14 @@ import structlog
 from controller.ports import Outside
 from scenarios.cluster.refusals import Refused
 from scenarios.fates import policies
+from scenarios.fates.between import Late
 from scenarios.fates.clocks import skewed
-from scenarios.fates.fate import CALM, COMMANDS, Ail, Command, Crash, Fate, Taken
+from scenarios.fates.fate import COMMANDS, Ail, Command, Crash, Fate, Taken
 from scenarios.fates.hindrance import AGENT, Hindered
+from scenarios.fates.others import Others
 from scenarios.fates.said import held
-from scenarios.fates.witness import BOUND, Witness
+from scenarios.fates.spells import BOUND, CALM
+from scenarios.fates.witness import Witness
 from scenarios.objects import CONTROLLER, NAMESPACE
 from scenarios.people import NotDone
 from scenarios.play import LOOK, Report, Theatre, silent
@@ -83,6 +86,7 @@ class Fated(Theatre):
         self._away: list[Taken] = []  # rights that are taken away now
         self._rules: dict[tuple[str, str, str], Json] = {}  # of the roles that rights were taken from
         super().__init__(fate.story, report=report)
+        self.others = self._others()
         self.witness = Witness(
             fate,
             clock=lambda: self.now,
@@ -101,6 +105,23 @@ class Fated(Theatre):
 
         server.answer = signed  # type: ignore[method-assign]
         self.world.on_change(self._witnessed)
+
+    def _others(self) -> Others | None:
+        between = self.fate.moments
+        if between is None:
+            return None
+        others = Others(between, self.world, pages=self.pods.pages, say=self._say)
+        self.world.on_change(lambda _kind, resource, obj: others.hear(resource, obj))
+        return others
+
+    @property
+    def _late(self) -> Sequence[Late]:
+        return () if self.fate.moments is None else self.fate.moments.late
+
+    async def _set_up(self) -> None:
+        await super()._set_up()
+        if self.others is not None:
+            self.others.furnish()
 
     def _witnessed(self, kind: str, resource: str, obj: Json) -> None:
         """A mistake of the witness is told as one, and is not the API server's."""
@@ -128,6 +149,8 @@ class Fated(Theatre):
             clock=since,
             end=partial(self._end, replica),
             meddle=self._meddle,
+            late=[one for one in self._late if one.replica in {None, number}],
+            others=self.others,
         )
         skew = fate.skews[number] if number < len(fate.skews) else None
         there = super().outside(replica)
@@ -192,6 +215,8 @@ class Fated(Theatre):
             group.create_task(super()._happen())
             group.create_task(self._revive())
             group.create_task(self._watch())
+            if self.others is not None:
+                group.create_task(self.others.act())
             if self.prometheus is not None:
                 group.create_task(self.prometheus.scrape())
             for command in self.fate.commands:
@@ -244,8 +269,11 @@ class Fated(Theatre):
 
     def _hindered(self) -> bool:
         """Whether the controller hears late of something, or is not heard by those whom it tells."""
-        late = self._within(self.fate.ails) or self._within(self.fate.taken)
+        late = self._within(self.fate.ails) or self._within(self.fate.taken) or self._lags()
         return late or bool(self.pods.pages or self.receiver.faults)
+
+    def _lags(self) -> bool:
+        return any(self.now < one.until + one.by for one in self._late)
 
     def _within(self, spells: Sequence[Ail | Taken]) -> bool:
         return any(one.at <= self.now < one.until + 1 for one in spells)
@@ -255,6 +283,8 @@ class Fated(Theatre):
         now = self.now
         ails = [one for one in self.fate.ails if one.kind not in {"stale", "expired"}]
         if self._within(ails) or self._within(self.fate.taken) or not self.controllers.well:
+            return True
+        if self.others is not None and self.others.busy:
             return True
         spells = [
             (one.at.total_seconds(), one.lasting)
@@ -290,7 +320,7 @@ class Fated(Theatre):
     async def through(self) -> None:
         """The story is played to its end; what is owed by then is asked for."""
         await super().through()
-        self.witness.end(self.receiver.received)
+        self.witness.notary.end(self.receiver.received)
 
 
 def _without(rules: Json, taken: Taken) -> Json:

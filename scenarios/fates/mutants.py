@@ -1,12 +1,8 @@
-"""Faults that somebody could write into the controller. Each has to be caught, or the promises do not bite.
-
-A mutant replaces one function of the controller, for as long as its histories are played, by one that
-forgets, skips or trusts what it must not.
-"""
+"""Faults that somebody could write into the controller. Each has to be caught, or promises do not bite."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,28 +32,10 @@ from controller import chores as after_the_end
 from controller.model import Reason, SetWeight, Stage, Tell
 from controller.ports import Behind
 from scenarios.cluster.patches import clone, patched
+from scenarios.fates.mutants_between import BETWEEN
+from scenarios.fates.swaps import Mutant, Swap, without
 
 Json = Any
-Swap = tuple[Any, str, Any]  # (whose, name, what instead)
-Mutant = Callable[[], Sequence[Swap]]
-
-
-@contextmanager
-def alive(mutant: Mutant) -> Iterator[None]:
-    """The controller has this fault while the block runs."""
-    swaps = [(whose, name, getattr(whose, name), instead) for whose, name, instead in mutant()]
-    for whose, name, _, instead in swaps:
-        setattr(whose, name, instead)
-    try:
-        yield
-    finally:
-        for whose, name, before, _ in swaps:
-            setattr(whose, name, before)
-
-
-def _without(rule: Callable[..., Any]) -> Sequence[Swap]:
-    """No such reason to leave."""
-    return [(leaving, "LEAVING", tuple(one for one in leaving.LEAVING if one is not rule))]
 
 
 async def _nothing(*_: Any, **__: Any) -> Any:
@@ -222,7 +200,7 @@ def promotes_the_latest() -> Sequence[Swap]:
 
     return [
         (workloads.Workloads, "promote", promote),
-        *_without(leaving._superseded),
+        *without(leaving._superseded),
     ]
 
 
@@ -397,17 +375,17 @@ def too_short_steps() -> Sequence[Swap]:
 
 def no_check() -> Sequence[Swap]:
     """A failed check is no reason."""
-    return _without(leaving._check_failed)
+    return without(leaving._check_failed)
 
 
 def no_silence() -> Sequence[Swap]:
     """A canary that answers nothing is no reason."""
-    return _without(leaving._not_answering)
+    return without(leaving._not_answering)
 
 
 def no_command() -> Sequence[Swap]:
     """Nobody can abort."""
-    return _without(leaving._commanded)
+    return without(leaving._commanded)
 
 
 def _heedless(**heard: bool) -> Sequence[Swap]:
@@ -455,45 +433,48 @@ def no_replay() -> Sequence[Swap]:
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    one.__name__.replace("_", "-"): one
-    for one in (
-        acts_before_saving,
-        saves_before_leaving,
-        never_again,
-        repairs_at_once,
-        goes_on_at_once,
-        counts_anew,
-        silence_passes,
-        no_fence,
-        two_leaders,
-        clings_to_the_lease,
-        leaves_weight_behind,
-        promotes_the_latest,
-        promotes_another,
-        signs_deployments,
-        overwrites,
-        half_a_weight,
-        trusts_its_cache,
-        raises_blindly,
-        moves_after_the_end,
-        tells_once,
-        loses_its_outbox,
-        mute,
-        skips_a_step,
-        weights_in_between,
-        fails_to_fail,
-        too_few_requests,
-        too_short_steps,
-        no_check,
-        no_silence,
-        no_command,
-        no_pause,
-        no_freeze,
-        hears_no_doorbell,
-        overwrites_an_end,
-        writes_upon_another,
-        opens_every_gate,
-        takes_no_for_yes,
-        no_replay,
-    )
+    **{
+        one.__name__.replace("_", "-"): one
+        for one in (
+            acts_before_saving,
+            saves_before_leaving,
+            never_again,
+            repairs_at_once,
+            goes_on_at_once,
+            counts_anew,
+            silence_passes,
+            no_fence,
+            two_leaders,
+            clings_to_the_lease,
+            leaves_weight_behind,
+            promotes_the_latest,
+            promotes_another,
+            signs_deployments,
+            overwrites,
+            half_a_weight,
+            trusts_its_cache,
+            raises_blindly,
+            moves_after_the_end,
+            tells_once,
+            loses_its_outbox,
+            mute,
+            skips_a_step,
+            weights_in_between,
+            fails_to_fail,
+            too_few_requests,
+            too_short_steps,
+            no_check,
+            no_silence,
+            no_command,
+            no_pause,
+            no_freeze,
+            hears_no_doorbell,
+            overwrites_an_end,
+            writes_upon_another,
+            opens_every_gate,
+            takes_no_for_yes,
+            no_replay,
+        )
+    },
+    **BETWEEN,
 }

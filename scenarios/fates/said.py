@@ -9,12 +9,25 @@ from scenarios.result import ended
 
 Json = Any
 
+STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
+WAITS = frozenset({"AwaitingApproval", "Inconclusive", "NoData", "InputsDrifted", "PreflightFailed"})
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
 FENCE = "serin.dev/fence"  # ours, on the VirtualService
 
 
 def held(run: Json) -> bool:
     """Whether the run says that it waits for somebody."""
     return bool((run.get("status") or {}).get("phase") == "Paused")
+
+
+def waits(run: Json) -> bool:
+    """Whether it says that it waits for somebody's approval."""
+    return held(run) and run["status"].get("reason") in WAITS
+
+
+def stopping(resource: str, obj: Json) -> bool:
+    """Whether the object, of a resource in `STOPS`, says that nothing moves up."""
+    return STOPS[resource] in obj["metadata"].get("annotations", ())
 
 
 def notes_of_people(deployment: Json) -> set[str]:
@@ -26,6 +39,12 @@ def notes_of_people(deployment: Json) -> set[str]:
 def of_people(template: Json) -> Json:
     """What of a pod template is somebody's choice; labels tell the arms apart."""
     return {"spec": template["spec"], "annotations": template["metadata"].get("annotations") or {}}
+
+
+def plain(template: Json) -> Json:
+    """A template of people as it is whenever it was restarted."""
+    notes = {name: value for name, value in template["annotations"].items() if name != RESTARTED}
+    return {**template, "annotations": notes}
 
 
 def taken_for(run: Json) -> str | None:

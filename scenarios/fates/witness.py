@@ -13,8 +13,10 @@ from typing import Any
 from analysis.dispersion import FEW
 from scenarios.cluster.patches import clone
 from scenarios.fates.fate import WRITTEN, Fate
+from scenarios.fates.notary import Notary, steers
 from scenarios.fates.policies import ERRORS, WRONG
 from scenarios.fates.said import (
+    STOPS,
     allowance,
     foreign,
     held,
@@ -23,11 +25,12 @@ from scenarios.fates.said import (
     of_people,
     ready,
     restarted,
+    stopping,
     taken_for,
-    title_of,
     weights_in,
     wishes,
 )
+from scenarios.fates.spells import BOUND, FATAL_BOUND, HEARD, NEWS, READ
 from scenarios.objects import CANARY, NAMESPACE, STABLE
 from scenarios.plot import Arm
 from scenarios.result import ended
@@ -35,16 +38,7 @@ from scenarios.result import ended
 Json = Any
 
 CANARY_OF = "serin.dev/canary-of"
-STOPS = {"deployments": "serin.dev/pause", "namespaces": "serin.dev/freeze"}
 OURS = "serin-"  # how replicas sign their requests
-# Once nothing hinders: 6 s of a Lease, a second and its jitter for each side, three seconds of looking.
-BOUND = 15.0
-NEWS = 5.0  # seconds until what a canary served is in the evidence: a reading, the slowest pod's, a pass
-READ = 2.0  # seconds after which every pod's page was read once more, when nothing hinders
-HEARD = 3.0  # seconds until a command is heeded, once nothing hinders
-# ... and what the errors of the least canary traffic (3 a second) need to be proof; twice that where one or
-# two stable pods cannot show how noisy pods are (seeds 2791, 2957, 3034).
-FATAL_BOUND = 22.0
 
 
 @dataclass(slots=True)
@@ -56,6 +50,7 @@ class Witness:
     served: Callable[[], int]  # canary requests so far
     drawn: Callable[[], int]  # those of them that somebody has looked at already; asking changes nothing
     author: str = ""  # who is being answered now; "" the cluster itself or people
+    notary: Notary = field(init=False)
     broken: list[str] = field(default_factory=list)
     hindered: float = float("-inf")  # when anything last hindered the controller
     impeded: float = float("-inf")  # when anything last kept its writes from being done; not so late news
@@ -102,14 +97,24 @@ class Witness:
         """Whether a replica is being answered."""
         return self.author.startswith(OURS)
 
+    @property
+    def _here(self) -> dict[str, Json]:
+        """The runs that steer what callers ask for."""
+        return {name: run for name, run in self.runs.items() if steers(run) == STABLE}
+
     def breaks(self, promise: str) -> None:
         """One promise is broken, now."""
         line = f"{self.clock():.2f} s: {promise}"
         if not self.broken or self.broken[-1].partition(": ")[2] != promise:
             self.broken.append(line)
 
+    def __post_init__(self) -> None:
+        """Why things happen is written down, too."""
+        self.notary = Notary(self, self.clock)
+
     def read(self) -> None:
         """A canary's page has been read."""
+        self.notary.read = self.clock()
         self._seen, self._covered = self._seen + 1, self.served()
 
     def opened(self, question: str) -> None:
@@ -128,7 +133,7 @@ class Witness:
         if resource in STOPS and name in {CANARY, NAMESPACE}:
             self._stops(resource, obj)
         match resource:
-            case "virtualservices":
+            case "virtualservices" if name == STABLE:
                 self._route(before, obj)
             case "canaryruns":
                 self._run(kind, name, before, obj)
@@ -142,6 +147,7 @@ class Witness:
                 self._pod(kind, name, obj)
             case "pods" if kind == "DELETED" and self.fate.story.stable.replicas == 1:
                 self._churned = self.clock()  # what the canary serves alone is compared with nobody
+        self.notary.heard(kind, resource, before, obj)
 
     def _route(self, before: Json, obj: Json) -> None:
         weights = weights_in(obj)
@@ -153,7 +159,7 @@ class Witness:
         self._exposed = None if self._weight == 0 else self._exposed or now
         self._meddled = not self.ours if self._weight < was else self._meddled
         if not self.ours or before is None:
-            if was == 0 < self._weight and any(allowance(run) for run in self.runs.values()):
+            if was == 0 < self._weight and any(allowance(run) for run in self._here.values()):
                 self._began, self._gift = self.served(), True  # before we did, what the run says
             return
         if foreign(before) != foreign(obj):
@@ -164,23 +170,23 @@ class Witness:
         elif had == 0:  # people had given it more than our first step does
             self._began, self._gift = self._began if self._gift else self.served(), False
             self._raised, self._lost = (now, self._began), 0
-            self._reached |= {name: self._weight for name, run in self.runs.items() if not ended(run)}
+            self._reached |= {name: self._weight for name, run in self._here.items() if not ended(run)}
         self._fell = self._fell or self._weight == 0 < was
         if self._weight == 0 < was:
-            self._taken.update(name for name, run in self.runs.items() if not ended(run))
+            self._taken.update(name for name, run in self._here.items() if not ended(run))
         fatal = self.fate.fatal
         # who takes traffic from a canary that does not answer and dies of it leaves no trace
         told = fatal is not None and self.fate.effect in _SEEN and now > fatal + _SEEN[self.fate.effect]
         if self._weight == 0 and was > 0 and told and not self._late:
-            self._left = next((name for name, run in self.runs.items() if not ended(run)), None)
+            self._left = next((name for name, run in self._here.items() if not ended(run)), None)
 
     def _had(self) -> int | None:
         """The most that the run had before whose weight this is; None if it is no run's that lives."""
-        lives = (name for name, run in self.runs.items() if 0 < self._weight <= allowance(run))
+        lives = (name for name, run in self._here.items() if 0 < self._weight <= allowance(run))
         return max((self._reached.get(name, 0) for name in lives), default=None)
 
     def _raise(self, now: float) -> None:
-        run = next((run for run in self.runs.values() if not ended(run)), None)
+        run = next((run for run in self._here.values() if not ended(run)), None)
         if run is None:  # one from before the end, on its way for long: until something fell it may arrive
             if self._fell:
                 self.breaks(f"{self.author} set {self._weight} % after the end of every run")
@@ -223,7 +229,7 @@ class Witness:
         """Whoever is to be asked before a move has said yes."""
         spec, name = run["spec"], run["metadata"]["name"]
         gates = [gate for gate in spec["plan"]["policy"].get("gates", ()) if gate["before"] == before]
-        if not gates or "promote" in spec:
+        if not gates or self.notary.by_hand(run):
             return
         meta = run["metadata"]
         question = f"{meta['namespace']}/{name}/{step}/before{before}/{meta['uid']}-"
@@ -239,14 +245,14 @@ class Witness:
         """A canary that answers wrongly gets no traffic where requests are replayed before."""
         spec = run["spec"]
         lenient = spec["plan"]["policy"].get("onInconclusive") == "Proceed"
-        said = "promote" in spec or spec.get("approved") or lenient
+        said = self.notary.by_hand(run) or spec.get("approved") or lenient
         if self.fate.story.shadowed and self.fate.story.canary.model == WRONG and not said:
             self.breaks(f"{run['metadata']['name']} gives traffic to a canary that answers wrongly")
 
     def _analysed(self, run: Json, now: float, what: str) -> None:
         """Nothing goes on that was not looked at, unless a person or the policy says so."""
         spec, policy = run["spec"], run["spec"]["plan"]["policy"]
-        if "promote" in spec or spec.get("approved"):
+        if self.notary.by_hand(run) or spec.get("approved"):
             return
         shortest, lasted = float(policy["minStep"].rstrip("s")), now - self._stepped
         if lasted < shortest - 0.5 and not self.fate.skews:
@@ -283,9 +289,9 @@ class Witness:
 
     def _over(self, name: str, status: Json) -> None:
         """It ends just now."""
-        if self.ours and self._weight > 0 and self.clock() - self.impeded > HEARD:
+        if self.ours and name in self._here and self._weight > 0 and self.clock() - self.impeded > HEARD:
             self.breaks(f"{name} has ended in words while its canary still has {self._weight} %")
-        if status.get("reason") == "LeaderLost" and name not in self._taken:
+        if status.get("reason") == "LeaderLost" and name in self._here.keys() - self._taken:
             self.breaks(f"{name} ends for a fall that there was not")
         if self.fate.healthy and status.get("reason") == "CheckFailed":
             self.breaks(f"{name} failed a check with a healthy canary: {status.get('message')}")
@@ -296,7 +302,10 @@ class Witness:
         steps = run["spec"]["plan"]["policy"]["steps"]
         if any(most < step < meant for step in steps):
             self.breaks(f"{name} goes from {most} % to {meant} %, the steps being {steps}")
-        if before is not None and (gone := lost(before, run)):
+        given = before is not None and allowance(before) <= self._reached.get(
+            name, 0
+        )  # else it was only meant
+        if given and (gone := lost(before, run)):
             self.breaks(f"{name} {gone}")
         self._meant[name] = max(most, meant)
 
@@ -334,7 +343,7 @@ class Witness:
         unread = max(self._able.values(), default=0) > raised - READ and self._led[status["epoch"]] > raised
         settled = min(now - self._led[status["epoch"]], now - self.hindered) > NEWS
         theirs = not 0 < self._weight == status.get("weight") or not self._by_us
-        unclear = theirs or unread or self._churned > raised or not settled
+        unclear = theirs or name not in self._here or unread or self._churned > raised or not settled
         if unclear or not self.fate.healthy or self.fate.queried:
             return
         known = max((by_then for at, by_then in self._past if at <= now - NEWS), default=0)
@@ -383,13 +392,13 @@ class Witness:
 
     def _stops(self, resource: str, obj: Json) -> None:
         """An annotation says that nothing moves up, or no more."""
-        if (STOPS[resource] in obj["metadata"].get("annotations", ())) != (resource in self._stopped):
+        if stopping(resource, obj) != (resource in self._stopped):
             self._stopped ^= {resource}
             self._asked = self.clock()
 
     def _given(self, template: Json) -> None:
         """Stable gets what was analysed, or what it had before."""
-        found = [hash_ for hash_, known in self.templates.items() if known == of_people(template)]
+        found = sorted(self.notary.hashes(template))
         runs = [run for run in self.runs.values() if self._through(run)]
         plans = [run["spec"]["plan"] for run in runs]
         if not any(plan[arm] in found for plan in plans for arm in ("canaryHash", "stableHash")):
@@ -406,8 +415,8 @@ class Witness:
 
     def _through(self, run: Json) -> bool:
         """Whether the run has reached its last step, or was told that it need not."""
-        reached = self._reached.get(run["metadata"]["name"], 0)
-        return "promote" in run["spec"] or reached >= run["spec"]["plan"]["policy"]["steps"][-1]
+        reached = (self._reached if steers(run) == STABLE else self._meant).get(run["metadata"]["name"], 0)
+        return self.notary.by_hand(run) or reached >= run["spec"]["plan"]["policy"]["steps"][-1]
 
     def _template(self, obj: Json) -> None:
         hash_ = obj["metadata"].get("labels", {}).get("pod-template-hash")
@@ -422,12 +431,15 @@ class Witness:
         self._past.append((now, self.drawn()))
         if hindered or impeded:
             self.hindered = now
+        self._churned = self._churned if stable_ready else now  # what the canary serves alone is not compared
         self._gapped(now)
         if impeded:
             self.impeded = now
-        allowed = max((allowance(run) for run in self.runs.values()), default=0)
+        allowed = max((allowance(run) for run in self._here.values()), default=0)
         # before its first weight a run leaves alone what people have given the canary
-        begun = any(not ended(run) and (run.get("status") or {}).get("weights") for run in self.runs.values())
+        begun = any(
+            not ended(run) and (run.get("status") or {}).get("weights") for run in self._here.values()
+        )
         over = self._weight > allowed and (self._by_us or begun)
         self._excess = (self._excess or now) if over else None
         if self._excess is not None and now - max(self._excess, self.hindered) > BOUND:
@@ -436,6 +448,7 @@ class Witness:
             )
         self._obeyed(now)
         self._given_to(now)
+        self.notary.look()
         self._lively(now)
         fatal = self.fate.fatal
         if fatal is None or self._exposed is None or stable_ready == 0 or not self._by_us:
@@ -453,12 +466,12 @@ class Witness:
 
     @property
     def uneasy(self) -> bool:
-        """Whether a canary that fails has traffic: somebody has to look what becomes of it."""
-        return self.fate.fatal is not None and self._weight > 0
+        """Whether a canary that fails has traffic, or too much: somebody has to look what becomes of it."""
+        return self._excess is not None or (self.fate.fatal is not None and self._weight > 0)
 
     def _given_to(self, now: float) -> None:
         """A live run's weight is in the VirtualService."""
-        live = [run for run in self.runs.values() if not ended(run) and not self._still(run)]
+        live = [run for run in self._here.values() if not ended(run) and not self._still(run)]
         under = any(self._weight < allowance(run) for run in live)
         self._short = (self._short or now) if under else None
         if self._short is not None and now - max(self._short, self.hindered) > BOUND:
@@ -476,22 +489,9 @@ class Witness:
             if not ended(run) and not held(run) and now - since > longest + BOUND:
                 self.breaks(f"{name} stands still at {stands} for {now - since:.0f} s and does not say why")
 
-    def end(self, received: list[tuple[float, str, bytes]]) -> None:
-        """Promises about what has to have happened by the end."""
-        bodies = [body.decode() for _, _, body in received]
-        calm = self.clock() - self.hindered
-        for name, run in self.runs.items():
-            if not ended(run):
-                continue
-            status = run["status"]
-            if status.get("outbox"):
-                if min(calm, self.clock() - self._moved.get(name, (None, 0.0))[1]) > BOUND:
-                    left = [message["id"] for message in status["outbox"]]
-                    self.breaks(f"{name} ended, and after {calm:.0f} s of calm its outbox holds {left}")
-                continue
-            title = title_of(status.get("reason", ""))
-            if not any(title in body and name in body for body in bodies):
-                self.breaks(f"{name} ended ({status.get('reason')}), and nobody was told")
+    def stood(self, run: str) -> float:
+        """Since when the run stands as it does."""
+        return self._moved.get(run, (None, 0.0))[1]
 
 
 _PAST = 80  # looks that are remembered, four a second

@@ -141,6 +141,34 @@ async def test_a_copy_under_way_when_somebody_changes_stable_is_not_made_upon_th
     assert (stage.run["status"]["reason"], image(stage, STABLE)) == ("StableChanged", "their.own/hotfix:v9")
 
 
+async def test_a_run_that_ends_just_when_somebody_changes_stable_gives_no_template_over_theirs(
+    stage: Stage,
+) -> None:
+    """Seed 30447: what stable had then was nobody's yet, so that what was owed was given back upon it."""
+    await stage.at_first_step()
+    request, once = stage.net.request, []
+
+    @asynccontextmanager
+    async def fixed(method: str, path: str, **more: Any) -> AsyncIterator[Any]:
+        if method == "GET" and path.endswith(f"/deployments/{STABLE}") and not once:
+            once.append(path)
+            containers = deepcopy(template(stage, STABLE)["spec"]["containers"])
+            containers[0]["image"] = "their.own/hotfix:v9"
+            theirs = {"spec": {"template": {"spec": {"containers": containers}}}}
+            stage.world.patch("deployments", NAMESPACE, STABLE, theirs)
+            ask(stage, abort={"reason": "theirs goes first"})
+        async with request(method, path, **more) as answer:
+            yield answer
+
+    stage.net.request = fixed  # type: ignore[method-assign]
+    async with Woken(stage).open():
+        await asyncio.sleep(8)
+        ask(stage, promote={"reason": "now"})
+        await asyncio.sleep(40)
+    assert once
+    assert (stage.run["status"]["reason"], image(stage, STABLE)) == ("Aborted", "their.own/hotfix:v9")
+
+
 async def test_a_run_whose_zero_was_refused_sends_it_again_though_its_successor_steers_elsewhere(
     stage: Stage,
 ) -> None:

@@ -6,18 +6,23 @@ from controller.operate import Operator
 from scenarios.fates.__main__ import main, seeds
 from scenarios.fates.fate import drawn
 from scenarios.fates.history import History, history
-from scenarios.fates.mutants import MUTANTS, STRIPPED, alive
+from scenarios.fates.mutants import MUTANTS, STRIPPED
+from scenarios.fates.swaps import alive
 
 # Seeds that once broke a promise: a fall whose reason was not saved was undone, a raise came after the end.
 # In 704 a new leader, whose watch lagged, undid the end that an earlier one had written; in 1125 people took
 # the weight, it was given back, and the witness did not count the requests before that; in 6896 a leader gave
-# the weight that its predecessor had only meant to give, while the run was paused.
+# the weight that its predecessor had only meant to give, while the run was paused. In 927 and 982 the second
+# approval of a hold that was over raised the weight in silence; in 30447 a run that ended just when somebody
+# mended stable gave the template of before over that.
 MENDED = (
     107,
     118,
     180,
     190,
     704,
+    927,
+    982,
     1125,
     1684,
     2144,
@@ -84,8 +89,20 @@ CAUGHT = {
     "takes-no-for-yes": 642,
     "no-pause": 1092,
     "no-freeze": 128,
-    "hears-no-doorbell": 976,
+    "hears-no-doorbell": 1236,
     "too-few-requests": 777,
+    "believes-late-events": 811,
+    "keeps-approvals": 927,
+    "hears-early-approvals": 927,
+    "keeps-promoting": 878,
+    "promotes-when-stopped": 30_354,
+    "counts-weight-elsewhere": 824,
+    "fails-the-drained": 899,
+    "forgets-templates": 801,
+    "copies-upon-an-edit": 813,
+    "gives-back-at-once": 30_447,
+    "forgets-annotations": 845,
+    "promotes-in-silence": 803,
 }
 
 

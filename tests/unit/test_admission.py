@@ -62,8 +62,10 @@ def test_an_approval_lets_a_run_in_as_it_is_and_one_from_before_does_not() -> No
     asking = a_run_that(Preflight.ENFORCE)
     early, _ = advance(asking, replace(BEFORE, commands=Commands(approvals=1)), NOW)
     assert early.hold is Reason.PREFLIGHT_FAILED
-    run, actions = advance(early, replace(BEFORE, commands=Commands(approvals=1)), NOW)
-    assert (run.approved, run.admitted, weights(actions)) == (1, True, [5])
+    early, actions = advance(early, replace(BEFORE, commands=Commands(approvals=1)), NOW)
+    assert (early.hold, weights(actions)) == (Reason.PREFLIGHT_FAILED, [])
+    run, actions = advance(early, replace(BEFORE, commands=Commands(approvals=2)), NOW)
+    assert (run.approved, run.admitted, weights(actions)) == (2, True, [5])
 
 
 def test_off_and_a_run_that_has_had_traffic_are_not_asked() -> None:

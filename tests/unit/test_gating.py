@@ -253,3 +253,24 @@ def test_an_approval_too_many_raises_nothing_in_silence() -> None:
     for after in range(1, 8):
         run, _ = advance(run, blind, LATER + minutes(60 * after))
     assert (run.stage, run.weight, run.hold) == (Stage.STEPPING, 50, Reason.NO_DATA)
+
+
+def test_who_approves_a_hold_that_is_over_already_has_approved_nothing_that_comes_next() -> None:
+    """Seeds 927 and 982: two people approved one hold, the second when it had moved on; silence came next."""
+    run, _ = advance(stepping(passed=True, **gate()), passing(), LATER)
+    run, actions = advance(run, passing(commands=Commands(approvals=1)), LATER)
+    assert weights(actions) == [50]
+    run, _ = advance(run, sight(weight=50, commands=TWICE), LATER + minutes(0.1))
+    blind = sight(Verdict.NO_DATA, weight=50, commands=TWICE)
+    for after in range(1, 8):
+        run, _ = advance(run, blind, LATER + minutes(60 * after))
+    assert (run.stage, run.weight, run.hold) == (Stage.STEPPING, 50, Reason.NO_DATA)
+    run, _ = advance(run, replace(blind, commands=Commands(approvals=3)), LATER + minutes(500))
+    assert run.stage is Stage.PROMOTING
+
+
+def test_an_approval_of_a_hold_that_comes_and_goes_is_kept_until_it_is_back() -> None:
+    run = replace(at_gate(), hold=None)
+    run, _ = advance(run, passing(commands=Commands(approvals=1)), LATER)
+    _, actions = advance(run, passing(commands=Commands(approvals=1)), LATER)
+    assert weights(actions) == [50]
