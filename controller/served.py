@@ -20,13 +20,16 @@ class Served:
 
     `odd` is a page after it from which nothing can be told: its figure is less, or another counter's, as
     where the sidecar's part is missing. If the next page goes on from there, it is counted from there.
-    Neither is saved: a new leader takes the next page as it comes.
+    `high` is what the pod had completed before it said less for longer: a page that says as much once more is
+    counted from there, since else all that the others had lacked would be new. None of them is saved: a new
+    leader takes the next page as it comes.
     """
 
     at: float
     n: int
     counter: str = field(default="", compare=False)
     odd: "Served | None" = field(default=None, compare=False)
+    high: "Served | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +209,16 @@ def _seen(before: Served | None, reading: Reading) -> _Seen:
 
 
 def _new(before: Served, now: Served) -> _Seen:
+    if (high := before.high) is not None and _goes_on(high, now):
+        return _Seen(now, high)
+    later = replace(now, high=high)
     if _goes_on(before, now):
-        return _Seen(now, before)
+        return _Seen(later, before)
+    later = replace(now, high=high or replace(before, odd=None))
     if _began_again(before, now):
-        return _Seen(now, replace(before, n=0))
+        return _Seen(later, replace(before, n=0))
     if before.odd is not None and _goes_on(before.odd, now):
-        return _Seen(now, before.odd, odd=True)
+        return _Seen(later, before.odd, odd=True)
     return _Seen(replace(before, odd=now))
 
 

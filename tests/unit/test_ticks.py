@@ -194,6 +194,52 @@ def test_a_counter_that_began_again_is_left_out_of_one_tick() -> None:
     assert told(tick)["c1"] == Counts(10, 1)
 
 
+@pytest.mark.parametrize("pod", ["s1", "c1"])
+@pytest.mark.parametrize("lacking", [Counts(960, 0), Counts(50, 50), Counts(1_013, 20)])
+@pytest.mark.parametrize("seconds", [1, 2, 8])
+def test_what_a_page_lacked_for_a_while_is_no_news_when_it_is_back(
+    pod: str, lacking: Counts, seconds: int
+) -> None:
+    """A merged page without some of the sidecar's label sets: 50 errors of last week were a second's."""
+    passes = Passes(stable="s1")
+    counted = Counts(0, 0)
+    for second in range(10, 30):
+        n = 980 + 2 * second
+        lacks = 15 <= second < 15 + seconds
+        part = replace(lacking, n=lacking.n + second - 15) if lacks else Counts(n, 50 + (second >= 25))
+        usual = {name: page(float(second), n, 50) for name in ("s1", "c1")}
+        ticks = passes.at(float(second), **usual | {pod: page(float(second), part.n, part.k)})
+        for tick in ticks:
+            one = told(tick).get(pod, Counts(0, 0))
+            assert isinstance(one, Counts)
+            counted += one
+    assert counted.k == 1
+    assert 20 <= counted.n <= 38
+
+
+def test_what_a_histogram_lacked_for_two_pages_is_no_news_when_it_is_back() -> None:
+    passes = Passes(stable="s1")
+    fast = Histogram(LE, (100, 0, 0))
+    for second in range(10, 20):
+        slow = 0 if second in {14, 15} else 50
+        said = {"s1": page(float(second), 100, latency=fast)}
+        said["c1"] = page(float(second), 100, latency=Histogram(LE, (100 + second, 0, slow)))
+        for tick in passes.at(float(second), **said):
+            assert told(tick).get("c1") in (None, *(Histogram(LE, (n, 0, 0)) for n in (1, 3)))
+
+
+def test_a_process_that_began_again_is_counted_and_left_out_once_where_it_comes_to_what_it_had_before() -> (
+    None
+):
+    passes = Passes(stable="s1")
+    counted = []
+    for second in range(10, 30):
+        n = 50 + second if second < 15 else 10 * (second - 14)
+        said = {"s1": page(float(second), 100), "c1": page(float(second), n)}
+        counted += [told(tick).get("c1") for tick in passes.at(float(second), **said)]
+    assert counted == [*[Counts(1, 0)] * 4, None, *[Counts(10, 0)] * 5, None, *[Counts(10, 0)] * 8]
+
+
 def test_buckets_that_changed_are_left_out_of_one_tick() -> None:
     passes = Passes(stable="s1")
     finer, coarser = Histogram((0.1, 0.5), (1, 2, 3)), Histogram((0.2,), (9, 9))
@@ -568,6 +614,17 @@ def test_one_page_with_less_or_by_another_counter_adds_nothing_and_loses_nothing
     assert (found.stable, found.canary) == ((10, 0) if pod == "s1" else (0, 10))
     assert found.shared == (found.stable, found.canary)
     assert found.hush.n == found.stable
+
+
+@pytest.mark.parametrize("less", [600, 100])
+def test_what_pages_lacked_for_longer_is_not_served_anew_when_it_is_back(less: int) -> None:
+    """1 000 requests of last week gave a step its `minRequests`, and broke a silence."""
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    for second in range(10, 20):
+        n = less if 13 <= second <= 15 else 1000
+        passes.at(float(second), s1=page(float(second), 100), c1=by(float(second), n, "sidecar"))
+    assert passes.loads["weight"].canary == (100 if less == 100 else 0)
 
 
 def test_a_canary_s_page_with_less_is_no_silence_and_the_next_is_counted_from_there() -> None:
