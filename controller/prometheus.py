@@ -277,6 +277,9 @@ def _later(reading: Reading, by: float) -> Reading:
     return replace(reading, at=reading.at + by, times=times) if by else reading
 
 
+_Last = float | str  # when a target was scraped last, or why it cannot be used
+
+
 # -- in a thread -----------------------------------------------------------------------------------
 
 
@@ -330,11 +333,11 @@ class _Server:
         """What time it is there, seconds since 1970."""
         return self._said("time", "time()", instant, at=None, ends=ends)
 
-    def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, float]]:
-        """When each target of each pod was scraped last."""
+    def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, _Last]]:
+        """When each target of each pod was scraped last, or by which labels it is there more than once."""
         found = self._ask("up", asked, at, ends)
         return {
-            pod: {target: one.value for target, (one, *_) in targets.items()}
+            pod: {target: _last(series) for target, series in targets.items()}
             for pod, targets in found.items()
         }
 
@@ -395,24 +398,33 @@ class _Server:
         response.raw = body
 
     def _whole(self, body: bytes) -> None:
-        """Raises `Unanswered` where the server warns, as Thanos does when a store is away.
+        """Raises `Unanswered` where the server says that it has not all, as Thanos does when a store is away.
 
-        The client does not pass warnings on. Sums of a part of the series are smaller than they were,
-        and would be counted anew when the rest is back.
+        The client does not pass that on. Sums of a part of the series are smaller than they were, and would
+        be counted anew when the rest is back. VictoriaMetrics has a field of its own for it.
         """
-        warnings = json.loads(body).get("warnings") if b'"warnings"' in body else None
-        if warnings:
+        if b'"warnings"' not in body and b'"isPartial"' not in body:
+            return
+        said = json.loads(body)
+        if warnings := said.get("warnings"):
             raise Unanswered(f"{self} answered in part, which is not used: {_short(warnings)}; {PARTIAL}")
+        if said.get("isPartial"):
+            raise Unanswered(f"{self} answered in part, which is not used: isPartial; {STORAGE}")
 
     def _of(
         self,
         pod: str,
-        scraped: Mapping[Target, float],
+        said: Mapping[Target, _Last],
         found: Mapping[str, _Series],
         checks: Sequence[CheckSpec],
         now: float,
     ) -> tuple[Reading | None, Sequence[str]]:
         """The pod's reading, and what is wrong with it."""
+        scraped = {target: last for target, last in said.items() if not isinstance(last, str)}
+        if said and not scraped:
+            return None, (
+                f"{self} has the pod's scrapes more than once ({min(said.values(), key=str)}); {TWICE}",
+            )
         if not scraped:
             return None, (f"{self} has not scraped the pod (query up finds nothing); {UNSCRAPED}",)
         chosen = dict(_chosen(scraped, {name: pods.get(pod, {}) for name, pods in found.items()}))
@@ -434,8 +446,10 @@ class _Server:
 AWAY = "see that it runs and can be reached from here, or correct {}"
 OTHER = "let {} be the address under which /api/v1/query is a Prometheus'"
 REFUSED = "ask it by hand what it has against it; the queries are in controller/queries.toml"
+STORAGE = "see that all its storage nodes (vmstorage) can be reached"
 PARTIAL = "see to what it warns of"
 UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on what it scrapes'
+TWICE = "each request would count as often; let it deduplicate its replicas, or scrape the pod once"
 LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval"
 
 # What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.
@@ -443,6 +457,15 @@ _STRANGE = (
     *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
     requests.TooManyRedirects,
 )
+
+
+def _last(series: Sequence[Series]) -> _Last:
+    """When the target was scraped; the labels that tell its series apart where it has more than one."""
+    if len(series) == 1:
+        return series[0].value
+    names = sorted({name for one in series for name in one.labels})
+    said = {name: sorted({one.labels.get(name, "") for one in series}) for name in names}
+    return "; ".join(f"{name}: {', '.join(values)}" for name, values in said.items() if len(values) > 1)
 
 
 def _chosen(

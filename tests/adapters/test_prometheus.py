@@ -50,9 +50,8 @@ def pod(name: str) -> PodSeen:
 
 def test_pods_are_named_one_by_one_and_no_character_of_a_name_is_a_pattern() -> None:
     assert query("up", "lab", ["model-v1-x.2", "model-v1-a"]) == (
-        r"max by (pod, job, instance) (timestamp("
-        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"}) and '
-        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"} == 1)'
+        r'timestamp(up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"}) and '
+        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"} == 1'
     )
     assert r'namespace="a\"}\n\\"' in query("up", 'a"}\n\\', ["b"])
 
@@ -64,7 +63,8 @@ def test_counters_are_asked_for_as_they_stand() -> None:
     assert templates.keys() == {*series, "counter"}
     for name, template in templates.items():
         assert not re.search(r"rate|increase|\[|offset", template.template)
-        assert re.match(r"(max|sum) by \(pod, job, instance\b", template.template), name
+        start = r"timestamp\(up\{" if name == "up" else r"sum by \(pod, job, instance\b"
+        assert re.match(start, template.template), name
         assert (name if name in series else "$name") in template.template
 
 
@@ -249,6 +249,14 @@ async def test_a_pod_each_scrape_of_which_is_of_another_process_is_not_read_for_
         assert "its counters fall again and again" in asked.trouble
 
 
+async def test_an_answer_that_says_it_is_whole_is_used() -> None:
+    scraped = Scraped("a")
+    scraped.instead["time"] = answering(scalar(NOW) | {"isPartial": False, "infos": ["no counter"]})
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        assert (await asked.round())["a"].requests == Counts(100, 0)
+
+
 async def test_each_pod_has_a_reading_as_old_as_its_scrape() -> None:
     scraped = Scraped("a")
     scraped.series["up"].append((of("b"), NOW - 7.5))
@@ -314,6 +322,26 @@ async def test_a_pod_that_two_jobs_scrape_counts_once_and_by_the_same_one_each_t
         scraped.series["up"].pop()  # pods does not reach it any more
         reading = (await asked.round())["a"]
         assert (reading.at, reading.requests) == (NOW, Counts(120, 0))
+
+
+async def test_a_pod_whose_series_stand_there_twice_is_not_counted_twice() -> None:
+    """Two replicas of a Prometheus behind one address: each request was two, in one arm or in both."""
+    scraped = Scraped("a", "b")
+    scraped.series["up"] = [
+        (of(name, prometheus_replica=one, service="model"), NOW) for name in ("a", "b") for one in "xy"
+    ]
+    scraped.series["up"] += [(of("b", job="sidecars"), NOW)]
+    scraped.series["istio_requests_total"] += [
+        (of("b", job="sidecars", reporter="destination", response_code="200"), 50)
+    ]
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], [ERRORS])
+        found = await asked.round()
+        assert {name: one.requests for name, one in found.items()} == {"b": Counts(50, 0)}
+        assert (
+            "has the pod's scrapes more than once (prometheus_replica: x, y); each request" in asked.trouble
+        )
+        assert "deduplicate" in asked.trouble
 
 
 async def test_what_two_targets_of_a_pod_say_has_times_of_its_own() -> None:
@@ -403,6 +431,7 @@ WITHOUT_VALUE = {"status": "success", "data": {"result": [{"metric": of("a"), "v
         (answering(b"[" * 100_000), "with something else", "/api/v1/query"),
         (answering(WITHOUT_VALUE), "with something else", "/api/v1/query"),
         (answering(b"[" + b" " * LARGEST + b"]"), f"more than {LARGEST} bytes", "SERIN_PROMETHEUS_URL"),
+        (answering(vector() | {"isPartial": True}), "answered in part", "vmstorage"),
         (answering(PARTIAL), "store 10.0.0.9 is away", "see to what it warns of"),
     ],
 )
