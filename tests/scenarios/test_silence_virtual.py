@@ -465,3 +465,41 @@ def test_a_canary_that_hangs_is_found_out_although_its_requests_take_long() -> N
     assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
     assert found.seconds_to_weight_zero is not None
     assert found.seconds_to_weight_zero < 30
+
+
+PAST = b'istio_requests_total{reporter="destination",response_code="503",source_workload="of-last-week"} 50\n'
+
+
+def merged(until: float, *, without: bytes, past: bytes = PAST) -> Page:
+    """A sidecar's merged pages, and until then the canary's without its part."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        own = b"# TYPE envoy_server_live gauge\nenvoy_server_live 1\n"
+        if life.pod.arm == "stable" or stage.now >= until:
+            return page + own + (past if life.pod.arm == "canary" else b"")
+        parts = tuple(without.split(b" "))
+        return b"".join(line for line in page.splitlines(keepends=True) if not line.startswith(parts))
+
+    return page
+
+
+@pytest.mark.parametrize("without", [b"istio_", b"istio_ model_"])
+@pytest.mark.parametrize("until", [6.0, 14.0])
+def test_what_a_canary_served_before_its_sidecars_part_came_is_no_news(until: float, without: bytes) -> None:
+    """Its first pages were without that part: a week's errors were the first second's, or it was silent."""
+    found = played(merged(until, without=without), duration="300s")
+    assert (found.outcome, found.reason) == ("Promoted", "Promoted")
+
+
+def test_a_canary_that_shows_nothing_of_its_sidecar_gets_no_traffic() -> None:
+    found = played(merged(1000.0, without=b"istio_ model_"))
+    assert (found.outcome, [weight for _, weight in found.weights]) == ("Held", [0])
+    assert "no metrics page of model-canary can be read" in found.evidence["message"]
+
+
+def test_a_dead_canary_with_a_sidecar_that_counts_nothing_loses_its_traffic_in_seconds() -> None:
+    dead = "{at: 0s, arm: canary, blackhole: true}"
+    found = played(merged(0.0, without=b"", past=b""), faults=dead)
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 8
