@@ -281,7 +281,9 @@ class Reconciler:
             lag=lag,
         )
         sampled = max(len(there.stable_nodes), 1) / max(seen.stable.ready, 1)
-        known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
+        known = gather.load_seen(
+            run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag, still=cursor.steps.shortest
+        )
         found = trouble(self.means.metrics, run, _name(run))
         read = any(readings[pod].paged for pod in nodes.keys() & readings.keys())
         seen = replace(seen, load=known, canary_read=read, trouble=found)

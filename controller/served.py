@@ -7,6 +7,7 @@ pods that come, go, or are not read at all (only some of stable's are) do not be
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from analysis.values import replace
@@ -156,6 +157,31 @@ def counted(
     # answered one must not wait for a second page.
     begun = {name: Served(reading.at, 0) for name, reading in canary.items()}
     return begun | {name: one.known for name, one in seen.items() if one.known is not None}, after
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How long pages stand still, as far as was seen: the shortest time in which a pod's count grew twice.
+
+    Pages that are worked out every ten seconds only stand still in between, however much is answered. `moved`
+    is when each pod's count last grew.
+    """
+
+    shortest: float = inf
+    moved: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, before: Mapping[str, Served], now: Mapping[str, Served], *, live: float) -> "Steps":
+        """What is known with these pages; no more is asked once that is `live` seconds or less."""
+        if self.shortest <= live:  # nearly always
+            return self
+        both = ((pod, one, before[pod]) for pod, one in now.items() if pod in before)
+        grown = {pod: one.at for pod, one, old in both if one.n > old.n and one.at > old.at}
+        took = [at - self.moved[pod] for pod, at in grown.items() if pod in self.moved]
+        return Steps(min([self.shortest, *took]), {**self.moved, **grown})
+
+    def later(self, by: float) -> "Steps":
+        """The same so many seconds later."""
+        return replace(self, moved={pod: at + by for pod, at in self.moved.items()})
 
 
 def later(load: Load, by: float) -> Load:

@@ -32,7 +32,7 @@ from analysis.values import replace
 from controller import served as load_of
 from controller.hearing import AT_ONCE, Lag
 from controller.ports import Json, Reading
-from controller.served import Load, Served, counted, later
+from controller.served import Load, Served, Steps, counted, later
 
 LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
 UNKNOWN = ""  # of a mark that a checkpoint kept
@@ -71,6 +71,11 @@ class Pace:
     def fresh(self) -> float:
         """Seconds for which a check's last tick can stand for now: the next may wait for a flush."""
         return max(self.stale, self.flush_patience)
+
+    @property
+    def moment(self) -> float:
+        """Seconds in which a pod's count has grown twice if its page is worked out each time."""
+        return 2 * self.interval.total_seconds()
 
     @property
     def stale(self) -> float:
@@ -132,11 +137,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one run's readings have been used."""
+    """How far one run's readings have been used. `steps` are not saved, a new leader sees for itself."""
 
     checks: Mapping[str, Open] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)  # by pod
     loads: Mapping[str, Load] = field(default_factory=dict)  # by the caller's name for the instant
+    steps: Steps = field(default=Steps(), compare=False)
 
 
 def advance(
@@ -180,7 +186,8 @@ def advance(
     )
     # who shows no page for a while is not new when it does again: what it had completed counts once
     known = {name: mark for name, mark in cursor.served.items() if name in there}
-    return Cursor(checks, known | served, loads), tuple(ticks), loads
+    steps = cursor.steps.after(cursor.served, served, live=pace.moment)
+    return Cursor(checks, known | served, loads, steps), tuple(ticks), loads
 
 
 class _Page(NamedTuple):
@@ -376,6 +383,7 @@ def moved(cursor: Cursor, by: float) -> Cursor:
         {name: _moved(tick, by) for name, tick in cursor.checks.items()},
         {name: replace(pod, at=pod.at + by) for name, pod in cursor.served.items()},
         {name: later(load, by) for name, load in cursor.loads.items()},
+        cursor.steps.later(by),
     )
 
 

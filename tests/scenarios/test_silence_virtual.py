@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import structlog
 
+from controller.model import Reason
 from controller.ports import Outside
 from scenarios import story as stories
 from scenarios.play import Theatre, silent
@@ -414,6 +415,40 @@ def test_a_healthy_canary_whose_requests_take_long_is_promoted(rps: int, seconds
         duration=f"{lasts}s",
     )
     assert found.outcome == "Promoted"
+
+
+def cached(seconds: float) -> Page:
+    """Pages are worked out every so often only, each pod's at its own time."""
+    kept: dict[str, tuple[int, bytes]] = {}
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        name, chance = life.pod.name, random.Random(life.pod.name).random()
+        turn = int(stage.now / seconds + chance)
+        if name not in kept or kept[name][0] != turn:
+            kept[name] = turn, page
+        return kept[name][1]
+
+    return page
+
+
+@pytest.mark.parametrize(("seconds", "rps"), [(5, 2000), (8, 100), (10, 30), (10, 400), (15, 100), (15, 400)])
+def test_a_healthy_canary_whose_pages_are_worked_out_now_and_then_is_not_taken_for_silent(
+    seconds: int, rps: int
+) -> None:
+    found = played(cached(seconds), rps=rps, duration="120s")
+    assert found.outcome in {"Promoted", "Held"}
+    assert found.reason is not Reason.CANARY_NOT_ANSWERING
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(0.5, 4.5), (5, 13), (10, 18), (30, 25)])
+@pytest.mark.parametrize("at", [0, 40])
+def test_a_dead_canary_loses_its_traffic_little_later_than_pages_can_tell(
+    at: int, seconds: float, within: float
+) -> None:
+    found = played(cached(seconds), faults=f"{{at: {at}s, arm: canary, blackhole: true}}")
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < within
 
 
 BUCKET = re.compile(rb'(istio_request_duration_milliseconds_bucket{.*le="([^"]*)"}) (\d+)')

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 
 import numpy as np
 import pytest
@@ -644,6 +645,19 @@ def test_the_first_request_by_the_sidecar_s_count_is_counted_although_the_model_
     passes.at(10.0, s1=page(10.0, 100), c1=by(10.0, 0, "model"))
     passes.at(11.0, s1=page(11.0, 200), c1=by(11.0, 3, "sidecar"))
     assert passes.loads["weight"].canary == 3
+
+
+def test_how_long_pages_stand_still_is_seen_from_a_pod_whose_count_grew_twice() -> None:
+    passes = Passes(stable="s1 s2")
+    for second in range(10, 40):
+        at = float(second)
+        assert passes.cursor.steps.shortest == (inf if second < 22 else 10.0)
+        cached = {name: page(at, 100 * ((second + part) // 10)) for name, part in (("s1", 0), ("c1", 9))}
+        passes.at(at, **cached, s2=page(at, 100 + (second == 35)))
+    assert passes.cursor.steps.shortest == 10.0
+    passes.at(40.0, s2=page(40.0, 102))
+    passes.at(41.0, s2=page(41.0, 103))
+    assert passes.cursor.steps.shortest == 1.0
 
 
 def test_nothing_known_of_an_arm_is_not_the_same_as_no_requests() -> None:
