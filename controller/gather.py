@@ -42,7 +42,7 @@ FEW_OTHERS = 0.2
 EARLIER = 0.1  # of a tick at most may be from before the step that it is evidence of
 LATEST = 253_402_300_800.0  # the year 10000, which no datetime holds
 # Seconds for which a silence is not believed at most, whatever pages do: some are worked out every 15 s, and
-# a round or two of ours come on top. Most are seen within two seconds to be worked out when they are asked for.
+# a round or two of ours come on top. Most are seen in two seconds to be worked out when they are asked for.
 STILL = 20.0
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200

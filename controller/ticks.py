@@ -404,7 +404,8 @@ def save(cursor: Cursor) -> Json:
 
     `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}, [pods
     that were behind]]},
-    "served": {pod: [at, n]}, "loads": {name: {...}}}`; a value is `[n, k]`, `[index of its bounds,
+    "served": {pod: [at, n]}, "by": {counter: [those pods]}, of the most frequent one `null`, "loads": {name:
+    {...}}}`; a value is `[n, k]`, `[index of its bounds,
     empty buckets before, [count...]]` or null.
     """
     marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
@@ -418,6 +419,7 @@ def save(cursor: Cursor) -> Json:
             for name, tick in cursor.checks.items()
         },
         "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
+        "by": _by(cursor.served),
         "loads": {name: load_of.saved(load) for name, load in cursor.loads.items()},
     }
 
@@ -430,11 +432,27 @@ def load(saved: Json) -> Cursor:
         bounds = [tuple(le) for le in saved["bounds"]]
         return Cursor(
             {name: _reopened(tick, bounds) for name, tick in saved["checks"].items()},
-            {name: Served(at, n) for name, (at, n) in saved["served"].items()},
+            _served(saved["served"], saved.get("by") or {}),  # older versions did not say
             {name: load_of.loaded(values) for name, values in saved["loads"].items()},
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error
+
+
+def _by(served: Mapping[str, Served]) -> Json:
+    """Which pods' requests are counted by which series."""
+    usual = usual_source(pod.counter for pod in served.values())
+    others = sorted({pod.counter for pod in served.values()} - {usual})
+    by = {
+        counter: sorted(name for name, pod in served.items() if pod.counter == counter) for counter in others
+    }
+    return {usual: None, **by}
+
+
+def _served(saved: Json, by: Json) -> dict[str, Served]:
+    usual = next((counter for counter, pods in by.items() if pods is None), UNKNOWN)
+    counters = {pod: counter for counter, pods in by.items() for pod in pods or ()}
+    return {name: Served(at, n, counters.get(name, usual)) for name, (at, n) in saved.items()}
 
 
 def _reopened(tick: Json, bounds: list[tuple[float, ...]]) -> Open:

@@ -507,6 +507,18 @@ def test_everything_since_the_saved_cursor_is_one_large_tick() -> None:
     assert told(tick) == {"s1": Counts(300, 0), "s2": Counts(400, 0), "c1": Counts(300, 1)}
 
 
+def test_a_new_leader_knows_by_which_series_each_pods_requests_were_counted() -> None:
+    """A page of stable's without the sidecar's part was 45 000 requests in which the canary was silent."""
+    passes = Passes()
+    passes.since = {"weight": 9.0}
+    one = {"s1": "sidecar", "s2": "sidecar", "c1": "model"}
+    passes.at(10.0, **{name: by(10.0, 5000, counter) for name, counter in one.items()})
+    passes.cursor = load(json.loads(json.dumps(save(passes.cursor))))
+    assert {name: pod.counter for name, pod in passes.cursor.served.items()} == one
+    passes.at(11.0, **{name: by(11.0, 50_000, "model") for name in one})
+    assert (passes.loads["weight"].stable, passes.loads["weight"].canary) == (0, 45_000)
+
+
 def test_a_saved_cursor_is_small() -> None:
     le = tuple(0.001 * 1.2 ** (step / 2) for step in range(122))
     names = {f"pod-{number:02}": "node" for number in range(22)}
