@@ -51,6 +51,9 @@ class Finding:
 COUNTED = "they count while the canary's pods are warm and take no more load each than stable's"
 LEAST_EXPECTED = 0.05  # hits at the margin: a status rounds them to a tenth, and nobody can lack a share of 0
 PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
+COARSE = (
+    "its buckets cannot tell an increase"  # of analysis.judge, whose note says which; a test compares them
+)
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
 
@@ -214,6 +217,8 @@ def proved_less(found: Finding) -> str:
         return f"at most {_times(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
     if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
         return f"a shift below {PASS_TOLERANCE:g}"
+    if found.kind == "Latency" and COARSE in found.note:
+        return "as much of it as its buckets can show"
     return ""
 
 
