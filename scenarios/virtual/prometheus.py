@@ -77,6 +77,8 @@ class VirtualPrometheus:
             return [now, str(now)]
         if abs(float(params["time"]) - now) > EVERY:
             raise ValueError(f"asked what was known {now - float(params['time']):.0f} s ago")
+        if " > min by " in query:
+            return []  # all of a scrape is there at once
         asked = _QUERY.match(query)
         if asked is None:
             raise ValueError(f"no query of controller/queries.toml: {query}")

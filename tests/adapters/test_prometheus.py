@@ -60,8 +60,11 @@ def test_counters_are_asked_for_as_they_stand() -> None:
     templates = queries._templates()
     assert prometheus._WANTED.keys() == set(CheckKind)
     series = {"up", *prometheus._ALWAYS, *sum(prometheus._WANTED.values(), ())}
-    assert templates.keys() == {*series, "counter"}
+    assert templates.keys() == {*series, "counter", "mixed"}
     for name, template in templates.items():
+        if name == "mixed":
+            assert set(re.findall(r"by \(([^)]*)\)", template.template)) == {"pod, job, instance"}
+            continue
         assert not re.search(r"rate|increase|\[|offset", template.template)
         start = r"timestamp\(up\{" if name == "up" else r"sum by \(pod, job, instance\b"
         assert re.match(start, template.template), name
@@ -131,6 +134,7 @@ class Scraped:
         self.series: dict[str, list[tuple[Mapping[str, str], float | str]]] = defaultdict(list)
         self.series["up"] = [(of(name), at) for name in pods]
         self.now = NOW + 0.5
+        self.partly: dict[str, list[str]] = {}  # by series: pods some of whose label sets are still to come
         self.instead: dict[str, Callable[[], Awaitable[web.StreamResponse]]] = {}
         self.hanging = asyncio.Event()
         for name in pods:
@@ -147,6 +151,8 @@ class Scraped:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         name = named(request.query["query"])
+        if " > min by " in request.query["query"]:
+            return web.json_response(vector(*[(of(one), NOW) for one in self.partly.get(name, ())]))
         if name in self.instead:
             return await self.instead[name]()
         if name == "time":
@@ -247,6 +253,30 @@ async def test_a_pod_each_scrape_of_which_is_of_another_process_is_not_read_for_
             assert (asked.trouble == "") == (scrape < 5)  # the third fall
         assert (found["a"].at, found["b"].at) == (NOW + 60, NOW + 105)
         assert "its counters fall again and again" in asked.trouble
+
+
+@pytest.mark.parametrize("name", ["istio_requests_total", "model_prediction_value_bucket"])
+async def test_a_scrape_that_has_come_in_part_waits_for_the_rest(name: str) -> None:
+    """Over several connections failures came first: they were all that a healthy canary had in that tick."""
+    scraped = Scraped("a", "b")
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], EVERY)
+        before = dict(await asked.round())
+        scraped.requests("a", 5, "503")
+        scraped.partly[name] = ["a"]
+        scraped.series["up"] = [(of(one), NOW + 0.25) for one in ("a", "b")]
+        scraped.now = NOW + 0.34
+        found = await asked.round()
+        assert (found["a"], found["b"].at) == (before["a"], NOW + 0.25)
+        scraped.now = NOW + 0.36  # half an interval later
+        assert (await asked.round())["a"].requests == Counts(105, 5)
+        scraped.partly.clear()
+        scraped.now = NOW + 0.4
+        scraped.series["up"] = [(of(one), NOW + 0.4) for one in ("a", "b")]
+        scraped.series["istio_requests_total"] = []
+        scraped.requests("a", 200)
+        scraped.requests("a", 5, "503")
+        assert (await asked.round())["a"].requests == Counts(205, 5)
 
 
 async def test_an_answer_that_says_it_is_whole_is_used() -> None:
