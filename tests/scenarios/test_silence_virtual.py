@@ -538,3 +538,14 @@ def test_a_dead_canary_with_a_sidecar_that_counts_nothing_loses_its_traffic_in_s
     assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
     assert found.seconds_to_weight_zero is not None
     assert found.seconds_to_weight_zero < 8
+
+
+@pytest.mark.parametrize("lasts", [1.0, 3.0])
+def test_failures_of_last_week_that_pages_lack_for_a_moment_are_not_those_of_the_second_when_they_are_back(
+    lasts: float,
+) -> None:
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        lacks = life.pod.arm == "stable" or 20 <= stage.now < 20 + lasts
+        return page if lacks else page + PAST
+
+    assert played(page).outcome == "Promoted"
