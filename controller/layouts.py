@@ -234,7 +234,7 @@ def _waited(found: Found, places: _Places) -> Taken | None:
 
 
 def _errors(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
-    return REQUESTS, _counted(places, *reading.outcomes(found.series[REQUESTS]))
+    return REQUESTS, _counted(places, *reading.outcomes(reading.telling(found.series[REQUESTS])))
 
 
 def _predictions(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:

@@ -225,7 +225,13 @@ def _on_grid(messages: Iterable[bytes], family: str) -> Histogram:
 
 
 def _errors(found: Found, _: CheckSpec) -> Source:
-    return REQUESTS, lambda: _outcomes(found.series[REQUESTS])
+    return REQUESTS, lambda: _failures(found.series[REQUESTS])
+
+
+def _failures(series: Sequence[Series]) -> Counts:
+    counts = _outcomes(series)
+    telling(series)
+    return counts
 
 
 def _predictions(found: Found, _: CheckSpec) -> Source:
@@ -273,6 +279,26 @@ def outcomes(series: Iterable[Series]) -> tuple[list[Series], list[Series]]:
     """The series of completed requests, and of these the failed ones'; `KeyError` if there is none."""
     mine = received(series)
     return mine, [one for one in mine if _failed(one)]
+
+
+def telling(series: Sequence[Series]) -> Sequence[Series]:
+    """The series; `ValueError` where they do not tell which requests failed, so that none would have.
+
+    A mesh may be told to leave labels out (Telemetry's tagOverrides).
+    """
+    mine = [one for one in series if one.labels.get("reporter") == "destination"]
+    calls = [one for one in mine if one.labels.get("request_protocol") == "grpc"]
+    if any(not one.labels.get("response_code") for one in mine):
+        raise _untold("response_code")
+    if calls and not any(one.labels.get("grpc_response_status") for one in calls):
+        raise _untold("grpc_response_status")
+    return series
+
+
+def _untold(label: str) -> ValueError:
+    return ValueError(
+        f"it has no label {label}, so nobody can tell what failed; see to Telemetry's tagOverrides"
+    )
 
 
 def received(series: Iterable[Labelled]) -> list[Labelled]:

@@ -1,9 +1,13 @@
 """What is read from a page for each check, and what is said when it cannot be."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram
+from controller import layouts
 from controller.reading import REQUESTS, is_protobuf, read
 from scenarios.page import Page
 from tests import wire
@@ -49,6 +53,37 @@ def test_a_model_servers_page_gives_every_check() -> None:
         "errors": "istio_requests_total",
         "predictions": "model_prediction_value",
     }
+
+
+CALLS = 'istio_requests_total{reporter="destination",request_protocol="grpc",response_code="200"'
+
+
+@pytest.mark.parametrize(
+    ("page", "label"),
+    [
+        ('istio_requests_total{reporter="destination"} 90\n', "response_code"),
+        (requests(90) + 'istio_requests_total{reporter="destination",response_code=""} 9\n', "response_code"),
+        (f"{CALLS}}} 90\n", "grpc_response_status"),
+        (f'{CALLS},grpc_response_status=""}} 90\n', "grpc_response_status"),
+    ],
+)
+@pytest.mark.parametrize("how", [read, layouts.read])
+def test_requests_that_do_not_say_which_of_them_failed_are_no_successes(
+    how: Callable[..., Any], page: str, label: str
+) -> None:
+    """A mesh that leaves the label out had every bad canary promoted without an error."""
+    reading, wrong = how(page.encode(), [ERRORS], at=0.0)
+    assert (reading.values, reading.requests) == ({}, Counts(99 if 'code=""' in page else 90, 0))
+    why = f"it has no label {label}, so nobody can tell what failed; see to Telemetry's tagOverrides"
+    assert wrong == (f"errors: istio_requests_total: {why}",)
+
+
+@pytest.mark.parametrize("status", ["0", "14"])
+def test_calls_some_of_which_ended_without_a_status_are_counted(status: str) -> None:
+    page = f'{CALLS},grpc_response_status=""}} 1\n{CALLS},grpc_response_status="{status}"}} 90\n'
+    for how in (read, layouts.read):
+        reading, wrong = how(page.encode(), [ERRORS], at=0.0)
+        assert (reading.values["errors"], wrong) == (Counts(91, 90 if status == "14" else 0), ())
 
 
 def test_latency_is_the_models_own_where_the_pod_has_it() -> None:
