@@ -235,11 +235,12 @@ def _seen(before: Served | None, reading: Reading) -> _Seen:
 
 
 def _new(before: Served, now: Served) -> _Seen:
-    if (high := before.high) is not None and _goes_on(high, now):
-        return _Seen(now, high)
-    later = replace(now, high=high)
+    if (high := before.high) is not None:
+        if _goes_on(high, now):
+            return _Seen(now, high)
+        now = replace(now, high=high)
     if _goes_on(before, now):
-        return _Seen(later, before)
+        return _Seen(now, before)
     later = replace(now, high=high or replace(before, odd=None))
     if _began_again(before, now):
         return _Seen(later, replace(before, n=0))

@@ -350,7 +350,10 @@ def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | No
 
 def _fallen(tick: Open, news: set[str], closed: Tick, view: _View) -> Open:
     """The tick that remembers what those had counted whose pages say less."""
-    told = {pod.name for arm in (closed.stable, closed.canary) for pod in arm.pods}
+    pods = (*closed.stable.pods, *closed.canary.pods)
+    if len(pods) == len(news):  # nearly always
+        return tick
+    told = {pod.name for pod in pods}
     fell = {
         name: High(mark, view.pages[name].mark.at)
         for name in news - told
