@@ -7,8 +7,8 @@ import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram
-from controller import layouts
-from controller.reading import REQUESTS, is_protobuf, read
+from controller import layouts, protobuf
+from controller.reading import REQUESTS, is_protobuf, read, whole
 from scenarios.page import Page
 from tests import wire
 
@@ -342,3 +342,31 @@ def test_a_page_is_protobuf_by_its_content_type(kind: str) -> None:
     assert is_protobuf(kind)
     assert not is_protobuf("text/plain; version=0.0.4")
     assert not is_protobuf("")
+
+
+OWN = "# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"
+
+
+@pytest.mark.parametrize("how", [read, layouts.read])
+def test_a_sidecar_that_has_had_no_request_yet_is_seen(how: Callable[..., Any]) -> None:
+    for page, there in ((OWN, True), (OWN + requests(3), True), (requests(3), False), ("", False)):
+        reading, _ = how(page.encode(), [ERRORS], at=0.0)
+        assert reading.sidecar is there
+    found, _ = read(wire.family("envoy_server_live"), [ERRORS], at=0.0, kind=protobuf.TYPE)
+    assert found.sidecar
+
+
+def test_a_canary_s_page_without_its_sidecars_part_tells_of_no_zero_where_stable_s_have_one() -> None:
+    stable, without, started = (
+        read(page.encode(), CHECKS, at=0.0)[0] for page in (OWN + requests(3), INFERENCE, OWN)
+    )
+    empty, _ = read(b"", CHECKS, at=0.0)
+    pods = {"s": stable, "model": without, "new": started, "empty": empty}
+    arms: Any = {"stable": ["s"], "canary": ["model", "new", "empty"]}
+    found = whole(pods, ["errors", "latency-p95"], **arms)
+    assert (found["s"], found["new"]) == (stable, started)
+    assert (found["empty"].paged, found["empty"].sources) == (False, {"errors": "", "latency-p95": ""})
+    assert (found["model"].paged, found["model"].requests) == (True, Counts(5, 0))
+    assert found["model"].sources == {"errors": "", "latency-p95": "model_inference_duration_seconds"}
+    bare = {"s": read(requests(3).encode(), CHECKS, at=0.0)[0], "empty": empty}
+    assert whole(bare, ["errors"], stable=["s"], canary=["empty"]) == bare
