@@ -52,6 +52,9 @@ COUNTED = "they count while the canary's pods are warm and take no more load eac
 LEAST_EXPECTED = 0.05  # hits at the margin: fewer weigh as these do, and nobody can lack a share of 0
 WHOLE = 99.95  # hits, from which on no fraction of one is said
 PASS_PLUS, PASS_TOLERANCE = 0.01, 0.10  # of analysis.questions, which needs numpy; a test compares them
+COARSE = (
+    "its buckets cannot tell an increase"  # of analysis.judge, whose note says which; a test compares them
+)
 ANOTHER = 2.0  # of a request's score: up to it there is an answer, from 1 on another one
 ROUNDED = 1e-4  # of a log e: four decimals of it are kept
 _VERDICTS = {"PASS": "Pass", "INCONCLUSIVE": "Inconclusive", "NO_DATA": "NoData", "FAIL": "Fail"}
@@ -218,6 +221,8 @@ def proved_less(found: Finding) -> str:
         return f"at most {exact_times(1 + found.max_increase)} stable's rate plus {_points(PASS_PLUS)}"
     if found.kind == "Predictions" and found.tolerance < PASS_TOLERANCE:
         return f"a shift below {PASS_TOLERANCE:g}"
+    if found.kind == "Latency" and COARSE in found.note:
+        return "as much of it as its buckets can show"
     return ""
 
 

@@ -30,6 +30,9 @@ LONGEST_LINE = 4096  # bytes that are remembered; MOST_NEW is enough for as many
 LONGEST_NUMBER = 400  # digits of a figure or a bound
 LARGEST = 2.0**53  # counters above it are no longer exact
 
+# How the names begin that a sidecar shows from its start, before it has had a request.
+SIDECARS = b"envoy_", b"istio_build"
+
 Labels = Mapping[str, str]
 # No exporter writes these into text; a sidecar's agent that glues protobuf and text together does.
 BINARY = bytes({*range(0x20)} - {*b"\t\n\r"})
@@ -124,6 +127,11 @@ def declares(page: bytes, family: str) -> bool:
         or b"\n" + line + b" " in page
         or b"\n" + line + b"\t" in page
     )
+
+
+def of_sidecar(page: bytes) -> bool:
+    """Whether a sidecar shows what is its own, which it does from its start."""
+    return page.startswith(SIDECARS) or any(b"\n" + name in page for name in SIDECARS)
 
 
 def is_text(page: bytes) -> bool:

@@ -7,8 +7,10 @@ there. A pod that nobody could read, and one that has had no requests, says noth
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from analysis.evidence import CheckKind, CheckSpec
-from analysis.judge import RESOLVED
+from analysis.judge import RESOLVED, crowded
 from analysis.samples import Histogram
 from controller.cluster import arm
 from controller.explain import exact_times, seconds
@@ -41,9 +43,9 @@ def _asked(grounds: Grounds) -> list[CheckSpec]:
     return [one for one in grounds.policy.checks if one.name not in grounds.policy.queried]
 
 
-def _read(grounds: Grounds) -> dict[str, Paged]:
-    """The pages of stable's pods that could be read."""
-    pods = arm(grounds.cluster, grounds.namespace, grounds.plan["stable"]).pods
+def _read(grounds: Grounds, which: str = "stable") -> dict[str, Paged]:
+    """The pages of an arm's pods that could be read."""
+    pods = arm(grounds.cluster, grounds.namespace, grounds.plan[which]).pods
     found = {pod.name: grounds.pages[pod.name] for pod in pods if pod.name in grounds.pages}
     return {name: page for name, page in found.items() if page.reading is not None}
 
@@ -71,6 +73,26 @@ def _metrics(grounds: Grounds) -> Iterator[Finding]:
         return
     for check in _asked(grounds):
         yield _exposed(grounds, check, pages)
+        if check.kind is CheckKind.LATENCY:
+            yield from _alike(grounds, check, pages)
+
+
+def _alike(grounds: Grounds, check: CheckSpec, pages: Mapping[str, Paged]) -> Iterator[Finding]:
+    """That each arm is read from another series, if so, as far as the canary shows one already."""
+    stable, canary = (
+        {
+            one.reading.sources[check.name]
+            for one in of.values()
+            if one.reading and check.name in one.reading.values
+        }
+        for of in (pages, _read(grounds, "canary"))
+    )
+    if stable and canary and not stable & canary:
+        why = (
+            f"{check.name} is read from {min(canary)} on the canary's pages and from {min(stable)} on"
+            " stable's: the two are not compared, so that no step passes"
+        )
+        yield Finding(Result.FAIL, why, mend=f"give stable {min(canary)} first: docs/metrics.md")
 
 
 def _exposed(grounds: Grounds, check: CheckSpec, pages: Mapping[str, Paged]) -> Finding:
@@ -115,14 +137,26 @@ def of_policy(grounds: Grounds, spec: Json, note: str = "") -> Patch:
 
 
 def _buckets(grounds: Grounds) -> Iterator[Finding]:
-    """Of each latency check the ratio that stable's buckets can prove."""
+    """Of each latency check the ratio that stable's buckets can prove; predictions that they do not tell."""
     latency = [one for one in _asked(grounds) if one.kind is CheckKind.LATENCY]
+    pages = _read(grounds)
+    for check in _asked(grounds):
+        if check.kind is CheckKind.PREDICTIONS:
+            yield from _told_apart(check, pages)
     if not latency:
         yield Finding(Result.PASS, "no Latency check is read from the pods' pages")
         return
-    pages = _read(grounds)
     for check in latency:
         yield _resolved(grounds, check, pages) if pages else _unread(grounds)
+
+
+def _told_apart(check: CheckSpec, pages: Mapping[str, Paged]) -> Iterator[Finding]:
+    """That nearly all of stable's predictions lie in one bucket, if so, on the page with most of them."""
+    counted = [one.reading.values.get(check.name) for one in pages.values() if one.reading is not None]
+    busiest = max((one for one in counted if isinstance(one, Histogram)), key=lambda one: one.n, default=None)
+    for note in crowded(np.array(busiest.count)) if busiest is not None else ():
+        mend = f"give {PREDICTION} buckets where its predictions lie"
+        yield Finding(Result.FAIL, f"{check.name}: {note}", mend=mend)
 
 
 def _resolved(grounds: Grounds, check: CheckSpec, pages: Mapping[str, Paged]) -> Finding:

@@ -41,6 +41,9 @@ SETTLED = 3.0  # s of a weight in which both arms were counted
 FEW_OTHERS = 0.2
 EARLIER = 0.1  # of a tick at most may be from before the step that it is evidence of
 LATEST = 253_402_300_800.0  # the year 10000, which no datetime holds
+# Seconds for which a silence is not believed at most, whatever pages do: some are worked out every 15 s, and
+# a round or two of ours come on top. Most are seen in two seconds to be worked out when they are asked for.
+STILL = 20.0
 # Requests per canary pod after which it is called warm although `warmUp` is not over.
 WARM_AFTER_REQUESTS = 200
 
@@ -298,13 +301,15 @@ def load_seen(
     now: float,
     pace: Pace = Pace(),  # noqa: B008 - a frozen value
     lag: Lag = AT_ONCE,
+    still: float = 0.0,
 ) -> LoadSeen:
     """What breakers and the machine need of the load; `sampled` is the part of stable's pods that is read.
 
     Within three intervals of `pace` one arm may be a reading or two ahead of the other, so a silence
-    that is shorter is none. `canary` are its ready pods.
+    that is shorter is none; nor is one that pages explain which stand `still` for as many seconds, as a page
+    does that is worked out every now and then. `canary` are its ready pods.
     """
-    step, last = loads.get("step"), loads.get("weight")
+    step, last, least = loads.get("step"), loads.get("weight"), max(pace.stale, _unsilent(still, pace))
     if step is None or last is None:
         return LoadSeen()
     hushes = {pod: last.pods[pod] for pod in canary if pod in last.pods}
@@ -314,36 +319,41 @@ def load_seen(
     return LoadSeen(
         step_canary_requests=step.canary,
         silence=round(last.hush.n / sampled),
-        silent_for=_silent_for(last.hush, pace),
+        silent_for=_silent_for(last.hush, least),
         follows_weight=bool(unheard)
         or last.seconds - lag.most < max(SETTLED, pace.stale)
         or follows(run.weight, stable=last.shared[0], canary=last.shared[1], sampled=sampled),
-        quiet=tuple(_quiet(hushes, unheard, sampled, pace)),
-        uneven=_uneven(last, canary, pace),
+        quiet=tuple(_quiet(hushes, unheard, sampled, least)),
+        uneven=_uneven(last, canary, least),
         unheard=unheard,
         unheard_for=timedelta(seconds=now - newest if nobody else 0),
         missed=round(min(hush.missed for hush in hushes.values()) / sampled) if nobody else 0,
     )
 
 
-def _silent_for(hush: Hush, pace: Pace) -> timedelta:
+def _unsilent(still: float, pace: Pace) -> float:
+    """Seconds without a request that are no silence yet, since the page may be older."""
+    return 0.0 if still <= pace.moment else min(still + pace.moment, STILL)
+
+
+def _silent_for(hush: Hush, least: float) -> timedelta:
     silent = hush.until - hush.since
-    return timedelta(seconds=silent if silent >= pace.stale else 0)
+    return timedelta(seconds=silent if silent >= least else 0)
 
 
 def _quiet(
-    hushes: Mapping[str, Hush], unheard: Collection[str], sampled: float, pace: Pace
+    hushes: Mapping[str, Hush], unheard: Collection[str], sampled: float, least: float
 ) -> Generator[Quiet, None, None]:
     """Canary pods whose own pages say that they completed nothing."""
     for pod in sorted(hushes.keys() - set(unheard)):
-        if hushes[pod].n and (silent := _silent_for(hushes[pod], pace)):
+        if hushes[pod].n and (silent := _silent_for(hushes[pod], least)):
             yield Quiet(pod, round(hushes[pod].n / sampled), silent)
 
 
-def _uneven(load: Load, canary: Collection[str], pace: Pace) -> bool:
+def _uneven(load: Load, canary: Collection[str], least: float) -> bool:
     """Whether a pod of stable's was left out as well: then a quiet pod says nothing of the canary."""
     stable = [hush for pod, hush in load.pods.items() if pod not in canary]
-    return any(hush.n / len(stable) >= SILENT_AFTER_DUE and _silent_for(hush, pace) for hush in stable)
+    return any(hush.n / len(stable) >= SILENT_AFTER_DUE and _silent_for(hush, least) for hush in stable)
 
 
 def overdue(gathered: Gathered, policy: Policy, *, at: float, pace: Pace, queried: Pace) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class Layout:
     sources: Mapping[str, str]
     took: Taken | None = None
     of: frozenset[str] = frozenset()
+    sidecar: bool = False
 
 
 class Known:
@@ -137,7 +138,7 @@ def _taken(layout: Layout, figures: Sequence[bytes], at: float) -> Reading | Non
     if requests is None or lacks or None in values.values() or max(numbers) > LARGEST:
         return None
     known: Mapping[str, Any] = {"requests": requests, "values": values, "took": took, "of": layout.of}
-    return Reading(at=at, sources=layout.sources, counter=REQUESTS, **known)
+    return Reading(at=at, sources=layout.sources, counter=REQUESTS, sidecar=layout.sidecar, **known)
 
 
 def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout | None:
@@ -164,7 +165,8 @@ def _layout(befores: tuple[bytes, ...], checks: tuple[CheckSpec, ...]) -> Layout
     )
     between = b"%s " % befores[0], *(b"\n%s " % before for before in befores[1:])
     taking = itemgetter(*places.all, *others)
-    return Layout(between, taking, len(places.all), requests, values, sources, took, of)
+    of_all = between, taking, len(places.all), requests, values, sources
+    return Layout(*of_all, took, of, found.sidecar)
 
 
 def _followed(before: bytes) -> bool:
@@ -232,7 +234,7 @@ def _waited(found: Found, places: _Places) -> Taken | None:
 
 
 def _errors(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:
-    return REQUESTS, _counted(places, *reading.outcomes(found.series[REQUESTS]))
+    return REQUESTS, _counted(places, *reading.outcomes(reading.telling(found.series[REQUESTS])))
 
 
 def _predictions(found: Found, _: CheckSpec, places: _Places) -> tuple[str, Taken]:

@@ -63,6 +63,7 @@ class Reading:
     where the latency check reads the model's own time and the sidecar says more. `of` are the workloads that
     the sidecar says it belongs to, so that a pod's page is not taken for that of another at its address. If
     not `paged`, the page on which requests are counted was not read, but for checks that stand elsewhere.
+    `sidecar`: the page has what a sidecar shows of itself, be there requests or not.
     """
 
     at: float
@@ -74,6 +75,7 @@ class Reading:
     of: frozenset[str] = frozenset()
     paged: bool = True
     counter: str = ""
+    sidecar: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

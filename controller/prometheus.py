@@ -14,7 +14,7 @@ empty, in part, or not a number, was not read: it is no zero.
 import asyncio
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -34,7 +34,18 @@ from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.ports import ANNOTATED, Reading, Trouble
 from controller.protobuf import Found
-from controller.queries import Target, Unanswered, by_target, instant, query, scrapes
+from controller.queries import (
+    Last,
+    Target,
+    Unanswered,
+    by_target,
+    instant,
+    is_time,
+    last,
+    mixed,
+    query,
+    scrapes,
+)
 from controller.reading import DURATION, INFERENCE, PREDICTION, REQUESTS, understood
 
 Json = Any
@@ -46,6 +57,10 @@ CONNECT = 1.5  # of which to be connected; a server that is near is, or never wi
 LARGEST = 8 * 1024 * 1024  # bytes of an answer; 40 pods with 100 buckets each make 0.6 MB
 ROUNDS = 5  # in an interval of Prometheus' own scraping: how late we hear is a fifth of it at most
 MOMENT = 1.0  # seconds that two clocks may be apart and count as one
+# Seconds after a scrape in which some of it may still be to come, where a storage gets it over several
+# connections: each sends what it has after 5 s at the latest. Whose series differ for longer are read as they
+# are: replicas that are deduplicated series by series are of two times for minutes, and faults must not wait.
+SETTLED = 6.0
 STALE = 3  # intervals without a scrape, as `ticks.Pace.stale` counts them
 
 _ALWAYS = (REQUESTS, f"{INFERENCE}_count")
@@ -315,14 +330,19 @@ class _Server:
         """What is known of each pod at the instant that is asked for; raises `Unanswered`.
 
         Nothing of a pod whose scrape came in between: it had begun before that instant, so some of the
-        answers would have it and some not.
+        answers would have it and some not. Nor of one whose scrape may have come in part so far.
         """
         ends = monotonic() + self._timeout
         at = self._now(ends) if asked.at is None else asked.at
         scraped = self._scraped(asked, at, ends)
         found = {name: self._ask(name, asked, at, ends) for name in asked.series}
+        mixed_ = {pod for name in asked.series for pod in self._mixed(name, asked, at, ends)}
+        fresh = at - min(SETTLED, self._interval / 2)
+        partly = {
+            pod for pod in mixed_ if fresh < max(filter(is_time, scraped.get(pod, {}).values()), default=0)
+        }
         still = self._scraped(asked, at, ends)
-        whole = (pod for pod in asked.pods if scraped.get(pod) == still.get(pod))
+        whole = (pod for pod in asked.pods if scraped.get(pod) == still.get(pod) and pod not in partly)
         pods = {pod: self._of(pod, scraped.get(pod, {}), found, asked.checks, at) for pod in whole}
         return _Said(at, pods)
 
@@ -330,11 +350,11 @@ class _Server:
         """What time it is there, seconds since 1970."""
         return self._said("time", "time()", instant, at=None, ends=ends)
 
-    def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, float]]:
-        """When each target of each pod was scraped last."""
+    def _scraped(self, asked: _Asked, at: float, ends: float) -> Mapping[str, Mapping[Target, Last]]:
+        """When each target of each pod was scraped last, or by which labels it is there more than once."""
         found = self._ask("up", asked, at, ends)
         return {
-            pod: {target: one.value for target, (one, *_) in targets.items()}
+            pod: {target: last(series) for target, series in targets.items()}
             for pod, targets in found.items()
         }
 
@@ -350,6 +370,10 @@ class _Server:
     def _ask(self, name: str, asked: _Asked, at: float, ends: float) -> _Series:
         """The series of that name; raises `Unanswered`."""
         return self._said(name, query(name, asked.namespace, asked.pods), by_target, at=at, ends=ends)
+
+    def _mixed(self, name: str, asked: _Asked, at: float, ends: float) -> Collection[str]:
+        """Pods whose series of that name are of several scrapes at once; raises `Unanswered`."""
+        return self._said(name, mixed(name, asked.namespace, asked.pods), by_target, at=at, ends=ends)
 
     def _said(
         self, name: str, text: str, read: Callable[[Json], Meant], *, at: float | None, ends: float
@@ -395,24 +419,31 @@ class _Server:
         response.raw = body
 
     def _whole(self, body: bytes) -> None:
-        """Raises `Unanswered` where the server warns, as Thanos does when a store is away.
+        """Raises `Unanswered` where the server says that it has not all, as Thanos does when a store is away.
 
-        The client does not pass warnings on. Sums of a part of the series are smaller than they were,
-        and would be counted anew when the rest is back.
+        The client does not pass that on. Sums of a part of the series are smaller than they were, and would
+        be counted anew when the rest is back. VictoriaMetrics has a field of its own for it.
         """
-        warnings = json.loads(body).get("warnings") if b'"warnings"' in body else None
-        if warnings:
-            raise Unanswered(f"{self} answered in part, which is not used: {_short(warnings)}; {PARTIAL}")
+        if b'"warnings"' not in body and b'"isPartial"' not in body:
+            return
+        said = json.loads(body)
+        if why := said.get("warnings") or (said.get("isPartial") and "isPartial"):
+            raise Unanswered(f"{self} answered in part, which is not used: {_short(why)}; {PARTIAL}")
 
     def _of(
         self,
         pod: str,
-        scraped: Mapping[Target, float],
+        said: Mapping[Target, Last],
         found: Mapping[str, _Series],
         checks: Sequence[CheckSpec],
         now: float,
     ) -> tuple[Reading | None, Sequence[str]]:
         """The pod's reading, and what is wrong with it."""
+        scraped = {target: last for target, last in said.items() if not isinstance(last, str)}
+        if said and not scraped:
+            return None, (
+                f"{self} has the pod's scrapes more than once ({min(said.values(), key=str)}); {TWICE}",
+            )
         if not scraped:
             return None, (f"{self} has not scraped the pod (query up finds nothing); {UNSCRAPED}",)
         chosen = dict(_chosen(scraped, {name: pods.get(pod, {}) for name, pods in found.items()}))
@@ -434,8 +465,9 @@ class _Server:
 AWAY = "see that it runs and can be reached from here, or correct {}"
 OTHER = "let {} be the address under which /api/v1/query is a Prometheus'"
 REFUSED = "ask it by hand what it has against it; the queries are in controller/queries.toml"
-PARTIAL = "see to what it warns of"
+PARTIAL = "see to what it warns of (isPartial: that each vmstorage can be reached)"
 UNSCRAPED = 'let it scrape the pod, with the labels "namespace" and "pod" on what it scrapes'
+TWICE = "each request would count as often; let it deduplicate its replicas, or scrape the pod once"
 LATE = "let SERIN_PROMETHEUS_INTERVAL be its scrape_interval"
 
 # What reading an answer raises that is no answer of a Prometheus'; some of it is a RequestException as well.

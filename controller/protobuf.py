@@ -16,7 +16,16 @@ from math import inf
 from struct import unpack
 
 from analysis.buckets import Exponential, Side
-from controller.exposition import LARGEST, LONGEST_LINE, MOST_LABELS, MOST_SERIES, Key, Labels, Series
+from controller.exposition import (
+    LARGEST,
+    LONGEST_LINE,
+    MOST_LABELS,
+    MOST_SERIES,
+    SIDECARS,
+    Key,
+    Labels,
+    Series,
+)
 from controller.remembered import OF_A_LABEL, OF_A_LINE, OF_A_PAIR, PAGES
 
 TYPE = "application/vnd.google.protobuf"
@@ -55,11 +64,12 @@ class Found:
     """What a page says of the wanted families.
 
     `series` by the names that the text format gives them (`x_bucket`, `x_count`, `x_total`), `native` by
-    family, where each of its label sets is a native histogram.
+    family, where each of its label sets is a native histogram. `sidecar`: a sidecar shows what is its own.
     """
 
     series: dict[str, list[Series]] = field(default_factory=dict)
     native: dict[str, list[Native]] = field(default_factory=dict)
+    sidecar: bool = False
 
 
 class Budget:
@@ -78,7 +88,7 @@ class Budget:
 def families(page: bytes, wanted: Collection[str]) -> Found:
     """What the page says of the wanted families; `ValueError` if it cannot be read, or not in a moment."""
     parts: dict[bytes, list[bytes]] = {name.encode(): [] for name in wanted}
-    budget, passed, at = Budget(), 0, 0
+    budget, passed, at, sidecar = Budget(), 0, 0, False
     while at < len(page):
         passed += 1
         if passed > MOST_FAMILIES:
@@ -90,8 +100,10 @@ def families(page: bytes, wanted: Collection[str]) -> Found:
         name = _name(page, at, end, budget)
         if name in parts:
             parts[name].append(page[at:end])
+        elif not sidecar:
+            sidecar = name.startswith(SIDECARS)
         at = end
-    found, series = Found(), 0
+    found, series = Found(sidecar=sidecar), 0
     for name, some in parts.items():  # messages one after the other are one with the parts of all
         series += _added(found, name.decode(), b"".join(some), budget) if some else 0
         if series > MOST_SERIES:

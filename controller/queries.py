@@ -2,17 +2,18 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from math import isfinite
 from string import Template
-from typing import Any
+from typing import Any, TypeGuard
 
 from controller.exposition import Series
 
 Json = Any
 Target = tuple[str, str]  # job and instance
+Last = float | str  # when a target was scraped last, or by which labels it is there more than once
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")  # the schema says so, too
 
@@ -37,12 +38,22 @@ def query(name: str, namespace: str, pods: Iterable[str]) -> str:
                 f'"{name}" is no metric\'s name, and nothing was asked; correct it in the policy'
             )
         template = _templates()["counter"]
-    return template.substitute(name=name, pods=f"namespace={_quoted(namespace)},pod=~{_quoted(one_of)}")
+    return template.substitute(name=name, pods=_selected(namespace, one_of))
+
+
+def mixed(name: str, namespace: str, pods: Iterable[str]) -> str:
+    """The PromQL that finds those of the pods whose series of that name are of several scrapes at once."""
+    one_of = "|".join(re.escape(pod) for pod in sorted(pods))
+    return _templates()["mixed"].substitute(name=name, pods=_selected(namespace, one_of))
+
+
+def _selected(namespace: str, pattern: str) -> str:
+    return f"namespace={_quoted(namespace)},pod=~{_quoted(pattern)}"
 
 
 def scrapes(namespace: str, pattern: str, *, seconds: float) -> str:
     """The PromQL that counts the scrapes in so many seconds of each pod whose name matches, by target."""
-    labels = f"namespace={_quoted(namespace)},pod=~{_quoted(pattern)}"
+    labels = _selected(namespace, pattern)
     return f"max by (pod, job, instance) (count_over_time(up{{{labels}}}[{max(1, round(seconds))}s]))"
 
 
@@ -69,3 +80,17 @@ def by_target(result: Json) -> Mapping[str, Mapping[Target, list[Series]]]:
         series = Series(labels, float(one["value"][1]))
         pods.setdefault(labels.pop("pod"), {}).setdefault(target, []).append(series)
     return pods
+
+
+def last(series: Sequence[Series]) -> Last:
+    """When the target was scraped; the labels that tell its series apart where it has more than one."""
+    if len(series) == 1:
+        return series[0].value
+    names = sorted({name for one in series for name in one.labels})
+    said = {name: sorted({one.labels.get(name, "") for one in series}) for name in names}
+    return "; ".join(f"{name}: {', '.join(values)}" for name, values in said.items() if len(values) > 1)
+
+
+def is_time(last: Last) -> TypeGuard[float]:
+    """Whether it is that."""
+    return not isinstance(last, str)

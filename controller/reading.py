@@ -7,6 +7,7 @@ two counters are named by its check.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -15,8 +16,8 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.grids import MILLISECONDS, SECONDS
 from analysis.samples import Counts, Histogram, Statistic
 from controller import protobuf
-from controller.exposition import MOST_NEW, Series, Wanted, declares, histogram, is_text, total
-from controller.ports import Reading
+from controller.exposition import MOST_NEW, Series, Wanted, declares, histogram, is_text, of_sidecar, total
+from controller.ports import UNREAD, Reading
 from controller.protobuf import Found
 from controller.remembered import MIB, Remembered
 
@@ -92,7 +93,7 @@ def found(
     for name in counters:  # one whose labels nobody has needed so far is zero
         if declares(page, name):
             series.setdefault(name, [])
-    return Found(series)
+    return Found(series, sidecar=of_sidecar(page))
 
 
 def negotiated(page: bytes, checks: Sequence[CheckSpec] = (), *, kind: str) -> Found:
@@ -136,8 +137,28 @@ def understood(
     requests, counter, complaint = _completed(found, where)
     took = _took(found) if INFERENCE in sources.values() else None
     of = workloads(found.series.get(REQUESTS, ()))
-    known: Mapping[str, Any] = {"took": took, "of": of, "counter": counter}
+    known: Mapping[str, Any] = {"took": took, "of": of, "counter": counter, "sidecar": found.sidecar}
     return Reading(at=at, requests=requests, values=values, sources=sources, **known), (*wrong, *complaint)
+
+
+def whole(
+    readings: Mapping[str, Reading], checks: Iterable[str], *, stable: Iterable[str], canary: Iterable[str]
+) -> Mapping[str, Reading]:
+    """The readings; what a canary's page may lack with its sidecar's part was not read, and is no zero.
+
+    The agent that makes one page of a pod's leaves that part out while it cannot have it, as at a start. Else
+    all that the pod ever served would be news once it comes. Stable's pods tell whether there has to be one.
+    """
+    if not any(readings[pod].sidecar for pod in stable if pod in readings):
+        return readings
+    here = ((pod, readings[pod]) for pod in canary if pod in readings)
+    lacking = {pod: one for pod, one in here if not one.sidecar and one.counter != REQUESTS}
+    unread = dict.fromkeys(checks if lacking else (), UNREAD)
+    told = {
+        pod: replace(one, sources={**unread, **one.sources}, paged=one.paged and one.requests is not None)
+        for pod, one in lacking.items()
+    }
+    return {**readings, **told}
 
 
 Labelled = TypeVar("Labelled", Series, protobuf.Native)
@@ -204,7 +225,13 @@ def _on_grid(messages: Iterable[bytes], family: str) -> Histogram:
 
 
 def _errors(found: Found, _: CheckSpec) -> Source:
-    return REQUESTS, lambda: _outcomes(found.series[REQUESTS])
+    return REQUESTS, lambda: _failures(found.series[REQUESTS])
+
+
+def _failures(series: Sequence[Series]) -> Counts:
+    counts = _outcomes(series)
+    telling(series)
+    return counts
 
 
 def _predictions(found: Found, _: CheckSpec) -> Source:
@@ -252,6 +279,26 @@ def outcomes(series: Iterable[Series]) -> tuple[list[Series], list[Series]]:
     """The series of completed requests, and of these the failed ones'; `KeyError` if there is none."""
     mine = received(series)
     return mine, [one for one in mine if _failed(one)]
+
+
+def telling(series: Sequence[Series]) -> Sequence[Series]:
+    """The series; `ValueError` where they do not tell which requests failed, so that none would have.
+
+    A mesh may be told to leave labels out (Telemetry's tagOverrides).
+    """
+    mine = [one for one in series if one.labels.get("reporter") == "destination"]
+    calls = [one for one in mine if one.labels.get("request_protocol") == "grpc"]
+    if any(not one.labels.get("response_code") for one in mine):
+        raise _untold("response_code")
+    if calls and not any(one.labels.get("grpc_response_status") for one in calls):
+        raise _untold("grpc_response_status")
+    return series
+
+
+def _untold(label: str) -> ValueError:
+    return ValueError(
+        f"it has no label {label}, so nobody can tell what failed; see to Telemetry's tagOverrides"
+    )
 
 
 def received(series: Iterable[Labelled]) -> list[Labelled]:

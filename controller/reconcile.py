@@ -46,6 +46,7 @@ from controller.onlookers import Look
 from controller.peering import Company, arrived
 from controller.placebos import Placebos, Together
 from controller.ports import Behind, Overtaken, Reading
+from controller.reading import whole
 from controller.rounds import FEW, Rounds
 from controller.saving import FRESH, Saving, check
 from controller.telling import Next
@@ -262,7 +263,8 @@ class Reconciler:
     async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""
         run, now = live.run, self.means.clock()
-        readings, nodes = self._read(live, there.read), there.canary_nodes
+        nodes, checks = there.canary_nodes, [check.name for check in run.plan.policy.checks]
+        readings = whole(self._read(live, there.read), checks, stable=there.stable_nodes, canary=nodes)
         live.last_byte = max((reading.at for reading in readings.values()), default=0.0)
         at = now.timestamp()
         spacing, live.looked = at - (live.looked or at), at
@@ -280,7 +282,9 @@ class Reconciler:
             lag=lag,
         )
         sampled = max(len(there.stable_nodes), 1) / max(seen.stable.ready, 1)
-        known = gather.load_seen(run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag)
+        known = gather.load_seen(
+            run, load, nodes, sampled=sampled, now=at, pace=pace, lag=lag, still=cursor.steps.shortest
+        )
         found = trouble(self.means.metrics, run, _name(run))
         read = any(readings[pod].paged for pod in nodes.keys() & readings.keys())
         seen = replace(seen, load=known, canary_read=read, trouble=found)

@@ -7,6 +7,7 @@ pods that come, go, or are not read at all (only some of stable's are) do not be
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from analysis.values import replace
@@ -20,13 +21,16 @@ class Served:
 
     `odd` is a page after it from which nothing can be told: its figure is less, or another counter's, as
     where the sidecar's part is missing. If the next page goes on from there, it is counted from there.
-    Neither is saved: a new leader takes the next page as it comes.
+    `high` is what the pod had completed before it said less for longer: a page that says as much once more is
+    counted from there, since else all that the others had lacked would be new. Neither is saved: a new
+    leader takes the next page as it comes.
     """
 
     at: float
     n: int
     counter: str = field(default="", compare=False)
     odd: "Served | None" = field(default=None, compare=False)
+    high: "Served | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,31 @@ def counted(
     return begun | {name: one.known for name, one in seen.items() if one.known is not None}, after
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How long pages stand still, as far as was seen: the shortest time in which a pod's count grew twice.
+
+    Pages that are worked out every ten seconds only stand still in between, however much is answered. `moved`
+    is when each pod's count last grew.
+    """
+
+    shortest: float = inf
+    moved: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, before: Mapping[str, Served], now: Mapping[str, Served], *, live: float) -> "Steps":
+        """What is known with these pages; no more is asked once that is `live` seconds or less."""
+        if self.shortest <= live:  # nearly always
+            return self
+        both = ((pod, one, before[pod]) for pod, one in now.items() if pod in before)
+        grown = {pod: one.at for pod, one, old in both if one.n > old.n and one.at > old.at}
+        took = [at - self.moved[pod] for pod, at in grown.items() if pod in self.moved]
+        return Steps(min([self.shortest, *took]), {**self.moved, **grown})
+
+    def later(self, by: float) -> "Steps":
+        """The same so many seconds later."""
+        return replace(self, moved={pod: at + by for pod, at in self.moved.items()})
+
+
 def later(load: Load, by: float) -> Load:
     """The same so many seconds later; of an arm that was not counted nothing is known at any time."""
     return replace(
@@ -206,12 +235,17 @@ def _seen(before: Served | None, reading: Reading) -> _Seen:
 
 
 def _new(before: Served, now: Served) -> _Seen:
+    if (high := before.high) is not None:
+        if _goes_on(high, now):
+            return _Seen(now, high)
+        now = replace(now, high=high)
     if _goes_on(before, now):
         return _Seen(now, before)
+    later = replace(now, high=high or replace(before, odd=None))
     if _began_again(before, now):
-        return _Seen(now, replace(before, n=0))
+        return _Seen(later, replace(before, n=0))
     if before.odd is not None and _goes_on(before.odd, now):
-        return _Seen(now, before.odd, odd=True)
+        return _Seen(later, before.odd, odd=True)
     return _Seen(replace(before, odd=now))
 
 

@@ -32,7 +32,7 @@ from analysis.values import replace
 from controller import served as load_of
 from controller.hearing import AT_ONCE, Lag
 from controller.ports import Json, Reading
-from controller.served import Load, Served, counted, later
+from controller.served import Load, Served, Steps, counted, later
 
 LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
 UNKNOWN = ""  # of a mark that a checkpoint kept
@@ -73,6 +73,11 @@ class Pace:
         return max(self.stale, self.flush_patience)
 
     @property
+    def moment(self) -> float:
+        """Seconds in which a pod's count has grown twice if its page is worked out each time."""
+        return 2 * self.interval.total_seconds()
+
+    @property
     def stale(self) -> float:
         """Seconds after which a pod's old page no longer counts as its beginning of the tick.
 
@@ -96,18 +101,28 @@ class Mark:
     source: str = field(default=UNKNOWN, compare=False)
 
 
+class High(NamedTuple):
+    """What a pod had counted before its page `fell` at said less."""
+
+    mark: Mark
+    fell: float
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
     """A check's open tick: when it began and what each pod had counted by then.
 
     `born` are the pods that have ever shown the check's series, also those that are too far behind to
-    be in the tick. `first` is when news first came; it is not saved, a new leader's is its own.
+    be in the tick. `first` is when news first came. `highs` are what pods had counted before a page said
+    less: it lacks some label sets, or the process began again. A page that has all of that once more is not
+    counted from one that lacked it. Neither is saved, a new leader's are its own.
     """
 
     start: float
     marks: Mapping[str, Mark]
     born: frozenset[str] = frozenset()
     first: float | None = None
+    highs: Mapping[str, High] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +137,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far one run's readings have been used."""
+    """How far one run's readings have been used. `steps` are not saved, a new leader sees for itself."""
 
     checks: Mapping[str, Open] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)  # by pod
     loads: Mapping[str, Load] = field(default_factory=dict)  # by the caller's name for the instant
+    steps: Steps = field(default=Steps(), compare=False)
 
 
 def advance(
@@ -170,7 +186,8 @@ def advance(
     )
     # who shows no page for a while is not new when it does again: what it had completed counts once
     known = {name: mark for name, mark in cursor.served.items() if name in there}
-    return Cursor(checks, known | served, loads), tuple(ticks), loads
+    steps = cursor.steps.after(cursor.served, served, live=pace.moment)
+    return Cursor(checks, known | served, loads, steps), tuple(ticks), loads
 
 
 class _Page(NamedTuple):
@@ -216,7 +233,7 @@ def _unborn(tick: Open | None, canary: Mapping[str, str]) -> Collection[str]:
 
 def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | None]:
     """The check's open tick after this pass, and the one that closed in it."""
-    tick = _present(tick or Open(view.now, {}), view)
+    tick = _risen(_present(tick or Open(view.now, {}), view), view)
     marks, pages = tick.marks, view.pages
     if view.stable.keys().isdisjoint(marks):  # nobody to compare with: begin here
         return _next(replace(tick, marks={}), set(), view), None
@@ -226,7 +243,8 @@ def _follow(check: str, tick: Open | None, view: _View) -> tuple[Open, Tick | No
     whole = {name for name in news - odd if _flushed(marks[name], pages[name])}
     if first is None or _waits(marks, news, first, view, flushed=whole | odd >= news):
         return tick if first == tick.first else replace(tick, first=first), None
-    return _next(tick, news, view), _closed(check, tick, news, whole, view)
+    closed = _closed(check, tick, news, whole, view)
+    return _next(_fallen(tick, news, closed, view), news, view), closed
 
 
 def _present(tick: Open, view: _View) -> Open:
@@ -234,7 +252,37 @@ def _present(tick: Open, view: _View) -> Open:
     if tick.marks.keys() <= view.there and tick.born <= view.there:  # nearly always
         return tick
     marks = {name: mark for name, mark in tick.marks.items() if name in view.there}
-    return replace(tick, marks=marks, born=tick.born & view.there)
+    highs = {name: high for name, high in tick.highs.items() if name in view.there}
+    return replace(tick, marks=marks, highs=highs, born=tick.born & view.there)
+
+
+def _risen(tick: Open, view: _View) -> Open:
+    """The open tick, for pods that have again all that they had before a page said less.
+
+    After one page that lacked some of it they are counted from what they had; after more of them, of which
+    something was counted, they begin afresh, as who shows no page for too long does.
+    """
+    highs, pages = tick.highs, view.pages
+    back = {name for name in highs.keys() & pages.keys() if _has(highs[name].mark, pages[name])}
+    if not back:  # nearly always
+        return tick
+    from_high = {
+        name: high.mark
+        for name, high in highs.items()
+        if name in back and name in tick.marks and tick.marks[name].at == high.fell
+    }
+    marks = {
+        name: mark
+        for name, mark in {**tick.marks, **from_high}.items()
+        if name not in back - from_high.keys()
+    }
+    return replace(tick, marks=marks, highs={name: high for name, high in highs.items() if name not in back})
+
+
+def _has(before: Mark, page: _Page) -> bool:
+    """Whether the page says at least as much."""
+    now = page.mark.value
+    return before.value is not None and now is not None and difference(before.value, now) is not None
 
 
 def _waits(marks: Mapping[str, Mark], news: set[str], first: float, view: _View, *, flushed: bool) -> bool:
@@ -300,13 +348,33 @@ def _gained(before: Statistic | None, after: Statistic | None) -> Statistic | No
     return after if before is None or after is None else difference(before, after)
 
 
+def _fallen(tick: Open, news: set[str], closed: Tick, view: _View) -> Open:
+    """The tick that remembers what those had counted whose pages say less."""
+    pods = (*closed.stable.pods, *closed.canary.pods)
+    if len(pods) == len(news):  # nearly always
+        return tick
+    told = {pod.name for pod in pods}
+    fell = {
+        name: High(mark, view.pages[name].mark.at)
+        for name in news - told
+        if _fell(mark := tick.marks[name], view.pages[name])
+    }
+    return replace(tick, highs={**fell, **tick.highs}) if fell else tick
+
+
+def _fell(before: Mark, page: _Page) -> bool:
+    """Whether the page says less of the same series than was counted before."""
+    same = before.source in {UNKNOWN, page.mark.source}
+    return same and None not in {before.value, page.mark.value} and not _has(before, page)
+
+
 def _next(tick: Open, news: set[str], view: _View) -> Open:
     """The tick that begins now; pods that are too far behind, or unread, are not in it."""
     seen = {name: page.mark for name, page in view.pages.items() if name in news or name not in tick.marks}
     born = tick.born.union([name for name, mark in seen.items() if mark.value is not None])
     now, stale = view.now, view.pace.stale
     marks = {name: mark for name, mark in {**tick.marks, **seen}.items() if now - mark.at <= stale}
-    return Open(view.now, marks, born)
+    return Open(view.now, marks, born, highs=tick.highs)
 
 
 # -- across a change of leader ---------------------------------------------------------------------
@@ -318,13 +386,17 @@ def moved(cursor: Cursor, by: float) -> Cursor:
         {name: _moved(tick, by) for name, tick in cursor.checks.items()},
         {name: replace(pod, at=pod.at + by) for name, pod in cursor.served.items()},
         {name: later(load, by) for name, load in cursor.loads.items()},
+        cursor.steps.later(by),
     )
 
 
 def _moved(tick: Open, by: float) -> Open:
     marks = {name: replace(mark, at=mark.at + by) for name, mark in tick.marks.items()}
     first = None if tick.first is None else tick.first + by
-    return replace(tick, start=tick.start + by, marks=marks, first=first)
+    highs = {
+        name: High(replace(mark, at=mark.at + by), fell + by) for name, (mark, fell) in tick.highs.items()
+    }
+    return replace(tick, start=tick.start + by, marks=marks, first=first, highs=highs)
 
 
 VERSION = 3  # of what `save` writes; a cursor of another version is not read
@@ -335,7 +407,8 @@ def save(cursor: Cursor) -> Json:
 
     `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}, [pods
     that were behind]]},
-    "served": {pod: [at, n]}, "loads": {name: {...}}}`; a value is `[n, k]`, `[index of its bounds,
+    "served": {pod: [at, n]}, "by": {counter: [those pods]}, of the most frequent one `null`, "loads": {name:
+    {...}}}`; a value is `[n, k]`, `[index of its bounds,
     empty buckets before, [count...]]` or null.
     """
     marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
@@ -349,6 +422,7 @@ def save(cursor: Cursor) -> Json:
             for name, tick in cursor.checks.items()
         },
         "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
+        "by": _by(cursor.served),
         "loads": {name: load_of.saved(load) for name, load in cursor.loads.items()},
     }
 
@@ -361,11 +435,27 @@ def load(saved: Json) -> Cursor:
         bounds = [tuple(le) for le in saved["bounds"]]
         return Cursor(
             {name: _reopened(tick, bounds) for name, tick in saved["checks"].items()},
-            {name: Served(at, n) for name, (at, n) in saved["served"].items()},
+            _served(saved["served"], saved.get("by") or {}),  # older versions did not say
             {name: load_of.loaded(values) for name, values in saved["loads"].items()},
         )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error
+
+
+def _by(served: Mapping[str, Served]) -> Json:
+    """Which pods' requests are counted by which series."""
+    usual = usual_source(pod.counter for pod in served.values())
+    others = sorted({pod.counter for pod in served.values()} - {usual})
+    by = {
+        counter: sorted(name for name, pod in served.items() if pod.counter == counter) for counter in others
+    }
+    return {usual: None, **by}
+
+
+def _served(saved: Json, by: Json) -> dict[str, Served]:
+    usual = next((counter for counter, pods in by.items() if pods is None), UNKNOWN)
+    counters = {pod: counter for counter, pods in by.items() for pod in pods or ()}
+    return {name: Served(at, n, counters.get(name, usual)) for name, (at, n) in saved.items()}
 
 
 def _reopened(tick: Json, bounds: list[tuple[float, ...]]) -> Open:

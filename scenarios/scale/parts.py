@@ -38,6 +38,7 @@ PARTS: Mapping[str, str] = {
     "controller/cluster.py": "look",
     "controller/around.py": "look",
     "controller/trigger.py": "look",
+    "controller/neighbours.py": "look",
     "controller/istio.py": "look",
     "controller/machine.py": "advance",
     "controller/telemetry.py": "telemetry",

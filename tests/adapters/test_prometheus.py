@@ -50,9 +50,8 @@ def pod(name: str) -> PodSeen:
 
 def test_pods_are_named_one_by_one_and_no_character_of_a_name_is_a_pattern() -> None:
     assert query("up", "lab", ["model-v1-x.2", "model-v1-a"]) == (
-        r"max by (pod, job, instance) (timestamp("
-        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"}) and '
-        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"} == 1)'
+        r'timestamp(up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"}) and '
+        r'up{namespace="lab",pod=~"model\\-v1\\-a|model\\-v1\\-x\\.2"} == 1'
     )
     assert r'namespace="a\"}\n\\"' in query("up", 'a"}\n\\', ["b"])
 
@@ -61,10 +60,14 @@ def test_counters_are_asked_for_as_they_stand() -> None:
     templates = queries._templates()
     assert prometheus._WANTED.keys() == set(CheckKind)
     series = {"up", *prometheus._ALWAYS, *sum(prometheus._WANTED.values(), ())}
-    assert templates.keys() == {*series, "counter"}
+    assert templates.keys() == {*series, "counter", "mixed"}
     for name, template in templates.items():
+        if name == "mixed":
+            assert set(re.findall(r"by \(([^)]*)\)", template.template)) == {"pod, job, instance"}
+            continue
         assert not re.search(r"rate|increase|\[|offset", template.template)
-        assert re.match(r"(max|sum) by \(pod, job, instance\b", template.template), name
+        start = r"timestamp\(up\{" if name == "up" else r"sum by \(pod, job, instance\b"
+        assert re.match(start, template.template), name
         assert (name if name in series else "$name") in template.template
 
 
@@ -131,6 +134,7 @@ class Scraped:
         self.series: dict[str, list[tuple[Mapping[str, str], float | str]]] = defaultdict(list)
         self.series["up"] = [(of(name), at) for name in pods]
         self.now = NOW + 0.5
+        self.partly: dict[str, list[str]] = {}  # by series: pods some of whose label sets are still to come
         self.instead: dict[str, Callable[[], Awaitable[web.StreamResponse]]] = {}
         self.hanging = asyncio.Event()
         for name in pods:
@@ -147,6 +151,8 @@ class Scraped:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         name = named(request.query["query"])
+        if " > min by " in request.query["query"]:
+            return web.json_response(vector(*[(of(one), NOW) for one in self.partly.get(name, ())]))
         if name in self.instead:
             return await self.instead[name]()
         if name == "time":
@@ -249,6 +255,38 @@ async def test_a_pod_each_scrape_of_which_is_of_another_process_is_not_read_for_
         assert "its counters fall again and again" in asked.trouble
 
 
+@pytest.mark.parametrize("name", ["istio_requests_total", "model_prediction_value_bucket"])
+async def test_a_scrape_that_has_come_in_part_waits_for_the_rest(name: str) -> None:
+    """Over several connections failures came first: they were all that a healthy canary had in that tick."""
+    scraped = Scraped("a", "b")
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], EVERY)
+        before = dict(await asked.round())
+        scraped.requests("a", 5, "503")
+        scraped.partly[name] = ["a"]
+        scraped.series["up"] = [(of(one), NOW + 0.25) for one in ("a", "b")]
+        scraped.now = NOW + 0.34
+        found = await asked.round()
+        assert (found["a"], found["b"].at) == (before["a"], NOW + 0.25)
+        scraped.now = NOW + 0.36  # half an interval later
+        assert (await asked.round())["a"].requests == Counts(105, 5)
+        scraped.partly.clear()
+        scraped.now = NOW + 0.4
+        scraped.series["up"] = [(of(one), NOW + 0.4) for one in ("a", "b")]
+        scraped.series["istio_requests_total"] = []
+        scraped.requests("a", 200)
+        scraped.requests("a", 5, "503")
+        assert (await asked.round())["a"].requests == Counts(205, 5)
+
+
+async def test_an_answer_that_says_it_is_whole_is_used() -> None:
+    scraped = Scraped("a")
+    scraped.instead["time"] = answering(scalar(NOW) | {"isPartial": False, "infos": ["no counter"]})
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a")], [ERRORS])
+        assert (await asked.round())["a"].requests == Counts(100, 0)
+
+
 async def test_each_pod_has_a_reading_as_old_as_its_scrape() -> None:
     scraped = Scraped("a")
     scraped.series["up"].append((of("b"), NOW - 7.5))
@@ -314,6 +352,26 @@ async def test_a_pod_that_two_jobs_scrape_counts_once_and_by_the_same_one_each_t
         scraped.series["up"].pop()  # pods does not reach it any more
         reading = (await asked.round())["a"]
         assert (reading.at, reading.requests) == (NOW, Counts(120, 0))
+
+
+async def test_a_pod_whose_series_stand_there_twice_is_not_counted_twice() -> None:
+    """Two replicas of a Prometheus behind one address: each request was two, in one arm or in both."""
+    scraped = Scraped("a", "b")
+    scraped.series["up"] = [
+        (of(name, prometheus_replica=one, service="model"), NOW) for name in ("a", "b") for one in "xy"
+    ]
+    scraped.series["up"] += [(of("b", job="sidecars"), NOW)]
+    scraped.series["istio_requests_total"] += [
+        (of("b", job="sidecars", reporter="destination", response_code="200"), 50)
+    ]
+    async with asking(scraped) as asked:
+        asked.source.watch(RUN, [pod("a"), pod("b")], [ERRORS])
+        found = await asked.round()
+        assert {name: one.requests for name, one in found.items()} == {"b": Counts(50, 0)}
+        assert (
+            "has the pod's scrapes more than once (prometheus_replica: x, y); each request" in asked.trouble
+        )
+        assert "deduplicate" in asked.trouble
 
 
 async def test_what_two_targets_of_a_pod_say_has_times_of_its_own() -> None:
@@ -403,6 +461,7 @@ WITHOUT_VALUE = {"status": "success", "data": {"result": [{"metric": of("a"), "v
         (answering(b"[" * 100_000), "with something else", "/api/v1/query"),
         (answering(WITHOUT_VALUE), "with something else", "/api/v1/query"),
         (answering(b"[" + b" " * LARGEST + b"]"), f"more than {LARGEST} bytes", "SERIN_PROMETHEUS_URL"),
+        (answering(vector() | {"isPartial": True}), "answered in part", "vmstorage"),
         (answering(PARTIAL), "store 10.0.0.9 is away", "see to what it warns of"),
     ],
 )

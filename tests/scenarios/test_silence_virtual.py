@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import structlog
 
+from controller.model import Reason
 from controller.ports import Outside
 from scenarios import story as stories
 from scenarios.play import Theatre, silent
@@ -416,6 +417,40 @@ def test_a_healthy_canary_whose_requests_take_long_is_promoted(rps: int, seconds
     assert found.outcome == "Promoted"
 
 
+def cached(seconds: float) -> Page:
+    """Pages are worked out every so often only, each pod's at its own time."""
+    kept: dict[str, tuple[int, bytes]] = {}
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        name, chance = life.pod.name, random.Random(life.pod.name).random()
+        turn = int(stage.now / seconds + chance)
+        if name not in kept or kept[name][0] != turn:
+            kept[name] = turn, page
+        return kept[name][1]
+
+    return page
+
+
+@pytest.mark.parametrize(("seconds", "rps"), [(5, 2000), (8, 100), (10, 30), (10, 400), (15, 100), (15, 400)])
+def test_a_healthy_canary_whose_pages_are_worked_out_now_and_then_is_not_taken_for_silent(
+    seconds: int, rps: int
+) -> None:
+    found = played(cached(seconds), rps=rps, duration="120s")
+    assert found.outcome in {"Promoted", "Held"}
+    assert found.reason is not Reason.CANARY_NOT_ANSWERING
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(0.5, 4.5), (5, 13), (10, 18), (30, 25)])
+@pytest.mark.parametrize("at", [0, 40])
+def test_a_dead_canary_loses_its_traffic_little_later_than_pages_can_tell(
+    at: int, seconds: float, within: float
+) -> None:
+    found = played(cached(seconds), faults=f"{{at: {at}s, arm: canary, blackhole: true}}")
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < within
+
+
 BUCKET = re.compile(rb'(istio_request_duration_milliseconds_bucket{.*le="([^"]*)"}) (\d+)')
 
 
@@ -465,3 +500,52 @@ def test_a_canary_that_hangs_is_found_out_although_its_requests_take_long() -> N
     assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
     assert found.seconds_to_weight_zero is not None
     assert found.seconds_to_weight_zero < 30
+
+
+PAST = b'istio_requests_total{reporter="destination",response_code="503",source_workload="of-last-week"} 50\n'
+
+
+def merged(until: float, *, without: bytes, past: bytes = PAST) -> Page:
+    """A sidecar's merged pages, and until then the canary's without its part."""
+
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        own = b"# TYPE envoy_server_live gauge\nenvoy_server_live 1\n"
+        if life.pod.arm == "stable" or stage.now >= until:
+            return page + own + (past if life.pod.arm == "canary" else b"")
+        parts = tuple(without.split(b" "))
+        return b"".join(line for line in page.splitlines(keepends=True) if not line.startswith(parts))
+
+    return page
+
+
+@pytest.mark.parametrize("without", [b"istio_", b"istio_ model_"])
+@pytest.mark.parametrize("until", [6.0, 14.0])
+def test_what_a_canary_served_before_its_sidecars_part_came_is_no_news(until: float, without: bytes) -> None:
+    """Its first pages were without that part: a week's errors were the first second's, or it was silent."""
+    found = played(merged(until, without=without), duration="300s")
+    assert (found.outcome, found.reason) == ("Promoted", "Promoted")
+
+
+def test_a_canary_that_shows_nothing_of_its_sidecar_gets_no_traffic() -> None:
+    found = played(merged(1000.0, without=b"istio_ model_"))
+    assert (found.outcome, [weight for _, weight in found.weights]) == ("Held", [0])
+    assert "no metrics page of model-canary can be read" in found.evidence["message"]
+
+
+def test_a_dead_canary_with_a_sidecar_that_counts_nothing_loses_its_traffic_in_seconds() -> None:
+    dead = "{at: 0s, arm: canary, blackhole: true}"
+    found = played(merged(0.0, without=b"", past=b""), faults=dead)
+    assert (found.outcome, found.reason) == ("RolledBack", "CanaryNotAnswering")
+    assert found.seconds_to_weight_zero is not None
+    assert found.seconds_to_weight_zero < 8
+
+
+@pytest.mark.parametrize("lasts", [1.0, 3.0])
+def test_failures_of_last_week_that_pages_lack_for_a_moment_are_not_those_of_the_second_when_they_are_back(
+    lasts: float,
+) -> None:
+    def page(stage: Theatre, life: Life, page: bytes) -> bytes:
+        lacks = life.pod.arm == "stable" or 20 <= stage.now < 20 + lasts
+        return page if lacks else page + PAST
+
+    assert played(page).outcome == "Promoted"

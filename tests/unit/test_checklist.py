@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prepared import FLAWED, SOUND, Case, Room, page, server
 
-from controller import planning, policies
+from controller import planning, policies, reading
 from controller.checklist import looked_at, summary
 from controller.items import Item, Paged, Result
 from scenarios.virtual.loop import run_virtual, virtual_loop
@@ -262,6 +262,38 @@ def test_pages_that_nobody_could_read_leave_their_items_unknown_with_the_trouble
     found = in_room(SOUND[0], look)
     assert {"metrics", "buckets"} < having(found, Result.UNKNOWN)
     assert found["metrics"].why == "no page of model's pods could be read: pod a: no answer within 0.5 s"
+
+
+def test_a_canary_that_is_the_first_with_latencies_of_its_own_is_told_before_it_has_traffic() -> None:
+    sidecars = page(family="istio_request_duration_milliseconds")
+
+    def look(room: Room) -> list[Item]:
+        grounds = room.grounds()
+        said, _ = reading.read(sidecars.encode(), grounds.policy.checks, at=0.0)
+        canary = {pod.name for pod in room.cluster().arm("lab", "model-canary").pods}
+        pages = {
+            name: one if name in canary else replace(one, reading=said) for name, one in grounds.pages.items()
+        }
+        both = dict.fromkeys(grounds.pages, Paged(reading=said))
+        each = (looked_at(replace(grounds, pages=one)) for one in (pages, both))
+        return [one for items in each for one in items if one.name == "metrics"]
+
+    found, alike = in_room(SOUND[0], look)
+    assert found.result is Result.FAIL
+    assert found.why == (
+        "latency-p95 is read from model_inference_duration_seconds on the canary's pages and from "
+        "istio_request_duration_milliseconds on stable's: the two are not compared, so that no step passes"
+    )
+    assert found.mend == "give stable model_inference_duration_seconds first: docs/metrics.md"
+    assert alike.result is Result.PASS
+
+
+def test_predictions_that_stable_s_buckets_do_not_tell_apart_are_told_before_there_is_traffic() -> None:
+    crowded = page().replace('le="0.5"} 600', 'le="0.5"} 970')
+    found = in_room(replace(SOUND[0], page=crowded), Room.looked_at)["buckets"]
+    assert found.result is Result.FAIL
+    assert found.why.startswith("predictions: 97 % of stable's lie in one bucket")
+    assert found.mend == "give model_prediction_value buckets where its predictions lie"
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,14 @@ def test_what_a_pass_proves_is_not_said_to_be_a_margin_that_is_narrower() -> Non
     assert "and that this is kept is proved" in wide
 
 
+def test_a_pass_by_coarse_buckets_does_not_say_that_the_margin_is_proved() -> None:
+    """It said "187x stable's (1.2x is allowed, and that this is kept is proved; at most 400x so far)"."""
+    note = f"{explain.COARSE} below x4e+02 from none: finer ones can (docs/metrics.md)"
+    fine = replace(judged("latency-p95", Verdict.PASS, estimate=187.0, interval=(0.8, 400.0)), note=note)
+    said = explain.sentence(LATENCY, fine)
+    assert "(1.2x is allowed, and as much of it as its buckets can show is proved; how large" in said
+
+
 def test_a_share_that_may_fall_says_at_least_how_much_is_left() -> None:
     figures = {"shares": (0.4, 0.4)}
     assert "(at least 0.93x, at least 0.85x is required)" in shares(

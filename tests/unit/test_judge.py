@@ -9,6 +9,7 @@ from analysis.evidence import CheckKind, CheckSpec, Evidence, begin, next_step, 
 from analysis.judge import Judgement, Verdict, explained, judge, log_term, pass_notes
 from analysis.samples import Counts, Histogram, PodSample, Sample
 from analysis.state import INFORMED_SHARES, step_weights
+from controller import explain
 
 LE = tuple(0.01 * 1.1**i for i in range(60))
 ISTIO = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -236,7 +237,7 @@ def test_figures_tell_how_far_predictions_moved() -> None:
 
 def test_coarse_buckets_and_a_single_node_are_said() -> None:
     note = judged(fed(LATENCY, le=ISTIO, pods=1)).checks[0].note
-    assert "buckets cannot tell" in note
+    assert explain.COARSE in note
     assert "one canary node" in note
     assert "finer ones can (docs/metrics.md)" in note
     assert judged(fed(LATENCY)).checks[0].note == ""

@@ -1,10 +1,14 @@
 """What is read from a page for each check, and what is said when it cannot be."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts, Histogram
-from controller.reading import REQUESTS, is_protobuf, read
+from controller import layouts, protobuf
+from controller.reading import REQUESTS, is_protobuf, read, whole
 from scenarios.page import Page
 from tests import wire
 
@@ -49,6 +53,37 @@ def test_a_model_servers_page_gives_every_check() -> None:
         "errors": "istio_requests_total",
         "predictions": "model_prediction_value",
     }
+
+
+CALLS = 'istio_requests_total{reporter="destination",request_protocol="grpc",response_code="200"'
+
+
+@pytest.mark.parametrize(
+    ("page", "label"),
+    [
+        ('istio_requests_total{reporter="destination"} 90\n', "response_code"),
+        (requests(90) + 'istio_requests_total{reporter="destination",response_code=""} 9\n', "response_code"),
+        (f"{CALLS}}} 90\n", "grpc_response_status"),
+        (f'{CALLS},grpc_response_status=""}} 90\n', "grpc_response_status"),
+    ],
+)
+@pytest.mark.parametrize("how", [read, layouts.read])
+def test_requests_that_do_not_say_which_of_them_failed_are_no_successes(
+    how: Callable[..., Any], page: str, label: str
+) -> None:
+    """A mesh that leaves the label out had every bad canary promoted without an error."""
+    reading, wrong = how(page.encode(), [ERRORS], at=0.0)
+    assert (reading.values, reading.requests) == ({}, Counts(99 if 'code=""' in page else 90, 0))
+    why = f"it has no label {label}, so nobody can tell what failed; see to Telemetry's tagOverrides"
+    assert wrong == (f"errors: istio_requests_total: {why}",)
+
+
+@pytest.mark.parametrize("status", ["0", "14"])
+def test_calls_some_of_which_ended_without_a_status_are_counted(status: str) -> None:
+    page = f'{CALLS},grpc_response_status=""}} 1\n{CALLS},grpc_response_status="{status}"}} 90\n'
+    for how in (read, layouts.read):
+        reading, wrong = how(page.encode(), [ERRORS], at=0.0)
+        assert (reading.values["errors"], wrong) == (Counts(91, 90 if status == "14" else 0), ())
 
 
 def test_latency_is_the_models_own_where_the_pod_has_it() -> None:
@@ -307,3 +342,31 @@ def test_a_page_is_protobuf_by_its_content_type(kind: str) -> None:
     assert is_protobuf(kind)
     assert not is_protobuf("text/plain; version=0.0.4")
     assert not is_protobuf("")
+
+
+OWN = "# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"
+
+
+@pytest.mark.parametrize("how", [read, layouts.read])
+def test_a_sidecar_that_has_had_no_request_yet_is_seen(how: Callable[..., Any]) -> None:
+    for page, there in ((OWN, True), (OWN + requests(3), True), (requests(3), False), ("", False)):
+        reading, _ = how(page.encode(), [ERRORS], at=0.0)
+        assert reading.sidecar is there
+    found, _ = read(wire.family("envoy_server_live"), [ERRORS], at=0.0, kind=protobuf.TYPE)
+    assert found.sidecar
+
+
+def test_a_canary_s_page_without_its_sidecars_part_tells_of_no_zero_where_stable_s_have_one() -> None:
+    stable, without, started = (
+        read(page.encode(), CHECKS, at=0.0)[0] for page in (OWN + requests(3), INFERENCE, OWN)
+    )
+    empty, _ = read(b"", CHECKS, at=0.0)
+    pods = {"s": stable, "model": without, "new": started, "empty": empty}
+    arms: Any = {"stable": ["s"], "canary": ["model", "new", "empty"]}
+    found = whole(pods, ["errors", "latency-p95"], **arms)
+    assert (found["s"], found["new"]) == (stable, started)
+    assert (found["empty"].paged, found["empty"].sources) == (False, {"errors": "", "latency-p95": ""})
+    assert (found["model"].paged, found["model"].requests) == (True, Counts(5, 0))
+    assert found["model"].sources == {"errors": "", "latency-p95": "model_inference_duration_seconds"}
+    bare = {"s": read(requests(3).encode(), CHECKS, at=0.0)[0], "empty": empty}
+    assert whole(bare, ["errors"], stable=["s"], canary=["empty"]) == bare

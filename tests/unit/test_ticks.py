@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 
 import numpy as np
 import pytest
@@ -192,6 +193,52 @@ def test_a_counter_that_began_again_is_left_out_of_one_tick() -> None:
     assert set(told(tick)) == {"s1", "s2"}
     (tick,) = passes.at(12.0, s1=page(12.0, 110, 1), s2=page(12.0, 110, 1), c1=page(12.0, 30, 10))
     assert told(tick)["c1"] == Counts(10, 1)
+
+
+@pytest.mark.parametrize("pod", ["s1", "c1"])
+@pytest.mark.parametrize("lacking", [Counts(960, 0), Counts(50, 50), Counts(1_013, 20)])
+@pytest.mark.parametrize("seconds", [1, 2, 8])
+def test_what_a_page_lacked_for_a_while_is_no_news_when_it_is_back(
+    pod: str, lacking: Counts, seconds: int
+) -> None:
+    """A merged page without some of the sidecar's label sets: 50 errors of last week were a second's."""
+    passes = Passes(stable="s1")
+    counted = Counts(0, 0)
+    for second in range(10, 30):
+        n = 980 + 2 * second
+        lacks = 15 <= second < 15 + seconds
+        part = replace(lacking, n=lacking.n + second - 15) if lacks else Counts(n, 50 + (second >= 25))
+        usual = {name: page(float(second), n, 50) for name in ("s1", "c1")}
+        ticks = passes.at(float(second), **usual | {pod: page(float(second), part.n, part.k)})
+        for tick in ticks:
+            one = told(tick).get(pod, Counts(0, 0))
+            assert isinstance(one, Counts)
+            counted += one
+    assert counted.k == 1
+    assert 20 <= counted.n <= 38
+
+
+def test_what_a_histogram_lacked_for_two_pages_is_no_news_when_it_is_back() -> None:
+    passes = Passes(stable="s1")
+    fast = Histogram(LE, (100, 0, 0))
+    for second in range(10, 20):
+        slow = 0 if second in {14, 15} else 50
+        said = {"s1": page(float(second), 100, latency=fast)}
+        said["c1"] = page(float(second), 100, latency=Histogram(LE, (100 + second, 0, slow)))
+        for tick in passes.at(float(second), **said):
+            assert told(tick).get("c1") in (None, *(Histogram(LE, (n, 0, 0)) for n in (1, 3)))
+
+
+def test_a_process_that_began_again_is_counted_and_left_out_once_where_it_comes_to_what_it_had_before() -> (
+    None
+):
+    passes = Passes(stable="s1")
+    counted = []
+    for second in range(10, 30):
+        n = 50 + second if second < 15 else 10 * (second - 14)
+        said = {"s1": page(float(second), 100), "c1": page(float(second), n)}
+        counted += [told(tick).get("c1") for tick in passes.at(float(second), **said)]
+    assert counted == [*[Counts(1, 0)] * 4, None, *[Counts(10, 0)] * 5, None, *[Counts(10, 0)] * 8]
 
 
 def test_buckets_that_changed_are_left_out_of_one_tick() -> None:
@@ -460,6 +507,18 @@ def test_everything_since_the_saved_cursor_is_one_large_tick() -> None:
     assert told(tick) == {"s1": Counts(300, 0), "s2": Counts(400, 0), "c1": Counts(300, 1)}
 
 
+def test_a_new_leader_knows_by_which_series_each_pods_requests_were_counted() -> None:
+    """A page of stable's without the sidecar's part was 45 000 requests in which the canary was silent."""
+    passes = Passes()
+    passes.since = {"weight": 9.0}
+    one = {"s1": "sidecar", "s2": "sidecar", "c1": "model"}
+    passes.at(10.0, **{name: by(10.0, 5000, counter) for name, counter in one.items()})
+    passes.cursor = load(json.loads(json.dumps(save(passes.cursor))))
+    assert {name: pod.counter for name, pod in passes.cursor.served.items()} == one
+    passes.at(11.0, **{name: by(11.0, 50_000, "model") for name in one})
+    assert (passes.loads["weight"].stable, passes.loads["weight"].canary) == (0, 45_000)
+
+
 def test_a_saved_cursor_is_small() -> None:
     le = tuple(0.001 * 1.2 ** (step / 2) for step in range(122))
     names = {f"pod-{number:02}": "node" for number in range(22)}
@@ -570,6 +629,17 @@ def test_one_page_with_less_or_by_another_counter_adds_nothing_and_loses_nothing
     assert found.hush.n == found.stable
 
 
+@pytest.mark.parametrize("less", [600, 100])
+def test_what_pages_lacked_for_longer_is_not_served_anew_when_it_is_back(less: int) -> None:
+    """1 000 requests of last week gave a step its `minRequests`, and broke a silence."""
+    passes = Passes(stable="s1")
+    passes.since = {"weight": 10.0}
+    for second in range(10, 20):
+        n = less if 13 <= second <= 15 else 1000
+        passes.at(float(second), s1=page(float(second), 100), c1=by(float(second), n, "sidecar"))
+    assert passes.loads["weight"].canary == (100 if less == 100 else 0)
+
+
 def test_a_canary_s_page_with_less_is_no_silence_and_the_next_is_counted_from_there() -> None:
     passes = Passes(stable="s1")
     passes.since = {"weight": 10.0}
@@ -587,6 +657,19 @@ def test_the_first_request_by_the_sidecar_s_count_is_counted_although_the_model_
     passes.at(10.0, s1=page(10.0, 100), c1=by(10.0, 0, "model"))
     passes.at(11.0, s1=page(11.0, 200), c1=by(11.0, 3, "sidecar"))
     assert passes.loads["weight"].canary == 3
+
+
+def test_how_long_pages_stand_still_is_seen_from_a_pod_whose_count_grew_twice() -> None:
+    passes = Passes(stable="s1 s2")
+    for second in range(10, 40):
+        at = float(second)
+        assert passes.cursor.steps.shortest == (inf if second < 22 else 10.0)
+        cached = {name: page(at, 100 * ((second + part) // 10)) for name, part in (("s1", 0), ("c1", 9))}
+        passes.at(at, **cached, s2=page(at, 100 + (second == 35)))
+    assert passes.cursor.steps.shortest == 10.0
+    passes.at(40.0, s2=page(40.0, 102))
+    passes.at(41.0, s2=page(41.0, 103))
+    assert passes.cursor.steps.shortest == 1.0
 
 
 def test_nothing_known_of_an_arm_is_not_the_same_as_no_requests() -> None:
