@@ -302,9 +302,7 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     if not sets or not caught_up(deployment):
         return None
     newest = _essence(sets[0])
-    wanted = deployment["spec"].get("template")
-    # a paused one keeps what it has; else its ReplicaSet is to come, or was deleted and is made anew
-    if wanted and not deployment["spec"].get("paused") and newest != _told_apart(wanted):
+    if not _its_own(deployment, sets[0], newest):
         return None
     called = cluster.called(deployment)
     if (known := next((name for essence, name in called if essence == newest), None)) is not None:
@@ -315,6 +313,20 @@ def template_hash(cluster: Cluster, deployment: Json) -> str | None:
     found: str = planned[-1] if planned else same["metadata"]["labels"][HASH]
     called.append((newest, found))
     return found
+
+
+def _its_own(deployment: Json, replica_set: Json, essence: Json) -> bool:
+    """Whether the newest ReplicaSet is of the Deployment's template, and not the one before it.
+
+    Else its own is to come, or was deleted and is made anew; a paused Deployment keeps what it has. To its
+    controller templates that are written otherwise (1Gi and 1073741824) are the same, and both have one
+    revision.
+    """
+    wanted = deployment["spec"].get("template")
+    if not wanted or deployment["spec"].get("paused") or essence == _told_apart(wanted):
+        return True
+    revision = deployment["metadata"].get("annotations", {}).get(REVISION)
+    return revision is not None and revision == replica_set["metadata"].get("annotations", {}).get(REVISION)
 
 
 def template_of(cluster: Cluster, deployment: Json, wanted: str) -> Json | None:

@@ -1,10 +1,13 @@
-"""Faults that undo what record 66 mended, each in a line: others do something between two of our steps."""
+"""Faults that undo what records 66 and 68 mended: others do something between two of our steps.
+
+What has more than one guard loses all of them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from controller import cluster, gating, leaving, machine, neighbours, touching, workloads
+from controller import chores, cluster, gating, leaving, machine, neighbours, touching, workloads
 from controller.model import PromotionMode, Stage
 from scenarios.fates.swaps import Mutant, Swap
 
@@ -84,7 +87,10 @@ def fails_the_drained() -> Sequence[Swap]:
 
 def forgets_templates() -> Sequence[Swap]:
     """A template is another one when its first ReplicaSet is gone."""
-    return [(cluster.Cluster, "called", lambda _self, _deployment: [])]
+    return [
+        (cluster.Cluster, "called", lambda _self, _deployment: []),
+        (cluster, "_planned", lambda _cluster, _meta: []),
+    ]
 
 
 def copies_upon_an_edit() -> Sequence[Swap]:
@@ -95,12 +101,22 @@ def copies_upon_an_edit() -> Sequence[Swap]:
         await self._kube.call("GET", cluster.path("deployments", plan.namespace, plan.stable))
         return await whole(self, plan)
 
-    return [(workloads.Workloads, "_read", read), (touching, "uncopied", lambda _live: None)]
+    return [
+        (workloads.Workloads, "_read", read),
+        (touching, "uncopied", lambda _live: None),
+        (cluster, "_its_own", lambda _deployment, _replica_set, _essence: True),
+        (workloads, "alike", lambda _there, _before: True),
+    ]
 
 
 def gives_back_at_once() -> Sequence[Swap]:
     """Stable gets its template back before it is known what it has."""
-    return [(machine, "returns", lambda _run, _seen: True)]
+    return [
+        (machine, "returns", lambda _run, _seen: True),
+        (chores, "returns", lambda _run, _seen: True),
+        (cluster, "_its_own", lambda _deployment, _replica_set, _essence: True),
+        (workloads.Workloads, "_is_analysed", lambda _self, _plan, _there: None),
+    ]
 
 
 def forgets_annotations() -> Sequence[Swap]:

@@ -69,11 +69,7 @@ class Notary:
     _accounts: dict[str, Account] = field(default_factory=dict)
     _aside: dict[str, Aside] = field(default_factory=dict)
     _theirs: dict[str, float] = field(default_factory=dict)  # when others last wrote each Deployment anew
-    _dropped: dict[str, int] = field(
-        default_factory=dict
-    )  # ReplicaSets that are gone, by hash; at which epoch
     _stops: dict[str, float] = field(default_factory=dict)  # which kinds or runs say so, and since when
-    _epoch: int = 0  # the highest so far
     _now: dict[str, Json] = field(default_factory=dict)  # both Deployments as they are
 
     @property
@@ -96,9 +92,6 @@ class Notary:
                 self._deployment(kind, name, before, obj)
             case "canaryruns":
                 self._run(kind, name, before, obj)
-            case "replicasets" if kind == "DELETED":
-                hash_ = obj["metadata"].get("labels", {}).get("pod-template-hash", "")
-                self._dropped[hash_] = self._epoch
             case "virtualservices" if name != STABLE:
                 self._aside_routed(name, before, obj)
 
@@ -129,7 +122,6 @@ class Notary:
         account = self._accounts[name]
         self._noted(account, obj, now)
         status = obj.get("status") or {}
-        self._epoch = max(self._epoch, status.get("epoch", 0))
         if not self.witness.ours or not status:
             return
         self._moves(account, name, before, obj)
@@ -225,22 +217,18 @@ class Notary:
         reason, said = status.get("reason"), status.get("message", "")
         theirs = self._theirs.get(STABLE, 0.0) >= account.since or STABLE not in account.known
         same = not theirs and self._has(STABLE, plan["stableHash"])
-        if reason == "StableChanged" and same and not self._forgotten(plan["stableHash"], status):
+        if reason == "StableChanged" and same:
             self.witness.breaks(f"{name} ends since stable changed, and nobody has changed it: {said}")
         if reason == "PromotionFailed" and "old template back" in said and not theirs:
             self.witness.breaks(f"{name} ends since stable was given its old template, and nobody did that")
         unchanged = self._theirs.get(CANARY, 0.0) < account.since and CANARY in account.known
         if reason == "Superseded" and unchanged and "policy" not in said:
             self.witness.breaks(f"{name} is superseded, and nobody has changed {CANARY}: {said}")
-        if reason == "CanaryUnavailable" and self.witness.fate.healthy and said.startswith("none of"):
+        none = said.startswith(("none of", "the one pod of")) or said.endswith("has no pod")
+        if reason == "CanaryUnavailable" and self.witness.fate.healthy and none:
             self.witness.breaks(f"{name} ends for its pods, which were taken from it: {said}")
         if reason == "Promoted" and not theirs and not self._promoted(plan):
             self.witness.breaks(f"{name} says that it is promoted, and {STABLE} has another template")
-
-    def _forgotten(self, hash_: str, status: Json) -> bool:
-        """Whether who leads now cannot know by that name what stable had: see record 66."""
-        epoch = status.get("epoch", 0)
-        return bool(epoch > self._dropped.get(hash_, epoch))
 
     def _current(self, plan: Json) -> frozenset[str]:
         arms = {STABLE: plan["stableHash"], CANARY: plan["canaryHash"]}
@@ -317,7 +305,7 @@ class Notary:
         ):
             return
         before = run["spec"]["plan"]["stableHash"]
-        if not self._has(STABLE, before) and not self._forgotten(before, run["status"]):
+        if not self._has(STABLE, before):
             self.witness.breaks(f"{newest} was rolled back, and {STABLE} has not got its template back")
 
 

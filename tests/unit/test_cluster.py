@@ -202,3 +202,42 @@ def test_a_list_from_before_an_answer_takes_nothing_of_it_back() -> None:
     assert sorted(one["metadata"]["resourceVersion"] for one in index.all(kind)) == ["1", "6"]
     index.listed(kind, [before], version="7")
     assert [one["metadata"]["resourceVersion"] for one in index.all(kind)] == ["1"]
+
+
+def holding(memory: str, *, revision: str | None, kind: str) -> Json:
+    """A Deployment, or its ReplicaSet, whose pods may use so much memory."""
+    meta: Json = {
+        "namespace": "ml",
+        "name": "model",
+        "uid": kind,
+        "creationTimestamp": BEGUN,
+        "generation": 1,
+    }
+    meta["annotations"] = {} if revision is None else {"deployment.kubernetes.io/revision": revision}
+    labels = {"app": "model"}
+    if kind == "replicasets":
+        labels["pod-template-hash"] = "h1"
+        meta |= {"labels": labels, "ownerReferences": [{"uid": "deployments", "controller": True}]}
+    container = {"name": "m", "resources": {"limits": {"memory": memory}}}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"metadata": meta, "spec": {"template": template}, "status": {"observedGeneration": 1}}
+
+
+@pytest.mark.parametrize(
+    ("memory", "revisions", "known"),
+    [
+        ("1Gi", ("1", "1"), "h1"),
+        ("1Gi", (None, None), "h1"),
+        ("1073741824", ("1", "1"), "h1"),  # the same to Kubernetes, which makes no ReplicaSet of it
+        ("2Gi", ("2", "1"), None),  # its ReplicaSet is still to be told of
+        ("2Gi", (None, None), None),
+    ],
+)
+def test_a_template_is_known_when_its_own_replica_set_is_however_it_is_written(
+    memory: str, revisions: tuple[str | None, str | None], known: str | None
+) -> None:
+    index, (of_deployment, of_set) = Cluster(), revisions
+    deployment = holding(memory, revision=of_deployment, kind="deployments")
+    index.listed("deployments", [deployment])
+    index.listed("replicasets", [holding("1Gi", revision=of_set, kind="replicasets")])
+    assert cluster_module.template_hash(index, deployment) == known
