@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from controller import chores, cluster, gating, leaving, machine, neighbours, touching, workloads
+from controller import cluster, gating, leaving, machine, neighbours, touching, workloads
 from controller.model import PromotionMode, Stage
 from scenarios.fates.swaps import Mutant, Swap
 
@@ -109,16 +109,6 @@ def copies_upon_an_edit() -> Sequence[Swap]:
     ]
 
 
-def gives_back_at_once() -> Sequence[Swap]:
-    """Stable gets its template back before it is known what it has."""
-    return [
-        (machine, "returns", lambda _run, _seen: True),
-        (chores, "returns", lambda _run, _seen: True),
-        (cluster, "_its_own", lambda _deployment, _replica_set, _essence: True),
-        (workloads.Workloads, "_is_analysed", lambda _self, _plan, _there: None),
-    ]
-
-
 def forgets_annotations() -> Sequence[Swap]:
     """Stable is promoted when it has the spec alone."""
     return [(workloads, "_notes", lambda _template: {})]
@@ -147,7 +137,6 @@ BETWEEN: Mapping[str, Mutant] = {
         fails_the_drained,
         forgets_templates,
         copies_upon_an_edit,
-        gives_back_at_once,
         forgets_annotations,
         promotes_in_silence,
     )

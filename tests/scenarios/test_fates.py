@@ -100,7 +100,6 @@ CAUGHT = {
     "fails-the-drained": 899,
     "forgets-templates": 801,
     "copies-upon-an-edit": 813,
-    "gives-back-at-once": 30_447,
     "forgets-annotations": 845,
     "promotes-in-silence": 803,
 }
