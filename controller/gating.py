@@ -65,8 +65,10 @@ def unasked(run: Run, seen: Seen) -> Run:
     """The run, with all approvals used up that came before it was held for anybody since it last moved.
 
     Whoever gave them (the second who approved one hold) has not seen what comes next. A hold that comes and
-    goes was seen.
+    goes was seen. Of a run that has ended nothing is changed.
     """
+    if run.stage is Stage.ENDED:
+        return run
     waits = run.hold in {*WAITED_FOR, Reason.PREFLIGHT_FAILED} or WAITED_FOR.intersection(run.told)
     return run if waits else replace(run, approved=max(run.approved, seen.commands.approvals))
 

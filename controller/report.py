@@ -462,8 +462,8 @@ def withdrawal(run: Json, flags: str) -> str:
     """What takes a promotion back that was asked for and has not begun; an annotation would ask again."""
     where = f"{run['metadata']['name']} -n {run['metadata']['namespace']}{flags}"
     if record.promotion(run) == record.BY_ANNOTATION:
-        on = f"{run['spec']['plan']['canary']} -n {run['metadata']['namespace']}{flags}"
-        away = f"kubectl annotate deployment {on} serin.dev/promote- && "
+        canary, within = run["spec"]["plan"]["canary"], f"-n {run['metadata']['namespace']}{flags}"
+        away = f"kubectl annotate deployment {canary} {within} serin.dev/promote- && "
     else:
         away = ""
     return f'{away}kubectl patch crun {where} --type merge -p \'{{"spec":{{"promote":null}}}}\''

@@ -269,6 +269,12 @@ def test_who_approves_a_hold_that_is_over_already_has_approved_nothing_that_come
     assert run.stage is Stage.PROMOTING
 
 
+def test_who_approves_a_run_that_has_ended_changes_nothing_of_it() -> None:
+    run, _ = advance(stepping(), sight(commands=Commands(abort="no")), LATER)
+    assert run.stage is Stage.ENDED
+    assert gating.unasked(run, sight(commands=TWICE)) is run
+
+
 def test_an_approval_of_a_hold_that_comes_and_goes_is_kept_until_it_is_back() -> None:
     run = replace(at_gate(), hold=None)
     run, _ = advance(run, passing(commands=Commands(approvals=1)), LATER)

@@ -22,7 +22,8 @@ MODEL = "model_inference_duration_seconds"
 
 
 def requests(label: str) -> bytes:
-    return b'istio_requests_total{reporter="destination",x="%s"} 7\n' % label.encode()
+    line = b'istio_requests_total{reporter="destination",response_code="200",x="%s"} 7\n'
+    return line % label.encode()
 
 
 SIDECAR = b"".join(
