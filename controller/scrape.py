@@ -34,7 +34,7 @@ from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
 from controller.readers import Batch, ByPage, Reader, Said, Text, Try, by_page
 from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated
-from controller.tempo import Beat, Moments
+from controller.tempo import MOMENTS, Beat, Moments
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
@@ -45,7 +45,7 @@ LONGEST_PATH = 512  # characters, as a policy's path
 FRESH = 1.5
 # Pods of a run of which each page is read as it comes: hundreds at once would keep all other runs waiting.
 MANY = 50
-FEW = 20  # runs that have their rounds at a time of their own; more share some (`controller.tempo`)
+FEW = 20  # runs at most that each have a time of their own; more share moments (`controller.tempo`)
 TOGETHER = 32  # pods that are asked in one turn of the loop, which takes it 2 ms
 SPREAD = 0.1  # of an interval, over which those of a run with more are asked
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
@@ -154,6 +154,8 @@ class Scrape:
         if known is not None and known.told == told:
             return
         if known is None:
+            if len(self._runs) == FEW:
+                self._share()
             part = self._moments.taken() if len(self._runs) >= FEW else _hash(run) / 2**32
             known = self._runs[run] = _Run(run, self._first(part), part=part)
             self._later(known)
@@ -219,6 +221,15 @@ class Scrape:
         """When a first round at that part of an interval is due."""
         now, phase = asyncio.get_running_loop().time(), part * self._interval
         return phase + (floor((now - phase) / self._interval) + 1) * self._interval
+
+    def _share(self) -> None:
+        """Runs that had a time of their own have a moment from now on: alone they cost several times as much."""
+        for run in self._runs.values():
+            if run.part not in MOMENTS:
+                run.timer.cancel()
+                run.part = self._moments.taken()
+                run.due = run.wanted = self._first(run.part)
+                self._later(run)
 
     def _later(self, run: "_Run") -> None:
         run.timer = asyncio.get_running_loop().call_at(run.due, self._round, run)

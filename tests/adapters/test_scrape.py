@@ -257,7 +257,7 @@ def test_runs_are_read_at_moments_of_their_own_and_the_pods_of_a_run_together() 
 
 
 def test_many_runs_are_read_at_few_moments_that_they_share() -> None:
-    runs = FEW + 7 * SIDE_BY_SIDE - 1
+    runs = 7 * SIDE_BY_SIDE - 1
 
     async def story(scrape: Scrape, _: Pods) -> None:
         for run in range(runs):
@@ -265,17 +265,33 @@ def test_many_runs_are_read_at_few_moments_that_they_share() -> None:
         await asyncio.sleep(2)
 
     asked = scraping(story).asked
-    moments = [round(asked[url(f"a{run}")][0] % 1, 6) for run in range(FEW, runs)]
+    moments = [round(asked[url(f"a{run}")][0] % 1, 6) for run in range(runs)]
     assert min(moments.count(round(part, 6)) for part in MOMENTS[:6]) >= SIDE_BY_SIDE
     assert len(set(moments)) == 6
 
 
+def test_few_runs_share_moments_once_they_are_many_and_none_is_read_twice_or_long_not_at_all() -> None:
+    async def story(scrape: Scrape, _: Pods) -> None:
+        for run in range(FEW):
+            scrape.watch(f"lab/run-{run}", [pod(f"a{run}")], CHECKS)
+        await asyncio.sleep(3.37)
+        scrape.watch("lab/one-more", [pod("b1")], CHECKS)
+        await asyncio.sleep(4)
+
+    asked = scraping(story).asked
+    times = [asked[url(f"a{run}")] for run in range(FEW)]
+    assert len({round(one[0] % 1, 6) for one in times}) == FEW
+    assert {round(one[-1] % 1, 6) for one in [*times, asked[url("b1")]]} == {0.05, 0.55}
+    waits = sorted(after - before for one in times for before, after in pairwise(one))
+    assert 0 < waits[0] < 1 < waits[-1] < 2
+
+
 def test_a_run_that_ends_leaves_its_moment_to_the_next_one() -> None:
     async def story(scrape: Scrape, _: Pods) -> None:
-        for run in range(FEW + 60):
+        for run in range(60):
             scrape.watch(f"lab/run-{run}", [pod(f"a{run}")], CHECKS)
         await asyncio.sleep(2)
-        for run in range(FEW + 60, 200):  # one goes, one comes
+        for run in range(60, 200):  # one goes, one comes
             scrape.watch(f"lab/run-{run - 60}", [], CHECKS)
             scrape.watch(f"lab/run-{run}", [pod(f"a{run}")], CHECKS)
         await asyncio.sleep(2)
@@ -870,12 +886,12 @@ def test_where_a_core_is_full_the_rounds_of_many_runs_fill_the_whole_of_the_long
     async def story(scrape: Scrape, _pods: Pods) -> None:
         news: dict[str, list[float]] = {}
         scrape.on_news = lambda run: news.setdefault(run, []).append(virtual_loop().time())
-        for number in range(FEW + len(MOMENTS) * SIDE_BY_SIDE):
+        for number in range(len(MOMENTS) * SIDE_BY_SIDE):
             scrape.watch(f"ns/{number}", [pod(f"a{number}")], CHECKS)
         await asyncio.sleep(3)
         scrape.stretch = lambda _run: 2.5
         await asyncio.sleep(30)
-        last = [times[-1] for run, times in news.items() if int(run[3:]) >= FEW]
+        last = [times[-1] for times in news.values()]
         moments = sorted({round(at, 3) for at in last})
         assert len(moments) == len(MOMENTS)
         gaps = [round(after - before, 3) for before, after in pairwise(moments)]
