@@ -223,7 +223,7 @@ class Scrape:
         return phase + (floor((now - phase) / self._interval) + 1) * self._interval
 
     def _share(self) -> None:
-        """Runs that had a time of their own have a moment from now on: alone they cost several times as much."""
+        """Runs that had a time of their own have a moment from now on: alone they cost several times more."""
         for run in self._runs.values():
             if run.part not in MOMENTS:
                 run.timer.cancel()
