@@ -65,15 +65,12 @@ class Cluster:
             Counter()
         )  # so far, by namespace: of all kinds, and none of a mere checkpoint
         self._arms: dict[Key, tuple[int, ArmSeen]] = {}  # as of so many changes
-        self._answered: dict[str, dict[Key, int]] = {
-            kind: {} for kind in FOLLOWED
-        }  # versions ahead of watches
+        # Versions that answers told of and watches have not, by kind.
+        self._answered: dict[str, dict[Key, int]] = {kind: {} for kind in FOLLOWED}
         self._kept: dict[tuple[str, str], tuple[int, Any]] = {}  # as of so many changes
         self._latest: dict[str, Json] = {}  # by kind
         self._called: dict[str, list[tuple[Json, str]]] = {}  # by uid
-        self._gone: dict[
-            str, None
-        ] = {}  # uids of what was deleted lately, of the kinds that are written here
+        self._gone: dict[str, None] = {}  # uids of what was deleted lately, of the kinds in `WRITTEN`
 
     def arm(self, namespace: str, name: str) -> ArmSeen:
         """One arm as the API server last told; worked out once until any of its kinds has changed."""

@@ -151,9 +151,9 @@ def _unavailable(run: Run, seen: Seen, _: datetime) -> Ending | None:
 def _none_ready(canary: str, pods: int) -> str:
     if pods == 0:
         return f"{canary} has no pod"
-    return (
-        f"none of {pods} pods of {canary} is ready" if pods > 1 else f"the one pod of {canary} is not ready"
-    )
+    if pods == 1:
+        return f"the one pod of {canary} is not ready"
+    return f"none of {pods} pods of {canary} is ready"
 
 
 def _outgrew(run: Run, seen: Seen) -> str:

@@ -142,13 +142,9 @@ def _leave(run: Run, seen: Seen, now: datetime, ending: Ending) -> Next:
     restore = run.copied and ending.reason is not Reason.STABLE_CHANGED
     if run.copied and ending.reason in _FAULTS:
         ending = replace(ending, reason=Reason.PROMOTION_FAILED)
-    if (
-        not run.copied and run.stage is Stage.PROMOTING and seen.stable_matches
-    ):  # ours to say, and not to undo
-        said = (
-            f"{ending.message}; {run.plan.stable} was given that template already, not by Serin: take it back"
-        )
-        ending = replace(ending, message=said)
+    if not run.copied and run.stage is Stage.PROMOTING and seen.stable_matches:  # to say, not to undo
+        given = f"{run.plan.stable} was given that template already, not by Serin: take it back"
+        ending = replace(ending, message=f"{ending.message}; {given}")
     owned = seen.canary.exists and not seen.commands.withdrawn and ending.reason not in _KEEPS_SIZE
     run = replace(run, check=ending.check, scaled_down=not owned, copied=restore)
     back = (RestoreTemplate(),) if restore and returns(run, seen) else ()
