@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from controller.cluster import RESTARTED, Cluster, alike, like_planned, path, template_of
+from controller.cluster import RESTARTED, Cluster, alike, like_planned, path, template_hash, template_of
 from controller.kube import ApiError, Kube
 from controller.model import Plan, PromotionMode
 from controller.wire import StoredDeployment, stored
@@ -64,7 +64,7 @@ class Workloads:
         if analysed is None:
             raise TemplateLost(f"Deployment {plan.canary} no longer has template {plan.canary_hash}")
         stable, before = await self._read(plan), self._template(plan, plan.stable, plan.stable_hash)
-        if before is not None and not alike(stable["spec"]["template"], before):
+        if before is not None and not self._is_compared(plan, stable, before):
             raise ApiError(409, "Conflict", f"Deployment {plan.stable} was edited, and is not rolled out so")
         labels = _labels(stable, analysed, self._subset_keys(plan))
         await self._give(plan, stable, analysed | {"metadata": analysed["metadata"] | {"labels": labels}})
@@ -85,6 +85,14 @@ class Workloads:
             await self._fence(plan, stable["metadata"]["resourceVersion"])
         elif alike(there, before) or self._is_analysed(plan, there) is not False:
             await self._give(plan, stable, before)
+        elif self._is_compared(plan, stable, before):
+            await self._fence(plan, stable["metadata"]["resourceVersion"])
+
+    def _is_compared(self, plan: Plan, stable: Json, before: Json) -> bool:
+        """Whether stable has the template `before`, maybe written otherwise: 1Gi is 1073741824."""
+        resumed = not stable["spec"].get("paused")  # else its newest ReplicaSet need not be of its template
+        same = alike(stable["spec"]["template"], before)
+        return same or (resumed and template_hash(self._cluster, stable) == plan.stable_hash)
 
     async def _fence(self, plan: Plan, version: str) -> None:
         """Stable was written: not as it was, which is not stored, but with an annotation for a moment."""

@@ -7,8 +7,10 @@ far as availability allows, broken pods of old ones first.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from scenarios.cluster.patches import same
@@ -17,6 +19,11 @@ Json = Any
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
+_SUFFIXES = {
+    suffix: Decimal(1000) ** power for power, suffix in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)
+}
+_SUFFIXES |= {f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)}
+_QUANTITY = re.compile(rf"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)({'|'.join(_SUFFIXES)})")
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, so no words
 
 
@@ -48,8 +55,35 @@ def unhashed(template: Json) -> Json:
 
 
 def is_of(replica_set: Json, template: Json) -> bool:
-    """Whether the ReplicaSet's pods are made from this template."""
-    return same(unhashed(replica_set["spec"]["template"]), unhashed(template))
+    """Whether the ReplicaSet's pods are made from this template, however its quantities are written."""
+    mine, other = (_meant(unhashed(one)) for one in (replica_set["spec"]["template"], template))
+    return same(mine, other)
+
+
+def _meant(template: Json) -> Json:
+    """The template with what its containers may use as numbers: 1Gi is 1073741824 to Kubernetes."""
+    return {**template, "spec": {**template["spec"], **_sized(template["spec"])}}
+
+
+def _sized(spec: Json) -> dict[str, Json]:
+    kinds = [name for name in ("containers", "initContainers") if spec.get(name)]
+    return {name: [_numbered(one) for one in spec[name]] for name in kinds}
+
+
+def _numbered(container: Json) -> Json:
+    asked = container.get("resources") or {}
+    kinds = {name: asked[name] for name in ("limits", "requests") if asked.get(name)}
+    numbers = {name: {key: _number(value) for key, value in kind.items()} for name, kind in kinds.items()}
+    return {**container, "resources": {**asked, **numbers}} if numbers else container
+
+
+def _number(quantity: str | int) -> str:
+    """A Kubernetes quantity as one spelling of its value (1.5Gi, 100m, 1e3, 2); as it is if it is none."""
+    found = _QUANTITY.fullmatch(str(quantity))
+    if found is None:
+        return str(quantity)
+    digits, suffix = found.groups()
+    return format((Decimal(digits) * _SUFFIXES[suffix]).normalize(), "f")
 
 
 def bounds(deployment: Json) -> tuple[int, int]:

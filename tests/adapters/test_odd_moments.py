@@ -249,6 +249,41 @@ async def test_a_canary_that_differs_in_its_template_s_annotations_is_promoted_i
     assert mine.items() <= template(stage, STABLE)["metadata"]["annotations"].items()
 
 
+@pytest.mark.parametrize("asked", ["promote", "abort"])
+async def test_a_stable_whose_memory_somebody_writes_otherwise_is_the_one_compared_with(
+    stage: Stage, asked: str
+) -> None:
+    """Kubernetes makes no ReplicaSet of 1073741824 where there is one of 1Gi; the promotion failed."""
+    await stage.at_first_step()
+    limit(stage, "1Gi")
+    await asyncio.sleep(30)
+    async with Alive(stage).open():
+        await asyncio.sleep(10)  # the run of before is superseded
+    await stage.reconciler.close()
+    stage.lead(2)
+    await stage.ask()
+    async with Alive(stage).open():
+        await asyncio.sleep(30)
+        sets = len(stage.world.objects("replicasets", NAMESPACE))
+        limit(stage, "1073741824")
+        await asyncio.sleep(5)
+        assert len(stage.world.objects("replicasets", NAMESPACE)) == sets
+        assert stage.run["status"]["phase"] == "Progressing"
+        ask(stage, **{asked: {"reason": "now"}})
+        await asyncio.sleep(60)
+    assert stage.run["status"]["reason"] == {"promote": "Promoted", "abort": "Aborted"}[asked]
+    there, limits = template(stage, STABLE)["spec"], {"limits": {"memory": "1073741824"}}
+    assert (there == template(stage, CANARY)["spec"]) == (asked == "promote")
+    assert (there["containers"][0]["resources"] == limits) == (asked == "abort")
+
+
+def limit(stage: Stage, memory: str) -> None:
+    """Stable's container may use so much."""
+    (container,) = template(stage, STABLE)["spec"]["containers"]
+    spec = {"containers": [container | {"resources": {"limits": {"memory": memory}}}]}
+    stage.world.patch("deployments", NAMESPACE, STABLE, {"spec": {"template": {"spec": spec}}})
+
+
 async def test_a_promotion_of_a_paused_run_that_is_taken_back_as_the_cli_says_gives_stable_nothing(
     stage: Stage,
 ) -> None:

@@ -54,6 +54,29 @@ def test_templates_that_differ_have_other_hashes_and_the_label_itself_does_not_c
     assert rollout.hashed(other)["metadata"]["labels"] != hashed["metadata"]["labels"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1Gi", "1073741824", True),
+        ("1.5Gi", "1536Mi", True),
+        ("1e3", "1k", True),
+        ("500m", "0.5", True),
+        ("2", 2, True),
+        ("1G", "1Gi", False),
+        ("1m", "1M", False),
+        ("much", "more", False),
+    ],
+)
+def test_a_replica_set_is_of_a_template_however_its_quantities_are_written(
+    one: str, other: str | int, *, same: bool
+) -> None:
+    mine, theirs = (
+        {"spec": {"containers": [{"name": "m", "resources": {"limits": {"memory": said}}}]}}
+        for said in (one, other)
+    )
+    assert rollout.is_of({"spec": {"template": rollout.hashed(mine)}}, theirs) == same
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     replicas=st.integers(0, 8),
