@@ -193,6 +193,9 @@ class Notary:
 
     def _given(self, before: Json, obj: Json) -> None:
         """Stable is given a template, upon one that some run knew of."""
+        old, new = (of_people(each["spec"]["template"]) for each in (before, obj))
+        if not self._noted_on(old).items() <= new["annotations"].items():
+            self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}'s template")
         known = self.hashes(before["spec"]["template"])
         plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
         if not any(plan[arm] in known for plan in plans for arm in ("stableHash", "canaryHash")):
@@ -205,9 +208,19 @@ class Notary:
             self._known(account, name, run, "is promoted", since=since)
 
     def hashes(self, template: Json) -> set[str]:
-        """The names of the template, a restart being no difference."""
+        """The names of the template; a restart is no difference, nor what somebody has noted on it."""
         there = plain(of_people(template))
+        noted = self._noted_on(there).keys()
+        there["annotations"] = {key: said for key, said in there["annotations"].items() if key not in noted}
         return {name for name, one in self.witness.templates.items() if plain(one) == there}
+
+    def _noted_on(self, template: Json) -> dict[str, str]:
+        """Annotations that no run's templates have."""
+        plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
+        compared = {plan[arm] for plan in plans for arm in ("canaryHash", "stableHash")}
+        known = [one for name, one in self.witness.templates.items() if name in compared]
+        theirs = set(plain(template)["annotations"].items())
+        return dict(theirs.difference(*(one["annotations"].items() for one in known)))
 
     # -- ends
 
