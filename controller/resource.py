@@ -91,7 +91,7 @@ def run(obj: Json) -> Run:
         created=found.metadata.creation_timestamp,
         stage=state.stage,
         step=state.step,
-        weight=status.weight,
+        weight=status.weight if state.weight_since is not None else 0,  # what is left of a spoilt one
         hold=state.hold,
         reason=status.reason if state.stage is Stage.ENDED else None,
         check=state.check,

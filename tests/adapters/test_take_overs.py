@@ -1,0 +1,131 @@
+"""Another leader takes a run up whose status, or whose weights, are not as the last one wrote them."""
+
+import asyncio
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from scenarios.objects import NAMESPACE, STABLE
+from tests.adapters.test_reconcile import Stage, stage
+
+pytestmark = pytest.mark.virtual
+__all__ = ["stage"]
+
+
+def lose_status(stage: Stage, *but: str) -> None:
+    """As a restore from a backup leaves it, or somebody who cleared it."""
+    gone = {name: None for name in stage.run["status"] if name not in but}
+    stage.world.patch("canaryruns", *stage.key, {"status": gone}, part="status")
+
+
+def ask(stage: Stage, **said: Any) -> None:
+    stage.world.patch("canaryruns", *stage.key, {"spec": said})
+
+
+@pytest.mark.parametrize("kept", [(), ("weight", "weights", "checkpoint")])
+async def test_the_weight_of_a_run_whose_status_was_lost_is_taken_away_until_it_begins_anew(
+    stage: Stage, kept: tuple[str, ...]
+) -> None:
+    """The run said "paused" and 0 %, and the canary had its weight for ever, whatever it did."""
+    await stage.at_first_step()
+    ask(stage, paused=True)
+    lose_status(stage, *kept)
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    await stage.turns(2)
+    assert stage.weight == 0
+    assert sum("no run knew of" in said.message for said in stage.quiet.said) == 1
+
+    ask(stage, paused=False)
+    await stage.turns(4)
+    assert stage.weight == 10
+    assert stage.run["status"]["weight"] == 10
+
+
+async def test_a_leader_that_meets_a_status_that_was_lost_while_it_wrote_takes_the_weight_away(
+    stage: Stage,
+) -> None:
+    await stage.at_first_step()
+    ask(stage, paused=True)
+    await stage.turns(2)
+    before = stage.cluster.changed
+    stage.cluster.changed = lambda *_: stage.key  # type: ignore[method-assign]
+    lose_status(stage)
+    await asyncio.sleep(1)
+    stage.cluster.changed = before  # type: ignore[method-assign]
+    await stage.turns(25)
+    assert (stage.weight, stage.run["status"]["weight"]) in {(0, 0), (10, 10)}
+
+
+async def test_the_weight_of_a_run_that_is_gone_with_its_finalizer_is_not_left_to_the_next_one(
+    stage: Stage,
+) -> None:
+    """Nobody led when it was taken off by hand; the next run waits for pods that are not ready."""
+    await stage.at_first_step()
+    stage.world.patch("canaryruns", *stage.key, {"metadata": {"finalizers": None}})
+    stage.world.delete("canaryruns", *stage.key)
+    await asyncio.sleep(1)
+    await stage.ask()
+    ask(stage, paused=True)
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    await stage.turns(2)
+    assert stage.weight == 0
+
+
+async def test_weights_that_somebody_else_has_given_stay_until_the_first_step(stage: Stage) -> None:
+    ask(stage, paused=True)
+    (http,) = stage.service["spec"]["http"]
+    for to, weight in zip(http["route"], (70, 30), strict=True):
+        to["weight"] = weight
+    stage.world.patch("virtualservices", NAMESPACE, STABLE, {"spec": {"http": [http]}})
+    await asyncio.sleep(1)
+    await stage.turns(5)
+    assert stage.weight == 30
+
+
+async def test_a_run_that_waits_for_another_takes_none_of_its_traffic(stage: Stage) -> None:
+    await stage.at_first_step()
+    stage.serve(stable=400, canary=40)
+    ours = stage.run
+    later = deepcopy(ours)
+    later["metadata"] = {"name": "later", "namespace": NAMESPACE}
+    del later["status"]
+    stage.world.create(later)
+    await asyncio.sleep(1)
+    for second in range(5):
+        stage.serve(stable=500 + 100 * second, canary=50 + 10 * second)
+        await stage.reconciler.turn((NAMESPACE, "later"))
+        await stage.turns()
+        assert stage.weight == 10
+
+
+async def test_an_abort_of_a_run_whose_status_was_lost_is_sent_until_it_stands(stage: Stage) -> None:
+    """Zero was sent once, and a refusal left the canary its traffic for good."""
+    await stage.at_first_step()
+    lose_status(stage)
+    ask(stage, abort={"reason": "enough"})
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    stage.net.fails = [("PATCH", "virtualservices")]
+    await stage.turns(3)
+    assert stage.weight == 10
+    stage.net.fails = []
+    await stage.turns(2)
+    assert stage.weight == 0
+
+
+async def test_a_run_that_waits_for_another_and_is_aborted_takes_none_of_its_traffic(stage: Stage) -> None:
+    await stage.at_first_step()
+    later = deepcopy(stage.run)
+    later["metadata"] = {"name": "later", "namespace": NAMESPACE}
+    later["spec"]["abort"] = {"reason": "not this one"}
+    del later["status"]
+    stage.world.create(later)
+    await asyncio.sleep(1)
+    for second in range(5):
+        stage.serve(stable=500 + 100 * second, canary=50 + 10 * second)
+        await stage.reconciler.turn((NAMESPACE, "later"))
+        await stage.turns()
+        assert stage.weight == 10
