@@ -23,10 +23,14 @@ import structlog
 
 from controller.kube import ApiError, Kube
 from controller.ports import Json
-from controller.wire import stored
+from controller.wire import LAST_EPOCH, stored
 
 AWAY = 0.25  # seconds between a candidate's tries while the API server is away
 STOPPING = 1.0  # seconds that cancelled work has to end: half of what is left of the Lease then
+
+# Seconds for which a holder that does not renew it has the Lease, whatever that says: ours say six, and with
+# what somebody wrote into it nobody would look after any canary.
+LONGEST = 60.0
 
 Work = Callable[[int], Awaitable[None]]
 _log = structlog.get_logger(__name__)
@@ -239,7 +243,7 @@ class Lease:
 
     def _lapses(self) -> float:
         lasts = self._spec.get("leaseDurationSeconds") or _seconds(self.claim.duration)
-        return self._since + float(lasts)
+        return self._since + min(float(lasts), LONGEST)
 
     # -- as the leader -----------------------------------------------------------------------------
 
@@ -350,7 +354,8 @@ class Lease:
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
-        self.highest = max(self.highest, self._spec.get("leaseTransitions") or 0)
+        counted = self._spec.get("leaseTransitions") or 0
+        self.highest = max(self.highest, counted if counted < LAST_EPOCH else 0)
         self._rules.noticed(self)
 
     def _jitter(self, pause: float) -> float:

@@ -431,6 +431,36 @@ async def test_epochs_grow_beyond_what_runs_remember_even_if_the_lease_was_delet
     await replica.end()
 
 
+@pytest.mark.parametrize("last", [2**31 - 1, 2**31 - 2])
+async def test_a_lease_whose_count_somebody_set_to_its_end_can_be_had_again_and_again(
+    world: World, last: int
+) -> None:
+    """The next epoch had 33 bits, which the API server refuses: nobody led any more."""
+    gone = held_by("gone")
+    gone["spec"]["leaseTransitions"] = last
+    world.create(gone)
+    for _ in range(3):
+        replica = Replica(world, "a").start(floor=41)
+        await asyncio.sleep(20)
+        assert replica.leads
+        await replica.end()
+
+
+async def test_a_holder_that_is_gone_keeps_the_lease_no_longer_than_a_minute_whatever_it_says(
+    world: World,
+) -> None:
+    """With 68 years of somebody's edit nobody led, and nothing said so."""
+    gone = held_by("gone")
+    gone["spec"]["leaseDurationSeconds"] = 2**31 - 1
+    world.create(gone)
+    replica = Replica(world, "a").start()
+    await asyncio.sleep(59)
+    assert not replica.leads
+    await asyncio.sleep(4)
+    assert replica.leads
+    await replica.end()
+
+
 async def test_a_lease_without_a_spec_is_nobodys(world: World) -> None:
     world.create({key: value for key, value in held_by("x").items() if key != "spec"})
     replica = Replica(world, "a").start()
