@@ -40,6 +40,13 @@ class Stuck(Exception):
     """Cancelled work did not end. The Lease is about to lapse, so the process has to."""
 
 
+class Rewound(Exception):
+    """The API server knows less than it did, as after a restore of etcd; this process has to begin anew.
+
+    What it knows may never have been, and its watches are silent until the server has counted on from there.
+    """
+
+
 class OnChange(Protocol):
     """Hears whether we lead; `telemetry.Telemetry.leads` is one."""
 
@@ -188,6 +195,7 @@ class Lease:
         self._floor = floor
         self._rules = rules or _NoRules()
         self._seen: Json = None
+        self._version = 0  # the newest that was seen: a read of one object never goes back
         self._since = _now()  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
         self._epoch = 0  # ours, or the one we try to have
@@ -351,6 +359,12 @@ class Lease:
         """A change of the spec starts the wait anew; somebody's label does not."""
         if lease is not None and not _is_lease(lease):
             raise ApiError(0, "Garbled", "the answer is no Lease", request=f"Lease {self.claim.name}")
+        version = int(lease["metadata"]["resourceVersion"]) if lease is not None else self._version
+        if version < self._version:
+            self.lost = True
+            what = f"Lease {self.claim.name} is of version {version} and was of {self._version}"
+            raise Rewound(f"{what}: the API server was restored from a backup; starting anew")
+        self._version = version
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
