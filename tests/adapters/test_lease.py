@@ -462,9 +462,7 @@ async def test_a_holder_that_is_gone_keeps_the_lease_no_longer_than_a_minute_wha
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_after_a_restore_of_the_api_server_a_replica_begins_anew(
-    world: World, *, leads: bool
-) -> None:
+async def test_after_a_restore_of_the_api_server_a_replica_begins_anew(world: World, *, leads: bool) -> None:
     """What it had followed was silent until the server had counted on from there, which took hours."""
     if not leads:
         world.create(held_by("other"))
