@@ -99,6 +99,6 @@ def _cleared(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:
     if Reason.WEIGHT_REPAIRED.value in run.told:
         return run, actions
     there = "weights" if seen.route.weight is None else f"{seen.route.weight} %"
-    message = f"{run.plan.virtual_service} had {there} for the canary that no run knew of; set to 0 %"
+    gave = f"{run.plan.virtual_service} had {there} for {run.plan.canary} that this run did not give"
     told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
-    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
+    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, f"{gave}; set to 0 %"))

@@ -35,7 +35,7 @@ async def test_the_weight_of_a_run_whose_status_was_lost_is_taken_away_until_it_
     stage.lead(epoch=2)
     await stage.turns(2)
     assert stage.weight == 0
-    assert sum("no run knew of" in said.message for said in stage.quiet.said) == 1
+    assert sum("that this run did not give" in said.message for said in stage.quiet.said) == 1
 
     ask(stage, paused=False)
     await stage.turns(4)
