@@ -362,6 +362,7 @@ class Lease:
         version = int(lease["metadata"]["resourceVersion"]) if lease is not None else self._version
         if version < self._version:
             self.lost = True
+            _log.error("api_server_went_back", lease=self.claim.name, version=version, before=self._version)
             what = f"Lease {self.claim.name} is of version {version} and was of {self._version}"
             raise Rewound(f"{what}: the API server was restored from a backup; starting anew")
         self._version = version
