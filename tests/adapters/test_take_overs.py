@@ -1,11 +1,13 @@
 """Another leader takes a run up whose status, or whose weights, are not as the last one wrote them."""
 
 import asyncio
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
+from scenarios.cluster.refusals import Refused
 from scenarios.objects import NAMESPACE, STABLE
 from tests.adapters.test_reconcile import Stage, stage
 
@@ -129,3 +131,22 @@ async def test_a_run_that_waits_for_another_and_is_aborted_takes_none_of_its_tra
         await stage.reconciler.turn((NAMESPACE, "later"))
         await stage.turns()
         assert stage.weight == 10
+
+
+async def test_no_weight_is_given_that_no_object_tells_of(stage: Stage) -> None:
+    """Its run was taken away, finalizer and all, just as the raise was being written down."""
+    request, weights = stage.net.request, []
+
+    def gone(method: str, path: str, **more: Any) -> Any:
+        if method == "PATCH" and path.endswith("/status") and b'"weight": 10' in more["body"]:
+            stage.world.patch("canaryruns", *stage.key, {"metadata": {"finalizers": None}})
+            with suppress(Refused):
+                stage.world.delete("canaryruns", *stage.key)
+        return request(method, path, **more)
+
+    stage.net.request = gone  # type: ignore[method-assign]
+    stage.world.on_change(lambda *_: weights.append(stage.weight))
+    await stage.turns(6)
+    assert not stage.world.objects("canaryruns", NAMESPACE)
+    assert set(weights) <= {0}
+    assert stage.weight == 0
