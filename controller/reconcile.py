@@ -262,7 +262,7 @@ class Reconciler:
         route = replace(route, ours=route.ours and not live.raising, **apart)
         other = there.rival
         if live.run.weight_since is None:
-            look = partial(self._left, live.run, route, obj)
+            look = partial(self._left, live, route, obj)
             route = replace(route, ours=other is None and spared("left", live.run, look, False))
         if other is None:
             return route
@@ -271,12 +271,13 @@ class Reconciler:
         said = f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}"
         return replace(route, refusal=said, mirrored=mine)
 
-    def _left(self, run: Run, route: RouteSeen, obj: Any) -> bool:
-        """Whether the canary has a weight of ours that its run, whose status was lost, knows nothing of."""
-        if obj is None or route.weight == 0:
-            return False
-        given = resource.guarded(obj) and run.shadow_since is None  # who mirrors requests is guarded, too
-        return (route.ours or given) and neighbours.left(self.means.cluster, obj, run.plan)
+    def _left(self, live: Live, route: RouteSeen, obj: Any) -> bool:
+        """Whether the canary has a weight of ours that its run, whose status was lost, knows nothing of.
+
+        Not before this leader has saved the run: what its watch has told so far may be of before the raise.
+        """
+        ours = obj is not None and live.upon is None and route.ours and route.weight != 0
+        return ours and neighbours.left(self.means.cluster, obj, live.run.plan)
 
     async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""

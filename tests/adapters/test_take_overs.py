@@ -35,7 +35,7 @@ async def test_the_weight_of_a_run_whose_status_was_lost_is_taken_away_until_it_
     lose_status(stage, *kept)
     await asyncio.sleep(1)
     stage.lead(epoch=2)
-    await stage.turns(2)
+    await stage.turns(3)
     assert stage.weight == 0
     assert sum("that this run did not give" in said.message for said in stage.quiet.said) == 1
 
@@ -74,6 +74,29 @@ async def test_the_weight_of_a_run_that_is_gone_with_its_finalizer_is_not_left_t
     stage.lead(epoch=2)
     await stage.turns(2)
     assert stage.weight == 0
+
+
+async def test_a_new_leader_whose_watch_tells_of_a_raise_late_takes_it_for_nobody_s(stage: Stage) -> None:
+    """Its zero would have been a lost leader's: the healthy run would have ended."""
+    told = stage.cluster.changed
+
+    def late(kind: str, event: str, item: Any) -> Any:
+        if kind == "canaryruns":
+            return stage.key
+        return told(kind, event, item)
+
+    before = deepcopy(stage.cluster.get("canaryruns", *stage.key))
+    assert before is not None
+    before["spec"]["paused"] = True  # so that nothing else is done than what is asked here
+    await stage.at_first_step()
+    stage.cluster.changed = late  # type: ignore[method-assign]
+    stage.cluster._objects["canaryruns"][NAMESPACE][stage.key[1]] = before
+    stage.lead(epoch=2)
+    for second in range(5):
+        stage.serve(stable=400 + 90 * second, canary=40 + 10 * second)
+        await stage.turns()
+        assert stage.weight == 10
+    assert stage.run["status"]["weight"] == 10
 
 
 async def test_weights_that_somebody_else_has_given_stay_until_the_first_step(stage: Stage) -> None:
