@@ -131,7 +131,12 @@ class Alerts:
             self._delivered.pop(run.name, None)
 
     def _take(self, run: Run, message: Message) -> None:
-        receiver = Receiver(run.plan.namespace, run.plan.policy.alerts[message.alert])
+        alerts = run.plan.policy.alerts
+        if not 0 <= message.alert < len(alerts):  # somebody's edit of the status; it must not keep the others
+            log.warning("alert_of_nobody", run=run.name, id=message.id, alert=message.alert)
+            self._delivered.setdefault(run.name, set()).add(message.id)
+            return
+        receiver = Receiver(run.plan.namespace, alerts[message.alert])
         desk = self._desks.setdefault(receiver, Desk())
         if message.id in desk.letters or len(desk.letters) >= QUEUE_LIMIT:
             return

@@ -24,6 +24,7 @@ MOMENT = 1e-6  # seconds that two clocks may differ by because one of them is cu
 # leader's death. Beyond this nobody looked, or two clocks differ; neither is time that a step or a deadline
 # should have used up.
 UNLOOKED = timedelta(minutes=2)
+UNSAID = float("-inf")  # seconds since 1970 at which something was saved that does not say when
 
 
 @dataclass(slots=True)
@@ -60,16 +61,27 @@ def taken_over(run: Run, gathered: Gathered, now: datetime) -> tuple[Run, Gather
 
     The save was now if it seems to be to come, and two minutes ago if it seems to be longer ago. All times
     are moved by as much, so that what was counted stays beside the instant since when it was. That nobody
-    looked meanwhile is no silence of the canary's, which is counted from now on.
+    looked meanwhile is no silence of the canary's; how long it had been silent by then counts on.
     """
-    gap = timedelta(seconds=now.timestamp() - gather.saved_at(gathered, otherwise=now.timestamp()))
+    saved = gather.saved_at(gathered, otherwise=UNSAID)
+    # of evidence that cannot be read, as another version's, at least no instant is to come
+    at = max([now, *_instants(run)]).timestamp() if saved == UNSAID else saved
+    gap = timedelta(seconds=now.timestamp() - at)
     wrong = gap - min(max(gap, timedelta()), UNLOOKED)
     # whole seconds are moved exactly, as a float too, and instants are compared
     by = timedelta(seconds=floor(wrong.total_seconds()))
     if by:
         run, gathered = _moved(run, by), gather.moved(gathered, by.total_seconds())
-    exposed = run.stage is not Stage.WAITING and run.data_since is not None
-    return replace(run, data_since=now) if exposed else run, gathered
+    if run.stage is Stage.WAITING or run.data_since is None:
+        return run, gathered
+    heard = now if saved == UNSAID else min(now, run.data_since + gap - by)
+    return replace(run, data_since=heard), gathered
+
+
+def _instants(run: Run) -> list[datetime]:
+    """All that a run counts from."""
+    instants = (run.step_since, run.weight_since, run.data_since, run.shadow_since, run.ended)
+    return [at for at in instants if at is not None]
 
 
 def _moved(run: Run, by: timedelta) -> Run:

@@ -20,7 +20,7 @@ from analysis.packing import NEVER
 from analysis.questions import latency_margin
 from analysis.samples import Histogram, Sample
 from analysis.values import replace
-from controller import kept, shadow, ticks
+from controller import cursors, kept, shadow
 from controller.hearing import AT_ONCE, SILENT_AFTER_DUE, SLOWER, Lag, LoadSeen, Quiet, lag_of
 from controller.model import Plan, Policy, Replayed, Run, Seen
 from controller.served import Hush, Load
@@ -418,14 +418,14 @@ def saved_at(gathered: Gathered, *, otherwise: float) -> float:
 def moved(gathered: Gathered, by: float) -> Gathered:
     """The same so many seconds later, as somebody whose clock says another time has it."""
     evidence = tuple(ev.moved(one, by) for one in gathered.evidence)
-    return replace(gathered, evidence=evidence, cursor=ticks.moved(gathered.cursor, by))
+    return replace(gathered, evidence=evidence, cursor=cursors.moved(gathered.cursor, by))
 
 
 def save(gathered: Gathered) -> str:
     """The body of a checkpoint."""
     body = {
         "evidence": ev.save_all(gathered.evidence),
-        "cursor": ticks.save(gathered.cursor),
+        "cursor": cursors.save(gathered.cursor),
         "step": gathered.step,
         "pods": gathered.pods,
         "known": round(gathered.known, 1),
@@ -443,7 +443,7 @@ def load(plan: Plan, body: str | None) -> Gathered:
         return fresh
     try:
         saved = kept.read(body)
-        cursor = ticks.load(saved["cursor"])
+        cursor = cursors.load(saved["cursor"])
         return Gathered(
             evidence=ev.load_all(plan.policy.checks, saved["evidence"], **terms(plan.policy)),
             cursor=Cursor() if cursor is None else cursor,

@@ -37,13 +37,15 @@ Mark = tuple[Instant, Many | None, Counted | None]
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
-    """How far pods' pages have been used: `ticks.Cursor`."""
+    """How far pods' pages have been used: `ticks.Cursor`, as `cursors` writes it."""
 
     v: int
     bounds: list[list[Bound]]
     checks: dict[str, tuple[Instant, dict[str, Mark], list[str]]]
     served: dict[str, tuple[Instant, Many]]
     loads: dict[str, Load]
+    highs: dict[str, dict[str, tuple[Instant, Many | None, Counted | None, Instant]]] = {}
+    full: dict[str, tuple[Instant, Many, str]] = {}
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,10 +23,14 @@ import structlog
 
 from controller.kube import ApiError, Kube
 from controller.ports import Json
-from controller.wire import stored
+from controller.wire import LAST_EPOCH, stored
 
 AWAY = 0.25  # seconds between a candidate's tries while the API server is away
 STOPPING = 1.0  # seconds that cancelled work has to end: half of what is left of the Lease then
+
+# Seconds for which a holder that does not renew it has the Lease, whatever that says: ours say six, and with
+# what somebody wrote into it nobody would look after any canary.
+LONGEST = 60.0
 
 Work = Callable[[int], Awaitable[None]]
 _log = structlog.get_logger(__name__)
@@ -34,6 +38,13 @@ _log = structlog.get_logger(__name__)
 
 class Stuck(Exception):
     """Cancelled work did not end. The Lease is about to lapse, so the process has to."""
+
+
+class Rewound(Exception):
+    """The API server knows less than it did, as after a restore of etcd; this process has to begin anew.
+
+    What it knows may never have been, and its watches are silent until the server has counted on from there.
+    """
 
 
 class OnChange(Protocol):
@@ -184,6 +195,7 @@ class Lease:
         self._floor = floor
         self._rules = rules or _NoRules()
         self._seen: Json = None
+        self._version = 0  # the newest that was seen: a read of one object never goes back
         self._since = _now()  # loop time at which `_seen` was first seen
         self._renewed = 0.0  # loop time just before we asked for the last renewal that succeeded
         self._epoch = 0  # ours, or the one we try to have
@@ -239,7 +251,7 @@ class Lease:
 
     def _lapses(self) -> float:
         lasts = self._spec.get("leaseDurationSeconds") or _seconds(self.claim.duration)
-        return self._since + float(lasts)
+        return self._since + min(float(lasts), LONGEST)
 
     # -- as the leader -----------------------------------------------------------------------------
 
@@ -347,10 +359,18 @@ class Lease:
         """A change of the spec starts the wait anew; somebody's label does not."""
         if lease is not None and not _is_lease(lease):
             raise ApiError(0, "Garbled", "the answer is no Lease", request=f"Lease {self.claim.name}")
+        version = int(lease["metadata"]["resourceVersion"]) if lease is not None else self._version
+        if version < self._version:
+            self.lost = True
+            _log.error("api_server_went_back", lease=self.claim.name, version=version, before=self._version)
+            what = f"Lease {self.claim.name} is of version {version} and was of {self._version}"
+            raise Rewound(f"{what}: the API server was restored from a backup; starting anew")
+        self._version = version
         before, self._seen = self._spec, lease
         if self._spec != before:
             self._since = _now()
-        self.highest = max(self.highest, self._spec.get("leaseTransitions") or 0)
+        counted = self._spec.get("leaseTransitions") or 0
+        self.highest = max(self.highest, counted if counted < LAST_EPOCH else 0)
         self._rules.noticed(self)
 
     def _jitter(self, pause: float) -> float:

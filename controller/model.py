@@ -399,7 +399,7 @@ class RouteSeen:
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none
-    ours: bool = False  # a controller of ours wrote its routes last
+    ours: bool = False  # a controller of ours wrote its routes last, and for no other run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,12 @@ def weight_at(place: Place, run: Json) -> int:
     return weight if there == (place.virtual_service, place.stable_subset, place.canary_subset) else 0
 
 
+def left(cluster: Cluster, run: Json, place: Place) -> bool:
+    """Whether a weight at `place` is no other run's, so that it can only be one that `run` was given."""
+    uid, runs = run["metadata"]["uid"], cluster.all("canaryruns", place.namespace)
+    return not any(weight_at(place, one) for one in runs if one["metadata"]["uid"] != uid)
+
+
 def rival(cluster: Cluster, run: Json) -> Json | None:
     """A run that was there before `run` and steers the same VirtualService still, if there is one."""
     service = run["spec"]["plan"]["virtualService"]

@@ -115,6 +115,7 @@ class Reconciler:
         live.heeds(seen.judgement)
         spared("onset", live.run, partial(live.onset.look, live.run, seen, self.means.clock()), None)
         run, actions = self._advanced(live.run, seen)
+        actions = self._own(live.run, actions, obj)
         done = await self._carry_out(live, run, actions)
         spared("gates", run, partial(self.means.gates.watch, live.run), None)
         spared("figures", run, partial(self.means.show, live, *before), None)
@@ -140,6 +141,13 @@ class Reconciler:
             if (left := machine.left(run, seen, now)) is None:
                 raise
             return left
+
+    def _own(self, run: Run, actions: tuple[Action, ...], obj: Any) -> tuple[Action, ...]:
+        """Without a zero that would be of another run's weight: this one was given none."""
+        if run.weight_since is not None or obj is None or SetWeight(0) not in actions:
+            return actions
+        others = spared("left", run, lambda: not neighbours.left(self.means.cluster, obj, run.plan), False)
+        return tuple(one for one in actions if not (others and isinstance(one, SetWeight)))
 
     def urgent(self, key: Key) -> bool:
         """Whether the run comes before those whose traffic may stay."""
@@ -203,7 +211,7 @@ class Reconciler:
         there = live.around = around(live.around, means, run, obj)
         if there.rings:
             self._errand(self._write_down(obj, there.commands, approved=there.approved))
-        now_there, later = self._route_seen(live, there), there.later
+        now_there, later = self._route_seen(live, there, obj), there.later
         shadowing, before = means.shadowing, live.gathered.replayed
         route = spared("mirror", run, partial(shadowing.route, now_there, run, later), now_there)
         replayed = spared("replay", run, partial(shadowing.known, run, before, route), before)
@@ -244,7 +252,7 @@ class Reconciler:
                 gathered = gather.begin_step(gathered, live.gathered.step, at=now)
             return gathered, replace(seen, judgement=self._judged(run, gathered))
 
-    def _route_seen(self, live: Live, there: Around) -> RouteSeen:
+    def _route_seen(self, live: Live, there: Around, obj: Any) -> RouteSeen:
         """The VirtualService; refused while another run, that was there before, steers it."""
         plan, route = live.run.plan, self.means.router.seen(live.run.plan)
         live.raising = live.raising and route.weight != live.run.weight  # not given: nobody took it
@@ -253,12 +261,23 @@ class Reconciler:
         apart = {"refusal": refusal, "mixed": bool(mixed), "pinned": live.apart.pinned}
         route = replace(route, ours=route.ours and not live.raising, **apart)
         other = there.rival
+        if live.run.weight_since is None:
+            look = partial(self._left, live, route, obj)
+            route = replace(route, ours=other is None and spared("left", live.run, look, False))
         if other is None:
             return route
         name = other["metadata"]["name"]
         mine = route.mirrored and not shadow.hidden(plan.recording, other)
         said = f"VirtualService {plan.virtual_service} is steered by CanaryRun {name}"
         return replace(route, refusal=said, mirrored=mine)
+
+    def _left(self, live: Live, route: RouteSeen, obj: Any) -> bool:
+        """Whether the canary has a weight of ours that its run, whose status was lost, knows nothing of.
+
+        Not before this leader has saved the run: what its watch has told so far may be of before the raise.
+        """
+        ours = obj is not None and live.upon is None and route.ours and route.weight != 0
+        return ours and neighbours.left(self.means.cluster, obj, live.run.plan)
 
     async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""

@@ -5,6 +5,7 @@ Nothing is taken for granted: a run that was just created has no status yet.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import inf
@@ -77,8 +78,7 @@ def reason(run: Json) -> str | None:
 
 def waiting(run: Json) -> bool:
     """Whether the run waits before a step's first request: there a promotion by hand is not begun yet."""
-    stage = (status(run).get("state") or {}).get("stage")
-    return stage == "Waiting" or status(run).get("phase") in {None, "Pending"}
+    return _kept(run, "stage") == "Waiting" or status(run).get("phase") in {None, "Pending"}
 
 
 def unread(run: Json) -> bool:
@@ -91,11 +91,25 @@ def held(run: Json) -> bool:
     return status(run).get("phase") == "Paused" and reason(run) != "Paused"
 
 
+def _kept(run: Json, name: str) -> Json:
+    """What the run's own bookkeeping says; it has no schema, so whatever somebody wrote."""
+    state = status(run).get("state")
+    return state.get(name) if isinstance(state, dict) else None
+
+
+def instant(run: Json, name: str) -> datetime | None:
+    """A time of the run's own bookkeeping; None where there is none, as after somebody's edit."""
+    with suppress(TypeError, ValueError, OverflowError):
+        return time(_kept(run, name))
+    return None
+
+
 def asked(run: Json) -> list[str]:
     """What people asked for that the run has not done yet, in words."""
     if ended(run):
         return []
-    used = (status(run).get("state") or {}).get("approved", 0)
+    used = _kept(run, "approved")
+    used = used if isinstance(used, int) else 0
     found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
     if (why := promotion(run)) is not None:
         found.append(f"promotion asked for ({why})")
@@ -122,19 +136,19 @@ def exposed(run: Json, *, now: datetime) -> timedelta:
 
 def stable_known(run: Json) -> timedelta | None:
     """How long stable had been read when the canary got its first requests; None while it has had none."""
-    seconds = (status(run).get("state") or {}).get("stableKnown")
-    return None if seconds is None else timedelta(seconds=seconds)
+    with suppress(TypeError, ValueError, OverflowError):
+        return timedelta(seconds=_kept(run, "stableKnown"))
+    return None
 
 
 def warming(run: Json, *, now: datetime) -> timedelta | None:
     """For how much longer the canary's pods warm up in the first step; None where they do not."""
-    state = status(run).get("state") or {}
-    since, live = state.get("weightSince"), status(run).get("phase") in {"Progressing", "Paused"}
-    if not live or since is None or state.get("step", 0) or not status(run).get("weight"):
+    since, live = instant(run, "weightSince"), status(run).get("phase") in {"Progressing", "Paused"}
+    if not live or since is None or _kept(run, "step") or not status(run).get("weight"):
         return None
     parts = re.findall(r"([0-9]+)(ms|s|m|h)", policy(run).get("warmUp", ""))
     whole = timedelta(seconds=sum(float(count) * _SECONDS[unit] for count, unit in parts))
-    left = time(since) + whole - now
+    left = since + whole - now
     return left if left > timedelta(0) else None
 
 

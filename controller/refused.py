@@ -51,8 +51,8 @@ def since(run: Json, deployments: Sequence[Json], events: Sequence[Json], *, now
         return None
     if newest["reason"] == REFUSED:
         return f"What its Deployment asks for now was {_told(newest, now)}{_beside(run)}"
-    ended = (record.status(run).get("state") or {}).get("ended")
-    late = ended is not None and at(newest) > record.time(ended)
+    ended = record.instant(run, "ended")
+    late = ended is not None and at(newest) > ended
     return f"Mended {record.age(now - at(newest))} ago: {newest['message']}" if late else None
 
 

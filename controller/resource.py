@@ -91,7 +91,7 @@ def run(obj: Json) -> Run:
         created=found.metadata.creation_timestamp,
         stage=state.stage,
         step=state.step,
-        weight=status.weight,
+        weight=0 if state.stage is Stage.WAITING else status.weight,  # what waits has none, whatever it says
         hold=state.hold,
         reason=status.reason if state.stage is Stage.ENDED else None,
         check=state.check,

@@ -18,12 +18,11 @@ from controller.cluster import Cluster, path
 from controller.kube import MERGE_PATCH, ApiError, Kube
 from controller.model import Checkpoint, Run, Stage
 from controller.ports import Behind, Json, Overtaken
-from controller.wire import WishedObject, stored
+from controller.wire import LAST_EPOCH, WishedObject, stored
 from controller.workloads import merge_patch
 
 KIND = "canaryruns"
 TRIES = 5  # people and GitOps write rarely; five conflicts in a row are another program's loop
-LAST_EPOCH = 2**31 - 1  # `leaseTransitions` has 32 bits
 ENOUGH = 100  # approvals: the schema's own limit
 
 _log = structlog.get_logger(__name__)

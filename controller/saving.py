@@ -135,12 +135,13 @@ class Saving:
         live.saved_at, live.looks = now, 0
 
     async def _written(self, live: Live, run: Run, held: Checkpoint) -> bool:
-        """Whether the run's object holds this, or nobody will read it again."""
+        """Whether the run's object holds this, or nobody will read it again: no weight stands on that."""
         began = self._now()
         try:
             await self._means.store.save(run, held, epoch=self._epoch, upon=live.upon)
         except (ApiError, OSError) as error:
-            if not (isinstance(error, ApiError) and error.not_found):
+            gone = isinstance(error, ApiError) and error.not_found
+            if not gone or run.weight > 0:
                 log.warning("save_failed", run=run.name, error=str(error))
                 return False
         now = self._now()

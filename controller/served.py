@@ -22,7 +22,7 @@ class Served:
     `odd` is a page after it from which nothing can be told: its figure is less, or another counter's, as
     where the sidecar's part is missing. If the next page goes on from there, it is counted from there.
     `high` is what the pod had completed before it said less for longer: a page that says as much once more is
-    counted from there, since else all that the others had lacked would be new. Neither is saved: a new
+    counted from there, since else all that the others had lacked would be new. `odd` is not saved: a new
     leader takes the next page as it comes.
     """
 

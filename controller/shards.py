@@ -40,7 +40,8 @@ PATIENCE = 20.0
 SHARDS = "serin.dev/shards"  # on the first Lease: how many there are; absent: one
 WANTED = "serin.dev/wanted-by"  # on a Lease: who asks its holder for it
 
-_COUNTED = re.compile(r".*; (\d+) shards")
+_COUNTED = re.compile(r".*; ([0-9]{1,9}) shards")
+_NUMBER = re.compile(r"[0-9]{1,9}")  # somebody's hand may have written more than Python reads
 Work = Callable[[int, int, asyncio.Event], Awaitable[None]]
 _log = structlog.get_logger(__name__)
 
@@ -119,7 +120,7 @@ class Shards:
     def _in_force(self) -> int:
         """How many shards there are, by whoever was the last to have decided it."""
         said = self._first.annotations.get(SHARDS, "1")
-        return min(max(int(said), 1), MOST_SHARDS) if said.isdecimal() else 1
+        return min(max(int(said), 1), MOST_SHARDS) if _NUMBER.fullmatch(said) else 1
 
     def _at_odds(self) -> bool:
         """Whether the first Lease's holder counts otherwise than we do."""

@@ -29,10 +29,9 @@ from typing import NamedTuple
 
 from analysis.samples import Counts, Histogram, PodSample, Sample, Statistic, bounds_of, difference
 from analysis.values import replace
-from controller import served as load_of
 from controller.hearing import AT_ONCE, Lag
-from controller.ports import Json, Reading
-from controller.served import Load, Served, Steps, counted, later
+from controller.ports import Reading
+from controller.served import Load, Served, Steps, counted
 
 LONGEST = timedelta(seconds=10)  # of a tick whose pages count; a controller that is later is out of order
 UNKNOWN = ""  # of a mark that a checkpoint kept
@@ -115,7 +114,7 @@ class Open:
     `born` are the pods that have ever shown the check's series, also those that are too far behind to
     be in the tick. `first` is when news first came. `highs` are what pods had counted before a page said
     less: it lacks some label sets, or the process began again. A page that has all of that once more is not
-    counted from one that lacked it. Neither is saved, a new leader's are its own.
+    counted from one that lacked it.
     """
 
     start: float
@@ -375,124 +374,3 @@ def _next(tick: Open, news: set[str], view: _View) -> Open:
     now, stale = view.now, view.pace.stale
     marks = {name: mark for name, mark in {**tick.marks, **seen}.items() if now - mark.at <= stale}
     return Open(view.now, marks, born, highs=tick.highs)
-
-
-# -- across a change of leader ---------------------------------------------------------------------
-
-
-def moved(cursor: Cursor, by: float) -> Cursor:
-    """The same so many seconds later, as somebody whose clock says another time has it."""
-    return Cursor(
-        {name: _moved(tick, by) for name, tick in cursor.checks.items()},
-        {name: replace(pod, at=pod.at + by) for name, pod in cursor.served.items()},
-        {name: later(load, by) for name, load in cursor.loads.items()},
-        cursor.steps.later(by),
-    )
-
-
-def _moved(tick: Open, by: float) -> Open:
-    marks = {name: replace(mark, at=mark.at + by) for name, mark in tick.marks.items()}
-    first = None if tick.first is None else tick.first + by
-    highs = {
-        name: High(replace(mark, at=mark.at + by), fell + by) for name, (mark, fell) in tick.highs.items()
-    }
-    return replace(tick, start=tick.start + by, marks=marks, first=first, highs=highs)
-
-
-VERSION = 3  # of what `save` writes; a cursor of another version is not read
-
-
-def save(cursor: Cursor) -> Json:
-    """The cursor as JSON; bounds of buckets stand once, however many pods share them.
-
-    `{"v", "bounds": [[le...]...], "checks": {check: [start, {pod: [at, requests, value]}, [pods
-    that were behind]]},
-    "served": {pod: [at, n]}, "by": {counter: [those pods]}, of the most frequent one `null`, "loads": {name:
-    {...}}}`; a value is `[n, k]`, `[index of its bounds,
-    empty buckets before, [count...]]` or null.
-    """
-    marks = [mark.value for tick in cursor.checks.values() for mark in tick.marks.values()]
-    bounds = list(dict.fromkeys(value.le for value in marks if isinstance(value, Histogram)))
-    index = {le: at for at, le in enumerate(bounds)}
-    return {
-        "v": VERSION,
-        "bounds": [list(le) for le in bounds],
-        "checks": {
-            name: [tick.start, _saved(tick.marks, index), sorted(tick.born - tick.marks.keys())]
-            for name, tick in cursor.checks.items()
-        },
-        "served": {name: [pod.at, pod.n] for name, pod in cursor.served.items()},
-        "by": _by(cursor.served),
-        "loads": {name: load_of.saved(load) for name, load in cursor.loads.items()},
-    }
-
-
-def load(saved: Json) -> Cursor:
-    """The cursor that `save` wrote; raises `ValueError` if this is not one, or of another version."""
-    if not isinstance(saved, dict) or saved.get("v") != VERSION:
-        raise ValueError(f"not a cursor of version {VERSION}; begin with an empty one")
-    try:
-        bounds = [tuple(le) for le in saved["bounds"]]
-        return Cursor(
-            {name: _reopened(tick, bounds) for name, tick in saved["checks"].items()},
-            _served(saved["served"], saved.get("by") or {}),  # older versions did not say
-            {name: load_of.loaded(values) for name, values in saved["loads"].items()},
-        )
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"not a cursor ({error!r}); begin with an empty one") from error
-
-
-def _by(served: Mapping[str, Served]) -> Json:
-    """Which pods' requests are counted by which series."""
-    usual = usual_source(pod.counter for pod in served.values())
-    others = sorted({pod.counter for pod in served.values()} - {usual})
-    by = {
-        counter: sorted(name for name, pod in served.items() if pod.counter == counter) for counter in others
-    }
-    return {usual: None, **by}
-
-
-def _served(saved: Json, by: Json) -> dict[str, Served]:
-    usual = next((counter for counter, pods in by.items() if pods is None), UNKNOWN)
-    counters = {pod: counter for counter, pods in by.items() for pod in pods or ()}
-    return {name: Served(at, n, counters.get(name, usual)) for name, (at, n) in saved.items()}
-
-
-def _reopened(tick: Json, bounds: list[tuple[float, ...]]) -> Open:
-    start, saved, behind = tick
-    marks = {name: Mark(at, _unpacked(value, bounds), n) for name, (at, n, value) in saved.items()}
-    born = {name for name, mark in marks.items() if mark.value is not None}
-    return Open(start, marks, frozenset(born.union(behind)))
-
-
-def _saved(marks: Mapping[str, Mark], index: Mapping[tuple[float, ...], int]) -> Json:
-    return {name: [mark.at, mark.requests, _packed(mark.value, index)] for name, mark in marks.items()}
-
-
-def _packed(value: Statistic | None, index: Mapping[tuple[float, ...], int]) -> Json:
-    match value:
-        case Counts(n, k):
-            return [n, k]
-        case Histogram(le, count):
-            used = [at for at, one in enumerate(count) if one] or [0]
-            return [index[le], used[0], list(count[used[0] : used[-1] + 1])]
-    return None
-
-
-def _unpacked(value: Json, bounds: list[tuple[float, ...]]) -> Statistic | None:
-    if value is None:
-        return None
-    if len(value) == 2:
-        return Counts(*map(_count, value))
-    index, before, count = _count(value[0]), _count(value[1]), tuple(map(_count, value[2]))
-    le = bounds[index]
-    after = len(le) + 1 - before - len(count)
-    if after < 0:
-        raise ValueError("more counts than buckets; begin with an empty cursor")
-    return Histogram(le, (*(0,) * before, *count, *(0,) * after))
-
-
-def _count(value: Json) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"not a count ({value!r:.40}); begin with an empty cursor")
-    return value

@@ -72,9 +72,11 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     """The same, with the wanted weight sent again if the VirtualService says another.
 
     Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
-    where one of us had taken it.
+    where one of us had taken it. What a run has without knowing of it nobody looks at: that goes at once.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
+    if run.weight_since is None and seen.route.ours and seen.route.weight != 0 and not sent:
+        return _cleared(run, actions, seen)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more
     refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
@@ -89,3 +91,14 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
     told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
     return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
+
+
+def _cleared(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:
+    """The canary has nothing of a weight that stood in a status which was lost, and people are told once."""
+    actions = (*actions, SetWeight(0))
+    if Reason.WEIGHT_REPAIRED.value in run.told:
+        return run, actions
+    there = "weights" if seen.route.weight is None else f"{seen.route.weight} %"
+    gave = f"{run.plan.virtual_service} had {there} for {run.plan.canary} that this run did not give"
+    told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
+    return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, f"{gave}; set to 0 %"))

@@ -29,6 +29,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 YEARS = range(1970, 3000)  # of such times: beyond, a sum with a duration may leave the calendar
 LONGEST = timedelta(days=365)  # nobody waits longer, and no sum of such times leaves the calendar
+LAST_EPOCH = 2**31 - 1  # `leaseTransitions` has 32 bits; whoever says so has counted none
 _PART = re.compile(r"([0-9]+)(ms|s|m|h)")
 # A hundred times as much: beyond that nothing is checked, and arithmetic on rates loses its meaning.
 MOST_PERCENT = 10_000

@@ -171,10 +171,10 @@ LATE = 1.5  # times minStep: a step that has passed by then needs no word
 def waits_for(run: Json, *, now: datetime) -> str | None:
     """Which required checks have not passed in a step that was to be over by now, in words; None if none."""
     status = run.get("status") or {}
-    since, least = (status.get("state") or {}).get("stepSince"), record.policy(run).get("minStep")
+    since, least = record.instant(run, "stepSince"), record.policy(run).get("minStep")
     if status.get("phase") != "Progressing" or not since or not least:
         return None
-    if now - record.time(since) < LATE * duration(least):
+    if now - since < LATE * duration(least):
         return None
     still = [
         f"{one.name} ({one.verdict})"

@@ -313,6 +313,18 @@ def test_a_full_desk_leaves_the_rest_in_the_outbox_and_takes_it_later(
     story(tell)
 
 
+@pytest.mark.parametrize("alert", [1, -1])
+def test_a_message_for_a_receiver_that_the_policy_does_not_have_keeps_no_other_back(alert: int) -> None:
+    """It stood in a status that somebody had edited: what came after it was told to nobody, for ever."""
+
+    async def tell(post: Post) -> None:
+        run = rolled_back(SLACK, outbox=(message(0, alert=alert), message(1)))
+        await post.until_delivered(run)
+        assert len(post.receivers.got) == 1
+
+    story(tell)
+
+
 def test_closing_ends_a_hanging_delivery_and_a_successor_delivers_it() -> None:
     async def hangs(url: str, body: bytes, *, headers: Mapping[str, str]) -> tuple[int, Mapping]:
         del url, body, headers

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller.kube import Kube
-from controller.lease import Claim, Lease, Stuck, hold
+from controller.lease import Claim, Lease, Rewound, Stuck, hold
 from controller.ports import Answer, Transport
 from scenarios.cluster.messages import reply
 from scenarios.cluster.refusals import Refused
@@ -429,6 +429,58 @@ async def test_epochs_grow_beyond_what_runs_remember_even_if_the_lease_was_delet
     await asyncio.sleep(1)
     assert replica.epochs == [42]
     await replica.end()
+
+
+@pytest.mark.parametrize("last", [2**31 - 1, 2**31 - 2])
+async def test_a_lease_whose_count_somebody_set_to_its_end_can_be_had_again_and_again(
+    world: World, last: int
+) -> None:
+    """The next epoch had 33 bits, which the API server refuses: nobody led any more."""
+    gone = held_by("gone")
+    gone["spec"]["leaseTransitions"] = last
+    world.create(gone)
+    for _ in range(3):
+        replica = Replica(world, "a").start(floor=41)
+        await asyncio.sleep(20)
+        assert replica.leads
+        await replica.end()
+
+
+async def test_a_holder_that_is_gone_keeps_the_lease_no_longer_than_a_minute_whatever_it_says(
+    world: World,
+) -> None:
+    """With 68 years of somebody's edit nobody led, and nothing said so."""
+    gone = held_by("gone")
+    gone["spec"]["leaseDurationSeconds"] = 2**31 - 1
+    world.create(gone)
+    replica = Replica(world, "a").start()
+    await asyncio.sleep(59)
+    assert not replica.leads
+    await asyncio.sleep(4)
+    assert replica.leads
+    await replica.end()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_after_a_restore_of_the_api_server_a_replica_begins_anew(world: World, *, leads: bool) -> None:
+    """What it had followed was silent until the server had counted on from there, which took hours."""
+    if not leads:
+        world.create(held_by("other"))
+        keeps = Replica(world, "other").start()
+    garbled = Garbled(world.transport(), b"", b"")
+    replica = Replica(world, "a", transport=garbled).start()
+    await asyncio.sleep(20)
+    assert replica.leads is leads
+    version = world.get("leases", "default", "serin")["metadata"]["resourceVersion"]
+    garbled.old = b'"resourceVersion":"' + version[:1].encode()
+    garbled.new = b'"resourceVersion":"'
+    await asyncio.sleep(3)
+    assert replica.task is not None
+    assert replica.task.done()
+    assert isinstance(replica.task.exception(), Rewound)
+    assert not replica.leads
+    if not leads:
+        await keeps.end()
 
 
 async def test_a_lease_without_a_spec_is_nobodys(world: World) -> None:

@@ -386,17 +386,21 @@ async def test_many_that_count_differently_and_die_never_work_on_the_same(
     await buried(*replicas.values())
 
 
+@pytest.mark.parametrize(
+    ("number", "holder"), [("99999", ""), ("9" * 5000, ""), ("2", f"gone; {'9' * 5000} shards")]
+)
 async def test_a_number_written_by_hand_is_no_reason_to_look_at_thousands(
-    world: World, witness: Witness
+    world: World, witness: Witness, number: str, holder: str
 ) -> None:
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"namespace": "default", "name": "serin", "annotations": {SHARDS: "99999"}},
+        "metadata": {"namespace": "default", "name": "serin", "annotations": {SHARDS: number}},
+        "spec": {"holderIdentity": holder},
     }
     world.create(lease)
     replicas = started(world, witness, "a", shards=2)
-    await asyncio.sleep(20)
+    await asyncio.sleep(30)
     assert witness.covered(2)
     assert len(leases(world)) == 2 <= MOST_SHARDS
     await buried(*replicas)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.samples import Counts, Histogram, Statistic
+from controller.cursors import load, save
 from controller.ports import Reading
-from controller.ticks import Cursor, Pace, Tick, advance, load, save
+from controller.ticks import Cursor, Pace, Tick, advance
 
 STABLE = ("s1", "s2", "s3")
 CANARY = ("c1", "c2")

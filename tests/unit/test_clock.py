@@ -136,6 +136,27 @@ def test_that_nobody_led_is_no_silence_of_the_canary(ahead: float) -> None:
     assert waits.data_since == START  # until when pods have to have come
 
 
+def test_a_silence_is_as_long_however_often_the_leader_changes() -> None:
+    """With a leader that died each minute no `noDataTimeout` was ever over, and `onNoData: RollBack` held."""
+    run, gathered = saved(START)
+    for minute in range(1, 7):  # each saves as it dies, and the next one leads nine seconds later
+        at = START + timedelta(minutes=minute)
+        run, gathered = taken_over(run, replace(gathered, saved=at.timestamp()), at + timedelta(seconds=9))
+        assert run.data_since == START + timedelta(seconds=9 * minute)
+
+
+@pytest.mark.parametrize("stage", [Stage.STEPPING, Stage.PROMOTING])
+def test_what_another_version_saved_by_a_clock_that_was_ahead_is_not_to_come(stage: Stage) -> None:
+    """No silence, no load and no warm-up were counted until the clock had said what it once said."""
+    run, _ = saved(START)
+    now = START - timedelta(hours=1)
+    run, _ = taken_over(replace(run, stage=stage), gather.begin(run.plan.policy), now)
+    assert run.weight_since is not None
+    assert run.step_since is not None
+    assert now - timedelta(seconds=62) < run.weight_since == run.step_since < now
+    assert run.data_since == now
+
+
 def test_what_people_read_of_the_past_is_not_moved() -> None:
     run, gathered = saved(START)
     after, _ = taken_over(run, gathered, START - timedelta(hours=1))

@@ -14,11 +14,12 @@ from analysis.evidence import CheckKind, CheckSpec, begin, update
 from analysis.grids import SECONDS, grid_bounds
 from analysis.samples import Counts, Histogram, PodSample, Statistic, coarsened
 from controller import protobuf
+from controller.cursors import load, save
 from controller.hearing import AT_ONCE, Lag
 from controller.ports import Reading
 from controller.reading import read
 from controller.served import Hush, Load
-from controller.ticks import Cursor, Pace, Tick, advance, load, save
+from controller.ticks import Cursor, Pace, Tick, advance
 from tests import wire
 
 NODES = {"s1": "n1", "s2": "n2", "c1": "n3", "c2": "n4"}

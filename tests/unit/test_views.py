@@ -267,3 +267,19 @@ def test_the_margin_that_is_drawn_of_a_share_has_the_points_in_it() -> None:
     assert views._scale(complaints) == (1.0, 1.25)
     assert views._scale(replace(complaints, shares=None)) == (None, None)
     assert views._scale(replace(complaints, plus=0.0, max_increase=0.2)) == (1.0, 1.2)
+
+
+@pytest.mark.parametrize("name", ["weightSince", "stableKnown", "approved", "step", "stage", "ended"])
+@pytest.mark.parametrize("said", [True, 7, -1, "x", "0001-01-01T00:00:00+14:00", [], {}, 1e300])
+def test_what_somebody_wrote_into_a_run_s_own_bookkeeping_costs_neither_page_nor_command(
+    name: str, said: Any
+) -> None:
+    """It has no schema: `serin status`, `watch` and `explain` ended in a traceback, and so did the page."""
+    for run in (gallery.progressing("model", BEGAN), gallery.held("model", BEGAN)):
+        run["status"]["state"] = {"step": 0, "weightSince": "2026-11-01T12:08:45Z"} | {name: said}
+        assert record.row(run, now=NOW)["NAME"]
+        assert shown(run, now=NOW)["checks"]
+        assert "".join(report.explanation(run, now=NOW))
+        assert record.asked(run) is not None
+        assert record.stable_known(run) is None or name == "stableKnown"
+        assert record.instant(run, "ended") is None
