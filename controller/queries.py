@@ -23,7 +23,7 @@ class Unanswered(ValueError):
 
 
 class Unreadable(Unanswered):
-    """The server itself says that the query is none (HTTP 400): what was asked is at fault, not the server."""
+    """The server itself says that the query is none (HTTP 400): what was asked is at fault."""
 
 
 @cache

@@ -45,8 +45,8 @@ class Runs:
     """What became of B runs.
 
     `ended` (B,) as `Ended`, `at` (B,) seconds (infinity while held), `check` (B,) the index of the one that
-    failed (`UNDECIDED`, `UNHEARD`: none), `step` (B,) the last one reached, `requests` (B,) of the canary until then. `highest`
-    (B,): of the run's log e.
+    failed (`UNDECIDED`, `UNHEARD`: none), `step` (B,) the last one reached, `requests` (B,) of the canary
+    until then. `highest` (B,): of the run's log e.
     """
 
     ended: NDArray[np.int64]

@@ -79,7 +79,7 @@ def test_tensors_of_several_columns_are_several_features(tmp_path: Path) -> None
         ("a.csv", "x,y\n", "holds no row"),
         ("a.csv", "x,x\n1,2\n", "stands twice"),
         ("a.csv", "x,y\n1,2\n3\n", "row 2: 1 value for 2 columns"),
-        ("a.csv", "age;income\n41;52000\n", "its first line has semicolons and no comma; part its columns by"),
+        ("a.csv", "age;income\n41;52000\n", "its first line has semicolons and no comma; part its"),
         ("a.csv", "age;income\n41,5;52000\n", "its first line has semicolons and no comma"),
         ("a.csv", "age\tincome\n41\t52000\n", "its first line has tabs and no comma"),
         ("a.csv", "age|income\n41|52000\n", "its first line has bars and no comma"),
