@@ -219,7 +219,10 @@ def check(asked: promql.Asked, *, least: float | None, most: float | None) -> tu
     if isinstance(asked, promql.Errors):
         bound = least if asked.good else most
         share = None if bound is None else bound / asked.of
-        return errors(None if share is None else 100 * ((1 - share) if asked.good else share))
+        made, note = errors(None if share is None else 100 * ((1 - share) if asked.good else share))
+        if asked.counter != promql.REQUESTS:
+            note = f"{promql.REQUESTS} is read, where failures are 5xx, and not {asked.counter}; {note}"
+        return made, note
     least = None if least is not None and least <= 0 else least  # as much as every share is
     most = None if most is not None and most >= asked.of else most
     if (least is None) == (most is None):
