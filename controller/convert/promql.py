@@ -124,8 +124,9 @@ def _errors(counter: str, *, good: bool, of: float) -> Asked:
     """What the pods answered is known from the sidecar; what they ask of others is not."""
     if "client" in counter.lower():
         return Other(
-            f"{counter} counts what the pods ask of others, and an ErrorRate check what they answer; count "
-            "its failures in a counter of their own, and write a Proportion check with counters (docs/metrics.md)"
+            f"{counter} counts what the pods ask of others, and an ErrorRate check what they answer: "
+            "count its failures in a counter of their own, and write a Proportion check with counters "
+            "(docs/metrics.md)"
         )
     return Errors(good, of, counter)
 

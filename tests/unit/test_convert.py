@@ -366,7 +366,7 @@ def test_no_secret_is_in_a_report() -> None:
 
 @pytest.mark.parametrize("replicas", ["replicas: 0", "minReadySeconds: 0"])
 def test_a_target_that_flagger_has_scaled_to_zero_is_not_written_so(tmp_path: Path, replicas: str) -> None:
-    """What kubectl gets of the target, as docs/migrating.md has it, says 0: no request would have found a pod."""
+    """What kubectl gets of the target, as docs/migrating.md has it, says 0, and no request finds a pod."""
     deployment = f"""
 apiVersion: apps/v1
 kind: Deployment
@@ -491,8 +491,7 @@ def test_a_query_is_read_for_what_it_asks(query: str, asked: promql.Asked) -> No
         ),
         # ... and so did the answers that others gave to the pods
         (
-            'sum(rate(http_client_requests_seconds_count{status=~"5.."}[1m]))'
-            " / sum(rate(http_client_requests_seconds_count[1m]))",
+            'sum(rate(http_client_total{status=~"5.."}[1m])) / sum(rate(http_client_total[1m]))',
             "ask of others",
         ),
         ("avg(up)", "neither"),
