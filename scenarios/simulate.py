@@ -114,7 +114,10 @@ class _Stage:
         self.going = Going(
             np.arange(count),
             np.zeros(count, dtype=np.int64),
-            *(np.zeros(count) for _ in range(4)),
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count),
+            np.zeros(count),
             [self._begun(spec, count) for spec in policy.checks],
         )
 
