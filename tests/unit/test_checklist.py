@@ -437,6 +437,114 @@ def test_routes_that_pin_testers_are_named_and_those_that_pin_everybody_refused(
     in_room(SOUND[0], routed)
 
 
+OTHER = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        # an ingress beside the mesh's: its callers meet every pod of the Service, at weight 0 too
+        (
+            {
+                "hosts": ["api.example"],
+                "gateways": ["gw"],
+                "http": [{"route": [{"destination": {"host": "model"}}]}],
+            },
+            "http",
+        ),
+        (
+            {
+                "hosts": ["api.example"],
+                "gateways": ["gw"],
+                "http": [
+                    {
+                        "match": [{"headers": {"x": {"exact": "1"}}}],
+                        "route": [{"destination": {"host": "other"}}],
+                    },
+                    {"route": [{"destination": {"host": "model.lab.svc.cluster.local"}}]},
+                ],
+            },
+            "spec.http[1] leads",
+        ),
+        (
+            {
+                "hosts": ["model"],
+                "gateways": ["gw"],
+                "tcp": [{"route": [{"destination": {"host": "model"}}]}],
+            },
+            "tcp[0]",
+        ),
+        # sidecars read one VirtualService of a host: the other's weights may steer nothing
+        (
+            {
+                "hosts": ["model"],
+                "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+            },
+            "has host model.lab.svc.cluster.local too",
+        ),
+    ],
+)
+def test_another_virtual_service_past_the_split_is_named(spec: Json, said: str) -> None:
+    def look(room: Room) -> Item:
+        other = {**OTHER, "metadata": {"name": "beside", "namespace": "lab"}, "spec": spec}
+        room.world.create(other)
+        return room.looked_at()["routes"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.FAIL
+    assert item.why.startswith("VirtualService beside")
+    assert said in item.why
+    assert "VirtualService beside" in item.mend
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "canary"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"match": [{"uri": {"prefix": "/old"}}], "route": [{"destination": {"host": "model"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model.elsewhere.svc.cluster.local"}}]}],
+        },
+        {"http": [{"route": [{"destination": {"host": "model"}}]}]},  # a delegate: its root picks the callers
+        {
+            "hosts": ["model"],
+            "gateways": ["gw"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+        },
+    ],
+)
+def test_another_virtual_service_that_is_its_owner_s_business_is_not(spec: Json) -> None:
+    def look(room: Room) -> Item:
+        other = {**OTHER, "metadata": {"name": "beside", "namespace": "lab"}, "spec": spec}
+        room.world.create(other)
+        return room.looked_at()["routes"]
+
+    assert in_room(SOUND[0], look).result is Result.PASS
+
+
+def test_a_stable_that_is_scaled_to_nothing_is_no_floor() -> None:
+    """It said that there is 1 pod, whatever the canary gets."""
+
+    def look(room: Room) -> Item:
+        room.world.patch("deployments", "lab", "model", {"spec": {"replicas": 0}})
+        return room.looked_at()["floor"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.FAIL
+    assert item.why.startswith("model is scaled to 0: a rollback would lead to no pod")
+
+
 def test_where_nothing_is_set_up_every_patch_makes_what_is_missing() -> None:
     async def mended(room: Room) -> None:
         for kind in ("horizontalpodautoscalers", "virtualservices", "destinationrules"):
