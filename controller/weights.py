@@ -71,21 +71,32 @@ def looked(run: Run, seen: Seen) -> bool:
 def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -> Next:
     """The same, with the wanted weight sent again if the VirtualService says another.
 
-    Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
+    Down always. Up not through a refused VirtualService, before a new leader had looked, when stopped, nor
     where one of us had taken it.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
-    if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
-        return run, actions  # there already, not ours yet, or no more
+    if sent or seen.route.weight == run.weight or run.settled:
+        return run, actions  # there already, or no more ours
+    if run.weight_since is None and not _given_by_others(run, seen):
+        return run, actions
     refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
     if run.weight > 0 and (refused or not looked(run, seen)):
         return run, actions
     actions, since = (*actions, SetWeight(run.weight)), run.weight_since
     if run.weight > 0:
         run = replace(run, raised_from=seen.route.sighting)
-    if now - since <= DRIFT_AFTER or Reason.WEIGHT_REPAIRED.value in run.told:
+    if (since is not None and now - since <= DRIFT_AFTER) or Reason.WEIGHT_REPAIRED.value in run.told:
         return run, actions
     there = "disagreeing weights" if seen.route.weight is None else f"{seen.route.weight} %"
     message = f"{run.plan.virtual_service} had {there}; set to {run.weight} %"
     told = replace(run, told=(*run.told, Reason.WEIGHT_REPAIRED.value))
     return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
+
+
+def _given_by_others(run: Run, seen: Seen) -> bool:
+    """Whether the canary has requests before its run's first weight, and stable can take them.
+
+    Nobody looks at them yet. What one of us wrote is another run's, of which this pass may not have heard.
+    """
+    free = seen.route.refusal is None and not seen.route.ours and seen.stable.ready > 0
+    return run.stage is Stage.WAITING and seen.route.weight != 0 and free

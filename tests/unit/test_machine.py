@@ -714,6 +714,24 @@ def test_a_repair_that_does_not_get_through_is_told_once() -> None:
     assert said == [Reason.WEIGHT_REPAIRED]
 
 
+def test_a_canary_that_has_a_weight_before_its_run_begins_has_none_while_it_waits() -> None:
+    """What git had in the VirtualService served users at 10 %, of a canary that "gets no traffic"."""
+    waiting, unread = a_run(), sight(weight=10, canary_read=False, trouble="no page")
+    run, actions = advance(waiting, unread, NOW + minutes(1))
+    assert (weights(actions), run.weight, run.weights) == ([0], 0, ())
+    assert Reason.WEIGHT_REPAIRED in told(actions)
+    assert weights(advance(waiting, replace(unread, route=RouteSeen(weight=None)), NOW)[1]) == [
+        0
+    ]  # of one route
+    assert weights(advance(waiting, replace(unread, route=RouteSeen(weight=0)), NOW)[1]) == []
+    nobody = replace(unread, stable=arm("old", 0, wanted=3))
+    assert weights(advance(waiting, nobody, NOW + minutes(1))[1]) == []
+    over = ended(
+        weight_since=None, reason=Reason.SUPERSEDED, settled=False
+    )  # its successor's weight, perhaps
+    assert weights(advance(over, unread, NOW + minutes(1))[1]) == []
+
+
 def test_handing_off_waits_for_whoever_promotes() -> None:
     run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
     run, _ = advance(run, sight(weight=50), NOW + minutes(600))
