@@ -7,6 +7,7 @@ from typing import Any
 
 from controller.convert.account import Account, Target
 from controller.convert.fields import OBJECT
+from controller.trigger import LONGEST_NAME
 
 Json = Any
 STABLE, CANARY = "stable", "canary"
@@ -69,7 +70,7 @@ class Arms:
     @property
     def canary(self) -> str:
         """The canary's Deployment."""
-        return f"{self.stable}-canary"
+        return f"{self.stable[: LONGEST_NAME - len('-canary')].rstrip('-.')}-canary"
 
     def annotations(self) -> dict[str, str]:
         """What asks for the canary."""

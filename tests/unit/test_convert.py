@@ -384,6 +384,13 @@ spec: {{{replicas}, selector: {{matchLabels: {{app: a}}}}, template: {{metadata:
     assert not done.complete
 
 
+def test_the_canary_of_a_long_name_has_one_that_a_run_can_be_labelled_by(tmp_path: Path) -> None:
+    file = tmp_path / "rollout.yaml"
+    file.write_text(ROLLOUT.replace("{name: a}", f"{{name: {'a' * 60}}}") + "  strategy: {canary: {}}\n")
+    (canary,) = (each for each in converted(file).objects if each["metadata"].get("annotations"))
+    assert canary["metadata"]["name"] == f"{'a' * 56}-canary"
+
+
 # -- a Rollout's own ----------------------------------------------------------------------------------
 
 ROLLOUT = """
