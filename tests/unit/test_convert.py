@@ -361,6 +361,16 @@ def test_no_secret_is_in_a_report() -> None:
         assert "Bearer" not in text
 
 
+def test_the_files_of_forty_models_are_sent_in_their_order_too(tmp_path: Path) -> None:
+    """By their names, as kubectl takes them, "100-" came before "11-", and canaries before their policies."""
+    file = tmp_path / "forty.yaml"
+    file.write_text("---\n".join(TARGETED.replace("name: a", f"name: model-{place}") for place in range(40)))
+    assert typed(str(file), "-o", str(tmp_path / "out")).exit_code == 3
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) > 100
+    assert [int(name.partition("-")[0]) for name in names] == [*range(1, len(names) + 1)]
+
+
 # -- how many pods -------------------------------------------------------------------------------------
 
 
