@@ -28,7 +28,7 @@ def convert(account: Account, given: Given) -> Written:
     _steps(account, draft)
     _times(account, draft)
     analyses.checks(account, draft, given)
-    written.todo += draft.unchecked()
+    written.todo += [*draft.unchecked(), *draft.outgrown(arms.canary)]
     label = _deployments(account, given, written, arms)
     if label is not None:
         _size(account, written, arms)

@@ -371,6 +371,18 @@ def test_the_files_of_forty_models_are_sent_in_their_order_too(tmp_path: Path) -
     assert [int(name.partition("-")[0]) for name in names] == [*range(1, len(names) + 1)]
 
 
+def test_steps_that_take_more_pods_than_stable_has_are_left_to_do(tmp_path: Path) -> None:
+    """Argo's own example goes up to 80: its run was held at 40 % for good, and nothing had said so."""
+    steps = "[{setWeight: 40}, {setWeight: 60}, {setWeight: 80}]"
+    (said,) = (each for each in _rollout(tmp_path, f"{{canary: {{steps: {steps}}}}}").todo if "52 %" in each)
+    assert said.startswith(
+        "steps above 52 % (60, 80) take more pods of the canary than stable has, 37 for stable's 10"
+    )
+    assert "Deployment a-canary" in said
+    fine = _rollout(tmp_path, "{canary: {steps: [{setWeight: 20}, {setWeight: 52}]}}")
+    assert not any("52 %" in each for each in fine.todo)
+
+
 # -- how many pods -------------------------------------------------------------------------------------
 
 
