@@ -105,7 +105,7 @@ class Draft:
             f"steps above 52 % ({', '.join(map(str, large))}) take more pods of the canary than stable has, "
             f"{needed(large[-1], 10)} for stable's 10 at {large[-1]} %, and canaryReplicas: Match ends at "
             "stable's number: the run is held there (CanaryUnderProvisioned) until Deployment "
-            f"{canary} has so many, by its replicas or an autoscaler of its own; or leave these steps out, since "
+            f"{canary} has so many, by its replicas or an autoscaler of its own; or leave these steps out: "
             "promotion follows 50 % as well"
         )
         return [said]
