@@ -533,6 +533,35 @@ def test_another_virtual_service_that_is_its_owner_s_business_is_not(spec: Json)
     assert in_room(SOUND[0], look).result is Result.PASS
 
 
+@pytest.mark.parametrize(
+    ("probe", "result"),
+    [
+        ({"grpc": {"port": 9000, "service": "model"}}, Result.FAIL),
+        ({"exec": {"command": ["ask-the-model"]}}, Result.UNKNOWN),
+        ({"httpGet": {"path": "/v2/health/ready", "port": 8080}}, Result.FAIL),
+        ({"grpc": {"port": 9000}}, Result.PASS),  # the process alone
+    ],
+)
+def test_a_pod_that_is_restarted_by_what_says_that_it_is_ready_is_told(probe: Json, result: Result) -> None:
+    """Of the same gRPC service, and of the same command, it said "Pass", as of two that differ."""
+
+    async def look(room: Room) -> None:
+        for name in ("model", "model-canary"):
+            (container,) = room.world.get("deployments", "lab", name)["spec"]["template"]["spec"][
+                "containers"
+            ]
+            probed = {**container, "readinessProbe": probe, "livenessProbe": probe}
+            spec = {"template": {"spec": {"containers": [probed]}}}
+            room.world.patch("deployments", "lab", name, {"spec": spec})
+        item = room.looked_at()["liveness"]
+        assert item.result is result, item.why
+        for patch in item.patches:
+            await room.mend(patch)
+        assert room.looked_at()["liveness"].result is not Result.FAIL
+
+    in_room(SOUND[0], look)
+
+
 def test_a_stable_that_is_scaled_to_nothing_is_no_floor() -> None:
     """It said that there is 1 pod, whatever the canary gets."""
 
