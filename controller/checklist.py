@@ -65,7 +65,8 @@ def routes(grounds: Grounds) -> Item:
         why = (
             f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
         )
-        return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}{selected.unseen(grounds)}")
+        said = f"{why}{_within_mesh(grounds)}{_pinned(grounds)}{selected.unseen(grounds)}"
+        return Item(name=name, result=Result.PASS, why=said)
     labels = _labels(grounds)
     if labels is None and not _ruled(grounds):
         mend = (
@@ -105,6 +106,21 @@ def _past(grounds: Grounds) -> Iterator[Finding]:
             why = f"VirtualService {name} has host {', '.join(shared)} too, of which sidecars read the older"
             mend = f"put the routes of VirtualService {name} into VirtualService {plan['virtualService']}"
             yield Finding(Result.FAIL, why, mend=mend)
+
+
+def _within_mesh(grounds: Grounds) -> str:
+    """In words, that callers with a sidecar who name the Service itself are not split; empty if they are."""
+    plan = grounds.plan
+    ours = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
+    host, spec = detours.fqdn(_split_host(grounds), ours), ours["spec"]
+    hosts = {detours.fqdn(str(one), ours) for one in spec["hosts"]}
+    if "mesh" not in (spec.get("gateways") or ["mesh"]):
+        lacks = "spec.gateways lacks mesh"
+    elif host not in hosts and not any("*" in one for one in hosts):
+        lacks = "spec.hosts lacks it"
+    else:
+        return ""
+    return f"; who calls {host} from within the mesh is not split, and meets {plan['canary']} too ({lacks})"
 
 
 def _pinned(grounds: Grounds) -> str:

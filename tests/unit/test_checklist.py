@@ -562,6 +562,28 @@ def test_a_pod_that_is_restarted_by_what_says_that_it_is_ready_is_told(probe: Js
     in_room(SOUND[0], look)
 
 
+@pytest.mark.parametrize(
+    ("spec", "lacks"),
+    [
+        ({"gateways": ["istio-system/public"], "hosts": ["api.example"]}, "spec.gateways lacks mesh"),
+        ({"gateways": ["istio-system/public", "mesh"], "hosts": ["api.example"]}, "spec.hosts lacks it"),
+        ({"gateways": ["istio-system/public", "mesh"], "hosts": ["api.example", "model"]}, ""),
+        ({"hosts": ["*.svc.cluster.local"]}, ""),
+    ],
+)
+def test_callers_in_the_mesh_who_are_not_split_are_named(spec: Json, lacks: str) -> None:
+    """Behind a gateway alone `routes` passed without a word, and they met the canary at weight 0."""
+
+    def look(room: Room) -> Item:
+        room.world.patch("virtualservices", "lab", "model", {"spec": spec})
+        return room.looked_at()["routes"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.PASS
+    assert ("from within the mesh is not split, and meets model-canary too" in item.why) == bool(lacks)
+    assert lacks in item.why
+
+
 def test_a_stable_that_is_scaled_to_nothing_is_no_floor() -> None:
     """It said that there is 1 pod, whatever the canary gets."""
 
