@@ -55,7 +55,7 @@ def strangers(
             if any(
                 labels.items() <= pod["metadata"].get("labels", {}).items() for pod in pods(cluster, other)
             ):
-                where = f"DestinationRule spec.subsets[{canary_subset}].labels"
+                where = f"DestinationRule {rule['metadata']['name']}: spec.subsets[{canary_subset}].labels"
                 value = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
                 name = other["metadata"]["name"]
                 remedy = f"it selects pods of {name} too, which would have a part of this canary's requests"

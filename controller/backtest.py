@@ -108,7 +108,7 @@ def read(file: Path) -> tuple[Line, ...]:
     except UnicodeDecodeError as error:
         raise BadTicks(f"{file}: is not UTF-8; save it as UTF-8, a JSON object a line") from error
     except OSError as error:
-        raise BadTicks(f"{file}: cannot be read: {error}; give a .jsonl file of ticks") from error
+        raise BadTicks(f"{file}: cannot be read: {error.strerror}; give a .jsonl file of ticks") from error
     numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not numbered:
         raise BadTicks(f"{file}: holds no tick; write one JSON object a line")

@@ -5,7 +5,7 @@ where it cannot be told from the objects; whatever fails comes with the figures 
 reads what the controller may read anyway, and writes nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from controller import detours, exposure, floor, neighbours, podspec, selected
 from controller.asks import unsteerable
 from controller.exposure import of_policy
-from controller.items import Grounds, Item, Patch, Result, worst
+from controller.items import Finding, Grounds, Item, Patch, Result, worst
 from controller.model import Reason
 from controller.resource import DRILL
 from controller.shadow import ARTIFACT, BASELINE, REFERENCE
@@ -58,13 +58,15 @@ def routes(grounds: Grounds) -> Item:
             return Item(name=name, result=Result.UNKNOWN, why=f"{kind} may not be read here")
     refused = unsteerable(grounds.cluster, plan, grounds.canary)
     narrow = selected.narrow(grounds, _split_host(grounds))
-    if refused is None and narrow is not None:
-        return worst(name, [narrow], mend=narrow.mend)
+    past = [*_past(grounds)] if refused is None else []
+    if past or (refused is None and narrow is not None):
+        return worst(name, [*past, *([] if narrow is None else [narrow])])
     if refused is None:
         why = (
             f"VirtualService {plan['virtualService']} splits {plan['stable']} and {plan['canary']} by weight"
         )
-        return Item(name=name, result=Result.PASS, why=f"{why}{_pinned(grounds)}{selected.unseen(grounds)}")
+        said = f"{why}{_within_mesh(grounds)}{_pinned(grounds)}{selected.unseen(grounds)}"
+        return Item(name=name, result=Result.PASS, why=said)
     labels = _labels(grounds)
     if labels is None and not _ruled(grounds):
         mend = (
@@ -79,6 +81,46 @@ def routes(grounds: Grounds) -> Item:
     mend = "let a DestinationRule tell the arms apart, and then one route name both subsets"
     why = refused if narrow is None else f"{refused}; {narrow.why}"
     return Item(name=name, result=Result.FAIL, why=why, mend=mend, patches=patches)
+
+
+def _past(grounds: Grounds) -> Iterator[Finding]:
+    """Other VirtualServices whose requests meet the canary whatever the weight, or take the split away."""
+    plan = grounds.plan
+    ours = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
+    host = detours.fqdn(_split_host(grounds), ours)
+    for other in grounds.cluster.all("virtualservices", grounds.namespace):
+        name = other["metadata"]["name"]
+        if other is ours:
+            continue
+        if where := detours.around(other, host=host):
+            why = (
+                f"VirtualService {name}: {where} leads to host {host} without a subset, so that its callers "
+                f"meet {plan['canary']} whatever the weight"
+            )
+            mend = (
+                f"let VirtualService {name} name subset {plan['stableSubset']} there, or put its hosts and "
+                f"routes into VirtualService {plan['virtualService']}"
+            )
+            yield Finding(Result.FAIL, why, mend=mend)
+        elif shared := detours.doubled(other, ours):
+            why = f"VirtualService {name} has host {', '.join(shared)} too, of which sidecars read the older"
+            mend = f"put the routes of VirtualService {name} into VirtualService {plan['virtualService']}"
+            yield Finding(Result.FAIL, why, mend=mend)
+
+
+def _within_mesh(grounds: Grounds) -> str:
+    """In words, that callers with a sidecar who name the Service itself are not split; empty if they are."""
+    plan = grounds.plan
+    ours = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
+    host, spec = detours.fqdn(_split_host(grounds), ours), ours["spec"]
+    hosts = {detours.fqdn(str(one), ours) for one in spec["hosts"]}
+    if "mesh" not in (spec.get("gateways") or ["mesh"]):
+        lacks = "spec.gateways lacks mesh"
+    elif host not in hosts and not any("*" in one for one in hosts):
+        lacks = "spec.hosts lacks it"
+    else:
+        return ""
+    return f"; who calls {host} from within the mesh is not split, and meets {plan['canary']} too ({lacks})"
 
 
 def _pinned(grounds: Grounds) -> str:

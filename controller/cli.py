@@ -43,6 +43,9 @@ MOST_PODS = 10_000  # of an arm in `plan`: far more than there are, no more than
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command that was typed and ends the process with its exit code."""
     plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # `serin list >&-`: Python has none then, and whoever asks it fails
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal's encoding has not is no end
             stream.reconfigure(errors="backslashreplace")

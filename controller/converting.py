@@ -96,7 +96,8 @@ def _write(done: "Converted", out: Path | None, *, force: bool) -> None:
     if out is None:
         show(notes + "---\n".join(map(dumped, objects)).rstrip("\n"))
         return
-    named = {out / _file(number, obj): obj for number, obj in enumerate(objects, 1)}
+    digits = max(2, len(str(len(objects))))  # by name "100-" comes before "11-"
+    named = {out / _file(f"{number:0{digits}}", obj): obj for number, obj in enumerate(objects, 1)}
     if not force and (there := next((path for path in named if path.exists()), None)):
         raise Misused(
             f"{there}: is there already, and nothing was written; name another folder, or say --force"
@@ -111,9 +112,9 @@ def _asks(obj: Json) -> bool:
     return "serin.dev/canary-of" in (obj["metadata"].get("annotations") or {})
 
 
-def _file(number: int, obj: Json) -> str:
+def _file(number: str, obj: Json) -> str:
     """The object's file; `kubectl apply -f DIR` sends a folder's files by their names."""
-    return f"{number:02}-{obj['kind'].lower()}-{obj['metadata']['name']}.yaml"
+    return f"{number}-{obj['kind'].lower()}-{obj['metadata']['name']}.yaml"
 
 
 def _save(path: Path, text: str) -> None:

@@ -30,6 +30,32 @@ def pinned(vs: Json, *, stable: str, canary: str) -> list[str]:
     return [where for where, http in routes if _aside(http, vs, stable, canary) and not _everybody(http)]
 
 
+def around(other: Json, *, host: str) -> str | None:
+    """Where another VirtualService leads all its requests to the host without a subset; None if nowhere.
+
+    Its hosts are others, and so are its callers: no weight of ours governs what they meet. One without hosts
+    is a part of one that has some and picks callers for it.
+    """
+    if not other.get("spec", {}).get("hosts"):
+        return None
+    for kind in ("http", "tls", "tcp"):
+        for where, route in _routes(other, kind):
+            bare = (one for one in _targets(route) if not subset(one) and one.get("weight") != 0)
+            all_pods = any(fqdn(str(_destination(one).get("host", "")), other) == host for one in bare)
+            if all_pods and (kind != "http" or _everybody(route)):
+                return where
+    return None
+
+
+def doubled(other: Json, vs: Json) -> list[str]:
+    """The hosts that both VirtualServices have for sidecars, which read one of them; gateways read both."""
+    mine, theirs = (one.get("spec", {}) for one in (vs, other))
+    if not all("mesh" in (one.get("gateways") or ["mesh"]) for one in (mine, theirs)):
+        return []
+    hosts = [{fqdn(str(name), of) for name in of.get("spec", {}).get("hosts") or ()} for of in (vs, other)]
+    return sorted(hosts[0] & hosts[1])
+
+
 def _ways(vs: Json, stable: str, canary: str) -> Iterator[Found]:
     for where, http in _routes(vs, "http"):
         if (what := _aside(http, vs, stable, canary)) and _everybody(http):

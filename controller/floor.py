@@ -110,7 +110,8 @@ def _size(grounds: Grounds) -> int:
 
 
 def _floor(grounds: Grounds) -> Iterator[Finding]:
-    yield _of_stable(grounds)
+    there = arm(grounds.cluster, grounds.namespace, grounds.plan["stable"]).wanted
+    yield _of_stable(grounds) if there else _nothing(grounds.plan["stable"])
     yield _of_canary(grounds)
     strategy = (grounds.stable["spec"].get("strategy") or {}).get("type", "RollingUpdate")
     if strategy == "Recreate":
@@ -127,7 +128,8 @@ def _of_stable(grounds: Grounds) -> Finding:
         return Finding(Result.UNKNOWN, DENIED)
     found = _stable_s(grounds)
     if not found:
-        return Finding(Result.PASS, f"{stable} has {now} pods whatever the canary gets")
+        pods = "1 pod" if now == 1 else f"{now} pods"
+        return Finding(Result.PASS, f"{stable} has {pods} whatever the canary gets")
     spec, name = found[0]["spec"], found[0]["metadata"]["name"]
     least = spec.get("minReplicas", 1)
     down = (spec.get("behavior") or {}).get("scaleDown") or {}
@@ -151,6 +153,12 @@ def _of_stable(grounds: Grounds) -> Finding:
         "HorizontalPodAutoscaler", name, {"spec": {"minReplicas": now}}, "as many as carry all requests now"
     )
     return Finding(Result.FAIL, why, patch)
+
+
+def _nothing(stable: str) -> Finding:
+    """Stable has no pods, of which no HPA makes more."""
+    mend = f"scale Deployment {stable} to as many pods as carry all requests"
+    return Finding(Result.FAIL, f"{stable} is scaled to 0: a rollback would lead to no pod", mend=mend)
 
 
 def _of_canary(grounds: Grounds) -> Finding:

@@ -262,16 +262,20 @@ def subsets_told_apart(
         both = f"the subsets {stable_subset} and {canary_subset}"
         return Refusal("DestinationRule", "none", f"add one for the host {found.host}, with {both}")
     subsets = {
-        item["name"]: item.get("labels") or {} for rule in mine for item in rule["spec"].get("subsets") or []
+        item["name"]: (rule["metadata"]["name"], item.get("labels") or {})
+        for rule in mine
+        for item in rule["spec"].get("subsets") or []
     }
-    return _told_apart(stable_subset, subsets, mine=stable_labels, theirs=canary_labels) or _told_apart(
-        canary_subset, subsets, mine=canary_labels, theirs=stable_labels
-    )
+    both = (stable_subset, stable_labels, canary_labels), (canary_subset, canary_labels, stable_labels)
+    names = " and ".join(rule["metadata"]["name"] for rule in mine)
+    refused = (_told_apart(name, names, subsets, mine=own, theirs=other) for name, own, other in both)
+    return next(filter(None, refused), None)
 
 
 def _told_apart(
     name: str,
-    subsets: Mapping[str, Mapping[str, str]],
+    rules: str,
+    subsets: Mapping[str, tuple[str, Mapping[str, str]]],
     *,
     mine: Sequence[Mapping[str, str]],
     theirs: Sequence[Mapping[str, str]],
@@ -280,11 +284,12 @@ def _told_apart(
     if name not in subsets:
         known = ", ".join(sorted(subsets)) or "none"
         return Refusal(
-            "DestinationRule spec.subsets",
+            f"DestinationRule {rules}: spec.subsets",
             known,
             f"add subset {name}, which selects the pods of its arm alone",
         )
-    labels, where = subsets[name], f"DestinationRule spec.subsets[{name}].labels"
+    rule, labels = subsets[name]
+    where = f"DestinationRule {rule}: spec.subsets[{name}].labels"
     value = ", ".join(f"{key}={value}" for key, value in sorted(labels.items())) or "empty"
     if any(labels.items() <= pod.items() for pod in theirs):
         return Refusal(

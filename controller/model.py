@@ -387,12 +387,9 @@ class ArmSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSeen:
-    """The VirtualService, read: the canary's weight there, and why it cannot be raised, if so.
+    """The VirtualService, read: the canary's weight there, and why it cannot be raised, if so."""
 
-    One that is refused says 0 if nothing goes to the canary by its weights, else None: zero is open to both.
-    """
-
-    weight: int | None  # None: the routes disagree, or it cannot be read
+    weight: int | None  # None: the routes disagree, or it cannot be read; if refused, unless it is surely 0
     refusal: str | None = None
     mixed: bool = False  # the subsets are not those of the two arms alone
     pinned: str = ""  # routes by which some callers are led to the canary whatever the weight
@@ -400,6 +397,7 @@ class RouteSeen:
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none
     ours: bool = False  # a controller of ours wrote its routes last, and for no other run
+    theirs: bool = False  # before the run's first weight: nobody of ours did
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -256,12 +256,23 @@ def _liveness(grounds: Grounds, deployment: Json) -> Iterator[Finding]:
         yield Finding(Result.PASS, f"{WHO} has no livenessProbe{kept}")
         return
     same = readiness is not None and _what(probe) == _what(readiness)
-    asks = "httpGet" in probe and READY.search(probe["httpGet"].get("path", "/")) is not None
+    if same and "exec" in probe:
+        why = (
+            f"whether {_what(probe)}, which is {WHO}'s readinessProbe too, asks for the model cannot be told"
+        )
+        yield Finding(Result.UNKNOWN, why)
+        return
+    kind = next((each for each in ("httpGet", "grpc") if each in probe), "")
+    asks = (
+        READY.search(probe[kind].get("path", "/"))
+        if kind == "httpGet"
+        else kind and probe[kind].get("service")
+    )
     if not (same and asks):
         yield Finding(Result.PASS, f"{WHO} lives as long as {_what(probe)} succeeds")
         return
-    port = probe["httpGet"].get("port", _port(container))
-    body = {"httpGet": None, "tcpSocket": {"port": port}}
+    port = probe[kind].get("port", _port(container))
+    body = {kind: None, "tcpSocket": {"port": port}}
     why = f"{WHO}'s livenessProbe is its readinessProbe ({_what(probe)}): slow under load, it is restarted"
     yield Finding(
         Result.FAIL, why, _in_container(grounds, deployment, container["name"], {"livenessProbe": body})

@@ -38,6 +38,7 @@ from controller.queries import (
     Last,
     Target,
     Unanswered,
+    Unreadable,
     by_target,
     instant,
     is_time,
@@ -385,7 +386,8 @@ class _Server:
         except Unanswered:
             raise
         except PrometheusApiClientException as error:
-            raise Unanswered(f"{self} refused query {name}: {_short(error)}; {REFUSED}") from error
+            kind = Unreadable if "Code 400 " in str(error) else Unanswered
+            raise kind(f"{self} refused query {name}: {_short(error)}; {REFUSED}") from error
         except _STRANGE as error:
             why = f"answered query {name} with something else: {_short(repr(error))}"
             raise Unanswered(f"{self} {why}; {OTHER.format(self._setting)}") from error

@@ -22,6 +22,10 @@ class Unanswered(ValueError):
     """A query was not answered; the text names the server, the query and the remedy."""
 
 
+class Unreadable(Unanswered):
+    """The server itself says that the query is none (HTTP 400): what was asked is at fault."""
+
+
 @cache
 def _templates() -> Mapping[str, Template]:
     text = files("controller").joinpath("queries.toml").read_text(encoding="utf-8")

@@ -263,7 +263,8 @@ class Reconciler:
         other = there.rival
         if live.run.weight_since is None:
             look = partial(self._left, live, route, obj)
-            route = replace(route, ours=other is None and spared("left", live.run, look, False))
+            ours, theirs = other is None and spared("left", live.run, look, False), not route.ours
+            route = replace(route, ours=ours, theirs=theirs and live.upon is not None)
         if other is None:
             return route
         name = other["metadata"]["name"]

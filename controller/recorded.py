@@ -19,6 +19,7 @@ from controller.explain import duration as spoken
 from controller.model import Policy
 from controller.ports import Reading
 from controller.prometheus import Past
+from controller.queries import Unreadable
 from controller.ticks import Cursor, Pace
 from controller.wire import Malformed, duration
 
@@ -143,7 +144,11 @@ def _arms(past: Past, span: Span) -> tuple[Mapping[str, float], Pods]:
     during = {"start": span.start, "end": span.end}
     arms = []
     for option, pattern in (("--stable-pods", span.stable), ("--canary-pods", span.canary)):
-        pods = past.pods(span.namespace, pattern, **during)
+        try:
+            pods = past.pods(span.namespace, pattern, **during)
+        except Unreadable as error:
+            remedy = "correct the regular expression"
+            raise BadSpan(f'{option}: "{pattern}" cannot be asked for; {remedy}: {error}') from None
         if not pods:
             others = past.pods(span.namespace, ".+", **during)
             what = f'no pod that is called "{pattern}" was scraped in namespace {span.namespace} then'

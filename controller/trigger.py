@@ -295,10 +295,9 @@ def _asked(
             f"{meta['namespace']}; create it or correct the name"
         )
     plan = _plan(notes, deployment, stable)
-    if said := _policy(cluster, notes, plan, meta["namespace"]):
-        return Refused(
-            said
-        )  # whatever becomes of this template: who named the policy looks for an answer now
+    said = _policy(cluster, notes, plan, meta["namespace"]) or _standing_still(deployment, stable)
+    if said:  # whatever becomes of this template: who named the policy looks for an answer now
+        return Refused(said)
     canary_hash, stable_hash = template_hash(cluster, deployment), template_hash(cluster, stable)
     if canary_hash is None or stable_hash is None:
         return None  # their own controller has not caught up; its next event brings us back
@@ -327,6 +326,8 @@ def plan_of(deployment: Json, stable: Json, cluster: Cluster) -> Json | str:
     notes = annotations(deployment)
     if refusals := _misread(deployment, notes):
         return "\n".join(refusals)
+    if refusal := _standing_still(deployment, stable) or _unfit(deployment, stable):
+        return refusal
     plan = _plan(notes, deployment, stable)
     return _policy(cluster, notes, plan, deployment["metadata"]["namespace"]) or plan
 
@@ -372,6 +373,18 @@ def _targets(notes: dict[str, str], stable: str) -> dict[str, str]:
     }
 
 
+def _standing_still(deployment: Json, stable: Json) -> str | None:
+    """Which of the two Deployments rolls out no template, and what would wait for that."""
+    for one, waits in ((deployment, "the canary is not its template"), (stable, "a promotion would fail")):
+        if one["spec"].get("paused"):
+            name, namespace = one["metadata"]["name"], one["metadata"]["namespace"]
+            resume = f"kubectl rollout resume deployment {name} -n {namespace}"
+            return (
+                f"Deployment {name}: spec.paused is true, so that nothing is rolled out and {waits}; {resume}"
+            )
+    return None
+
+
 def _unfit(deployment: Json, stable: Json) -> str | None:
     """What about the two Deployments rules a canary out."""
     for one in (deployment, stable):
@@ -381,6 +394,11 @@ def _unfit(deployment: Json, stable: Json) -> str | None:
                 f"Deployment {one['metadata']['name']} is owned by {owner['kind']} {owner['name']}, which "
                 "would undo a promotion; ask the owner for the canary instead"
             )
+    if len(name := deployment["metadata"]["name"]) > LONGEST_NAME:
+        return (
+            f"Deployment {name}: metadata.name has {len(name)} characters, and its runs are labelled by it; "
+            f"give it a name of {LONGEST_NAME} at most"
+        )
     if stable["spec"].get("revisionHistoryLimit") == 0:
         return (
             f"Deployment {stable['metadata']['name']} has revisionHistoryLimit 0, so that a failed promotion "

@@ -72,13 +72,15 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     """The same, with the wanted weight sent again if the VirtualService says another.
 
     Down always; up not through a refused VirtualService, before a new leader had looked, when stopped, nor
-    where one of us had taken it. What a run has without knowing of it nobody looks at: that goes at once.
+    where one of us had taken it. What the canary has before its run's first weight nobody looks at: that goes
+    at once.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
-    if run.weight_since is None and seen.route.ours and seen.route.weight != 0 and not sent:
-        return _cleared(run, actions, seen)
-    if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
-        return run, actions  # there already, not ours yet, or no more
+    if run.weight_since is None:
+        strange = seen.route.weight != 0 and not sent and (seen.route.ours or _given_by_others(run, seen))
+        return _cleared(run, actions, seen) if strange else (run, actions)
+    if sent or seen.route.weight == run.weight or run.settled:
+        return run, actions  # there already, or no more ours
     refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
     if run.weight > 0 and (refused or not looked(run, seen)):
         return run, actions
@@ -93,8 +95,17 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
 
 
+def _given_by_others(run: Run, seen: Seen) -> bool:
+    """Whether the canary has requests before its run's first weight, and stable can take them.
+
+    What one of us wrote is another run's, or one that the run's status was lost of.
+    """
+    free = seen.route.refusal is None and seen.route.theirs and seen.stable.ready > 0
+    return run.stage is Stage.WAITING and seen.route.weight != 0 and free
+
+
 def _cleared(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:
-    """The canary has nothing of a weight that stood in a status which was lost, and people are told once."""
+    """The canary has nothing of a weight that its run did not give, and people are told once."""
     actions = (*actions, SetWeight(0))
     if Reason.WEIGHT_REPAIRED.value in run.told:
         return run, actions

@@ -25,6 +25,8 @@ PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 SUFFIXES_OF_PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"})
 INSTEAD = "save its features as safetensors, npz (arrays of numbers), CSV or JSON lines"
 EXAMPLE = '{"age": 41, "country": "nz"}'
+OTHERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what some programs write between the columns
+PARTED = "part its columns by commas, and write decimals with a point"
 EMPTY = frozenset({"", "na", "nan", "null", "none", "n/a"})  # of a CSV, in whatever case
 
 
@@ -138,6 +140,8 @@ def _csv(path: Path) -> dict[str, Column]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, strict=True)
         names = next(lines, [])
+        if len(names) == 1 and (other := next((each for each in OTHERS if each in names[0]), None)):
+            raise BadTable(f"its first line has {OTHERS[other]} and no comma; {PARTED}")
         if len(set(names)) != len(names):
             raise BadTable("a name stands twice in its first line, which has to name the columns")
         rows = list(_checked(lines, len(names)))

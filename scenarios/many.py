@@ -24,7 +24,7 @@ from scenarios.fields import BadStory
 from scenarios.page import SECONDS
 from scenarios.plot import Arm, ArmFault, Outcome, Pods, Story
 from scenarios.rivals import compared
-from scenarios.simulate import Ended, Runs, simulated
+from scenarios.simulate import UNDECIDED, UNHEARD, Ended, Runs, simulated
 from scenarios.streams import Change, Spells, Traffic, Wander
 
 Json = Any
@@ -105,8 +105,11 @@ def said(story: Story, figures: Figures) -> Iterator[str]:
     """The figures for people: Serin's line, and one for each of the peers."""
     ended = ", ".join(f"{count} {name}" for name, count in figures.as_json()["outcomes"].items() if count)
     yield f"{story.name}: {figures.runs} run{'' if figures.runs == 1 else 's'}: {ended}"
-    if undecided := int(((figures.found.ended == Ended.ROLLED_BACK) & (figures.found.check < 0)).sum()):
+    gone = figures.found.ended == Ended.ROLLED_BACK
+    if undecided := int((gone & (figures.found.check == UNDECIDED)).sum()):
         yield f"{undecided} of them undecided at stepTimeout (onInconclusive: RollBack), by no check"
+    if unheard := int((gone & (figures.found.check == UNHEARD)).sum()):
+        yield f"{unheard} of them without data at noDataTimeout (onNoData: RollBack), by no check"
     faulty = bool(np.isfinite(figures.onset))
     wrong = (
         f"rolled back before the fault at {figures.onset:g} s" if faulty else "rolled back without a fault"

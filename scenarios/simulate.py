@@ -29,6 +29,9 @@ SIDE_BY_SIDE = 256  # runs; more are faster by little and need much memory
 THINNED = 0.8  # of the runs are still going on, or the others are put aside
 
 
+UNDECIDED, UNHEARD = -1, -2  # in place of a check: what ended a run, if any did, was stepTimeout, or silence
+
+
 class Ended(IntEnum):
     """How a run ended."""
 
@@ -42,8 +45,8 @@ class Runs:
     """What became of B runs.
 
     `ended` (B,) as `Ended`, `at` (B,) seconds (infinity while held), `check` (B,) the index of the one that
-    failed (-1: none), `step` (B,) the last one reached, `requests` (B,) of the canary until then. `highest`
-    (B,): of the run's log e.
+    failed (`UNDECIDED`, `UNHEARD`: none), `step` (B,) the last one reached, `requests` (B,) of the canary
+    until then. `highest` (B,): of the run's log e.
     """
 
     ended: NDArray[np.int64]
@@ -61,6 +64,7 @@ class Going:
     index: NDArray[np.intp]
     step: NDArray[np.int64]
     since: Array
+    heard: Array  # when all required checks last had data, or else the step's beginning
     requests: Array
     step_requests: Array
     evidence: list[Evidence]
@@ -102,7 +106,7 @@ class _Stage:
         self.over = Runs(
             np.full(count, int(Ended.HELD)),
             np.full(count, np.inf),
-            np.full(count, -1),
+            np.full(count, UNDECIDED),
             np.zeros(count, dtype=np.int64),
             np.zeros(count),
             np.full(count, -np.inf),
@@ -110,6 +114,7 @@ class _Stage:
         self.going = Going(
             np.arange(count),
             np.zeros(count, dtype=np.int64),
+            np.zeros(count),
             np.zeros(count),
             np.zeros(count),
             np.zeros(count),
@@ -197,20 +202,23 @@ class _Stage:
         on = self._on()
         self.over.highest[going.index[on]] = np.maximum(self.over.highest[going.index[on]], total[on])
         failed = total >= np.log(1 / policy.alpha)
+        known = [verdicts(one, beta=policy.beta, now=now) for one in going.evidence if one.spec.required]
+        silent = np.max(known, axis=0) == Verdict.NO_DATA
+        going.heard = np.where(silent, going.heard, now)
         age = now - going.since
-        required = [one for one in going.evidence if one.spec.required]
-        passed = np.all(
-            [verdicts(one, beta=policy.beta, now=now) == Verdict.PASS for one in required], axis=0
-        )
-        passed &= (age >= policy.min_step.total_seconds()) & (going.step_requests >= policy.min_requests)
-        late = age > policy.step_timeout.total_seconds()
+        enough = (age >= policy.min_step.total_seconds()) & (going.step_requests >= policy.min_requests)
+        passed = (np.max(known, axis=0) == Verdict.PASS) & enough
+        late = ~silent & (age > policy.step_timeout.total_seconds())
         if policy.on_inconclusive is OnDoubt.PROCEED:
-            passed |= late
-        given_up = ~failed & ~passed & late & (policy.on_inconclusive is OnDoubt.ROLL_BACK)
+            passed |= late & enough
+        given_up = ~passed & late & (policy.on_inconclusive is OnDoubt.ROLL_BACK)
+        patience = min(policy.no_data_timeout, policy.step_timeout).total_seconds()
+        unheard = silent & (now - going.heard > patience) & (policy.on_no_data is OnDoubt.ROLL_BACK)
         last = going.step == len(policy.steps) - 1
         self._end(failed, Ended.ROLLED_BACK, now, np.argmax(terms, axis=0))
-        self._end(given_up, Ended.ROLLED_BACK, now, np.full(len(failed), -1))
-        self._end(passed & last & ~failed, Ended.PROMOTED, now, np.full(len(failed), -1))
+        self._end(unheard & ~failed, Ended.ROLLED_BACK, now, np.full(len(failed), UNHEARD))
+        self._end(given_up & ~failed, Ended.ROLLED_BACK, now, np.full(len(failed), UNDECIDED))
+        self._end(passed & last & ~failed, Ended.PROMOTED, now, np.full(len(failed), UNDECIDED))
         self._raised(passed & ~last & ~failed, now)
         self._thinned(self._on())
 
@@ -230,7 +238,7 @@ class _Stage:
             some = ev.next_step(taken(evidence, places), at=np.full(len(places), now))
             going.evidence[one] = placed(evidence, places, some)
         going.step[places] += 1
-        going.since[places], going.step_requests[places] = now, 0.0
+        going.since[places], going.heard[places], going.step_requests[places] = now, now, 0.0
 
     def _thinned(self, on: Mask) -> None:
         """Runs that are over are put aside, now and then: until then they go on and nobody looks."""
@@ -242,6 +250,7 @@ class _Stage:
             going.index[on],
             going.step[on],
             going.since[on],
+            going.heard[on],
             going.requests[on],
             going.step_requests[on],
             [taken(one, on) for one in going.evidence],

@@ -13,6 +13,7 @@ from controller.convert.workload import Arms, Written
 
 Json = Any
 CANARY = "spec.strategy.canary"
+BY_HAND = "spec.strategy.blueGreen.autoPromotionEnabled"
 ISTIOS = f"{CANARY}.trafficRouting.istio"
 CARRIED = ("replicas", "selector", "template", "minReadySeconds", "revisionHistoryLimit")
 YEAR = "8760h"  # the longest time there is
@@ -27,7 +28,7 @@ def convert(account: Account, given: Given) -> Written:
     _steps(account, draft)
     _times(account, draft)
     analyses.checks(account, draft, given)
-    written.todo += draft.unchecked()
+    written.todo += [*draft.unchecked(), *draft.outgrown(arms.canary)]
     label = _deployments(account, given, written, arms)
     if label is not None:
         _size(account, written, arms)
@@ -91,6 +92,9 @@ def _steps(account: Account, draft: Draft) -> None:
     said = [(at, ALL * weight / most) for at, weight in weights if weight is not None]
     _weights(account, draft, said)
     _pauses(account, draft, paths, [at for at, _ in said])
+    if account.get(BY_HAND, bool) is False:
+        to = draft.gate({"before": "Promotion", "manual": {}})
+        account.becomes(BY_HAND, to, "serin approve RUN; checks go on meanwhile")
     for at in paths:
         if account.get(f"{at}.setCanaryScale.matchTrafficWeight", bool):
             account.becomes(f"{at}.setCanaryScale.matchTrafficWeight", draft.put("canaryReplicas", "Match"))
@@ -109,6 +113,8 @@ def _weights(account: Account, draft: Draft, said: list[tuple[str, float]]) -> N
             account.built_in(f"{at}.setWeight", "promotion follows the last step")
         elif weight == 0:
             account.built_in(f"{at}.setWeight", "a canary has no traffic before its first step")
+        elif int(weight) in seen[-1:]:
+            account.built_in(f"{at}.setWeight", "it is that weight already")
         elif weight < 1:
             account.missing(f"{at}.setWeight", f"{weight:g} % of the traffic: a step has at least 1 %")
         else:

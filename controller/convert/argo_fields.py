@@ -11,8 +11,7 @@ _ISTIO = (
 _HTTP = "only http routes are steered; a route of another kind keeps the weights that it has"
 _BLUE = (
     "nothing is switched at once: a share of the traffic is compared before the rest follows; this "
-    "canary gets the steps "
-    "5, 10, 25, 50, and a gate {before: Promotion, manual: {}} is where people are asked"
+    "canary gets the steps 5, 10, 25, 50"
 )
 _TESTERS = (
     "no routes are made; a route of yours before the others, with that match and the canary's subset "
@@ -28,6 +27,7 @@ _EXPERIMENT = (
     "among stable's own pods "
     "say how far noise carries the evidence"
 )
+_ALL_READY = "a run begins, and its weight rises, when all of the canary's pods are ready"
 _ROLES = (
     "pods are not relabelled when their part changes; the arms are told apart by a label of their templates"
 )
@@ -94,6 +94,7 @@ ROLLOUT: Rules = (
         "spec.revisionHistoryLimit": (NONE, "say it in the Deployment"),
         "spec.selector.**": (NONE, "say it in the Deployment"),
         "spec.strategy.blueGreen.**": (NONE, _BLUE),
+        "spec.strategy.blueGreen.autoPromotionEnabled": (IS, "on: what has passed is promoted"),
         "spec.strategy.blueGreen.antiAffinity.**": (NONE, "write podAntiAffinity into the pod template"),
         f"{CANARY}.antiAffinity.**": (
             NONE,
@@ -120,10 +121,7 @@ ROLLOUT: Rules = (
             NONE,
             "one Service for both arms; the DestinationRule's subsets tell them apart",
         ),
-        f"{CANARY}.replicaProgressThreshold.**": (
-            NONE,
-            "a run begins when all of the canary's pods are ready",
-        ),
+        f"{CANARY}.replicaProgressThreshold.**": (NONE, _ALL_READY),
         f"{CANARY}.scaleDownDelayRevisionLimit": (IS, "a canary Deployment has one version at a time"),
         f"{CANARY}.scaleDownDelaySeconds": (IS, "30s, if nothing is said"),
         f"{STEP}.setWeight": (NONE, "steps rise"),
@@ -133,6 +131,7 @@ ROLLOUT: Rules = (
             NONE,
             "no plugins; a gate asks a webhook: {before: Raise, webhook: {url: ...}}",
         ),
+        f"{STEP}.replicaProgressThreshold.**": (NONE, _ALL_READY),
         f"{STEP}.setCanaryScale.matchTrafficWeight": (IS, "canaryReplicas: Match"),
         f"{STEP}.setCanaryScale.replicas": (
             NONE,

@@ -28,7 +28,7 @@ def convert(account: Account, given: Given) -> Written:
     draft = Draft(account.source.name, account.source.namespace)
     _ramp(account, draft, written)
     _metrics(account, draft, given)
-    written.todo += draft.unchecked()
+    written.todo += [*draft.unchecked(), *draft.outgrown(arms.canary)]
     receivers.hooks(account, draft)
     receivers.alerts(account, draft, given)
     label, selector = _deployments(account, given, written, arms)

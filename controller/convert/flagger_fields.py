@@ -85,7 +85,11 @@ CANARY: Rules = OBJECT | {
     "spec.service.backends[]": (NONE, ISTIO),
     "spec.service.delegation": (
         NONE,
-        "a delegate cannot be steered: name hosts and gateways in this VirtualService",
+        (
+            "a delegate cannot be steered, and one with hosts is no delegate any more: give this "
+            "VirtualService the hosts and gateways of the one that delegates to it, and take that route out "
+            "there in the same moment, or its callers get 404"
+        ),
     ),
     "spec.service.rewrite.type": (NONE, _GATEWAY),
     "spec.service.mirror[].**": (NONE, f"{_GATEWAY}, where mirrors is the field"),

@@ -10,6 +10,7 @@ from typing import Any
 from controller import planning, wire
 from controller.convert import promql
 from controller.convert.account import Account, Target, parsed
+from controller.sizing import PARITY_LIMIT, needed, parity
 
 Json = Any
 API_VERSION = "serin.dev/v1alpha1"
@@ -91,6 +92,21 @@ class Draft:
             f"nothing became a check, so that CanaryPolicy {self.name} has none and the built-in ones judge: "
             f"{', '.join(names)} (serin plan --print-policy); a metric that the pods do not show holds the "
             "canary (docs/metrics.md): write the checks that you want"
+        )
+        return [said]
+
+    def outgrown(self, canary: str) -> list[str]:
+        """What is left to do where steps take more pods of the canary than stable has: nothing makes them."""
+        steps: list[int] = self.spec.get("steps", [])
+        large = [each for each in steps if parity(each, stable=1, canary=1) > PARITY_LIMIT]
+        if not large:
+            return []
+        said = (
+            f"steps above 52 % ({', '.join(map(str, large))}) take more pods of the canary than stable has, "
+            f"{needed(large[-1], 10)} for stable's 10 at {large[-1]} %, and canaryReplicas: Match ends at "
+            "stable's number: the run is held there (CanaryUnderProvisioned) until Deployment "
+            f"{canary} has so many, by its replicas or an autoscaler of its own; or leave these steps out: "
+            "promotion follows 50 % as well"
         )
         return [said]
 
@@ -219,7 +235,10 @@ def check(asked: promql.Asked, *, least: float | None, most: float | None) -> tu
     if isinstance(asked, promql.Errors):
         bound = least if asked.good else most
         share = None if bound is None else bound / asked.of
-        return errors(None if share is None else 100 * ((1 - share) if asked.good else share))
+        made, note = errors(None if share is None else 100 * ((1 - share) if asked.good else share))
+        if asked.counter != promql.REQUESTS:
+            note = f"{promql.REQUESTS} is read, where failures are 5xx, and not {asked.counter}; {note}"
+        return made, note
     least = None if least is not None and least <= 0 else least  # as much as every share is
     most = None if most is not None and most >= asked.of else most
     if (least is None) == (most is None):

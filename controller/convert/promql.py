@@ -22,7 +22,10 @@ _COUNTER = re.compile(
 )
 _QUANTILE = re.compile(rf"histogram_quantile\(({_NUMBER}),(.*)\)")
 _MATCHER = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)(=~|!~|!=|=)"((?:[^"\\]|\\.)*)"')
-_BAD = re.compile(r"^\^?(\[?5|5|\(5)")
+REQUESTS = "istio_requests_total"  # what an ErrorRate check counts
+_BAD = re.compile(
+    r"\^?\(*(5|\[5(-9)?\])[^|]*"
+)  # of the alternatives each: 4xx are no failures of the model's
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,11 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """The share of requests that failed (`good`: of those that did not), of 1 or of 100."""
+    """The share of requests that failed (`good`: of those that did not), of 1 or of 100, by that counter."""
 
     good: bool
     of: float
+    counter: str = REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,8 @@ def _ratio(
     if hits == trials and len(extra) == 1 and not whole.keys() - what.keys():
         label, rule = next(iter(extra.items()))
         negated, value = rule.startswith("!"), rule.lstrip("!=~")
-        if STATUS.fullmatch(label) and _BAD.search(value):
-            return Errors(good=negated != inverted, of=of)
+        if STATUS.fullmatch(label) and all(map(_BAD.fullmatch, value.split("|"))):
+            return _errors(hits, good=negated != inverted, of=of)
     if hits != trials and not what and not whole:
         return Share(hits, trials, inverted, of)
     labels = ", ".join(sorted({*what, *whole}))
@@ -114,6 +118,17 @@ def _ratio(
         f"what you mean in a "
         "counter of its own, and write a Proportion check with counters (docs/metrics.md)"
     )
+
+
+def _errors(counter: str, *, good: bool, of: float) -> Asked:
+    """What the pods answered is known from the sidecar; what they ask of others is not."""
+    if "client" in counter.lower():
+        return Other(
+            f"{counter} counts what the pods ask of others, and an ErrorRate check what they answer: "
+            "count its failures in a counter of their own, and write a Proportion check with counters "
+            "(docs/metrics.md)"
+        )
+    return Errors(good, of, counter)
 
 
 def _what(matchers: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from controller.convert.workload import Arms, Written
 
 Json = Any
 CANARY = "spec.strategy.canary"
+ACTIVE = "spec.strategy.blueGreen.activeService"
 ISTIOS = f"{CANARY}.trafficRouting.istio"
 ALL = 100  # percent
 HASH = "rollouts-pod-template-hash"
@@ -21,7 +22,8 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
     service = account.get(f"{CANARY}.stableService", str)
     canary = account.get(f"{CANARY}.canaryService", str)
     named = account.any(f"{ISTIOS}.virtualService.name") or account.any(f"{ISTIOS}.virtualServices")
-    host = service or arms.stable
+    active = account.get(ACTIVE, str)
+    host = service or active or arms.stable  # what callers name
     if not named:
         route = {"route": workload.split(host, arms)}
         written.add(workload.routed(arms.virtual_service, arms, hosts=[host], route=route))
@@ -35,7 +37,9 @@ def istio(account: Account, given: Given, written: Written, arms: Arms, label: s
         then = "its routes get the two subsets"
         written.todo.append(_give("VirtualService", arms.virtual_service, arms, then))
     if service:
-        written.todo.append(_freed(service))
+        written.todo.append(_freed(service, "step 2"))
+    elif active:
+        written.todo.append(_freed(active, "with blueGreen"))
     _rule(account, given, written, arms, (host, label))
     _services(account, written, host)
 
@@ -61,6 +65,7 @@ def _services(account: Account, written: Written, host: str) -> None:
         note = "its selector takes in the pods of both arms, without Argo's hash"
         to = Target("DestinationRule", rule["metadata"]["name"], ("spec", "host"))
         account.becomes(f"{CANARY}.stableService", to, note)
+        account.becomes(ACTIVE, to, note)
         account.becomes(f"{ISTIOS}.destinationRule.name", Target(to.kind, to.name, ("metadata", "name")))
 
 
@@ -158,11 +163,11 @@ def _told_apart(there: Account, written: Written, arms: Arms, label: str) -> Non
     _kept(there, Target("DestinationRule", there.source.name, ()))
 
 
-def _freed(service: str) -> str:
+def _freed(service: str, where: str) -> str:
     """Argo's own hash in the selector leaves the new pods out: both subsets would be empty."""
     return (
         f"Service {service}: its selector must not hold {HASH} before this VirtualService is applied, or "
-        "neither subset has a pod; how, and how to see it: docs/migrating.md, from Argo Rollouts, step 2"
+        f"neither subset has a pod; how, and how to see it: docs/migrating.md, from Argo Rollouts, {where}"
     )
 
 

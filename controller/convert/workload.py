@@ -7,6 +7,7 @@ from typing import Any
 
 from controller.convert.account import Account, Target
 from controller.convert.fields import OBJECT
+from controller.trigger import LONGEST_NAME
 
 Json = Any
 STABLE, CANARY = "stable", "canary"
@@ -69,7 +70,7 @@ class Arms:
     @property
     def canary(self) -> str:
         """The canary's Deployment."""
-        return f"{self.stable}-canary"
+        return f"{self.stable[: LONGEST_NAME - len('-canary')].rstrip('-.')}-canary"
 
     def annotations(self) -> dict[str, str]:
         """What asks for the canary."""
@@ -115,6 +116,9 @@ def deployments(written: Written, account: Account, arms: Arms, *, spec: Json) -
     label = told_apart_by(spec)
     if spec.get("revisionHistoryLimit") == 0:
         spec = spec | {"revisionHistoryLimit": 2}  # or a failed promotion could not be taken back
+    if not spec.get("replicas"):
+        spec = {name: value for name, value in spec.items() if name != "replicas"}  # of 0 no HPA makes more
+        written.todo.append(_unsized(arms))
     labels, notes = account.get("metadata.labels", dict), _annotations(account)
     for arm, name in ((STABLE, arms.stable), (CANARY, arms.canary)):
         own = copy.deepcopy(spec)
@@ -125,6 +129,14 @@ def deployments(written: Written, account: Account, arms: Arms, *, spec: Json) -
         body = {"apiVersion": "apps/v1", "kind": "Deployment"}
         written.add(body | {"metadata": arms.metadata(name, labels, dict(notes)), "spec": own})
     return label
+
+
+def _unsized(arms: Arms) -> str:
+    return (
+        f"Deployment {arms.stable} is written without replicas, and begins with one pod: before requests are "
+        f"led to it give it as many as serve now (kubectl scale deployment {arms.stable}{arms.within} "
+        "--replicas=N), since an HPA adds those that load wants only when there is load"
+    )
 
 
 def _within(value: Json, *path: str) -> Json:
@@ -165,6 +177,9 @@ def own(written: Written, account: Account, arms: Arms, *, replicas: int | None 
 def carried(account: Account, arms: Arms, names: Iterable[str]) -> None:
     """These fields, labels and annotations are claimed: the Deployments have them."""
     for name in names:
+        if name == "replicas" and not account.any("spec.replicas"):
+            account.missing("spec.replicas", "scaled to 0 by the peer, or by people: not written")
+            continue
         to, note = Target("Deployment", arms.stable, ("spec", name)), ""
         if name in BOTH:
             note = f"and of Deployment {arms.canary}, each with a label of its own"

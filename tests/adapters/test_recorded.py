@@ -352,7 +352,8 @@ async def test_the_command_says_what_the_policy_would_have_done(
         ({"step": "1ms"}, 2, "--step: 1ms is less than 0.1 s"),
         ({"prometheus": "http://127.0.0.1:9"}, 1, "see that it runs and can be reached from here"),
         ({"prometheus": "prometheus"}, 1, "let --prometheus be the address"),
-        ({"stable-pods": "("}, 1, "refused query pods"),
+        ({"stable-pods": "("}, 2, '--stable-pods: "(" cannot be asked for; correct the regular expression'),
+        ({"canary-pods": "("}, 2, "--canary-pods"),
         ({"prometheus": None}, 2, "give a file of ticks, or --prometheus"),
     ],
 )

@@ -206,6 +206,16 @@ def test_rollbacks_for_want_of_evidence_are_told_from_those_by_a_check(tmp_path:
     assert second == ("2 of them undecided at stepTimeout (onInconclusive: RollBack), by no check")
 
 
+def test_rollbacks_for_want_of_data_are_told_from_both(tmp_path: Path) -> None:
+    """A canary that no request reached was held, whatever `onNoData` said."""
+    spec = yaml.safe_load(STORY)["spec"]
+    policy = spec["policy"] | {"noDataTimeout": "5s", "warmUp": "1s", "onNoData": "RollBack"}
+    story = told(tmp_path, policy=policy, traffic={"requestsPerSecond": 0.001})
+    first, second, *_ = said(story, played(story, runs=2, seed=1))
+    assert first == "small: 2 runs: 2 RolledBack"
+    assert second == "2 of them without data at noDataTimeout (onNoData: RollBack), by no check"
+
+
 def test_what_a_prometheus_would_be_asked_for_is_said_to_be_later_there(tmp_path: Path) -> None:
     policy = yaml.safe_load(STORY)["spec"]["policy"]
     policy["checks"] = [{"name": "errors", "type": "ErrorRate", "plus": "1%", "source": {"prometheus": {}}}]

@@ -21,7 +21,7 @@ from controller.model import OnDoubt, Policy
 from scenarios import simulate
 from scenarios.distributions import Beta, Lognormal
 from scenarios.page import SECONDS
-from scenarios.simulate import Ended, Runs, simulated
+from scenarios.simulate import UNDECIDED, UNHEARD, Ended, Runs, simulated
 from scenarios.streams import Change, Counted, Spells, Traffic, Wander, World
 
 FINE = tuple(bound for bound in SECONDS if 0.005 < bound < 0.7)
@@ -273,12 +273,35 @@ def test_a_step_lasts_min_step_and_until_min_requests_are_there() -> None:
 def test_a_step_that_cannot_pass_ends_as_the_policy_says_when_its_time_is_up(
     doubt: str, ended: Ended, at: float
 ) -> None:
-    never = policy(stepTimeout="20s", minRequests=10**6, onInconclusive=doubt)
+    never = policy(stepTimeout="20s", beta=1e-100, onInconclusive=doubt)
     found = simulated(PLAIN, never, runs=4, seed=5, duration=60.0)
     assert (found.ended == ended).all()
     assert (found.at == at).all()
     assert (found.check == -1).all()
     assert (found.step == (1 if ended is Ended.PROMOTED else 0)).all()
+
+
+def test_a_doubt_proceeds_without_its_requests_no_more_than_in_the_controller() -> None:
+    few = policy(stepTimeout="20s", minRequests=10**6, onInconclusive="Proceed")
+    found = simulated(PLAIN, few, runs=4, seed=5, duration=60.0)
+    assert (found.ended == Ended.HELD).all()
+    assert (found.step == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("silence", "ended", "at"), [("RollBack", Ended.ROLLED_BACK, 41.0), ("Hold", Ended.HELD, np.inf)]
+)
+@pytest.mark.parametrize("doubt", ["Proceed", "RollBack", "Hold"])
+def test_a_canary_that_no_request_reaches_ends_as_on_no_data_says_and_silence_never_promotes(
+    silence: str, ended: Ended, at: float, doubt: str
+) -> None:
+    nobody = replace(PLAIN, rps=1e-6)
+    followed = policy(noDataTimeout="40s", stepTimeout="90s", onNoData=silence, onInconclusive=doubt)
+    found = simulated(nobody, followed, runs=4, seed=5, duration=240.0)
+    assert (found.ended == ended).all()
+    assert (found.at == at).all()
+    assert (found.check == (UNHEARD if ended is Ended.ROLLED_BACK else UNDECIDED)).all()
+    assert (found.step == 0).all()
 
 
 def test_a_step_that_passes_is_not_given_up_although_its_time_is_up() -> None:
@@ -370,7 +393,7 @@ def test_putting_runs_aside_leaves_the_others_as_they_are() -> None:
     for one, other in zip(before.evidence, batch.going.evidence, strict=True):
         for whole, part in zip(arrays(one), arrays(other), strict=True):
             assert (whole[on] == part).all()
-    for name in ("step", "since", "requests", "step_requests"):
+    for name in ("step", "since", "heard", "requests", "step_requests"):
         assert (getattr(before, name)[on] == getattr(batch.going, name)).all()
 
 

@@ -39,7 +39,7 @@ EDITED = {
         f"{STABLE}, {{name: canary, labels: {{version: stable}}}}",
         "spec.subsets[canary].labels is version=stable",
     ),
-    "there is no canary subset": (STABLE, "DestinationRule spec.subsets is stable: add subset canary"),
+    "there is no canary subset": (STABLE, "DestinationRule model: spec.subsets is stable: add subset canary"),
     "the stable subset selects all pods": (f"{ALL}, {CANARY}", "spec.subsets[stable].labels is empty"),
     "they are swapped": (SWAPPED, "spec.subsets[stable].labels is version=canary"),
 }

@@ -437,6 +437,165 @@ def test_routes_that_pin_testers_are_named_and_those_that_pin_everybody_refused(
     in_room(SOUND[0], routed)
 
 
+OTHER = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        # an ingress beside the mesh's: its callers meet every pod of the Service, at weight 0 too
+        (
+            {
+                "hosts": ["api.example"],
+                "gateways": ["gw"],
+                "http": [{"route": [{"destination": {"host": "model"}}]}],
+            },
+            "http",
+        ),
+        (
+            {
+                "hosts": ["api.example"],
+                "gateways": ["gw"],
+                "http": [
+                    {
+                        "match": [{"headers": {"x": {"exact": "1"}}}],
+                        "route": [{"destination": {"host": "other"}}],
+                    },
+                    {"route": [{"destination": {"host": "model.lab.svc.cluster.local"}}]},
+                ],
+            },
+            "spec.http[1] leads",
+        ),
+        (
+            {
+                "hosts": ["model"],
+                "gateways": ["gw"],
+                "tcp": [{"route": [{"destination": {"host": "model"}}]}],
+            },
+            "tcp[0]",
+        ),
+        # sidecars read one VirtualService of a host: the other's weights may steer nothing
+        (
+            {
+                "hosts": ["model"],
+                "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+            },
+            "has host model.lab.svc.cluster.local too",
+        ),
+    ],
+)
+def test_another_virtual_service_past_the_split_is_named(spec: Json, said: str) -> None:
+    def look(room: Room) -> Item:
+        other = {**OTHER, "metadata": {"name": "beside", "namespace": "lab"}, "spec": spec}
+        room.world.create(other)
+        return room.looked_at()["routes"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.FAIL
+    assert item.why.startswith("VirtualService beside")
+    assert said in item.why
+    assert "VirtualService beside" in item.mend
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "canary"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"match": [{"uri": {"prefix": "/old"}}], "route": [{"destination": {"host": "model"}}]}],
+        },
+        {
+            "hosts": ["api.example"],
+            "http": [{"route": [{"destination": {"host": "model.elsewhere.svc.cluster.local"}}]}],
+        },
+        {"http": [{"route": [{"destination": {"host": "model"}}]}]},  # a delegate: its root picks the callers
+        {
+            "hosts": ["model"],
+            "gateways": ["gw"],
+            "http": [{"route": [{"destination": {"host": "model", "subset": "stable"}}]}],
+        },
+    ],
+)
+def test_another_virtual_service_that_is_its_owner_s_business_is_not(spec: Json) -> None:
+    def look(room: Room) -> Item:
+        other = {**OTHER, "metadata": {"name": "beside", "namespace": "lab"}, "spec": spec}
+        room.world.create(other)
+        return room.looked_at()["routes"]
+
+    assert in_room(SOUND[0], look).result is Result.PASS
+
+
+@pytest.mark.parametrize(
+    ("probe", "result"),
+    [
+        ({"grpc": {"port": 9000, "service": "model"}}, Result.FAIL),
+        ({"exec": {"command": ["ask-the-model"]}}, Result.UNKNOWN),
+        ({"httpGet": {"path": "/v2/health/ready", "port": 8080}}, Result.FAIL),
+        ({"grpc": {"port": 9000}}, Result.PASS),  # the process alone
+    ],
+)
+def test_a_pod_that_is_restarted_by_what_says_that_it_is_ready_is_told(probe: Json, result: Result) -> None:
+    """Of the same gRPC service, and of the same command, it said "Pass", as of two that differ."""
+
+    async def look(room: Room) -> None:
+        for name in ("model", "model-canary"):
+            (container,) = room.world.get("deployments", "lab", name)["spec"]["template"]["spec"][
+                "containers"
+            ]
+            probed = {**container, "readinessProbe": probe, "livenessProbe": probe}
+            spec = {"template": {"spec": {"containers": [probed]}}}
+            room.world.patch("deployments", "lab", name, {"spec": spec})
+        item = room.looked_at()["liveness"]
+        assert item.result is result, item.why
+        for patch in item.patches:
+            await room.mend(patch)
+        assert room.looked_at()["liveness"].result is not Result.FAIL
+
+    in_room(SOUND[0], look)
+
+
+@pytest.mark.parametrize(
+    ("spec", "lacks"),
+    [
+        ({"gateways": ["istio-system/public"], "hosts": ["api.example"]}, "spec.gateways lacks mesh"),
+        ({"gateways": ["istio-system/public", "mesh"], "hosts": ["api.example"]}, "spec.hosts lacks it"),
+        ({"gateways": ["istio-system/public", "mesh"], "hosts": ["api.example", "model"]}, ""),
+        ({"hosts": ["*.svc.cluster.local"]}, ""),
+    ],
+)
+def test_callers_in_the_mesh_who_are_not_split_are_named(spec: Json, lacks: str) -> None:
+    """Behind a gateway alone `routes` passed without a word, and they met the canary at weight 0."""
+
+    def look(room: Room) -> Item:
+        room.world.patch("virtualservices", "lab", "model", {"spec": spec})
+        return room.looked_at()["routes"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.PASS
+    assert ("from within the mesh is not split, and meets model-canary too" in item.why) == bool(lacks)
+    assert lacks in item.why
+
+
+def test_a_stable_that_is_scaled_to_nothing_is_no_floor() -> None:
+    """It said that there is 1 pod, whatever the canary gets."""
+
+    def look(room: Room) -> Item:
+        room.world.patch("deployments", "lab", "model", {"spec": {"replicas": 0}})
+        return room.looked_at()["floor"]
+
+    item = in_room(SOUND[0], look)
+    assert item.result is Result.FAIL
+    assert item.why.startswith("model is scaled to 0: a rollback would lead to no pod")
+
+
 def test_where_nothing_is_set_up_every_patch_makes_what_is_missing() -> None:
     async def mended(room: Room) -> None:
         for kind in ("horizontalpodautoscalers", "virtualservices", "destinationrules"):

@@ -391,6 +391,18 @@ def test_a_standard_output_without_room_is_told_in_a_sentence() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_without_a_standard_output_a_command_does_its_work() -> None:
+    """`serin list >&-`, as some schedulers start it, ended in an AttributeError."""
+    asks = (
+        "import sys; from controller import cli, command; sys.argv[0] = 'serin'; cli.serin.callback = None;"
+    )
+    look = "cli.serin.main = lambda *_, **__: sys.exit(7 if command.columns() is None else 8); cli.main([])"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -c "{asks} {look}" >&-'], stderr=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stderr) == (7, b"")
+
+
 PROGRAM = "import sys; sys.argv[0] = 'serin'; from controller.cli import main; main()"
 
 

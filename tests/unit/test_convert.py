@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from controller import gates, planning
 from controller.alerts import ATTEMPT_TIMEOUT
 from controller.cli import serin
-from controller.convert import promql, receivers, report, whole
+from controller.convert import policy, promql, receivers, report, whole
 from controller.convert.account import Account, BadObject, ClaimedTwice, Fate, Source, Target, leaves, shown
 from controller.convert.report import Converted
 from tests.asking import asked
@@ -361,6 +361,104 @@ def test_no_secret_is_in_a_report() -> None:
         assert "Bearer" not in text
 
 
+def test_the_files_of_forty_models_are_sent_in_their_order_too(tmp_path: Path) -> None:
+    """By their names, as kubectl takes them, "100-" came before "11-", and canaries before their policies."""
+    file = tmp_path / "forty.yaml"
+    file.write_text("---\n".join(TARGETED.replace("name: a", f"name: model-{place}") for place in range(40)))
+    assert typed(str(file), "-o", str(tmp_path / "out")).exit_code == 3
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) > 100
+    assert [int(name.partition("-")[0]) for name in names] == [*range(1, len(names) + 1)]
+
+
+def test_steps_that_take_more_pods_than_stable_has_are_left_to_do(tmp_path: Path) -> None:
+    """Argo's own example goes up to 80: its run was held at 40 % for good, and nothing had said so."""
+    steps = "[{setWeight: 40}, {setWeight: 60}, {setWeight: 80}]"
+    (said,) = (each for each in _rollout(tmp_path, f"{{canary: {{steps: {steps}}}}}").todo if "52 %" in each)
+    assert said.startswith(
+        "steps above 52 % (60, 80) take more pods of the canary than stable has, 37 for stable's 10"
+    )
+    assert "Deployment a-canary" in said
+    fine = _rollout(tmp_path, "{canary: {steps: [{setWeight: 20}, {setWeight: 52}]}}")
+    assert not any("52 %" in each for each in fine.todo)
+
+
+# -- how many pods -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replicas", ["replicas: 0", "minReadySeconds: 0"])
+def test_a_target_that_flagger_has_scaled_to_zero_is_not_written_so(tmp_path: Path, replicas: str) -> None:
+    """What kubectl gets of the target, as docs/migrating.md has it, says 0, and no request finds a pod."""
+    deployment = f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: a}}
+spec: {{{replicas}, selector: {{matchLabels: {{app: a}}}}, template: {{metadata: {{labels: {{app: a}}}}}}}}
+"""
+    file = tmp_path / "flagger.yaml"
+    file.write_text(f"{TARGETED}---{deployment}")
+    done = converted(file)
+    stable = next(
+        each for each in done.objects if each["metadata"]["name"] == "a" and each["kind"] == "Deployment"
+    )
+    assert "replicas" not in stable["spec"]
+    assert any("kubectl scale deployment a --replicas=N" in each for each in done.todo)
+    assert not done.complete
+
+
+def test_the_canary_of_a_long_name_has_one_that_a_run_can_be_labelled_by(tmp_path: Path) -> None:
+    file = tmp_path / "rollout.yaml"
+    file.write_text(ROLLOUT.replace("{name: a}", f"{{name: {'a' * 60}}}") + "  strategy: {canary: {}}\n")
+    (canary,) = (each for each in converted(file).objects if each["metadata"].get("annotations"))
+    assert canary["metadata"]["name"] == f"{'a' * 56}-canary"
+
+
+# -- a Rollout's own ----------------------------------------------------------------------------------
+
+ROLLOUT = """
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: a}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: a}}
+  template: {metadata: {labels: {app: a}}, spec: {containers: []}}
+"""
+
+
+def _rollout(tmp_path: Path, strategy: str) -> Converted:
+    file = tmp_path / "rollout.yaml"
+    file.write_text(f"{ROLLOUT}  strategy: {strategy}\n")
+    return converted(file)
+
+
+def test_blue_green_that_people_promote_is_asked_about_and_splits_the_service_that_callers_name(
+    tmp_path: Path,
+) -> None:
+    """It was promoted without a question, behind a host that nobody calls and no Service has."""
+    by_hand = _rollout(tmp_path, "{blueGreen: {activeService: live, autoPromotionEnabled: false}}")
+    policy, route = (
+        next(each["spec"] for each in by_hand.objects if each["kind"] == kind)
+        for kind in ("CanaryPolicy", "VirtualService")
+    )
+    assert policy["gates"] == [{"before": "Promotion", "manual": {}}]
+    assert route["hosts"] == ["live"]
+    assert {each["destination"]["host"] for each in route["http"][0]["route"]} == {"live"}
+    for strategy in (
+        "{blueGreen: {activeService: live}}",
+        "{blueGreen: {activeService: live, autoPromotionEnabled: true}}",
+    ):
+        assert "gates" not in _rollout(tmp_path, strategy).objects[0]["spec"]
+
+
+def test_a_weight_that_is_set_again_is_not_said_to_be_taken_back(tmp_path: Path) -> None:
+    steps = "[{setWeight: 20}, {setWeight: 20}, {setWeight: 10}, {replicaProgressThreshold: {value: 3}}]"
+    said = "\n".join(report.lines(_rollout(tmp_path, f"{{canary: {{steps: {steps}}}}}")))
+    assert "=  spec.strategy.canary.steps[1].setWeight: 20 - built in: it is that weight already" in said
+    assert "!  spec.strategy.canary.steps[2].setWeight: 10 - no equivalent: steps rise" in said
+    assert "!  spec.strategy.canary.steps[3].replicaProgressThreshold" in said
+
+
 # -- what is asked ---------------------------------------------------------------------------------
 
 WHO = 'namespace="{{ namespace }}", pod=~"{{ target }}-.*"'
@@ -379,11 +477,18 @@ WHO = 'namespace="{{ namespace }}", pod=~"{{ target }}-.*"'
         ),
         (
             '100 - sum(rate(a_total{status!~"5.*"}[1m])) / sum(rate(a_total[1m])) * 100',
-            promql.Errors(good=False, of=100.0),
+            promql.Errors(good=False, of=100.0, counter="a_total"),
         ),
         (
             '1 - (sum(rate(a_total{status=~"5.*"}[1m])) / sum(rate(a_total[1m])))',
-            promql.Errors(good=True, of=1.0),
+            promql.Errors(good=True, of=1.0, counter="a_total"),
+        ),
+        *(
+            (
+                f"sum(rate(istio_requests_total{{response_code=~'{bad}'}}[1m]))/sum(rate(istio_requests_total[1m]))",
+                promql.Errors(good=False, of=1.0),
+            )
+            for bad in ("5.*|503", "(5..)", "^5xx$", "[5]..", "5[0-9]{2}", "(500|502|503)", "500")
         ),
         (
             f"100 * sum(increase(b_total{{{WHO}}}[1m])) / sum(increase(c_total{{{WHO}}}[1m]))",
@@ -408,6 +513,16 @@ def test_a_query_is_read_for_what_it_asks(query: str, asked: promql.Asked) -> No
         ('sum(rate(a_total{status="404"}[1m])) / sum(rate(a_total[1m]))', "status"),
         ("sum(rate(a_total[1m])) / sum(rate(a_total[1m]))", "a_total"),
         ("sum(rate(a_total[1m])) / sum(rate(b_total[1m])) / 2", "neither"),
+        # it became a check of 5xx, and what was watched beside them was lost without a word
+        *(
+            (f'sum(rate(a_total{{code=~"{bad}"}}[1m])) / sum(rate(a_total[1m]))', "tells code apart")
+            for bad in ("5.*|4.*", "5..|429", "(5|4)..", "[45]..", "5..|", "(4..|5..)")
+        ),
+        # ... and so did the answers that others gave to the pods
+        (
+            'sum(rate(http_client_total{status=~"5.."}[1m])) / sum(rate(http_client_total[1m]))',
+            "ask of others",
+        ),
         ("avg(up)", "neither"),
         ("", "neither"),
         ("((((", "neither"),
@@ -417,6 +532,17 @@ def test_a_query_that_no_check_asks_is_said_with_what_to_do(query: str, why: str
     asked = promql.asked(query)
     assert isinstance(asked, promql.Other)
     assert why in asked.why
+
+
+def test_errors_by_another_counter_say_which_one_is_read() -> None:
+    """Of `http_requests_total` nothing was said, and it is not what a check counts."""
+    made = policy.check(
+        promql.Errors(good=False, of=1.0, counter="http_requests_total"), least=None, most=0.02
+    )
+    assert made[0] == {"type": "ErrorRate", "plus": "2%"}
+    assert made[1].startswith(
+        "istio_requests_total is read, where failures are 5xx, and not http_requests_total;"
+    )
 
 
 # -- the command -----------------------------------------------------------------------------------

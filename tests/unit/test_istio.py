@@ -399,11 +399,19 @@ def test_subsets_that_each_select_their_own_arm_are_fine() -> None:
     [
         ([], "DestinationRule", "none"),
         ([rule(STABLE, CANARY, host="other")], "DestinationRule", "none"),
-        ([rule({"app": "model"}, CANARY)], "DestinationRule spec.subsets[stable].labels", "app=model"),
-        ([rule(STABLE, {"app": "model"})], "DestinationRule spec.subsets[canary].labels", "app=model"),
-        ([rule(STABLE, {})], "DestinationRule spec.subsets[canary].labels", "empty"),
-        ([rule(STABLE, {"version": "v2"})], "DestinationRule spec.subsets[canary].labels", "version=v2"),
-        ([rule(CANARY, STABLE)], "DestinationRule spec.subsets[stable].labels", "app=model, version=canary"),
+        ([rule({"app": "model"}, CANARY)], "DestinationRule model: spec.subsets[stable].labels", "app=model"),
+        ([rule(STABLE, {"app": "model"})], "DestinationRule model: spec.subsets[canary].labels", "app=model"),
+        ([rule(STABLE, {})], "DestinationRule model: spec.subsets[canary].labels", "empty"),
+        (
+            [rule(STABLE, {"version": "v2"})],
+            "DestinationRule model: spec.subsets[canary].labels",
+            "version=v2",
+        ),
+        (
+            [rule(CANARY, STABLE)],
+            "DestinationRule model: spec.subsets[stable].labels",
+            "app=model, version=canary",
+        ),
     ],
 )
 def test_subsets_that_do_not_tell_the_arms_apart_are_refused(rules: Json, field: str, value: str) -> None:

@@ -727,6 +727,23 @@ def test_a_repair_that_does_not_get_through_is_told_once() -> None:
     assert said == [Reason.WEIGHT_REPAIRED]
 
 
+def test_a_canary_that_has_a_weight_before_its_run_begins_has_none_while_it_waits() -> None:
+    """What git had in the VirtualService served users at 10 %, of a canary that "gets no traffic"."""
+    given = RouteSeen(weight=10, theirs=True)
+    waiting, unread = a_run(), sight(route=given, canary_read=False, trouble="no page")
+    run, actions = advance(waiting, unread, NOW + minutes(1))
+    assert (weights(actions), run.weight, run.weights) == ([0], 0, ())
+    assert Reason.WEIGHT_REPAIRED in told(actions)
+    of_one_route = replace(given, weight=None)
+    assert weights(advance(waiting, replace(unread, route=of_one_route), NOW)[1]) == [0]
+    for route in (replace(given, weight=0), replace(given, theirs=False)):  # of which nobody may have heard
+        assert weights(advance(waiting, replace(unread, route=route), NOW)[1]) == []
+    nobody = replace(unread, stable=arm("old", 0, wanted=3))
+    assert weights(advance(waiting, nobody, NOW + minutes(1))[1]) == []
+    over = ended(weight_since=None, reason=Reason.SUPERSEDED, settled=False)  # a successor's weight, perhaps
+    assert weights(advance(over, unread, NOW + minutes(1))[1]) == []
+
+
 def test_handing_off_waits_for_whoever_promotes() -> None:
     run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
     run, _ = advance(run, sight(weight=50), NOW + minutes(600))

@@ -269,6 +269,42 @@ def test_a_stable_deployment_without_history_is_refused() -> None:
     assert "revisionHistoryLimit 0" in refused.message
 
 
+@pytest.mark.parametrize("arm", ["model", "model-canary"])
+def test_a_deployment_that_rolls_nothing_out_is_refused_and_its_resumption_named(arm: str) -> None:
+    """A paused canary was judged by the template of before, or waited for without a word.
+
+    A paused stable took its promotion for a quarter of an hour, and failed it.
+    """
+    there = cluster()
+    there.get("deployments", "shop", arm)["spec"]["paused"] = True
+    if arm == "model-canary":
+        there.listed("replicasets", [replica_set(there.get("deployments", "shop", "model"), "old")])
+    refused = ask(there)
+    assert isinstance(refused, Refused)
+    assert refused.message.startswith(f"Deployment {arm}: spec.paused is true")
+    assert refused.message.endswith(f"kubectl rollout resume deployment {arm} -n shop")
+    both = (there.get("deployments", "shop", name) for name in ("model-canary", "model"))
+    assert plan_of(*both, there) == refused.message
+
+
+def test_what_the_controller_refuses_of_deployments_the_checklist_does_not_pass() -> None:
+    there = cluster(revisionHistoryLimit=0)
+    both = (there.get("deployments", "shop", name) for name in ("model-canary", "model"))
+    assert "revisionHistoryLimit 0" in str(plan_of(*both, there))
+
+
+def test_a_name_that_no_label_holds_is_refused_in_words() -> None:
+    """It was the API server's sentence about `metadata.labels`, without what to do."""
+    there = cluster()
+    canary = there.get("deployments", "shop", "model-canary")
+    canary["metadata"]["name"] = "m" * 64
+    refused = wanted(canary, there, lambda _plan, _deployment: None)
+    assert isinstance(refused, Refused)
+    assert refused.message.endswith(
+        "has 64 characters, and its runs are labelled by it; give it a name of 63 at most"
+    )
+
+
 def test_what_cannot_be_steered_is_refused() -> None:
     assert ask(cluster(), refusal="no such route") == Refused("no such route")
 
