@@ -7,6 +7,7 @@ or users' labels.
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -59,7 +60,8 @@ class Cluster:
     def __init__(self) -> None:
         # by kind, namespace and name: a pass asks for its own namespace, however many others there are
         self._objects: dict[str, dict[str, dict[str, Json]]] = {kind: {} for kind in FOLLOWED}
-        self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
+        # By kind and by owner, namespace and uid: another namespace's objects are none of its.
+        self._owned: dict[str, dict[Key, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
         self._changes: Counter[tuple[str, str]] = Counter()  # so far, by kind and namespace
         self._news: Counter[str] = (
             Counter()
@@ -169,8 +171,8 @@ class Cluster:
             yield from list(spaces.get(each, {}).values())
 
     def owned(self, kind: str, owner: Json) -> list[Json]:
-        """The objects whose controlling owner is `owner`."""
-        keys = self._owned[kind].get(owner["metadata"]["uid"], set())
+        """The objects whose controlling owner is `owner`, all of its own namespace, as Kubernetes has it."""
+        keys = self._owned[kind].get((_key(owner)[0], owner["metadata"]["uid"]), set())
         return [self._objects[kind][namespace][name] for namespace, name in sorted(keys)]
 
     def _put(self, kind: str, item: Json) -> None:
@@ -191,12 +193,12 @@ class Cluster:
         self._objects[kind].setdefault(namespace, {})[name] = item
         owner = owner_uid(item)
         if owner is not None:
-            self._owned[kind][owner].add(_key(item))
+            self._owned[kind][namespace, owner].add(_key(item))
 
     def _mate(self, kind: str, item: Json) -> Json | None:
         """Another one of its owner's, or the newest of its kind: half of what they say is the same."""
         owner = owner_uid(item)
-        mates = self._owned[kind].get(owner, ()) if owner is not None else ()
+        mates = self._owned[kind].get((_key(item)[0], owner), ()) if owner is not None else ()
         mate = next(iter(mates), None)
         return self._latest.get(kind) if mate is None else self.get(kind, *mate)
 
@@ -212,9 +214,9 @@ class Cluster:
             self._objects[kind].pop(namespace, None)
         owner = None if old is None else owner_uid(old)
         if owner is not None:
-            self._owned[kind][owner].discard(key)
-            if not self._owned[kind][owner]:
-                del self._owned[kind][owner]
+            self._owned[kind][namespace, owner].discard(key)
+            if not self._owned[kind][namespace, owner]:
+                del self._owned[kind][namespace, owner]
 
 
 def _generation(item: Json) -> Json:
@@ -394,7 +396,8 @@ def _digested(essence: Json) -> str:
 
 def _revision(replica_set: Json) -> tuple[int, str]:
     meta = replica_set["metadata"]
-    return int(meta.get("annotations", {}).get(REVISION, 0)), meta.get("creationTimestamp", "")
+    said = meta.get("annotations", {}).get(REVISION, "")  # whoever may edit the set may write anything there
+    return int(said) if re.fullmatch("[0-9]{1,19}", said) else 0, meta.get("creationTimestamp", "")
 
 
 def _unhashed(template: Json) -> Json:

@@ -241,3 +241,14 @@ def test_a_template_is_known_when_its_own_replica_set_is_however_it_is_written(
     index.listed("deployments", [deployment])
     index.listed("replicasets", [holding("1Gi", revision=of_set, kind="replicasets")])
     assert cluster_module.template_hash(index, deployment) == known
+
+
+@pytest.mark.parametrize("revision", ["none", "", "-1", "1e3", "9" * 5000])
+def test_a_revision_that_is_no_number_ends_no_pass(revision: str) -> None:
+    """Whoever may edit a ReplicaSet may write it there: no rollback of that canary was possible any more."""
+    index, deployment = Cluster(), holding("1Gi", revision="1", kind="deployments")
+    odd = holding("2Gi", revision=revision, kind="replicasets")
+    odd["metadata"] |= {"name": "odd", "uid": "odd"}
+    index.listed("deployments", [deployment])
+    index.listed("replicasets", [odd, holding("1Gi", revision="1", kind="replicasets")])
+    assert cluster_module.template_hash(index, deployment) == "h1"
