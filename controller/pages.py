@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
 UNUSED = 30.0  # seconds after which a connection is closed: pods that are gone may never have said so
 NOT_FOUND = 404
-# Chunks of an answer, and pieces in which it comes: so many, and one more for each so many bytes. Servers write
-# 2 KiB or more at once, or a line at a time. Each costs some microseconds of the loop, on no pod's account.
+# Chunks of an answer, and pieces in which it comes: so many, and one more for each so many bytes. Servers
+# write 2 KiB or more at once, or a line at a time. Each costs microseconds of the loop, on no pod's account.
 CRUMBS, CRUMB = 2000, 512
 LONGEST_LINE = 1024  # bytes that say a chunk's length, with extensions, which nobody uses
 REMEMBERED = 16_384  # requests that are put together once
