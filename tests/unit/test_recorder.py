@@ -420,7 +420,7 @@ def of_whom(recorder: Recorder, host: str, headers: dict[str, str] | None = None
     ],
 )
 def test_a_run_is_given_no_copy_of_requests_to_another_namespace_s_service(greedy: str) -> None:
-    """A host named in one's own VirtualService brought the ids and inputs of anybody's production requests."""
+    """A host named in one's own VirtualService brought ids and inputs of anybody's production requests."""
     recorder = Recorder()
     recorder.open("evil/run", ["basket", greedy])
     mine = ["basket", "basket.shop", "basket.shop.svc", "basket.shop.svc.cluster.local"]
