@@ -108,7 +108,7 @@ class Cluster:
         """`items` is all there was at `version`; an answer since then, of which no watch has told, stays."""
         now, then = {_key(item): item for item in items}, float(version) if version.isdecimal() else inf
         newer = {key for key, answered in self._answered[kind].items() if answered > then}
-        for old in [item for item in self.all(kind) if _key(item) not in now.keys() | newer]:
+        for old in [item for item in self.all(kind) if (key := _key(item)) not in now and key not in newer]:
             self._deleted(kind, old)
             self._drop(kind, _key(old))
         for key in now.keys() - newer:

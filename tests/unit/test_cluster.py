@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from datetime import datetime
+from time import process_time
 from typing import Any
 
 import pytest
@@ -252,3 +253,14 @@ def test_a_revision_that_is_no_number_ends_no_pass(revision: str) -> None:
     index.listed("deployments", [deployment])
     index.listed("replicasets", [odd, holding("1Gi", revision="1", kind="replicasets")])
     assert cluster_module.template_hash(index, deployment) == "h1"
+
+
+def test_a_list_of_many_that_comes_again_takes_no_longer_than_it_has_objects() -> None:
+    """All keys were put together once for each object: twenty thousand ReplicaSets took ten seconds."""
+    index = Cluster()
+    many = [{"metadata": {"namespace": "ml", "name": f"{n}", "resourceVersion": "1"}} for n in range(20_000)]
+    index.listed("replicasets", many)
+    began = process_time()
+    index.listed("replicasets", many[1:], version="2")
+    assert process_time() - began < 5  # 0.3 s, and it were 9
+    assert len(list(index.all("replicasets"))) == len(many) - 1
