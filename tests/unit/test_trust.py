@@ -16,8 +16,8 @@ from controller import kube, trigger
 from controller.cluster import Cluster, path
 from controller.model import Page, PodSeen
 from controller.queries import query
-from controller.scrape import target
 from controller.surroundings import proxied
+from controller.targets import target
 from scenarios.cluster import schema
 from scenarios.world import manifest
 
