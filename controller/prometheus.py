@@ -32,7 +32,7 @@ from analysis.evidence import CheckKind, CheckSpec
 from controller.exposition import Series
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import ANNOTATED, Reading, Trouble
+from controller.ports import ANNOTATED, Reading, Trouble, legible
 from controller.protobuf import Found
 from controller.queries import (
     Last,
@@ -284,7 +284,7 @@ class _Watched:
 
     def _trouble(self, pod: str, what: str, at: float) -> None:
         before = self.troubles.get(pod) or Trouble(since=at, failures=0, what="")
-        self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=what)
+        self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=legible(what))
 
 
 def _later(reading: Reading, by: float) -> Reading:

@@ -14,7 +14,7 @@ from controller import layouts
 from controller.effort import Effort, Together
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import UNREAD, Reading, Trouble
+from controller.ports import UNREAD, Reading, Trouble, legible
 from controller.protobuf import Found
 from controller.reading import understood
 
@@ -146,6 +146,7 @@ class Reader:
 
     def fail(self, what: str, at: float) -> None:
         """One more failure is remembered; the first of a row is logged."""
+        what = legible(what)
         if self.trouble is None:
             _log.debug("page_not_read", pod=self.pod.name, ip=self.pod.ip, why=what)
         before = self.trouble or Trouble(since=at, failures=0, what="")

@@ -19,6 +19,7 @@ from controller import effort, layouts, protobuf
 from controller import scrape as scraped
 from controller.model import Page, PodSeen
 from controller.pages import Pages
+from controller.ports import MOST_TROUBLE
 from controller.reading import ACCEPT, PLAIN
 from controller.scrape import FEW, TOGETHER, Scrape
 from controller.targets import addressed, chosen, target
@@ -801,6 +802,27 @@ def test_a_namespace_whose_pages_are_dear_takes_half_a_core_and_another_s_are_re
         assert len(pods.asked[url("b251")]) >= 0.5 * took
         assert not scrape.troubles(RUN)
         assert "pages of its namespace take long" in scrape.troubles("evil/run-0")["a1"].what
+
+    scraping(story)
+
+
+def test_what_a_pod_s_labels_make_us_say_is_short_and_fits_on_a_line() -> None:
+    """They went as they are into Events, alerts, a run's status, which has an end, and people's terminals."""
+
+    def of(workload: str) -> bytes:
+        labels = f'reporter="destination",response_code="200",destination_workload="{workload}"'
+        return f"istio_requests_total{{{labels}}} 7\n".encode()
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(of("model"))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2)
+        pods.answers[url("a1")] = answering(of("\N{RIGHT-TO-LEFT OVERRIDE}\x9b2J" + "x" * 10**6))
+        await asyncio.sleep(2)
+        said = scrape.troubles(RUN)["a1"].what
+        assert said.startswith("its page is one of ??2Jxxx")
+        assert len(said) == MOST_TROUBLE
+        assert said.isprintable()
 
     scraping(story)
 
