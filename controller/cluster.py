@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from math import inf
-from operator import is_
 from typing import Any
 
 from controller.model import ArmSeen, PodSeen
+from controller.sharing import sharing
 from controller.wire import stored
 
 Json = Any
@@ -48,7 +48,6 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
 
 WRITTEN = frozenset({"deployments", "virtualservices", "canaryruns"})  # by us, and learnt of by the answers
 MOST_GONE = 1000  # a request may be on its way for seconds
-DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 MOST_TEMPLATES = 10  # of a Deployment, whose names are remembered: as many as Kubernetes keeps by default
 OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
@@ -222,23 +221,6 @@ class Cluster:
 def _generation(item: Json) -> Json:
     """A number that is another one after each change of its spec."""
     return item["metadata"].get("generation")
-
-
-def sharing(new: Json, old: Json, *, deep: int = DEEP) -> Json:
-    """`new`, of which whatever stands in `old` as well, at the same place, is the one of `old`.
-
-    A number is not the same as the truth value or the other number that equals it.
-    """
-    if type(new) is not type(old) or not deep:
-        return new
-    if isinstance(new, dict):
-        for name, value in new.items():
-            new[name] = sharing(value, old.get(name), deep=deep - 1)
-        return old if new.keys() == old.keys() and all(map(is_, new.values(), map(old.get, new))) else new
-    if isinstance(new, list):
-        new[: len(old)] = [sharing(*both, deep=deep - 1) for both in zip(new, old, strict=False)]
-        return old if len(new) == len(old) and all(map(is_, new, old)) else new
-    return old if new == old else new
 
 
 def _told(run: Json | None) -> Json:
