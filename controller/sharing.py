@@ -8,7 +8,7 @@ from typing import Any
 
 Json = Any
 DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
-# Values that are: a pod has some hundreds, and of somebody's megabyte each change would take a sixth of a second.
+# Values that are: a pod has some hundreds, and each change of somebody's megabyte took a sixth of a second.
 MOST = 5_000
 
 
