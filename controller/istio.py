@@ -23,7 +23,7 @@ from controller.ports import Json
 from controller.wire import Steered, stored
 
 ATTEMPTS = 4  # the first and three more, each on the object as it is by then
-# Routes of a VirtualService that a run may begin on. Each steered one takes four operations of a patch to zero,
+# Routes of a VirtualService that a run may begin on. A steered one takes four operations of a patch to zero,
 # of which the API server takes 10 000, and a thousand a fortieth of a second of the loop after each edit.
 MOST_ROUTES = 1_000
 REMEMBERED = 10_000  # VirtualServices whose reading is kept
