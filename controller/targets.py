@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from controller.model import Page, PodSeen
 from controller.policies import STRAIGHT, astray
+from controller.receivers import plain
 
 MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
 PORT = "8080"
@@ -65,14 +66,20 @@ def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen v
     return f"{scheme}://{host}:{port}/{path.removeprefix('/')}"
 
 
+# Where clouds' metadata are in IPv6, within the networks that pods have addresses of: AWS and Google.
+METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "fd20:ce::254")))
+
+
 @lru_cache(maxsize=4096)
 def _of_a_pod(ip: str) -> bool:
-    """Whether a pod can have this address; a cloud's metadata has a link-local one."""
+    """Whether a pod can have this address, however it is written; a cloud's metadata has a link-local one."""
     try:
         found = ip_address(ip)
     except ValueError:
         return False
-    return not (found.is_link_local or found.is_multicast or found.is_unspecified)
+    return found not in METADATA and not any(
+        one.is_link_local or one.is_multicast or one.is_unspecified for one in {found, *plain(found)}
+    )
 
 
 def hashed(name: str) -> int:

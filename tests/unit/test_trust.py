@@ -258,9 +258,18 @@ def test_a_pod_s_port_is_a_number(port: str) -> None:
         target(pod(port=port))
 
 
-@pytest.mark.parametrize(
-    "ip", ["169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "evil.example"]
-)
+NO_PODS = ["169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "evil.example"]
+# Metadata, written otherwise: mapped, behind NAT64 and 6to4, and what AWS and Google have among pods' networks.
+NO_PODS += [
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+]
+
+
+@pytest.mark.parametrize("ip", NO_PODS)
 def test_a_pod_s_address_is_one_that_a_pod_can_have(ip: str) -> None:
     with pytest.raises(ValueError, match="is no pod's"):
         target(pod(ip))
