@@ -259,7 +259,7 @@ def test_a_pod_s_port_is_a_number(port: str) -> None:
 
 
 NO_PODS = ["169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "evil.example"]
-# Metadata, written otherwise: mapped, behind NAT64 and 6to4, and what AWS and Google have among pods' networks.
+# Metadata, written otherwise: mapped, behind NAT64 and 6to4, and what AWS and Google have in IPv6.
 NO_PODS += [
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",
