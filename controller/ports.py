@@ -87,15 +87,6 @@ class Trouble:
     what: str
 
 
-MOST_TROUBLE = 500  # characters; some of it stands in Events, alerts and a run's status
-
-
-def legible(what: str) -> str:
-    """As it may stand there, and on a line of a terminal: a page's labels are whatever a pod likes."""
-    short = what if len(what) <= MOST_TROUBLE else f"{what[: MOST_TROUBLE - 1]}…"
-    return short if short.isprintable() else "".join(one if one.isprintable() else "?" for one in short)
-
-
 class MetricsSource(Protocol):
     """The newest reading of each pod. Reading never waits: scrapers are tasks of their own."""
 

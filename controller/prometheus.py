@@ -29,10 +29,11 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from analysis.evidence import CheckKind, CheckSpec
+from controller.explain import legible
 from controller.exposition import Series
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import ANNOTATED, Reading, Trouble, legible
+from controller.ports import ANNOTATED, Reading, Trouble
 from controller.protobuf import Found
 from controller.queries import (
     Last,

@@ -12,9 +12,10 @@ from analysis.grids import shared
 from analysis.samples import Histogram
 from controller import layouts
 from controller.effort import Effort, Together
+from controller.explain import legible
 from controller.falls import Falls
 from controller.model import Page, PodSeen
-from controller.ports import UNREAD, Reading, Trouble, legible
+from controller.ports import UNREAD, Reading, Trouble
 from controller.protobuf import Found
 from controller.reading import understood
 

@@ -17,9 +17,9 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller import effort, layouts, protobuf
 from controller import scrape as scraped
+from controller.explain import MOST_SAID
 from controller.model import Page, PodSeen
 from controller.pages import Pages
-from controller.ports import MOST_TROUBLE
 from controller.reading import ACCEPT, PLAIN
 from controller.scrape import FEW, TOGETHER, Scrape
 from controller.targets import addressed, chosen, target
@@ -821,7 +821,7 @@ def test_what_a_pod_s_labels_make_us_say_is_short_and_fits_on_a_line() -> None:
         await asyncio.sleep(2)
         said = scrape.troubles(RUN)["a1"].what
         assert said.startswith("its page is one of ??2Jxxx")
-        assert len(said) == MOST_TROUBLE
+        assert len(said) == MOST_SAID
         assert said.isprintable()
 
     scraping(story)
