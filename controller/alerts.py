@@ -167,7 +167,7 @@ class Alerts:
         """One attempt; afterwards the letter is gone or due again later."""
         letter.attempts += 1
         try:
-            async with asyncio.timeout(ATTEMPT_TIMEOUT):
+            async with asyncio.timeout(ATTEMPT_TIMEOUT), self._sender.turn("alerts", receiver.namespace):
                 await self._send(receiver, letter)
         except Exception as error:  # noqa: BLE001 - whatever one receiver does, its task goes on
             if (said := self._put_off(receiver, desk, letter, _reason(error))) is not None:

@@ -15,7 +15,7 @@ from analysis.values import replace
 from controller import inspection, neighbours, retraining, trigger
 from controller.beside import spared
 from controller.model import ArmSeen, Commands, PodSeen, Run
-from controller.scrape import addressed, chosen
+from controller.targets import addressed, chosen
 
 if TYPE_CHECKING:
     from controller.means import Means

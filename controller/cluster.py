@@ -7,15 +7,16 @@ or users' labels.
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from math import inf
-from operator import is_
 from typing import Any
 
 from controller.model import ArmSeen, PodSeen
+from controller.sharing import sharing
 from controller.wire import stored
 
 Json = Any
@@ -47,7 +48,6 @@ def path(kind: str, namespace: str | None = None, name: str | None = None, *, su
 
 WRITTEN = frozenset({"deployments", "virtualservices", "canaryruns"})  # by us, and learnt of by the answers
 MOST_GONE = 1000  # a request may be on its way for seconds
-DEEP = 16  # levels of an object that are looked into: a pod has ten, and somebody's thousand would end a pass
 CHECKPOINTED = frozenset({"resourceVersion", "managedFields", "generation"})  # change with each write
 MOST_TEMPLATES = 10  # of a Deployment, whose names are remembered: as many as Kubernetes keeps by default
 OF_AN_ARM = ("deployments", "replicasets", "pods", "horizontalpodautoscalers")
@@ -59,7 +59,8 @@ class Cluster:
     def __init__(self) -> None:
         # by kind, namespace and name: a pass asks for its own namespace, however many others there are
         self._objects: dict[str, dict[str, dict[str, Json]]] = {kind: {} for kind in FOLLOWED}
-        self._owned: dict[str, dict[str, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
+        # By kind and by owner, namespace and uid: another namespace's objects are none of its.
+        self._owned: dict[str, dict[Key, set[Key]]] = {kind: defaultdict(set) for kind in FOLLOWED}
         self._changes: Counter[tuple[str, str]] = Counter()  # so far, by kind and namespace
         self._news: Counter[str] = (
             Counter()
@@ -106,7 +107,7 @@ class Cluster:
         """`items` is all there was at `version`; an answer since then, of which no watch has told, stays."""
         now, then = {_key(item): item for item in items}, float(version) if version.isdecimal() else inf
         newer = {key for key, answered in self._answered[kind].items() if answered > then}
-        for old in [item for item in self.all(kind) if _key(item) not in now.keys() | newer]:
+        for old in [item for item in self.all(kind) if (key := _key(item)) not in now and key not in newer]:
             self._deleted(kind, old)
             self._drop(kind, _key(old))
         for key in now.keys() - newer:
@@ -169,8 +170,8 @@ class Cluster:
             yield from list(spaces.get(each, {}).values())
 
     def owned(self, kind: str, owner: Json) -> list[Json]:
-        """The objects whose controlling owner is `owner`."""
-        keys = self._owned[kind].get(owner["metadata"]["uid"], set())
+        """The objects whose controlling owner is `owner`, all of its own namespace, as Kubernetes has it."""
+        keys = self._owned[kind].get((_key(owner)[0], owner["metadata"]["uid"]), set())
         return [self._objects[kind][namespace][name] for namespace, name in sorted(keys)]
 
     def _put(self, kind: str, item: Json) -> None:
@@ -191,12 +192,12 @@ class Cluster:
         self._objects[kind].setdefault(namespace, {})[name] = item
         owner = owner_uid(item)
         if owner is not None:
-            self._owned[kind][owner].add(_key(item))
+            self._owned[kind][namespace, owner].add(_key(item))
 
     def _mate(self, kind: str, item: Json) -> Json | None:
         """Another one of its owner's, or the newest of its kind: half of what they say is the same."""
         owner = owner_uid(item)
-        mates = self._owned[kind].get(owner, ()) if owner is not None else ()
+        mates = self._owned[kind].get((_key(item)[0], owner), ()) if owner is not None else ()
         mate = next(iter(mates), None)
         return self._latest.get(kind) if mate is None else self.get(kind, *mate)
 
@@ -212,31 +213,14 @@ class Cluster:
             self._objects[kind].pop(namespace, None)
         owner = None if old is None else owner_uid(old)
         if owner is not None:
-            self._owned[kind][owner].discard(key)
-            if not self._owned[kind][owner]:
-                del self._owned[kind][owner]
+            self._owned[kind][namespace, owner].discard(key)
+            if not self._owned[kind][namespace, owner]:
+                del self._owned[kind][namespace, owner]
 
 
 def _generation(item: Json) -> Json:
     """A number that is another one after each change of its spec."""
     return item["metadata"].get("generation")
-
-
-def sharing(new: Json, old: Json, *, deep: int = DEEP) -> Json:
-    """`new`, of which whatever stands in `old` as well, at the same place, is the one of `old`.
-
-    A number is not the same as the truth value or the other number that equals it.
-    """
-    if type(new) is not type(old) or not deep:
-        return new
-    if isinstance(new, dict):
-        for name, value in new.items():
-            new[name] = sharing(value, old.get(name), deep=deep - 1)
-        return old if new.keys() == old.keys() and all(map(is_, new.values(), map(old.get, new))) else new
-    if isinstance(new, list):
-        new[: len(old)] = [sharing(*both, deep=deep - 1) for both in zip(new, old, strict=False)]
-        return old if len(new) == len(old) and all(map(is_, new, old)) else new
-    return old if new == old else new
 
 
 def _told(run: Json | None) -> Json:
@@ -394,7 +378,8 @@ def _digested(essence: Json) -> str:
 
 def _revision(replica_set: Json) -> tuple[int, str]:
     meta = replica_set["metadata"]
-    return int(meta.get("annotations", {}).get(REVISION, 0)), meta.get("creationTimestamp", "")
+    said = meta.get("annotations", {}).get(REVISION, "")  # whoever may edit the set may write anything there
+    return int(said) if re.fullmatch("[0-9]{1,19}", said) else 0, meta.get("creationTimestamp", "")
 
 
 def _unhashed(template: Json) -> Json:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the real modules bring numpy along; names are all that is n
 
 # How the message of a run begins whose pods nobody can look at: it gets no traffic, and only a page helps.
 UNREAD = "no metrics page of"
+MOST_SAID = 500  # characters of what others say, within a message of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,3 +483,9 @@ def _requests(found: Finding, count: int, arm: str = "canary") -> str:
     """240 canary requests; 1 canary request; of proportions trials."""
     what = "trial" if found.kind == "Proportion" else "request"
     return f"{count} {arm} {what}{'' if count == 1 else 's'}"
+
+
+def legible(what: str, most: int = MOST_SAID) -> str:
+    """As it may stand in a message, on a line of a terminal: people and pods write whatever they like."""
+    short = what if len(what) <= most else f"{what[: most - 1]}…"
+    return "".join(one if one.isprintable() else " " if one.isspace() else "?" for one in short)

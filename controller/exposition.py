@@ -252,7 +252,9 @@ def _labels(text: bytes) -> tuple[Key, Labels, int]:
     labels = _parsed(text)
     if len(text) > LONGEST_LINE:
         return frozenset(labels.items()), labels, len(labels)
-    of_pairs = sum(OF_A_PAIR + len(name) + len(value) for name, value in labels.items() - _pairs.keys())
+    # not the difference of both views, which would go through all pairs that are known
+    new = (pair for pair in labels.items() if pair not in _pairs)
+    of_pairs = sum(OF_A_PAIR + len(name) + len(value) for name, value in new)
     if PAGES.make_room(len(text) + OF_A_LINE + OF_A_LABEL * len(labels) + of_pairs):
         labels = dict(_pairs.setdefault(pair, pair) for pair in labels.items())
         _labelled[text] = frozenset(_pairs[pair] for pair in labels.items()), labels

@@ -27,7 +27,7 @@ from analysis.proportions import Array, Integers, Mask
 from analysis.tracks import MOST_GROUPS
 from controller.gather import WARM_AFTER_REQUESTS, terms
 from controller.model import OnDoubt, Policy
-from controller.scrape import MOST_STABLE
+from controller.targets import MOST_STABLE
 
 # What stable does. Only the shape of its latency matters: buckets and effects are ratios of its median.
 SPREAD = 2.3  # p95 over median, about what a model behind a queue does

@@ -81,7 +81,7 @@ class Gates:
         """One question and its answer, or why there was none."""
         before = known.said.get(index)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE), self._sender.turn("gates", known.question.namespace):
                 known.said[index] = await self._answer(known.question, gate)
         except TimeoutError:
             known.said[index] = f"did not answer within {PATIENCE:g} s"

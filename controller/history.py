@@ -20,7 +20,7 @@ from controller.cluster import Cluster, Key
 from controller.gather import Gathered
 from controller.model import ArmSeen, Page, Plan, Policy
 from controller.ports import Json, MetricsSource
-from controller.scrape import MOST_STABLE, chosen
+from controller.targets import MOST_STABLE, chosen
 from controller.wire import Malformed
 
 # The shortest window that `analysis.dispersion` measures noise over: one tick is one window.

@@ -1,16 +1,22 @@
 """The world outside as the controller sees it in production: API server, pods' pages, receivers."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from errno import ECONNREFUSED
+from functools import partial
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
-from socket import AF_INET, AddressFamily
+from socket import AF_INET, AI_ADDRCONFIG, AI_NUMERICHOST, AI_NUMERICSERV, SOCK_STREAM, AddressFamily
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from controller.kube import connect
 from controller.pages import Pages
@@ -19,28 +25,54 @@ from controller.receivers import FORBIDDEN, ONLY_PUBLIC, Allowed, literal
 
 CONNECT = 2.0  # seconds; pods are near, and callers set a limit for the whole
 ANSWER = 64 * 1024  # bytes read of a receiver's answer, so that its connection can be used again
+LOOKUPS = 128  # names of receivers at once, of which a namespace asks for a third (`posting.AT_ONCE`)
+
+Info = tuple[Any, Any, int, str, tuple[Any, ...]]  # what `getaddrinfo` says of one address
 
 
 class Resolver(AbstractResolver):
-    """Names lead to the addresses that are allowed, and to no others."""
+    """Names lead to the addresses that are allowed, and to no others.
+
+    Looked up in threads of its own: a name that nobody answers for takes one for half a minute, and the
+    process's own few are for the names of the API server and the worker.
+    """
 
     def __init__(self, allowed: Allowed) -> None:
         self._allowed = allowed
-        self._resolver = aiohttp.ThreadedResolver()
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="names")
 
     async def resolve(self, host: str, port: int = 0, family: AddressFamily = AF_INET) -> list[ResolveResult]:
         """Its addresses; raises `PermissionError` if it has none but those that are not allowed."""
-        found = await self._resolver.resolve(host, port, family)
+        asked = partial(socket.getaddrinfo, host, port, family, SOCK_STREAM, 0, AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, asked)
         if self._allowed.host(host):
-            return found
-        left = [one for one in found if self._allowed.address(one["host"])]
+            return [_result(host, each) for each in found]
+        left = [each for each in found if self._allowed.address(_address(each))]
         if not left:
             raise PermissionError(FORBIDDEN)
-        return left
+        return [_result(host, each) for each in left]
 
     async def close(self) -> None:
-        """Nothing is open."""
-        await self._resolver.close()
+        """Nothing more is looked up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _address(found: Info) -> str:
+    """The address in text, of one near by with the network that it is in."""
+    host, _, *rest = found[4]
+    return f"{host}%{rest[1]}" if rest[1:] and rest[1] else str(host)
+
+
+def _result(host: str, found: Info) -> ResolveResult:
+    family, _, protocol, _, address = found
+    return {
+        "hostname": host,
+        "host": _address(found),
+        "port": int(address[1]),
+        "family": family,
+        "proto": protocol,
+        "flags": AI_NUMERICHOST | AI_NUMERICSERV,
+    }
 
 
 class Letters:
@@ -60,11 +92,17 @@ class Letters:
 
         `PermissionError`: to an address that is neither public nor allowed, nothing was sent.
         """
-        host = urlsplit(url).hostname or ""
+        try:
+            where = URL(url)  # as whom we post with reads it, who has all of Unicode's digits and dots
+        except ValueError:
+            raise Unreached("the receiver cannot be reached: its URL is none") from None
+        host = where.raw_host or ""
         if literal(host) and not self._allowed.address(host):
             raise PermissionError(FORBIDDEN)
         try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(
+                where, data=body, headers=headers, allow_redirects=False
+            ) as response:
                 await response.content.read(ANSWER)
                 return response.status, dict(response.headers)
         except aiohttp.ClientConnectorError as error:

@@ -23,6 +23,9 @@ from controller.ports import Json
 from controller.wire import Steered, stored
 
 ATTEMPTS = 4  # the first and three more, each on the object as it is by then
+# Routes of a VirtualService that a run may begin on. A steered one takes four operations of a patch to zero,
+# of which the API server takes 10 000, and a thousand a fortieth of a second of the loop after each edit.
+MOST_ROUTES = 1_000
 REMEMBERED = 10_000  # VirtualServices whose reading is kept
 STALE = {409, 422}  # somebody wrote in between; a `test` of ours found another destination
 
@@ -72,6 +75,8 @@ class Steering:
 
 def steering(vs: Json, *, stable_subset: str, canary_subset: str) -> Steering | Refusal:
     """The routes to steer, or why this VirtualService is refused (for a new run)."""
+    if (many := len(vs.get("spec", {}).get("http") or [])) > MOST_ROUTES:
+        return Refusal("spec.http", f"{many} routes", f"steer one of {MOST_ROUTES} at most, or split it")
     found = located(vs, stable_subset=stable_subset, canary_subset=canary_subset)
     if isinstance(found, Refusal):
         return found

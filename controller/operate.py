@@ -15,6 +15,7 @@ import structlog
 from controller import neighbours, trigger
 from controller.alerts import Alerts, Attempt
 from controller.asks import Asks
+from controller.calm import Calm
 from controller.clock import Steady
 from controller.cluster import FOLLOWED, Cluster, Key, owner_uid, path
 from controller.events import Events
@@ -83,22 +84,29 @@ class Leadership:
     asked: dict[Key, int] = field(
         default_factory=dict
     )  # what the index had heard when a run last made it ask
+    calm: Calm = field(default_factory=Calm)
 
     def everything(self, cluster: Cluster) -> None:
         """Every run and every annotated Deployment has a turn now."""
         self.asked.clear()  # of those that are gone as well
+        self.calm.forget()
         for run in cluster.all("canaryruns"):
             if self.mine(_canary(run)):
                 self.runs.due(_key(run))
         self.annotated(cluster)
 
-    def annotated(self, cluster: Cluster, namespace: str | None = None) -> None:
-        """Every annotated Deployment has a turn now."""
-        for deployment in cluster.all("deployments", namespace):
-            key = _key(deployment)
-            if (key in self.refused or trigger.asks(deployment)) and self.mine(key):
-                self.asks.due(key)
-                self.histories.due(key)
+    def annotated(self, cluster: Cluster, namespace: str | None = None) -> int:
+        """Every annotated Deployment has a turn now; how many there are, others counted as a tenth."""
+        found = [self._annotated(deployment) for deployment in cluster.all("deployments", namespace)]
+        return sum(found) + len(found) // 10
+
+    def _annotated(self, deployment: Json) -> bool:
+        key = _key(deployment)
+        asks = (key in self.refused or trigger.asks(deployment)) and self.mine(key)
+        if asks:
+            self.asks.due(key)
+            self.histories.due(key)
+        return asks
 
     def heard(self, cluster: Cluster, kind: str, obj: Json, *, known: bool = False) -> None:
         """Whatever the change may concern has a turn now; of what was `known`, as by our own write, none."""
@@ -117,20 +125,25 @@ class Leadership:
         for key, live in self.reconciler.lives.items():
             plan = live.run.plan
             if plan.namespace == namespace and workload in {None, plan.canary, plan.stable}:
-                self.runs.hurry(key)
-        if kind == "deployments" and _key(obj) in self.refused:
-            self.asks.due(_key(obj))  # it may be gone
+                self.calm.turn(self.runs, key, alone=workload is not None)
+        if kind == "deployments":
+            self._annotated(obj)  # it may be gone, and was refused
         if kind not in SILENT_KINDS:
-            self.annotated(cluster, namespace)
+            self.calm.look(("annotated", namespace), partial(self.annotated, cluster, namespace))
         self._refused_for(kind, obj)
 
     def _refused_for(self, kind: str, obj: Json) -> None:
         """Who was refused for another's run, or its pods, has a turn once these are over."""
         if not (_over(obj) if kind == "canaryruns" else "deletionTimestamp" in obj["metadata"]):
             return
-        for key in list(self.refused):
-            if key[0] == _key(obj)[0] and self.mine(key):
-                self.asks.due(key)
+        namespace = _key(obj)[0]
+        self.calm.look(("refused", namespace), partial(self._refused_in, namespace))
+
+    def _refused_in(self, namespace: str) -> int:
+        keys = [key for key in self.refused if key[0] == namespace and self.mine(key)]
+        for key in keys:
+            self.asks.due(key)
+        return len(keys)
 
     def beyond(self, cluster: Cluster, epoch: int) -> Json:
         """A run of ours that somebody wrote under a newer epoch than this; None if there is none."""

@@ -18,6 +18,10 @@ from urllib.parse import quote, urlsplit
 HEAD = 16 * 1024  # bytes of a status line and headers; aiohttp takes 8 KiB a line
 UNUSED = 30.0  # seconds after which a connection is closed: pods that are gone may never have said so
 NOT_FOUND = 404
+# Chunks of an answer, and pieces in which it comes: so many, and one more for each so many bytes. Servers
+# write 2 KiB or more at once, or a line at a time. Each costs microseconds of the loop, on no pod's account.
+CRUMBS, CRUMB = 2000, 512
+LONGEST_LINE = 1024  # bytes that say a chunk's length, with extensions, which nobody uses
 REMEMBERED = 16_384  # requests that are put together once
 ZLIB = 32 + zlib.MAX_WBITS  # gzip or zlib, whichever it is
 SAFE = "/%?=&:;,+@!$'()*~[]-._"  # of a path and its query; anything else is escaped
@@ -292,6 +296,7 @@ class _Answer:
         self._length: int | None = None
         self._chunks: list[bytes] | None = None  # None: it does not come in chunks
         self._size = 0  # of all chunks so far
+        self._parts = self._bytes = 0  # of all that came so far
         self._packed = False
         self.status = 0
         self.kind = ""
@@ -305,6 +310,8 @@ class _Answer:
     def feed(self, part: bytes | bytearray) -> bool:
         """Whether the answer is whole; `ValueError` if it is none, or too large."""
         self._came += part
+        self._parts, self._bytes = self._parts + 1, self._bytes + len(part)
+        self._no_crumbs(self._parts, self._bytes)
         if self._body < 0 and not self._headed():
             return False
         if self._chunks is not None:
@@ -377,23 +384,37 @@ class _Answer:
 
     def _chunked(self, chunks: list[bytes]) -> bool:
         """Whether the last chunk has come; each that is whole is taken."""
-        while (end := self._came.find(b"\r\n", self._body)) >= 0:
-            size = _size(bytes(self._came[self._body : end]), self.url)
+        came, at = self._came, self._body
+        while (end := came.find(b"\r\n", at, at + LONGEST_LINE)) >= 0:
+            size = _size(bytes(came[at:end]), self.url)
             if self._size + size > self._limit:
                 raise ValueError(f"{self.url} is larger than {self._limit} bytes")
             if size == 0:
-                return self._trailed(end)
-            if len(self._came) < end + 2 + size + 2:
-                return False
-            if self._came[end + 2 + size : end + 4 + size] != b"\r\n":
+                self._taken(at)
+                return self._trailed(end - at)
+            after = end + 2 + size
+            if len(came) < after + 2:
+                break
+            if came[after : after + 2] != b"\r\n":
                 raise ValueError(f"{self.url} comes in chunks that cannot be read")
-            chunks.append(bytes(self._came[end + 2 : end + 2 + size]))
+            chunks.append(bytes(came[end + 2 : after]))
             self._size += size
-            del self._came[: end + 2 + size + 2]
-            self._body = 0
-        if len(self._came) - self._body > HEAD:
+            self._no_crumbs(len(chunks), self._size)
+            at = after + 2
+        if end < 0 and len(came) - at > LONGEST_LINE:
             raise ValueError(f"{self.url} comes in chunks that cannot be read")
+        self._taken(at)
         return False
+
+    def _no_crumbs(self, count: int, size: int) -> None:
+        """So many bytes do not come in so many parts that these cost more than the page."""
+        if count > CRUMBS + size // CRUMB:
+            raise ValueError(f"{self.url} comes in crumbs: {count} parts of {size} bytes")
+
+    def _taken(self, until: int) -> None:
+        """What comes next begins there."""
+        del self._came[:until]
+        self._body = 0
 
     def _trailed(self, end: int) -> bool:
         """Whether what may follow the last chunk, an empty line at least, has come."""

@@ -29,6 +29,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from analysis.evidence import CheckKind, CheckSpec
+from controller.explain import legible
 from controller.exposition import Series
 from controller.falls import Falls
 from controller.model import Page, PodSeen
@@ -285,7 +286,7 @@ class _Watched:
 
     def _trouble(self, pod: str, what: str, at: float) -> None:
         before = self.troubles.get(pod) or Trouble(since=at, failures=0, what="")
-        self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=what)
+        self.troubles[pod] = Trouble(since=before.since, failures=before.failures + 1, what=legible(what))
 
 
 def _later(reading: Reading, by: float) -> Reading:

@@ -11,7 +11,8 @@ from analysis.evidence import CheckSpec
 from analysis.grids import shared
 from analysis.samples import Histogram
 from controller import layouts
-from controller.effort import Effort
+from controller.effort import Effort, Together
+from controller.explain import legible
 from controller.falls import Falls
 from controller.model import Page, PodSeen
 from controller.ports import UNREAD, Reading, Trouble
@@ -20,6 +21,7 @@ from controller.reading import understood
 
 # Of a pod's new requests this part, and so many, have failed: whoever looks at its run does so first.
 ALARMING, SOME = 0.25, 3
+CROWDED = "pages of its namespace take long to read, so none is for {:.0f} s; filter them"
 UNEXPECTED = "the page cannot be read; please report it, with this"
 
 _log = structlog.get_logger(__name__)
@@ -57,7 +59,7 @@ Said = Found | Text | str  # of a page: what it holds, itself, or in words why i
 class Reader:
     """One pod as it is read for one run."""
 
-    def __init__(self, pod: PodSeen, checks: ByPage) -> None:
+    def __init__(self, pod: PodSeen, checks: ByPage, together: Together | None = None) -> None:
         self.pod = pod
         self.checks = checks
         self.plain: set[Page] = set()  # pages that are asked for as text
@@ -66,7 +68,7 @@ class Reader:
         self.trouble: Trouble | None = None
         self.falls = Falls()
         self.alarming = False
-        self.effort = Effort(asyncio.get_running_loop().time)
+        self.effort = Effort(asyncio.get_running_loop().time, together)
         self.unseen: float | None = None  # when the page came that no pass has asked for
         self.urls: dict[int, str] = {}  # of its pages, by their places
         self.trying: Try | None = None  # what is under way
@@ -108,7 +110,10 @@ class Reader:
         if self._unread is None:
             return
         (said, at), self._unread = self._unread, None
-        begun = self.effort.begun()
+        if (wait := self.effort.together.wait()) and any(isinstance(page, Text) for page in said):
+            self.fail(CROWDED.format(wait), at)
+            return
+        begun = self.effort.begun(sum(len(page.page) for page in said if isinstance(page, Text)))
         at = max(at, self.reading.at + 0.001) if self.reading else at
         readings: list[Reading | None] = []
         wrong: list[str] = []
@@ -142,6 +147,7 @@ class Reader:
 
     def fail(self, what: str, at: float) -> None:
         """One more failure is remembered; the first of a row is logged."""
+        what = legible(what)
         if self.trouble is None:
             _log.debug("page_not_read", pod=self.pod.name, ip=self.pod.ip, why=what)
         before = self.trouble or Trouble(since=at, failures=0, what="")

@@ -53,7 +53,7 @@ class Allowed:
             written = ip_address(text.partition("%")[0])
         except ValueError:  # "127.1" and its like, which some take for an address
             return False
-        found = _plain(written)
+        found = plain(written)
         return all(map(_public, found)) or any(found[-1] in network for network in self.networks)
 
     def also(self, hosts: Collection[str]) -> "Allowed":
@@ -89,7 +89,7 @@ def _public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not near
 
 
-def _plain(address: Address) -> tuple[Address, ...]:
+def plain(address: Address) -> tuple[Address, ...]:
     """Where packets to it may end: the IPv4 addresses that an IPv6 one stands for, or else itself.
 
     Of Teredo the server and last the client, which both get some.

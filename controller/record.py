@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
-from controller.explain import UNREAD, Finding
+from controller.explain import UNREAD, Finding, legible
 
 Json = Any
 WARM = frozenset({"Latency", "Predictions", "Proportion"})  # which count nothing before pods are warm
@@ -110,7 +110,7 @@ def asked(run: Json) -> list[str]:
         return []
     used = _kept(run, "approved")
     used = used if isinstance(used, int) else 0
-    found = [f"approved by {who}" for who in run["spec"].get("approved", [])[used:]]
+    found = [f"approved by {legible(who)}" for who in run["spec"].get("approved", [])[used:]]
     if (why := promotion(run)) is not None:
         found.append(f"promotion asked for ({why})")
     return found

@@ -10,6 +10,7 @@ import msgspec
 
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller import policies, wire
+from controller.explain import legible
 from controller.model import (
     Artifacts,
     Checkpoint,
@@ -36,6 +37,7 @@ EVIDENCE_VERSION = 1  # of `status.checkpoint`; an unknown one restarts the step
 EVIDENCE = ("verdict", "logE", "checks")  # of status
 
 Json = Any
+LONGEST_REASON = 1024  # characters, as the schema has it
 _VERDICT_NAMES = {
     Verdict.PASS: "Pass",
     Verdict.INCONCLUSIVE: "Inconclusive",
@@ -160,8 +162,8 @@ def commands(
     found = wire.decode(obj, wire.WishedObject)
     return Commands(
         paused=found.spec.paused,
-        abort=None if found.spec.abort is None else found.spec.abort.reason,
-        promote=None if found.spec.promote is None else found.spec.promote.reason,
+        abort=None if found.spec.abort is None else legible(found.spec.abort.reason, LONGEST_REASON),
+        promote=None if found.spec.promote is None else legible(found.spec.promote.reason, LONGEST_REASON),
         approvals=len(found.spec.approved),
         deleted=found.metadata.deletion_timestamp is not None,
         withdrawn=withdrawn,

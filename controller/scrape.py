@@ -17,11 +17,9 @@ is asked for once more as text, and as text only from then on.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
-from hashlib import blake2b
-from ipaddress import ip_address
+from functools import partial
 from math import ceil, floor, inf
 from typing import Any
 
@@ -29,16 +27,14 @@ import structlog
 
 from analysis.evidence import CheckSpec
 from controller import layouts
+from controller.effort import Together
 from controller.model import Page, PodSeen
-from controller.policies import STRAIGHT, astray
 from controller.ports import ANNOTATED, Fetch, Reading, Trouble
-from controller.readers import Batch, ByPage, Reader, Said, Text, Try, by_page
+from controller.readers import CROWDED, Batch, ByPage, Reader, Said, Text, Try, by_page
 from controller.reading import ACCEPT, PLAIN, found, is_binary, negotiated
+from controller.targets import hashed, target
 from controller.tempo import MOMENTS, Beat, Moments
 
-MOST_STABLE = 20  # stable pods read for a run: their noise averages out, the reading adds up
-PORT = "8080"
-LONGEST_PATH = 512  # characters, as a policy's path
 # Intervals for which a page that came is not read anew while its run waits for a pass, or half as long as it
 # waits. A controller that has more to do than its core can spends less on pages that nobody looks at, and the
 # less the later it is: else reading them would leave no time for passes.
@@ -51,63 +47,6 @@ SPREAD = 0.1  # of an interval, over which those of a run with more are asked
 GARBLED = 3  # times in a row that a page made no sense in protobuf; then it is asked for as text for good
 
 _log = structlog.get_logger(__name__)
-
-
-def chosen(pods: Iterable[PodSeen], *, limit: int = MOST_STABLE) -> list[PodSeen]:
-    """At most `limit` of the pods, by the hash of their names: the same ones whoever asks.
-
-    A pod that comes or goes changes the choice by one at most.
-    """
-    return sorted(sorted(pods, key=lambda pod: (_hash(pod.name), pod.name))[:limit], key=lambda pod: pod.name)
-
-
-def addressed(pods: Sequence[PodSeen]) -> list[PodSeen]:
-    """Those whose page is their own: of several at one address the one that was made last has it."""
-    last = {_address(pod): pod for pod in sorted(pods, key=lambda pod: (pod.created, pod.name))}
-    return [pod for pod in pods if not pod.ip or last[_address(pod)] is pod]
-
-
-def _address(pod: PodSeen) -> tuple[str, str]:
-    return pod.ip, pod.annotations.get("prometheus.io/port", PORT)
-
-
-def target(pod: PodSeen, page: Page = Page()) -> str:  # noqa: B008 - a frozen value
-    """The URL of the pod's metrics page; raises `ValueError` if its annotations make none."""
-
-    def said(name: str, default: str) -> str:
-        return pod.annotations.get(f"prometheus.io/{name}", "") or default
-
-    scheme, port = said("scheme", "http"), str(page.port or said("port", PORT))
-    path = page.path or said("path", "/metrics")
-    if scheme not in {"http", "https"}:
-        raise ValueError(f'annotation prometheus.io/scheme is "{scheme}": say http or https')
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ValueError(f'annotation prometheus.io/port is "{port}": say a port number')
-    if len(path) > LONGEST_PATH:
-        raise ValueError(
-            f"annotation prometheus.io/path has {len(path)} characters: say {LONGEST_PATH} at most"
-        )
-    if astray(path):
-        raise ValueError(
-            f'the path of the metrics page is "{ascii(path)[1:-1]}" (prometheus.io/path, or the check\'s'
-            f" source.scrape.path): {STRAIGHT}"
-        )
-    if not pod.ip:
-        raise ValueError("the pod has no IP address yet")
-    if not _of_a_pod(pod.ip):
-        raise ValueError(f"its address {pod.ip} is no pod's: see who wrote that into its status")
-    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-    return f"{scheme}://{host}:{port}/{path.removeprefix('/')}"
-
-
-@lru_cache(maxsize=4096)
-def _of_a_pod(ip: str) -> bool:
-    """Whether a pod can have this address; a cloud's metadata has a link-local one."""
-    try:
-        found = ip_address(ip)
-    except ValueError:
-        return False
-    return not (found.is_link_local or found.is_multicast or found.is_unspecified)
 
 
 class Scrape:
@@ -136,6 +75,7 @@ class Scrape:
         self.overdue: Callable[[str], float] = _never
         self.stretch: Callable[[str], float] = _as_ever
         self._runs: dict[str, _Run] = {}
+        self._together: dict[str, Together] = {}  # by namespace
         self._beat = Beat(self._interval)
         self._moments = Moments()
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -156,8 +96,8 @@ class Scrape:
         if known is None:
             if len(self._runs) == FEW:
                 self._share()
-            part = self._moments.taken() if len(self._runs) >= FEW else _hash(run) / 2**32
-            known = self._runs[run] = _Run(run, self._first(part), part=part)
+            part = self._moments.taken() if len(self._runs) >= FEW else hashed(run) / 2**32
+            known = self._runs[run] = _Run(run, self._first(part), part=part, together=self._of(run))
             self._later(known)
         known.told = told
         for name in known.readers.keys() - {pod.name for pod in pods}:
@@ -211,6 +151,13 @@ class Scrape:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _of(self, run: str) -> Together:
+        """The account of the run's namespace; of those without a run here that owe nothing none is kept."""
+        mine, here = run.partition("/")[0], {one.partition("/")[0] for one in self._runs}
+        kept = {name: one for name, one in self._together.items() if name in here or not one.settled}
+        self._together = kept
+        return kept.setdefault(mine, Together(asyncio.get_running_loop().time))
+
     def _readers(self, run: str) -> Mapping[str, Reader]:
         known = self._runs.get(run)
         return {} if known is None else known.readers
@@ -258,6 +205,10 @@ class Scrape:
         self._asked(run, wanted, late=late, step=step)
 
     def _asked(self, run: "_Run", wanted: float, *, late: float, step: float) -> None:
+        if wait := run.together.wait():
+            for one in run.readers.values():
+                one.fail(CROWDED.format(wait), self._clock().timestamp())
+            return
         overdue = self.overdue(run.name)
         at, within = self._clock().timestamp() if overdue else 0.0, max(FRESH * step, overdue / 2)
         tried = [
@@ -327,21 +278,39 @@ class Scrape:
             self._said(one, place, said)
         elif not one.over:
             kind, page = asked.result()
-            reader, (which, checks) = one.reader, one.reader.checks[place]
+            reader, (which, _) = one.reader, one.reader.checks[place]
             if reader.asks_for_text(place) or not is_binary(page, kind=kind):
                 reader.garbled.pop(which, None)
                 self._said(one, place, Text(kind, page))
                 return
-            begun = reader.effort.begun()
-            try:
-                read = negotiated(page, checks, kind=kind)
-            except Exception as error:  # noqa: BLE001 - whatever it holds, the pod is asked again
-                self._fetched(one, place, partial(self._came_as_text, _words(error)), plain=True)
+            if len(page) <= layouts.LONGEST:
+                self._negotiated(one, place, page, kind)
             else:
-                reader.garbled.pop(which, None)
-                self._said(one, place, read)
-            finally:
-                reader.effort.done(begun)
+                self._task(self._alone_negotiated(one, place, page, kind))
+
+    def _negotiated(self, one: Try, place: int, page: bytes, kind: str) -> None:
+        """A page in protobuf is read at once: in it there is nothing to be known again."""
+        reader, (which, checks) = one.reader, one.reader.checks[place]
+        if wait := reader.effort.together.wait():
+            self._said(one, place, CROWDED.format(wait))
+            return
+        begun = reader.effort.begun(len(page))
+        try:
+            read = negotiated(page, checks, kind=kind)
+        except Exception as error:  # noqa: BLE001 - whatever it holds, the pod is asked again
+            self._fetched(one, place, partial(self._came_as_text, _words(error)), plain=True)
+        else:
+            reader.garbled.pop(which, None)
+            self._said(one, place, read)
+        finally:
+            reader.effort.done(begun)
+
+    async def _alone_negotiated(self, one: Try, place: int, page: bytes, kind: str) -> None:
+        """A large one is, and then all else has its turn."""
+        async with self._alone:
+            if not one.over:
+                self._negotiated(one, place, page, kind)
+                await asyncio.sleep(0)
 
     def _came_as_text(
         self, why: str, one: Try, place: int, asked: "asyncio.Future[tuple[str, bytes]]"
@@ -382,12 +351,15 @@ class Scrape:
             return
         at = self._clock().timestamp()
         if any(isinstance(page, Text) and len(page.page) > layouts.LONGEST for page in one.said):
-            task = asyncio.get_running_loop().create_task(self._alone_taken(one, at))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._task(self._alone_taken(one, at))
             return
         one.reader.take(one.said, at)
         self._over(one)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _alone_taken(self, one: Try, at: float) -> None:
         """One large page is parsed, then all else has its turn, the Lease's renewal too."""
@@ -424,8 +396,9 @@ class _Run:
     interval at which its rounds begin, and the `beat` that the next one is of where intervals are longer.
     """
 
-    def __init__(self, name: str, due: float, *, part: float) -> None:
+    def __init__(self, name: str, due: float, *, part: float, together: Together) -> None:
         self.name = name
+        self.together = together
         self.part, self.beat = part, -inf
         self.due = self.wanted = self.since = due
         self.late = 0.0
@@ -440,7 +413,7 @@ class _Run:
         known = self.readers.get(pod.name)
         if known is not None and known.reads(pod, checks):
             return
-        reader = Reader(pod, checks)
+        reader = Reader(pod, checks, self.together)
         if known is not None:
             self.forget(pod.name)
             if known.pod.ip == pod.ip:
@@ -472,8 +445,3 @@ def _as_ever(_run: str) -> float:
 
 def _words(error: Exception | BaseException) -> str:
     return str(error) or repr(error)
-
-
-def _hash(name: str) -> int:
-    """32 bits that look like chance even for pod-1, pod-2, ... (a CRC's do not)."""
-    return int.from_bytes(blake2b(name.encode(), digest_size=4).digest())

@@ -17,8 +17,8 @@ from controller.kubectl import Trouble, Wrong
 from controller.model import Page, PodSeen, Policy
 from controller.ports import Reading
 from controller.readers import by_page, together
-from controller.scrape import chosen, target
 from controller.selected import SERVICES
+from controller.targets import chosen, target
 
 if TYPE_CHECKING:
     from controller.kubectl import Kubectl

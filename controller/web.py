@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -19,10 +20,13 @@ from controller.page.traces import Trace
 from controller.resource import GROUP
 
 Json = Any
+Made = TypeVar("Made")
 # The loop turns every second. A replica that has not for so long is stuck, and better restarted;
 # longer than the longest wait that may be in it (an attempt on the Lease, 4 s).
 STUCK_AFTER = timedelta(seconds=15)
 
+# Times what was spent on an answer that is made of all runs, until the next one is: a tenth of the process.
+REST = 9.0
 MOST_CALLERS = 200  # connections at once; kubelets, a Prometheus and some people need a dozen
 _TOLD = frozenset({"alerts", "gates"})  # of a policy: whom somebody else is asked or told at
 
@@ -56,8 +60,37 @@ class _Probe:
         return f"[+]{self.name} ok" if self.fine else f"[-]{self.name} failed: {self.why}"
 
 
+@dataclass(slots=True)
+class Share:
+    """The time that may be spent on answers, however many ask; then they wait, or are shown the last."""
+
+    _next: float = 0.0  # loop time
+    _last: tuple[bytes, str] | None = None
+
+    async def made(self, make: Callable[[], web.Response]) -> web.Response:
+        """An answer of now."""
+        clock = asyncio.get_running_loop().time
+        while clock() < self._next:  # noqa: ASYNC110 - who waited with us may have been first
+            await asyncio.sleep(self._next - clock())
+        return self._timed(make)
+
+    def latest(self, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+        """The newest there is, at once."""
+        if self._last is None or asyncio.get_running_loop().time() >= self._next:
+            self._last = self._timed(make)
+        return self._last
+
+    def _timed(self, make: Callable[[], Made]) -> Made:
+        began = perf_counter()
+        try:
+            return make()
+        finally:
+            self._next = asyncio.get_running_loop().time() + REST * (perf_counter() - began)
+
+
 def application(answers: Answers) -> web.Application:
     """The routes. `GET` only: nothing here changes anything."""
+    of_runs, of_metrics = Share(), Share()
 
     async def livez(request: web.Request) -> web.Response:
         idle = answers.idle()
@@ -73,20 +106,15 @@ def application(answers: Answers) -> web.Application:
         )
 
     async def metrics(_: web.Request) -> web.Response:
-        page, content_type = answers.metrics()
+        page, content_type = of_metrics.latest(answers.metrics)
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def runs(_: web.Request) -> web.Response:
-        return _json({"items": [summary(run) for run in sorted(answers.runs(), key=_key)]})
+        return await of_runs.made(lambda: _json({"items": _summaries(answers.runs())}))
 
     async def run(request: web.Request) -> web.Response:
         key = request.match_info["namespace"], request.match_info["name"]
-        found = next((run for run in answers.runs() if _key(run) == key), None)
-        if found is None:
-            return _json(
-                {"error": f"no CanaryRun {key[0]}/{key[1]}; /runs lists those there are"}, status=404
-            )
-        return _json(_shown(found))
+        return await of_runs.made(lambda: _one(answers.runs(), key))
 
     app = web.Application(middlewares=[_guarded])
     app.add_routes(
@@ -136,6 +164,17 @@ def _admitting(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
         return callers()
 
     return admitted
+
+
+def _one(runs: Sequence[Json], key: Key) -> web.Response:
+    found = next((run for run in runs if _key(run) == key), None)
+    if found is None:
+        return _json({"error": f"no CanaryRun {key[0]}/{key[1]}; /runs lists those there are"}, status=404)
+    return _json(_shown(found))
+
+
+def _summaries(runs: Sequence[Json]) -> list[Json]:
+    return [summary(run) for run in sorted(runs, key=_key)]
 
 
 def summary(run: Json) -> Json:

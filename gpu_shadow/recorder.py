@@ -115,6 +115,7 @@ class Stream:
     """What is recorded for one run: the requests to its hosts since it asked."""
 
     hosts: frozenset[str]
+    namespace: str = ""  # of the run; "" if it is of none
     strata: dict[object, Stratum] = field(default_factory=dict)
     seen: int = 0
     taken: int = 0
@@ -123,15 +124,15 @@ class Stream:
     known: Known = field(default_factory=Known)
     open: bool = True
 
-    def matches(self, host: str) -> bool:
-        """Whether the host is one of them; `*.example.com` and `*` stand for many."""
-        if host in self.hosts or "*" in self.hosts:
-            return True
-        return f"*.{host.partition('.')[2]}" in self.hosts
+    def matches(self, host: str) -> int:
+        """How closely one of them is this host: 3 itself, 2 by `*.example.com`, 1 by `*`, 0 not at all."""
+        if host in self.hosts:
+            return 3
+        return 2 if f"*.{host.partition('.')[2]}" in self.hosts else int("*" in self.hosts)
 
-    def serves(self, name: str) -> bool:
+    def serves(self, name: str, namespace: str) -> bool:
         """Whether one of them is the InferenceService's, `name.namespace`, whatever domain comes behind."""
-        return any(_inferred(host) == name for host in self.hosts)
+        return self.namespace in {"", namespace} and any(_inferred(host) == name for host in self.hosts)
 
 
 class Recorder:
@@ -170,7 +171,7 @@ class Recorder:
         stream = self._streams.get(name)
         if stream is None or stream.hosts != frozenset(hosts):
             self.close(name)
-            stream = self._streams[name] = Stream(frozenset(hosts))
+            stream = self._streams[name] = Stream(frozenset(hosts), name.rpartition("/")[0])
         return stream
 
     def close(self, name: str) -> None:
@@ -187,24 +188,51 @@ class Recorder:
         """The request waits to be looked at, or is dropped and counted; `headers` in lower case.
 
         Of two runs on one host each has it, and it counts for each; their bodies are one, budgeted as two.
+        Of two namespaces' neither has it, since nobody can tell whose it is, and both are told.
         """
         event = not _mirrored(host) and _of_events(headers)
         if event:
             reason, streams = _unfit(headers), self._serving(headers)
             given = headers.get("ce-id", "")[:LONGEST_ID]
         else:
-            name = addressed(host)
-            reason, streams = None, [one for one in self._streams.values() if one.matches(name)]
+            reason, streams = None, self._asking(addressed(host))
             given = headers.get(ID, "")[:LONGEST_ID]
         if not streams or reason is not None:
             self.missed(reason or "unasked")
-        for stream in streams if reason is None else ():
-            self._put(stream, path, headers, body, given)
+            return
+        ambiguous = len({one.namespace for one in streams}) > 1
+        for stream in streams:
+            self._put(stream, path, headers, body, given, reason="ambiguous" if ambiguous else None)
 
-    def _put(self, stream: Stream, path: str, headers: Mapping[str, str], body: bytes, given: str) -> None:
+    def _asking(self, host: str) -> list[Stream]:
+        """The runs that a copy of a request to this host may be of: all of one namespace, or nobody knows.
+
+        Whoever names a Service of another namespace, or many hosts, is not given what is sent there: a name
+        may say the namespace, and who names the host goes before who names many.
+        """
+        _, *labels = host.split(".")
+        said = labels[0] if labels[1:2] == ["svc"] else None
+        able = (one for one in self._streams.values() if said is None or one.namespace in {"", said})
+        found = {one: how for one in able if (how := one.matches(host))}
+        closest = max(found.values(), default=0)
+        namespaces = {one.namespace for one, how in found.items() if how == closest}
+        if len(labels) == 1 and labels[0] in namespaces:  # "model.lab"
+            namespaces = {labels[0]}
+        return [one for one in found if one.namespace in namespaces]
+
+    def _put(
+        self,
+        stream: Stream,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        given: str,
+        *,
+        reason: str | None = None,
+    ) -> None:
         self.seen += 1
         stream.seen += 1
-        reason = self._refused(headers, body)
+        reason = reason or self._refused(headers, body)
         hashed = 0
         if reason is None:
             hashed = int.from_bytes(blake2b(given.encode() or body, digest_size=8, key=self._key).digest())
@@ -230,8 +258,9 @@ class Recorder:
         self.sink()
 
     def _serving(self, headers: Mapping[str, str]) -> list[Stream]:
-        name = f"{headers.get('ce-inferenceservicename')}.{headers.get('ce-namespace')}"
-        return [one for one in self._streams.values() if one.serves(name)]
+        namespace = headers.get("ce-namespace", "")
+        name = f"{headers.get('ce-inferenceservicename')}.{namespace}"
+        return [one for one in self._streams.values() if one.serves(name, namespace)]
 
     def _refused(self, headers: Mapping[str, str], body: bytes) -> str | None:
         if headers.get("content-encoding", "identity") != "identity":

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC
@@ -130,10 +131,26 @@ async def test_a_redirect_of_a_receiver_is_an_answer_and_not_an_order() -> None:
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "127.1", "2130706433", "0x7f000001", "0.0.0.0"],
-)
+NEAR = [
+    "127.0.0.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "localhost",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0.0.0.0",
+]
+# Who reads a URL takes these for digits and dots: they are no names, and nobody would have resolved them.
+NEAR += [
+    "127\u30020\u30020\u30021",
+    "127\uff0e0\uff0e0\uff0e1",
+    "127\uff610\uff610\uff611",
+    "\u2460\u2461\u2466.0.0.1",
+]
+
+
+@pytest.mark.parametrize("host", NEAR)
 async def test_a_policy_leads_no_letter_to_a_near_address_however_it_is_written(host: str) -> None:
     async with serving(body(b"")) as server, letters("") as post:
         with pytest.raises(PermissionError, match="not a public one"):
@@ -281,3 +298,35 @@ async def test_there_is_no_world_without_a_cluster(tmp_path: Path) -> None:
     with pytest.raises(NoCluster):
         async with outside(agent=AGENT, kubeconfig=str(tmp_path / "nowhere")):
             pass
+
+
+async def test_names_that_nobody_answers_for_keep_no_other_from_being_looked_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A policy's own names took the process's few threads: no alert of others left, and no name was found."""
+    found, known = threading.Event(), socket.getaddrinfo
+
+    def lookup(host: str, *more: Any) -> Any:
+        if host.endswith(".slow.example"):
+            found.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return known("127.0.0.1" if host == "quick.example" else host, *more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    async with AsyncExitStack() as stack:
+        quick = await stack.enter_async_context(serving(body(b"ok")))
+        config, near = kubeconfig(tmp_path, quick.port), allowed("*.example")
+        world = await stack.enter_async_context(outside(agent=AGENT, kubeconfig=config, receivers=near))
+        tasks = [
+            asyncio.create_task(world.post(f"http://{each}.slow.example/", b"", headers={}))
+            for each in range(40)
+        ]
+        try:
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(2):
+                status, _ = await world.post(f"http://quick.example:{quick.port}/", b"", headers={})
+                await asyncio.get_running_loop().getaddrinfo("localhost", 80)  # as the API server's name is
+        finally:
+            found.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    assert status == 200

@@ -188,3 +188,31 @@ async def test_whoever_hears_of_a_page_and_fails_costs_no_connection() -> None:
         await fetch(url, accept="text/plain", limit=1000)
         assert server.connections == 1
     assert said == ["index out of range"]
+
+
+async def test_a_page_in_crumbs_is_refused_before_they_cost_more_than_a_page() -> None:
+    """Byte by byte a page of 2 MiB took half of each second of the loop on which all else is done."""
+    crumb, end, few = b"1\r\nx\r\n", b"0\r\n\r\n", pages.CRUMBS
+    _, page = await read(CHUNKS, crumb * few, end, limit=2**21)
+    assert page == b"x" * few
+    with pytest.raises(ValueError, match=f"comes in crumbs: {few + 4} parts of {few + 4} bytes"):
+        await read(CHUNKS, crumb * (few + 6), end, limit=2**21)
+    _, page = await read(CHUNKS, b"200\r\n%s\r\n" % (b"x" * 512) * 4096, end, limit=2**21)
+    assert len(page) == 2**21
+
+
+def test_an_answer_that_comes_in_crumbs_is_refused_before_each_has_cost_a_turn_of_the_loop() -> None:
+    answer = pages._Answer("http://a", 2**21)
+    for _ in range(pages.CRUMBS):
+        answer.feed(b"H")
+    with pytest.raises(ValueError, match="comes in crumbs"):
+        [answer.feed(b"H") for _ in range(9)]
+
+
+@pytest.mark.parametrize("parts", [1, 50])
+async def test_what_is_said_beside_a_chunk_is_bounded(parts: int) -> None:
+    """Its extensions were not, so that gigabytes came with a page of few bytes."""
+    size = b"1;" + b"a" * pages.LONGEST_LINE
+    said = [size[at : at + len(size) // parts + 1] for at in range(0, len(size), len(size) // parts + 1)]
+    with pytest.raises(ValueError, match="chunks that cannot be read"):
+        await read(CHUNKS, *said, b"\r\nx\r\n0\r\n\r\n")

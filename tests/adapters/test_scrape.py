@@ -17,10 +17,12 @@ from analysis.evidence import CheckKind, CheckSpec
 from analysis.samples import Counts
 from controller import effort, layouts, protobuf
 from controller import scrape as scraped
+from controller.explain import MOST_SAID
 from controller.model import Page, PodSeen
 from controller.pages import Pages
 from controller.reading import ACCEPT, PLAIN
-from controller.scrape import FEW, TOGETHER, Scrape, addressed, chosen, target
+from controller.scrape import FEW, TOGETHER, Scrape
+from controller.targets import addressed, chosen, target
 from controller.tempo import MOMENTS, SIDE_BY_SIDE
 from controller.ticks import Cursor, advance
 from scenarios.virtual.loop import run_virtual, virtual_loop
@@ -758,6 +760,69 @@ def test_a_pod_whose_page_is_dear_is_read_more_rarely_and_named_and_its_siblings
         assert "takes long to read" in scrape.troubles(RUN)["a1"].what
         assert scrape.read(RUN)["a1"].requests == Counts(7, 0)  # what was read of it counts
         assert scrape.troubles(RUN).keys() == {"a1"}
+
+    scraping(story)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_namespace_whose_pages_are_dear_takes_half_a_core_and_another_s_are_read_as_ever(
+    monkeypatch: pytest.MonkeyPatch, *, binary: bool
+) -> None:
+    """Each run had a tenth of a core, each new pod half a second at once: a namespace had all there is."""
+    parse, negotiate, worked = layouts.read, scraped.negotiated, [0.0]
+    monkeypatch.setattr(effort, "thread_time", lambda: worked[0])
+
+    def dear(said: bytes) -> bytes:
+        if said.startswith(b"#"):
+            worked[0] += 0.4
+            virtual_loop()._jump.now += 0.4
+        return said.lstrip(b"\0")
+
+    monkeypatch.setattr(layouts, "read", lambda said, *rest, **how: parse(dear(said), *rest, **how))
+    monkeypatch.setattr(
+        scraped, "negotiated", lambda said, *rest, **_: negotiate(dear(said), *rest, kind=PLAIN)
+    )
+    monkeypatch.setattr(scraped, "is_binary", lambda said, **_: binary and said.startswith(b"#"))
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        for run in range(24):
+            many = [f"a{10 * run + place + 1}" for place in range(8)]
+            for name in many:
+                pods.answers[url(name)] = answering(b"# dear%s\n" % (b" " * layouts.LONGEST) + page(7))
+            scrape.watch(f"evil/run-{run}", [pod(name) for name in many], CHECKS)
+        scrape.watch(RUN, [pod("b251")], CHECKS)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() < began + 60:
+            await asyncio.sleep(1)
+            for run in range(24):
+                scrape.read(f"evil/run-{run}")
+        took = loop.time() - began
+        assert worked[0] <= effort.NAMESPACE_AT_ONCE + effort.OF_A_NAMESPACE * took + 8 * 0.4
+        assert len(pods.asked[url("b251")]) >= 0.5 * took
+        assert not scrape.troubles(RUN)
+        assert "pages of its namespace take long" in scrape.troubles("evil/run-0")["a1"].what
+
+    scraping(story)
+
+
+def test_what_a_pod_s_labels_make_us_say_is_short_and_fits_on_a_line() -> None:
+    """They went as they are into Events, alerts, a run's status, which has an end, and people's terminals."""
+
+    def of(workload: str) -> bytes:
+        labels = f'reporter="destination",response_code="200",destination_workload="{workload}"'
+        return f"istio_requests_total{{{labels}}} 7\n".encode()
+
+    async def story(scrape: Scrape, pods: Pods) -> None:
+        pods.answers[url("a1")] = answering(of("model"))
+        scrape.watch(RUN, [pod("a1")], CHECKS)
+        await asyncio.sleep(2)
+        pods.answers[url("a1")] = answering(of("\N{RIGHT-TO-LEFT OVERRIDE}\x9b2J" + "x" * 10**6))
+        await asyncio.sleep(2)
+        said = scrape.troubles(RUN)["a1"].what
+        assert said.startswith("its page is one of ??2Jxxx")
+        assert len(said) == MOST_SAID
+        assert said.isprintable()
 
     scraping(story)
 

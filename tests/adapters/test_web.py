@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from controller import web
 from controller.telemetry import Telemetry
 from controller.web import MOST_CALLERS, STUCK_AFTER, Answers, CannotServe, application, serving
 
@@ -202,3 +203,34 @@ async def test_a_taken_port_is_named_with_the_remedy() -> None:
         with pytest.raises(CannotServe, match=rf"127\.0\.0\.1:{port}.*--bind and --port"):
             async with serving(CALM, "127.0.0.1", port):
                 pass
+
+
+async def test_who_asks_for_runs_or_metrics_all_the_time_takes_a_tenth_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the page had a bound: a crowd before `/metrics` or `/runs` had the loop for itself."""
+    spent, made = [0.0], [0, 0]
+
+    def worked() -> float:
+        spent[0] += 0.01  # so that an answer takes 10 ms
+        return spent[0]
+
+    def metrics() -> tuple[bytes, str]:
+        made[0] += 1
+        return b"%d" % made[0], "text/plain"
+
+    def runs() -> list[Any]:
+        made[1] += 1
+        return [RUN]
+
+    monkeypatch.setattr(web, "perf_counter", worked)
+    async with asked(replace(CALM, metrics=metrics, runs=runs)) as session:
+        for place in ("/metrics", "/runs", "/runs/lab/model-canary-abc-1"):
+            loop = asyncio.get_running_loop()
+            before, began = sum(made), loop.time()
+            answers = await asyncio.gather(*(session.get(place) for _ in range(8)))
+            assert {answer.status for answer in answers} == {200}
+            for answer in answers:
+                answer.release()
+            assert sum(made) - before <= 1 + (loop.time() - began) / 0.08
+    assert made[0] <= 2

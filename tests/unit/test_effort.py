@@ -3,7 +3,17 @@
 import pytest
 
 from controller import effort
-from controller.effort import OF_A_POD, OF_A_RUN, POD_AT_ONCE, RUN_AT_ONCE, WATCHED, Effort
+from controller.effort import (
+    NAMESPACE_AT_ONCE,
+    OF_A_NAMESPACE,
+    OF_A_POD,
+    OF_A_RUN,
+    POD_AT_ONCE,
+    RUN_AT_ONCE,
+    WATCHED,
+    Effort,
+    Together,
+)
 
 
 class Clocks:
@@ -72,3 +82,31 @@ def test_neither_a_machine_that_is_busy_nor_a_clock_that_jumps_costs_anything(
     account = Effort(lambda: clocks.loop)
     clocks.worked(account, loop, processor)
     assert account.wait() == 0
+
+
+def test_pods_of_a_namespace_share_half_a_core_and_usual_pages_cost_nothing_there(clocks: Clocks) -> None:
+    together = Together(lambda: clocks.loop)
+    many = [Effort(lambda: clocks.loop, together) for _ in range(100)]
+    for account in many:
+        clocks.worked(account, 0.4, 0.4)  # each has enough for itself
+    spent = 100 * 0.4
+    assert together.wait() == pytest.approx(
+        (spent - 0.5 * spent - NAMESPACE_AT_ONCE) / OF_A_NAMESPACE, rel=0.1
+    )
+    clocks.loop += 100
+    assert together.settled
+    for _ in range(10_000):
+        clocks.worked(many[0], 0.0001, 0.0001)
+    assert together.settled
+
+
+def test_a_large_page_is_on_the_account_also_after_many_that_were_cheap(clocks: Clocks) -> None:
+    """Twenty cheap ones, and then one that took half a second and counted as a thousandth."""
+    account = Effort(lambda: clocks.loop)
+    for _ in range(WATCHED):
+        clocks.worked(account, 0.0001, 0.0001)
+    begun = account.begun(effort.SMALL + 1)
+    clocks.loop += POD_AT_ONCE + 0.2
+    clocks.processor += POD_AT_ONCE + 0.2
+    account.done(begun)
+    assert account.wait() > 0

@@ -395,3 +395,62 @@ def test_every_tensor_of_a_request_counts_against_the_budget() -> None:
     recorder.admit("model.lab-shadow", PATH, {}, json.dumps({"instances": [row]}).encode())
     recorder.sift()
     assert recorder.held >= 1_000 * recording.EACH
+
+
+# -- of several namespaces -------------------------------------------------------------------------
+
+
+def of_whom(recorder: Recorder, host: str, headers: dict[str, str] | None = None) -> set[str]:
+    """Whose runs a copy is given to."""
+    recorder.admit(f"{host}-shadow" if headers is None else host, PATH, headers or {}, body())
+    while recorder.sift():
+        pass
+    return {name for name in recorder._streams if recorder.take(name)}
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        "*",
+        "*.svc.cluster.local",
+        "*.shop.svc.cluster.local",
+        "basket.shop.svc.cluster.local",
+        "basket.shop.svc",
+        "basket.shop",
+    ],
+)
+def test_a_run_is_given_no_copy_of_requests_to_another_namespace_s_service(greedy: str) -> None:
+    """A host named in one's own VirtualService brought ids and inputs of anybody's production requests."""
+    recorder = Recorder()
+    recorder.open("evil/run", ["basket", greedy])
+    mine = ["basket", "basket.shop", "basket.shop.svc", "basket.shop.svc.cluster.local"]
+    for host in mine[2:]:
+        assert of_whom(recorder, host) == set(), host
+    recorder.open("shop/run", mine)
+    for host in mine[1:]:
+        assert of_whom(recorder, host) == {"shop/run"}, host
+    assert of_whom(recorder, "recorder.serin", event(inferenceservicename="basket", namespace="shop")) == {
+        "shop/run"
+    }
+
+
+@pytest.mark.parametrize("host", ["basket", "basket.example.com"])
+def test_a_copy_that_two_namespaces_ask_for_alike_is_neither_s(host: str) -> None:
+    """Nobody can tell whose it is: evidence of another's requests is worse than none, and it says so."""
+    recorder = Recorder()
+    for name in ("evil/run", "shop/run"):
+        recorder.open(name, [host])
+    assert of_whom(recorder, host) == set()
+    assert recorder.dropped == {"ambiguous": 2}
+    recorder.close("evil/run")
+    assert of_whom(recorder, host) == {"shop/run"}
+
+
+@pytest.mark.parametrize("wide", ["*", "*.example.com"])
+def test_who_names_a_host_has_it_before_who_names_many(wide: str) -> None:
+    recorder = Recorder()
+    recorder.open("evil/run", [wide])
+    recorder.open("shop/run", ["basket.example.com"])
+    recorder.open("shop/all", ["*"])
+    assert of_whom(recorder, "basket.example.com") == {"shop/run", "shop/all"}
+    assert of_whom(recorder, "other.example.com") == ({"evil/run"} if wide != "*" else set())

@@ -491,3 +491,15 @@ def test_a_margin_that_allows_everything_is_refused() -> None:
     checks = [{"name": "latency", "type": "Latency", "maxIncrease": "99999999999%"}]
 
     assert "checks[latency].maxIncrease: at most 10000%" in str(policies.unusable({"checks": checks}))
+
+
+def test_what_people_write_moves_nobody_s_terminal() -> None:
+    """A reason goes into status, Events, alerts and other people's terminals, and could clear them."""
+    obj = canary_run()
+    obj["spec"]["abort"] = {"reason": "slow\nsince \x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}noon" + "x" * 2000}
+    obj["spec"]["promote"] = {"reason": "tickets: günstig"}
+    said = resource.commands(obj)
+    assert said.abort is not None
+    assert said.abort.startswith("slow since ?[2J?noonxxx")
+    assert len(said.abort) == resource.LONGEST_REASON
+    assert said.promote == "tickets: günstig"

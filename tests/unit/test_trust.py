@@ -16,8 +16,8 @@ from controller import kube, trigger
 from controller.cluster import Cluster, path
 from controller.model import Page, PodSeen
 from controller.queries import query
-from controller.scrape import target
 from controller.surroundings import proxied
+from controller.targets import target
 from scenarios.cluster import schema
 from scenarios.world import manifest
 
@@ -258,9 +258,18 @@ def test_a_pod_s_port_is_a_number(port: str) -> None:
         target(pod(port=port))
 
 
-@pytest.mark.parametrize(
-    "ip", ["169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "evil.example"]
-)
+NO_PODS = ["169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "evil.example"]
+# Metadata, written otherwise: mapped, behind NAT64 and 6to4, and what AWS and Google have in IPv6.
+NO_PODS += [
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+]
+
+
+@pytest.mark.parametrize("ip", NO_PODS)
 def test_a_pod_s_address_is_one_that_a_pod_can_have(ip: str) -> None:
     with pytest.raises(ValueError, match="is no pod's"):
         target(pod(ip))
