@@ -1,0 +1,256 @@
+"""What a run does at each of its stages while there is no reason to leave: waits, holds, goes on."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_machine import (
+    NOW,
+    RAISED_FROM,
+    a_run,
+    advance,
+    arm,
+    minutes,
+    promoting,
+    seconds,
+    service,
+    sight,
+    stepping,
+    told,
+    weights,
+)
+from test_shadow import BEFORE, OPEN, PASSED, WAITING, looking
+
+from analysis.judge import Verdict
+from controller.hearing import LoadSeen
+from controller.model import (
+    Commands,
+    CopyTemplate,
+    OnDoubt,
+    PromotionMode,
+    Reason,
+    RouteSeen,
+    Run,
+    Scale,
+    Seen,
+    Stage,
+    Tell,
+)
+
+SOON = NOW + minutes(1)
+NOBODY_YET = arm("new", 0, wanted=3)
+
+
+def passing(**changes: Any) -> Seen:
+    return sight(Verdict.PASS, load=LoadSeen(step_canary_requests=10_000), **changes)
+
+
+# -- waiting
+
+
+def test_pods_that_never_come_are_waited_for_as_long_as_the_deadline_says() -> None:
+    run = a_run()
+    for minute in (0, 7, 15):
+        run, actions = advance(run, sight(weight=0, canary=NOBODY_YET), NOW + minutes(minute))
+        assert (run.stage, weights(actions)) == (Stage.WAITING, [])
+    run, _ = advance(run, sight(weight=0, canary=NOBODY_YET), NOW + minutes(15.1))
+    assert run.reason is Reason.CANARY_UNAVAILABLE
+
+
+def test_the_deadline_begins_when_one_of_the_pods_is_lost_that_were_all_there() -> None:
+    run, paused = a_run(), Commands(paused=True)
+    for minute in (0, 30, 60):
+        run, _ = advance(run, sight(weight=0, commands=paused), NOW + minutes(minute))
+    few = sight(weight=0, commands=paused, canary=arm("new", 2, wanted=3))
+    run, _ = advance(run, few, NOW + minutes(75))
+    assert run.stage is Stage.WAITING
+    run, _ = advance(run, few, NOW + minutes(75.1))
+    assert run.reason is Reason.CANARY_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("seen", "hold"),
+    [
+        ({"commands": Commands(paused=True)}, Reason.PAUSED),
+        ({"commands": Commands(frozen=True)}, Reason.FROZEN),
+        ({"commands": Commands(frozen=True, paused=True)}, Reason.FROZEN),
+        ({"route": RouteSeen(weight=0, refusal="a third destination")}, Reason.REFUSED),
+        ({"commands": Commands(frozen=True, promote="now")}, Reason.FROZEN),
+        ({"commands": Commands(paused=True, promote="now")}, Reason.PAUSED),
+    ],
+)
+@pytest.mark.parametrize("run", [a_run(), stepping(passed=True), promoting(passed=True)])
+def test_what_stops_a_run_stops_it_at_each_stage(run: Run, seen: dict[str, Any], hold: Reason) -> None:
+    route = seen.get("route", RouteSeen(weight=run.weight))
+    route = replace(route, weight=run.weight)
+    after, actions = advance(run, passing(**{**seen, "route": route}), SOON)
+    assert (after.stage, after.hold, after.copied, weights(actions)) == (run.stage, hold, False, [])
+    assert CopyTemplate() not in actions
+    again, actions = advance(after, passing(**{**seen, "route": route}), SOON + seconds(1))
+    assert told(actions) == []  # once is enough
+
+
+def test_of_pods_that_are_not_up_yet_nobody_says_that_they_cannot_be_read() -> None:
+    seen = sight(weight=0, canary=NOBODY_YET, canary_read=False, trouble="pod a: connection refused")
+    run, actions = advance(a_run(), seen, SOON)
+    assert (run.hold, told(actions)) == (None, [])
+
+
+def test_a_pause_that_is_over_is_not_shown_any_more_while_pages_or_a_replay_are_waited_for() -> None:
+    paused = Commands(paused=True)
+    unread = sight(weight=0, canary_read=False)
+    run, _ = advance(a_run(), replace(unread, commands=paused), NOW)
+    assert run.hold is Reason.PAUSED
+    assert advance(run, unread, SOON)[0].hold is None
+    run, _ = advance(WAITING, replace(looking(OPEN, WAITING, BEFORE), commands=paused), NOW)
+    assert advance(run, looking(OPEN, run, BEFORE), SOON)[0].hold is None
+
+
+def test_an_approval_that_is_used_up_lets_nothing_begin_without_the_replay_and_a_new_one_does() -> None:
+    run, _ = advance(WAITING, looking(None, WAITING, BEFORE, silent=301), NOW)
+    assert run.hold is Reason.NO_DATA
+    run = replace(run, approved=1)
+    used = replace(looking(OPEN, run, BEFORE), commands=Commands(approvals=1))
+    run, actions = advance(run, used, SOON)
+    assert (run.hold, weights(actions)) == (Reason.NO_DATA, [])  # who is asked can still approve
+    _, actions = advance(run, replace(used, commands=Commands(approvals=2)), SOON)
+    assert weights(actions) == [5]
+
+
+def test_a_run_that_had_no_traffic_leaves_weights_alone_that_somebody_else_has_set() -> None:
+    replaying = looking(OPEN, WAITING, replace(BEFORE, route=RouteSeen(weight=30)))
+    for waiting, seen in ((WAITING, replaying), (a_run(), sight(weight=30, canary=NOBODY_YET))):
+        run, actions = advance(waiting, seen, SOON)
+        assert (run.stage, run.weight, weights(actions)) == (Stage.WAITING, 0, [])
+
+
+def test_a_new_leader_looks_before_it_gives_traffic_back_to_a_run_that_is_to_be_promoted_by_hand() -> None:
+    """It was evicted, and may have failed while nobody led; that somebody promotes it says nothing of that."""
+    waiting = a_run(weight_since=NOW, data_since=NOW)
+    seen = passing(route=RouteSeen(weight=0), looked=False, commands=Commands(promote="now"))
+    assert weights(advance(waiting, seen, SOON)[1]) == []
+    assert weights(advance(waiting, replace(seen, looked=True), SOON)[1]) == [5]
+
+
+# -- at a step
+
+
+def test_silence_is_counted_from_the_last_time_that_anything_was_known() -> None:
+    run = stepping(policy={"on_no_data": OnDoubt.ROLL_BACK})
+    run, _ = advance(run, sight(), NOW + minutes(8))
+    for minute in (9, 13):
+        run, _ = advance(run, sight(Verdict.NO_DATA), NOW + minutes(minute))
+        assert (run.stage, run.hold) == (Stage.STEPPING, None)
+    run, _ = advance(run, sight(Verdict.NO_DATA), NOW + minutes(13.1))
+    assert run.reason is Reason.NO_DATA
+    assert run.message.startswith("no check had data for 306 s: the pods' pages are read, but too few")
+
+
+def test_a_promotion_that_was_paused_for_an_hour_is_not_rolled_back_for_a_moments_silence() -> None:
+    run = promoting(passed=True, policy={"on_no_data": OnDoubt.ROLL_BACK})
+    for minute in range(1, 60):
+        run, _ = advance(run, passing(weight=50, commands=Commands(paused=True)), NOW + minutes(minute))
+    run, actions = advance(run, sight(Verdict.NO_DATA, weight=50), NOW + minutes(60))
+    assert (run.stage, run.hold, weights(actions)) == (Stage.PROMOTING, None, [])
+
+
+def test_a_paused_run_does_not_grow_and_one_that_has_replicas_enough_is_not_asked_to() -> None:
+    run = stepping(weight=50, step=1)
+    grown = sight(weight=50, stable=arm("old", 6), commands=Commands(paused=True))
+    assert advance(run, grown, SOON)[1] == (Tell(Reason.PAUSED, "paused: the weight stays, checks go on"),)
+    unready = sight(weight=50, canary=arm("new", 1, wanted=3))
+    after, actions = advance(run, unready, SOON)
+    assert after.hold is Reason.CANARY_UNDER_PROVISIONED
+    assert not any(isinstance(one, Scale) for one in actions)
+
+
+@pytest.mark.parametrize("weight", [1, 5])
+def test_no_weight_is_given_back_through_a_refused_virtual_service_or_before_a_leader_has_looked(
+    weight: int,
+) -> None:
+    refused = sight(route=RouteSeen(weight=0, refusal="a third destination"))
+    run, actions = advance(stepping(weight=weight), refused, SOON)
+    assert (run.weight, run.hold, weights(actions)) == (weight, Reason.REFUSED, [])
+    unseen = sight(weight=0, looked=False)
+    assert weights(advance(stepping(weight=weight), unseen, SOON)[1]) == []
+    assert weights(advance(stepping(weight=weight), replace(unseen, looked=True), SOON)[1]) == [weight]
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [(70, "model had 70 %; set to 5 %"), (None, "model had disagreeing weights; set to 5 %")]
+)
+@pytest.mark.parametrize(("after", "tells"), [(3, False), (3.1, True)])
+def test_people_are_told_of_a_weight_that_others_changed_once_our_own_must_be_there(
+    there: int | None, said: str, after: float, *, tells: bool
+) -> None:
+    run, actions = advance(stepping(told=("Inconclusive",)), sight(weight=there), NOW + seconds(after))
+    assert weights(actions) == [5]
+    assert [one.message for one in actions if isinstance(one, Tell)] == [said] * tells
+    assert run.told == (("Inconclusive", "WeightRepaired") if tells else ("Inconclusive",))
+
+
+def test_what_was_taken_to_zero_again_remembers_the_raise_that_it_came_from() -> None:
+    """A raise may still be on its way: only what is raised is decided upon what is there now."""
+    run = a_run(weight_since=NOW, raised_from=RAISED_FROM)
+    after, actions = advance(run, sight(route=service(30, 7), canary=NOBODY_YET), SOON)
+    assert (weights(actions), after.raised_from) == ([0], RAISED_FROM)
+
+
+# -- promoting
+
+
+def test_a_copy_that_cannot_be_made_is_tried_until_the_deadline_and_no_longer() -> None:
+    """An admission webhook refuses it, each time."""
+    run, old = promoting(passed=True), passing(weight=50)
+    for minute in range(1, 16):
+        run, actions = advance(run, old, NOW + minutes(minute))
+        assert (run.copied, CopyTemplate() in actions) == (True, True)
+    run, actions = advance(run, old, NOW + minutes(17))
+    assert (run.reason, weights(actions)) == (Reason.PROMOTION_FAILED, [0])
+
+
+def test_a_copy_that_was_begun_is_made_whatever_is_frozen_meanwhile() -> None:
+    """Half of a template given is worse than all of it; `abort` takes it back."""
+    frozen = Commands(frozen=True)
+    run, actions = advance(promoting(copied=True), passing(weight=50, commands=frozen), SOON)
+    assert (run.hold, CopyTemplate() in actions) == (None, True)
+
+
+def test_what_is_taken_back_while_its_controller_catches_up_is_still_taken_back() -> None:
+    rolling = sight(weight=50, stable=arm("x", 1, wanted=3), stable_matches=True)
+    run, _ = advance(promoting(copied=True), rolling, SOON)
+    unknown = sight(weight=50, stable=replace(arm("old", 3), template_hash=None))
+    run, actions = advance(run, unknown, SOON)
+    assert (run.stage, CopyTemplate() in actions) == (Stage.PROMOTING, False)
+    run, _ = advance(run, sight(weight=50), SOON)
+    assert run.reason is Reason.PROMOTION_FAILED
+
+
+def test_git_that_takes_its_own_promotion_back_is_waited_for_again() -> None:
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
+    rolling = passing(weight=50, stable=arm("x", 1, wanted=3), stable_matches=True)
+    run, _ = advance(run, rolling, SOON)
+    run, _ = advance(run, passing(weight=50), SOON)
+    assert (run.stage, run.hold) == (Stage.PROMOTING, Reason.READY_TO_PROMOTE)
+
+
+def test_a_promotion_that_is_through_and_has_no_traffic_is_one_before_anybody_looked() -> None:
+    done = sight(weight=0, stable=arm("x", 3), stable_matches=True, looked=False)
+    run, _ = advance(promoting(copied=True, raised_from=RAISED_FROM), done, SOON)
+    assert run.reason is Reason.PROMOTED
+    one = replace(done, route=RouteSeen(weight=1))
+    run, _ = advance(promoting(copied=True, weight=1), one, SOON)
+    assert run.stage is Stage.PROMOTING
+
+
+def test_the_end_is_told_and_what_held_the_run_is_over() -> None:
+    done = sight(weight=50, stable=arm("x", 3), stable_matches=True)
+    run, actions = advance(promoting(copied=True, hold=Reason.FROZEN), done, SOON)
+    assert (run.hold, run.ended, told(actions)) == (None, SOON, [Reason.PROMOTED])
+    run, actions = advance(stepping(hold=Reason.PAUSED), sight(commands=Commands(abort="no")), SOON)
+    assert (run.hold, run.ended, told(actions)) == (None, SOON, [Reason.ABORTED])
+
+
+def test_with_the_replay_passed_a_run_waits_for_nothing_more() -> None:
+    _, actions = advance(WAITING, looking(PASSED, WAITING, BEFORE), SOON)
+    assert weights(actions) == [5]
