@@ -375,7 +375,7 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
         run = replace(run, approved=seen.commands.approvals, drift_approved=True)
-    if run.stage is not Stage.WAITING or seen.canary.ready:  # there is nothing to ask about before
+    if seen.canary.ready:  # there is nothing to ask about before
         run, shut = gating.through(run, seen)
         if shut is not None:
             return hold(run, *shut, now)
@@ -422,7 +422,7 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     policy, since = run.plan.policy, run.data_since or run.step_since or now
     missing = silence(run, seen)
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
-        lasting = quiet(run, seen) or seen.unshown or ((seen.load.unheard or seen.overdue) and seen.trouble)
+        lasting = quiet(run, seen) or seen.unshown or seen.trouble
         if missing and (lasting or run.hold is Reason.READY_TO_PROMOTE):
             return hold(run, Reason.NO_DATA, f"nothing is raised or promoted: {missing}", now)
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()

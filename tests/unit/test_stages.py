@@ -24,8 +24,12 @@ from test_shadow import BEFORE, OPEN, PASSED, WAITING, looking
 from analysis.judge import Verdict
 from controller.hearing import LoadSeen
 from controller.model import (
+    Before,
     Commands,
     CopyTemplate,
+    Drifted,
+    Gate,
+    Inputs,
     OnDoubt,
     PromotionMode,
     Reason,
@@ -33,6 +37,7 @@ from controller.model import (
     Run,
     Scale,
     Seen,
+    Sizing,
     Stage,
     Tell,
 )
@@ -254,3 +259,199 @@ def test_the_end_is_told_and_what_held_the_run_is_over() -> None:
 def test_with_the_replay_passed_a_run_waits_for_nothing_more() -> None:
     _, actions = advance(WAITING, looking(PASSED, WAITING, BEFORE), SOON)
     assert weights(actions) == [5]
+
+
+# -- in doubt, in silence
+
+
+def test_who_approved_doubt_at_the_last_step_has_not_approved_silence_at_the_promotion() -> None:
+    run, _ = advance(stepping(step=1, weight=50), sight(weight=50), NOW + minutes(60))
+    assert run.hold is Reason.INCONCLUSIVE
+    approved = Commands(approvals=1)
+    run, _ = advance(run, sight(weight=50, commands=approved), NOW + minutes(61))
+    assert (run.stage, run.blind) == (Stage.PROMOTING, False)
+    run, actions = advance(run, sight(Verdict.NO_DATA, weight=50, commands=approved), NOW + minutes(62))
+    assert CopyTemplate() not in actions
+
+
+def test_silence_that_was_approved_once_is_not_approved_at_the_next_promotion() -> None:
+    """It was promoted in silence, and that was taken back; then it passed, and all went silent again."""
+    run, _ = advance(stepping(step=1, weight=50, blind=True), passing(weight=50), NOW + minutes(5))
+    assert (run.stage, run.blind, run.by_hand, run.hold) == (Stage.PROMOTING, False, False, None)
+    assert (run.step_since, run.told) == (NOW + minutes(5), ())
+
+
+def test_an_approval_that_comes_while_nothing_is_held_any_more_raises_nothing_by_itself() -> None:
+    """It was held for want of data, which is there again, and says nothing yet."""
+    run = stepping(told=(Reason.NO_DATA.value,))
+    for verdict in (Verdict.INCONCLUSIVE, Verdict.NO_DATA):
+        run, actions = advance(run, sight(verdict, commands=Commands(approvals=1)), SOON)
+        assert (run.step, weights(actions)) == (0, [])
+
+
+def test_no_policy_goes_on_in_silence() -> None:
+    run = stepping(policy={"on_no_data": OnDoubt.PROCEED, "on_inconclusive": OnDoubt.PROCEED})
+    blind = replace(passing(), judgement=sight(Verdict.NO_DATA).judgement)
+    run, actions = advance(run, blind, NOW + minutes(60))
+    assert (run.hold, weights(actions)) == (Reason.NO_DATA, [])
+
+
+@pytest.mark.parametrize(
+    ("seen", "held"),
+    [
+        (sight(Verdict.NO_DATA), None),  # it began anew
+        (sight(load=LoadSeen(unheard=("new-1",))), None),  # a page that is away for a moment
+        (sight(overdue=("errors",)), None),
+        (sight(load=LoadSeen(unheard=("new-1",)), trouble="refused"), Reason.NO_DATA),
+        (sight(overdue=("errors",), trouble="refused"), Reason.NO_DATA),
+        (sight(Verdict.NO_DATA, trouble="refused"), None),  # what is missing is not known yet
+        (sight(unshown="pod new-1 serves requests and shows nothing of scores"), Reason.NO_DATA),
+    ],
+)
+def test_people_are_told_of_a_silence_at_once_only_if_it_is_no_passing_one(
+    seen: Seen, held: Reason | None
+) -> None:
+    run, _ = advance(stepping(hold=Reason.PAUSED), seen, SOON)
+    assert run.hold is held
+    doubtful, _ = advance(stepping(hold=Reason.INCONCLUSIVE, told=("Inconclusive",)), seen, SOON)
+    assert doubtful.hold is (held or Reason.INCONCLUSIVE)
+
+
+def test_git_is_told_no_more_for_a_moment_when_evidence_begins_anew() -> None:
+    ready = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True, data_since=NOW)
+    ready, _ = advance(ready, passing(weight=50), SOON)
+    assert ready.message == "every step has passed; give model the template of model-canary"
+    run, actions = advance(ready, sight(Verdict.NO_DATA, weight=50), SOON)
+    assert (run.hold, told(actions)) == (None, [])
+
+
+def test_silence_interrupts_no_promotion_that_git_is_rolling_out() -> None:
+    strict = {"promotion": PromotionMode.HANDOFF, "on_no_data": OnDoubt.ROLL_BACK}
+    rolling = {"weight": 50, "stable": arm("x", 1, wanted=3), "stable_matches": True}
+    doubts = sight(**rolling)
+    doubts = replace(
+        doubts,
+        judgement=replace(
+            doubts.judgement, checks=tuple(replace(one, doubtful=True) for one in doubts.judgement.checks)
+        ),
+    )
+    for seen in (sight(Verdict.NO_DATA, **rolling), doubts):
+        run, actions = advance(promoting(policy=strict, passed=True), seen, NOW + minutes(60))
+        assert (run.hold, weights(actions)) == (Reason.READY_TO_PROMOTE, [])
+
+
+def test_of_a_run_that_a_person_let_pass_in_silence_nobody_says_that_it_has_passed() -> None:
+    policy = {"promotion": PromotionMode.HANDOFF}
+    run, _ = advance(promoting(policy=policy), sight(Verdict.NO_DATA, weight=50), NOW + minutes(60))
+    assert run.hold is Reason.NO_DATA
+    run, _ = advance(
+        run, sight(Verdict.NO_DATA, weight=50, commands=Commands(approvals=1)), NOW + minutes(61)
+    )
+    assert (run.hold, run.passed, run.blind) == (Reason.READY_TO_PROMOTE, False, True)
+    assert run.message == "give model the template of model-canary"
+
+
+def test_why_a_promotion_begins_says_whether_the_steps_have_passed() -> None:
+    run, _ = advance(stepping(step=1, weight=50), passing(weight=50), NOW + minutes(5))
+    assert run.message == "every step has passed"
+
+
+# -- drained
+
+
+def test_a_canary_that_is_drained_while_git_rolls_its_template_out_loses_its_traffic_and_waits() -> None:
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True, told=("ReadyToPromote",))
+    rolling = sight(weight=50, canary=NOBODY_YET, stable=arm("x", 1, wanted=3), stable_matches=True)
+    run, actions = advance(run, rolling, SOON)
+    assert (run.stage, run.weight, run.hold, weights(actions)) == (
+        Stage.PROMOTING,
+        0,
+        Reason.INTERRUPTED,
+        [0],
+    )
+    assert told(actions) == [Reason.INTERRUPTED]
+    assert run.message == "every pod of model-canary was evicted; model is being given its template"
+    run, actions = advance(run, replace(rolling, route=RouteSeen(weight=0)), SOON)
+    assert (run.stage, actions) == (Stage.PROMOTING, ())
+
+    back = passing(weight=0)  # the pods are back, and git has taken its template back
+    run, _ = advance(run, back, SOON)
+    assert (run.stage, run.hold) == (Stage.WAITING, Reason.INTERRUPTED)
+    run, actions = advance(run, back, SOON)
+    assert (run.stage, weights(actions)) == (Stage.STEPPING, [50])
+
+
+def test_zero_is_sent_to_an_evicted_canary_although_it_is_believed_to_be_there() -> None:
+    _, actions = advance(stepping(), sight(weight=0, canary=NOBODY_YET), SOON)
+    assert (weights(actions), told(actions)) == ([0], [Reason.INTERRUPTED])
+
+
+def test_what_git_was_told_by_hand_and_was_taken_back_is_forgotten() -> None:
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, by_hand=True, told=("ReadyToPromote", "NoData"))
+    run, _ = advance(replace(run, hold=Reason.READY_TO_PROMOTE), sight(weight=50), SOON)
+    assert (run.stage, run.by_hand, run.hold, run.told) == (Stage.STEPPING, False, None, ("NoData",))
+
+
+# -- raising
+
+
+@pytest.mark.parametrize(
+    "canary",
+    [
+        replace(arm("new", 2, wanted=3), rolled_out=True),  # one is not ready any more
+        replace(arm("new", 3), rolled_out=False),  # one of an older template is there still
+        replace(arm("new", 3), template_hash=None),
+    ],
+)
+def test_no_weight_is_raised_before_all_pods_are_there_and_known_to_be_the_canary_s(canary: Any) -> None:
+    for run in (a_run(), stepping(passed=True)):
+        after, actions = advance(run, passing(weight=run.weight, canary=canary), SOON)
+        assert (after.weight, weights(actions)) == (run.weight, [])
+
+
+def test_a_stable_of_one_pod_has_a_canary_as_well() -> None:
+    _, actions = advance(a_run(), sight(weight=0, stable=arm("old", 1), canary=arm("new", 1)), SOON)
+    assert weights(actions) == [5]
+
+
+@pytest.mark.parametrize("weight", [1, 5])
+def test_at_the_smallest_weight_a_stable_without_pods_holds_as_at_any(weight: int) -> None:
+    seen = passing(weight=weight, stable=arm("old", 0, wanted=3))
+    run, actions = advance(stepping(weight=weight, passed=True), seen, SOON)
+    assert (run.hold, weights(actions)) == (Reason.STABLE_UNAVAILABLE, [])
+
+
+def test_a_weight_that_so_few_pods_cannot_carry_is_not_given() -> None:
+    """Nobody scales it: its policy says so."""
+    run = stepping(passed=True, policy={"canary_replicas": Sizing.KEEP})
+    run, actions = advance(run, passing(canary=arm("new", 1)), SOON)
+    assert (run.hold, run.weight, weights(actions)) == (Reason.CANARY_UNDER_PROVISIONED, 5, [])
+    assert run.message.endswith("it needs 3 replicas")
+
+
+def test_a_raise_begins_a_step_of_which_nothing_is_known_yet() -> None:
+    run = stepping(passed=True, hold=Reason.PAUSED, told=("Paused",), data_since=NOW)
+    run, _ = advance(run, passing(), NOW + minutes(5))
+    assert (run.step, run.weight, run.step_since, run.passed) == (1, 50, None, False)
+    assert (run.hold, run.told, run.data_since) == (None, (), NOW + minutes(5))
+
+
+def test_an_approval_that_moves_nothing_yet_is_used_up_by_nothing() -> None:
+    """It opens the gate, and the pods for the next weight are not there."""
+    gates = {"gates": (Gate(before=Before.RAISE),)}
+    run = stepping(hold=Reason.INCONCLUSIVE, policy=gates, told=("Inconclusive",), drift_approved=True)
+    few = sight(canary=arm("new", 1), commands=Commands(approvals=1))
+    run, actions = advance(run, few, NOW + minutes(11))
+    assert (run.approved, run.hold, actions) == (0, Reason.INCONCLUSIVE, (Scale(3),))
+    run, actions = advance(run, sight(commands=Commands(approvals=1)), NOW + minutes(12))
+    assert (run.approved, run.drift_approved, weights(actions)) == (1, True, [50])
+
+
+def test_who_approves_at_a_gate_has_not_approved_the_drift_that_is_found_behind_it() -> None:
+    gates = {"gates": (Gate(before=Before.RAISE),)}
+    run, _ = advance(stepping(policy=gates), passing(), NOW + minutes(5))
+    assert run.hold is Reason.AWAITING_APPROVAL
+    drifted = Inputs(features=9, requests=1_000, count=1, drifted=(Drifted(name="a", by="psi", value=0.5),))
+    seen = passing(commands=Commands(approvals=1), inputs=drifted)
+    run, actions = advance(run, seen, NOW + minutes(6))
+    assert (run.hold, run.drift_approved, weights(actions)) == (Reason.INPUTS_DRIFTED, False, [])
