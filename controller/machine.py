@@ -319,7 +319,7 @@ def _approved_in_doubt(run: Run, seen: Seen) -> Run:
 def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     """Why stable is not given the template now, if so; git is not told to while nothing is known."""
     handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
-    if not handoff and (blocked := _blocked(run, seen)):
+    if not (handoff and seen.stable_matches) and (blocked := _blocked(run, seen)):
         return hold(run, *blocked, now)
     told = run.blind or seen.commands.promote is not None
     if gating.unknown(run, seen) and not told and not seen.stable_matches:  # that it passed may be long ago

@@ -203,7 +203,8 @@ def test_a_pod_that_outgrew_its_limits_beside_others_that_serve_ends_nothing() -
 def test_pods_that_failed_in_place_were_not_evicted(made: float, restarts: int, reason: object) -> None:
     """New pods that are not up yet are a drained node's; what restarts, or was there before, has failed."""
     pods = tuple(
-        replace(pod, ready=False, created=NOW + seconds(made), restarts=restarts) for pod in arm("new", 2).pods
+        replace(pod, ready=False, created=NOW + seconds(made), restarts=restarts)
+        for pod in arm("new", 2).pods
     )
     run, actions = advance(stepping(), sight(canary=replace(arm("new", 2), pods=pods)), SOON)
     assert weights(actions) == [0]

@@ -182,7 +182,8 @@ def test_no_weight_is_given_back_through_a_refused_virtual_service_or_before_a_l
 
 
 @pytest.mark.parametrize(
-    ("there", "said"), [(70, "model had 70 %; set to 5 %"), (None, "model had disagreeing weights; set to 5 %")]
+    ("there", "said"),
+    [(70, "model had 70 %; set to 5 %"), (None, "model had disagreeing weights; set to 5 %")],
 )
 @pytest.mark.parametrize(("after", "tells"), [(3, False), (3.1, True)])
 def test_people_are_told_of_a_weight_that_others_changed_once_our_own_must_be_there(
@@ -387,7 +388,9 @@ def test_zero_is_sent_to_an_evicted_canary_although_it_is_believed_to_be_there()
 
 
 def test_what_git_was_told_by_hand_and_was_taken_back_is_forgotten() -> None:
-    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, by_hand=True, told=("ReadyToPromote", "NoData"))
+    run = promoting(
+        policy={"promotion": PromotionMode.HANDOFF}, by_hand=True, told=("ReadyToPromote", "NoData")
+    )
     run, _ = advance(replace(run, hold=Reason.READY_TO_PROMOTE), sight(weight=50), SOON)
     assert (run.stage, run.by_hand, run.hold, run.told) == (Stage.STEPPING, False, None, ("NoData",))
 
@@ -455,3 +458,24 @@ def test_who_approves_at_a_gate_has_not_approved_the_drift_that_is_found_behind_
     seen = passing(commands=Commands(approvals=1), inputs=drifted)
     run, actions = advance(run, seen, NOW + minutes(6))
     assert (run.hold, run.drift_approved, weights(actions)) == (Reason.INPUTS_DRIFTED, False, [])
+
+
+@pytest.mark.parametrize("stops", [Commands(frozen=True), Commands(paused=True)])
+def test_git_is_not_told_to_promote_in_a_freeze_or_a_pause_and_what_it_has_begun_goes_on(
+    stops: Commands,
+) -> None:
+    """It was frozen a moment after the last step had passed, and everybody was told to promote."""
+    run = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
+    held = Reason.FROZEN if stops.frozen else Reason.PAUSED
+    run, actions = advance(run, passing(weight=50, commands=stops), SOON)
+    assert (run.hold, told(actions)) == (held, [held])
+    ready, actions = advance(run, passing(weight=50), SOON)
+    assert (ready.hold, told(actions)) == (Reason.READY_TO_PROMOTE, [Reason.READY_TO_PROMOTE])
+    withdrawn, _ = advance(ready, passing(weight=50, commands=stops), SOON)
+    assert withdrawn.hold is held
+
+    rolling = passing(weight=50, stable=arm("x", 1, wanted=3), stable_matches=True, commands=stops)
+    going, _ = advance(ready, rolling, SOON)
+    assert (going.stage, going.hold) == (Stage.PROMOTING, Reason.READY_TO_PROMOTE)
+    done, _ = advance(withdrawn, replace(rolling, stable=arm("x", 3)), SOON)
+    assert done.reason is Reason.PROMOTED
