@@ -91,7 +91,7 @@ def test_what_stops_a_run_stops_it_at_each_stage(run: Run, seen: dict[str, Any],
     after, actions = advance(run, passing(**{**seen, "route": route}), SOON)
     assert (after.stage, after.hold, after.copied, weights(actions)) == (run.stage, hold, False, [])
     assert CopyTemplate() not in actions
-    again, actions = advance(after, passing(**{**seen, "route": route}), SOON + seconds(1))
+    _, actions = advance(after, passing(**{**seen, "route": route}), SOON + seconds(1))
     assert told(actions) == []  # once is enough
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_had_no_traffic_leaves_weights_alone_that_somebody_else_has_s
 
 
 def test_a_new_leader_looks_before_it_gives_traffic_back_to_a_run_that_is_to_be_promoted_by_hand() -> None:
-    """It was evicted, and may have failed while nobody led; that somebody promotes it says nothing of that."""
+    """It was evicted, and may have failed while nobody led; that somebody promotes it says nothing of it."""
     waiting = a_run(weight_since=NOW, data_since=NOW)
     seen = passing(route=RouteSeen(weight=0), looked=False, commands=Commands(promote="now"))
     assert weights(advance(waiting, seen, SOON)[1]) == []
