@@ -292,7 +292,7 @@ def test_a_pass_counts_after_the_least_time_and_the_least_requests(
     minute: float, requests: int, *, passes: bool
 ) -> None:
     seen = passing(load=LoadSeen(step_canary_requests=requests))
-    run, actions = advance(stepping(), seen, NOW + minutes(minute))
+    _, actions = advance(stepping(), seen, NOW + minutes(minute))
     assert weights(actions) == ([50] if passes else [])
 
 
