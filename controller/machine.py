@@ -126,7 +126,6 @@ _FAULTS = frozenset(
         Reason.CHECK_FAILED,
         Reason.CANARY_UNAVAILABLE,
         Reason.CANARY_NOT_ANSWERING,
-        Reason.PROMOTION_FAILED,
     }
 )
 # After these a new run follows, or nobody owns the canary any more: its size is not ours to change.
@@ -296,8 +295,7 @@ def _drained(run: Run, seen: Seen, now: datetime) -> Next:
         return _interrupt(run, now)
     away = (SetWeight(0),) if run.weight else ()
     message = f"every pod of {run.plan.canary} was evicted; {run.plan.stable} is being given its template"
-    run = replace(weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.PROMOTING)
-    run, told = hold(run, Reason.INTERRUPTED, message, now)
+    run, told = hold(weighted(run, 0, Reason.INTERRUPTED, now), Reason.INTERRUPTED, message, now)
     return run, (*away, *told)
 
 

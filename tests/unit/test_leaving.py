@@ -379,7 +379,7 @@ def test_a_template_that_arrived_and_is_still_rolled_out_was_not_taken_back() ->
     run, rolling = promoting(copied=True), sight(weight=50, stable=arm("x", 1, wanted=3), stable_matches=True)
     for minute in range(1, 4):
         run, actions = advance(run, rolling, NOW + minutes(minute))
-        assert (run.stage, run.landed, weights(actions)) == (Stage.PROMOTING, True, [])
+        assert (run.stage, run.landed, actions) == (Stage.PROMOTING, True, ())
 
 
 def test_a_stable_of_one_pod_is_promoted_onto_once_it_is_rolled_out() -> None:
@@ -509,11 +509,12 @@ def test_who_was_given_the_template_by_others_is_told_to_take_it_back() -> None:
 def test_traffic_stays_with_a_failed_canary_only_if_nobody_else_could_take_it(
     stable: ArmSeen, canary: ArmSeen, *, stays: bool
 ) -> None:
-    seen = sight(weight=50, stable=stable, canary=canary, judgement=FAILED)
-    run, actions = advance(stepping(weight=50), seen, SOON)
-    assert (run.weight, weights(actions)) == ((50, []) if stays else (0, [0]))
-    assert run.hold is (Reason.STABLE_UNAVAILABLE if stays else None)
-    assert ("traffic stays, since model has no ready pod to take it" in run.message) is stays
+    for weight in (1, 50):
+        seen = sight(weight=weight, stable=stable, canary=canary, judgement=FAILED)
+        run, actions = advance(stepping(weight=weight), seen, SOON)
+        assert (run.weight, weights(actions)) == ((weight, []) if stays else (0, [0]))
+        assert run.hold is (Reason.STABLE_UNAVAILABLE if stays else None)
+        assert ("traffic stays, since model has no ready pod to take it" in run.message) is stays
 
 
 def test_a_run_without_traffic_ends_although_stable_has_no_pod() -> None:

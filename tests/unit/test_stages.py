@@ -215,6 +215,16 @@ def test_a_copy_that_cannot_be_made_is_tried_until_the_deadline_and_no_longer() 
     assert (run.reason, weights(actions)) == (Reason.PROMOTION_FAILED, [0])
 
 
+def test_a_promotion_that_was_paused_for_longer_than_the_deadline_has_all_of_it_once_it_is_resumed() -> None:
+    run, _ = advance(promoting(passed=True), passing(weight=50, commands=Commands(paused=True)), SOON)
+    run, actions = advance(run, passing(weight=50), NOW + minutes(60))
+    assert CopyTemplate() in actions
+    run, _ = advance(run, passing(weight=50), NOW + minutes(75))
+    assert run.stage is Stage.PROMOTING
+    run, _ = advance(run, passing(weight=50), NOW + minutes(75.1))
+    assert run.reason is Reason.PROMOTION_FAILED
+
+
 def test_a_copy_that_was_begun_is_made_whatever_is_frozen_meanwhile() -> None:
     """Half of a template given is worse than all of it; `abort` takes it back."""
     frozen = Commands(frozen=True)
@@ -277,9 +287,30 @@ def test_who_approved_doubt_at_the_last_step_has_not_approved_silence_at_the_pro
 
 def test_silence_that_was_approved_once_is_not_approved_at_the_next_promotion() -> None:
     """It was promoted in silence, and that was taken back; then it passed, and all went silent again."""
-    run, _ = advance(stepping(step=1, weight=50, blind=True), passing(weight=50), NOW + minutes(5))
+    before = stepping(step=1, weight=50, blind=True, hold=Reason.PAUSED, told=("Paused",))
+    run, _ = advance(before, passing(weight=50), NOW + minutes(5))
     assert (run.stage, run.blind, run.by_hand, run.hold) == (Stage.PROMOTING, False, False, None)
     assert (run.step_since, run.told) == (NOW + minutes(5), ())
+
+
+def test_an_approval_waits_for_the_weight_that_it_is_about_to_be_there() -> None:
+    """Somebody took it, and giving it back does not get through: what is seen is of the weight before."""
+    run = stepping(hold=Reason.INCONCLUSIVE, told=("Inconclusive",))
+    lower = sight(route=service(0, 7, ours=False))
+    run, actions = advance(run, lower, NOW + minutes(11))
+    assert weights(actions) == [5]
+    for verdict in (Verdict.INCONCLUSIVE, Verdict.PASS):
+        held = replace(run, hold=Reason.INCONCLUSIVE)
+        seen = sight(verdict, route=lower.route, commands=Commands(approvals=1))
+        after, actions = advance(held, seen, NOW + minutes(12))
+        assert (after.step, weights(actions)) == (0, [5])
+
+
+def test_who_approves_silence_and_then_doubt_is_not_asked_of_silence_again() -> None:
+    run = promoting(blind=True, hold=Reason.INCONCLUSIVE, told=("Inconclusive",))
+    approved = Commands(approvals=1)
+    run, actions = advance(run, sight(Verdict.NO_DATA, weight=50, commands=approved), SOON)
+    assert (run.blind, CopyTemplate() in actions) == (True, True)
 
 
 def test_an_approval_that_comes_while_nothing_is_held_any_more_raises_nothing_by_itself() -> None:
@@ -385,6 +416,10 @@ def test_a_canary_that_is_drained_while_git_rolls_its_template_out_loses_its_tra
 def test_zero_is_sent_to_an_evicted_canary_although_it_is_believed_to_be_there() -> None:
     _, actions = advance(stepping(), sight(weight=0, canary=NOBODY_YET), SOON)
     assert (weights(actions), told(actions)) == ([0], [Reason.INTERRUPTED])
+    handed = promoting(policy={"promotion": PromotionMode.HANDOFF}, passed=True)
+    rolling = sight(weight=0, canary=NOBODY_YET, stable=arm("x", 1, wanted=3), stable_matches=True)
+    _, actions = advance(handed, rolling, SOON)
+    assert weights(actions) == [0]
 
 
 def test_what_git_was_told_by_hand_and_was_taken_back_is_forgotten() -> None:
@@ -479,3 +514,27 @@ def test_git_is_not_told_to_promote_in_a_freeze_or_a_pause_and_what_it_has_begun
     assert (going.stage, going.hold) == (Stage.PROMOTING, Reason.READY_TO_PROMOTE)
     done, _ = advance(withdrawn, replace(rolling, stable=arm("x", 3)), SOON)
     assert done.reason is Reason.PROMOTED
+
+
+def test_drift_that_was_approved_once_is_not_asked_about_again_nor_beside_another_doubt() -> None:
+    drifted = Inputs(features=9, requests=1_000, count=1, drifted=(Drifted(name="a", by="psi", value=0.5),))
+    approved = Commands(approvals=1)
+    run, _ = advance(stepping(), passing(inputs=drifted), NOW + minutes(5))
+    assert run.hold is Reason.INPUTS_DRIFTED
+    run, actions = advance(run, passing(inputs=drifted, commands=approved), NOW + minutes(6))
+    assert (run.drift_approved, weights(actions)) == (True, [50])
+    seen = passing(weight=50, inputs=drifted, commands=approved)
+    run, _ = advance(run, seen, NOW + minutes(7))
+    run, _ = advance(run, seen, NOW + minutes(12))
+    assert run.stage is Stage.PROMOTING
+
+    doubtful, _ = advance(stepping(), sight(inputs=drifted), NOW + minutes(60))
+    assert doubtful.hold is Reason.INCONCLUSIVE
+    run, actions = advance(doubtful, sight(inputs=drifted, commands=approved), NOW + minutes(61))
+    assert (run.drift_approved, weights(actions)) == (True, [50])
+
+
+def test_a_pause_that_is_over_is_not_shown_any_more_at_a_step_that_gathers_evidence() -> None:
+    run, _ = advance(stepping(), sight(commands=Commands(paused=True)), SOON)
+    assert run.hold is Reason.PAUSED
+    assert advance(run, sight(), SOON)[0].hold is None
