@@ -25,6 +25,7 @@ from analysis.judge import Verdict
 from controller.hearing import LoadSeen
 from controller.model import (
     Before,
+    BeginStep,
     Commands,
     CopyTemplate,
     Drifted,
@@ -37,6 +38,7 @@ from controller.model import (
     Run,
     Scale,
     Seen,
+    SetWeight,
     Sizing,
     Stage,
     Tell,
@@ -538,3 +540,19 @@ def test_a_pause_that_is_over_is_not_shown_any_more_at_a_step_that_gathers_evide
     run, _ = advance(stepping(), sight(commands=Commands(paused=True)), SOON)
     assert run.hold is Reason.PAUSED
     assert advance(run, sight(), SOON)[0].hold is None
+
+
+def test_each_raise_begins_its_evidence_anew_before_it_is_made() -> None:
+    for run, step, weight in ((a_run(), 0, 5), (stepping(passed=True), 1, 50)):
+        _, actions = advance(run, passing(weight=run.weight), NOW + minutes(5))
+        assert actions[:2] == (BeginStep(step), SetWeight(weight))
+
+
+def test_an_interruption_is_shown_until_all_pods_are_back_and_a_pause_no_longer_than_it_lasts() -> None:
+    run, _ = advance(stepping(), sight(canary=NOBODY_YET), SOON)
+    half = sight(weight=0, canary=arm("new", 2, wanted=3))
+    run, _ = advance(run, half, SOON)
+    assert run.hold is Reason.INTERRUPTED
+    run, _ = advance(run, replace(half, commands=Commands(paused=True)), SOON)
+    run, _ = advance(run, half, SOON)
+    assert run.hold is None
