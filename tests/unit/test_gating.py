@@ -321,18 +321,18 @@ def test_one_approval_serves_a_silence_and_the_gate_behind_it() -> None:
 @pytest.mark.parametrize(
     ("before", "run", "move", "then"),
     [
-        (Before.START, a_run, "step 1 of 2 (5 %)", 5),
-        (Before.RAISE, stepping, "step 2 of 2 (50 %)", 50),
+        (Before.START, a_run, "step 1 of 3 (5 %)", 5),
+        (Before.RAISE, stepping, "step 2 of 3 (25 %)", 25),
         (Before.PROMOTION, promoting, "the promotion", None),
     ],
 )
 def test_a_webhook_is_asked_about_the_next_weight_and_people_beside_it_are_not_asked_there(
     before: Before, run: Any, move: str, then: int | None
 ) -> None:
-    both = {"policy": {"gates": (Gate(before=before), Gate(before=before, url=URL))}}
-    standing = run(passed=True, **both)
+    both = {"steps": (5, 25, 50), "gates": (Gate(before=before), Gate(before=before, url=URL))}
+    standing = run(passed=True, policy=both)
     if before is Before.PROMOTION:
-        standing = replace(standing, stage=Stage.STEPPING)
+        standing = replace(standing, stage=Stage.STEPPING, step=2)
     shut, _ = advance(standing, passing(weight=standing.weight), LATER)
     assert (shut.hold, shut.gated) == (Reason.GATE_CLOSED, True)
     assert shut.message == f"gate before {move}: change.example has not answered yet"
