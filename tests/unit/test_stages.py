@@ -556,3 +556,21 @@ def test_an_interruption_is_shown_until_all_pods_are_back_and_a_pause_no_longer_
     run, _ = advance(run, replace(half, commands=Commands(paused=True)), SOON)
     run, _ = advance(run, half, SOON)
     assert run.hold is None
+
+
+@pytest.mark.parametrize("mode", PromotionMode)
+def test_a_canary_whose_promotion_waits_grows_with_a_stable_that_is_scaled_up(mode: PromotionMode) -> None:
+    """Each of its pods had twice the load of one of stable's, for as long as git took."""
+    run = promoting(passed=True, policy={"promotion": mode})
+    grown = passing(weight=50, stable=arm("old", 6))
+    paused, actions = advance(run, replace(grown, commands=Commands(paused=True)), SOON)
+    assert not any(isinstance(one, Scale) for one in actions)
+    after, actions = advance(paused, grown, SOON)
+    assert actions[0] == Scale(6)
+    copies = mode is PromotionMode.COPY
+    assert after.hold is (Reason.CANARY_UNDER_PROVISIONED if copies else Reason.READY_TO_PROMOTE)
+    after, actions = advance(after, replace(grown, canary=arm("new", 6)), SOON)
+    assert (after.copied, any(isinstance(one, Scale) for one in actions)) == (copies, False)
+
+    kept = replace(run, plan=replace(run.plan, policy=replace(run.plan.policy, canary_replicas=Sizing.KEEP)))
+    assert not any(isinstance(one, Scale) for one in advance(kept, grown, SOON)[1])
