@@ -266,8 +266,7 @@ def _too_late(run: Run, seen: Seen, now: datetime) -> Ending | None:
         others = f"{run.plan.canary}'s new pods had not replaced those of an older template"
         message = few if seen.canary.ready < max(seen.canary.wanted, 1) else others
         return Ending(Reason.CANARY_UNAVAILABLE, f"{message} within {spoken(limit)}") if late else None
-    rolling = run.stage is Stage.PROMOTING and run.copied and not through(seen)
-    late = rolling and now - (run.step_since or now) > limit
+    late = run.copied and not through(seen) and now - (run.step_since or now) > limit
     message = f"{run.plan.stable} was not rolled out within {spoken(limit)}"
     return Ending(Reason.PROMOTION_FAILED, message) if late else None
 
@@ -304,7 +303,7 @@ def _taken(run: Run, seen: Seen, _: datetime) -> Ending | None:
 def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
     """Somebody took the copied template back. Copying it again would be a fight, once a second."""
     back = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
-    if not (run.stage is Stage.PROMOTING and run.landed and back):
+    if not (run.landed and back):
         return None
     return Ending(
         Reason.PROMOTION_FAILED,

@@ -75,6 +75,8 @@ from controller.weights import (
 BUILT_IN = "; by the built-in policy, for there is no CanaryPolicy/default"
 # Holds that end with an approval.
 IN_DOUBT = frozenset({Reason.INCONCLUSIVE, Reason.NO_DATA})
+# Holds in which the canary is sized to its weight as stable's pods come and go: git may take days.
+GROWS = frozenset({Reason.CANARY_UNDER_PROVISIONED, Reason.READY_TO_PROMOTE})
 
 
 def advance(run: Run, seen: Seen, now: datetime) -> Next:
@@ -126,7 +128,6 @@ _FAULTS = frozenset(
         Reason.CHECK_FAILED,
         Reason.CANARY_UNAVAILABLE,
         Reason.CANARY_NOT_ANSWERING,
-        Reason.PROMOTION_FAILED,
     }
 )
 # After these a new run follows, or nobody owns the canary any more: its size is not ours to change.
@@ -258,9 +259,9 @@ def _informed(run: Run, seen: Seen, now: datetime) -> Run:
 
 
 def _growth(run: Run, seen: Seen) -> tuple[Action, ...]:
-    """More pods for the weight that stands, if the run is held for want of them and may ask for them."""
+    """More pods for the weight that stands, if these are too few and nobody keeps the run as it is."""
     size = size_for(run, seen, run.weight)
-    few = run.hold is Reason.CANARY_UNDER_PROVISIONED and size > seen.canary.wanted
+    few = run.hold in GROWS and overloaded(seen, run.weight) and size > seen.canary.wanted
     return (Scale(size),) if few else ()
 
 
@@ -296,8 +297,7 @@ def _drained(run: Run, seen: Seen, now: datetime) -> Next:
         return _interrupt(run, now)
     away = (SetWeight(0),) if run.weight else ()
     message = f"every pod of {run.plan.canary} was evicted; {run.plan.stable} is being given its template"
-    run = replace(weighted(run, 0, Reason.INTERRUPTED, now), stage=Stage.PROMOTING)
-    run, told = hold(run, Reason.INTERRUPTED, message, now)
+    run, told = hold(weighted(run, 0, Reason.INTERRUPTED, now), Reason.INTERRUPTED, message, now)
     return run, (*away, *told)
 
 
@@ -319,8 +319,10 @@ def _approved_in_doubt(run: Run, seen: Seen) -> Run:
 def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
     """Why stable is not given the template now, if so; git is not told to while nothing is known."""
     handoff = run.plan.policy.promotion is PromotionMode.HANDOFF
-    if not handoff and (blocked := _blocked(run, seen)):
-        return hold(run, *blocked, now)
+    blocked = _stopped(seen) if handoff else _blocked(run, seen)
+    if blocked and not (handoff and seen.stable_matches):
+        run, said = hold(run, *blocked, now)
+        return run, (*_growth(run, seen), *said)
     told = run.blind or seen.commands.promote is not None
     if gating.unknown(run, seen) and not told and not seen.stable_matches:  # that it passed may be long ago
         return _blind(run, seen, now)
@@ -328,9 +330,10 @@ def _unpromoted(run: Run, seen: Seen, now: datetime) -> Next | None:
         return hold(run, Reason.INCONCLUSIVE, why_not, now)
     if not handoff:
         return None
-    said = "every step has passed; " if run.passed else ""
-    message = f"{said}give {run.plan.stable} the template of {run.plan.canary}"
-    return hold(run, Reason.READY_TO_PROMOTE, message, now)
+    passed = "every step has passed; " if run.passed else ""
+    message = f"{passed}give {run.plan.stable} the template of {run.plan.canary}"
+    run, said = hold(run, Reason.READY_TO_PROMOTE, message, now)
+    return run, (*_growth(run, seen), *said)
 
 
 STAGES: dict[Stage, Callable[[Run, Seen, datetime], Next]] = {
@@ -346,14 +349,21 @@ def _passes(run: Run, seen: Seen, now: datetime) -> bool:
 
 def _blocked(run: Run, seen: Seen) -> tuple[Reason, str] | None:
     """Why nothing may be raised or promoted now, although nothing failed."""
+    if (stopped := _stopped(seen)) is not None:
+        return stopped
+    if seen.route.refusal is not None:
+        return Reason.REFUSED, seen.route.refusal
+    return _unsound(run, seen) if run.weight > 0 else None
+
+
+def _stopped(seen: Seen) -> tuple[Reason, str] | None:
+    """Who stopped it, if somebody did: that is heeded by git as well."""
     if seen.commands.frozen:
         said = 'frozen by serin.dev/freeze (any value but "false", also misspelt or a label) or --freeze'
         return Reason.FROZEN, f"{said}: nothing is raised or promoted"
     if seen.commands.paused:
         return Reason.PAUSED, "paused: the weight stays, checks go on"
-    if seen.route.refusal is not None:
-        return Reason.REFUSED, seen.route.refusal
-    return _unsound(run, seen) if run.weight > 0 else None
+    return None
 
 
 def _unsound(run: Run, seen: Seen) -> tuple[Reason, str] | None:
@@ -375,7 +385,7 @@ def _forward(run: Run, seen: Seen, now: datetime) -> Next:
         if run.hold is not Reason.INPUTS_DRIFTED or seen.commands.approvals <= run.approved:
             return hold(run, Reason.INPUTS_DRIFTED, retraining.sentence(run.inputs), now)
         run = replace(run, approved=seen.commands.approvals, drift_approved=True)
-    if run.stage is not Stage.WAITING or seen.canary.ready:  # there is nothing to ask about before
+    if seen.canary.ready:  # there is nothing to ask about before
         run, shut = gating.through(run, seen)
         if shut is not None:
             return hold(run, *shut, now)
@@ -422,7 +432,7 @@ def _blind(run: Run, seen: Seen, now: datetime) -> Next:
     policy, since = run.plan.policy, run.data_since or run.step_since or now
     missing = silence(run, seen)
     if now - since <= min(policy.no_data_timeout, policy.step_timeout):
-        lasting = quiet(run, seen) or seen.unshown or ((seen.load.unheard or seen.overdue) and seen.trouble)
+        lasting = quiet(run, seen) or seen.unshown or seen.trouble
         if missing and (lasting or run.hold is Reason.READY_TO_PROMOTE):
             return hold(run, Reason.NO_DATA, f"nothing is raised or promoted: {missing}", now)
         return replace(run, hold=run.hold if run.hold in IN_DOUBT else None), ()

@@ -94,6 +94,35 @@ def test_history_of_stable_is_learned_and_is_no_evidence() -> None:
     assert (log_e(gathered, "latency-p95"), log_e(gathered, "errors")) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("silent", ["stable", "canary"])
+def test_a_tick_in_which_an_arm_says_nothing_is_no_news_of_its_check(silent: str) -> None:
+    """Else a step could pass by what the other arm alone has said of late."""
+    run, pace = stepping(), Pace()
+    before = taken(begun(run), run, sight(), seconds=range(10))
+    after = before
+    for second in range(10, 30):
+        new = [replace(tick, **{silent: replace(getattr(tick, silent), pods=())}) for tick in ticks(second)]
+        now = START + timedelta(seconds=second + 1)
+        after = gather.scored(gather.take(after, run, sight(), new, now), update)
+    at = START.timestamp() + 30
+    assert gather.overdue(before, run.plan.policy, at=at - 20, pace=pace, queried=pace) == ()
+    assert gather.overdue(after, run.plan.policy, at=at, pace=pace, queried=pace) == ("latency-p95", "errors")
+
+
+def test_a_check_whose_tick_is_still_open_keeps_the_time_of_its_last_one() -> None:
+    run, pace = stepping(), Pace()
+    both = taken(begun(run), run, sight(), seconds=range(10))
+    one = [tick for tick in ticks(10) if tick.check == "errors"]  # the other waits for a flush
+    now = START + timedelta(seconds=11)
+    after = gather.scored(gather.take(both, run, sight(), one, now), update)
+    assert gather.overdue(after, run.plan.policy, at=now.timestamp(), pace=pace, queried=pace) == ()
+
+
+def test_how_long_stable_was_read_grows_with_its_ticks_and_two_checks_count_it_once() -> None:
+    gathered = taken(gather.begin(stepping().plan.policy), stepping(), sight(), seconds=range(10))
+    assert gathered.known == pytest.approx(10.0)
+
+
 def test_while_pods_warm_up_errors_count_and_latency_does_not() -> None:
     gathered = taken(begun(stepping()), stepping(), sight(), seconds=range(20), slower=4.0, errors=3)
 

@@ -280,3 +280,68 @@ def test_an_approval_of_a_hold_that_comes_and_goes_is_kept_until_it_is_back() ->
     run, _ = advance(run, passing(commands=Commands(approvals=1)), LATER)
     _, actions = advance(run, passing(commands=Commands(approvals=1)), LATER)
     assert weights(actions) == [50]
+
+
+# -- what a step needs beside its Pass
+
+
+@pytest.mark.parametrize(
+    ("minute", "requests", "passes"), [(0.99, 300, False), (1, 299, False), (1, 300, True), (5, 299, False)]
+)
+def test_a_pass_counts_after_the_least_time_and_the_least_requests(
+    minute: float, requests: int, *, passes: bool
+) -> None:
+    seen = passing(load=LoadSeen(step_canary_requests=requests))
+    _, actions = advance(stepping(), seen, NOW + minutes(minute))
+    assert weights(actions) == ([50] if passes else [])
+
+
+def test_doubt_is_of_required_checks_and_of_policies_that_mind_it() -> None:
+    optional = tuple(replace(one, required=False) for one in a_run().plan.policy.checks)
+    for policy in ({"checks": optional}, {"on_inconclusive": OnDoubt.PROCEED}):
+        run, actions = advance(stepping(passed=True, policy=policy), doubtful(), LATER)
+        assert (run.hold, weights(actions)) == (None, [50])
+    run, actions = advance(stepping(passed=True), doubtful(), LATER)
+    assert (run.hold, weights(actions)) == (Reason.INCONCLUSIVE, [])
+
+
+def test_who_promotes_by_hand_minds_no_doubt() -> None:
+    by_hand = doubtful(weight=50, commands=Commands(promote="now"))
+    assert advance(promoting(passed=True, by_hand=True), by_hand, LATER)[0].copied
+
+
+def test_one_approval_serves_a_silence_and_the_gate_behind_it() -> None:
+    blind = sight(Verdict.NO_DATA)
+    run, _ = advance(stepping(**gate()), blind, NOW + minutes(60))
+    assert run.hold is Reason.NO_DATA
+    _, actions = advance(run, replace(blind, commands=Commands(approvals=1)), NOW + minutes(61))
+    assert weights(actions) == [50]
+
+
+@pytest.mark.parametrize(
+    ("before", "run", "move", "then"),
+    [
+        (Before.START, a_run, "step 1 of 3 (5 %)", 5),
+        (Before.RAISE, stepping, "step 2 of 3 (25 %)", 25),
+        (Before.PROMOTION, promoting, "the promotion", None),
+    ],
+)
+def test_a_webhook_is_asked_about_the_next_weight_and_people_beside_it_are_not_asked_there(
+    before: Before, run: Any, move: str, then: int | None
+) -> None:
+    both = {"steps": (5, 25, 50), "gates": (Gate(before=before), Gate(before=before, url=URL))}
+    standing = run(passed=True, policy=both)
+    if before is Before.PROMOTION:
+        standing = replace(standing, stage=Stage.STEPPING, step=2)
+    shut, _ = advance(standing, passing(weight=standing.weight), LATER)
+    assert (shut.hold, shut.gated) == (Reason.GATE_CLOSED, True)
+    assert shut.message == f"gate before {move}: change.example has not answered yet"
+    asked = gating.question(shut)
+    assert asked is not None
+    assert [index for index, _ in asked.gates] == [1]
+    assert (asked.data["weight"], asked.data["nextWeight"]) == (standing.weight, then)
+
+    opened, _ = advance(shut, passing(weight=standing.weight, gates={1: gating.OPEN}), LATER)
+    assert (opened.hold, opened.gated) == (Reason.AWAITING_APPROVAL, False)
+    assert f"waiting for approval of {move}:" in opened.message
+    assert gating.question(opened) is None  # a person is waited for, and nobody else

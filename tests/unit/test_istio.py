@@ -19,6 +19,7 @@ from controller.istio import (
     seen_weight,
     steering,
     subsets_told_apart,
+    to_zero,
 )
 from controller.kube import ApiError
 from controller.model import Plan, Recording
@@ -192,12 +193,34 @@ def test_all_routes_with_both_subsets_move_together() -> None:
         ([split(0, 0)], None),
         ([split(90, 5)], None),
         ([split(9, 1)], None),
+        ([split(150, -50)], None),
+        ([split(-50, 150)], None),
     ],
 )
 def test_the_weight_that_is_seen(http: list[Json], weight: int | None) -> None:
     found = located(virtual_service(*http), **NAMES)
     assert isinstance(found, Steering)
     assert seen_weight(found) == weight
+
+
+def test_routes_of_testers_may_share_an_arm_with_whomever_they_like() -> None:
+    """They pick their callers, and no weight of ours stands in them."""
+    match = [{"headers": {"x-tester": {"exact": "yes"}}}]
+    for arm in ("canary", "stable"):
+        theirs = {"match": match, "route": [to(arm, 50), to("v9", 50, host="other")]}
+        vs = virtual_service(theirs, split(90, 10))
+        found = steering(vs, **NAMES)
+        assert isinstance(found, Steering), str(found)
+        assert [one.route for one in found.splits] == [1]
+        assert patched(vs, patch(found, 0))["spec"]["http"][0] == theirs
+
+
+def test_a_second_destination_that_is_another_by_now_is_not_emptied() -> None:
+    twice = {"route": [to("stable", 80), to("canary", 10), to("canary", 10, port={"number": 81})]}
+    operations = patch(to_zero(virtual_service(twice), **NAMES), 0)
+    moved = {"route": [*twice["route"][:2], to("v9", 10, host="other")]}
+    with pytest.raises(Mismatch):
+        patched(virtual_service(moved), operations)
 
 
 REFUSED: dict[str, tuple[Json, Refusal]] = {

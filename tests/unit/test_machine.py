@@ -525,7 +525,9 @@ def test_a_run_remembers_how_long_stable_was_known_at_its_canarys_first_requests
     run, _ = advance(a_run(), sight(weight=0, stable_known=known), NOW)
     assert (run.weight, run.stable_known) == (5, known)
     later = sight(Verdict.PASS, stable_known=2 * known, load=LoadSeen(step_canary_requests=10**6))
-    assert advance(run, later, NOW + minutes(5))[0].stable_known == known
+    run, _ = advance(run, later, NOW)  # the step begins
+    run, _ = advance(run, later, NOW + minutes(5))
+    assert (run.weight, run.stable_known) == (50, known)
 
 
 def test_a_step_that_waits_for_pods_in_vain_says_so_once() -> None:
