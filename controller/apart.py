@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from controller import detours, istio, strays
+from controller import detours, istio, strays, subsets
 from controller.cluster import Cluster, pods
 from controller.istio import Refusal, Steering
 from controller.model import Plan
@@ -30,8 +30,9 @@ def told_apart(
     """Why the two subsets are not those of the two arms alone; None if they are."""
     namespace = canary["metadata"]["namespace"]
     of_stable, mine = _labels(cluster, stable), _labels(cluster, canary)
-    beyond = istio.ambient(cluster.get("namespaces", "", namespace) or {"metadata": {}}, [*of_stable, *mine])
-    return beyond or istio.subsets_told_apart(
+    around = cluster.get("namespaces", "", namespace) or {"metadata": {}}
+    beyond = subsets.ambient(around, [*of_stable, *mine])
+    return beyond or subsets.told_apart(
         list(cluster.all("destinationrules", namespace)),
         found,
         stable_subset=stable_subset,
@@ -49,8 +50,8 @@ def strangers(
     for rule in cluster.all("destinationrules", namespace):
         if detours.fqdn(rule.get("spec", {}).get("host", ""), rule) != found.host:
             continue
-        subsets = {one["name"]: one.get("labels") or {} for one in rule["spec"].get("subsets") or []}
-        labels = subsets.get(canary_subset) or {}
+        known = {one["name"]: one.get("labels") or {} for one in rule["spec"].get("subsets") or []}
+        labels = known.get(canary_subset) or {}
         for other in _others(cluster, canary, stable) if labels else ():
             if any(
                 labels.items() <= pod["metadata"].get("labels", {}).items() for pod in pods(cluster, other)

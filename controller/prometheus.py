@@ -102,7 +102,7 @@ class Prometheus:
         # A round gives up by itself when its time is over; before, it may have waited for a thread.
         self._patience = 2 * timeout
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prometheus")
-        self.on_news: Callable[[str], None] = _nobody
+        self.on_news: Callable[[str], None] = lambda _run: None
         self._runs: dict[str, _Watched] = {}
 
     def watch(
@@ -495,7 +495,3 @@ def _short(said: object) -> str:
     if isinstance(said, BaseException) and "Connection refused" in str(said):
         return "connection refused"
     return " ".join(str(said).split())[:200]
-
-
-def _nobody(_run: str) -> None:
-    """Nobody waits for news."""

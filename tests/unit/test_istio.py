@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
+from controller import subsets
 from controller.istio import (
     MOST_ROUTES,
     IstioRouter,
     Refusal,
     Steering,
     Unsteerable,
-    ambient,
     located,
     patch,
     seen_weight,
     steering,
-    subsets_told_apart,
     to_zero,
 )
 from controller.kube import ApiError
 from controller.model import Plan, Recording
+from controller.subsets import ambient
 from scenarios.cluster.patches import Mismatch, clone, patched
 
 Json = Any
@@ -410,7 +410,7 @@ APART = rule({"version": "stable"}, {"version": "canary"})
 
 def told_apart(*rules: Json, stable: Json = (STABLE,), canary: Json = (CANARY,)) -> Refusal | None:
     found = found_in(virtual_service(split()))
-    return subsets_told_apart(rules, found, **NAMES, stable_labels=stable, canary_labels=canary)
+    return subsets.told_apart(rules, found, **NAMES, stable_labels=stable, canary_labels=canary)
 
 
 def test_subsets_that_each_select_their_own_arm_are_fine() -> None:
@@ -674,7 +674,7 @@ def test_a_destination_rule_without_a_spec_says_nothing() -> None:
     assert isinstance(found, Steering)
     empty = {"metadata": {"name": "other", "namespace": "lab"}}
 
-    told = subsets_told_apart([empty], found, **NAMES, stable_labels=[{}], canary_labels=[{}])
+    told = subsets.told_apart([empty], found, **NAMES, stable_labels=[{}], canary_labels=[{}])
 
     assert told is not None
     assert (told.field, told.value) == ("DestinationRule", "none")
