@@ -385,56 +385,45 @@ def _operate(settings: Settings) -> None:
         raise Failed(str(error)) from None
 
 
-@serin.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def scenario(context: click.Context, arguments: tuple[str, ...]) -> None:
+def _lent(package: str, extra: str) -> Callable[[Callable[[], None]], click.Command]:
+    """A command that another package has, here with its line of help; the controller does without that."""
+
+    def command(named: Callable[[], None]) -> click.Command:
+        name = named.__name__
+
+        @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+        @click.pass_context
+        def borrowed(context: click.Context, arguments: tuple[str, ...]) -> NoReturn:
+            try:
+                found = getattr(importlib.import_module(f"{package}.cli"), name)
+            except ModuleNotFoundError as error:
+                raise Failed(
+                    f"serin {name} needs {error.name}, which is not installed: pip install 'serin[{extra}]'"
+                ) from None
+            sys.exit(found.main(list(arguments), prog_name=f"{program(context)} {name}"))
+
+        unread = {"ignore_unknown_options": True, "help_option_names": []}
+        options = {"context_settings": unread, "add_help_option": False, "help": named.__doc__}
+        return serin.command(name, **options)(borrowed)
+
+    return command
+
+
+@_lent("scenarios", extra="lab")
+def scenario() -> None:
     """Play stories in which canaries fail (run FILE...)."""
-    _lent("scenarios", "lab", "scenario", context, arguments)
 
 
-@serin.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def simulate(context: click.Context, arguments: tuple[str, ...]) -> None:
+@_lent("scenarios", extra="lab")
+def simulate() -> None:
     """Run a story many times: how often is a canary rolled back, and how fast?"""
-    _lent("scenarios", "lab", "simulate", context, arguments)
 
 
-@serin.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def shadow(context: click.Context, arguments: tuple[str, ...]) -> None:
+@_lent("gpu_shadow", extra="gpu")
+def shadow() -> None:
     """Compare a canary's recorded answers with stable's (compare STABLE CANARY)."""
-    _lent("gpu_shadow", "gpu", "shadow", context, arguments)
 
 
-@serin.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def baseline(context: click.Context, arguments: tuple[str, ...]) -> None:
+@_lent("gpu_shadow", extra="gpu")
+def baseline() -> None:
     """Keep what a model was trained on, and see whether inputs still look so (capture DATA)."""
-    _lent("gpu_shadow", "gpu", "baseline", context, arguments)
-
-
-def _lent(package: str, extra: str, name: str, context: click.Context, arguments: Sequence[str]) -> NoReturn:
-    """A command that another package has; the controller does without that."""
-    try:
-        found = getattr(importlib.import_module(f"{package}.cli"), name)
-    except ModuleNotFoundError as error:
-        raise Failed(
-            f"serin {name} needs {error.name}, which is not installed: pip install 'serin[{extra}]'"
-        ) from None
-    sys.exit(found.main(list(arguments), prog_name=f"{program(context)} {name}"))

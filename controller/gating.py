@@ -65,11 +65,13 @@ def unasked(run: Run, seen: Seen) -> Run:
     """The run, with all approvals used up that came before it was held for anybody since it last moved.
 
     Whoever gave them (the second who approved one hold) has not seen what comes next. A hold that comes and
-    goes was seen. Of a run that has ended nothing is changed.
+    goes was seen; but of a silence that is over nobody has approved the next one. Of a run that has ended
+    nothing is changed.
     """
     if run.stage is Stage.ENDED:
         return run
-    waits = run.hold in {*WAITED_FOR, Reason.PREFLIGHT_FAILED} or WAITED_FOR.intersection(run.told)
+    seen_before = WAITED_FOR if unknown(run, seen) else WAITED_FOR - {Reason.NO_DATA}
+    waits = run.hold in {*WAITED_FOR, Reason.PREFLIGHT_FAILED} or seen_before.intersection(run.told)
     return run if waits else replace(run, approved=max(run.approved, seen.commands.approvals))
 
 

@@ -313,6 +313,16 @@ def _undone(run: Run, seen: Seen, _: datetime) -> Ending | None:
     )
 
 
+def _recalled(run: Run, seen: Seen, _: datetime) -> Ending | None:
+    """Who promoted by hand took it back before stable had the template, of which a copy may be on its way."""
+    there = seen.stable.template_hash == run.plan.stable_hash and not seen.stable_matches
+    decided = run.stage is Stage.PROMOTING and run.copied and not run.landed
+    if not (decided and run.by_hand and there and seen.commands.promote is None):
+        return None
+    said = f"the promotion by hand was taken back before {run.plan.stable} had been given the template"
+    return Ending(Reason.ABORTED, said)
+
+
 LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _commanded,
     _superseded,
@@ -324,6 +334,7 @@ LEAVING: tuple[Callable[[Run, Seen, datetime], Ending | None], ...] = (
     _unheard,
     _too_late,
     _undone,
+    _recalled,
     _taken,
 )
 

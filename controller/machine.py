@@ -466,7 +466,8 @@ def _raise(run: Run, seen: Seen, now: datetime, step: int) -> Next:
     before, run = run.weight, run if run.weights else replace(run, stable_known=seen.stable_known)
     run = replace(weighted(run, weight, Reason.WEIGHT_RAISED, now), stage=Stage.STEPPING, step=step)
     run = replace(run, step_since=None, data_since=now, hold=None, passed=False, told=(), opened=())
-    there = seen.route.sighting if seen.route.weight == before else None
+    # Where it is not ours others wrote it last, after us; else it may be from before a write of ours.
+    there = seen.route.sighting if seen.route.weight == before or not seen.route.ours else None
     run = replace(run, raised_from=there, pods_known=youngest(seen))
     number = f"step {step + 1} of {len(run.plan.policy.steps)}"
     unasked = BUILT_IN if step == 0 and run.plan.policy_name == "" else ""

@@ -17,6 +17,7 @@ from controller.documents import NAME
 from controller.model import Commands, Plan
 from controller.neighbours import live, runs_of, taken
 from controller.wire import MOST_PERCENT
+from controller.writing import FENCE
 
 Json = Any
 
@@ -58,9 +59,9 @@ class Refused:
 
 
 def annotations(deployment: Json) -> dict[str, str]:
-    """The Deployment's `serin.dev/` annotations."""
+    """The Deployment's `serin.dev/` annotations, but for the one that we give stable for a moment."""
     found = deployment["metadata"].get("annotations", {})
-    return {key: value for key, value in found.items() if key.startswith(PREFIX)}
+    return {key: value for key, value in found.items() if key.startswith(PREFIX) and key != FENCE}
 
 
 def asks(deployment: Json) -> bool:

@@ -74,19 +74,26 @@ class Workloads:
 
         Where it has it still, a copy may be on its way, of a leader that was cut off while it made it: upon
         the Deployment as it was read, so that any write after that makes it a conflict. Where it has neither,
-        somebody has edited it since, and it stays so.
+        somebody has edited it since, and it stays so. Annotations that somebody has added to a copy stay.
         """
         before = self._template(plan, plan.stable, plan.stable_hash)
         if before is None:
             raise TemplateLost(f"Deployment {plan.stable} no longer has template {plan.stable_hash}")
         stable = await self._read(plan)
         there = stable["spec"]["template"]
-        if not merge_patch(there, before):
+        if self._is_compared(plan, stable, before):
             await self._fence(plan, stable["metadata"]["resourceVersion"])
-        elif alike(there, before) or self._is_analysed(plan, there) is not False:
-            await self._give(plan, stable, before)
-        elif self._is_compared(plan, stable, before):
-            await self._fence(plan, stable["metadata"]["resourceVersion"])
+        elif self._is_analysed(plan, there) is not False:
+            added = self._added(plan, there, before)
+            await self._give(plan, stable, _annotated(before, added) if added else before)
+
+    def _added(self, plan: Plan, there: Json, before: Json) -> dict[str, str]:
+        """Annotations of a copy that are nobody's of those who were compared; none if that cannot be told."""
+        analysed = self._template(plan, plan.canary, plan.canary_hash)
+        known = None if analysed is None else _notes(analysed).keys() | _notes(before).keys()
+        return (
+            {} if known is None else {name: said for name, said in _notes(there).items() if name not in known}
+        )
 
     def _is_compared(self, plan: Plan, stable: Json, before: Json) -> bool:
         """Whether stable has the template `before`, maybe written otherwise: 1Gi is 1073741824."""
@@ -134,6 +141,11 @@ class Workloads:
         rules = self._cluster.all("destinationrules", plan.namespace)
         subsets = (subset for rule in rules for subset in rule.get("spec", {}).get("subsets") or ())
         return {key for subset in subsets for key in subset.get("labels") or ()}
+
+
+def _annotated(template: Json, added: dict[str, str]) -> Json:
+    meta = template["metadata"]
+    return template | {"metadata": meta | {"annotations": (meta.get("annotations") or {}) | added}}
 
 
 def _notes(template: Json) -> dict[str, str]:

@@ -4,7 +4,8 @@ Around it, each a process of its own: the emulated API server with all objects, 
 each, on loopback. Canaries fail, one after the other and at any time of a tick: first of ten at most, which
 are next to nothing for a core, then among so many. What people feel of it is the time from the fault, in the
 pods, to the patch that takes the traffic; it holds the wait for the next page. The controller runs on one
-core, the rest on the others. What takes longer than it may is left out, and said;
+core, the rest on the others. `yardstick` says how fast that core is in this hour, so that tables of two hours
+can be compared. What takes longer than it may is left out, and said;
 with `--keep` what has been measured is not measured again.
 """
 
@@ -73,6 +74,7 @@ class Measured:
     lost: int  # how often the Lease was lost
     load: float  # average of the machine's last minute: of two cores, 2 is all of them
     parts: Mapping[str, float]  # of the processor time, by what it was spent on
+    yardstick: float  # ms that the controller's core takes, right after it, for work that never changes
 
     @property
     def cost(self) -> float:
@@ -126,6 +128,14 @@ class Bench:
     async def stop(self) -> None:
         """The controller has ended and said where its time went."""
         await processes.end(self.controller, seconds=10)
+
+    async def yardstick(self) -> float:
+        """How fast the controller's core is in this hour, once it has ended."""
+        out = self.folder / "yardstick"
+        process = await processes.python("-m", "scenarios.scale.yardstick", log=out)
+        _confine(process.pid, last=True)
+        await process.wait()
+        return float(_text(out))
 
     async def usage(self) -> Usage:
         """What the controller has used by now."""
@@ -250,6 +260,7 @@ async def among(
         back = {kind: await bench.rolled_back(kind, list(islice(there, faults))) for kind in kinds}
         bench.check()
         await bench.stop()
+        yardstick = await bench.yardstick()
     took = after.at - before.at
     lags = {bound: count - before.lags.get(bound, 0.0) for bound, count in after.lags.items()}
     return Measured(
@@ -264,6 +275,7 @@ async def among(
         lost=bench.lost(),
         load=os.getloadavg()[0],
         parts=parts(folder / "stacks"),
+        yardstick=yardstick,
     )
 
 
@@ -283,6 +295,7 @@ def table(single: Mapping[str, Sequence[Rollback]], found: Sequence[Measured]) -
         ("MB", [f"{one.rss:.0f}" for one in found]),
         ("Leases lost", [str(one.lost) for one in found]),
         ("machine's load", [f"{one.load:.1f}" for one in found]),
+        ("yardstick, ms", [f"{one.yardstick:.0f}" for one in found]),
     ):
         yield f"{title:26}" + "".join(f"{cell:>10}" for cell in row)
     yield from _rollbacks(single, found)

@@ -193,8 +193,13 @@ class Notary:
 
     def _given(self, before: Json, obj: Json) -> None:
         """Stable is given a template, upon one that some run knew of."""
-        known = self.hashes(before["spec"]["template"])
+        old, new = (of_people(each["spec"]["template"]) for each in (before, obj))
+        if not self._noted_on(old).items() <= new["annotations"].items():
+            self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}'s template")
         plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
+        now = self.hashes(obj["spec"]["template"], noted=True)
+        back = any(plan["stableHash"] in now for plan in plans)
+        known = self.hashes(before["spec"]["template"], noted=back)
         if not any(plan[arm] in known for plan in plans for arm in ("stableHash", "canaryHash")):
             self.witness.breaks(f"{self.witness.author} wrote over what somebody had given {STABLE}")
         run = next((run for run in self.witness.runs.values() if not ended(run)), None)
@@ -204,10 +209,22 @@ class Notary:
             since = account.earlier if account.blind > account.earlier else account.moved
             self._known(account, name, run, "is promoted", since=since)
 
-    def hashes(self, template: Json) -> set[str]:
-        """The names of the template, a restart being no difference."""
+    def hashes(self, template: Json, *, noted: bool = False) -> set[str]:
+        """The names of the template; a restart is no difference, nor, if `noted`, what somebody has added."""
         there = plain(of_people(template))
+        if noted:
+            theirs = self._noted_on(there).keys()
+            left = {key: said for key, said in there["annotations"].items() if key not in theirs}
+            there = {**there, "annotations": left}
         return {name for name, one in self.witness.templates.items() if plain(one) == there}
+
+    def _noted_on(self, template: Json) -> dict[str, str]:
+        """Annotations that no run's templates have."""
+        plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
+        compared = {plan[arm] for plan in plans for arm in ("canaryHash", "stableHash")}
+        known = [one for name, one in self.witness.templates.items() if name in compared]
+        theirs = set(plain(template)["annotations"].items())
+        return dict(theirs.difference(*(one["annotations"].items() for one in known)))
 
     # -- ends
 

@@ -398,10 +398,9 @@ class Witness:
 
     def _given(self, template: Json) -> None:
         """Stable gets what was analysed, or what it had before."""
-        found = sorted(self.notary.hashes(template))
-        runs = [run for run in self.runs.values() if self._through(run)]
-        plans = [run["spec"]["plan"] for run in runs]
-        if not any(plan[arm] in found for plan in plans for arm in ("canaryHash", "stableHash")):
+        found, back = sorted(self.notary.hashes(template)), self.notary.hashes(template, noted=True)
+        plans = [run["spec"]["plan"] for run in self.runs.values() if self._through(run)]
+        if not any(plan["canaryHash"] in found or plan["stableHash"] in back for plan in plans):
             self.breaks(f"{STABLE} was given a template that no run has analysed (known as {found})")
         run = next((run for run in self.runs.values() if not ended(run)), None)
         if run is not None and run["spec"]["plan"]["canaryHash"] in found:

@@ -780,6 +780,24 @@ async def test_a_copy_that_was_on_its_way_is_refused_once_stable_was_given_its_t
     assert after["metadata"].get("annotations") == before["metadata"].get("annotations")
 
 
+async def test_what_somebody_noted_on_a_copy_stays_when_stable_is_given_its_template_back(
+    stage: Stage,
+) -> None:
+    """Seed 42927."""
+    await stage.at_first_step()
+    plan, workloads = stage.reconciler.lives[stage.key].run.plan, Workloads(stage.kube, stage.cluster)
+    before = deepcopy(stage.world.get("deployments", NAMESPACE, STABLE)["spec"]["template"])
+    await workloads.promote(plan)
+    theirs = {"metadata": {"annotations": {"example.com/build": "54"}}}
+    stage.world.patch("deployments", NAMESPACE, STABLE, {"spec": {"template": theirs}})
+    await asyncio.sleep(1)
+    await workloads.restore(plan)
+    after = stage.world.get("deployments", NAMESPACE, STABLE)["spec"]["template"]
+    assert after["spec"] == before["spec"]
+    notes = before["metadata"].get("annotations", {}) | theirs["metadata"]["annotations"]
+    assert after["metadata"] == before["metadata"] | {"annotations": notes}
+
+
 async def fail(stage: Stage, seconds: range, *, canary: int) -> None:
     """Every pod answers 30 requests a second, of which so many of the canary's fail."""
     for second in seconds:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import isnan
 
 from scenarios.bench_scale import Measured, table
+from scenarios.scale import yardstick
 
 
 def measured(*, canaries: int, cpu: float, ticks: float) -> Measured:
@@ -19,6 +20,7 @@ def measured(*, canaries: int, cpu: float, ticks: float) -> Measured:
         lost=0,
         load=1.0,
         parts={"parse": 0.25},
+        yardstick=120.0,
     )
 
 
@@ -64,3 +66,7 @@ def test_how_much_longer_it_takes_has_an_interval() -> None:
     assert intervals(always) == [["1.5-5.0"], ["1.0-3.0"]]  # 0.9 to 3.0 s, and 0.1 to 0.3 s, of many
     assert intervals([(0.3, 0.1), (0.6, 0.1), (1.2, 0.1)])[0] == ["0.8-10.0"]
     assert intervals([]) == [["nan-nan"], ["nan-nan"]]
+
+
+def test_the_yardstick_is_the_same_work_each_time() -> None:
+    assert yardstick.turn(yardstick.canaries()[:20]) == yardstick.turn(yardstick.canaries()[:20])

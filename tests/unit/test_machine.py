@@ -428,6 +428,19 @@ def test_what_was_not_taken_away_by_us_is_given(raised_from: Sighting | None, ro
     assert run.raised_from == route.sighting
 
 
+@pytest.mark.parametrize(("ours", "known"), [(False, True), (True, False)])
+def test_a_raise_upon_other_people_s_weights_is_known_by_them_if_its_fall_is_never_written_down(
+    *, ours: bool, known: bool
+) -> None:
+    """Seed 43589: a leader took it away and was lost, and the next gave a failing canary its weight back."""
+    there = service(100, 4, ours=ours)
+    run, actions = advance(a_run(), sight(route=there), NOW)
+    assert (run.stage, weights(actions)) == (Stage.STEPPING, [5])
+    assert run.raised_from == (there.sighting if known else None)
+    run, _ = advance(run, sight(route=service(0, 6)), NOW + minutes(1))
+    assert (run.reason is Reason.LEADER_LOST) == known
+
+
 def test_a_promotion_that_is_through_is_one_although_its_end_was_never_written_down() -> None:
     done = sight(route=service(0, 9), stable=arm("new", 3), stable_matches=True)
     run, _ = advance(promoting(copied=True, raised_from=RAISED_FROM), done, NOW + minutes(1))
@@ -817,6 +830,23 @@ def test_a_promotion_by_hand_that_is_taken_back_before_the_copy_gives_nothing(ve
     assert (run.stage, run.copied, actions) == (Stage.STEPPING, False, ())
 
 
+@pytest.mark.parametrize("landed", [False, True])
+def test_a_promotion_by_hand_that_is_taken_back_with_its_copy_on_the_way_ends_the_run(
+    *, landed: bool
+) -> None:
+    """Seed 43262: a leader decided upon the copy and was killed; the next made it, which nobody wanted."""
+    run = promoting(copied=True, by_hand=True, landed=landed)
+    stable = replace(arm("analysed", 3), rolled_out=False) if landed else arm("old", 3)
+    seen = sight(weight=50, stable=stable, stable_matches=landed)
+    after, _ = advance(run, replace(seen, commands=Commands(promote="now")), NOW + minutes(1))
+    assert after.stage is Stage.PROMOTING
+    after, actions = advance(run, seen, NOW + minutes(1))
+    assert (after.stage is Stage.PROMOTING) == landed  # what has begun is taken back by an abort
+    if not landed:
+        assert (after.reason, weights(actions), CopyTemplate() in actions) == (Reason.ABORTED, [0], False)
+        assert RestoreTemplate() in advance(after, replace(seen, fenced=False), NOW + minutes(1))[1]
+
+
 def test_a_paused_run_is_promoted_by_hand_once_it_is_resumed() -> None:
     run, actions = advance(stepping(), sight(commands=Commands(promote="now", paused=True)), NOW)
     assert (run.stage, run.hold, told(actions)) == (Stage.STEPPING, Reason.PAUSED, [Reason.PAUSED])
@@ -852,6 +882,21 @@ def test_an_approval_lets_a_promotion_go_on_that_is_held_in_doubt_or_in_silence(
         assert (run.hold, run.copied) == (why, False)
         run, actions = advance(run, replace(held, commands=Commands(approvals=1)), NOW + minutes(61))
         assert (run.copied, run.approved, CopyTemplate() in actions) == (True, 1, True)
+
+
+def test_who_approves_after_a_silence_is_over_has_not_approved_the_next_one() -> None:
+    """Seed 43281: it promoted a canary that nobody had read of for 11 s."""
+    blind, known = sight(Verdict.NO_DATA, weight=50), sight(Verdict.INCONCLUSIVE, weight=50)
+    approved = Commands(approvals=1)
+    run, _ = advance(stepping(step=1, weight=50), blind, NOW + minutes(6))
+    assert run.hold is Reason.NO_DATA
+    run, _ = advance(run, known, NOW + minutes(7))
+    run, _ = advance(run, replace(known, commands=approved), NOW + minutes(7))
+    assert (run.hold, run.stage) == (None, Stage.STEPPING)
+    run, _ = advance(run, replace(blind, commands=approved), NOW + minutes(17))
+    assert (run.hold, run.stage) == (Reason.NO_DATA, Stage.STEPPING)
+    run, _ = advance(run, replace(blind, commands=Commands(approvals=2)), NOW + minutes(18))
+    assert (run.stage, run.blind) == (Stage.PROMOTING, True)
 
 
 def test_who_approves_silence_at_the_last_step_is_not_asked_once_more_at_the_promotion() -> None:

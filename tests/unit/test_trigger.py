@@ -22,6 +22,7 @@ from controller.trigger import (
     rung,
     wanted,
 )
+from controller.writing import FENCE
 
 Json = dict[str, Any]
 PREFIX = "serin.dev/"
@@ -518,6 +519,12 @@ def test_an_annotation_that_a_promotion_brought_to_stable_s_template_asks_for_no
 @pytest.mark.parametrize("spec", [None, {}, {"template": None}, {"template": {"metadata": {"labels": "x"}}}])
 def test_what_is_no_deployment_asks_for_nothing(spec: Json | None) -> None:
     assert not asks({"metadata": {"name": "x", "namespace": "shop"}, "spec": spec})
+
+
+def test_what_we_note_on_stable_for_a_moment_is_no_slip_of_anybody_s_pen() -> None:
+    """An Event told its owner to remove the annotation that a rollback gives it, and that goes by itself."""
+    assert not asks(deployment("model", notes={FENCE: "1042"}))
+    assert asks(deployment("model", notes={FENCE: "1042", f"{PREFIX}fences": "1042"}))
 
 
 def test_what_is_no_freeze_on_a_namespace_is_refused_with_what_is_read_there() -> None:
