@@ -263,7 +263,7 @@ class Reconciler:
         other = there.rival
         if live.run.weight_since is None:
             look = partial(self._left, live, route, obj)
-            route = replace(route, ours=other is None and spared("left", live.run, look, False))
+            route = replace(route, left=other is None and spared("left", live.run, look, False))
         if other is None:
             return route
         name = other["metadata"]["name"]

@@ -75,7 +75,7 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     where one of us had taken it. What a run has without knowing of it nobody looks at: that goes at once.
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
-    if run.weight_since is None and seen.route.ours and seen.route.weight != 0 and not sent:
+    if run.weight_since is None and seen.route.left and not sent:
         return _cleared(run, actions, seen)
     if sent or seen.route.weight == run.weight or run.weight_since is None or run.settled:
         return run, actions  # there already, not ours yet, or no more

@@ -28,11 +28,11 @@ from controller.model import (
     Scale,
     Seen,
     SetWeight,
-    Sighting,
     Stage,
     Tell,
 )
 from controller.weights import FIRST_CHANGES, LAST_CHANGES, MOST_INTERRUPTIONS, interruptions
+from controller.writing import Sighting
 
 
 def minutes(value: float) -> timedelta:
