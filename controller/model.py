@@ -12,6 +12,7 @@ from typing import Any
 from analysis.evidence import CheckSpec
 from analysis.judge import CheckJudgement, Judgement, Verdict
 from controller.hearing import LoadSeen
+from controller.writing import Sighting
 
 
 class Phase(StrEnum):
@@ -228,14 +229,6 @@ class Plan(Place):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """Which VirtualService was looked at: its spec's generation, and the version of all of it."""
-
-    generation: int
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightChange:
     """One entry of a run's weight history."""
 
@@ -396,8 +389,8 @@ class RouteSeen:
     mirrored: bool = False  # the run's mirror stands in it
     unmirrored: str | None = None  # why it cannot, if a Shadow check would have it there
     sighting: Sighting | None = None  # None: there is none
-    ours: bool = False  # a controller of ours wrote its routes last, and for no other run
-    theirs: bool = False  # before the run's first weight: nobody of ours did
+    ours: bool = False  # a controller of ours wrote its routes last
+    left: bool = False  # the canary has a weight there that no run gave, or knows of any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -263,8 +263,7 @@ class Reconciler:
         other = there.rival
         if live.run.weight_since is None:
             look = partial(self._left, live, route, obj)
-            ours, theirs = other is None and spared("left", live.run, look, False), not route.ours
-            route = replace(route, ours=ours, theirs=theirs and live.upon is not None)
+            route = replace(route, left=other is None and spared("left", live.run, look, False))
         if other is None:
             return route
         name = other["metadata"]["name"]
@@ -273,12 +272,12 @@ class Reconciler:
         return replace(route, refusal=said, mirrored=mine)
 
     def _left(self, live: Live, route: RouteSeen, obj: Any) -> bool:
-        """Whether the canary has a weight of ours that its run, whose status was lost, knows nothing of.
+        """Whether the canary has a weight that no run gave it, or one of which the status was lost.
 
         Not before this leader has saved the run: what its watch has told so far may be of before the raise.
         """
-        ours = obj is not None and live.upon is None and route.ours and route.weight != 0
-        return ours and neighbours.left(self.means.cluster, obj, live.run.plan)
+        known = obj is not None and live.upon is None
+        return known and route.weight != 0 and neighbours.left(self.means.cluster, obj, live.run.plan)
 
     async def _measure(self, live: Live, seen: Seen, there: Around) -> tuple[Gathered, Seen]:
         """What the pods' pages say."""

@@ -77,8 +77,7 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     """
     sent = any(isinstance(action, SetWeight) for action in actions)
     if run.weight_since is None:
-        strange = seen.route.weight != 0 and not sent and (seen.route.ours or _given_by_others(run, seen))
-        return _cleared(run, actions, seen) if strange else (run, actions)
+        return _cleared(run, actions, seen) if not sent and _strange(run, seen) else (run, actions)
     if sent or seen.route.weight == run.weight or run.settled:
         return run, actions  # there already, or no more ours
     refused = seen.route.refusal is not None or stopped(run, seen) or taken(run, seen)
@@ -95,13 +94,10 @@ def repaired(run: Run, actions: tuple[Action, ...], seen: Seen, now: datetime) -
     return told, (*actions, Tell(Reason.WEIGHT_REPAIRED, message))
 
 
-def _given_by_others(run: Run, seen: Seen) -> bool:
-    """Whether the canary has requests before its run's first weight, and stable can take them.
-
-    What one of us wrote is another run's, or one that the run's status was lost of.
-    """
-    free = seen.route.refusal is None and seen.route.theirs and seen.stable.ready > 0
-    return run.stage is Stage.WAITING and seen.route.weight != 0 and free
+def _strange(run: Run, seen: Seen) -> bool:
+    """Whether the canary has a weight that its run did not give; what others gave it stable can take."""
+    free = run.stage is Stage.WAITING and seen.route.refusal is None and seen.stable.ready > 0
+    return seen.route.left and (seen.route.ours or free)
 
 
 def _cleared(run: Run, actions: tuple[Action, ...], seen: Seen) -> Next:

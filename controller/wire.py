@@ -18,10 +18,10 @@ from controller.model import (
     Preflight,
     PromotionMode,
     Reason,
-    Sighting,
     Sizing,
     Stage,
 )
+from controller.writing import Sighting
 
 Json = Any
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

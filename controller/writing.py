@@ -1,14 +1,13 @@
 """Who wrote a VirtualService, and since when: what tells a raise that was never made from one taken back.
 
 Pure. A leader may be lost between two of its writes, or be frozen with one of them on its way. Its successor
-has nothing but the objects: the run's status, which holds what a raise was decided upon (`model.Sighting`),
+has nothing but the objects: the run's status, which holds what a raise was decided upon (`Sighting`),
 and the VirtualService, whose generation counts every change of its spec and whose `managedFields` name the
 last writer of its routes.
 """
 
+from dataclasses import dataclass
 from typing import Any
-
-from controller.model import Sighting
 
 Json = Any
 
@@ -17,6 +16,14 @@ WEIGHTS = "serin-controller"
 MIRRORS = "serin-mirror"
 FENCE = "serin.dev/fence"  # an annotation that is there for a moment
 UNFENCING: list[Json] = [{"op": "remove", "path": "/metadata/annotations/serin.dev~1fence"}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Which VirtualService was looked at: its spec's generation, and the version of all of it."""
+
+    generation: int
+    version: str
 
 
 def sighting(vs: Json) -> Sighting:

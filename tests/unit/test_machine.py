@@ -28,11 +28,11 @@ from controller.model import (
     Scale,
     Seen,
     SetWeight,
-    Sighting,
     Stage,
     Tell,
 )
 from controller.weights import FIRST_CHANGES, LAST_CHANGES, MOST_INTERRUPTIONS, interruptions
+from controller.writing import Sighting
 
 
 def minutes(value: float) -> timedelta:
@@ -731,14 +731,14 @@ def test_a_repair_that_does_not_get_through_is_told_once() -> None:
 
 def test_a_canary_that_has_a_weight_before_its_run_begins_has_none_while_it_waits() -> None:
     """What git had in the VirtualService served users at 10 %, of a canary that "gets no traffic"."""
-    given = RouteSeen(weight=10, theirs=True)
+    given = RouteSeen(weight=10, left=True)
     waiting, unread = a_run(), sight(route=given, canary_read=False, trouble="no page")
     run, actions = advance(waiting, unread, NOW + minutes(1))
     assert (weights(actions), run.weight, run.weights) == ([0], 0, ())
     assert Reason.WEIGHT_REPAIRED in told(actions)
     of_one_route = replace(given, weight=None)
     assert weights(advance(waiting, replace(unread, route=of_one_route), NOW)[1]) == [0]
-    for route in (replace(given, weight=0), replace(given, theirs=False)):  # of which nobody may have heard
+    for route in (RouteSeen(weight=0), replace(given, left=False)):  # of a run of which nobody may have heard
         assert weights(advance(waiting, replace(unread, route=route), NOW)[1]) == []
     nobody = replace(unread, stable=arm("old", 0, wanted=3))
     assert weights(advance(waiting, nobody, NOW + minutes(1))[1]) == []
