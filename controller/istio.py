@@ -266,10 +266,10 @@ def subsets_told_apart(
         for rule in mine
         for item in rule["spec"].get("subsets") or []
     }
-    both = (stable_subset, stable_labels, canary_labels), (canary_subset, canary_labels, stable_labels)
     names = " and ".join(rule["metadata"]["name"] for rule in mine)
-    refused = (_told_apart(name, names, subsets, mine=own, theirs=other) for name, own, other in both)
-    return next(filter(None, refused), None)
+    return _told_apart(
+        stable_subset, names, subsets, mine=stable_labels, theirs=canary_labels
+    ) or _told_apart(canary_subset, names, subsets, mine=canary_labels, theirs=stable_labels)
 
 
 def _told_apart(
