@@ -111,9 +111,7 @@ def _past(grounds: Grounds) -> Iterator[Finding]:
 def _within_mesh(grounds: Grounds) -> str:
     """In words, that callers with a sidecar who name the Service itself are not split; empty if they are."""
     plan = grounds.plan
-    ours = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
-    if ours is None:
-        return ""
+    ours: Json = grounds.cluster.get("virtualservices", grounds.namespace, plan["virtualService"])
     host, spec = detours.fqdn(_split_host(grounds), ours), ours["spec"]
     hosts = {detours.fqdn(str(one), ours) for one in spec["hosts"]}
     if "mesh" not in (spec.get("gateways") or ["mesh"]):
