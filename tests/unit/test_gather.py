@@ -123,6 +123,18 @@ def test_how_long_stable_was_read_grows_with_its_ticks_and_two_checks_count_it_o
     assert gathered.known == pytest.approx(10.0)
 
 
+def test_a_later_step_keeps_what_the_last_one_found_and_the_same_step_begins_anew() -> None:
+    """What fails a little at each step fails by all of them; what was interrupted, by what is new."""
+    found = taken(begun(stepping()), stepping(), sight(), seconds=range(20), errors=1)
+    gained, at = log_e(found, "errors"), START.timestamp() + 20
+    assert gained > 0
+    for step, kept in ((0, 0.0), (1, gained)):
+        after = gather.begin_step(found, step, at=at)
+        errors = next(one for one in after.evidence if one.spec.name == "errors")
+        assert (after.step, int(errors.step)) == (step, step)
+        assert float(errors.finished.sum()) == pytest.approx(kept, abs=0.01)
+
+
 def test_while_pods_warm_up_errors_count_and_latency_does_not() -> None:
     gathered = taken(begun(stepping()), stepping(), sight(), seconds=range(20), slower=4.0, errors=3)
 
