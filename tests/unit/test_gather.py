@@ -123,6 +123,18 @@ def test_how_long_stable_was_read_grows_with_its_ticks_and_two_checks_count_it_o
     assert gathered.known == pytest.approx(10.0)
 
 
+def test_a_later_step_keeps_what_the_last_one_found_and_the_same_step_begins_anew() -> None:
+    """What fails a little at each step fails by all of them; what was interrupted, by what is new."""
+    found = taken(begun(stepping()), stepping(), sight(), seconds=range(20), errors=1)
+    gained, at = log_e(found, "errors"), START.timestamp() + 20
+    assert gained > 0
+    for step, kept in ((0, 0.0), (1, gained)):
+        after = gather.begin_step(found, step, at=at)
+        errors = next(one for one in after.evidence if one.spec.name == "errors")
+        assert (after.step, int(errors.step)) == (step, step)
+        assert float(errors.finished.sum()) == pytest.approx(kept, abs=0.01)
+
+
 def test_while_pods_warm_up_errors_count_and_latency_does_not() -> None:
     gathered = taken(begun(stepping()), stepping(), sight(), seconds=range(20), slower=4.0, errors=3)
 
@@ -370,3 +382,43 @@ def test_a_weight_that_is_new_is_not_said_to_be_unheeded(until: float, *, follow
     )
     seen = gather.load_seen(stepping(), {"step": load, "weight": load}, (), sampled=1.0, now=1010.0)
     assert seen.follows_weight is follows_weight
+
+
+def test_load_is_counted_since_the_weight_is_there_and_the_step_s_since_it_began() -> None:
+    run, at = stepping(step_since=START), START.timestamp()
+    assert gather.instants(run, idle=0.0) == {"step": at, "weight": at}
+    assert gather.instants(run, idle=at + 7) == {"step": at, "weight": at + 7}  # nothing was sent before
+    assert gather.instants(replace(run, weight=0), idle=0.0) == {}
+
+
+def test_where_nobody_says_how_long_requests_wait_the_first_has_the_whole_warm_up() -> None:
+    gathered = begun(stepping())
+    policy = stepping().plan.policy
+    assert gather.lag(gathered, policy).first == 0.0
+    assert gather.lag(gathered, policy, told=False).first == policy.warm_up.total_seconds()
+
+
+def test_only_required_checks_are_overdue_and_a_prometheus_s_later_than_a_page_s() -> None:
+    run = stepping()
+    policy = run.plan.policy
+    optional = replace(
+        policy, checks=tuple(replace(one, required=one.name == "errors") for one in policy.checks)
+    )
+    at, pace, slow = START.timestamp() + 1, Pace(), Pace(interval=timedelta(seconds=15))
+    gathered = taken(begun(run), run, sight(), seconds=range(1))
+    how = {"pace": pace, "queried": slow}
+    assert gather.overdue(gathered, optional, at=at + 60, **how) == ("errors",)
+    queried = replace(policy, pages={"errors": None})
+    assert gather.overdue(gathered, queried, at=at + pace.fresh + 1, **how) == ("latency-p95",)
+    assert gather.overdue(gathered, queried, at=at + slow.fresh + 1, **how) == ("latency-p95", "errors")
+
+
+def test_pods_warm_up_in_the_first_step_and_not_in_later_ones() -> None:
+    run = stepping(step=1, weight=50)
+    more = sight(canary=3)
+    first = replace(run, step=0)
+    before = gather.begin_step(begun(stepping()), 1, at=START.timestamp())
+    for one, tallied in ((run, True), (first, False)):
+        after = taken(before, one, more, seconds=range(5))
+        latency = next(each for each in after.evidence if each.spec.name == "latency-p95")
+        assert bool(latency.tally.sum() > 0) is tallied

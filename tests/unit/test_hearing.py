@@ -101,3 +101,24 @@ def test_a_check_is_overdue_without_a_tick_of_both_arms() -> None:
     told = {tick.check for tick in ticks(0)}
     assert set(gather.overdue(gathered, run.plan.policy, at=at, **how)) == set(names) - told
     assert gather.overdue(gathered, run.plan.policy, at=at + 11.0, **how) == names
+
+
+@pytest.mark.parametrize(
+    ("still", "silent_for", "silent"),
+    [(1.0, 3.0, True), (8.0, 9.9, False), (8.0, 10.0, True), (60.0, 19.9, False), (60.0, 20.0, True)],
+)
+def test_a_page_that_is_worked_out_now_and_then_makes_no_silence_and_not_for_ever(
+    still: float, silent_for: float, *, silent: bool
+) -> None:
+    load = Load(since=0.0, hush=Hush(0.0, silent_for, 500), pods={"c1": Hush(0.0, silent_for, 500)})
+    loads = {"step": load, "weight": load}
+    found = gather.load_seen(stepping(), loads, ("c1",), sampled=1.0, now=silent_for, still=still)
+    assert (bool(found.silent_for), bool(found.quiet)) == (silent, silent)
+
+
+@pytest.mark.parametrize(("seconds", "missed"), [(20.0, 39), (2.9, 500)])
+def test_a_pod_of_stable_that_had_little_or_for_a_moment_nothing_to_do_was_not_left_out(
+    seconds: float, missed: int
+) -> None:
+    pods = {"c1": Hush(0.0, 20.0, 500), "s1": Hush(20.0, 20.0), "s2": Hush(20.0 - seconds, 20.0, missed)}
+    assert not seen_of(Load(since=0.0, hush=Hush(0.0, 20.0), pods=pods), now=20.0).uneven
