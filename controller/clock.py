@@ -63,6 +63,8 @@ def taken_over(run: Run, gathered: Gathered, now: datetime) -> tuple[Run, Gather
     are moved by as much, so that what was counted stays beside the instant since when it was. That nobody
     looked meanwhile is no silence of the canary's; how long it had been silent by then counts on.
     """
+    if run.weight > 0 and run.weight_since is None:  # somebody's edit: no breaker would look at the canary
+        run = replace(run, weight_since=run.weights[-1].at if run.weights else run.created)
     saved = gather.saved_at(gathered, otherwise=UNSAID)
     # of evidence that cannot be read, as another version's, at least no instant is to come
     at = max([now, *_instants(run)]).timestamp() if saved == UNSAID else saved

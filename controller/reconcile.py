@@ -195,7 +195,8 @@ class Reconciler:
         log.error("run_not_read", run=meta["name"], namespace=meta["namespace"], error=str(error))
         place = resource.place(obj)
         seen = self.means.router.seen(place)
-        if not resource.guarded(obj) or (seen.weight == 0 and not seen.mirrored):
+        given = resource.guarded(obj) or (seen.ours and neighbours.left(self.means.cluster, obj, place))
+        if not given or (seen.weight == 0 and not seen.mirrored):
             return None
         try:
             await self.means.router.route(place, 0)

@@ -99,6 +99,18 @@ async def test_a_new_leader_whose_watch_tells_of_a_raise_late_takes_it_for_nobod
     assert stage.run["status"]["weight"] == 10
 
 
+async def test_a_run_that_cannot_be_read_keeps_no_weight_though_its_finalizer_was_taken_off(
+    stage: Stage,
+) -> None:
+    await stage.at_first_step()
+    stage.world.patch("canaryruns", *stage.key, {"metadata": {"finalizers": None}})
+    stage.patch_status(state={"mirrored": "yes"})
+    await asyncio.sleep(1)
+    stage.lead(epoch=2)
+    await stage.turns(2)
+    assert stage.weight == 0
+
+
 async def test_weights_that_somebody_else_has_given_are_taken_away_before_the_first_step(
     stage: Stage,
 ) -> None:

@@ -12,7 +12,7 @@ from analysis.samples import Counts
 from controller import gather, ticks
 from controller.clock import UNLOOKED, Steady, taken_over
 from controller.gather import Gathered
-from controller.model import Run, Stage
+from controller.model import Reason, Run, Stage, WeightChange
 from controller.ports import Reading
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -155,6 +155,16 @@ def test_what_another_version_saved_by_a_clock_that_was_ahead_is_not_to_come(sta
     assert run.step_since is not None
     assert now - timedelta(seconds=62) < run.weight_since == run.step_since < now
     assert run.data_since == now
+
+
+def test_a_weight_of_which_a_status_does_not_say_since_when_is_one_since_it_was_given() -> None:
+    """No request was counted since then: no silence was one, and no step had its `minRequests`."""
+    run, gathered = saved(START)
+    given = WeightChange(at=START - timedelta(seconds=40), weight=run.weight, reason=Reason.WEIGHT_RAISED)
+    for weights, since in (((given,), given.at), ((), run.created)):
+        after, _ = taken_over(replace(run, weight_since=None, weights=weights), gathered, START)
+        assert after.weight > 0
+        assert after.weight_since == since
 
 
 def test_what_people_read_of_the_past_is_not_moved() -> None:
