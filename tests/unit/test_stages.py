@@ -124,7 +124,7 @@ def test_an_approval_that_is_used_up_lets_nothing_begin_without_the_replay_and_a
     assert weights(actions) == [5]
 
 
-def test_a_run_that_had_no_traffic_leaves_weights_alone_that_somebody_else_has_set() -> None:
+def test_a_run_that_had_no_traffic_leaves_weights_alone_that_may_be_another_run_s() -> None:
     replaying = looking(OPEN, WAITING, replace(BEFORE, route=RouteSeen(weight=30)))
     for waiting, seen in ((WAITING, replaying), (a_run(), sight(weight=30, canary=NOBODY_YET))):
         run, actions = advance(waiting, seen, SOON)
