@@ -193,38 +193,37 @@ class Notary:
 
     def _given(self, before: Json, obj: Json) -> None:
         """Stable is given a template, upon one that some run knew of."""
-        old, new = (of_people(each["spec"]["template"]) for each in (before, obj))
-        if not self._noted_on(old).items() <= new["annotations"].items():
-            self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}'s template")
+        old, new = (each["spec"]["template"] for each in (before, obj))
         plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
-        now = self.hashes(obj["spec"]["template"], noted=True)
-        back = any(plan["stableHash"] in now for plan in plans)
-        known = self.hashes(before["spec"]["template"], noted=back)
+        known = self.hashes(old)
+        for plan in plans:
+            if plan["stableHash"] in self.hashes(new, beside=plan):
+                known = known | self.hashes(old, beside=plan)
+                if not self._noted_on(old, plan).items() <= of_people(new)["annotations"].items():
+                    self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}")
         if not any(plan[arm] in known for plan in plans for arm in ("stableHash", "canaryHash")):
             self.witness.breaks(f"{self.witness.author} wrote over what somebody had given {STABLE}")
         run = next((run for run in self.witness.runs.values() if not ended(run)), None)
-        if run is not None and run["spec"]["plan"]["canaryHash"] in self.hashes(obj["spec"]["template"]):
+        if run is not None and run["spec"]["plan"]["canaryHash"] in self.hashes(new):
             name = run["metadata"]["name"]
             account = self._accounts[name]
             since = account.earlier if account.blind > account.earlier else account.moved
             self._known(account, name, run, "is promoted", since=since)
 
-    def hashes(self, template: Json, *, noted: bool = False) -> set[str]:
-        """The names of the template; a restart is no difference, nor, if `noted`, what somebody has added."""
+    def hashes(self, template: Json, *, beside: Json | None = None) -> set[str]:
+        """The names of the template; a restart is no difference, nor what was noted `beside` a plan's own."""
         there = plain(of_people(template))
-        if noted:
-            theirs = self._noted_on(there).keys()
+        if beside is not None:
+            theirs = self._noted_on(template, beside)
             left = {key: said for key, said in there["annotations"].items() if key not in theirs}
             there = {**there, "annotations": left}
         return {name for name, one in self.witness.templates.items() if plain(one) == there}
 
-    def _noted_on(self, template: Json) -> dict[str, str]:
-        """Annotations that no run's templates have."""
-        plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
-        compared = {plan[arm] for plan in plans for arm in ("canaryHash", "stableHash")}
-        known = [one for name, one in self.witness.templates.items() if name in compared]
-        theirs = set(plain(template)["annotations"].items())
-        return dict(theirs.difference(*(one["annotations"].items() for one in known)))
+    def _noted_on(self, template: Json, plan: Json) -> dict[str, str]:
+        """Annotations that neither of the plan's templates has."""
+        compared = (self.witness.templates.get(plan[arm]) for arm in ("canaryHash", "stableHash"))
+        known = (one["annotations"].items() for one in compared if one is not None)
+        return dict(set(plain(of_people(template))["annotations"].items()).difference(*known))
 
     # -- ends
 

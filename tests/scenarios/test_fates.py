@@ -48,6 +48,10 @@ MENDED = (
     17557,
     17802,
     18435,
+    42927,
+    43262,
+    43281,
+    43589,
 )
 # A failing canary, and a clock that is set by minutes.
 FAR_CLOCKS = (1001, 1008, 1019)
