@@ -48,7 +48,7 @@ with atheris.instrument_imports(include=["controller", "analysis"], enable_loade
     from controller.cluster import Cluster
     from controller.istio import IstioRouter, Unsteerable
     from controller.kube import ApiError, Kube, decoded
-    from controller.lease import Claim, Lease, hold
+    from controller.lease import Claim, Lease, Rewound, hold
     from controller.model import (
         ArmSeen,
         Checkpoint,
@@ -316,7 +316,7 @@ STATUS = {b"c": 409, b"g": 410, b"i": 422, b"n": 404, b"f": 403, b"r": 429, b"e"
 
 async def within(work: Any) -> None:
     """The work is done, or told what is wrong; the script ends, or an hour of virtual time does."""
-    with suppress(Over, TimeoutError, ApiError, Unsteerable):
+    with suppress(Over, TimeoutError, ApiError, Unsteerable, Rewound):
         async with asyncio.timeout(3600):
             await work
 
