@@ -195,12 +195,11 @@ class Notary:
         """Stable is given a template, upon one that some run knew of."""
         old, new = (each["spec"]["template"] for each in (before, obj))
         plans = [run["spec"]["plan"] for run in self.witness.runs.values()]
-        known = self.hashes(old)
-        for plan in plans:
-            if plan["stableHash"] in self.hashes(new, beside=plan):
-                known = known | self.hashes(old, beside=plan)
-                if not self._noted_on(old, plan).items() <= of_people(new)["annotations"].items():
-                    self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}")
+        back = [plan for plan in plans if plan["stableHash"] in self.hashes(new, beside=plan)]
+        known = self.hashes(old).union(*(self.hashes(old, beside=plan) for plan in back))
+        kept, left = of_people(new)["annotations"].items(), [self._noted_on(old, plan) for plan in back]
+        if back and not any(noted.items() <= kept for noted in left):
+            self.witness.breaks(f"{self.witness.author} took what somebody had noted on {STABLE}")
         if not any(plan[arm] in known for plan in plans for arm in ("stableHash", "canaryHash")):
             self.witness.breaks(f"{self.witness.author} wrote over what somebody had given {STABLE}")
         run = next((run for run in self.witness.runs.values() if not ended(run)), None)

@@ -178,7 +178,7 @@ class Witness:
         # who takes traffic from a canary that does not answer and dies of it leaves no trace
         told = fatal is not None and self.fate.effect in _SEEN and now > fatal + _SEEN[self.fate.effect]
         if self._weight == 0 and was > 0 and told and not self._late:
-            self._left = next((name for name, run in self._here.items() if not ended(run)), None)
+            self._left = next((name for name, run in self._here.items() if allowance(run)), None)
 
     def _had(self) -> int | None:
         """The most that the run had before whose weight this is; None if it is no run's that lives."""
