@@ -63,7 +63,7 @@ CAUGHT = {
     "goes-on-at-once": 175,
     "two-leaders": 1,
     "clings-to-the-lease": 8,
-    "leaves-weight-behind": 31,
+    "leaves-weight-behind": 119,
     "promotes-the-latest": 568,
     "promotes-another": 95,
     "signs-deployments": 8,
