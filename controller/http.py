@@ -95,7 +95,7 @@ class Letters:
         try:
             where = URL(url)  # as whom we post with reads it, who has all of Unicode's digits and dots
         except ValueError:
-            raise Unreached("the receiver cannot be reached: its URL is none") from None
+            raise Unreached("the receiver cannot be reached: what is given as its URL is none") from None
         host = where.raw_host or ""
         if literal(host) and not self._allowed.address(host):
             raise PermissionError(FORBIDDEN)

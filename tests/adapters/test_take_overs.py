@@ -125,22 +125,6 @@ async def test_weights_that_somebody_else_has_given_are_taken_away_before_the_fi
     assert stage.weight == 0
 
 
-async def test_a_run_that_waits_for_another_takes_none_of_its_traffic(stage: Stage) -> None:
-    await stage.at_first_step()
-    stage.serve(stable=400, canary=40)
-    ours = stage.run
-    later = deepcopy(ours)
-    later["metadata"] = {"name": "later", "namespace": NAMESPACE}
-    del later["status"]
-    stage.world.create(later)
-    await asyncio.sleep(1)
-    for second in range(5):
-        stage.serve(stable=500 + 100 * second, canary=50 + 10 * second)
-        await stage.reconciler.turn((NAMESPACE, "later"))
-        await stage.turns()
-        assert stage.weight == 10
-
-
 async def test_an_abort_of_a_run_whose_status_was_lost_is_sent_until_it_stands(stage: Stage) -> None:
     """Zero was sent once, and a refusal left the canary its traffic for good."""
     await stage.at_first_step()
@@ -156,11 +140,15 @@ async def test_an_abort_of_a_run_whose_status_was_lost_is_sent_until_it_stands(s
     assert stage.weight == 0
 
 
-async def test_a_run_that_waits_for_another_and_is_aborted_takes_none_of_its_traffic(stage: Stage) -> None:
+@pytest.mark.parametrize("said", [{}, {"abort": {"reason": "not this one"}}], ids=["waiting", "aborted"])
+async def test_a_run_that_waits_for_another_takes_none_of_its_traffic(
+    stage: Stage, said: dict[str, Any]
+) -> None:
     await stage.at_first_step()
+    stage.serve(stable=400, canary=40)
     later = deepcopy(stage.run)
     later["metadata"] = {"name": "later", "namespace": NAMESPACE}
-    later["spec"]["abort"] = {"reason": "not this one"}
+    later["spec"] |= said
     del later["status"]
     stage.world.create(later)
     await asyncio.sleep(1)
